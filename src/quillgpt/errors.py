@@ -1,0 +1,40 @@
+"""What can go wrong in a way that the user can mend.
+
+Every message says what was given, what was expected, and what to do; the command line prints it as one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; shown without a traceback."""
+
+
+class ConfigError(UserError):
+    """A setting is unknown, impossible, or contradicts another."""
+
+
+class DataError(UserError):
+    """A text, a prepared data set or a download is missing, damaged or unsuitable."""
+
+
+class TokenizerError(UserError):
+    """A text or a token id that the tokenizer cannot represent, or a tokenizer that does not fit."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or of a kind that cannot be read."""
+
+
+class DeviceError(UserError):
+    """The requested device or number format is not available on this machine."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean X?"` for the known name closest to `name`, or an empty string."""
+    spelled = {candidate.lower().replace("-", "_"): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), spelled, n=1, cutoff=0.6)
+    return f"; did you mean {spelled[close[0]]}?" if close else ""
