@@ -1,0 +1,214 @@
+"""The one vocabulary: every setting, its type, its default and its explanation.
+
+Names and defaults are those of nanoGPT's train.py and sample.py; further fields follow their style. A flag, a TOML key
+and an environment variable (`QUILL_<NAME>`) share one name. This module is pure: it reads no file and imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+DTYPES = ("float32", "bfloat16", "float16")
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+SPECIAL_ORIGINS = ("scratch", "resume")
+"""Values of `init_from` that are words; every other value names a model."""
+
+
+class Settings(BaseModel):
+    """What all groups of settings share: strict types, no unknown keys, no change after creation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TrainFields(Settings):
+    """The settings of `quill train`, each checked by itself."""
+
+    # where
+    out_dir: str = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
+    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
+    overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
+    # data
+    dataset: str = Field("openwebtext", description="Name of the data set, a folder in data_dir.")
+    data: str | None = Field(
+        None,
+        description="A text to prepare and train on in one go: a path, several separated by commas, or -.",
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
+    )
+    val: str | None = Field(None, description="A text file to validate on, instead of the end of the training text.")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="Share of the text, taken from its end, that is held out for validation."
+    )
+    # model
+    arch: Literal["gpt2", "qwen3"] = Field(
+        "gpt2",
+        description="gpt2: LayerNorm, learned positions, GELU, tied embeddings. qwen3: RMSNorm, RoPE, SwiGLU, QK-norm, tied embeddings.",
+    )
+    n_layer: Positive = Field(12, description="Number of transformer blocks.")
+    n_head: Positive = Field(12, description="Number of attention heads; divides n_embd.")
+    n_kv_head: Positive | None = Field(
+        None, description="Number of key and value heads (qwen3 only); divides n_head. Unset: n_head."
+    )
+    n_embd: Positive = Field(768, description="Width of the model.")
+    block_size: Positive = Field(1024, description="Longest context, in tokens.")
+    vocab_size: Positive | None = Field(
+        None,
+        description="Rows of the embedding. Unset: the tokenizer's size, above 1,000 rounded up to a multiple of 64.",
+    )
+    dropout: Fraction = Field(0.0, description="Probability of dropping an activation in training.")
+    bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
+    activation: Literal["gelu", "gelu_new"] = Field(
+        "gelu", description="GELU by the error function (nanoGPT's) or by tanh (OpenAI's); gpt2 only."
+    )
+    attn_type: Literal["SM"] = Field("SM", description="Attention kernel: SM is softmax.")
+    attn_path: Literal["auto", "sdpa", "explicit"] = Field(
+        "auto",
+        description="How attention is computed; auto takes the path that a short measurement finds faster.",
+    )
+    # optimization
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: Muon for the 2-D weights of the blocks, AdamW for the rest."
+    )
+    learning_rate: Amount = Field(6e-4, description="Highest learning rate (of AdamW).")
+    muon_learning_rate: Amount = Field(0.02, description="Highest learning rate of Muon; follows the same schedule.")
+    max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
+    batch_size: Positive = Field(
+        12, description="Sequences in each of the gradient_accumulation_steps parts of an iteration."
+    )
+    gradient_accumulation_steps: Positive = Field(
+        40, description="Parts of an iteration: the global batch is batch_size times this."
+    )
+    micro_batch_size: Positive | None = Field(
+        None,
+        description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen for the device.",
+    )
+    weight_decay: Amount = Field(1e-1, description="Decoupled weight decay of tensors with two or more dimensions.")
+    beta1: Fraction = Field(0.9, description="AdamW's decay of the mean of gradients.")
+    beta2: Fraction = Field(0.95, description="AdamW's decay of the mean of squared gradients.")
+    grad_clip: Amount = Field(1.0, description="Largest norm of the gradient; 0 does not clip.")
+    # learning-rate schedule
+    decay_lr: bool = Field(True, description="Vary the learning rate by lr_schedule; False keeps it constant.")
+    lr_schedule: Literal["cosine", "wsd"] = Field(
+        "cosine",
+        description="cosine: warm-up, then half a cosine down to min_lr. wsd: warm-up, stable, linear decay to min_lr.",
+    )
+    warmup_iters: Count = Field(2000, description="Iterations over which the learning rate rises.")
+    lr_decay_iters: Positive = Field(600_000, description="Iteration at which the learning rate reaches min_lr.")
+    min_lr: Amount = Field(6e-5, description="Lowest learning rate of the schedule.")
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3, description="wsd: share of lr_decay_iters, at its end, in which the learning rate falls."
+    )
+    # evaluation, logging, checkpoints
+    eval_interval: Positive = Field(2000, description="Iterations between evaluations.")
+    eval_iters: Positive | None = Field(
+        200,
+        description="Batches an evaluation takes from each split, the same ones each time. none: the whole val split and as many tokens of train.",
+    )
+    eval_only: bool = Field(False, description="Evaluate and stop; nothing is written.")
+    log_interval: Positive = Field(1, description="Iterations between lines of the log.")
+    always_save_checkpoint: bool = Field(
+        True,
+        description="Keep the checkpoints of the newest evaluations (keep_last of them) besides best and last.",
+    )
+    keep_last: Positive = Field(3, description="Checkpoints that always_save_checkpoint keeps.")
+    init_from: str = Field(
+        "scratch",
+        description="scratch, resume, or a model to start from: a run, a checkpoint or a Hugging Face folder.",
+    )
+    # machine
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    dtype: DtypeName = Field(
+        "auto",
+        description="Number format of the computation; auto takes bfloat16 where a short measurement finds it faster than float32.",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="torch.compile the model; auto compiles when the run is long enough to pay for it.",
+    )
+    threads: Positive | None = Field(
+        None, description="CPU threads. Unset: one for each core that the process may use."
+    )
+    seed: int = Field(1337, ge=0, description="Seed of initialization, data order, dropout and evaluation batches.")
+
+
+class TrainSettings(TrainFields):
+    """The settings of `quill train`, checked against each other."""
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}; change one of them")
+        if self.n_kv_head is not None:
+            if self.arch == "gpt2" and self.n_kv_head != self.n_head:
+                raise ValueError(
+                    f"n_kv_head = {self.n_kv_head} differs from n_head = {self.n_head}, which arch = gpt2 cannot express; "
+                    "leave n_kv_head out or use arch = qwen3"
+                )
+            if self.n_head % self.n_kv_head:
+                raise ValueError(
+                    f"n_head = {self.n_head} is not divisible by n_kv_head = {self.n_kv_head}; change one of them"
+                )
+        if self.arch == "qwen3":
+            if (self.n_embd // self.n_head) % 2:
+                raise ValueError(
+                    f"n_embd = {self.n_embd} over n_head = {self.n_head} gives heads of odd width "
+                    f"{self.n_embd // self.n_head}, which rotary positions cannot use; make it even"
+                )
+            if self.bias:
+                raise ValueError("bias = true, but arch = qwen3 has no biases; use bias = false or arch = gpt2")
+        return self
+
+    @property
+    def sequences_per_iteration(self) -> int:
+        """Sequences of the global batch."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
+    def tokens_per_iteration(self) -> int:
+        """Target tokens of the global batch."""
+        return self.sequences_per_iteration * self.block_size
+
+
+class SampleSettings(Settings):
+    """The settings of `quill sample`, besides the model."""
+
+    out_dir: str = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
+    start: str | None = Field(
+        None,
+        description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",
+    )
+    num_samples: Positive = Field(10, description="Samples to draw.")
+    max_new_tokens: Positive = Field(500, description="Tokens to generate for each sample, at most.")
+    temperature: Amount = Field(
+        0.8, description="Below 1 more predictable, above 1 more random; 0 takes the likeliest token."
+    )
+    top_k: Count | None = Field(200, description="Draw from this many likeliest tokens; 0 or none: from all.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Draw from the smallest set of likeliest tokens with this total probability."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Draw from tokens at least this likely, relative to the likeliest."
+    )
+    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Above 1, tokens that already occur become less likely."
+    )
+    stop: str | None = Field(None, description="End a sample before this text.")
+    window: Literal["half", "exact"] = Field(
+        "half",
+        description="When the context is full: half keeps its last half and goes on (fast); exact slides by one token (nanoGPT's, slow).",
+    )
+    seed: int = Field(1337, ge=0, description="Seed; the random numbers of sample k depend on seed and k only.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    dtype: DtypeName = Field("auto", description="Number format of the computation.")
+    threads: Positive | None = Field(
+        None, description="CPU threads. Unset: one for each core that the process may use."
+    )
