@@ -1,0 +1,73 @@
+"""Softmax attention (SM) by two paths that give the same result.
+
+Shapes: B batch, H heads, G key and value heads (H is a multiple of G), T query position, S key position, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quillgpt.attention.dropout import dropout as drop
+
+
+def causal_mask(query_length: int, key_length: int, device: torch.device | None = None) -> Tensor:
+    """Let each query see itself and the past.
+
+    With a key-value cache the queries are the last `query_length` of `key_length` positions.
+
+    Args:
+        query_length: Number of query positions, T.
+        key_length: Number of key positions, S; at least T.
+        device: Where to put the mask.
+
+    Returns:
+        Bool tensor (T, S), True where attention is allowed.
+    """
+    allowed = torch.ones(query_length, key_length, dtype=torch.bool, device=device)
+    return allowed.tril(diagonal=key_length - query_length)
+
+
+def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Attend by PyTorch's fused scaled_dot_product_attention.
+
+    Args:
+        query: (B, H, T, D).
+        key: (B, G, S, D).
+        value: (B, G, S, D).
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        (B, H, T, D).
+    """
+    T, S = query.shape[-2], key.shape[-2]
+    mask = causal_mask(T, S, query.device) if 1 < T < S else None
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=T == S and T > 1,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def softmax_explicit(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Attend by two matrix products with a softmax between them.
+
+    It holds all B*H*T*S weights in memory, and is the faster path on CPUs at short lengths, where the backward pass
+    of the fused kernel is slow. Arguments and result are those of `softmax_sdpa`.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    T, S = query.shape[-2], key.shape[-2]
+    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # (B, H, T, S)
+    if T > 1:
+        scores = scores.masked_fill(~causal_mask(T, S, query.device), float("-inf"))
+    weights = drop(scores.softmax(-1), dropout)
+    return weights @ value

@@ -1,0 +1,139 @@
+"""One transformer block: attention, then a feed-forward part, each added to the residual stream.
+
+Shapes: B batch, T query position, S key position, H heads, G key and value heads, D head width, C model width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quillgpt.attention import KERNELS, dropout
+from quillgpt.model.cache import KeyValueCache
+from quillgpt.model.rope import rotate
+from quillgpt.model.shape import ModelShape
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of the positions at hand, each (T, D)."""
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm with an optional bias (nn.LayerNorm's, under a name that the two norms share)."""
+
+    def __init__(self, width: int, *, eps: float, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension to mean 0 and variance 1, then scale and shift."""
+        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), _as(self.bias, x), self.eps)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the last dimension to mean square 1, in float32, then by the weight."""
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight.to(x.dtype) * normal.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention by the kernel that the shape names."""
+
+    def __init__(self, shape: ModelShape, layer: int, *, dropout: float, attn_path: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads = (shape.n_head, shape.n_kv_head, shape.n_kv_head)
+        self.head_dim = shape.head_dim
+        self.dropout = dropout
+        self.attend = KERNELS[shape.attn_type].paths[attn_path]
+        self.qkv = nn.Linear(shape.n_embd, shape.qkv_dim, bias=shape.bias)
+        self.output = nn.Linear(shape.n_head * shape.head_dim, shape.n_embd, bias=shape.bias)
+        normed = shape.arch == "qwen3"
+        self.query_norm = RMSNorm(shape.head_dim, eps=shape.norm_eps) if normed else None
+        self.key_norm = RMSNorm(shape.head_dim, eps=shape.norm_eps) if normed else None
+
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
+        """Mix positions: x (B, T, C) to (B, T, C)."""
+        B, T, _ = x.shape
+        parts = self.qkv(x).split([heads * self.head_dim for heads in self.heads], dim=-1)
+        query, key, value = (
+            part.view(B, T, heads, self.head_dim).transpose(1, 2) for part, heads in zip(parts, self.heads, strict=True)
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if cache is not None:
+            key, value = cache.extend(self.layer, key, value)
+        mixed = self.attend(query, key, value, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        return self.output(mixed.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """GPT-2's feed-forward part: widen, GELU, narrow."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.up = nn.Linear(shape.n_embd, shape.mlp_dim, bias=shape.bias)
+        self.down = nn.Linear(shape.mlp_dim, shape.n_embd, bias=shape.bias)
+        self.approximate = "tanh" if shape.activation == "gelu_new" else "none"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position: (B, T, C) to (B, T, C)."""
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))  # type: ignore[no-any-return]
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202): one half of the wide layer gates the other."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(shape.n_embd, 2 * shape.mlp_dim, bias=False)
+        self.down = nn.Linear(shape.mlp_dim, shape.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position: (B, T, C) to (B, T, C)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention and feed-forward part, each on a normalised copy of the residual stream."""
+
+    def __init__(self, shape: ModelShape, layer: int, *, dropout: float, attn_path: str) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(shape)
+        self.attention = Attention(shape, layer, dropout=dropout, attn_path=attn_path)
+        self.mlp_norm = make_norm(shape)
+        self.mlp = MLP(shape) if shape.arch == "gpt2" else GatedMLP(shape)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
+        """Update the residual stream: (B, T, C) to (B, T, C)."""
+        x = x + self._drop(self.attention(self.attention_norm(x), rotation, cache))
+        return x + self._drop(self.mlp(self.mlp_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.dropout if self.training else 0.0)
+
+
+def make_norm(shape: ModelShape) -> LayerNorm | RMSNorm:
+    """Return the norm of the architecture, over the width of the model."""
+    if shape.arch == "gpt2":
+        return LayerNorm(shape.n_embd, eps=shape.norm_eps, bias=shape.bias)
+    return RMSNorm(shape.n_embd, eps=shape.norm_eps)
+
+
+def _as(parameter: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if parameter is None else parameter.to(like.dtype)

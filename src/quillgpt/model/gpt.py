@@ -1,0 +1,102 @@
+"""The model: token embedding, blocks, and a head that predicts the next token.
+
+Shapes: B batch, T position, C model width, V rows of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quillgpt.attention import dropout
+from quillgpt.model.block import Block, Rotation, make_norm
+from quillgpt.model.cache import KeyValueCache
+from quillgpt.model.initialization import initialize
+from quillgpt.model.rope import rotation_table
+from quillgpt.model.shape import ModelShape
+
+
+class GPT(nn.Module):
+    """A causal transformer in one of two architectures.
+
+    Args:
+        shape: What fixes the parameters and the function.
+        dropout: Probability of dropping an activation in training.
+        attn_path: Which implementation of the attention kernel to use.
+        seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
+    """
+
+    def __init__(
+        self, shape: ModelShape, *, dropout: float = 0.0, attn_path: str = "sdpa", seed: int | None = 0
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dropout = dropout
+        self.token_embedding = nn.Embedding(shape.vocab_size, shape.n_embd)
+        self.position_embedding = nn.Embedding(shape.block_size, shape.n_embd) if shape.arch == "gpt2" else None
+        self.blocks = nn.ModuleList(
+            Block(shape, layer, dropout=dropout, attn_path=attn_path) for layer in range(shape.n_layer)
+        )
+        self.final_norm = make_norm(shape)
+        self.head = nn.Linear(shape.n_embd, shape.vocab_size, bias=False)
+        if shape.tied:
+            self.head.weight = self.token_embedding.weight
+        if shape.arch == "qwen3":
+            cosines, sines = rotation_table(shape.block_size, shape.head_dim, shape.rope_theta)
+            self.register_buffer("cosines", cosines, persistent=False)
+            self.register_buffer("sines", sines, persistent=False)
+        if seed is not None:
+            initialize(self, shape.n_layer, seed)
+
+    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Compute the final hidden states.
+
+        Args:
+            tokens: Ids (B, T). With a cache they continue the positions that it holds.
+            cache: Keys and values of earlier positions; extended by T positions.
+
+        Returns:
+            (B, T, C), normalised; `logits` turns them into scores of next tokens.
+        """
+        T = tokens.shape[1]
+        start = cache.length if cache is not None else 0
+        x = self.token_embedding(tokens)
+        rotation: Rotation | None = None
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[start : start + T]
+        else:
+            rotation = (self.cosines[start : start + T], self.sines[start : start + T])  # type: ignore[index]
+        x = dropout(x, self.dropout if self.training else 0.0)
+        for block in self.blocks:
+            x = block(x, rotation, cache)
+        if cache is not None:
+            cache.advance(T)
+        return self.final_norm(x)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Score every next token: hidden (..., C) to (..., V), in the computation's type."""
+        return self.head(hidden)  # type: ignore[no-any-return]
+
+    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Add up the negative log-likelihood of the targets, in nats.
+
+        The sum, not the mean, so that parts of a batch add up to the batch whatever their sizes.
+
+        Args:
+            tokens: Ids (B, T).
+            targets: Ids (B, T): the token after each of `tokens`.
+
+        Returns:
+            Scalar, float32.
+        """
+        scores = self.logits(self(tokens)).float()
+        return F.cross_entropy(scores.view(-1, scores.shape[-1]), targets.reshape(-1), reduction="sum")
+
+    @torch.no_grad()
+    def parameter_count(self, *, positions: bool = True) -> int:
+        """Count the parameters, tied ones once; without position embeddings if `positions` is False."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        if not positions and self.position_embedding is not None:
+            total -= self.position_embedding.weight.numel()
+        return total

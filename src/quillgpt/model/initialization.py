@@ -1,0 +1,34 @@
+"""Initial weights, by GPT-2's rule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+STANDARD_DEVIATION = 0.02
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, n_layer: int, seed: int) -> None:
+    """Draw all weights from N(0, 0.02), biases 0, norms 1; residual projections scaled by 1/sqrt(2 n_layer).
+
+    The scale keeps the variance of the residual stream, to which 2 n_layer projections add, near that of the
+    embedding (Radford et al. 2019, section 2.3). The same seed gives the same weights on every device, because they
+    are drawn on the CPU.
+
+    Args:
+        model: Its norms start at 1; modules `output` (of attention) and `down` (of the MLP) are the residual
+            projections.
+        n_layer: Number of blocks.
+        seed: Seed of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            residual = name.endswith((".output.weight", ".down.weight"))
+            scale = STANDARD_DEVIATION / math.sqrt(2 * n_layer) if residual else STANDARD_DEVIATION
+            parameter.normal_(std=scale, generator=generator)
+        elif name.endswith(".bias"):
+            parameter.zero_()
