@@ -1,0 +1,247 @@
+"""Byte-level byte-pair encoding with GPT-2's pre-tokenizer: `gpt2`'s published merges, or `bpe:N` trained here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tiktoken
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from quillgpt.console import say
+from quillgpt.errors import TokenizerError
+from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER, unspell
+from quillgpt.text.tokenizer_files import (
+    END_OF_TEXT,
+    added_token,
+    checked_ids,
+    fingerprint_of,
+    save_tokenizer,
+    tokenizer_content,
+    without_surrogates,
+)
+
+SMALLEST_VOCABULARY = 257  # every byte, and the end of a text
+
+# GPT-2's pattern (openai/gpt-2, encoder.py), with possessive runs: the same matches without backtracking, so that a
+# megabyte of spaces costs no stack.
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+GPT2_FINGERPRINT = "9400cf24e4f9e6f53a72423efafae22b61d31d9169917b1e0762ca90982c40fe"
+
+_SAFE_CUT = re.compile(r"\S(?=[ \n])")
+_CUT_WINDOW = 4096
+
+
+class BytePairTokenizer:
+    """Encodes with tiktoken, and describes itself as the equal tokenizer.json.
+
+    tiktoken joins the neighbours whose joined bytes have the lowest id; tokenizer.json lists the pairs themselves.
+    The two agree for trained merges: what happens inside a token's span until it is joined does not depend on its
+    surroundings, so a token is always made from the one pair that training made it from.
+    """
+
+    worth_processes: Final = True
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+        """Make a tokenizer from GPT-2's kind of tables.
+
+        Args:
+            vocab: Spelled token to id, the end of a text included; bytes first, then one token per merge, in order.
+            merges: Pairs of spelled tokens, in the order of their ranks.
+        """
+        self.vocab_size = len(vocab)
+        self.end_of_text: int = vocab[END_OF_TEXT]
+        self._content = _content(vocab, merges, self.end_of_text)
+        self.fingerprint = fingerprint_of(self._content)
+        self.name = "gpt2" if self.fingerprint == GPT2_FINGERPRINT else f"bpe:{self.vocab_size}"
+        self._ranks = {unspell(token): rank for token, rank in vocab.items() if token != END_OF_TEXT}
+        self._engine = tiktoken.Encoding(
+            self.name,
+            pat_str=PATTERN,
+            mergeable_ranks=self._ranks,
+            special_tokens={END_OF_TEXT: self.end_of_text},
+        )
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> BytePairTokenizer | None:
+        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind.
+
+        What does not change ids or text may differ from what Quill writes, so that GPT-2's own file is recognised.
+        """
+        model = content.get("model") or {}
+        vocab, merges = model.get("vocab"), model.get("merges")
+        if model.get("type") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
+            return None
+        plain = not any(model.get(key) for key in ("dropout", "unk_token", "byte_fallback", "ignore_merges"))
+        plain = plain and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
+        if not plain or content.get("normalizer") or not _splits_as_gpt2(content):
+            return None
+        pairs = _pairs(merges)
+        added = [entry for entry in content.get("added_tokens") or [] if isinstance(entry, dict)]
+        if [entry.get("content") for entry in added] != [END_OF_TEXT] or not _is_plain(added[0]):
+            return None
+        vocab = vocab | {END_OF_TEXT: added[0].get("id")}
+        in_order = sorted(vocab, key=vocab.__getitem__)
+        joined = [first + second for first, second in pairs]
+        if set(in_order[:256]) != set(BYTE_TO_CHARACTER) or in_order[256:] != [*joined, END_OF_TEXT]:
+            return None
+        if [vocab[token] for token in in_order] != list(range(len(vocab))):
+            return None
+        return cls({token: vocab[token] for token in in_order}, pairs)
+
+    @classmethod
+    def train(cls, pieces: Iterable[str], vocab_size: int) -> BytePairTokenizer:
+        """Learn merges from a text; the same text gives the same tokenizer.
+
+        Args:
+            pieces: The text, cut anywhere.
+            vocab_size: The number of ids wanted, the end of a text included; a text too small gets fewer, and
+                a line that says so.
+
+        Raises:
+            TokenizerError: `vocab_size` leaves no room for all bytes and the end of a text.
+        """
+        if vocab_size < SMALLEST_VOCABULARY:
+            raise TokenizerError(
+                f"bpe:{vocab_size} is too small: {SMALLEST_VOCABULARY} ids are needed for every byte and the end of "
+                f"a text; give --tokenizer bpe:{SMALLEST_VOCABULARY} or more"
+            )
+        learner = Tokenizer(models.BPE())
+        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - 1,
+            min_frequency=2,
+            initial_alphabet=sorted(BYTE_TO_CHARACTER),
+            special_tokens=[],
+            show_progress=False,
+        )
+        learner.train_from_iterator(_cut_safely(pieces), trainer)
+        described = json.loads(learner.to_str())["model"]
+        merges = _pairs(described["merges"])
+        vocab = described["vocab"] | {END_OF_TEXT: len(described["vocab"])}
+        in_order = {token: vocab[token] for token in sorted(vocab, key=vocab.__getitem__)}
+        if len(in_order) < vocab_size:
+            say(
+                f"The text is too small for bpe:{vocab_size}: it has repeated pairs for only {len(in_order)} tokens, "
+                f"so the tokenizer is bpe:{len(in_order)}."
+            )
+        return cls(in_order, merges)
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids of a text; a literal `<|endoftext|>` in it is ordinary text."""
+        ids: NDArray[np.uint32] = self._engine.encode_to_numpy(without_surrogates(text), disallowed_special=())
+        return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
+        ids: list[int] = self._engine.encode(without_surrogates(text), allowed_special={END_OF_TEXT})
+        return ids
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        checked = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
+        content: bytes = self._engine.decode_bytes(checked.tolist())
+        return content.decode("utf-8", "replace")
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return the bytes that each id stands for, (vocab_size,); the end of a text stands for none."""
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        for token, rank in self._ranks.items():
+            lengths[rank] = len(token)
+        return lengths
+
+    def last_cut(self, text: str) -> int:
+        """Return the last place between a character that is no white space and a space or a line end; 0 if none."""
+        return last_cut_of_gpt2(text)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        save_tokenizer(folder, self._content, kind=self.name, end_of_text=END_OF_TEXT)
+
+
+def last_cut_of_gpt2(text: str) -> int:
+    r"""Return the last place between a character that is no white space and a space or a line end; 0 if none.
+
+    Such a cut changes no id, whatever stands before and after `text`. Let it be at p. No alternative of the
+    pattern matches something that is no white space followed by white space, so a match ends at p in the whole
+    text, and every greedy run that reaches p ends there in the left part too. The pattern looks ahead only after
+    a run of white space (`(?!\S)`, `$`), at a place no later than p-1, because the character at p-1 is none; it
+    therefore sees the same in the left part as in the whole. It never looks back, so the matches from p on depend
+    on the right part alone. Python's idea of white space (str.isspace) includes the pattern's (Unicode's
+    White_Space) and a few controls more, hence "no white space" by Python's idea and "white space" by both.
+    """
+    window = _CUT_WINDOW
+    while True:
+        start = max(0, len(text) - window)
+        cut = 0
+        for match in _SAFE_CUT.finditer(text, start):
+            cut = match.end()
+        if cut:
+            return cut
+        if start == 0:
+            return 0
+        window *= 4
+
+
+def _cut_safely(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the same text, cut only where the pre-tokenizer cuts, so that the pieces do not change what is learned."""
+    rest: list[str] = []
+    before = ""
+    for piece in pieces:
+        cut = last_cut_of_gpt2(before + piece) - len(before)
+        if cut >= 0 and (cut or rest):
+            yield "".join([*rest, piece[:cut]])
+            rest = []
+            piece = piece[cut:]
+        rest.append(piece)
+        before = piece[-1:] or before
+    yield "".join(rest)
+
+
+def _pairs(merges: list[Any]) -> list[tuple[str, str]]:
+    # Older files join a pair by a space; spelled tokens have none of their own.
+    split = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    return [(first, second) for first, second in split]
+
+
+def _splits_as_gpt2(content: dict[str, Any]) -> bool:
+    pre_tokenizer, decoder = content.get("pre_tokenizer") or {}, content.get("decoder") or {}
+    after = content.get("post_processor") or {"type": "ByteLevel"}
+    return (
+        pre_tokenizer.get("type") == "ByteLevel"
+        and pre_tokenizer.get("add_prefix_space") is False
+        and pre_tokenizer.get("use_regex", True) is True
+        and decoder.get("type") == "ByteLevel"
+        and after.get("type") == "ByteLevel"
+    )
+
+
+def _is_plain(entry: dict[str, Any]) -> bool:
+    return entry.get("special") is True and not any(entry.get(key) for key in ("single_word", "lstrip", "rstrip"))
+
+
+def _content(vocab: dict[str, int], merges: Sequence[tuple[str, str]], end_of_text: int) -> dict[str, Any]:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return tokenizer_content(
+        added_tokens=[added_token(END_OF_TEXT, end_of_text)],
+        pre_tokenizer=byte_level,
+        decoder=byte_level,
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": [list(pair) for pair in merges],
+        },
+    )

@@ -1,0 +1,93 @@
+"""`byte`: one id per byte of the text's UTF-8 form, and one for the end of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER
+from quillgpt.text.tokenizer_files import (
+    END_OF_TEXT,
+    added_token,
+    checked_ids,
+    fingerprint_of,
+    save_tokenizer,
+    tokenizer_content,
+    without_surrogates,
+)
+
+
+class ByteTokenizer:
+    """Numbers bytes by their value; 256 ends a text."""
+
+    name: Final = "byte"
+    vocab_size: Final = 257
+    end_of_text: Final = 256
+    worth_processes: Final = False
+
+    def __init__(self) -> None:
+        self._content = _content()
+        self.fingerprint = fingerprint_of(self._content)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> ByteTokenizer | None:
+        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind."""
+        tokenizer = cls()
+        return tokenizer if tokenizer.fingerprint == fingerprint_of(content) else None
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the bytes of a text."""
+        return np.frombuffer(without_surrogates(text).encode("utf-8"), dtype=np.uint8).astype(np.uint32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the bytes of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
+        ids: list[int] = []
+        for index, part in enumerate(text.split(END_OF_TEXT)):
+            ids += [self.end_of_text] * (index > 0) + self.encode(part).tolist()
+        return ids
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        array = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
+        ends = np.flatnonzero(array == self.end_of_text)
+        parts = np.split(array, ends)
+        texts = [part[part < self.end_of_text].astype(np.uint8).tobytes().decode("utf-8", "replace") for part in parts]
+        return END_OF_TEXT.join(texts)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return 1 for each byte and 0 for the end of a text, (257,)."""
+        return np.array([1] * 256 + [0], dtype=np.int64)
+
+    def last_cut(self, text: str) -> int:
+        """Return the end of the text: characters are encoded one by one, so every cut is safe."""
+        return len(text)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        save_tokenizer(folder, self._content, kind=self.name, end_of_text=END_OF_TEXT)
+
+
+def _content() -> dict[str, Any]:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    vocab = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
+    return tokenizer_content(
+        added_tokens=[added_token(END_OF_TEXT, 256)],
+        pre_tokenizer=byte_level,
+        decoder=byte_level,
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab | {END_OF_TEXT: 256},
+            "merges": [],
+        },
+    )

@@ -1,0 +1,113 @@
+"""Any other `tokenizer.json` of the Hugging Face kind, run by their `tokenizers` library."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as Engine
+
+from quillgpt.errors import TokenizerError
+from quillgpt.text.byte_alphabet import CHARACTER_TO_BYTE
+from quillgpt.text.tokenizer_files import (
+    END_OF_TEXT,
+    checked_ids,
+    fingerprint_of,
+    save_tokenizer,
+    without_surrogates,
+)
+
+COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+class HuggingFaceTokenizer:
+    """Encodes as a given tokenizer.json says, without the special tokens that it would put around a text."""
+
+    worth_processes: Final = False  # no cut of a text is known to be safe, so there is nothing to hand out
+
+    def __init__(self, content: dict[str, Any], *, name: str = "tokenizer.json", end: str | None = None) -> None:
+        """Make a tokenizer from the content of a tokenizer.json.
+
+        Args:
+            content: What the file says; truncation and padding are left out.
+            name: What a person would type for `--tokenizer`.
+            end: The token that ends a text; where None, a common one if the tokenizer has it.
+
+        Raises:
+            TokenizerError: The content describes no tokenizer.
+        """
+        self.name = name
+        self._content = content | {"truncation": None, "padding": None}
+        try:
+            self._engine = Engine.from_str(json.dumps(self._content))
+        except Exception as error:  # the library raises plain Exception for every kind of bad content
+            raise TokenizerError(f"{name} describes no usable tokenizer ({error}); give another file") from error
+        self.fingerprint = fingerprint_of(self._content)
+        vocab = self._engine.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(vocab.values(), default=-1)  # some tokenizers leave ids unused
+        found = next((token for token in (end, *COMMON_ENDS) if token is not None and token in vocab), None)
+        self._end = found
+        self.end_of_text: int | None = None if found is None else vocab[found]
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids of a text; special tokens written out in it are ordinary text.
+
+        Raises:
+            TokenizerError: The tokenizer cannot represent the text.
+        """
+        return np.array(self._ids(text, special_as_text=True), dtype=np.uint32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt, with special tokens written out in it as their ids."""
+        return self._ids(text, special_as_text=False)
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        checked = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
+        return str(self._engine.decode(checked.tolist(), skip_special_tokens=False))
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return the UTF-8 bytes that each id stands for, (vocab_size,), special tokens 0.
+
+        Read from the spelling of the tokens, byte-level or with `▁` for a space, as the decoder says; what a
+        normalizer changes in the text is not counted.
+        """
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        special = {entry["id"] for entry in self._content.get("added_tokens") or [] if entry.get("special")}
+        byte_level = '"ByteLevel"' in json.dumps(self._content.get("decoder"))
+        for token, token_id in self._engine.get_vocab(with_added_tokens=True).items():
+            if token_id not in special:
+                lengths[token_id] = _byte_length(token, byte_level=byte_level)
+        return lengths
+
+    def last_cut(self, text: str) -> int:  # noqa: ARG002 - the protocol's signature
+        """Return 0: no cut is known to be safe in a tokenizer made elsewhere, so documents are encoded whole."""
+        return 0
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        save_tokenizer(folder, self._content, kind=self.name, end_of_text=self._end)
+
+    def _ids(self, text: str, *, special_as_text: bool) -> list[int]:
+        self._engine.encode_special_tokens = special_as_text
+        try:
+            ids: list[int] = self._engine.encode(without_surrogates(text), add_special_tokens=False).ids
+        except Exception as error:  # the library raises plain Exception, for instance for a missing unknown token
+            raise TokenizerError(
+                f"{self.name} cannot represent this text ({error}); use --tokenizer byte or bpe:1024"
+            ) from error
+        return ids
+
+
+def _byte_length(token: str, *, byte_level: bool) -> int:
+    if byte_level and all(character in CHARACTER_TO_BYTE for character in token):
+        return len(token)
+    if _BYTE_TOKEN.fullmatch(token):
+        return 1
+    return len(token.replace("▁", " ").removeprefix("##").encode("utf-8"))

@@ -1,0 +1,140 @@
+"""The one protocol of all tokenizers, and the two ways to get one: from a folder, or from a name and a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.errors import TokenizerError, did_you_mean
+from quillgpt.text.bpe import BytePairTokenizer
+from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.char import CharTokenizer
+from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.huggingface import HuggingFaceTokenizer
+from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_json_object
+
+KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Turns text into ids below `vocab_size` and back."""
+
+    @property
+    def name(self) -> str:
+        """What a person would type for `--tokenizer`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids."""
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The id that ends a text, or None where there is none."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what tokenizer.json says: equal for two tokenizers exactly where they are the same."""
+
+    @property
+    def worth_processes(self) -> bool:
+        """Whether encoding is slow enough, and cuts are known, for several processes to help."""
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids of a text; a special token written out in it is ordinary text."""
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt; a literal `<|endoftext|>` in it is the id that ends a text, if there is one."""
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return the UTF-8 bytes that each id stands for, (vocab_size,); the end of a text stands for none."""
+
+    def last_cut(self, text: str) -> int:
+        """Return the last place at which encoding may be cut, 0 where none is known.
+
+        At a place p > 0, `encode(before + text[:p])` followed by `encode(text[p:] + after)` is the encoding of the
+        whole, whatever `before` and `after` are.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, each atomically."""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load the tokenizer of a data set, a checkpoint, or any Hugging Face folder.
+
+    Raises:
+        TokenizerError: There is no tokenizer.json, or none that can be used.
+    """
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise TokenizerError(
+            f"{folder} has no {TOKENIZER_FILE}; give a data set, a checkpoint, or a Hugging Face folder"
+        )
+    return _load(folder / TOKENIZER_FILE, name=TOKENIZER_FILE)
+
+
+def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
+    """Make or load the tokenizer that a person named.
+
+    Args:
+        spec: `char`, `byte`, `gpt2`, `bpe:N`, or the path of a tokenizer.json or of a folder that has one.
+        pieces: The text to learn from; used by `char` and `bpe:N` only.
+
+    Raises:
+        TokenizerError: The name is unknown, or the tokenizer cannot be made.
+        DataError: `gpt2`'s files are neither at hand nor reachable.
+    """
+    check_spec(spec)
+    if spec == "char":
+        return CharTokenizer.from_text(pieces)
+    if spec == "byte":
+        return ByteTokenizer()
+    if spec == "gpt2":
+        return gpt2_tokenizer()
+    if spec.startswith("bpe:"):
+        return BytePairTokenizer.train(pieces, int(spec.removeprefix("bpe:")))
+    path = Path(spec).expanduser()
+    return _load(path / TOKENIZER_FILE if path.is_dir() else path, name=spec)
+
+
+def names_kind(spec: str) -> bool:
+    """Return whether a name for `--tokenizer` is one of Quill's own kinds, and no path."""
+    return spec in ("char", "byte", "gpt2") or re.fullmatch(r"bpe:[0-9]+", spec) is not None
+
+
+def check_spec(spec: str) -> None:
+    """Check that a name for `--tokenizer` means something.
+
+    Raises:
+        TokenizerError: It does not.
+    """
+    if names_kind(spec):
+        return
+    path = Path(spec).expanduser()
+    if path.is_file() or (path / TOKENIZER_FILE).is_file():
+        return
+    hint = did_you_mean(spec, ("char", "byte", "gpt2"))
+    if spec.startswith("bpe"):
+        hint = "; did you mean bpe:1024?"
+    raise TokenizerError(f"{spec} is no tokenizer; expected {KINDS}{hint}")
+
+
+def _load(path: Path, *, name: str) -> Tokenizer:
+    content = read_json_object(path)
+    for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
+        tokenizer = family.from_content(content)
+        if tokenizer is not None:
+            return tokenizer
+    config = path.with_name(CONFIG_FILE)
+    end = read_json_object(config).get("eos_token") if config.is_file() else None
+    if isinstance(end, dict):
+        end = end.get("content")
+    return HuggingFaceTokenizer(content, name=name, end=end)

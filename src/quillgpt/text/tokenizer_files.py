@@ -1,0 +1,105 @@
+"""What all tokenizers share: their two files, their fingerprint, and the end of a text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.errors import TokenizerError
+from quillgpt.files import write_json
+
+END_OF_TEXT = "<|endoftext|>"
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+def fingerprint_of(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a tokenizer.json's content, whatever the order of keys and the white space in the file."""
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def save_tokenizer(folder: Path, content: dict[str, Any], *, kind: str, end_of_text: str | None) -> None:
+    """Write tokenizer.json and tokenizer_config.json, each atomically.
+
+    Args:
+        folder: Where to; made if missing.
+        content: What tokenizer.json says.
+        kind: The name that a person would type for `--tokenizer`; for readers only, never trusted on loading.
+        end_of_text: The token that ends a text, or None.
+    """
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if end_of_text is not None:
+        config |= {"bos_token": end_of_text, "eos_token": end_of_text}
+    write_json(folder / TOKENIZER_FILE, content)
+    write_json(folder / CONFIG_FILE, config | {"quill_tokenizer": kind})
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a tokenizer holds.
+
+    Raises:
+        TokenizerError: The file cannot be read or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TokenizerError(
+            f"{path} is not a readable tokenizer file ({error}); restore it or make it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} should hold a JSON object; restore it or make it again")
+    return content
+
+
+def added_token(content: str, token_id: int) -> dict[str, Any]:
+    """Return the entry of a special token in tokenizer.json."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": token_id, "content": content, **plain, "special": True}
+
+
+def tokenizer_content(**parts: Any) -> dict[str, Any]:
+    """Return the content of a tokenizer.json: the given parts, and nothing for those left out."""
+    empty: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": None,
+        "model": None,
+    }
+    return empty | parts
+
+
+def checked_ids(ids: Sequence[int] | NDArray[Any], *, name: str, vocab_size: int) -> NDArray[np.int64]:
+    """Return ids as an array after checking that the tokenizer has them all.
+
+    Raises:
+        TokenizerError: An id is negative or not below `vocab_size`.
+    """
+    array = np.asarray(ids, dtype=np.int64)
+    wrong = array[(array < 0) | (array >= vocab_size)]
+    if wrong.size:
+        raise TokenizerError(
+            f"token id {int(wrong[0])} is outside the tokenizer {name}, whose ids are 0 to {vocab_size - 1}; "
+            "use the tokenizer that the ids were made with"
+        )
+    return array
+
+
+def without_surrogates(text: str) -> str:
+    """Return the text with lone surrogates, which UTF-8 cannot write, as U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
