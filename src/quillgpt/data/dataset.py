@@ -1,0 +1,187 @@
+"""Opens prepared data sets, Quill's and nanoGPT's, as memory maps."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from quillgpt.errors import DataError, did_you_mean
+from quillgpt.files import sha256_of
+from quillgpt.text.corpora import RECIPES, dataset_name
+from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.nanogpt_meta import read_nanogpt_meta
+from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
+from quillgpt.text.tokenizer_files import TOKENIZER_FILE
+
+TRAIN_FILE = "train.bin"
+VAL_FILE = "val.bin"
+META_FILE = "meta.pkl"
+CHECKED_WINDOWS = 64
+CHECKED_WINDOW_TOKENS = 1 << 14
+
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set.
+
+    Attributes:
+        name: Its name, as in `--dataset NAME`.
+        folder: Where its files are.
+        tokenizer: What its tokens were made with.
+        train: Token ids to train on, memory-mapped, (tokens,).
+        val: Token ids to evaluate on, memory-mapped, (tokens,).
+        ends_documents: Whether each document ends with the tokenizer's end of text.
+        fingerprint: Identity of the data: SHA-256 over the hashes of the two token files.
+        manifest: What dataset.json says; None for a folder of nanoGPT.
+    """
+
+    name: str
+    folder: Path
+    tokenizer: Tokenizer
+    train: Tokens
+    val: Tokens
+    ends_documents: bool
+    fingerprint: str
+    manifest: Manifest | None
+
+
+def open_dataset(name: str, data_dir: Path) -> Dataset:
+    """Open `data_dir/name`, prepared by Quill or by one of nanoGPT's prepare.py.
+
+    Raises:
+        DataError: It is missing, unfinished or damaged.
+        TokenizerError: Its tokenizer cannot be loaded.
+    """
+    folder = dataset_folder(name, data_dir)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return _open_nanogpt(folder, data_dir)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
+        raise DataError(
+            f"{folder / TOKENIZER_FILE} is not the tokenizer {manifest.tokenizer.name} that {folder.name} was "
+            f"prepared with; {prepare_hint(folder.name, data_dir)}"
+        )
+    splits = []
+    for file, split in ((TRAIN_FILE, manifest.train), (VAL_FILE, manifest.val)):
+        tokens = _memory_map(folder / file, manifest.dtype, data_dir)
+        if len(tokens) != split.tokens:
+            raise DataError(
+                f"{folder / file} has {len(tokens):,} tokens, but {MANIFEST_FILE} says {split.tokens:,}; "
+                f"{prepare_hint(folder.name, data_dir)}"
+            )
+        splits.append(tokens)
+    return _checked(
+        Dataset(
+            name=folder.name,
+            folder=folder,
+            tokenizer=tokenizer,
+            train=splits[0],
+            val=splits[1],
+            ends_documents=manifest.ends_documents,
+            fingerprint=_fingerprint(manifest.train.sha256, manifest.val.sha256),
+            manifest=manifest,
+        ),
+        data_dir,
+    )
+
+
+def dataset_folder(name: str, data_dir: Path) -> Path:
+    """Return the folder of a data set: the one that exists under the name as given, else under the usual spelling."""
+    given = data_dir / name
+    return given if given.is_dir() and name.strip("./\\") else data_dir / dataset_name(name)
+
+
+def is_nanogpt_folder(folder: Path) -> bool:
+    """Return whether a folder holds nanoGPT's token files; one of ours that was not finished has a tokenizer.json."""
+    ours = (folder / MANIFEST_FILE).exists() or (folder / TOKENIZER_FILE).exists()
+    return not ours and (folder / TRAIN_FILE).is_file() and (folder / VAL_FILE).is_file()
+
+
+def prepare_hint(name: str, data_dir: Path, *, what: str | None = None) -> str:
+    """Return the command that would prepare a data set, as the end of a message."""
+    what = what or (name if name in RECIPES else "PATH")
+    dataset = "" if what == name else f" --dataset {name}"
+    where = "" if data_dir == Path("data") else f" --data_dir {data_dir}"
+    return f"prepare it with: quill prepare {what}{dataset}{where}"
+
+
+def missing_dataset(name: str, data_dir: Path) -> DataError:
+    """Return the error for a data set that is neither there nor a recipe."""
+    prepared = [folder.name for folder in sorted(data_dir.glob("*")) if folder.is_dir()]
+    guess = did_you_mean(name, [*RECIPES, *prepared])
+    return DataError(
+        f"there is no data set {name} in {data_dir} ({data_dir / dataset_name(name)} is missing or has no tokens)"
+        f"{guess or '; ' + prepare_hint(dataset_name(name), data_dir)}"
+    )
+
+
+def _open_nanogpt(folder: Path, data_dir: Path) -> Dataset:
+    if not is_nanogpt_folder(folder):
+        if (folder / TOKENIZER_FILE).exists():
+            raise DataError(
+                f"the preparation of {folder} was not finished (it has no {MANIFEST_FILE}); "
+                f"{prepare_hint(folder.name, data_dir)}"
+            )
+        raise missing_dataset(folder.name, data_dir)
+    meta = folder / META_FILE
+    tokenizer: Tokenizer = read_nanogpt_meta(meta) if meta.is_file() else gpt2_tokenizer()
+    train, val = (_memory_map(folder / file, "uint16", data_dir) for file in (TRAIN_FILE, VAL_FILE))
+    end = tokenizer.end_of_text
+    return _checked(
+        Dataset(
+            name=folder.name,
+            folder=folder,
+            tokenizer=tokenizer,
+            train=train,
+            val=val,
+            ends_documents=end is not None and any(bool(np.any(window == end)) for window in _windows(train)),
+            fingerprint=_fingerprint(sha256_of(folder / TRAIN_FILE), sha256_of(folder / VAL_FILE)),
+            manifest=None,
+        ),
+        data_dir,
+    )
+
+
+def _fingerprint(train_sha256: str, val_sha256: str) -> str:
+    return hashlib.sha256(f"{train_sha256}\n{val_sha256}\n".encode()).hexdigest()
+
+
+def _memory_map(path: Path, dtype: str, data_dir: Path) -> NDArray[Any]:
+    hint = prepare_hint(path.parent.name, data_dir)
+    if not path.is_file():
+        raise DataError(f"{path} is missing; {hint}")
+    item = np.dtype(dtype).newbyteorder("<")
+    size = path.stat().st_size
+    if size == 0 or size % item.itemsize:
+        raise DataError(f"{path} is damaged: {size} bytes are no whole number of {dtype} tokens; {hint}")
+    return np.memmap(path, dtype=item, mode="r")
+
+
+def _windows(tokens: Tokens) -> list[Tokens]:
+    """Return all of a short split, and windows spread evenly over a long one."""
+    if len(tokens) <= CHECKED_WINDOWS * CHECKED_WINDOW_TOKENS:
+        return [tokens]
+    starts = np.linspace(0, len(tokens) - CHECKED_WINDOW_TOKENS, CHECKED_WINDOWS).astype(np.int64)
+    return [tokens[start : start + CHECKED_WINDOW_TOKENS] for start in starts]
+
+
+def _checked(dataset: Dataset, data_dir: Path) -> Dataset:
+    tokenizer = dataset.tokenizer
+    for file, tokens in ((TRAIN_FILE, dataset.train), (VAL_FILE, dataset.val)):
+        largest = max(int(window.max()) for window in _windows(tokens))
+        if largest >= tokenizer.vocab_size:
+            raise DataError(
+                f"{dataset.folder / file} has the token id {largest}, but its tokenizer {tokenizer.name} has only "
+                f"{tokenizer.vocab_size}; the file is damaged or was made with another tokenizer, so "
+                f"{prepare_hint(dataset.name, data_dir)}"
+            )
+    return dataset
