@@ -15,7 +15,7 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def say(message: str, style: str | None = None) -> None:
     """Print one line for the user on standard error; `message` is shown as it is, without markup."""
-    stderr.print(escape(message), style=style)
+    stderr.print(message, style=style, markup=False, emoji=False)
 
 
 def warn(message: str) -> None:

@@ -33,8 +33,14 @@ class DeviceError(UserError):
     """The requested device or number format is not available on this machine."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean X?"` for the known name closest to `name`, or an empty string."""
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` was most likely meant to be, or None where none is near."""
     spelled = {candidate.lower().replace("-", "_"): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower().replace("-", "_"), spelled, n=1, cutoff=0.6)
-    return f"; did you mean {spelled[close[0]]}?" if close else ""
+    return spelled[close[0]] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean X?"` for the known name closest to `name`, or an empty string."""
+    meant = closest(name, known)
+    return f"; did you mean {meant}?" if meant else ""
