@@ -2,13 +2,18 @@
 
 Names and defaults are those of nanoGPT's train.py and sample.py; further fields follow their style. A flag, a TOML key
 and an environment variable (`QUILL_<NAME>`) share one name. This module is pure: it reads no file and imports no torch.
+
+A class that declares fields is a group: its docstring is the heading in --help, docs/settings.md and config.toml. A
+command's settings are the groups it inherits, in that order.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -24,22 +29,34 @@ SPECIAL_ORIGINS = ("scratch", "resume")
 class Settings(BaseModel):
     """What all groups of settings share: strict types, no unknown keys, no change after creation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
-class TrainFields(Settings):
-    """The settings of `quill train`, each checked by itself."""
+class Run(Settings):
+    """The run."""
 
-    # where
     out_dir: str = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
-    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
-    # data
+    init_from: str = Field(
+        "scratch",
+        description="scratch, resume, or a model to start from: a run, a checkpoint or a Hugging Face folder.",
+    )
+
+
+class DataSet(Settings):
+    """The data set."""
+
     dataset: str = Field("openwebtext", description="Name of the data set, a folder in data_dir.")
     data: str | None = Field(
         None,
         description="A text to prepare and train on in one go: a path, several separated by commas, or -.",
     )
+
+
+class Preparation(Settings):
+    """Preparing a data set."""
+
+    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
     tokenizer: str | None = Field(
         None,
         description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
@@ -48,7 +65,11 @@ class TrainFields(Settings):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="Share of the text, taken from its end, that is held out for validation."
     )
-    # model
+
+
+class Model(Settings):
+    """The model."""
+
     arch: Literal["gpt2", "qwen3"] = Field(
         "gpt2",
         description="gpt2: LayerNorm, learned positions, GELU, tied embeddings. qwen3: RMSNorm, RoPE, SwiGLU, QK-norm, tied embeddings.",
@@ -74,7 +95,11 @@ class TrainFields(Settings):
         "auto",
         description="How attention is computed; auto takes the path that a short measurement finds faster.",
     )
-    # optimization
+
+
+class Optimization(Settings):
+    """Optimization."""
+
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: Muon for the 2-D weights of the blocks, AdamW for the rest."
     )
@@ -95,7 +120,11 @@ class TrainFields(Settings):
     beta1: Fraction = Field(0.9, description="AdamW's decay of the mean of gradients.")
     beta2: Fraction = Field(0.95, description="AdamW's decay of the mean of squared gradients.")
     grad_clip: Amount = Field(1.0, description="Largest norm of the gradient; 0 does not clip.")
-    # learning-rate schedule
+
+
+class Schedule(Settings):
+    """The learning-rate schedule."""
+
     decay_lr: bool = Field(True, description="Vary the learning rate by lr_schedule; False keeps it constant.")
     lr_schedule: Literal["cosine", "wsd"] = Field(
         "cosine",
@@ -107,7 +136,11 @@ class TrainFields(Settings):
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         0.3, description="wsd: share of lr_decay_iters, at its end, in which the learning rate falls."
     )
-    # evaluation, logging, checkpoints
+
+
+class Evaluation(Settings):
+    """Evaluation, logging and checkpoints."""
+
     eval_interval: Positive = Field(2000, description="Iterations between evaluations.")
     eval_iters: Positive | None = Field(
         200,
@@ -120,24 +153,33 @@ class TrainFields(Settings):
         description="Keep the checkpoints of the newest evaluations (keep_last of them) besides best and last.",
     )
     keep_last: Positive = Field(3, description="Checkpoints that always_save_checkpoint keeps.")
-    init_from: str = Field(
-        "scratch",
-        description="scratch, resume, or a model to start from: a run, a checkpoint or a Hugging Face folder.",
-    )
-    # machine
+
+
+class Machine(Settings):
+    """The machine."""
+
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     dtype: DtypeName = Field(
         "auto",
         description="Number format of the computation; auto takes bfloat16 where a short measurement finds it faster than float32.",
     )
+    threads: Positive | None = Field(
+        None, description="CPU threads. Unset: one for each core that the process may use."
+    )
+
+
+class Execution(Settings):
+    """Compilation and seed."""
+
     compile: bool | Literal["auto"] = Field(
         "auto",
         description="torch.compile the model; auto compiles when the run is long enough to pay for it.",
     )
-    threads: Positive | None = Field(
-        None, description="CPU threads. Unset: one for each core that the process may use."
-    )
     seed: int = Field(1337, ge=0, description="Seed of initialization, data order, dropout and evaluation batches.")
+
+
+class TrainFields(Run, DataSet, Preparation, Model, Optimization, Schedule, Evaluation, Machine, Execution):
+    """The settings of `quill train`, each checked by itself."""
 
 
 class TrainSettings(TrainFields):
@@ -178,10 +220,13 @@ class TrainSettings(TrainFields):
         return self.sequences_per_iteration * self.block_size
 
 
-class SampleSettings(Settings):
-    """The settings of `quill sample`, besides the model."""
+class Sampling(Settings):
+    """Sampling."""
 
     out_dir: str = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
+    init_from: str = Field(
+        "resume", description="resume: sample from out_dir (nanoGPT's word). Otherwise the same as naming it as MODEL."
+    )
     start: str | None = Field(
         None,
         description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",
@@ -207,8 +252,51 @@ class SampleSettings(Settings):
         description="When the context is full: half keeps its last half and goes on (fast); exact slides by one token (nanoGPT's, slow).",
     )
     seed: int = Field(1337, ge=0, description="Seed; the random numbers of sample k depend on seed and k only.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    dtype: DtypeName = Field("auto", description="Number format of the computation.")
-    threads: Positive | None = Field(
-        None, description="CPU threads. Unset: one for each core that the process may use."
+
+
+class SampleSettings(Sampling, Machine):
+    """The settings of `quill sample`."""
+
+
+class Measurement(Settings):
+    """Evaluating a model."""
+
+    dataset: str | None = Field(None, description="Names of prepared data sets, separated by commas.")
+    split: Literal["val", "train"] = Field("val", description="Which part of the data set.")
+    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
+    batch_size: Positive | None = Field(
+        None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
     )
+
+
+class EvalSettings(Measurement, Machine):
+    """The settings of `quill eval`."""
+
+
+class Naming(Settings):
+    """The data set to make."""
+
+    dataset: str | None = Field(
+        None, description="Name of the data set, a folder in data_dir. Unset: the source's own."
+    )
+
+
+class PrepareSettings(Naming, Preparation):
+    """The settings of `quill prepare`."""
+
+
+def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
+    """Return the fields of a command's settings by the heading of their group, in the order of the inheritance."""
+    groups = {}
+    for group in schema.__mro__:
+        if not issubclass(group, Settings) or group is Settings:
+            continue
+        own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
+        if own:
+            groups[(group.__doc__ or group.__name__).removesuffix(".")] = own
+    return groups
+
+
+def fields_in_order(schema: type[Settings]) -> dict[str, FieldInfo]:
+    """Return the fields of a command's settings by name, in the order in which a person reads them."""
+    return {name: field for group in grouped_fields(schema).values() for name, field in group.items()}

@@ -1,0 +1,72 @@
+"""docs/settings.md, made from the schema: `python -m quillgpt.config.documentation > docs/settings.md`."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic.fields import FieldInfo
+
+from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, Settings, TrainFields, grouped_fields
+from quillgpt.config.values import expectation, spell
+
+INTRODUCTION = """\
+# Settings
+
+<!-- Made from src/quillgpt/config/schema.py by `python -m quillgpt.config.documentation > docs/settings.md`. -->
+
+Every setting has one name, and four places may set it. A later place wins:
+
+| place | spelling |
+|---|---|
+| a preset or a TOML file: `quill train shakespeare_char`, `quill train run.toml` | `batch_size = 12` |
+| the file `.env` in the current folder; only its `QUILL_` lines are read | `QUILL_BATCH_SIZE=12` |
+| the environment | `QUILL_BATCH_SIZE=12` |
+| a flag | `--batch_size=12`, `--batch_size 12` or `--batch-size 12` |
+
+- What is true or false: `--bias`, `--no-bias`, `--bias=True`, `--bias False`; in TOML `bias = true`.
+- What can be unset is unset by `none`: `--eval_iters none`, `QUILL_EVAL_ITERS=none`, `eval_iters = "none"`.
+- A TOML file may build on a preset or another file: `extends = "shakespeare_char"`, `extends = "../base.toml"`.
+- A nanoGPT `config/*.py` file works where a TOML file does. It is read, not executed: values, earlier names and
+  arithmetic on them.
+- An unknown name is an error in every place but a `.py` file, where it is a warning.
+- `QUILL_HOME` (where downloads are kept) and `QUILL_MIRROR` (a folder to look in before downloading) are variables of
+  the environment, not settings.
+
+`quill configs` lists the presets; `quill configs show NAME` prints all values of one.
+"""
+
+COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
+    ("quill train", TrainFields),
+    ("quill prepare", PrepareSettings),
+    ("quill sample", SampleSettings),
+    ("quill eval", EvalSettings),
+)
+
+
+def settings_markdown() -> str:
+    """Return the whole of docs/settings.md."""
+    return "\n".join([INTRODUCTION, *(_command(title, schema) for title, schema in COMMANDS)])
+
+
+def _command(title: str, schema: type[Settings]) -> str:
+    tables = [_table(heading, fields) for heading, fields in grouped_fields(schema).items()]
+    return "\n".join([f"## {title}\n", *tables])
+
+
+def _table(heading: str, fields: dict[str, FieldInfo]) -> str:
+    rows = [
+        f"| `{name}` | {_cell(expectation(field))} | `{spell(field.default)}` | {_cell(field.description or '')} |"
+        for name, field in fields.items()
+    ]
+    return "\n".join(
+        [f"### {heading}\n", "| setting | takes | default | what it does |", "|---|---|---|---|", *rows, ""]
+    )
+
+
+def _cell(text: str) -> str:
+    """Return text that can stand in a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_markdown())

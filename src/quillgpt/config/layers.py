@@ -1,0 +1,133 @@
+"""Layers of settings: the places where a person sets something, each overriding the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, Settings, TrainFields
+from quillgpt.config.values import read_value
+from quillgpt.errors import ConfigError, closest
+
+ENVIRONMENT_PREFIX = "QUILL_"
+PLACES = frozenset({"QUILL_HOME", "QUILL_MIRROR"})
+"""Environment variables that say where files are; they are no settings."""
+
+COMMANDS: tuple[type[Settings], ...] = (TrainFields, SampleSettings, EvalSettings, PrepareSettings)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place, and how that place spells and types them.
+
+    Attributes:
+        values: What was set, by the setting's name.
+        place: Where, as the end of a sentence's subject: `in run.toml`; empty for flags.
+        prefix: What stands before a name there: `--`, `QUILL_`, or nothing.
+        lax: The place has only text, or Python's loose numbers; see `read_value`.
+        shipped: The values are a preset's: the person chose them all together, not each.
+    """
+
+    values: Mapping[str, object]
+    place: str = ""
+    prefix: str = ""
+    lax: bool = False
+    shipped: bool = False
+
+    def spell(self, name: str) -> str:
+        """Return a setting's name as this place spells it."""
+        return self.prefix + (name.upper() if self.prefix == ENVIRONMENT_PREFIX else name)
+
+    def describe(self, name: str, value: object) -> str:
+        """Return `name = value in place`, as it was written there."""
+        equals = "=" if self.prefix else " = "
+        written = value if self.prefix else repr(value)
+        return " ".join(filter(None, [f"{self.spell(name)}{equals}{written}", self.place]))
+
+
+def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
+    """Check every layer and return the values that win, the last layer's first.
+
+    Raises:
+        ConfigError: A name is unknown or a value does not fit, also where a later layer overrides it.
+    """
+    merged: dict[str, object] = {}
+    for layer in layers:
+        for name, value in layer.values.items():
+            field = schema.model_fields.get(name)
+            if field is None:
+                raise unknown(name, layer, known=schema.model_fields)
+            try:
+                merged[name] = read_value(field, value, lax=layer.lax)
+            except ValueError as expected:
+                raise ConfigError(f"{layer.describe(name, value)} must be {expected}") from None
+    return merged
+
+
+def unknown(name: str, layer: Layer, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is no setting, with the one that was probably meant."""
+    meant = closest(name, known)
+    subject = " ".join(filter(None, [layer.spell(name), layer.place]))
+    return ConfigError(f"{subject} is unknown" + (f"; did you mean {layer.spell(meant)}?" if meant else ""))
+
+
+def flag_layer(flags: Mapping[str, object]) -> Layer:
+    """Return what was given on the command line."""
+    return Layer({name.replace("-", "_"): value for name, value in flags.items()}, prefix="--", lax=True)
+
+
+def environment_layer(schema: type[Settings], environ: Mapping[str, str], place: str = "in the environment") -> Layer:
+    """Return the settings among environment variables.
+
+    Variables of the other commands' settings are known and left out, so that one `.env` serves all commands. An empty
+    variable sets nothing.
+
+    Raises:
+        ConfigError: A variable starts with QUILL_ and is no command's setting.
+    """
+    known = {name for command in COMMANDS for name in command.model_fields}
+    values = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in PLACES:
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name not in known:
+            raise unknown(name, Layer({}, place, ENVIRONMENT_PREFIX), known)
+        if text and name in schema.model_fields:
+            values[name] = text
+    return Layer(values, place, ENVIRONMENT_PREFIX, lax=True)
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """Return the QUILL_ lines of a `.env` file, without looking at any other; no file sets nothing.
+
+    A line is `QUILL_NAME=value`, with `export` before it and quotes around the value if one likes. After an unquoted
+    value, ` #` starts a comment.
+
+    Raises:
+        ConfigError: A QUILL_ line has no `=`, or the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except (FileNotFoundError, IsADirectoryError):  # a folder of this name is a virtual environment
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    values = {}
+    for number, line in enumerate(lines, start=1):
+        assignment = line.strip().removeprefix("export ").lstrip()
+        if not assignment.startswith(ENVIRONMENT_PREFIX):
+            continue
+        variable, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{path} line {number}: {assignment} has no value; write {assignment}=...")
+        values[variable.strip()] = _unquote(text.strip())
+    return values
+
+
+def _unquote(text: str) -> str:
+    for quote in "\"'":
+        if text.startswith(quote) and (end := text.find(quote, 1)) > 0:
+            return text[1:end]
+    return "" if text.startswith("#") else text.partition(" #")[0].rstrip()

@@ -1,0 +1,128 @@
+"""Where a run's settings start: a preset, a TOML file with what it extends, or a nanoGPT config file."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from quillgpt.config.layers import Layer
+from quillgpt.config.nanogpt import read_nanogpt
+from quillgpt.config.schema import TrainFields
+from quillgpt.console import warn
+from quillgpt.errors import ConfigError, closest, did_you_mean
+
+EXTENDS = "extends"
+SUFFIXES = (".toml", ".py")
+
+
+@cache
+def preset_names() -> tuple[str, ...]:
+    """Return the names of all presets, sorted."""
+    return tuple(sorted(Path(entry.name).stem for entry in _presets().iterdir() if entry.name.endswith(".toml")))
+
+
+def preset_description(name: str) -> str:
+    """Return a preset's description, the comment in its first line."""
+    text = (_presets() / f"{_preset_name(name)}.toml").read_text(encoding="utf-8")
+    return text.partition("\n")[0].removeprefix("#").strip()
+
+
+def source_layers(source: str) -> list[Layer]:
+    """Return the layers of a preset or a file, what it extends first.
+
+    Raises:
+        ConfigError: There is no such preset or file, it cannot be read, or its `extends` runs in a circle.
+    """
+    layers: list[Layer] = []
+    seen: list[str] = []
+    following: str | None = source
+    folder = Path()
+    while following is not None:
+        is_file = following.endswith(SUFFIXES)
+        path = folder / Path(following).expanduser()
+        identity = str(path.resolve()) if is_file else _preset_name(following)
+        if identity in seen:
+            circle = " -> ".join([*(Path(name).name for name in seen), Path(identity).name])
+            raise ConfigError(f"extends runs in a circle: {circle}")
+        seen.append(identity)
+        layer = _read_file(path) if is_file else _read_preset(identity)
+        following, layer = _split_extends(layer)
+        layers.append(layer)
+        folder = path.parent if is_file else Path()
+    return layers[::-1]
+
+
+def _presets() -> Traversable:
+    return files("quillgpt.config") / "presets"
+
+
+def _preset_name(given: str) -> str:
+    name = given.replace("-", "_")
+    if name in preset_names():
+        return name
+    run = Path(given) / "config.toml"
+    if run.is_file():
+        raise ConfigError(f"{given} is a folder, not a preset; its settings are in {run}")
+    hint = did_you_mean(name, preset_names()) or "; quill configs lists the presets"
+    raise ConfigError(f"{given} is not a preset, nor a .toml or .py file{hint}")
+
+
+def _read_preset(name: str) -> Layer:
+    text = (_presets() / f"{name}.toml").read_text(encoding="utf-8")
+    return Layer(tomllib.loads(text), f"in the preset {name}", shipped=True)
+
+
+def _read_file(path: Path) -> Layer:
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist{_preset_for(path)}")
+    return _read_python(path) if path.suffix == ".py" else _read_toml(path)
+
+
+def _preset_for(path: Path) -> str:
+    """Return a hint for a config file of nanoGPT that is not here, but whose values a preset has."""
+    stem = path.stem.replace("-", "_")
+    for name in (stem, stem.removeprefix("train_")):
+        if name in preset_names():
+            return f"; the preset {name} has nanoGPT's values: quill train {name}"
+    return ""
+
+
+def _read_toml(path: Path) -> Layer:
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise ConfigError(f"[{name}] in {path} is a table; settings stand in no table, one `name = value` a line")
+    return Layer(values, f"in {path}")
+
+
+def _read_python(path: Path) -> Layer:
+    values = read_nanogpt(path)
+    known = {name: value for name, value in values.items() if name in TrainFields.model_fields}
+    ignored = [
+        f"{name} (did you mean {meant}?)" if (meant := closest(name, TrainFields.model_fields)) else name
+        for name in values
+        if name not in known
+    ]
+    if ignored:
+        warn(f"{path} sets what is no setting of Quill, ignored: {', '.join(ignored)}")
+    return Layer(known, f"in {path}", lax=True)
+
+
+def _split_extends(layer: Layer) -> tuple[str | None, Layer]:
+    if EXTENDS not in layer.values:
+        return None, layer
+    following = layer.values[EXTENDS]
+    if not isinstance(following, str):
+        raise ConfigError(f"{layer.describe(EXTENDS, following)} must be the name of a preset or a file")
+    rest = {name: value for name, value in layer.values.items() if name != EXTENDS}
+    return following, Layer(rest, layer.place, layer.prefix, layer.lax, layer.shipped)

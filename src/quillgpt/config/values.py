@@ -1,0 +1,106 @@
+"""What a setting's value may be: in words, and read from text, TOML or Python literals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+NONE_WORD = "none"
+"""How text and TOML, which have no null, unset an optional setting."""
+
+
+def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:
+    """Return `value` as the field's own type.
+
+    Args:
+        field: The setting.
+        value: What was given.
+        lax: Take text for a number or a truth value, and 5000.0 for 5000. Otherwise types must fit, except that a
+            whole number may stand for any number.
+
+    Raises:
+        ValueError: The value does not fit; the message says what is expected.
+    """
+    if accepts_none(field) and isinstance(value, str) and value.strip().lower() == NONE_WORD:
+        return None
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        field.rebuild_annotation(), config=ConfigDict(strict=not lax, allow_inf_nan=False)
+    )
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        raise ValueError(expectation(field)) from None
+
+
+def accepts_none(field: FieldInfo) -> bool:
+    """Say whether a setting can be unset."""
+    return any(kind is NoneType for kind, _ in _alternatives(field.annotation, field.metadata))
+
+
+def accepts_bool(field: FieldInfo) -> bool:
+    """Say whether a setting can be true or false, so that its bare flag means true."""
+    return any(kind is bool for kind, _ in _alternatives(field.annotation, field.metadata))
+
+
+def expectation(field: FieldInfo) -> str:
+    """Say in words what a setting takes: `a whole number above 0 or none`."""
+    words = expectations(field)
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}"
+
+
+def expectations(field: FieldInfo) -> list[str]:
+    """Say in words each thing that a setting takes: choices one by one, `text`, `a number above 0`, `none`."""
+    return [
+        word for kind, metadata in _alternatives(field.annotation, field.metadata) for word in _words(kind, metadata)
+    ]
+
+
+def spell(value: object) -> str:
+    """Return a value as a flag or the environment spells it."""
+    if value is None:
+        return NONE_WORD
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _alternatives(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Yield each member of a union with the bounds that hold for it."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *extra = get_args(annotation)
+        bounds = [bound for item in extra for bound in (item.metadata if isinstance(item, FieldInfo) else [item])]
+        yield from _alternatives(inner, [*metadata, *bounds])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _alternatives(member, metadata)
+    else:
+        yield annotation, metadata
+
+
+def _words(kind: Any, metadata: list[Any]) -> list[str]:
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    if kind is bool:
+        return ["true", "false"]
+    if kind is NoneType:
+        return [NONE_WORD]
+    noun = {int: "a whole number", float: "a number", str: "text"}[kind]
+    bounds = [_bound(item) for item in metadata]
+    return [" ".join([noun, " and ".join(bounds)]).strip()]
+
+
+def _bound(item: object) -> str:
+    match item:
+        case Gt(gt=limit):
+            return f"above {limit}"
+        case Ge(ge=limit):
+            return f"from {limit} up"
+        case Lt(lt=limit):
+            return f"below {limit}"
+        case Le(le=limit):
+            return f"up to {limit}"
+    raise TypeError(f"a setting has a bound that cannot be put into words: {item!r}")

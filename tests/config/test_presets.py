@@ -1,0 +1,149 @@
+"""Every preset parses, and holds the values that it promises."""
+
+import pytest
+
+from quillgpt.config import TrainSettings, preset_description, preset_names, resolve
+from quillgpt.errors import ConfigError
+
+
+def preset(name: str) -> TrainSettings:
+    return resolve(name, {}, environ={}, dotenv=None)
+
+
+SHAKESPEARE_CHAR = {
+    "dataset": "shakespeare_char",
+    "out_dir": "out-shakespeare-char",
+    "n_layer": 6,
+    "n_head": 6,
+    "n_embd": 384,
+    "block_size": 256,
+    "batch_size": 64,
+    "gradient_accumulation_steps": 1,
+    "dropout": 0.2,
+    "bias": False,
+    "max_iters": 5000,
+    "lr_decay_iters": 5000,
+    "learning_rate": 1e-3,
+    "min_lr": 1e-4,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "weight_decay": 0.1,
+    "grad_clip": 1.0,
+    "warmup_iters": 100,
+    "eval_interval": 250,
+    "eval_iters": 200,
+    "log_interval": 10,
+    "always_save_checkpoint": False,
+    "init_from": "scratch",
+    "vocab_size": None,
+    "arch": "gpt2",
+    "optimizer": "adamw",
+}
+"""Written down from nanoGPT's config/train_shakespeare_char.py over the defaults of its train.py."""
+
+SHAKESPEARE_CHAR_CPU = SHAKESPEARE_CHAR | {
+    "out_dir": "out-shakespeare-char-cpu",
+    "device": "cpu",
+    "eval_iters": 20,
+    "log_interval": 1,
+    "block_size": 64,
+    "batch_size": 12,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_embd": 128,
+    "max_iters": 2000,
+    "lr_decay_iters": 2000,
+    "dropout": 0.0,
+}
+"""Written down from the command for a laptop in nanoGPT's README."""
+
+TRAIN_GPT2 = {
+    "dataset": "openwebtext",
+    "out_dir": "out",
+    "vocab_size": 50304,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_embd": 768,
+    "block_size": 1024,
+    "batch_size": 12,
+    "gradient_accumulation_steps": 40,
+    "max_iters": 600_000,
+    "lr_decay_iters": 600_000,
+    "warmup_iters": 2000,
+    "learning_rate": 6e-4,
+    "min_lr": 6e-5,
+    "beta2": 0.95,
+    "weight_decay": 0.1,
+    "dropout": 0.0,
+    "bias": False,
+    "eval_interval": 1000,
+    "eval_iters": 200,
+    "log_interval": 10,
+    "always_save_checkpoint": True,
+}
+"""Written down from nanoGPT's config/train_gpt2.py over the defaults of its train.py."""
+
+BOOK = {"dataset": "mybook", "tokenizer": "gpt2", "n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256}
+
+PROMISED = {
+    "demo": {"dataset": "python_docs", "arch": "qwen3", "optimizer": "muon", "out_dir": "out-demo"},
+    "shakespeare_char": SHAKESPEARE_CHAR,
+    "shakespeare_char_cpu": SHAKESPEARE_CHAR_CPU,
+    "own_text": SHAKESPEARE_CHAR_CPU
+    | {"dataset": "own_text", "out_dir": "out-own-text", "device": "auto", "log_interval": 10},
+    "shakespeare": {"dataset": "shakespeare", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
+    "train_mybook": BOOK | {"init_from": "scratch", "out_dir": "out-mybook"},
+    "finetune_mybook": BOOK
+    | {"init_from": "gpt2", "learning_rate": 3e-5, "decay_lr": False, "always_save_checkpoint": False},
+    "train_gpt2": TRAIN_GPT2,
+    "openwebtext": TRAIN_GPT2,
+    "gpt2_medium": TRAIN_GPT2 | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "out_dir": "out-gpt2-medium"},
+    "gpt2_large": TRAIN_GPT2 | {"n_layer": 36, "n_head": 20, "n_embd": 1280, "out_dir": "out-gpt2-large"},
+    "gpt2_xl": TRAIN_GPT2 | {"n_layer": 48, "n_head": 25, "n_embd": 1600, "out_dir": "out-gpt2-xl"},
+}
+
+
+def test_every_preset_has_promised_values() -> None:
+    assert set(preset_names()) == set(PROMISED)
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_preset_holds_its_values(name: str) -> None:
+    settings = preset(name).model_dump()
+    assert {key: settings[key] for key in PROMISED[name]} == PROMISED[name]
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_description_is_one_sentence_for_a_list(name: str) -> None:
+    description = preset_description(name)
+    assert 10 < len(description) < 110
+    assert "=" not in description
+
+
+def test_schema_defaults_are_nanogpts() -> None:
+    own = {"vocab_size": None, "eval_interval": 2000, "log_interval": 1}
+    settings = TrainSettings().model_dump()
+    assert {key: settings[key] for key in TRAIN_GPT2} == TRAIN_GPT2 | own
+    assert (settings["device"], settings["dtype"], settings["compile"]) == ("auto", "auto", "auto")
+
+
+def test_openwebtext_is_train_gpt2() -> None:
+    assert preset("openwebtext") == preset("train_gpt2")
+
+
+def test_hyphens_are_underscores() -> None:
+    assert preset("shakespeare-char-cpu") == preset("shakespeare_char_cpu")
+    assert preset_description("own-text") == preset_description("own_text")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("shakspeare_char", "shakspeare_char is not a preset, nor a .toml or .py file; did you mean shakespeare_char?"),
+        ("zzz", "zzz is not a preset, nor a .toml or .py file; quill configs lists the presets"),
+    ],
+)
+def test_unknown_preset_is_named(given: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        preset(given)
+    assert str(caught.value) == message

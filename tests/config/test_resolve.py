@@ -1,0 +1,245 @@
+"""Every place that sets something: which wins, how its text is read, what its mistakes say."""
+
+from pathlib import Path
+
+import pytest
+
+from quillgpt.config import TrainSettings, dataset_name, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.errors import ConfigError
+from quillgpt.text.corpora import name_of_sources
+
+
+def with_flags(**flags: object) -> TrainSettings:
+    return resolve("shakespeare_char", flags, environ={}, dotenv=None)
+
+
+def message_of(source: str | None = None, flags: dict[str, object] | None = None, **places: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(source, flags or {}, **{"environ": {}, "dotenv": None} | places)
+    return str(caught.value)
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_later_places_win(tmp_path: Path) -> None:
+    base = write(
+        tmp_path / "base.toml", 'extends = "shakespeare_char"\nn_layer = 1\nn_head = 1\nseed = 1\nthreads = 1\n'
+    )
+    run = write(tmp_path / "run.toml", 'extends = "base.toml"\nn_head = 2\nseed = 2\nthreads = 2\nlog_interval = 2\n')
+    write(tmp_path / ".env", "QUILL_SEED=3\nQUILL_THREADS=3\nQUILL_LOG_INTERVAL=3\n")
+    environ = {"QUILL_THREADS": "4", "QUILL_LOG_INTERVAL": "4"}
+    settings = resolve(run, {"log_interval": "5"}, environ=environ, dotenv=tmp_path / ".env")
+    assert settings.weight_decay == 0.1  # the schema's
+    assert settings.batch_size == 64  # the preset's
+    assert settings.n_layer == 1  # the extended file's
+    assert settings.n_head == 2  # the file's
+    assert settings.seed == 3  # .env's
+    assert settings.threads == 4  # the environment's
+    assert settings.log_interval == 5  # the flag's
+
+
+def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUILL_N_LAYER", "3")
+    assert resolve("shakespeare_char", {}, dotenv=None).n_layer == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("compile", "False", False),
+        ("compile", "true", True),
+        ("compile", "1", True),
+        ("compile", "auto", "auto"),
+        ("bias", "no", False),
+        ("eval_iters", "none", None),
+        ("eval_iters", "None", None),
+        ("max_iters", "5_000", 5000),
+        ("learning_rate", "1e-3", 0.001),
+        ("dropout", "0", 0.0),
+        ("dataset", "none", "none"),
+        ("out_dir", "1", "1"),
+    ],
+)
+def test_text_is_read_by_type(name: str, text: str, value: object) -> None:
+    read = getattr(with_flags(**{name: text}), name)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("n_layer", "-3", "a whole number above 0"),
+        ("n_layer", "two", "a whole number above 0"),
+        ("n_layer", "none", "a whole number above 0"),
+        ("eval_iters", "0", "a whole number above 0 or none"),
+        ("warmup_iters", "-1", "a whole number from 0 up"),
+        ("learning_rate", "fast", "a number from 0 up"),
+        ("learning_rate", "inf", "a number from 0 up"),
+        ("learning_rate", "nan", "a number from 0 up"),
+        ("dropout", "1", "a number from 0 up and below 1"),
+        ("decay_fraction", "2", "a number above 0 and up to 1"),
+        ("optimizer", "adam", "adamw or muon"),
+        ("compile", "maybe", "true, false or auto"),
+        ("bias", "2", "true or false"),
+    ],
+)
+def test_misfit_says_what_is_expected(name: str, text: str, expected: str) -> None:
+    assert message_of(flags={name: text}) == f"--{name}={text} must be {expected}"
+
+
+def test_misfit_says_where_it_stands(tmp_path: Path) -> None:
+    toml = write(tmp_path / "run.toml", "bias = 0\n")
+    write(tmp_path / ".env", "QUILL_SEED=x\n")
+    assert message_of(toml) == f"bias = 0 in {toml} must be true or false"
+    assert message_of(environ={"QUILL_SEED": "x"}).startswith("QUILL_SEED=x in the environment must be a whole number")
+    assert message_of(dotenv=tmp_path / ".env").startswith(f"QUILL_SEED=x in {tmp_path}/.env must be")
+
+
+def test_unknown_name_says_where_and_what_was_meant(tmp_path: Path) -> None:
+    toml = write(tmp_path / "run.toml", "learning_rat = 1\n")
+    write(tmp_path / ".env", "QUILL_LEARNING_RAT=1\n")
+    assert message_of(toml) == f"learning_rat in {toml} is unknown; did you mean learning_rate?"
+    assert message_of(flags={"learning-rat": "1"}) == "--learning_rat is unknown; did you mean --learning_rate?"
+    meant = "is unknown; did you mean QUILL_LEARNING_RATE?"
+    assert message_of(environ={"QUILL_LEARNING_RAT": "1"}) == f"QUILL_LEARNING_RAT in the environment {meant}"
+    assert message_of(dotenv=tmp_path / ".env") == f"QUILL_LEARNING_RAT in {tmp_path}/.env {meant}"
+    assert message_of(environ={"QUILL_XYZZY": "1"}) == "QUILL_XYZZY in the environment is unknown"
+
+
+def test_contradictions_name_both_values() -> None:
+    assert message_of(flags={"n_head": "7"}) == "n_embd = 768 is not divisible by n_head = 7; change one of them"
+    text = message_of(flags={"arch": "qwen3", "n_head": "6", "n_kv_head": "4"})
+    assert "n_head = 6" in text
+    assert "n_kv_head = 4" in text
+
+
+def test_places_and_other_commands_settings_are_known(tmp_path: Path) -> None:
+    environ = {"QUILL_HOME": "x", "QUILL_MIRROR": "y", "QUILL_TOP_K": "5", "QUILL_SPLIT": "train", "HOME": "z"}
+    assert resolve("demo", {}, environ=environ, dotenv=None) == resolve("demo", {}, environ={}, dotenv=None)
+    assert resolve_sample({}, environ=environ, dotenv=None).top_k == 5
+    assert resolve_eval({}, environ=environ, dotenv=None).split == "train"
+
+
+def test_empty_variable_sets_nothing() -> None:
+    assert resolve("demo", {}, environ={"QUILL_SEED": ""}, dotenv=None).seed == 1337
+
+
+def test_dotenv_lines(tmp_path: Path) -> None:
+    lines = [
+        "DATABASE_URL=secret # not ours",
+        "this is no assignment",
+        "# QUILL_SEED=9",
+        "export QUILL_DEVICE = mps # the laptop",
+        'QUILL_OUT_DIR="out #1"',
+        "QUILL_DATASET='my set'",
+        "QUILL_DATA_DIR=a#b #c",
+    ]
+    write(tmp_path / ".env", "\n".join(lines))
+    settings = resolve("demo", {}, environ={}, dotenv=tmp_path / ".env")
+    assert (settings.device, settings.out_dir, settings.dataset) == ("mps", "out #1", "my set")
+    assert (settings.data_dir, settings.seed) == ("a#b", 1337)
+
+
+def test_dotenv_line_without_value(tmp_path: Path) -> None:
+    write(tmp_path / ".env", "A=1\nQUILL_SEED\n")
+    assert message_of(dotenv=tmp_path / ".env").startswith(f"{tmp_path}/.env line 2: QUILL_SEED has no value")
+
+
+def test_missing_dotenv_sets_nothing(tmp_path: Path) -> None:
+    assert resolve("demo", {}, environ={}, dotenv=tmp_path / ".env").seed == 1337
+
+
+def test_circle_of_extends_is_refused(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.toml", 'extends = "two.toml"\n')
+    write(tmp_path / "two.toml", 'extends = "one.toml"\n')
+    assert message_of(one) == "extends runs in a circle: one.toml -> two.toml -> one.toml"
+
+
+def test_extends_is_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / "base.toml", 'extends = "own-text"\nseed = 5\n')
+    top = write(tmp_path / "sub" / "top.toml", 'extends = "../base.toml"\n')
+    settings = resolve(top, {}, environ={}, dotenv=None)
+    assert (settings.seed, settings.n_layer) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("n_layer = ", "is not valid TOML"),
+        ("[model]\nn_layer = 3", "is a table"),
+        ("extends = 3", "must be the name of a preset or a file"),
+        ('extends = "nope.toml"', "nope.toml does not exist"),
+        ('n_layer = "3"', "must be a whole number above 0"),
+        ("n_layer = 3.0", "must be a whole number above 0"),
+    ],
+)
+def test_bad_toml_is_explained(tmp_path: Path, text: str, reason: str) -> None:
+    message = message_of(write(tmp_path / "run.toml", text))
+    assert reason in message
+    assert str(tmp_path) in message
+
+
+def test_toml_takes_whole_numbers_and_none(tmp_path: Path) -> None:
+    source = write(tmp_path / "run.toml", 'dropout = 0\neval_iters = "none"\ncompile = false\n')
+    settings = resolve(source, {}, environ={}, dotenv=None)
+    assert (settings.dropout, settings.eval_iters, settings.compile) == (0.0, None, False)
+    assert isinstance(settings.dropout, float)
+
+
+def test_nanogpt_path_that_is_not_here_names_the_preset() -> None:
+    hint = "the preset shakespeare_char has nanoGPT's values: quill train shakespeare_char"
+    assert message_of("config/train_shakespeare_char.py") == f"config/train_shakespeare_char.py does not exist; {hint}"
+    assert message_of("config/train_gpt2.py").endswith("quill train train_gpt2")
+    assert message_of("config/other.py") == "config/other.py does not exist"
+
+
+def test_run_folder_as_a_source_names_its_settings(tmp_path: Path) -> None:
+    write(tmp_path / "config.toml", "seed = 1\n")
+    assert message_of(str(tmp_path)).endswith(f"its settings are in {tmp_path}/config.toml")
+
+
+def test_source_by_default() -> None:
+    assert resolve(None, {}, environ={}, dotenv=None) == resolve("train_gpt2", {}, environ={}, dotenv=None)
+    assert resolve(None, {}, default_preset="demo", environ={}, dotenv=None).out_dir == "out-demo"
+    assert resolve(None, {"data": "a.txt"}, environ={}, dotenv=None).n_embd == 128
+    assert resolve(None, {}, environ={"QUILL_DATA": "a.txt"}, dotenv=None).n_embd == 128
+
+
+def test_data_names_the_data_set_and_the_run(tmp_path: Path) -> None:
+    settings = with_flags(data="books/My Book-2.txt")  # the preset's names are not the person's
+    assert (settings.dataset, settings.out_dir) == ("my_book_2", "out-my_book_2")
+    settings = with_flags(data="a.txt,b.txt", dataset="both")
+    assert (settings.dataset, settings.out_dir) == ("both", "out-both")
+    settings = with_flags(data="a.txt", out_dir="here")
+    assert (settings.dataset, settings.out_dir) == ("a", "here")
+    source = write(tmp_path / "run.toml", 'extends = "demo"\ndata = "a.txt"\ndataset = "mine"\nout_dir = "there"\n')
+    settings = resolve(source, {}, environ={}, dotenv=None)
+    assert (settings.dataset, settings.out_dir) == ("mine", "there")
+    assert with_flags().dataset == "shakespeare_char"
+
+
+@pytest.mark.parametrize("path", ["a/My Book-2.txt", "-", "x.tar.txt", "~/Übung (1).md", "-x-.txt", "shakespeare_char"])
+def test_data_set_is_named_as_prepare_names_it(path: str) -> None:
+    assert dataset_name(path) == name_of_sources([path])
+
+
+def test_folder_is_named_whole(tmp_path: Path) -> None:
+    (tmp_path / "v1.2").mkdir()
+    assert dataset_name(str(tmp_path / "v1.2")) == name_of_sources([str(tmp_path / "v1.2")]) == "v1.2"
+
+
+def test_data_without_a_name_is_refused() -> None:
+    assert message_of(flags={"data": "---.txt"}).endswith("name one with --dataset NAME")
+
+
+def test_sample_and_prepare_layers() -> None:
+    sample = resolve_sample({"top_k": "none", "temperature": "1"}, environ={"QUILL_DEVICE": "cpu"}, dotenv=None)
+    assert (sample.top_k, sample.temperature, sample.device, sample.num_samples) == (None, 1.0, "cpu", 10)
+    assert resolve_prepare({"val_fraction": "0.2"}, environ={}, dotenv=None).val_fraction == 0.2
+    with pytest.raises(ConfigError, match="--n_layer is unknown"):
+        resolve_sample({"n_layer": "3"}, environ={}, dotenv=None)
