@@ -25,7 +25,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_later_places_win(tmp_path: Path) -> None:
-    base = write(
+    write(
         tmp_path / "base.toml", 'extends = "shakespeare_char"\nn_layer = 1\nn_head = 1\nseed = 1\nthreads = 1\n'
     )
     run = write(tmp_path / "run.toml", 'extends = "base.toml"\nn_head = 2\nseed = 2\nthreads = 2\nlog_interval = 2\n')

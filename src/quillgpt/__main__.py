@@ -1,0 +1,7 @@
+"""`python -m quillgpt` is `quill`."""
+
+import sys
+
+from quillgpt.cli import main
+
+sys.exit(main())

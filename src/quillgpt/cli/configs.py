@@ -1,0 +1,30 @@
+"""`quill configs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from quillgpt.config import preset_description, preset_names, resolve, to_toml
+
+configs = App(help="List the presets, or show all settings of one.", help_format="plaintext")
+
+
+@configs.default
+def list_presets() -> None:
+    """List the presets, one line each."""
+    width = max(map(len, preset_names()))
+    for name in preset_names():
+        print(f"{name:{width}}  {preset_description(name)}")
+
+
+@configs.command
+def show(
+    name: Annotated[str, Parameter(name="NAME", help="A preset, a .toml file, or a .py file of nanoGPT.")],
+    /,
+    *,
+    comments: Annotated[bool, Parameter(negative=(), help="Write the explanation of each setting above it.")] = False,
+) -> None:
+    """Print all settings of a preset or a file as TOML."""
+    print(to_toml(resolve(name, {}, environ={}, dotenv=None), comments=comments), end="")

@@ -1,0 +1,45 @@
+"""Cyclopts' errors in Quill's words: one line that names what was typed and what to do."""
+
+from __future__ import annotations
+
+from cyclopts import CycloptsError
+from cyclopts.exceptions import (
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+from quillgpt.errors import closest
+
+
+def explain(error: CycloptsError) -> str:
+    """Return one line on a command line that could not be parsed."""
+    command = " ".join(["quill", *(error.command_chain or ())])
+    match error:
+        case UnknownOptionError():
+            flag = error.token.keyword or error.token.value
+            known = {name for argument in error.argument_collection for name in argument.names if name.startswith("--")}
+            return unknown_word(flag, known, f"{command} --help lists the flags")
+        case UnknownCommandError() if error.unused_tokens and error.app is not None:
+            known = {name for name in error.app if not name.startswith("-")}
+            return unknown_word(error.unused_tokens[0], known, f"{command} --help lists the commands")
+        case UnusedCliTokensError() if error.unused_tokens:
+            return f"{error.unused_tokens[0]} is one word too many; {command} --help shows what it takes"
+        case MissingArgumentError() if error.argument is not None:
+            name = error.keyword or error.argument.name
+            if name.startswith("-"):
+                return f"{name} needs a value: {name}=..."
+            return f"{command.removeprefix('quill ')} needs {name}; {command} --help shows what it takes"
+        case RepeatArgumentError():
+            return f"{error.token.keyword} is given twice"
+    return str(error)
+
+
+def unknown_word(word: str, known: set[str], otherwise: str) -> str:
+    """Say that a word is unknown and which was meant, or where the known ones are listed."""
+    word = word.partition("=")[0]
+    meant = closest(word.lstrip("-"), [name.lstrip("-") for name in known])
+    dashes = "--" if word.startswith("-") else ""
+    return f"{word} is unknown; " + (f"did you mean {dashes}{meant}?" if meant else otherwise)

@@ -1,0 +1,179 @@
+"""What each command calls and prints, and what becomes of errors."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quillgpt import __version__
+from quillgpt.config import TrainSettings, preset_names, resolve
+from quillgpt.config.layers import COMMANDS
+from quillgpt.errors import DataError
+
+
+def test_prepare(quill: Any) -> None:
+    quill.replace("quillgpt.data.prepare", "prepare", DataError("stop here"))
+    assert quill("prepare", "a.txt", "-", "--tokenizer", "bpe:500", "--val-fraction=0.2", "--dataset", "both") == 1
+    ((sources,), named) = quill.calls[0]
+    assert sources == ["a.txt", "-"]
+    assert named == {
+        "data_dir": Path("data"),
+        "dataset": "both",
+        "tokenizer": "bpe:500",
+        "val": None,
+        "val_fraction": 0.2,
+    }
+    assert quill.err == "quill: stop here\n"
+
+
+def test_prepare_for_real(quill: Any) -> None:
+    Path("My book.txt").write_text("A line of a text.\n" * 1000)
+    assert quill("prepare", "My book.txt") == 0, quill.err
+    assert Path("data/my_book/train.bin").stat().st_size == 2 * 16_200
+    assert "16,200 tokens" in quill.err
+    assert "quill train own_text --dataset=my_book" in quill.err
+    assert quill("prepare", "My book.txt") == 0
+    assert "before, from the same text" in quill.err
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ([], "out"),
+        (["run"], "run"),
+        (["--out_dir=run"], "run"),
+        (["--init_from=gpt2-xl"], "gpt2-xl"),
+        (["--init_from=resume", "--out_dir=run"], "run"),
+        (["run", "--out_dir=run"], "run"),
+    ],
+)
+def test_sample_names_its_model(quill: Any, words: list[str], model: str) -> None:
+    quill.replace("quillgpt.generation", "sample_to_terminal")
+    assert quill("sample", *words, "--start", "-- He said: no", "--num_samples=2", "--json") == 0, quill.err
+    ((chosen, settings), named) = quill.calls[0]
+    assert (chosen, settings.start, settings.num_samples, named) == (model, "-- He said: no", 2, {"as_json": True})
+
+
+def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quill.replace("quillgpt.evaluation", "evaluate_model")
+    monkeypatch.setenv("QUILL_DEVICE", "mps")
+    assert quill("eval", "run", "--dataset", "a, b", "--split", "train") == 0
+    ((model, datasets, settings), named) = quill.calls[0]
+    assert (model, datasets, settings.split, settings.device) == ("run", ["a", "b"], "train", "mps")
+    assert named == {"as_json": False}
+
+
+def test_info(quill: Any) -> None:
+    quill.replace("quillgpt.checkpoint", "describe")
+    assert quill("info", "run") == 0
+    assert quill.calls == [(("run",), {})]
+
+
+@pytest.mark.parametrize("command", ["configs", "list-configs"])
+def test_configs_lists_each_preset_on_a_line(quill: Any, command: str) -> None:
+    assert quill(command) == 0
+    assert [line.split()[0] for line in quill.out.splitlines()] == list(preset_names())
+    assert all(len(line.split()) > 3 for line in quill.out.splitlines())
+
+
+def test_configs_show_prints_toml(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUILL_SEED", "3")  # a preset is shown as it is shipped
+    assert quill("configs", "show", "shakespeare-char") == 0
+    shown = TrainSettings(**tomllib.loads(quill.out))
+    assert shown == resolve("shakespeare_char", {}, environ={}, dotenv=None)
+    assert quill("configs", "show", "demo", "--comments") == 0
+    assert "# Number of transformer blocks.\nn_layer = 4\n" in quill.out
+
+
+def test_help_explains_every_setting(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    for command, schema in zip(("train", "sample", "eval", "prepare"), COMMANDS, strict=True):
+        assert quill(command, "--help") == 0
+        for name, field in schema.model_fields.items():
+            (line,) = [line for line in quill.out.splitlines() if f"│ --{name} " in line]
+            assert field.description in line
+            assert field.default is None or "default: " in line
+    quill("train", "--help")
+    assert "--optimizer adamw|muon" in quill.out
+    assert "[a whole number above 0; default: 12]" in quill.out
+    assert quill.out.index("The model") < quill.out.index("Optimization") < quill.out.index("The machine")
+
+
+def test_version(quill: Any) -> None:
+    assert quill("--version") == 0
+    assert quill.out == f"quill {__version__}\n"
+
+
+def test_user_error_fails_with_one_line(quill: Any) -> None:
+    quill.replace("quillgpt.training", "train", DataError("a.txt holds\nno text :warning: [bold]"))
+    assert quill("train", "demo") == 1
+    assert quill.err == "quill: a.txt holds no text :warning: [bold]\n"
+
+
+def test_debug_shows_where(quill: Any) -> None:
+    quill.replace("quillgpt.training", "train", DataError("no text"))
+    assert quill("train", "--debug", "demo") == 1
+    assert "Traceback" in quill.err
+    assert quill.err.endswith("quill: no text\n")
+
+
+def test_fault_of_its_own_is_one_line_too(quill: Any) -> None:
+    quill.replace("quillgpt.training", "train", KeyError("x"))
+    assert quill("train") == 1
+    assert quill.err.startswith("quill: KeyError: 'x'; this is a fault of Quill's own")
+    assert quill.err.count("\n") == 1
+
+
+def test_full_disk_is_one_line(quill: Any) -> None:
+    quill.replace("quillgpt.training", "train", OSError(28, "No space left on device", "out/model"))
+    assert quill("train") == 1
+    assert quill.err == "quill: out/model: No space left on device\n"
+
+
+def test_interruption(quill: Any) -> None:
+    quill.replace("quillgpt.training", "train", KeyboardInterrupt())
+    assert quill("train") == 130
+    assert quill.err == "quill: interrupted\n"
+
+
+def test_dotenv_may_say_where_files_are(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUILL_HOME", "set")
+    monkeypatch.setenv("QUILL_MIRROR", "restored afterwards")
+    monkeypatch.delenv("QUILL_MIRROR")
+    Path(".env").write_text("QUILL_HOME=ignored\nQUILL_MIRROR=mirror\n")
+    assert quill("train") == 0
+    assert (os.environ["QUILL_HOME"], os.environ["QUILL_MIRROR"]) == ("set", "mirror")
+
+
+@pytest.mark.parametrize("words", ["--help", "train --help", "configs", "configs show demo"])
+def test_answers_without_heavy_imports(words: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from quillgpt.cli import main; status = main(sys.argv[1:]); "
+        "print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules], file=sys.stderr); "
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    assert done.stdout
+
+
+def test_module_is_the_command(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "quillgpt", "trian"]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "quill: trian is unknown; did you mean train?\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise on Windows")
+def test_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "quillgpt", "configs"]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # long before the command is imported and writes
+    assert process.wait(timeout=30) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()

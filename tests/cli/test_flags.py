@@ -1,0 +1,127 @@
+"""Flags in every spelling, through the whole command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quillgpt.cli.flags import join_switches
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--batch_size=7"], "batch_size", 7),
+        (["--batch_size", "7"], "batch_size", 7),
+        (["--batch-size", "7"], "batch_size", 7),
+        (["--batch-size=7"], "batch_size", 7),
+        (["--compile=False"], "compile", False),
+        (["--compile", "False"], "compile", False),
+        (["--no-compile"], "compile", False),
+        (["--no_compile"], "compile", False),
+        (["--compile"], "compile", True),
+        (["--compile=auto"], "compile", "auto"),
+        (["--compile", "auto"], "compile", "auto"),
+        (["--bias"], "bias", True),
+        (["--bias", "True"], "bias", True),
+        (["--bias=1"], "bias", True),
+        (["--no-bias"], "bias", False),
+        (["--always-save-checkpoint"], "always_save_checkpoint", True),
+        (["--no-always-save-checkpoint"], "always_save_checkpoint", False),
+        (["--no_always_save_checkpoint"], "always_save_checkpoint", False),
+        (["--eval_iters", "none"], "eval_iters", None),
+        (["--dropout=0"], "dropout", 0.0),
+        (["--learning_rate=1e-4"], "learning_rate", 1e-4),
+        (["--data", "a.txt", "--data", "b.txt"], "data", "a.txt,b.txt"),
+        (["--data=a.txt,b.txt"], "data", "a.txt,b.txt"),
+        (["--data", "-"], "data", "-"),
+        (["--data", "-"], "dataset", "stdin"),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_spellings(quill: Any, words: list[str], name: str, value: object, before: bool) -> None:
+    preset = ["shakespeare_char"]
+    settings = quill.trained(*preset, *words) if before else quill.trained(*words, *preset)
+    assert getattr(settings, name) == value
+    assert type(getattr(settings, name)) is type(value)
+    assert settings.n_layer == 6
+
+
+def test_recipe_for_a_laptop_as_nanogpt_spells_it(quill: Any) -> None:
+    flags = (
+        "--device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 "
+        "--n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
+    )
+    by_hand = quill.trained("shakespeare-char", *flags.split(), "--out_dir=out-shakespeare-char-cpu", "--seed=1337")
+    assert by_hand == quill.trained("shakespeare_char_cpu", "--no-compile")
+
+
+def test_switch_does_not_swallow_the_preset() -> None:
+    assert join_switches(["--overwrite", "demo", "--bias", "False", "x"]) == [
+        "--overwrite=true",
+        "demo",
+        "--bias=False",
+        "x",
+    ]
+    assert join_switches(["--bias"]) == ["--bias=true"]
+    assert join_switches(["--notes", "--no-json", "a", "--", "--bias"]) == ["--notes", "--no-json", "a", "--", "--bias"]
+
+
+def test_train_without_a_name(quill: Any) -> None:
+    assert quill.trained().vocab_size == 50304
+    own = quill.trained("--data", "My Book.txt")
+    assert (own.dataset, own.out_dir, own.n_embd) == ("my_book", "out-my_book", 128)
+
+
+def test_train_with_files(quill: Any) -> None:
+    Path("run.toml").write_text('extends = "demo"\nseed = 3\n')
+    Path("run.py").write_text("n_layer = 2\nseed = 4\n")
+    assert (quill.trained("run.toml").seed, quill.trained("run.toml").arch) == (3, "qwen3")
+    assert quill.trained("run.py", "--seed=5").seed == 5
+
+
+def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("QUILL_DEVICE=mps\nQUILL_SEED=2\n")
+    monkeypatch.setenv("QUILL_SEED", "3")
+    settings = quill.trained("demo")
+    assert (settings.device, settings.seed) == ("mps", 3)
+    monkeypatch.setenv("QUILL_SEDE", "3")
+    assert quill.refused("train", "demo") == "QUILL_SEDE in the environment is unknown; did you mean QUILL_SEED?"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian", "trian is unknown; did you mean train?"),
+        ("frobnicate", "frobnicate is unknown; quill --help lists the commands"),
+        ("--learning_rate=3", "--learning_rate is unknown; quill --help lists the commands"),
+        ("train --learning_rat=3", "--learning_rat is unknown; did you mean --learning_rate?"),
+        ("train --learning-rat 3", "--learning-rat is unknown; did you mean --learning_rate?"),
+        ("train --xyzzy", "--xyzzy is unknown; quill train --help lists the flags"),
+        ("train --no-flash", "--no-flash is unknown; quill train --help lists the flags"),
+        ("train -x", "-x is unknown; quill train --help lists the flags"),
+        ("train a b", "b is one word too many; quill train --help shows what it takes"),
+        ("train --batch_size", "--batch_size needs a value: --batch_size=..."),
+        ("train --n_layer --bias", "--n_layer needs a value: --n_layer=..."),
+        ("train --seed 1 --seed 2", "--seed is given twice"),
+        ("train --bias --no-bias", "--bias is given twice"),
+        ("train --n_layer -3", "--n_layer=-3 must be a whole number above 0"),
+        ("train --batch_size=", "--batch_size= must be a whole number above 0"),
+        ("train --compile=maybe", "--compile=maybe must be true, false or auto"),
+        ("train --n_head 7", "n_embd = 768 is not divisible by n_head = 7; change one of them"),
+        ("train gone.toml", "gone.toml does not exist"),
+        ("eval", "eval needs MODEL; quill eval --help shows what it takes"),
+        ("eval out", "eval needs a data set: --dataset NAME, or several separated by commas"),
+        ("eval out --dataset a --split test", "--split=test must be val or train"),
+        ("info", "info needs MODEL; quill info --help shows what it takes"),
+        ("sample out --top_p 2", "--top_p=2 must be a number above 0 and up to 1 or none"),
+        ("sample --n_layer 2", "--n_layer is unknown; quill sample --help lists the flags"),
+        ("sample a --out_dir b", "MODEL = a and --out_dir = b are different models; name one"),
+        ("prepare a.txt --tokenzier char", "--tokenzier is unknown; did you mean --tokenizer?"),
+        ("prepare a.txt --tokenzier=char", "--tokenzier is unknown; did you mean --tokenizer?"),
+        ("configs show", "configs show needs NAME; quill configs show --help shows what it takes"),
+        ("configs show shakespear", "shakespear is not a preset, nor a .toml or .py file; did you mean shakespeare?"),
+    ],
+)
+def test_mistakes_are_one_line(quill: Any, words: str, message: str) -> None:
+    assert quill.refused(*words.split()) == message
