@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quillgpt.cli import main
+from quillgpt.config.layers import PLACES
 
 
 class CommandLine:
@@ -59,7 +60,7 @@ class CommandLine:
 @pytest.fixture
 def quill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("QUILL_")]:
+    for name in [name for name in os.environ if name.startswith("QUILL_") and name not in PLACES]:
         monkeypatch.delenv(name)
     line = CommandLine(monkeypatch, capsys)
     line.replace("quillgpt.training", "train")

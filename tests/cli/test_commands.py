@@ -35,7 +35,7 @@ def test_prepare_for_real(quill: Any) -> None:
     assert quill("prepare", "My book.txt") == 0, quill.err
     assert Path("data/my_book/train.bin").stat().st_size == 2 * 16_200
     assert "16,200 tokens" in quill.err
-    assert "quill train own_text --dataset=my_book" in quill.err
+    assert "quill train own_text --dataset=my_book --out_dir=out-my_book" in quill.err
     assert quill("prepare", "My book.txt") == 0
     assert "before, from the same text" in quill.err
 

@@ -114,7 +114,7 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("eval out", "eval needs a data set: --dataset NAME, or several separated by commas"),
         ("eval out --dataset a --split test", "--split=test must be val or train"),
         ("info", "info needs MODEL; quill info --help shows what it takes"),
-        ("sample out --top_p 2", "--top_p=2 must be a number above 0 and up to 1 or none"),
+        ("sample out --top_p 2", "--top_p=2 must be a number above 0 and at most 1 or none"),
         ("sample --n_layer 2", "--n_layer is unknown; quill sample --help lists the flags"),
         ("sample a --out_dir b", "MODEL = a and --out_dir = b are different models; name one"),
         ("prepare a.txt --tokenzier char", "--tokenzier is unknown; did you mean --tokenizer?"),

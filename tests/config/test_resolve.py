@@ -25,9 +25,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_later_places_win(tmp_path: Path) -> None:
-    write(
-        tmp_path / "base.toml", 'extends = "shakespeare_char"\nn_layer = 1\nn_head = 1\nseed = 1\nthreads = 1\n'
-    )
+    write(tmp_path / "base.toml", 'extends = "shakespeare_char"\nn_layer = 1\nn_head = 1\nseed = 1\nthreads = 1\n')
     run = write(tmp_path / "run.toml", 'extends = "base.toml"\nn_head = 2\nseed = 2\nthreads = 2\nlog_interval = 2\n')
     write(tmp_path / ".env", "QUILL_SEED=3\nQUILL_THREADS=3\nQUILL_LOG_INTERVAL=3\n")
     environ = {"QUILL_THREADS": "4", "QUILL_LOG_INTERVAL": "4"}
@@ -76,12 +74,12 @@ def test_text_is_read_by_type(name: str, text: str, value: object) -> None:
         ("n_layer", "two", "a whole number above 0"),
         ("n_layer", "none", "a whole number above 0"),
         ("eval_iters", "0", "a whole number above 0 or none"),
-        ("warmup_iters", "-1", "a whole number from 0 up"),
-        ("learning_rate", "fast", "a number from 0 up"),
-        ("learning_rate", "inf", "a number from 0 up"),
-        ("learning_rate", "nan", "a number from 0 up"),
-        ("dropout", "1", "a number from 0 up and below 1"),
-        ("decay_fraction", "2", "a number above 0 and up to 1"),
+        ("warmup_iters", "-1", "a whole number of at least 0"),
+        ("learning_rate", "fast", "a number of at least 0"),
+        ("learning_rate", "inf", "a number of at least 0"),
+        ("learning_rate", "nan", "a number of at least 0"),
+        ("dropout", "1", "a number of at least 0 and below 1"),
+        ("decay_fraction", "2", "a number above 0 and at most 1"),
         ("optimizer", "adam", "adamw or muon"),
         ("compile", "maybe", "true, false or auto"),
         ("bias", "2", "true or false"),

@@ -24,7 +24,9 @@ def show(
     name: Annotated[str, Parameter(name="NAME", help="A preset, a .toml file, or a .py file of nanoGPT.")],
     /,
     *,
-    comments: Annotated[bool, Parameter(negative=(), help="Write the explanation of each setting above it.")] = False,
+    comments: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Write the explanation of each setting above it.")
+    ] = False,
 ) -> None:
     """Print all settings of a preset or a file as TOML."""
     print(to_toml(resolve(name, {}, environ={}, dotenv=None), comments=comments), end="")

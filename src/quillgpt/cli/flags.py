@@ -23,7 +23,9 @@ TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "a
 
 MODEL_HELP = "A run's folder (its best checkpoint is taken), a checkpoint, or a Hugging Face folder."
 
-JSON_FLAG = Parameter(name="--json", negative=(), help="Print one JSON object for each result instead of words.")
+JSON_FLAG = Parameter(
+    name="--json", negative=(), show_default=False, help="Print one JSON object for each result instead of words."
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

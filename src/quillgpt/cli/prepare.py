@@ -57,6 +57,8 @@ def _summary(prepared: Preparation) -> dict[str, object]:
     for split, record in (("train", manifest.train), ("val", manifest.val)):
         rows[split] = f"{record.tokens:,} tokens of {record.characters:,} characters, documents: {record.documents:,}"
     rows["made"] = "before, from the same text" if prepared.reused else f"in {prepared.seconds:.1f} s"
-    preset = manifest.name if manifest.name in preset_names() else f"{OWN_TEXT} --dataset={manifest.name}"
-    rows["next"] = f"quill train {preset}"
+    name = manifest.name
+    rows["next"] = "quill train " + (
+        name if name in preset_names() else f"{OWN_TEXT} --dataset={name} --out_dir=out-{name}"
+    )
     return rows

@@ -98,9 +98,9 @@ def _bound(item: object) -> str:
         case Gt(gt=limit):
             return f"above {limit}"
         case Ge(ge=limit):
-            return f"from {limit} up"
+            return f"of at least {limit}"
         case Lt(lt=limit):
             return f"below {limit}"
         case Le(le=limit):
-            return f"up to {limit}"
+            return f"at most {limit}"
     raise TypeError(f"a setting has a bound that cannot be put into words: {item!r}")
