@@ -76,7 +76,7 @@ class BytePairTokenizer:
         """
         model = content.get("model") or {}
         vocab, merges = model.get("vocab"), model.get("merges")
-        if model.get("type") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
+        if model.get("type", "BPE") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
             return None
         plain = not any(model.get(key) for key in ("dropout", "unk_token", "byte_fallback", "ignore_merges"))
         plain = plain and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))

@@ -51,7 +51,11 @@ class HuggingFaceTokenizer:
         self.fingerprint = fingerprint_of(self._content)
         vocab = self._engine.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocab.values(), default=-1)  # some tokenizers leave ids unused
-        found = next((token for token in (end, *COMMON_ENDS) if token is not None and token in vocab), None)
+        if not vocab:
+            raise TokenizerError(f"{name} describes a tokenizer without any token; give another file")
+        special = {entry["content"] for entry in self._content.get("added_tokens") or [] if entry.get("special")}
+        named = [end] if end is not None and end in vocab else []
+        found = next((token for token in [*named, *COMMON_ENDS] if token in named or token in special), None)
         self._end = found
         self.end_of_text: int | None = None if found is None else vocab[found]
 
