@@ -69,6 +69,6 @@ def test_a_character_across_two_chunks_of_the_check_is_whole(tmp_path):
 )
 def test_what_is_no_text_is_an_error_that_names_the_file(tmp_path, content, words):
     path = write(tmp_path, content)
-    with pytest.raises(DataError, match="book.txt") as caught:
+    with pytest.raises(DataError, match=r"book\.txt") as caught:
         text_of(path)
     assert words in str(caught.value)

@@ -46,7 +46,7 @@ def test_a_file_that_wants_to_run_code_is_refused_and_runs_nothing(tmp_path):
     [[], {}, {"itos": {}}, {"itos": {0: "a", 2: "b"}}, {"itos": {0: "ab"}}, {"itos": {0: "a", 1: "a"}}, {"itos": 3}],
 )
 def test_what_is_no_table_of_characters_is_refused(tmp_path, value):
-    with pytest.raises(DataError, match="meta.pkl"):
+    with pytest.raises(DataError, match=r"meta\.pkl"):
         read_nanogpt_meta(write(tmp_path, value))
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from quillgpt.errors import DataError
 from quillgpt.files import write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST_FILE = "dataset.json"
 
 
@@ -53,7 +53,7 @@ class Manifest(_Record):
     Exactly one of `val_fraction` and `val_sources` says how the split was made.
     """
 
-    format_version: int
+    format_version: Literal[1]
     name: str
     recipe: str | None
     sources: list[SourceRecord]

@@ -254,8 +254,8 @@ def _write(
         cut = int(characters * (1 - request.val_fraction))
         if cut == 0 or cut == characters:
             raise DataError(
-                f"the text has {characters:,} characters, too few to cut off val_fraction {request.val_fraction} of "
-                "them; give a longer text, another val_fraction, or --val PATH"
+                f"the text is too short to cut off val_fraction {request.val_fraction} of its characters (it has "
+                f"{characters:,}); give a longer text, another val_fraction, or --val PATH"
             )
     else:
         alphabet |= _scan(val_text, ends=ends)[1]

@@ -1,0 +1,89 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quillgpt.data.encoding import Mark, chunk_encoder, chunk_stream, split_stream, write_tokens
+from quillgpt.text.bpe import BytePairTokenizer
+from quillgpt.text.char import CharTokenizer
+
+END = Mark.DOCUMENT_END
+WHITESPACE = " \n\t\r\x1c\x1f\x85\u00a0\u2028\u3000"
+TRAINING = "the quick brown fox  jumps\n\n  over the lazy dog's back. \n \n" * 20
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return BytePairTokenizer.train([TRAINING], 330)
+
+
+def encode(tokenizer, stream, characters, processes=1):
+    file = io.BytesIO()
+    with chunk_encoder(tokenizer, processes) as encoder:
+        record = write_tokens(encoder(chunk_stream(stream, tokenizer.last_cut, characters)), file, "uint16")
+    return np.frombuffer(file.getvalue(), dtype="<u2").tolist(), record
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    pieces=st.lists(
+        st.text(alphabet=st.sampled_from(WHITESPACE + "  \n\nathe's1é漢."), min_size=1, max_size=12), max_size=8
+    ),
+    characters=st.integers(1, 20),
+)
+def test_chunked_equals_whole(bpe, pieces, characters):
+    ids, record = encode(bpe, pieces, characters)
+    assert ids == bpe.encode("".join(pieces)).tolist()
+    assert (record.characters, record.tokens) == (len("".join(pieces)), len(ids))
+
+
+def test_chunks_are_as_long_as_asked_where_cuts_are_known(bpe):
+    pieces = [TRAINING[start : start + 100] for start in range(0, len(TRAINING), 100)]
+    chunks = list(chunk_stream(pieces, bpe.last_cut, 100))
+    assert "".join(chunks) == TRAINING
+    assert len(chunks) > 5
+    assert max(map(len, chunks)) < 210
+    assert list(chunk_stream(pieces, lambda _: 0, 100)) == [TRAINING]
+    assert list(chunk_stream(pieces, len, 100)) == pieces
+
+
+def test_documents_end_with_the_end_of_text_even_without_a_cut(bpe):
+    end = bpe.end_of_text
+    ids, record = encode(bpe, ["the", END, " fox", "es", END, END], 1)
+    assert ids == [*bpe.encode("the"), end, *bpe.encode(" foxes"), end, end]
+    assert (record.documents, record.characters, record.bytes) == (3, 9, 9)
+    ids, record = encode(CharTokenizer("ab"), ["ab", END, "b"], 1)
+    assert ids == [0, 1, 1]
+    assert record.documents == 2
+
+
+@pytest.mark.parametrize(
+    ("cut", "first", "second"),
+    [
+        (0, [], ["abc", END, "de", END]),
+        (2, ["ab"], ["c", END, "de", END]),
+        (3, ["abc", END], ["de", END]),
+        (4, ["abc", END, "d"], ["e", END]),
+        (5, ["abc", END, "de", END], []),
+    ],
+)
+def test_a_stream_is_cut_by_characters_and_a_documents_end_stays_with_it(cut, first, second):
+    left, right = split_stream(["abc", END, "de", END], cut)
+    assert (list(left), list(right)) == (first, second)
+
+
+def test_several_processes_write_what_one_writes(bpe):
+    pieces = [TRAINING, END, *(f"dog {number}  \n\n fox" for number in range(50)), END]
+    alone, record = encode(bpe, pieces, 40)
+    together, same_record = encode(bpe, pieces, 40, processes=2)
+    assert together == alone
+    assert same_record == record
+
+
+def test_an_error_in_another_process_arrives_as_it_is():
+    from quillgpt.errors import TokenizerError
+
+    with pytest.raises(TokenizerError, match="'z'"):
+        encode(CharTokenizer("ab"), ["ab", "az", "ab"], 1, processes=2)
