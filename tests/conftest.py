@@ -28,6 +28,7 @@ def quill_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @functools.cache
 def _fetched(download: downloads.Download) -> Path | str:
+    downloads.TIMEOUT_SECONDS = 10.0  # a network that drops everything should not hold up the suite
     try:
         return downloads.fetch(download)
     except DataError as error:

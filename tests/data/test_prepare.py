@@ -274,6 +274,18 @@ def test_a_failure_leaves_the_data_set_as_it_was(book, data_dir):
     assert open_dataset("my_book", data_dir).fingerprint == before.fingerprint
 
 
+def test_a_stop_between_the_files_is_no_whole_data_set(book, data_dir, monkeypatch):
+    prepare([str(book)], data_dir=data_dir)
+    book.write_text(TEXT.replace("cat", "cow"))
+    with monkeypatch.context() as patch:
+        patch.setattr("quillgpt.data.manifest.Manifest.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare([str(book)], data_dir=data_dir)
+    with pytest.raises(DataError, match="not finished"):
+        open_dataset("my_book", data_dir)
+    assert "cow" in words(prepare([str(book)], data_dir=data_dir).dataset)
+
+
 def test_many_ids_are_written_as_uint32(tmp_path, data_dir):
     alphabet = "".join(chr(code) for code in range(0x20, 0x12000) if not 0xD800 <= code < 0xE000 and code != 0x85)
     path = tmp_path / "all.txt"

@@ -36,6 +36,7 @@ GPT2_FINGERPRINT = "9400cf24e4f9e6f53a72423efafae22b61d31d9169917b1e0762ca90982c
 
 _SAFE_CUT = re.compile(r"\S(?=[ \n])")
 _CUT_WINDOW = 4096
+_TRAINING_PIECE = 1 << 16
 
 
 class BytePairTokenizer:
@@ -121,7 +122,7 @@ class BytePairTokenizer:
             special_tokens=[],
             show_progress=False,
         )
-        learner.train_from_iterator(_cut_safely(pieces), trainer)
+        learner.train_from_iterator(_cut_safely(_short(pieces)), trainer)
         described = json.loads(learner.to_str())["model"]
         merges = _pairs(described["merges"])
         vocab = described["vocab"] | {END_OF_TEXT: len(described["vocab"])}
@@ -187,6 +188,11 @@ def last_cut_of_gpt2(text: str) -> int:
         if start == 0:
             return 0
         window *= 4
+
+
+def _short(pieces: Iterable[str]) -> Iterator[str]:
+    # The trainer reads some hundred pieces ahead, whatever their length.
+    return (piece[at : at + _TRAINING_PIECE] for piece in pieces for at in range(0, len(piece), _TRAINING_PIECE))
 
 
 def _cut_safely(pieces: Iterable[str]) -> Iterator[str]:
