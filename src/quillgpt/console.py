@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -23,15 +24,14 @@ def warn(message: str) -> None:
     say(f"warning: {message}", style="yellow")
 
 
-def table(title: str, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
-    """Print names and values in two columns on standard error."""
-    pairs = rows.items() if isinstance(rows, Mapping) else rows
+def table(title: str, rows: Mapping[str, object], *, console: Console = stderr) -> None:
+    """Print names and values in two columns, on standard error unless another console is given."""
     grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in pairs:
+    for name, value in rows.items():
         grid.add_row(escape(str(name)), escape(str(value)))
-    stderr.print(grid)
+    console.print(grid)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -25,6 +27,17 @@ def evaluate(
     if not datasets:
         raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
 
-    from quillgpt.evaluation import evaluate_model
+    from quillgpt.api import load
 
-    evaluate_model(model, datasets, settings, as_json=as_json)
+    loaded = load(model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    for name in datasets:
+        score = loaded.evaluate(name, split=settings.split, data_dir=settings.data_dir, batch_size=settings.batch_size)
+        if as_json:
+            print(json.dumps({"model": str(loaded.folder), "dataset": name, "split": settings.split, **asdict(score)}))
+            continue
+        bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} bits per byte"
+        print(
+            f"{name} {settings.split}: loss {score.loss:.4f} nats per token, perplexity {score.perplexity:.4f}{bits}, "
+            f"{score.tokens:,} tokens",
+            flush=True,
+        )

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from quillgpt.cli.flags import MODEL_HELP
+from quillgpt.console import stdout, table
 
 
 def info(model: Annotated[str, Parameter(name="MODEL", help=MODEL_HELP)], /) -> None:
     """Tell what a model is: configuration, parameters, tokenizer, where it came from."""
-    from quillgpt.checkpoint import describe
+    from quillgpt.checkpoint import load_model
+    from quillgpt.optim.groups import describe, group_parameters
 
-    describe(model)
+    loaded = load_model(Path(model))
+    groups = group_parameters(loaded.model)
+    end = loaded.tokenizer.end_of_text
+    table(
+        str(loaded.folder),
+        {
+            **asdict(loaded.model.shape),
+            "dropout": loaded.model.dropout,
+            "parameters": f"{loaded.model.parameter_count():,} "
+            f"({loaded.model.parameter_count(positions=False):,} without positions)",
+            "matrices": describe(groups.decayed),
+            "vectors": describe(groups.vectors),
+            "tokenizer": f"{loaded.tokenizer.name}, {loaded.tokenizer.vocab_size:,} tokens, "
+            + ("no end-of-text" if end is None else f"end-of-text is {end}"),
+            **{name: value for name, value in loaded.about.items() if name not in ("bias", "dropout", "tokenizer")},
+        },
+        console=stdout,
+    )

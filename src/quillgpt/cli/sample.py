@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL_HELP, settings_flags
 from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.config.schema import SPECIAL_ORIGINS
+from quillgpt.console import table
 from quillgpt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quillgpt.api import Model
+
+DASHES = "-" * 15
 
 
 @settings_flags(SampleSettings)
@@ -25,9 +34,41 @@ def sample(
     settings = resolve_sample(flags)
     chosen = model_to_sample(model, flags, settings)
 
-    from quillgpt.generation import sample_to_terminal
+    from quillgpt.api import load
+    from quillgpt.generation import read_start
 
-    sample_to_terminal(chosen, settings, as_json=as_json)
+    loaded = load(chosen, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    start = None if settings.start is None else read_start(settings.start)
+    prompt = loaded.prompt(start)
+    if as_json:
+        for each in loaded.draw(prompt, settings):
+            print(json.dumps(asdict(each), ensure_ascii=False))
+        return
+    show_set_up(loaded, settings, prompt[1])
+    write(prompt[0])
+    samples = loaded.draw(prompt, settings, on_text=write)
+    write(f"\n{DASHES}\n")
+    for each in samples[1:]:
+        write(f"{each.prompt}{each.text}\n{DASHES}\n")
+
+
+def write(text: str) -> None:
+    """Put text on standard output at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> None:
+    """Print what is sampled, on standard error."""
+    rows = {
+        "model": model.folder,
+        "parameters": f"{model.gpt.parameter_count():,}",
+        "tokenizer": model.tokenizer.name,
+        "device": f"{model.device}, {str(model.dtype).removeprefix('torch.')}",
+        "prompt": "end-of-text" if prompt == [model.tokenizer.end_of_text] else f"{len(prompt)} tokens",
+        "samples": f"{settings.num_samples} of at most {settings.max_new_tokens} tokens, seed {settings.seed}",
+    }
+    table("set-up", rows)
 
 
 def model_to_sample(model: str | None, flags: Mapping[str, object], settings: SampleSettings) -> str:

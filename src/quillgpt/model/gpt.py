@@ -40,14 +40,18 @@ class GPT(nn.Module):
         )
         self.final_norm = make_norm(shape)
         self.head = nn.Linear(shape.n_embd, shape.vocab_size, bias=False)
-        if shape.tied:
-            self.head.weight = self.token_embedding.weight
+        self.tie()
         if shape.arch == "qwen3":
             cosines, sines = rotation_table(shape.block_size, shape.head_dim, shape.rope_theta)
             self.register_buffer("cosines", cosines, persistent=False)
             self.register_buffer("sines", sines, persistent=False)
         if seed is not None:
             initialize(self, shape.n_layer, seed)
+
+    def tie(self) -> None:
+        """Make the head share the token embedding, if the shape says so; loading weights undoes it."""
+        if self.shape.tied:
+            self.head.weight = self.token_embedding.weight
 
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Compute the final hidden states.

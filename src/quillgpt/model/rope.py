@@ -11,8 +11,9 @@ def rotation_table(block_size: int, head_dim: int, theta: float) -> tuple[Tensor
 
     The D/2 angles stand twice, once for each half of the head.
     """
-    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angles = torch.outer(torch.arange(block_size, dtype=torch.float32), frequencies)
+    cpu = torch.device("cpu")  # said, because a model that is about to be loaded is made without memory
+    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=cpu) / head_dim)
+    angles = torch.outer(torch.arange(block_size, dtype=torch.float32, device=cpu), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 

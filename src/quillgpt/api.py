@@ -1,0 +1,134 @@
+"""The library: load a model, let it write, measure it.
+
+import quillgpt
+model = quillgpt.load("out-shakespeare-char")
+print(model.generate("ROMEO:", max_new_tokens=200)[0].text)
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quillgpt.checkpoint import LoadedModel, load_model
+from quillgpt.config.schema import SampleSettings
+from quillgpt.console import progress
+from quillgpt.data.batches import Tokens
+from quillgpt.data.dataset import Dataset, open_dataset
+from quillgpt.device import choose_device, choose_dtype, choose_threads
+from quillgpt.evaluation import Score, score_split
+from quillgpt.generation import Sample, draw_samples, prompt_ids
+from quillgpt.generation.sample import TextListener
+from quillgpt.model import GPT, ModelShape
+from quillgpt.text.tokenizer import Tokenizer
+
+EVALUATION_TOKENS = 4096
+"""Tokens computed at once when measuring, unless the caller says otherwise."""
+
+
+class Model:
+    """A model on a device, with its tokenizer.
+
+    Attributes:
+        folder: Where it was loaded from.
+        gpt: The torch module, float32, in evaluation mode.
+        tokenizer: Its tokenizer.
+        device: Where it computes.
+        dtype: The number format that it computes in.
+        about: What Quill recorded of its origin; empty for other programs' folders.
+    """
+
+    def __init__(self, loaded: LoadedModel, device: torch.device, dtype: torch.dtype) -> None:
+        self._loaded = loaded
+        self.folder: Path = loaded.folder
+        self.gpt: GPT = loaded.model.to(device).eval()
+        self.tokenizer: Tokenizer = loaded.tokenizer
+        self.device = device
+        self.dtype = dtype
+        self.about: dict[str, Any] = loaded.about
+
+    @cached_property
+    def _writer(self) -> GPT:
+        """The model with its weights in the computation's format, which halves what each token reads from memory."""
+        return self.gpt if self.dtype == torch.float32 else copy.deepcopy(self.gpt).to(self.dtype)
+
+    @property
+    def shape(self) -> ModelShape:
+        """What fixes the parameters and the function of the model."""
+        return self.gpt.shape
+
+    def prompt(self, start: str | None) -> tuple[str, list[int]]:
+        """Return a prompt as text and ids; None is the model's own beginning of a text."""
+        return prompt_ids(self.tokenizer, start, starts_with_end_of_text=self._loaded.starts_with_end_of_text)
+
+    def generate(
+        self, start: str | None = None, *, on_text: TextListener | None = None, **settings: Any
+    ) -> list[Sample]:
+        """Let the model write.
+
+        Args:
+            start: Text before the sample; None is end-of-text where the model was trained with it, else a newline.
+            on_text: Given the first sample's text piece by piece as it comes.
+            **settings: Settings of `quill sample` by their names, such as `num_samples` (here 1 by default),
+                `max_new_tokens`, `temperature`, `seed`.
+
+        Raises:
+            TokenizerError: The tokenizer lacks a character of the start.
+            pydantic.ValidationError: A setting is unknown or impossible.
+        """
+        return self.draw(self.prompt(start), SampleSettings(**{"num_samples": 1, **settings}), on_text=on_text)
+
+    def draw(
+        self, prompt: tuple[str, list[int]], settings: SampleSettings, *, on_text: TextListener | None = None
+    ) -> list[Sample]:
+        """Draw samples after a prompt (text and ids), as the settings of `quill sample` say."""
+        return draw_samples(self._writer, self.tokenizer, prompt, settings, on_text=on_text)
+
+    def evaluate(
+        self, dataset: Dataset | str, *, split: str = "val", data_dir: str = "data", batch_size: int | None = None
+    ) -> Score:
+        """Measure the model on a whole split, in non-overlapping blocks.
+
+        Args:
+            dataset: A prepared data set, or its name.
+            split: `val` or `train`.
+            data_dir: Where data sets live.
+            batch_size: Blocks computed at once; None takes as many as hold EVALUATION_TOKENS.
+
+        Raises:
+            DataError: The data set is missing, or shorter than a block.
+            TokenizerError: It was prepared with another tokenizer.
+        """
+        if isinstance(dataset, str):
+            dataset = open_dataset(dataset, Path(data_dir))
+        self._loaded.check_tokenizer(dataset, Path(data_dir))
+        tokens: Tokens = dataset.train if split == "train" else dataset.val
+        batch_size = batch_size or max(1, EVALUATION_TOKENS // self.shape.block_size)
+        batches = -(-((len(tokens) - 1) // self.shape.block_size) // batch_size)
+        with progress(f"evaluating {dataset.name} {split}", batches) as advance:
+            return score_split(
+                self.gpt, self.tokenizer, tokens, batch_size=batch_size, dtype=self.dtype, advance=advance
+            )
+
+
+def load(path: str | Path = "out", *, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Model:
+    """Load a model to use.
+
+    Args:
+        path: A run (its best checkpoint), a checkpoint, or a Hugging Face folder of GPT-2's or Qwen3's shape.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto, float32, bfloat16 or float16.
+        threads: CPU threads; None takes one for each core.
+
+    Raises:
+        CheckpointError: There is no model, it is damaged, or of another kind.
+        DeviceError: The device is not there.
+    """
+    choose_threads(threads)
+    chosen = choose_device(device)
+    number_format = choose_dtype(dtype, chosen)
+    return Model(load_model(Path(path)), chosen, number_format)

@@ -1,0 +1,6 @@
+"""Checkpoints: Hugging Face model folders plus what resuming needs."""
+
+from quillgpt.checkpoint.load import LoadedModel, load_model, load_training_state
+from quillgpt.checkpoint.save import TrainingState, save_checkpoint, save_model
+
+__all__ = ["LoadedModel", "TrainingState", "load_model", "load_training_state", "save_checkpoint", "save_model"]

@@ -1,0 +1,277 @@
+"""How our models are written as Hugging Face folders, and which of those we can hold.
+
+A checkpoint is a stock `GPT2LMHeadModel` or `Qwen3ForCausalLM` folder. What those classes cannot say stands in
+config.json under our own key, `quill`, which they ignore.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quillgpt.errors import CheckpointError
+from quillgpt.model import ModelShape
+
+Tensors = dict[str, Tensor]
+QUILL_KEY = "quill"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stored tensor that a tensor of ours consists of.
+
+    Attributes:
+        name: Its name in the Hugging Face folder.
+        rows: Its rows in our tensor, where several stored tensors are stacked in one of ours.
+        transposed: It is stored as GPT-2's Conv1D is: (in, out) instead of (out, in).
+    """
+
+    name: str
+    rows: int | None = None
+    transposed: bool = False
+
+
+def stored_parts(name: str, shape: ModelShape) -> list[Part]:
+    """Say where one of our tensors stands in a Hugging Face folder."""
+    kind = re.sub(r"^blocks\.\d+\.", "", name)
+    layer = name.split(".")[1] if name.startswith("blocks.") else ""
+    if shape.arch == "gpt2":
+        prefix = "transformer." + (f"h.{layer}." if layer else "")
+        module, _, leaf = kind.rpartition(".")
+        conv1d = module in ("attention.qkv", "attention.output", "mlp.up", "mlp.down") and leaf == "weight"
+        if module == "head":
+            return [Part("lm_head.weight")]
+        return [Part(f"{prefix}{GPT2_MODULES[module]}.{leaf}", transposed=conv1d)]
+    prefix = "model." + (f"layers.{layer}." if layer else "")
+    if kind == "attention.qkv.weight":
+        heads = {"q": shape.n_head, "k": shape.n_kv_head, "v": shape.n_kv_head}
+        return [Part(f"{prefix}self_attn.{part}_proj.weight", count * shape.head_dim) for part, count in heads.items()]
+    if kind == "mlp.gate_up.weight":
+        return [Part(f"{prefix}mlp.{part}_proj.weight", shape.mlp_dim) for part in ("gate", "up")]
+    if kind == "head.weight":
+        return [Part("lm_head.weight")]
+    return [Part(f"{prefix}{QWEN3_MODULES[kind.removesuffix('.weight')]}.weight")]
+
+
+GPT2_MODULES = {
+    "token_embedding": "wte",
+    "position_embedding": "wpe",
+    "attention_norm": "ln_1",
+    "attention.qkv": "attn.c_attn",
+    "attention.output": "attn.c_proj",
+    "mlp_norm": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+    "final_norm": "ln_f",
+}
+QWEN3_MODULES = {
+    "token_embedding": "embed_tokens",
+    "attention_norm": "input_layernorm",
+    "attention.output": "self_attn.o_proj",
+    "attention.query_norm": "self_attn.q_norm",
+    "attention.key_norm": "self_attn.k_norm",
+    "mlp_norm": "post_attention_layernorm",
+    "mlp.down": "mlp.down_proj",
+    "final_norm": "norm",
+}
+
+
+def to_stored(state: Mapping[str, Tensor], shape: ModelShape) -> Tensors:
+    """Turn our tensors into those of the stock class; a tied head is left out, absent biases become zeros."""
+    stored: Tensors = {}
+    for name, tensor in state.items():
+        if name == "head.weight" and shape.tied:
+            continue
+        parts = stored_parts(name, shape)
+        pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
+        for part, piece in zip(parts, pieces, strict=True):
+            stored[part.name] = (piece.T if part.transposed else piece).detach().cpu().contiguous()
+    if shape.arch == "gpt2" and not shape.bias:
+        for name in list(stored):
+            if re.search(r"\.(ln_[12f]|c_attn|c_proj|c_fc)\.weight$", name):
+                stored[name.removesuffix("weight") + "bias"] = torch.zeros(stored[name].shape[-1])
+    return stored
+
+
+def from_stored(stored: Tensors, names: list[str], shape: ModelShape) -> Tensors:
+    """Turn the tensors of a Hugging Face folder into ours.
+
+    Args:
+        stored: Tensors by their stored names; emptied as they are used, to spare memory.
+        names: Names of our tensors, as the model's state_dict has them.
+        shape: The shape of the model.
+
+    Raises:
+        CheckpointError: A tensor is missing or left over, or a bias is not zero where the model has none.
+    """
+    if shape.arch == "gpt2" and not any(name.startswith("transformer.") for name in stored):
+        for name in [name for name in stored if name != "lm_head.weight"]:  # the published GPT-2 folders
+            stored["transformer." + name] = stored.pop(name)
+    state: Tensors = {}
+    for name in names:
+        if name == "head.weight" and shape.tied:
+            continue
+        pieces = []
+        for part in stored_parts(name, shape):
+            if part.name not in stored:
+                raise CheckpointError(f"the weights lack the tensor {part.name}, which config.json says the model has")
+            piece = stored.pop(part.name)
+            pieces.append(piece.T if part.transposed else piece)
+        state[name] = (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
+    for name, tensor in stored.items():
+        if re.search(r"\.attn\.(masked_)?bias$", name) or (name == "lm_head.weight" and shape.tied):
+            continue  # constant masks that old versions stored; a second copy of a tied head
+        if name.endswith(".bias") and not shape.bias:
+            if tensor.count_nonzero():
+                raise CheckpointError(f"{name} is not zero, but config.json says that the model has no biases")
+            continue
+        raise CheckpointError(f"the weights hold a tensor that this architecture does not have: {name}")
+    return state
+
+
+def to_config(shape: ModelShape, *, dropout: float, end_of_text: int | None) -> dict[str, Any]:
+    """Write a shape as the config.json of its stock class.
+
+    Args:
+        shape: The shape of the model.
+        dropout: Its dropout in training, for those who train on.
+        end_of_text: Id of the end-of-text token, where the tokenizer has one.
+    """
+    common: dict[str, Any] = {
+        "vocab_size": shape.vocab_size,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "tie_word_embeddings": shape.tied,
+        "dtype": "float32",
+    }
+    if shape.arch == "gpt2":
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "n_positions": shape.block_size,
+            "n_embd": shape.n_embd,
+            "n_layer": shape.n_layer,
+            "n_head": shape.n_head,
+            "n_inner": shape.mlp_dim,
+            "activation_function": shape.activation,
+            "layer_norm_epsilon": shape.norm_eps,
+            "resid_pdrop": dropout,
+            "embd_pdrop": dropout,
+            "attn_pdrop": dropout,
+            **common,
+            QUILL_KEY: {"bias": shape.bias},
+        }
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "max_position_embeddings": shape.block_size,
+        "hidden_size": shape.n_embd,
+        "num_hidden_layers": shape.n_layer,
+        "num_attention_heads": shape.n_head,
+        "num_key_value_heads": shape.n_kv_head,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.mlp_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": shape.norm_eps,
+        "rope_theta": shape.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "attention_bias": False,
+        "attention_dropout": dropout,
+        "use_sliding_window": False,
+        **common,
+        QUILL_KEY: {"dropout": dropout},
+    }
+
+
+def from_config(config: Mapping[str, Any], where: str) -> tuple[ModelShape, float]:
+    """Read a shape and a dropout from a config.json.
+
+    Args:
+        config: The parsed file.
+        where: The file's path, for messages.
+
+    Raises:
+        CheckpointError: The model is of another kind than our two architectures hold exactly.
+    """
+    readers: dict[str, Callable[[Mapping[str, Any]], tuple[ModelShape, float]]] = {
+        "gpt2": _gpt2_shape,
+        "qwen3": _qwen3_shape,
+    }
+    kind = config.get("model_type")
+    if kind not in readers:
+        raise CheckpointError(
+            f"{where}: model_type is {kind!r}; supported are gpt2 and qwen3, the two architectures that Quill holds"
+        )
+    for key, (expected, default) in REQUIRED[kind].items():
+        if config.get(key, default) not in expected:
+            raise CheckpointError(
+                f"{where}: {key} is {config.get(key, default)!r}; supported is {' or '.join(map(repr, expected))}"
+            )
+    try:
+        return readers[kind](config)
+    except KeyError as missing:
+        raise CheckpointError(f"{where}: the key {missing} is missing") from None
+
+
+# What a stock config can say and our architectures cannot hold: key -> (values that we hold, the stock default).
+REQUIRED: dict[str, dict[str, tuple[tuple[Any, ...], Any]]] = {
+    "gpt2": {
+        "activation_function": (("gelu", "gelu_new", "gelu_pytorch_tanh"), "gelu_new"),
+        "scale_attn_weights": ((True,), True),
+        "scale_attn_by_inverse_layer_idx": ((False,), False),
+        "add_cross_attention": ((False,), False),
+    },
+    "qwen3": {
+        "hidden_act": (("silu",), "silu"),
+        "attention_bias": ((False,), False),
+        "use_sliding_window": ((False, None), False),
+        "rope_scaling": ((None,), None),
+    },
+}
+
+
+def _gpt2_shape(config: Mapping[str, Any]) -> tuple[ModelShape, float]:
+    width, heads = config["n_embd"], config["n_head"]
+    shape = ModelShape(
+        arch="gpt2",
+        vocab_size=config["vocab_size"],
+        block_size=config["n_positions"],
+        n_layer=config["n_layer"],
+        n_head=heads,
+        n_kv_head=heads,
+        n_embd=width,
+        head_dim=width // heads,
+        mlp_dim=config.get("n_inner") or 4 * width,
+        bias=config.get(QUILL_KEY, {}).get("bias", True),
+        activation="gelu" if config.get("activation_function") == "gelu" else "gelu_new",
+        norm_eps=config.get("layer_norm_epsilon", 1e-5),
+        tied=config.get("tie_word_embeddings", True),
+    )
+    return shape, float(config.get("resid_pdrop", 0.1))
+
+
+def _qwen3_shape(config: Mapping[str, Any]) -> tuple[ModelShape, float]:
+    rope = config.get("rope_parameters") or {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)}
+    if rope.get("rope_type", "default") != "default":
+        raise CheckpointError(f"rope_type is {rope['rope_type']!r}; supported is 'default'")
+    heads = config["num_attention_heads"]
+    shape = ModelShape(
+        arch="qwen3",
+        vocab_size=config["vocab_size"],
+        block_size=config["max_position_embeddings"],
+        n_layer=config["num_hidden_layers"],
+        n_head=heads,
+        n_kv_head=config.get("num_key_value_heads") or heads,
+        n_embd=config["hidden_size"],
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        mlp_dim=config["intermediate_size"],
+        norm_eps=config.get("rms_norm_eps", 1e-6),
+        rope_theta=float(rope["rope_theta"]),
+        tied=config.get("tie_word_embeddings", False),
+    )
+    return shape, float(config.get(QUILL_KEY, {}).get("dropout", 0.0))

@@ -1,0 +1,146 @@
+"""Reading models and training states; no pickle is ever opened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config, from_stored
+from quillgpt.checkpoint.manifest import MANIFEST, verify_manifest
+from quillgpt.checkpoint.names import find_model
+from quillgpt.checkpoint.save import OPTIMIZER, STATE, WEIGHTS, TrainingState
+from quillgpt.data.dataset import Dataset, prepare_hint
+from quillgpt.errors import CheckpointError, TokenizerError
+from quillgpt.model import GPT, ModelShape
+from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its tokenizer and what is known about it.
+
+    Attributes:
+        folder: The folder that it was read from.
+        model: The weights in float32, on the CPU, in evaluation mode.
+        tokenizer: Its tokenizer.
+        config: The whole config.json.
+    """
+
+    folder: Path
+    model: GPT
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What Quill wrote into config.json; empty for a folder that another program wrote."""
+        about: dict[str, Any] = self.config.get(QUILL_KEY, {})
+        return about
+
+    @property
+    def starts_with_end_of_text(self) -> bool:
+        """Whether the model knows end-of-text as the start of a document: it was trained so, or is pretrained."""
+        return self.tokenizer.end_of_text is not None and bool(
+            self.about.get("ends_documents", QUILL_KEY not in self.config)
+        )
+
+    def check_tokenizer(self, dataset: Dataset, data_dir: Path) -> None:
+        """Check that a data set was prepared with this model's tokenizer.
+
+        Raises:
+            TokenizerError: It was not; names both, and the command that mends it.
+        """
+        if self.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
+            hint = prepare_hint(dataset.name, data_dir)
+            raise TokenizerError(
+                f"{dataset.folder} was prepared with the tokenizer {dataset.tokenizer.name}, but the model in "
+                f"{self.folder} has another, {self.tokenizer.name}; {hint} --tokenizer {self.folder}"
+            )
+
+
+def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
+    """Return shape, dropout and config.json of a model folder.
+
+    Raises:
+        CheckpointError: The file is missing, no JSON, or of an unsupported kind.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{path} cannot be read") from None
+    except ValueError:
+        raise CheckpointError(f"{path} is no JSON; the model is damaged") from None
+    return *from_config(config, str(path)), config
+
+
+def load_model(path: Path, *, dropout: float | None = None, attn_path: str = "sdpa") -> LoadedModel:
+    """Load a run's best checkpoint, a checkpoint, or a Hugging Face folder of our architectures.
+
+    Args:
+        path: Any of the three.
+        dropout: Dropout for further training; None keeps the stored one.
+        attn_path: Which implementation of the attention kernel to use.
+
+    Raises:
+        CheckpointError: No model is there, it is damaged, or it is of another kind.
+    """
+    folder = find_model(path)
+    if (folder / MANIFEST).is_file():
+        verify_manifest(folder)
+    shape, stored_dropout, config = read_shape(folder)
+    with torch.device("meta"):
+        model = GPT(shape, dropout=stored_dropout if dropout is None else dropout, attn_path=attn_path, seed=None)
+    state = from_stored(read_weights(folder), list(model.state_dict()), shape)
+    for name, expected in model.state_dict().items():
+        if name in state and state[name].shape != expected.shape:
+            raise CheckpointError(
+                f"{folder}: {name} has the shape {tuple(state[name].shape)}, config.json says {tuple(expected.shape)}"
+            )
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
+    model.tie()
+    return LoadedModel(folder, model.eval(), load_tokenizer(folder), config)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of model.safetensors, or of the parts that its index lists.
+
+    Raises:
+        CheckpointError: There are none, or a file is damaged.
+    """
+    files = [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing; Quill reads weights from safetensors files only")
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{file} is damaged: {error}") from None
+    return tensors
+
+
+def load_training_state(folder: Path) -> tuple[dict[str, Tensor], TrainingState]:
+    """Return optimizer tensors and training state of a checkpoint that `load_model` has verified.
+
+    Raises:
+        CheckpointError: The folder is a model without a training state.
+    """
+    if not (folder / STATE).is_file():
+        raise CheckpointError(
+            f"{folder} holds a model but no training state; start from it with --init_from={folder} instead of resume"
+        )
+    state = TrainingState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    return load_file(folder / OPTIMIZER), state

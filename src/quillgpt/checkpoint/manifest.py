@@ -1,0 +1,63 @@
+"""The list of a checkpoint's files and their hashes; it is written last, so a folder that has one is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from quillgpt import __version__
+from quillgpt.errors import CheckpointError
+from quillgpt.files import sha256_of, write_json
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+
+def write_manifest(folder: Path) -> None:
+    """Record every file of a folder with its size and hash."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    write_json(
+        folder / MANIFEST,
+        {
+            "format_version": FORMAT_VERSION,
+            "quill_version": __version__,
+            "files": {
+                path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                for path in files
+            },
+        },
+    )
+
+
+def verify_manifest(folder: Path) -> None:
+    """Check that every file of a checkpoint is there and is what was written.
+
+    Raises:
+        CheckpointError: Names the damaged file.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files = manifest["files"].items()
+        version = manifest["format_version"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"{path} is missing or damaged; the checkpoint cannot be trusted") from None
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version is {version}, this Quill reads up to {FORMAT_VERSION}; install a newer Quill"
+        )
+    for name, expected in files:
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing; the checkpoint is damaged")
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise CheckpointError(
+                f"{file} is damaged: it has {size:,} bytes, {expected['bytes']:,} were written; "
+                "use another checkpoint of the run, or train again with --overwrite"
+            )
+        if sha256_of(file) != expected["sha256"]:
+            raise CheckpointError(
+                f"{file} is damaged: its content is not what was written (SHA-256 differs); "
+                "use another checkpoint of the run, or train again with --overwrite"
+            )

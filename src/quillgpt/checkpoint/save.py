@@ -1,0 +1,111 @@
+"""Writing a checkpoint: everything into a temporary folder, the manifest last, then one rename."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from quillgpt.checkpoint.huggingface import to_config, to_stored
+from quillgpt.checkpoint.manifest import write_manifest
+from quillgpt.checkpoint.names import checkpoints_folder, iteration_name, remove
+from quillgpt.files import flush_to_disk, write_json
+from quillgpt.model import GPT
+from quillgpt.text.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "training/optimizer.safetensors"
+STATE = "training/state.json"
+
+
+@dataclass
+class TrainingState:
+    """What resuming needs besides weights and optimizer; data order and dropout follow from seed and iteration.
+
+    Attributes:
+        iteration: Optimizer steps done.
+        tokens: Target tokens seen.
+        seconds: Time since the start of training, evaluations included, pauses between sessions left out.
+        train_seconds: Time in training steps alone.
+        best_val_loss: Lowest validation loss so far, nats per token; None before the first.
+        best_iteration: Where it was measured.
+        evaluated_iteration: Where the last evaluation was, so that a resumed run does not repeat it.
+        settings: The run's settings, automatic choices filled in.
+        data_fingerprint: Identity of the data set.
+        scaler: State of float16's gradient scaler, empty for other formats.
+    """
+
+    iteration: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    best_val_loss: float | None = None
+    best_iteration: int | None = None
+    evaluated_iteration: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[str, Any]) -> None:
+    """Write a model as a Hugging Face folder.
+
+    Args:
+        folder: Where to; made if need be.
+        model: The model.
+        tokenizer: Its tokenizer.
+        about: What our key in config.json says besides: where the model came from, whether documents end in
+            end-of-text.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    end_of_text = tokenizer.end_of_text
+    config = to_config(model.shape, dropout=model.dropout, end_of_text=end_of_text)
+    config["quill"] |= about
+    write_json(folder / "config.json", config)
+    generation: dict[str, Any] = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
+    padding = list(range(tokenizer.vocab_size, model.shape.vocab_size))
+    if padding:
+        generation["suppress_tokens"] = padding  # rows without a token are never sampled, in transformers neither
+    write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
+    save_file(to_stored(model.state_dict(), model.shape), folder / WEIGHTS, metadata={"format": "pt"})
+    tokenizer.save(folder)
+
+
+def save_checkpoint(
+    out_dir: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    *,
+    about: dict[str, Any],
+    optimizer: dict[str, Tensor],
+    state: TrainingState,
+) -> Path:
+    """Write a checkpoint of a run under its iteration's name, and return its folder.
+
+    The folder appears whole or not at all. `about` is as in `save_model`; `optimizer` holds tensors by name.
+    """
+    parent = checkpoints_folder(out_dir)
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / iteration_name(state.iteration)
+    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    try:
+        save_model(temporary, model, tokenizer, about=about)
+        (temporary / "training").mkdir()
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}, temporary / OPTIMIZER
+        )
+        write_json(temporary / STATE, asdict(state))
+        for path in (temporary / WEIGHTS, temporary / OPTIMIZER, temporary / "training"):
+            flush_to_disk(path)
+        write_manifest(temporary)
+        temporary.chmod(0o755)
+        remove(final)
+        temporary.rename(final)
+        flush_to_disk(parent)
+    finally:
+        remove(temporary)
+    return final

@@ -1,0 +1,113 @@
+"""The order in which training sees the data, as a pure function of seed and iteration.
+
+An epoch's windows are the tokens cut into pieces of block_size on a grid; each epoch shifts the grid and shuffles the
+pieces anew. Window k of iteration i is item i*B+k of that endless sequence, computed and not stored: resuming needs no
+loader state, and the number of processes does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Tokens = NDArray[np.unsignedinteger]
+Starts = NDArray[np.int64]
+
+FEISTEL_ROUNDS = 6
+
+
+class TrainingWindows:
+    """The endless shuffled sequence of windows of a token array.
+
+    Args:
+        token_count: Length of the array; at least block_size + 1.
+        block_size: Inputs in a window; each window reads one token more, the last target.
+        seed: Seed of shifts and permutations.
+    """
+
+    def __init__(self, token_count: int, block_size: int, seed: int) -> None:
+        if token_count <= block_size:
+            raise ValueError(f"{token_count} tokens hold no window of {block_size} inputs and their targets")
+        self.block_size = block_size
+        self.seed = seed
+        # One window fewer than fit, so that the grid can shift by up to block_size - 1 tokens and lose none for good.
+        self.windows_per_epoch = max(1, (token_count - block_size) // block_size)
+        self._slack = min(block_size - 1, token_count - 1 - self.windows_per_epoch * block_size)
+
+    def starts(self, first: int, count: int) -> Starts:
+        """Return the start positions of items first .. first + count - 1, (count,)."""
+        items = np.arange(first, first + count, dtype=np.int64)
+        epochs, places = np.divmod(items, self.windows_per_epoch)
+        starts = np.empty_like(items)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            key = np.random.SeedSequence([self.seed, int(epoch)])
+            shift = int(key.generate_state(1, np.uint64)[0] % (self._slack + 1))
+            starts[here] = permute(places[here], self.windows_per_epoch, key) * self.block_size + shift
+        return starts
+
+
+def permute(places: NDArray[np.int64], size: int, key: np.random.SeedSequence) -> NDArray[np.int64]:
+    """Map places of 0 .. size-1 to places by a pseudo-random permutation that is computed, not stored.
+
+    A Feistel network permutes the smallest power of four that holds `size`; values that fall outside walk on along
+    their cycle until they are inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half_bits) - 1)
+    round_keys = key.generate_state(FEISTEL_ROUNDS + 1, np.uint64)[1:]
+
+    def encrypt(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = values >> np.uint64(half_bits), values & mask
+        for round_key in round_keys:
+            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+        return (left << np.uint64(half_bits)) | right
+
+    walked = encrypt(places.astype(np.uint64))
+    while (outside := walked >= size).any():
+        walked[outside] = encrypt(walked[outside])
+    return walked.astype(np.int64)
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread every bit over the word (the finalizer of SplitMix64, Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def all_starts(token_count: int, block_size: int) -> Starts:
+    """Return the starts of non-overlapping blocks over a split: floor((n-1)/block_size) of them."""
+    return np.arange((token_count - 1) // block_size, dtype=np.int64) * block_size
+
+
+def spread_starts(token_count: int, block_size: int, count: int, seed: int) -> Starts:
+    """Return `count` of the non-overlapping blocks, one at random from each of `count` equal parts of the split.
+
+    The same arguments give the same blocks. No more are returned than there are.
+    """
+    blocks = all_starts(token_count, block_size)
+    if count >= len(blocks):
+        return blocks
+    edges = np.linspace(0, len(blocks), count + 1)
+    draws = np.random.default_rng(seed).random(count)
+    return blocks[(edges[:-1] + draws * np.diff(edges)).astype(np.int64)]
+
+
+def gather(tokens: Tokens, starts: Starts, block_size: int) -> tuple[Tensor, Tensor]:
+    """Read windows as inputs and targets, each (len(starts), block_size), int64."""
+    windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
+    both = torch.from_numpy(windows)
+    return both[:, :-1], both[:, 1:]
+
+
+def evaluation_batches(
+    tokens: Tokens, starts: Starts, *, block_size: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the windows at `starts` in batches of inputs and targets, the last batch possibly smaller."""
+    for first in range(0, len(starts), batch_size):
+        yield gather(tokens, starts[first : first + batch_size], block_size)

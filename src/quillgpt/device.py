@@ -1,0 +1,189 @@
+"""Which device, number format and thread count to compute with, and how fast the device can be.
+
+What is measured is measured once per machine and kept under `QUILL_HOME`, so two runs of one command choose alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from quillgpt import __version__
+from quillgpt.errors import DeviceError
+from quillgpt.files import quill_home, write_json
+
+PROBE_SECONDS = 0.05
+
+Measurement = TypeVar("Measurement", float, dict[str, float])
+
+# Dense bfloat16 tensor-core rates by the vendor's datasheets, in FLOP/s; the key is part of the device's name.
+PUBLISHED_PEAKS = {
+    "B200": 2.25e15,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "T4": 65e12,
+    "V100": 125e12,
+}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A device's highest rate of floating-point operations, the 100 % of model FLOPs utilisation (MFU)."""
+
+    flops_per_second: float
+    source: str
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn a `device` setting into a device that exists.
+
+    Raises:
+        DeviceError: The device is not there, or the name is none.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device = {name} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device = {name}, but PyTorch sees no CUDA device here; use --device=cpu or --device=auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DeviceError(f"device = {name}, but there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device = mps, but PyTorch sees no Apple GPU here; use --device=cpu or --device=auto")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device = {name} is not supported; expected auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turn a `dtype` setting into a number format; `auto` takes bfloat16 where a short measurement finds it faster.
+
+    Raises:
+        DeviceError: float16 on a CPU, which has no fast float16 arithmetic.
+    """
+    if name == "float16" and device.type == "cpu":
+        raise DeviceError("dtype = float16 is slow and imprecise on a CPU; use bfloat16, float32 or auto")
+    if name != "auto":
+        dtype = getattr(torch, name)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    rates = remember(
+        f"matmul {device_description(device)} {torch.get_num_threads()} threads",
+        lambda: {str(dtype): matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)},
+    )
+    return torch.bfloat16 if rates["torch.bfloat16"] > rates["torch.float32"] else torch.float32
+
+
+def choose_threads(threads: int | None) -> int:
+    """Set and return the number of CPU threads; None takes one for each core that the process may use."""
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if given := os.environ.get("OMP_NUM_THREADS", ""):
+            threads = int(given) if given.isdigit() and int(given) > 0 else threads
+    torch.set_num_threads(threads)
+    return threads
+
+
+def peak(device: torch.device, dtype: torch.dtype) -> Peak:
+    """Return the device's published peak, or, for CPUs and unknown GPUs, the rate of a large matrix product."""
+    name = device_description(device)
+    if device.type == "cuda" and dtype != torch.float32:
+        for part, rate in PUBLISHED_PEAKS.items():
+            if part in name:
+                return Peak(rate, f"published peak of {part}")
+    key = f"peak {name} {dtype} {torch.get_num_threads()} threads"
+    return Peak(remember(key, lambda: matmul_rate(device, dtype, size=2048)), "measured matrix product")
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512) -> float:
+    """Measure the rate of size^3 matrix products, in FLOP/s."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    return 2 * size**3 / seconds_per_call(lambda: a @ a, device)
+
+
+def seconds_per_call(function: Callable[[], object], device: torch.device) -> float:
+    """Measure the fastest of several calls, after one to warm up, within about PROBE_SECONDS."""
+    function()
+    synchronize(device)
+    best, start = float("inf"), time.perf_counter()
+    while time.perf_counter() - start < PROBE_SECONDS:
+        before = time.perf_counter()
+        function()
+        synchronize(device)
+        best = min(best, time.perf_counter() - before)
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Compute matrix products in `dtype` inside the block, on float32 weights."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor; to a GPU without waiting for the copy."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def device_description(device: torch.device) -> str:
+    """Name the device as a person would."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+    return f"{device.type} {processor}" if device.type == "mps" else processor
+
+
+def remember(key: str, measure: Callable[[], Measurement]) -> Measurement:
+    """Return an earlier result for `key` on this machine and these versions, or measure it now and keep it.
+
+    Args:
+        key: What is measured, with everything that it depends on but the versions of Quill and torch.
+        measure: Measures it; the result is something that JSON holds.
+    """
+    path = quill_home() / "measurements.json"
+    full_key = f"{key} | quill {__version__} torch {torch.__version__}"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # never measured, or a damaged cache: measuring again mends both
+        known = {}
+    if full_key not in known:
+        known[full_key] = measure()
+        with suppress(OSError):  # a cache folder that cannot be written costs a measurement, not the run
+            write_json(path, known)
+    return known[full_key]  # type: ignore[no-any-return]

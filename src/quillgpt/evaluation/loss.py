@@ -1,0 +1,97 @@
+"""Loss over chosen windows of a split, and the numbers that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quillgpt.data.batches import Starts, Tokens, all_starts, evaluation_batches
+from quillgpt.device import autocast, to_device
+from quillgpt.errors import DataError
+from quillgpt.model import GPT
+from quillgpt.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a split.
+
+    Attributes:
+        loss: Mean negative log-likelihood of a target token, in nats.
+        perplexity: exp(loss).
+        bits_per_byte: Bits to encode one byte of the text; comparable between tokenizers. None without a byte.
+        tokens: Target tokens that were predicted.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    tokens: int
+
+
+@torch.no_grad()
+def mean_loss(
+    model: GPT,
+    tokens: Tokens,
+    starts: Starts,
+    *,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    advance: Callable[[], object] = lambda: None,
+) -> float:
+    """Return the mean loss over all targets of the windows at `starts`, in nats per token.
+
+    Args:
+        model: The model, on the device to compute on; its mode is restored afterwards.
+        tokens: The split, (tokens,).
+        starts: Start positions of windows, at least one.
+        batch_size: Windows computed at once.
+        dtype: Number format of matrix products.
+        advance: Called after each batch, for a progress bar.
+    """
+    device = model.token_embedding.weight.device
+    block_size = model.shape.block_size
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    for inputs, targets in evaluation_batches(tokens, starts, block_size=block_size, batch_size=batch_size):
+        with autocast(device, dtype):
+            total += model.loss_sum(to_device(inputs, device), to_device(targets, device))
+        advance()
+    model.train(was_training)
+    return float(total) / (len(starts) * block_size)
+
+
+def score_split(
+    model: GPT,
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    *,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    advance: Callable[[], object] = lambda: None,
+) -> Score:
+    """Score a model on a whole split, in floor((n-1)/block_size) non-overlapping blocks; the remainder is left out.
+
+    Arguments are those of `mean_loss`; the tokenizer says how many bytes the targets stand for.
+
+    Raises:
+        DataError: The split is shorter than one block.
+    """
+    block_size = model.shape.block_size
+    starts = all_starts(len(tokens), block_size)
+    if len(starts) == 0:
+        raise DataError(
+            f"the split has {len(tokens):,} tokens; one block of the model needs {block_size + 1:,}. "
+            "Evaluate on a longer text"
+        )
+    loss = mean_loss(model, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
+    targets = tokens[1 : 1 + len(starts) * block_size]
+    counts = np.bincount(targets, minlength=tokenizer.vocab_size)
+    byte_count = int(counts @ tokenizer.byte_lengths())
+    bits = loss * len(targets) / math.log(2)
+    return Score(loss, math.exp(min(loss, 700)), bits / byte_count if byte_count else None, len(targets))

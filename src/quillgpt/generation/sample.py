@@ -1,0 +1,118 @@
+"""Drawing whole samples: several at once, the first of them streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quillgpt.config.schema import SampleSettings
+from quillgpt.errors import UserError
+from quillgpt.generation.generate import generate_ids
+from quillgpt.generation.samplers import Sampling
+from quillgpt.generation.stream import TextStream
+from quillgpt.model import GPT
+from quillgpt.text.tokenizer import Tokenizer
+
+FILE_PREFIX = "FILE:"
+
+TextListener = Callable[[str], object]
+"""Is given pieces of text as they become certain."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated text.
+
+    Attributes:
+        prompt: The text before it.
+        text: The generated text, without the prompt.
+        ids: The generated ids.
+        finish_reason: `length`, `end_of_text` or `stop`.
+    """
+
+    prompt: str
+    text: str
+    ids: list[int]
+    finish_reason: str
+
+
+def read_start(start: str) -> str:
+    """Return the prompt that `--start` means: itself, or the content of `FILE:path`.
+
+    Raises:
+        UserError: The file cannot be read as UTF-8.
+    """
+    if not start.startswith(FILE_PREFIX):
+        return start
+    path = Path(start.removeprefix(FILE_PREFIX)).expanduser()
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
+        raise UserError(f"the prompt file {path} {reason}; give --start=FILE:path of a UTF-8 text") from None
+
+
+def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_text: bool) -> tuple[str, list[int]]:
+    """Return the prompt as text and ids.
+
+    Without a start it is end-of-text where the model knows that as the start of a document, else a newline, else
+    (where the tokenizer has none) its first token.
+
+    Raises:
+        TokenizerError: The tokenizer lacks a character of the prompt.
+    """
+    if start:
+        return start, tokenizer.encode_prompt(start)
+    if starts_with_end_of_text and tokenizer.end_of_text is not None:
+        return "", [tokenizer.end_of_text]
+    try:
+        return "\n", tokenizer.encode_prompt("\n")
+    except UserError:
+        return tokenizer.decode([0]), [0]
+
+
+def draw_samples(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: tuple[str, list[int]],
+    settings: SampleSettings,
+    *,
+    on_text: TextListener | None = None,
+) -> list[Sample]:
+    """Generate samples side by side.
+
+    Args:
+        model: The model, in evaluation mode, on its device.
+        tokenizer: Its tokenizer.
+        prompt: Text and ids before each sample.
+        settings: How many, how long, and how tokens are chosen.
+        on_text: Given the text of the first sample piece by piece as it becomes certain.
+    """
+    streams = [TextStream(tokenizer, settings.stop) for _ in range(settings.num_samples)]
+    steps = generate_ids(
+        model,
+        prompt[1],
+        num_samples=settings.num_samples,
+        max_new_tokens=settings.max_new_tokens,
+        sampling=Sampling(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            min_p=settings.min_p,
+            repetition_penalty=settings.repetition_penalty,
+        ),
+        seed=settings.seed,
+        vocab_size=min(tokenizer.vocab_size, model.shape.vocab_size),
+        window=settings.window,
+    )
+    for tokens in steps:
+        for stream, token in zip(streams, tokens.tolist(), strict=True):
+            stream.push(token)
+        if on_text and (fresh := streams[0].new_text()):
+            on_text(fresh)
+        if all(stream.finish_reason for stream in streams):
+            break
+    if on_text and (rest := streams[0].new_text(final=True)):
+        on_text(rest)
+    return [Sample(prompt[0], stream.text(), stream.ids, stream.finish_reason or "length") for stream in streams]

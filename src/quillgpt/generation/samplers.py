@@ -1,0 +1,93 @@
+"""From scores of the next token to the token that is taken.
+
+Candidates are kept sorted, likeliest first, so that every filter is a cut. Shapes: B samples, K candidates, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose the next token.
+
+    Attributes:
+        temperature: Scores are divided by it; 0 takes the likeliest token.
+        top_k: Keep this many likeliest tokens; None or 0 keeps all.
+        top_p: Keep the smallest set of likeliest tokens with at least this probability (arXiv 1904.09751).
+        min_p: Keep tokens with at least this share of the likeliest one's probability (arXiv 2407.01082).
+        repetition_penalty: Scores of tokens that occur already are divided (if positive) or multiplied (if negative)
+            by it (arXiv 1909.05858).
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = 200
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+
+def penalize_repetition(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make tokens that occur already less likely.
+
+    Args:
+        scores: (B, V).
+        seen: Bool (B, V), True for tokens that occur in prompt or sample.
+        penalty: Above 1 discourages.
+    """
+    penalized = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return torch.where(seen, penalized, scores)
+
+
+def candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Return the tokens that may follow and their probabilities, likeliest first.
+
+    Args:
+        scores: (B, V), float32.
+        sampling: Which tokens to keep.
+
+    Returns:
+        Probabilities (B, K), 0 for tokens that were cut, and ids (B, K).
+    """
+    count = min(sampling.top_k or scores.shape[-1], scores.shape[-1])
+    if sampling.temperature == 0:
+        best, ids = scores.topk(1, dim=-1)
+        return torch.ones_like(best), ids
+    kept, ids = scores.topk(count, dim=-1)
+    probabilities = (kept / sampling.temperature).softmax(-1)
+    if sampling.top_p is not None:
+        before = probabilities.cumsum(-1) - probabilities  # what likelier tokens have together
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    if sampling.min_p is not None:
+        probabilities = probabilities.masked_fill(probabilities < sampling.min_p * probabilities[:, :1], 0.0)
+    return probabilities / probabilities.sum(-1, keepdim=True), ids
+
+
+def draw(probabilities: Tensor, ids: Tensor, uniforms: Tensor) -> Tensor:
+    """Take one candidate per sample by inverting the cumulative distribution.
+
+    Args:
+        probabilities: (B, K), sorted, with sum 1.
+        ids: (B, K).
+        uniforms: Random numbers of [0, 1), (B,), one for each sample, so that a sample does not depend on the others.
+
+    Returns:
+        Ids (B,).
+    """
+    cumulative = probabilities.cumsum(-1)
+    # The last number of a sum may fall short of 1, and candidates that were cut (probability 0) must stay out.
+    place = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1
+    return ids.gather(-1, torch.minimum(place, last)).squeeze(-1)
+
+
+def uniforms_of_sample(seed: int, sample: int, count: int) -> Tensor:
+    """Return the random numbers of one sample, (count,), float32; they depend on seed and sample only."""
+    generator = np.random.default_rng([seed, sample])
+    return torch.from_numpy(generator.random(count, dtype=np.float32))

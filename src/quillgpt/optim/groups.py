@@ -1,0 +1,46 @@
+"""Which parameters decay, and which optimizer takes which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+NamedParameters = dict[str, nn.Parameter]
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """The parameters of a model by how they are optimized, each by its name.
+
+    Attributes:
+        block_matrices: 2-D weights inside the blocks; decayed.
+        embeddings: All other tensors with two or more dimensions: embeddings and an untied head; decayed.
+        vectors: Biases and norm weights; not decayed.
+    """
+
+    block_matrices: NamedParameters
+    embeddings: NamedParameters
+    vectors: NamedParameters
+
+    @property
+    def decayed(self) -> NamedParameters:
+        """Tensors with two or more dimensions."""
+        return self.embeddings | self.block_matrices
+
+
+def group_parameters(model: nn.Module) -> ParameterGroups:
+    """Sort a model's trainable parameters into groups."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    matrices = {name for name, parameter in trainable.items() if parameter.ndim >= 2}
+    in_blocks = {name for name in matrices if name.startswith("blocks.")}
+    return ParameterGroups(
+        block_matrices={name: trainable[name] for name in trainable if name in in_blocks},
+        embeddings={name: trainable[name] for name in trainable if name in matrices - in_blocks},
+        vectors={name: trainable[name] for name in trainable if name not in matrices},
+    )
+
+
+def describe(parameters: NamedParameters) -> str:
+    """Say how many tensors and values there are: `26 tensors, 10,740,096 values`."""
+    return f"{len(parameters)} tensors, {sum(p.numel() for p in parameters.values()):,} values"

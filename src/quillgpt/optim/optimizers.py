@@ -1,0 +1,107 @@
+"""The table of optimizers: what the setting `optimizer` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from quillgpt.config.schema import TrainSettings
+from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
+
+
+class OptimizerSet:
+    """One or more torch optimizers that together step all parameters once.
+
+    Each of their parameter groups holds `highest_lr`, the rate that the schedule scales.
+
+    Args:
+        optimizers: The torch optimizers.
+        names: The name of every parameter, for saving state by name.
+    """
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer], names: dict[Tensor, str]) -> None:
+        self.optimizers = optimizers
+        self._names = names
+
+    def step(self, scale: float, scaler: torch.amp.GradScaler) -> None:
+        """Update all parameters with `scale` times their highest learning rates, and drop the gradients.
+
+        Args:
+            scale: Share of the highest learning rate.
+            scaler: Skips the update where float16 gradients overflowed; passes it on in other formats.
+        """
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest_lr"] * scale
+            scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        scaler.update()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all state as tensors under `parameter name/state name`."""
+        return {
+            f"{self._names[parameter]}/{key}": value
+            for optimizer in self.optimizers
+            for parameter, entries in optimizer.state.items()
+            for key, value in entries.items()
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over a state that `state` returned.
+
+        Raises:
+            KeyError: The state names a parameter that is not optimized here.
+        """
+        owners = {
+            self._names[parameter]: (optimizer, parameter)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        for full_name, value in state.items():
+            name, key = full_name.rsplit("/", 1)
+            optimizer, parameter = owners[name]
+            optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+
+
+def adamw_groups(groups: ParameterGroups, settings: TrainSettings) -> OptimizerSet:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for all parameters; only matrices decay."""
+    return OptimizerSet([_adamw(groups.decayed, groups.vectors, settings)], _names_of(groups))
+
+
+def muon_groups(groups: ParameterGroups, settings: TrainSettings) -> OptimizerSet:
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for the rest."""
+    muon = torch.optim.Muon(
+        list(groups.block_matrices.values()),
+        lr=settings.muon_learning_rate,
+        weight_decay=settings.weight_decay,
+        momentum=0.95,
+    )
+    muon.param_groups[0]["highest_lr"] = settings.muon_learning_rate
+    return OptimizerSet([muon, _adamw(groups.embeddings, groups.vectors, settings)], _names_of(groups))
+
+
+OPTIMIZERS: dict[str, Callable[[ParameterGroups, TrainSettings], OptimizerSet]] = {
+    "adamw": adamw_groups,
+    "muon": muon_groups,
+}
+
+
+def make_optimizers(model: nn.Module, settings: TrainSettings) -> OptimizerSet:
+    """Return the optimizer that the settings name, for all trainable parameters of the model."""
+    return OPTIMIZERS[settings.optimizer](group_parameters(model), settings)
+
+
+def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSettings) -> torch.optim.AdamW:
+    groups = [
+        {"params": list(parameters.values()), "weight_decay": weight_decay, "highest_lr": settings.learning_rate}
+        for parameters, weight_decay in ((decayed, settings.weight_decay), (vectors, 0.0))
+        if parameters
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def _names_of(groups: ParameterGroups) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in (groups.decayed | groups.vectors).items()}

@@ -1,0 +1,67 @@
+"""Learning rates as pure functions of the iteration."""
+
+from __future__ import annotations
+
+import math
+
+from quillgpt.config.schema import TrainSettings
+
+
+def cosine(iteration: int, *, highest: float, lowest: float, warmup: int, end: int) -> float:
+    """Rise linearly, then fall along half a cosine: nanoGPT's schedule.
+
+    Args:
+        iteration: Optimizer steps done so far.
+        highest: Rate after the warm-up.
+        lowest: Rate from `end` on.
+        warmup: Iterations of the rise; the first of them already has a rate above 0.
+        end: Iteration at which the fall ends.
+    """
+    if iteration < warmup:
+        return highest * (iteration + 1) / (warmup + 1)
+    if iteration >= end:
+        return lowest
+    fallen = (iteration - warmup) / (end - warmup)
+    return lowest + (highest - lowest) * 0.5 * (1 + math.cos(math.pi * fallen))
+
+
+def warmup_stable_decay(
+    iteration: int, *, highest: float, lowest: float, warmup: int, end: int, decay_fraction: float
+) -> float:
+    """Rise linearly, stay, and fall linearly over the last part (Hu et al. 2024, arXiv 2404.06395).
+
+    Args:
+        iteration: Optimizer steps done so far.
+        highest: Rate between rise and fall.
+        lowest: Rate from `end` on.
+        warmup: Iterations of the rise.
+        end: Iteration at which the fall ends.
+        decay_fraction: Share of `end` that the fall takes.
+    """
+    if iteration < warmup:
+        return highest * (iteration + 1) / (warmup + 1)
+    start = end * (1 - decay_fraction)
+    fallen = min(1.0, max(0.0, (iteration - start) / (end - start)))
+    return highest + (lowest - highest) * fallen
+
+
+def learning_rate(iteration: int, settings: TrainSettings) -> float:
+    """Return the learning rate of the step from `iteration` to the next one."""
+    if not settings.decay_lr:
+        return settings.learning_rate
+    if settings.lr_schedule == "cosine":
+        return cosine(
+            iteration,
+            highest=settings.learning_rate,
+            lowest=settings.min_lr,
+            warmup=settings.warmup_iters,
+            end=settings.lr_decay_iters,
+        )
+    return warmup_stable_decay(
+        iteration,
+        highest=settings.learning_rate,
+        lowest=settings.min_lr,
+        warmup=settings.warmup_iters,
+        end=settings.lr_decay_iters,
+        decay_fraction=settings.decay_fraction,
+    )

@@ -1,0 +1,139 @@
+"""The automatic choices of a run: made once, by measurement, and written down as values.
+
+A resumed run takes them from its checkpoint, so it is the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quillgpt.attention import KERNELS, Attend
+from quillgpt.config.schema import TrainSettings
+from quillgpt.device import (
+    autocast,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    device_description,
+    peak,
+    remember,
+    seconds_per_call,
+)
+from quillgpt.model import GPT, ModelShape
+from quillgpt.model.cost import training_flops_per_token
+
+CPU_TOKENS_AT_ONCE = 4096
+"""Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
+
+LONG_RUN_SECONDS = 600
+"""Predicted length from which a run tries torch.compile, which costs up to a minute."""
+
+EXPECTED_UTILISATION = 0.5
+"""Share of the peak that training reaches, for predicting its length."""
+
+LossSum = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device and the number format of a run."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def description(self) -> str:
+        """The device in words."""
+        return f"{self.device} ({device_description(self.device)})"
+
+
+def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
+    """Choose threads, device and dtype, and return the settings with these values in place of `auto`."""
+    threads = choose_threads(settings.threads)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    chosen = {"threads": threads, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}
+    return settings.model_copy(update=chosen), Machine(device, dtype)
+
+
+def choose_paths(settings: TrainSettings, shape: ModelShape, machine: Machine) -> TrainSettings:
+    """Choose micro-batch and attention path, and return the settings with these values."""
+    micro_batch_size = settings.micro_batch_size or _micro_batch(settings, machine.device)
+    attn_path: str = settings.attn_path
+    if attn_path == "auto":
+        attn_path = _fastest_attention(shape, micro_batch_size, settings.dropout, machine)
+    return settings.model_copy(update={"micro_batch_size": micro_batch_size, "attn_path": attn_path})
+
+
+def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> bool:
+    """Decide whether to compile: as told, or, for a long run, by timing a step both ways."""
+    if settings.compile != "auto":
+        return settings.compile
+    if machine.device.type == "cpu" and not _has_cpp_compiler():
+        return False
+    flops = training_flops_per_token(model.shape, model.parameter_count(positions=False))
+    rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
+    if settings.max_iters * settings.tokens_per_iteration * flops / rate < LONG_RUN_SECONDS:
+        return False
+    assert settings.micro_batch_size is not None
+    tokens = torch.zeros(settings.micro_batch_size, model.shape.block_size, dtype=torch.int64, device=machine.device)
+    key = f"compile {device_description(machine.device)} {model.shape} {tuple(tokens.shape)} {machine.dtype}"
+    key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"
+
+    def measure() -> dict[str, float]:
+        seconds = {}
+        for name, loss_sum in (("eager", model.loss_sum), ("compiled", torch.compile(model.loss_sum))):
+
+            def step(loss_sum: LossSum = loss_sum) -> None:
+                with autocast(machine.device, machine.dtype):
+                    loss = loss_sum(tokens, tokens)
+                loss.backward()  # type: ignore[no-untyped-call]
+
+            try:
+                seconds[name] = seconds_per_call(step, machine.device)
+            except Exception:  # a compiler can fail in any way; then it is not chosen
+                seconds[name] = 1e9
+        model.zero_grad(set_to_none=True)
+        return seconds
+
+    seconds = remember(key, measure)
+    return seconds["compiled"] < seconds["eager"]
+
+
+def _micro_batch(settings: TrainSettings, device: torch.device) -> int:
+    if device.type != "cpu":
+        return settings.batch_size
+    most = max(1, CPU_TOKENS_AT_ONCE // settings.block_size)
+    total = settings.sequences_per_iteration
+    return next(size for size in range(min(most, total), 0, -1) if total % size == 0)
+
+
+def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machine: Machine) -> str:
+    paths = KERNELS[shape.attn_type].paths
+    if machine.device.type != "cpu":
+        return next(iter(paths))
+    sizes = (batch_size, shape.n_head, shape.block_size, shape.head_dim)
+    key = f"attention {shape.attn_type} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
+
+    def seconds_of(attend: Attend) -> float:
+        query, key, value = (torch.randn(sizes, dtype=machine.dtype, requires_grad=True) for _ in range(3))
+
+        def forward_and_backward() -> None:
+            attend(query, key, value, dropout).sum().backward()  # type: ignore[no-untyped-call]
+
+        return seconds_per_call(forward_and_backward, machine.device)
+
+    seconds = remember(
+        f"{key} {torch.get_num_threads()} threads", lambda: {name: seconds_of(path) for name, path in paths.items()}
+    )
+    return min(paths, key=lambda name: seconds[name])
+
+
+def _has_cpp_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))

@@ -1,0 +1,42 @@
+"""Ctrl-C ends a run at the boundary of a step; a second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from quillgpt.console import say
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """Raised out of an evaluation when the run has been asked to stop."""
+
+
+class Interruption:
+    """Notes requests to stop while its block runs.
+
+    Attributes:
+        requested: Whether one has come.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        say("stopping after this step and saving; once more to stop at once")

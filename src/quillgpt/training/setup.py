@@ -1,0 +1,243 @@
+"""From settings to everything that a training loop needs, with all checks before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quillgpt.checkpoint import LoadedModel, TrainingState, load_model, load_training_state
+from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint
+from quillgpt.config.schema import TrainSettings
+from quillgpt.console import say
+from quillgpt.data.dataset import Dataset
+from quillgpt.data.prepare import ensure_dataset, prepare
+from quillgpt.errors import CheckpointError, ConfigError, DataError
+from quillgpt.model import GPT, ModelShape, padded_vocab_size, usual_mlp_dim
+from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
+from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
+from quillgpt.training.step import TrainStep
+
+CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads")
+"""Settings that a run chooses for itself and keeps when it is resumed."""
+
+SHAPE_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
+
+
+@dataclass
+class Run:
+    """A run that is ready to train.
+
+    Attributes:
+        settings: With a value in place of every `auto`.
+        machine: Device and number format.
+        dataset: What it learns from.
+        model: On its device.
+        optimizers: With their state, where the run is resumed.
+        step: Does one iteration.
+        state: Where the run is.
+        parent: The model that it started from, if any.
+    """
+
+    settings: TrainSettings
+    machine: Machine
+    dataset: Dataset
+    model: GPT
+    optimizers: OptimizerSet
+    step: TrainStep
+    state: TrainingState
+    parent: LoadedModel | None
+
+    @property
+    def out_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.settings.out_dir)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says of its origin."""
+        origin = {"init_from": str(self.parent.folder)} if self.parent and self.settings.init_from != "resume" else {}
+        return {
+            "dataset": self.dataset.name,
+            "data_fingerprint": self.dataset.fingerprint,
+            "tokenizer": self.dataset.tokenizer.name,
+            "tokenizer_fingerprint": self.dataset.tokenizer.fingerprint,
+            "ends_documents": self.dataset.ends_documents,
+            "iteration": self.state.iteration,
+            **origin,
+        }
+
+
+def set_up(settings: TrainSettings) -> Run:
+    """Prepare data, model and optimizer, and make the automatic choices.
+
+    Raises:
+        UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
+    """
+    out_dir = Path(settings.out_dir)
+    resuming = settings.init_from == "resume"
+    if has_checkpoint(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
+        raise CheckpointError(
+            f"{out_dir} already holds a checkpoint; go on training it with --init_from=resume, start over with "
+            "--overwrite, or choose another --out_dir"
+        )
+    parent = load_parent(settings)
+    state, optimizer_state = TrainingState(), None
+    if resuming:
+        assert parent is not None
+        optimizer_state, state = load_training_state(parent.folder)
+        settings = adopt_choices(settings, state)
+    settings, machine = choose_machine(settings)
+    dataset = open_data(settings, parent)
+    if resuming and dataset.fingerprint != state.data_fingerprint:
+        raise DataError(
+            f"the data set {dataset.name} is not what {out_dir} was trained on (fingerprint "
+            f"{dataset.fingerprint[:12]}, the run's is {state.data_fingerprint[:12]}); train into another --out_dir "
+            f"with --init_from={out_dir}"
+        )
+    shape = shape_for(settings, dataset.tokenizer) if parent is None else parent.model.shape
+    if parent is not None:
+        settings = adopt_shape(settings, shape, resuming=resuming)
+    check_lengths(dataset, settings)
+    settings = choose_paths(settings, shape, machine)
+    model = build_model(settings, shape, parent).to(machine.device)
+    settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
+    optimizers = make_optimizers(model, settings)
+    if optimizer_state is not None:
+        optimizers.load_state(optimizer_state)
+    step = TrainStep(model, optimizers, dataset.train, settings, machine)
+    if state.scaler:
+        step.scaler.load_state_dict(state.scaler)
+    state = replace(state, settings=settings.model_dump(mode="json"), data_fingerprint=dataset.fingerprint)
+    return Run(settings, machine, dataset, model, optimizers, step, state, parent)
+
+
+def load_parent(settings: TrainSettings) -> LoadedModel | None:
+    """Load the model that `init_from` names; None for `scratch`.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    if settings.init_from == "scratch":
+        return None
+    if settings.init_from == "resume":
+        last = checkpoints_folder(Path(settings.out_dir)) / LAST
+        if not last.is_dir():
+            raise CheckpointError(
+                f"{settings.out_dir} holds no checkpoint to resume; train it first, without --init_from=resume"
+            )
+        return load_model(last, dropout=settings.dropout)
+    return load_model(Path(settings.init_from), dropout=settings.dropout)
+
+
+def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
+    """Take a resumed run's own automatic choices wherever the user has not said otherwise."""
+    unset = {name: state.settings[name] for name in CHOSEN if getattr(settings, name) in ("auto", None)}
+    return settings.model_copy(update=unset)
+
+
+def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -> TrainSettings:
+    """Take the shape of the model that the run starts from; only block_size may be smaller, unless it is resumed.
+
+    Raises:
+        ConfigError: The block is longer than the model's, or a resumed run is told another shape.
+    """
+    if settings.block_size > shape.block_size:
+        raise ConfigError(
+            f"block_size = {settings.block_size} is longer than the {shape.block_size} of the model in "
+            f"{settings.init_from}; use --block_size={shape.block_size} or less"
+        )
+    stored = {name: value for name, value in asdict(shape).items() if name in SHAPE_SETTINGS}
+    for name, value in stored.items():
+        given = getattr(settings, name)
+        if resuming and given is not None and given != value:
+            raise ConfigError(
+                f"{name} = {given}, but the run in {settings.out_dir} has {name} = {value}; a resumed run keeps its "
+                f"shape. Use --{name}={value}, or resume with the run's own settings: "
+                f"quill train {settings.out_dir}/config.toml --init_from=resume"
+            )
+    return settings.model_copy(update=stored | {"block_size": settings.block_size})
+
+
+def open_data(settings: TrainSettings, parent: LoadedModel | None) -> Dataset:
+    """Open or prepare the data set; the tokenizer of a model that the run starts from wins.
+
+    Raises:
+        DataError: It is not there and cannot be prepared.
+        TokenizerError: It was prepared with another tokenizer than the model's.
+    """
+    data_dir = Path(settings.data_dir)
+    if settings.data is not None:
+        if parent is not None and settings.tokenizer is not None:
+            say(f"the tokenizer of {parent.folder} is used; --tokenizer={settings.tokenizer} is not needed")
+        return prepare(
+            [source for source in settings.data.split(",") if source],
+            data_dir=data_dir,
+            dataset=settings.dataset,
+            tokenizer=parent.tokenizer if parent else settings.tokenizer,
+            val=settings.val,
+            val_fraction=settings.val_fraction,
+        ).dataset
+    dataset = ensure_dataset(settings.dataset, data_dir=data_dir, tokenizer=None if parent else settings.tokenizer)
+    if parent is not None:
+        parent.check_tokenizer(dataset, data_dir)
+    return dataset
+
+
+def shape_for(settings: TrainSettings, tokenizer: Tokenizer) -> ModelShape:
+    """Return the shape of a model from scratch.
+
+    Raises:
+        ConfigError: vocab_size is smaller than the tokenizer's vocabulary.
+    """
+    rows = settings.vocab_size or padded_vocab_size(tokenizer.vocab_size)
+    if rows < tokenizer.vocab_size:
+        raise ConfigError(
+            f"vocab_size = {rows} is smaller than the {tokenizer.vocab_size} tokens of the tokenizer {tokenizer.name}; "
+            "leave vocab_size out"
+        )
+    return ModelShape(
+        arch=settings.arch,
+        vocab_size=rows,
+        block_size=settings.block_size,
+        n_layer=settings.n_layer,
+        n_head=settings.n_head,
+        n_kv_head=settings.n_kv_head or settings.n_head,
+        n_embd=settings.n_embd,
+        head_dim=settings.n_embd // settings.n_head,
+        mlp_dim=usual_mlp_dim(settings.arch, settings.n_embd),
+        bias=settings.bias,
+        activation=settings.activation,
+        norm_eps=1e-5 if settings.arch == "gpt2" else 1e-6,
+        attn_type=settings.attn_type,
+    )
+
+
+def build_model(settings: TrainSettings, shape: ModelShape, parent: LoadedModel | None) -> GPT:
+    """Return the model to train: fresh, or the parent's weights, with its context cropped where that is asked for."""
+    assert settings.attn_path != "auto"
+    options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
+    if parent is None:
+        return GPT(shape, seed=settings.seed, **options)  # type: ignore[arg-type]
+    state = parent.model.state_dict()
+    if settings.block_size < shape.block_size and "position_embedding.weight" in state:
+        state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]
+    model = GPT(replace(shape, block_size=settings.block_size), seed=None, **options)  # type: ignore[arg-type]
+    model.load_state_dict(state)
+    return model
+
+
+def check_lengths(dataset: Dataset, settings: TrainSettings) -> None:
+    """Check that both splits hold at least one window.
+
+    Raises:
+        DataError: One does not; names the block size that would fit.
+    """
+    for split, tokens in (("training", dataset.train), ("validation", dataset.val)):
+        if len(tokens) <= settings.block_size:
+            fitting = max(1, min(len(dataset.train), len(dataset.val)) - 1)
+            raise DataError(
+                f"the {split} split of {dataset.name} has {len(tokens):,} tokens, block_size = {settings.block_size} "
+                f"needs {settings.block_size + 1:,}; use a longer text or --block_size={fitting}"
+            )

@@ -1,0 +1,339 @@
+"""The training loop: evaluate, save, step, log; stop at the end or when asked to."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+
+from quillgpt import console
+from quillgpt.checkpoint import load_model, save_checkpoint
+from quillgpt.checkpoint.names import BEST, LAST, checkpoints_folder, iteration_name, point, prune, remove
+from quillgpt.config import to_toml
+from quillgpt.config.schema import TrainSettings
+from quillgpt.data.batches import Tokens, all_starts, spread_starts
+from quillgpt.device import peak
+from quillgpt.errors import UserError
+from quillgpt.evaluation import mean_loss, score_split
+from quillgpt.files import write_json, write_text
+from quillgpt.model.cost import training_flops_per_token
+from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.optim.schedule import learning_rate
+from quillgpt.training.interruption import Interrupted, Interruption
+from quillgpt.training.metrics import METRICS, MetricsLog, clock_time
+from quillgpt.training.setup import Run, set_up
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to; the content of summary.json.
+
+    Attributes:
+        best_val_loss: Lowest validation loss of an evaluation, nats per token.
+        best_iter: The iteration that had it.
+        val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
+        iterations: Optimizer steps done.
+        tokens: Target tokens trained on.
+        train_seconds: Time in training steps.
+        wall_seconds: Time since the start of training, evaluations and saves included, pauses left out.
+        parameters: Values in the model.
+    """
+
+    best_val_loss: float
+    best_iter: int
+    val_loss_full: float
+    iterations: int
+    tokens: int
+    train_seconds: float
+    wall_seconds: float
+    parameters: int
+
+
+def train(settings: TrainSettings) -> RunSummary | None:
+    """Train a model as the settings say.
+
+    Returns:
+        What the run came to; None where it was only evaluated, or interrupted.
+
+    Raises:
+        UserError: A setting, the data or a checkpoint does not allow it.
+    """
+    run = set_up(settings)
+    show_set_up(run)
+    return Trainer(run).train()
+
+
+class Trainer:
+    """Trains one run.
+
+    Args:
+        run: What `set_up` made.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._settings = run.settings
+        self._metrics = MetricsLog(None if self._settings.eval_only else run.out_dir / METRICS)
+        self._started = time.perf_counter() - run.state.seconds
+        self._peak = peak(run.machine.device, run.machine.dtype)
+        parameters = run.model.parameter_count(positions=False)
+        self._flops_per_iteration = self._settings.tokens_per_iteration * training_flops_per_token(
+            run.model.shape, parameters
+        )
+        self._interruption = Interruption()
+        self._meter = Meter()
+
+    def train(self) -> RunSummary | None:
+        """Run until max_iters, or until interrupted at a step's boundary."""
+        state, settings = self._run.state, self._settings
+        if settings.eval_only:
+            self._evaluate()
+            return None
+        self._claim_folder()
+        with self._interruption:
+            while True:
+                last = state.iteration >= settings.max_iters
+                if last or state.iteration % settings.eval_interval == 0:
+                    self._evaluate_and_save()
+                if self._interruption.requested:
+                    self._leave()
+                    return None
+                if last:
+                    break
+                self._iterate()
+        return self._finish()
+
+    def _claim_folder(self) -> None:
+        """Make out_dir this run's own: drop what an earlier run left, or rewind the record to the checkpoint."""
+        out_dir = self._run.out_dir
+        if self._settings.init_from == "resume":
+            self._metrics.rewind(self._run.state.iteration)
+        else:
+            remove(checkpoints_folder(out_dir))
+            for leftover in (METRICS, "summary.json"):
+                (out_dir / leftover).unlink(missing_ok=True)
+        write_text(out_dir / "config.toml", to_toml(self._settings))
+
+    def _iterate(self) -> None:
+        state, settings = self._run.state, self._settings
+        before = time.perf_counter()
+        loss = self._run.step(state.iteration)
+        rate = learning_rate(state.iteration, settings)
+        state.iteration += 1
+        state.tokens += settings.tokens_per_iteration
+        logged = state.iteration % settings.log_interval == 0 or state.iteration == settings.max_iters
+        value = float(loss) if logged else math.nan  # reading the loss waits for the device
+        state.train_seconds += time.perf_counter() - before
+        state.seconds = time.perf_counter() - self._started
+        self._meter.count(time.perf_counter() - before)
+        if logged:
+            self._log(value, rate)
+
+    def _log(self, loss: float, rate: float) -> None:
+        state, settings = self._run.state, self._settings
+        per_iteration = self._meter.read()
+        tokens_per_second = settings.tokens_per_iteration / per_iteration
+        mfu = self._flops_per_iteration / per_iteration / self._peak.flops_per_second
+        self._metrics.write(
+            "train",
+            iter=state.iteration,
+            loss=loss,
+            lr=rate,
+            tokens=state.tokens,
+            seconds=state.seconds,
+            tokens_per_second=tokens_per_second,
+            mfu=mfu,
+        )
+        remaining = (settings.max_iters - state.iteration) * state.seconds / state.iteration
+        console.say(
+            f"iter {state.iteration}: loss {loss:.4f}, elapsed {clock_time(state.seconds)}, "
+            f"{per_iteration * 1e3:.0f} ms/iter, {tokens_per_second:,.0f} tokens/s, mfu {mfu:.1%}, lr {rate:.2e}, "
+            f"{clock_time(remaining)} left"
+        )
+
+    def _evaluate_and_save(self) -> None:
+        """Evaluate, and save `last`, and `best` where it improved; before the first step nothing is saved."""
+        state = self._run.state
+        if state.evaluated_iteration == state.iteration:  # resumed right after this evaluation
+            return
+        try:
+            val_loss = self._evaluate()
+        except Interrupted:
+            return
+        state.evaluated_iteration = state.iteration
+        improved = state.best_val_loss is None or val_loss < state.best_val_loss
+        if state.iteration == 0 and self._settings.max_iters > 0:
+            return
+        if improved:
+            state.best_val_loss, state.best_iteration = val_loss, state.iteration
+        self._save(best=improved)
+
+    def _evaluate(self) -> float:
+        """Print and record the loss of both splits; return the validation loss, nats per token."""
+        run, settings = self._run, self._settings
+        splits: list[tuple[str, Tokens]] = [("train", run.dataset.train), ("val", run.dataset.val)]
+        losses = {}
+        for name, tokens in splits:
+            starts = all_starts(len(run.dataset.val), settings.block_size)
+            if settings.eval_iters is not None:
+                count = settings.eval_iters * settings.batch_size
+                starts = spread_starts(len(tokens), settings.block_size, count, settings.seed)
+            elif name == "train":
+                starts = spread_starts(len(tokens), settings.block_size, len(starts), settings.seed)
+            with console.progress(f"evaluating {name}", math.ceil(len(starts) / settings.batch_size)) as advance:
+
+                def after_batch(advance: console.Advance = advance) -> None:
+                    advance()
+                    if self._interruption.requested:
+                        raise Interrupted
+
+                losses[name] = mean_loss(
+                    run.model,
+                    tokens,
+                    starts,
+                    batch_size=settings.batch_size,
+                    dtype=run.machine.dtype,
+                    advance=after_batch,
+                )
+        state = run.state
+        state.seconds = time.perf_counter() - self._started
+        if not math.isfinite(losses["val"]):
+            raise UserError(
+                f"the validation loss is {losses['val']} at iteration {state.iteration}: training has diverged, and "
+                "nothing of it is saved. Go back to the last checkpoint with --init_from=resume and a lower "
+                f"--learning_rate (it was {settings.learning_rate:g})"
+            )
+        better = state.best_val_loss is None or losses["val"] < state.best_val_loss
+        console.say(
+            f"evaluation at iter {state.iteration}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
+            + ("" if state.best_val_loss is None else f" (best {state.best_val_loss:.4f} at {state.best_iteration})"),
+            style="green" if better else "red",
+        )
+        self._metrics.write(
+            "eval",
+            iter=state.iteration,
+            train_loss=losses["train"],
+            val_loss=losses["val"],
+            tokens=state.tokens,
+            seconds=state.seconds,
+        )
+        return losses["val"]
+
+    def _save(self, *, best: bool) -> None:
+        """Write a checkpoint and make it `last`, and `best` where asked to or where there is none."""
+        run, state = self._run, self._run.state
+        state.seconds = time.perf_counter() - self._started
+        state.scaler = run.step.scaler.state_dict()
+        save_checkpoint(
+            run.out_dir,
+            run.model,
+            run.dataset.tokenizer,
+            about=run.about,
+            optimizer=run.optimizers.state(),
+            state=state,
+        )
+        name = iteration_name(state.iteration)
+        if best or not (checkpoints_folder(run.out_dir) / BEST).exists():
+            point(run.out_dir, BEST, name)
+        point(run.out_dir, LAST, name)
+        prune(run.out_dir, self._settings.keep_last if self._settings.always_save_checkpoint else 0)
+
+    def _leave(self) -> None:
+        """Save and say how to go on."""
+        state = self._run.state
+        if state.iteration == 0:
+            console.say("interrupted before the first iteration; nothing is saved")
+            return
+        self._save(best=False)
+        console.say(
+            f"interrupted and saved at iter {state.iteration}; go on with: "
+            f"quill train {self._run.out_dir / 'config.toml'} --init_from=resume"
+        )
+
+    def _finish(self) -> RunSummary:
+        """Score the best checkpoint on the whole validation split, write summary.json, and say what to try next."""
+        run, state, settings = self._run, self._run.state, self._settings
+        best = load_model(run.out_dir, attn_path=str(settings.attn_path))
+        batches = math.ceil((len(run.dataset.val) - 1) // settings.block_size / settings.batch_size)
+        with console.progress("evaluating the best checkpoint", batches) as advance:
+            score = score_split(
+                best.model.to(run.machine.device),
+                best.tokenizer,
+                run.dataset.val,
+                batch_size=settings.batch_size,
+                dtype=run.machine.dtype,
+                advance=advance,
+            )
+        assert state.best_val_loss is not None
+        assert state.best_iteration is not None
+        summary = RunSummary(
+            best_val_loss=state.best_val_loss,
+            best_iter=state.best_iteration,
+            val_loss_full=score.loss,
+            iterations=state.iteration,
+            tokens=state.tokens,
+            train_seconds=state.train_seconds,
+            wall_seconds=time.perf_counter() - self._started,
+            parameters=run.model.parameter_count(),
+        )
+        write_json(run.out_dir / "summary.json", asdict(summary))
+        bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
+        console.say(
+            f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}; "
+            f"on the whole val split its loss is {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}",
+            style="bold",
+        )
+        console.say(f"try: quill sample {run.out_dir}")
+        return summary
+
+
+class Meter:
+    """Mean time of an iteration since the last reading."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._iterations = 0
+
+    def count(self, seconds: float) -> None:
+        """Add one iteration."""
+        self._seconds += seconds
+        self._iterations += 1
+
+    def read(self) -> float:
+        """Return the mean seconds of the iterations since the last reading, and start anew."""
+        mean = self._seconds / self._iterations
+        self._seconds, self._iterations = 0.0, 0
+        return mean
+
+
+def show_set_up(run: Run) -> None:
+    """Print the resolved settings and what the run is made of."""
+    settings, model, dataset = run.settings, run.model, run.dataset
+    console.say(to_toml(settings).rstrip(), style="dim")
+    groups = group_parameters(model)
+    positions = model.parameter_count() - model.parameter_count(positions=False)
+    counted = f"{model.parameter_count():,}" + (
+        f" ({model.parameter_count(positions=False):,} without positions)" if positions else ""
+    )
+    console.table(
+        "set-up",
+        {
+            "device": run.machine.description,
+            "threads": settings.threads,
+            "dtype": settings.dtype,
+            "compile": settings.compile,
+            "attention": f"{settings.attn_type}, {settings.attn_path}",
+            "data": f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
+            f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}",
+            "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} steps"
+            f" x {settings.batch_size} sequences x {settings.block_size} tokens",
+            "computed at once": f"{settings.micro_batch_size} sequences",
+            "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
+            "parameters": counted,
+            "decayed": describe(groups.decayed),
+            "not decayed": describe(groups.vectors),
+            "optimizer": settings.optimizer,
+            "start": f"iteration {run.state.iteration} of {settings.max_iters}"
+            + (f", from {run.parent.folder}" if run.parent else ", fresh weights"),
+        },
+    )
