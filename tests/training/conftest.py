@@ -1,0 +1,72 @@
+"""A small text and settings with which a run takes a second."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quillgpt.config import TrainSettings
+from quillgpt.data.prepare import prepare
+
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "watch",
+    "from",
+    "their",
+    "boxes",
+]
+
+TINY: dict[str, Any] = {
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 32,
+    "block_size": 16,
+    "batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "max_iters": 12,
+    "lr_decay_iters": 12,
+    "warmup_iters": 2,
+    "learning_rate": 1e-2,
+    "min_lr": 1e-3,
+    "eval_interval": 4,
+    "eval_iters": 4,
+    "device": "cpu",
+    "dtype": "float32",
+    "compile": False,
+    "attn_path": "explicit",
+    "threads": 1,
+    "dataset": "tiny",
+    "always_save_checkpoint": False,
+}
+
+MakeSettings = Callable[..., TrainSettings]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> MakeSettings:
+    """Make settings of a tiny run in a temporary folder, with a data set of random words."""
+    draw = random.Random(0)
+    text = tmp_path / "tiny.txt"
+    text.write_text(" ".join(draw.choice(WORDS) for _ in range(1500)) + "\n", encoding="utf-8")
+    prepare([str(text)], data_dir=tmp_path / "data")
+
+    def make(**changes: Any) -> TrainSettings:
+        places = {"out_dir": str(tmp_path / "out"), "data_dir": str(tmp_path / "data")}
+        return TrainSettings(**(TINY | places | changes))
+
+    return make

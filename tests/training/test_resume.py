@@ -1,0 +1,121 @@
+"""A run that is stopped and resumed is the run that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.config import TrainSettings
+from quillgpt.errors import CheckpointError, ConfigError, DataError
+from quillgpt.training import train, trainer
+from quillgpt.training.metrics import read_metrics
+
+from .conftest import MakeSettings
+
+RUNS: list[dict[str, Any]] = [
+    {"arch": "gpt2", "optimizer": "adamw", "dropout": 0.1},
+    {"arch": "qwen3", "optimizer": "muon", "dropout": 0.1},
+    {"arch": "gpt2", "optimizer": "muon", "dtype": "bfloat16", "bias": True},
+    {"arch": "qwen3", "optimizer": "adamw", "dtype": "bfloat16", "lr_schedule": "wsd", "n_kv_head": 1},
+]
+
+
+def train_until(settings: TrainSettings, iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, and send the process an interrupt in the middle of an iteration."""
+    iterate = trainer.Trainer._iterate
+
+    def interrupting(self: trainer.Trainer) -> None:
+        if self._run.state.iteration == iteration - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        iterate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_iterate", interrupting)
+        assert train(settings) is None
+
+
+def numbers(out_dir: str) -> list[tuple[Any, ...]]:
+    """Everything in the record that does not depend on the clock."""
+    rows = read_metrics(Path(out_dir) / "metrics.jsonl")
+    keys = ("kind", "iter", "loss", "lr", "tokens", "train_loss", "val_loss")
+    return [tuple(row.get(key) for key in keys) for row in rows]
+
+
+@pytest.mark.parametrize("changes", RUNS, ids=lambda changes: "-".join(map(str, changes.values())))
+@pytest.mark.parametrize("stop", [7, 8], ids=["between", "at an evaluation"])
+def test_resumed_equals_uninterrupted(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], stop: int
+) -> None:
+    whole = tiny(out_dir=str(tmp_path / "whole"), **changes)
+    train(whole)
+    parts = tiny(out_dir=str(tmp_path / "parts"), **changes)
+    train_until(parts, stop, monkeypatch)
+    assert (checkpoints_folder(tmp_path / "parts") / "last").resolve().name == f"iter-{stop:06d}"
+    train(parts.model_copy(update={"init_from": "resume"}))
+    for name in ("last/model.safetensors", "last/training/optimizer.safetensors", "best/model.safetensors"):
+        one = load_file(checkpoints_folder(tmp_path / "whole") / name)
+        other = load_file(checkpoints_folder(tmp_path / "parts") / name)
+        assert one.keys() == other.keys()
+        assert all(one[key].equal(other[key]) for key in one), name
+    assert numbers(whole.out_dir) == numbers(parts.out_dir)
+
+
+def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_until(tiny(attn_path="sdpa", micro_batch_size=2), 5, monkeypatch)
+    run = trainer.set_up(tiny(attn_path="auto", init_from="resume", compile="auto", dtype="auto", threads=None))
+    assert (run.settings.attn_path, run.settings.micro_batch_size) == ("sdpa", 2)
+    assert (run.settings.dtype, run.settings.threads, run.settings.compile) == ("float32", 1, False)
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_iterations(tiny: MakeSettings) -> None:
+    train(tiny())
+    summary = train(tiny(init_from="resume", max_iters=16))
+    assert summary is not None
+    assert summary.iterations == 16
+
+
+def test_resuming_nothing_is_refused(tiny: MakeSettings) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint to resume"):
+        train(tiny(init_from="resume"))
+
+
+def test_another_shape_is_refused_with_both_values(tiny: MakeSettings) -> None:
+    train(tiny(max_iters=2))
+    with pytest.raises(ConfigError, match=r"n_layer = 3, but the run in .* has n_layer = 2"):
+        train(tiny(init_from="resume", n_layer=3))
+
+
+def test_another_text_is_refused(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(max_iters=2))
+    text = tmp_path / "tiny.txt"
+    text.write_text(text.read_text() + "the quick brown fox\n")
+    with pytest.raises(DataError, match="is not what"):
+        train(tiny(init_from="resume"))
+
+
+def test_a_damaged_checkpoint_names_the_file(tiny: MakeSettings) -> None:
+    train(tiny(max_iters=2))
+    weights = checkpoints_folder(Path(tiny().out_dir)) / "last" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        train(tiny(init_from="resume"))
+
+
+def test_an_interrupt_before_the_first_step_saves_nothing(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = trainer.mean_loss
+
+    def interrupting(*arguments: Any, **options: Any) -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "mean_loss", interrupting)
+    assert train(tiny()) is None
+    assert not checkpoints_folder(Path(tiny().out_dir)).exists()

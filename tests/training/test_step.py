@@ -1,0 +1,101 @@
+"""One iteration: the same gradient however it is cut, and a fallback where compiling fails."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from quillgpt.training import step as step_module
+from quillgpt.training.setup import set_up
+from quillgpt.training.step import TrainStep, seed_iteration
+
+from .conftest import MakeSettings
+
+SAME_GRADIENT = 1e-6
+
+
+def first_gradient(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, **changes: object
+) -> tuple[float, list[Tensor]]:
+    run = set_up(tiny(grad_clip=0.0, **changes))
+    gradients: list[Tensor] = []
+    for optimizer in run.optimizers.optimizers:
+        monkeypatch.setattr(
+            optimizer,
+            "step",
+            lambda: gradients.extend(p.grad.clone() for p in run.model.parameters() if p.grad is not None),
+        )
+    return float(run.step(0)), gradients
+
+
+@pytest.mark.parametrize("cut", [(8, 1, 8), (1, 8, 1), (4, 2, 2), (2, 4, 8)])
+def test_the_loss_is_the_mean_over_the_global_batch(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, cut: tuple[int, int, int]
+) -> None:
+    batch_size, accumulation, micro = cut
+    whole_loss, whole = first_gradient(
+        tiny, monkeypatch, batch_size=8, gradient_accumulation_steps=1, micro_batch_size=8
+    )
+    loss, gradients = first_gradient(
+        tiny,
+        monkeypatch,
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        micro_batch_size=micro,
+    )
+    assert loss == pytest.approx(whole_loss, abs=SAME_GRADIENT)
+    assert len(gradients) == len(whole) > 0
+    for one, other in zip(gradients, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=SAME_GRADIENT, rtol=0)
+
+
+def test_clipping_bounds_the_gradient(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = set_up(tiny(grad_clip=0.01))
+    norms: list[float] = []
+    optimizer = run.optimizers.optimizers[0]
+
+    def note() -> None:
+        norms.append(
+            float(torch.nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]))
+        )
+
+    monkeypatch.setattr(optimizer, "step", note)
+    run.step(0)
+    assert norms[0] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_dropout_is_a_function_of_seed_and_iteration() -> None:
+    def draw(seed: int, iteration: int) -> Tensor:
+        seed_iteration(seed, iteration)
+        return torch.rand(8)
+
+    assert torch.equal(draw(1, 5), draw(1, 5))
+    assert not torch.equal(draw(1, 5), draw(1, 6))
+    assert not torch.equal(draw(1, 5), draw(2, 5))
+
+
+def test_a_failing_compiler_is_one_line_and_the_run_goes_on(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def fail(*arguments: object) -> Tensor:
+        raise BackendCompilerFailed(lambda: None, RuntimeError("no compiler"), None)
+
+    run = set_up(tiny())
+    expected = float(run.step(0))
+    monkeypatch.setattr(step_module.torch, "compile", lambda function: fail)
+    again = set_up(tiny())
+    step = TrainStep(
+        again.model, again.optimizers, again.dataset.train, tiny(compile=True, micro_batch_size=8), again.machine
+    )
+    assert float(step(0)) == expected
+    assert capsys.readouterr().err.count("torch.compile failed") == 1
+
+
+def test_compiled_and_eager_agree(tiny: MakeSettings) -> None:
+    eager = set_up(tiny())
+    compiled = set_up(tiny(compile=True))
+    for iteration in range(3):
+        assert float(compiled.step(iteration)) == pytest.approx(float(eager.step(iteration)), abs=1e-5)
