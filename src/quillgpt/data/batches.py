@@ -34,9 +34,9 @@ class TrainingWindows:
             raise ValueError(f"{token_count} tokens hold no window of {block_size} inputs and their targets")
         self.block_size = block_size
         self.seed = seed
-        # One window fewer than fit, so that the grid can shift by up to block_size - 1 tokens and lose none for good.
+        # One window fewer than fit, so that the grid can shift by a whole block; no token is out of reach for good.
         self.windows_per_epoch = max(1, (token_count - block_size) // block_size)
-        self._slack = min(block_size - 1, token_count - 1 - self.windows_per_epoch * block_size)
+        self._slack = token_count - 1 - self.windows_per_epoch * block_size
 
     def starts(self, first: int, count: int) -> Starts:
         """Return the start positions of items first .. first + count - 1, (count,)."""
@@ -93,9 +93,8 @@ def spread_starts(token_count: int, block_size: int, count: int, seed: int) -> S
     blocks = all_starts(token_count, block_size)
     if count >= len(blocks):
         return blocks
-    edges = np.linspace(0, len(blocks), count + 1)
-    draws = np.random.default_rng(seed).random(count)
-    return blocks[(edges[:-1] + draws * np.diff(edges)).astype(np.int64)]
+    edges = np.arange(count + 1) * len(blocks) // count
+    return blocks[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
 
 
 def gather(tokens: Tokens, starts: Starts, block_size: int) -> tuple[Tensor, Tensor]:

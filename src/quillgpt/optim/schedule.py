@@ -36,12 +36,14 @@ def warmup_stable_decay(
         lowest: Rate from `end` on.
         warmup: Iterations of the rise.
         end: Iteration at which the fall ends.
-        decay_fraction: Share of `end` that the fall takes.
+        decay_fraction: Share of `end` that the fall takes, at most all that the rise leaves.
     """
     if iteration < warmup:
         return highest * (iteration + 1) / (warmup + 1)
-    start = end * (1 - decay_fraction)
-    fallen = min(1.0, max(0.0, (iteration - start) / (end - start)))
+    if iteration >= end:
+        return lowest
+    start = max(warmup, end * (1 - decay_fraction))
+    fallen = max(0.0, (iteration - start) / (end - start))
     return highest + (lowest - highest) * fallen
 
 

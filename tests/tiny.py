@@ -1,0 +1,60 @@
+"""Tiny models whose weights are random enough for a mistake to show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from quillgpt.model import GPT, ModelShape
+
+GPT2 = ModelShape(
+    arch="gpt2",
+    vocab_size=65,
+    block_size=16,
+    n_layer=3,
+    n_head=4,
+    n_kv_head=4,
+    n_embd=32,
+    head_dim=8,
+    mlp_dim=128,
+    bias=True,
+    activation="gelu_new",
+)
+QWEN3 = ModelShape(
+    arch="qwen3",
+    vocab_size=65,
+    block_size=16,
+    n_layer=3,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=32,
+    head_dim=12,
+    mlp_dim=64,
+    norm_eps=1e-6,
+)
+SHAPES = {"gpt2": GPT2, "qwen3": QWEN3}
+
+
+@torch.no_grad()
+def randomize(model: nn.Module, seed: int = 0) -> None:
+    """Draw every parameter, biases and norms included: a weight in the wrong place cannot hide behind a 0 or a 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        parameter.normal_(std=0.2, generator=generator)
+        if parameter.ndim == 1 and name.endswith("weight"):
+            parameter.add_(1)
+
+
+def tiny_model(shape: ModelShape = GPT2, *, seed: int = 0, **changes: Any) -> GPT:
+    """Return a random model in evaluation mode, of a shape with some changes."""
+    model = GPT(replace(shape, **changes)).eval()
+    randomize(model, seed)
+    return model
+
+
+def random_ids(shape: ModelShape, batch_size: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Return ids of the shape's vocabulary, (batch_size, length)."""
+    return torch.randint(shape.vocab_size, (batch_size, length), generator=torch.Generator().manual_seed(seed))
