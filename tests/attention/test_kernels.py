@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tolerances import BFLOAT16_FROBENIUS, FLOAT32, FLOAT64
 
 from quillgpt.attention import KERNELS
 from quillgpt.attention.reference import softmax_attention
 from quillgpt.attention.softmax import causal_mask
+from tolerances import BFLOAT16_FROBENIUS, FLOAT32, FLOAT64
 
 PATHS = [(name, path) for name, kernel in KERNELS.items() for path in kernel.paths]
 

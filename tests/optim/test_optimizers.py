@@ -1,13 +1,13 @@
 import pytest
 import torch
 from safetensors.torch import load, save
-from tiny import GPT2, QWEN3, SHAPES, random_ids, tiny_model
-from tolerances import FLOAT32
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.model import GPT
 from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers
+from tiny import GPT2, QWEN3, SHAPES, random_ids, tiny_model
+from tolerances import FLOAT32
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 RATES = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95}
@@ -130,7 +130,7 @@ def test_an_untied_head_decays_but_is_no_block_matrix():
 
 
 def test_state_of_an_unknown_parameter_is_refused():
-    with pytest.raises(KeyError, match="blocks.99"):
+    with pytest.raises(KeyError, match="99"):
         make_optimizers(tiny_model(), settings("adamw")).load_state({"blocks.99.weight/exp_avg": torch.zeros(1)})
 
 

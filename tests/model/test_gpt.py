@@ -1,0 +1,160 @@
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from quillgpt.config import resolve
+from quillgpt.config.sources import preset_names
+from quillgpt.model import GPT, KeyValueCache, padded_vocab_size, usual_mlp_dim
+from quillgpt.model.cost import training_flops_per_token
+from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.training.setup import shape_for
+from tiny import GPT2, QWEN3, SHAPES, random_ids, tiny_model
+from tolerances import FLOAT32, FLOAT64
+
+
+def preset_shape(name, tokens):
+    """The shape that training gives a preset from scratch, for a tokenizer of so many tokens."""
+    return shape_for(
+        resolve(name, {}, environ={}, dotenv=None), SimpleNamespace(name=f"of {tokens} tokens", vocab_size=tokens)
+    )
+
+
+def without_memory(shape):
+    with torch.device("meta"):
+        return GPT(shape, seed=None)
+
+
+def test_shakespeare_char_has_nanogpts_parameters():
+    model = without_memory(preset_shape("shakespeare_char", 65))
+    groups = group_parameters(model)
+    assert model.parameter_count(positions=False) == 10_646_784
+    assert describe(groups.decayed) == "26 tensors, 10,740,096 values"
+    assert describe(groups.vectors) == "13 tensors, 4,992 values"
+
+
+def test_train_gpt2_is_the_124m_model_on_50304_rows():
+    model = without_memory(preset_shape("train_gpt2", 50257))
+    blocks = 12 * (12 * 768**2 + 2 * 768)  # four matrices of 12 C^2 values together, two norms without biases
+    assert model.parameter_count() == 50304 * 768 + 1024 * 768 + blocks + 768 == 124_373_760
+    assert model.parameter_count(positions=False) == 123_587_328
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("gpt2_medium", 354), ("gpt2_large", 773), ("gpt2_xl", 1556)])
+def test_a_preset_has_the_size_of_its_name(preset, millions):
+    count = without_memory(preset_shape(preset, 50257)).parameter_count()
+    assert count / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_presets_model_can_be_built(preset):
+    model = without_memory(preset_shape(preset, 50257))
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_weights_start_as_gpt2s():
+    model = GPT(replace(GPT2, n_embd=128, head_dim=32, mlp_dim=512, n_layer=8), seed=1)
+    residual = 0.02 / math.sqrt(2 * 8)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            assert torch.equal(parameter, torch.full_like(parameter, float("norm.weight" in name))), name
+            continue
+        scale = residual if name.endswith(("attention.output.weight", "mlp.down.weight")) else 0.02
+        assert parameter.std().item() == pytest.approx(scale, rel=0.05), name
+        assert abs(parameter.mean().item()) < scale / 10, name
+
+
+def test_the_seed_decides_the_initial_weights():
+    def weight(seed):
+        return GPT(GPT2, seed=seed).blocks[1].mlp.up.weight
+
+    assert torch.equal(weight(1), weight(1))
+    assert not torch.equal(weight(1), weight(2))
+
+
+def test_a_new_model_expects_every_token_alike():
+    ids = random_ids(GPT2, 4, 17)
+    loss = GPT(GPT2).loss_sum(ids[:, :-1], ids[:, 1:]) / 64
+    assert loss.item() == pytest.approx(math.log(65), abs=0.1)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("chunks", [[16], [1] * 16, [5, 1, 1, 6, 3], [15, 1]], ids=str)
+def test_reading_with_a_cache_equals_reading_at_once(arch, chunks):
+    model = tiny_model(SHAPES[arch])
+    ids = random_ids(model.shape, 3, 16)
+    cache = KeyValueCache(model.shape, 3, device=ids.device, dtype=torch.float32)
+    with torch.no_grad():
+        pieces = [model.logits(model(part, cache)) for part in ids.split(chunks, dim=1)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model.logits(model(ids)), **FLOAT32)
+    assert cache.length == cache.capacity == 16
+
+
+def test_a_cleared_cache_remembers_nothing():
+    model = tiny_model(QWEN3)
+    cache = KeyValueCache(model.shape, 1, device=torch.device("cpu"), dtype=torch.float32)
+    ids = random_ids(model.shape, 1, 8)
+    with torch.no_grad():
+        model(random_ids(model.shape, 1, 8, seed=1), cache)
+        cache.clear()
+        torch.testing.assert_close(model(ids, cache), model(ids), **FLOAT32)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_the_attention_paths_give_the_same_model(arch):
+    one = tiny_model(SHAPES[arch]).double()
+    other = GPT(SHAPES[arch], attn_path="explicit").eval().double()
+    other.load_state_dict(one.state_dict())
+    ids = random_ids(one.shape, 2, 16)
+    torch.testing.assert_close(one(ids), other(ids), **FLOAT64)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_no_position_sees_the_future(arch):
+    model = tiny_model(SHAPES[arch])
+    ids = random_ids(model.shape, 1, 16)
+    changed = ids.clone()
+    changed[:, 9] = (ids[:, 9] + 1) % 65
+    before, after = model(ids), model(changed)
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert (before[:, 9:] - after[:, 9:]).abs().amax(-1).min() > 1e-4
+
+
+def test_losses_of_parts_add_up_to_the_batchs():
+    model = tiny_model().double()
+    ids = random_ids(model.shape, 6, 17)
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    parts = sum(model.loss_sum(inputs[part], targets[part]) for part in (slice(0, 1), slice(1, 6)))
+    torch.testing.assert_close(parts, model.loss_sum(inputs, targets), **FLOAT32)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_dropout_is_on_in_training_only(arch):
+    model = GPT(SHAPES[arch], dropout=0.5)
+    ids = random_ids(model.shape, 1, 16)
+    assert not torch.equal(model.train()(ids), model(ids))
+    assert torch.equal(model.eval()(ids), model(ids))
+
+
+def test_a_tied_head_is_the_embedding_and_counts_once():
+    tied, untied = tiny_model(QWEN3), tiny_model(QWEN3, tied=False)
+    assert tied.head.weight is tied.token_embedding.weight
+    assert untied.parameter_count() - tied.parameter_count() == 65 * 32
+
+
+def test_a_qwen3_block_costs_about_as_much_as_a_gpt2_block():
+    assert usual_mlp_dim("gpt2", 768) == 3072
+    assert usual_mlp_dim("qwen3", 768) == 2048
+    assert usual_mlp_dim("qwen3", 100) == 320
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(65, 65), (1000, 1000), (1001, 1024), (50257, 50304), (50304, 50304)])
+def test_large_vocabularies_are_padded_to_64(tokens, rows):
+    assert padded_vocab_size(tokens) == rows
+
+
+def test_training_flops_are_nanogpts_estimate():
+    shape = preset_shape("train_gpt2", 50257)
+    assert training_flops_per_token(shape, 123_587_328) == 6 * 123_587_328 + 12 * 12 * 12 * 64 * 1024
