@@ -98,13 +98,14 @@ def to_stored(state: Mapping[str, Tensor], shape: ModelShape) -> Tensors:
     return stored
 
 
-def from_stored(stored: Tensors, names: list[str], shape: ModelShape) -> Tensors:
+def from_stored(stored: Tensors, names: list[str], shape: ModelShape, *, where: str) -> Tensors:
     """Turn the tensors of a Hugging Face folder into ours.
 
     Args:
         stored: Tensors by their stored names; emptied as they are used, to spare memory.
         names: Names of our tensors, as the model's state_dict has them.
         shape: The shape of the model.
+        where: The folder's path, for messages.
 
     Raises:
         CheckpointError: A tensor is missing or left over, or a bias is not zero where the model has none.
@@ -119,7 +120,9 @@ def from_stored(stored: Tensors, names: list[str], shape: ModelShape) -> Tensors
         pieces = []
         for part in stored_parts(name, shape):
             if part.name not in stored:
-                raise CheckpointError(f"the weights lack the tensor {part.name}, which config.json says the model has")
+                raise CheckpointError(
+                    f"{where}: the weights lack the tensor {part.name}, which config.json says the model has"
+                )
             piece = stored.pop(part.name)
             pieces.append(piece.T if part.transposed else piece)
         state[name] = (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
@@ -128,9 +131,9 @@ def from_stored(stored: Tensors, names: list[str], shape: ModelShape) -> Tensors
             continue  # constant masks that old versions stored; a second copy of a tied head
         if name.endswith(".bias") and not shape.bias:
             if tensor.count_nonzero():
-                raise CheckpointError(f"{name} is not zero, but config.json says that the model has no biases")
+                raise CheckpointError(f"{where}: {name} is not zero, but config.json says that the model has no biases")
             continue
-        raise CheckpointError(f"the weights hold a tensor that this architecture does not have: {name}")
+        raise CheckpointError(f"{where}: the weights hold a tensor that this architecture does not have: {name}")
     return state
 
 
@@ -207,6 +210,7 @@ def from_config(config: Mapping[str, Any], where: str) -> tuple[ModelShape, floa
         raise CheckpointError(
             f"{where}: model_type is {kind!r}; supported are gpt2 and qwen3, the two architectures that Quill holds"
         )
+    config = {**config, **(config.get("rope_parameters") or {})}  # where transformers 5 keeps the rotary settings
     for key, (expected, default) in REQUIRED[kind].items():
         if config.get(key, default) not in expected:
             raise CheckpointError(
@@ -231,6 +235,7 @@ REQUIRED: dict[str, dict[str, tuple[tuple[Any, ...], Any]]] = {
         "attention_bias": ((False,), False),
         "use_sliding_window": ((False, None), False),
         "rope_scaling": ((None,), None),
+        "rope_type": (("default",), "default"),
     },
 }
 
@@ -256,9 +261,6 @@ def _gpt2_shape(config: Mapping[str, Any]) -> tuple[ModelShape, float]:
 
 
 def _qwen3_shape(config: Mapping[str, Any]) -> tuple[ModelShape, float]:
-    rope = config.get("rope_parameters") or {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)}
-    if rope.get("rope_type", "default") != "default":
-        raise CheckpointError(f"rope_type is {rope['rope_type']!r}; supported is 'default'")
     heads = config["num_attention_heads"]
     shape = ModelShape(
         arch="qwen3",
@@ -268,10 +270,10 @@ def _qwen3_shape(config: Mapping[str, Any]) -> tuple[ModelShape, float]:
         n_head=heads,
         n_kv_head=config.get("num_key_value_heads") or heads,
         n_embd=config["hidden_size"],
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        head_dim=config.get("head_dim", 128),
         mlp_dim=config["intermediate_size"],
         norm_eps=config.get("rms_norm_eps", 1e-6),
-        rope_theta=float(rope["rope_theta"]),
+        rope_theta=float(config.get("rope_theta", 10_000.0)),
         tied=config.get("tie_word_embeddings", False),
     )
     return shape, float(config.get(QUILL_KEY, {}).get("dropout", 0.0))

@@ -79,7 +79,9 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
     except OSError:
         raise CheckpointError(f"{path} cannot be read") from None
     except ValueError:
-        raise CheckpointError(f"{path} is no JSON; the model is damaged") from None
+        config = None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is no JSON object; the model is damaged")
     return *from_config(config, str(path)), config
 
 
@@ -95,12 +97,12 @@ def load_model(path: Path, *, dropout: float | None = None, attn_path: str = "sd
         CheckpointError: No model is there, it is damaged, or it is of another kind.
     """
     folder = find_model(path)
-    if (folder / MANIFEST).is_file():
+    if any((folder / file).exists() for file in (MANIFEST, STATE)):  # a checkpoint of ours
         verify_manifest(folder)
     shape, stored_dropout, config = read_shape(folder)
     with torch.device("meta"):
         model = GPT(shape, dropout=stored_dropout if dropout is None else dropout, attn_path=attn_path, seed=None)
-    state = from_stored(read_weights(folder), list(model.state_dict()), shape)
+    state = from_stored(read_weights(folder), list(model.state_dict()), shape, where=str(folder))
     for name, expected in model.state_dict().items():
         if name in state and state[name].shape != expected.shape:
             raise CheckpointError(
@@ -119,8 +121,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     files = [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+        try:
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            raise CheckpointError(f"{folder / INDEX} is damaged; copy or download the model again") from None
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():

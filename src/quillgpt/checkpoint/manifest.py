@@ -40,9 +40,10 @@ def verify_manifest(folder: Path) -> None:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = manifest["files"].items()
         version = manifest["format_version"]
+        newer = version > FORMAT_VERSION
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{path} is missing or damaged; the checkpoint cannot be trusted") from None
-    if version > FORMAT_VERSION:
+    if newer:
         raise CheckpointError(
             f"{path}: format_version is {version}, this Quill reads up to {FORMAT_VERSION}; install a newer Quill"
         )

@@ -14,6 +14,8 @@ from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.errors import CheckpointError
 
 BEST, LAST = "best", "last"
+UNFINISHED = ".writing-"
+"""How the names of checkpoints begin while they are written."""
 
 
 def checkpoints_folder(out_dir: Path) -> Path:
@@ -28,31 +30,49 @@ def iteration_name(iteration: int) -> str:
 
 def has_checkpoint(out_dir: Path) -> bool:
     """Say whether a run folder holds a whole checkpoint."""
-    return any(checkpoints_folder(out_dir).glob(f"*/{MANIFEST}"))
+    return any(checkpoints_folder(out_dir).glob(f"[!.]*/{MANIFEST}"))
 
 
 def point(out_dir: Path, name: str, target: str) -> None:
-    """Make `best` or `last` mean the checkpoint `target`; a reader sees the old or the new one, never none."""
+    """Make `best` or `last` mean the checkpoint `target`."""
     folder = checkpoints_folder(out_dir)
     fresh = folder / f".{name}.new"
     remove(fresh)
     try:
         fresh.symlink_to(target, target_is_directory=True)
-        fresh.replace(folder / name)
     except OSError:
         shutil.copytree(folder / target, fresh, copy_function=os.link)
-        remove(folder / name)
-        fresh.rename(folder / name)
+    take_name(fresh, folder / name)
+
+
+def take_name(fresh: Path, name: Path) -> None:
+    """Rename a folder or a link; what had the name so far is removed, or keeps it if the renaming fails.
+
+    A link replaces a link in one step. A folder is moved aside first, so that for a moment there is none.
+    """
+    try:
+        fresh.replace(name)
+    except OSError:  # a folder has the name
+        aside = name.with_name(f".{name.name}.old")
+        remove(aside)
+        name.rename(aside)
+        try:
+            fresh.rename(name)
+        except OSError:
+            aside.rename(name)
+            raise
+        remove(aside)
 
 
 def prune(out_dir: Path, keep: int) -> None:
-    """Remove all checkpoints but `best`, `last` and the newest `keep`."""
+    """Remove all checkpoints but `best`, `last` and the newest `keep`, and what a killed process left unfinished."""
     folder = checkpoints_folder(out_dir)
     named = {(folder / name).resolve().name for name in (BEST, LAST)}
-    numbered = sorted(path for path in folder.glob("iter-*") if path.is_dir())
-    for path in numbered[: max(0, len(numbered) - keep)]:
-        if path.name not in named:
-            remove(path)
+    numbered = [path for path in folder.glob("iter-*") if path.is_dir()]
+    numbered.sort(key=lambda path: (len(path.name), path.name))  # the number grows a digit at 1,000,000
+    old = [path for path in numbered[: max(0, len(numbered) - keep)] if path.name not in named]
+    for path in (*old, *folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.old")):
+        remove(path)
 
 
 def remove(path: Path) -> None:
@@ -73,7 +93,7 @@ def find_model(model: Path) -> Path:
         return model
     folder = checkpoints_folder(model)
     for name in (BEST, LAST):
-        if (folder / name / MANIFEST).is_file():
+        if (folder / name).is_dir():
             return folder / name
     if folder.is_dir():
         raise CheckpointError(f"{model} is a run without a checkpoint yet; train on, or wait for its first evaluation")

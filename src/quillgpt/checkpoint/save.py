@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quillgpt.checkpoint.huggingface import to_config, to_stored
 from quillgpt.checkpoint.manifest import write_manifest
-from quillgpt.checkpoint.names import checkpoints_folder, iteration_name, remove
+from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
 from quillgpt.files import flush_to_disk, write_json
 from quillgpt.model import GPT
 from quillgpt.text.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def save_checkpoint(
     parent = checkpoints_folder(out_dir)
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / iteration_name(state.iteration)
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         save_model(temporary, model, tokenizer, about=about)
         (temporary / "training").mkdir()
@@ -103,8 +103,7 @@ def save_checkpoint(
             flush_to_disk(path)
         write_manifest(temporary)
         temporary.chmod(0o755)
-        remove(final)
-        temporary.rename(final)
+        take_name(temporary, final)
         flush_to_disk(parent)
     finally:
         remove(temporary)

@@ -1,0 +1,215 @@
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quillgpt.checkpoint import load_model, save_model
+from quillgpt.errors import CheckpointError
+from quillgpt.text.char import CharTokenizer
+from tiny import GPT2, QWEN3, tiny_model
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "training/optimizer.safetensors", "training/state.json")
+
+
+def refuses(folder, *words):
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    for word in words:
+        assert str(word) in str(caught.value)
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_named(name, save):
+    file = save(optimizer={"a/b": torch.ones(100)}) / name
+    file.write_bytes(file.read_bytes()[:-1])
+    refuses(file.parents[name.count("/")], file, "is damaged", "bytes")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_noticed(name, save):
+    file = save(optimizer={"a/b": torch.ones(100)}) / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    refuses(file.parents[name.count("/")], file, "is damaged", "SHA-256")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "config.json"])
+def test_a_missing_file_is_named(name, save):
+    folder = save()
+    (folder / name).unlink()
+    refuses(folder, folder / name, "is missing")
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"format_version": "x", "files": {}}'])
+def test_a_checkpoint_with_a_missing_or_damaged_manifest_is_not_trusted(content, save):
+    file = save() / "manifest.json"
+    file.unlink() if content is None else file.write_text(content)
+    refuses(file.parent, file, "missing or damaged")
+
+
+def test_a_newer_format_asks_for_a_newer_quill(save):
+    file = save() / "manifest.json"
+    edit(file, format_version=2)
+    refuses(file.parent, file, "format_version is 2", "install a newer Quill")
+
+
+# What follows are folders without a manifest, such as other programs write.
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tmp_path, tiny_model(GPT2, bias=False), CharTokenizer("abc"), about={})
+    return tmp_path
+
+
+@pytest.fixture
+def qwen3(tmp_path):
+    save_model(tmp_path, tiny_model(QWEN3), CharTokenizer("abc"), about={})
+    return tmp_path
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3"])
+def test_a_config_that_is_no_json_object_is_named(content, folder):
+    (folder / "config.json").write_text(content)
+    refuses(folder, folder / "config.json", "damaged")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_type", "llama"),
+        ("model_type", None),
+        ("activation_function", "relu"),
+        ("scale_attn_by_inverse_layer_idx", True),
+        ("add_cross_attention", True),
+    ],
+)
+def test_a_gpt2_that_we_cannot_hold_is_refused_by_name(key, value, folder):
+    edit(folder / "config.json", **{key: value})
+    refuses(folder, folder / "config.json", key, repr(value), "supported")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention_bias", True),
+        ("hidden_act", "gelu"),
+        ("use_sliding_window", True),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),
+    ],
+)
+def test_a_qwen3_that_we_cannot_hold_is_refused_by_name(key, value, qwen3):
+    edit(qwen3 / "config.json", **{key: value})
+    refuses(qwen3, qwen3 / "config.json", key, repr(value), "supported")
+
+
+def test_scaled_rotary_positions_are_refused_by_name(qwen3):
+    edit(qwen3 / "config.json", rope_parameters={"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0})
+    refuses(qwen3, qwen3 / "config.json", "rope_type", "'yarn'", "supported is 'default'")
+
+
+def test_a_missing_size_is_named(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["n_embd"]
+    (folder / "config.json").write_text(json.dumps(config))
+    refuses(folder, folder / "config.json", "'n_embd' is missing")
+
+
+def change_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer.ln_f.bias", "transformer.h.1.attn.c_attn.bias", "transformer.h.0.mlp.c_proj.bias"]
+)
+def test_a_bias_that_is_not_zero_where_there_should_be_none_is_refused(name, folder):
+    change_weights(folder, lambda tensors: tensors[name][3].fill_(1e-6))
+    refuses(folder, folder, f"{name} is not zero", "no biases")
+
+
+def test_a_missing_tensor_is_named(folder):
+    change_weights(folder, lambda tensors: tensors.pop("transformer.h.2.mlp.c_fc.weight"))
+    refuses(folder, folder, "transformer.h.2.mlp.c_fc.weight")
+
+
+def test_a_tensor_too_many_is_named(folder):
+    change_weights(folder, lambda tensors: tensors.update({"transformer.h.9.mlp.c_fc.weight": torch.ones(1)}))
+    refuses(folder, folder, "transformer.h.9.mlp.c_fc.weight")
+
+
+def test_weights_of_another_size_are_named(folder):
+    edit(folder / "config.json", n_positions=17)
+    refuses(folder, folder, "position_embedding.weight", "(16, 32)", "(17, 32)")
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish" * 10])
+def test_weights_that_are_no_safetensors_are_named(content, folder):
+    (folder / "model.safetensors").write_bytes(content)
+    refuses(folder, folder / "model.safetensors", "damaged")
+
+
+def test_pickled_weights_are_not_opened(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refuses(folder, folder / "model.safetensors", "safetensors files only")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_index_is_named(content, folder):
+    (folder / "model.safetensors.index.json").write_text(content)
+    refuses(folder, folder / "model.safetensors.index.json", "damaged")
+
+
+# Saving must not leave half a checkpoint behind.
+
+
+@pytest.mark.parametrize("failing", ["save_model", "save_file", "write_manifest", "flush_to_disk"])
+def test_a_failure_while_saving_keeps_the_old_checkpoint_and_leaves_nothing_behind(failing, save, run, monkeypatch):
+    folder = save(3)
+    before = load_model(folder).model.token_embedding.weight
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"quillgpt.checkpoint.save.{failing}", fail)
+    for iteration in (3, 4):
+        with pytest.raises(OSError, match="No space left"):
+            save(iteration, model=tiny_model(GPT2, seed=77))
+    assert torch.equal(load_model(folder).model.token_embedding.weight, before)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["iter-000003"]
+
+
+def test_a_failure_at_the_last_rename_keeps_the_old_checkpoint(save, run, monkeypatch):
+    folder = save(3)
+    before = load_model(folder).model.token_embedding.weight
+    rename = type(folder).rename
+
+    def fail(path, target):
+        if re.match(r"\.writing-", path.name):
+            raise PermissionError(13, "in use by another program")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(folder), "rename", fail)
+    with pytest.raises(PermissionError):
+        save(3, model=tiny_model(GPT2, seed=77))
+    assert torch.equal(load_model(folder).model.token_embedding.weight, before)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["iter-000003"]
+
+
+def test_the_manifest_is_written_after_everything_else(save, monkeypatch):
+    order = []
+    monkeypatch.setattr(
+        "quillgpt.checkpoint.save.write_manifest",
+        lambda folder: order.extend(sorted(path.name for path in folder.rglob("*") if path.is_file())),
+    )
+    folder = save()
+    assert set(order) == {path.name for path in folder.rglob("*") if path.is_file()}
+    assert len(order) == 7

@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from quillgpt.checkpoint import load_model, save_model
+from quillgpt.checkpoint.names import BEST, LAST, find_model, has_checkpoint, point, prune
+from quillgpt.errors import CheckpointError
+from quillgpt.text.char import CharTokenizer
+from tiny import GPT2, tiny_model
+
+
+def names(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def embedding(path):
+    return load_model(path).model.token_embedding.weight
+
+
+@pytest.fixture(params=["links", "no links"])
+def links(request, monkeypatch):
+    if request.param == "no links":
+
+        def refuse(*_, **__):
+            raise OSError(1, "A required privilege is not held by the client")
+
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+
+
+@pytest.mark.usefixtures("links")
+def test_best_and_last_are_the_checkpoints_they_were_pointed_at(save, run):
+    save(1)
+    save(2)
+    for name, iteration in ((BEST, 1), (LAST, 1), (LAST, 2)):
+        point(run, name, f"iter-00000{iteration}")
+    for name, seed in ((BEST, 1), (LAST, 2)):
+        expected = tiny_model(GPT2, seed=seed).token_embedding.weight
+        assert torch.equal(embedding(run / "checkpoints" / name), expected)
+    assert names(run) == ["best", "iter-000001", "iter-000002", "last"]
+
+
+@pytest.mark.usefixtures("links")
+def test_best_and_last_survive_pruning(save, run):
+    for iteration in (1, 2, 3):
+        save(iteration)
+    point(run, BEST, "iter-000001")
+    point(run, LAST, "iter-000003")
+    prune(run, 0)
+    assert "iter-000002" not in names(run)
+    for name, seed in ((BEST, 1), (LAST, 3)):
+        expected = tiny_model(GPT2, seed=seed).token_embedding.weight
+        assert torch.equal(embedding(run / "checkpoints" / name), expected)
+
+
+def test_a_link_replaces_a_folder_that_was_made_without_links(save, run, monkeypatch):
+    save(1)
+    save(2)
+    with monkeypatch.context() as without_links:
+        without_links.setattr(Path, "symlink_to", lambda *_, **__: (_ for _ in ()).throw(OSError()))
+        point(run, LAST, "iter-000001")
+    point(run, LAST, "iter-000002")
+    assert torch.equal(embedding(run / "checkpoints" / LAST), tiny_model(GPT2, seed=2).token_embedding.weight)
+    assert names(run) == ["iter-000001", "iter-000002", "last"]
+
+
+def test_a_run_can_be_moved(save, run, tmp_path):
+    save(1)
+    point(run, BEST, "iter-000001")
+    run.rename(tmp_path / "moved")
+    assert load_model(tmp_path / "moved").about["dataset"] == "abc"
+
+
+def test_pruning_keeps_the_newest_by_number(run):
+    for iteration in (5, 250, 999_999, 1_000_000):
+        (run / "checkpoints" / f"iter-{iteration:06d}").mkdir(parents=True)
+    prune(run, 1)
+    assert names(run) == ["iter-1000000"]
+
+
+def test_pruning_removes_what_a_killed_process_left(save, run):
+    save(1)
+    for name in (".writing-killed", ".iter-000009.old"):
+        (run / "checkpoints" / name).mkdir()
+    prune(run, 1)
+    assert names(run) == ["iter-000001"]
+
+
+def test_a_run_means_its_best_checkpoint_or_else_its_last(save, run):
+    save(1)
+    save(2)
+    point(run, LAST, "iter-000002")
+    assert find_model(run) == run / "checkpoints" / LAST
+    point(run, BEST, "iter-000001")
+    assert find_model(run) == run / "checkpoints" / BEST
+
+
+def test_a_damaged_best_is_an_error_and_not_passed_over(save, run):
+    save(1)
+    save(2)
+    point(run, BEST, "iter-000001")
+    point(run, LAST, "iter-000002")
+    (run / "checkpoints" / "best" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"best.manifest\.json is missing"):
+        load_model(run)
+
+
+def test_a_checkpoint_and_a_model_folder_mean_themselves(save, tmp_path):
+    folder = save(1)
+    assert find_model(folder) == folder
+    save_model(tmp_path / "model", tiny_model(GPT2), CharTokenizer("abc"), about={})
+    assert find_model(tmp_path / "model") == tmp_path / "model"
+
+
+def test_a_path_without_a_model_says_what_was_expected(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("run", "run without a checkpoint yet"),
+        ("empty", "holds no model: expected a run folder"),
+        ("nowhere", "does not exist"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            find_model(tmp_path / name)
+
+
+def test_a_run_has_a_checkpoint_once_one_is_whole(save, run):
+    (run / "checkpoints" / ".writing-x").mkdir(parents=True)
+    assert not has_checkpoint(run)
+    save(1)
+    assert has_checkpoint(run)

@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
+from quillgpt.errors import CheckpointError
+from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.char import CharTokenizer
+from tiny import GPT2, SHAPES, random_ids, tiny_model
+
+STATE = TrainingState(
+    iteration=7,
+    tokens=1234,
+    seconds=5.5,
+    train_seconds=4.25,
+    best_val_loss=1.875,
+    best_iteration=5,
+    evaluated_iteration=6,
+    settings={"n_layer": 3, "dtype": "float32"},
+    data_fingerprint="abc",
+    scaler={"scale": 65536.0},
+)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_weights_come_back_bit_for_bit(arch, save):
+    model = tiny_model(SHAPES[arch])
+    loaded = load_model(save(model=model))
+    assert loaded.model.shape == model.shape
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+    assert not loaded.model.training
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_model_without_biases_has_none_after_loading(bias, save):
+    loaded = load_model(save(model=tiny_model(GPT2, bias=bias))).model
+    assert any(name.endswith("bias") for name, _ in loaded.named_parameters()) == bias
+
+
+def test_a_loaded_model_can_be_trained_with_its_head_tied(save):
+    model = load_model(save()).model
+    ids = random_ids(model.shape, 1, 17)
+    model.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
+    assert model.head.weight is model.token_embedding.weight
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_training_state_and_optimizer_come_back(save):
+    optimizer = {"blocks.0.mlp.up.weight/exp_avg": torch.randn(3, 2), "blocks.0.mlp.up.weight/step": torch.tensor(7.0)}
+    tensors, state = load_training_state(save(7, optimizer=optimizer, state=STATE))
+    assert state == STATE
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in optimizer.items())
+    assert tensors.keys() == optimizer.keys()
+
+
+def test_the_tokenizer_and_the_origin_come_back(save):
+    loaded = load_model(save())
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("A B  C")) == "A B  C"
+    assert loaded.about["dataset"] == "abc"
+    assert loaded.about["bias"] is True
+
+
+def test_dropout_is_kept_unless_another_is_asked_for(tmp_path, save):
+    model = tiny_model(GPT2)
+    model.dropout = 0.25
+    folder = save(model=model)
+    assert load_model(folder).model.blocks[0].dropout == 0.25
+    assert load_model(folder, dropout=0.0).model.blocks[0].dropout == 0.0
+
+
+def test_a_tied_head_is_stored_once(save):
+    stored = load_file(save() / "model.safetensors")
+    assert "lm_head.weight" not in stored
+    assert sum(tensor.numel() for tensor in stored.values()) == tiny_model(GPT2).parameter_count()
+
+
+def test_a_checkpoint_holds_no_pickle_and_nothing_unknown(save):
+    folder = save()
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "config.json",
+        "generation_config.json",
+        "manifest.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training/optimizer.safetensors",
+        "training/state.json",
+    }
+
+
+def test_a_model_starts_with_end_of_text_only_where_it_learnt_to(tmp_path):
+    model = tiny_model(GPT2, vocab_size=257)
+    for name, ends in (("without", False), ("with", True)):
+        save_model(tmp_path / name, model, ByteTokenizer(), about={"ends_documents": ends})
+        assert load_model(tmp_path / name).starts_with_end_of_text is ends
+    config = json.loads((tmp_path / "with" / "config.json").read_text())
+    del config["quill"]
+    (tmp_path / "with" / "config.json").write_text(json.dumps(config))
+    assert load_model(tmp_path / "with").starts_with_end_of_text  # another program's: pretrained
+
+
+def test_a_tokenizer_without_end_of_text_starts_no_model_with_it(tmp_path):
+    save_model(tmp_path, tiny_model(GPT2), CharTokenizer("abc"), about={"ends_documents": True})
+    assert not load_model(tmp_path).starts_with_end_of_text
+
+
+def test_a_model_without_training_state_cannot_be_resumed(tmp_path):
+    save_model(tmp_path, tiny_model(GPT2), CharTokenizer("abc"), about={})
+    with pytest.raises(CheckpointError, match="no training state; start from it with --init_from"):
+        load_training_state(load_model(tmp_path).folder)
+
+
+def test_saving_the_same_iteration_again_replaces_it(save, run):
+    save(3)
+    new = tiny_model(GPT2, seed=50)
+    folder = save(3, model=new, state=replace(STATE, iteration=3))
+    assert torch.equal(load_model(folder).model.token_embedding.weight, new.token_embedding.weight)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["iter-000003"]
