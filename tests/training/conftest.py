@@ -12,7 +12,7 @@ import pytest
 from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
 
-WORDS = [
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]
     "the",
     "quick",
     "brown",

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from quillgpt import __version__
+from quillgpt.cli.bench import bench
 from quillgpt.cli.configs import configs
 from quillgpt.cli.eval import evaluate
 from quillgpt.cli.flags import join_switches
@@ -44,6 +45,7 @@ def make_app() -> App:
     app.command(sample)
     app.command(evaluate, name="eval")
     app.command(info)
+    app.command(bench, name="bench")
     app.command(configs, name="configs", alias="list-configs")
     return app
 

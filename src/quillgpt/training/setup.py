@@ -197,9 +197,14 @@ def shape_for(settings: TrainSettings, tokenizer: Tokenizer) -> ModelShape:
             f"vocab_size = {rows} is smaller than the {tokenizer.vocab_size} tokens of the tokenizer {tokenizer.name}; "
             "leave vocab_size out"
         )
+    return model_shape(settings, rows)
+
+
+def model_shape(settings: TrainSettings, vocab_size: int) -> ModelShape:
+    """Return the shape that the settings describe, with so many rows in its vocabulary."""
     return ModelShape(
         arch=settings.arch,
-        vocab_size=rows,
+        vocab_size=vocab_size,
         block_size=settings.block_size,
         n_layer=settings.n_layer,
         n_head=settings.n_head,

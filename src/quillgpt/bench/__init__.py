@@ -1,0 +1,1 @@
+"""Speed, measured side by side: Quill and its peers in turn, on one machine, in one process."""
