@@ -13,23 +13,6 @@ from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "seven",
-    "wizards",
-    "watch",
-    "from",
-    "their",
-    "boxes",
-]
 
 TINY: dict[str, Any] = {
     "n_layer": 2,
