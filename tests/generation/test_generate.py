@@ -1,0 +1,112 @@
+import itertools
+
+import pytest
+import torch
+
+from quillgpt.generation import Sampling, generate_ids
+from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
+from tiny import GPT2, SHAPES, tiny_model
+
+WARM = Sampling(temperature=1.0, top_k=40)
+
+
+def generated(model, prompt, steps, *, num_samples=1, sampling=WARM, seed=0, vocab_size=65, window="half"):
+    """Ids of each sample, [num_samples][steps]."""
+    found = generate_ids(
+        model,
+        prompt,
+        num_samples=num_samples,
+        max_new_tokens=steps,
+        sampling=sampling,
+        seed=seed,
+        vocab_size=vocab_size,
+        window=window,
+    )
+    return torch.stack(list(found), dim=1).tolist()
+
+
+def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
+    """Sample 0 without a cache: every token from the whole window, computed from scratch."""
+    block_size = model.shape.block_size
+    ids, start = list(prompt), max(0, len(prompt) - block_size)
+    uniforms = uniforms_of_sample(seed, 0, steps)
+    for step in range(steps):
+        if len(ids) - start > block_size:
+            start = len(ids) - (max(1, block_size // 2) if window == "half" else block_size)
+        with torch.no_grad():
+            scores = model.logits(model(torch.tensor([ids[start:]])))[:, -1]
+        seen = torch.zeros(1, 65, dtype=torch.bool)
+        seen[:, ids] = True
+        if sampling.repetition_penalty != 1:
+            scores = penalize_repetition(scores, seen, sampling.repetition_penalty)
+        ids.append(int(draw(*candidates(scores, sampling), uniforms[step : step + 1])))
+    return ids[len(prompt) :]
+
+
+PROMPTS = {"short": 3, "as long as the block": 16, "longer than the block": 41}
+
+
+@pytest.mark.parametrize("window", ["half", "exact"])
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("arch", SHAPES)
+def test_cached_text_is_recomputed_text_far_beyond_the_block(arch, prompt, window):
+    model = tiny_model(SHAPES[arch])
+    prompt = [(7 * i + 3) % 65 for i in range(PROMPTS[prompt])]
+    assert generated(model, prompt, 60, window=window)[0] == recomputed(model, prompt, 60, window=window)
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+def test_the_smallest_blocks_generate_too(block_size):
+    model = tiny_model(GPT2, block_size=block_size)
+    assert generated(model, [1, 2], 12)[0] == recomputed(model, [1, 2], 12)
+
+
+def test_the_windows_differ_once_the_block_is_full():
+    model = tiny_model()
+    half, exact = (generated(model, [1], 60, window=window)[0] for window in ("half", "exact"))
+    assert half[:16] == exact[:16]
+    assert half != exact
+
+
+def test_repetition_penalty_counts_prompt_and_sample():
+    model, prompt = tiny_model(), [5, 9, 11]
+    free, strict = Sampling(temperature=0), Sampling(temperature=0, repetition_penalty=1000.0)
+    ids = generated(model, prompt, 30, sampling=strict)[0]
+    assert ids == recomputed(model, prompt, 30, sampling=strict)
+    assert len({*prompt, *ids}) == 33
+    assert len({*prompt, *generated(model, prompt, 30, sampling=free)[0]}) < 33
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_a_sample_does_not_depend_on_how_many_are_drawn(arch):
+    model = tiny_model(SHAPES[arch])
+    alone = generated(model, [4, 8], 40)
+    two = generated(model, [4, 8], 40, num_samples=2)
+    five = generated(model, [4, 8], 40, num_samples=5)
+    assert alone == two[:1] == five[:1]
+    assert two == five[:2]
+    assert len({tuple(sample) for sample in five}) == 5
+
+
+def test_the_seed_decides():
+    model = tiny_model()
+    assert generated(model, [1], 20, seed=7) == generated(model, [1], 20, seed=7)
+    assert generated(model, [1], 20, seed=7) != generated(model, [1], 20, seed=8)
+
+
+@torch.no_grad()
+def test_ids_without_a_token_are_never_chosen():
+    model = tiny_model(GPT2, tied=False)
+    model.head.weight[60:] *= 30
+    assert max(generated(model, [1], 100, vocab_size=65)[0]) >= 60
+    for sampling in (WARM, Sampling(temperature=0), Sampling(temperature=2.0, top_k=None)):
+        assert max(generated(model, [1], 100, vocab_size=60, sampling=sampling)[0]) < 60
+
+
+def test_tokens_come_one_by_one_and_generation_stops_when_nobody_asks():
+    model = tiny_model()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    steps = generate_ids(model, [1], num_samples=3, max_new_tokens=100, sampling=WARM, seed=0, vocab_size=65)
+    assert [len(step) for step in itertools.islice(steps, 4)] == [3] * 4
+    assert len(calls) == 4

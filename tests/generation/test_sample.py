@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from quillgpt.config.schema import SampleSettings
+from quillgpt.errors import TokenizerError, UserError
+from quillgpt.generation import draw_samples, prompt_ids, read_start
+from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.char import CharTokenizer
+from tiny import GPT2, tiny_model
+
+BYTES = ByteTokenizer()
+
+
+@torch.no_grad()
+def counting_model():
+    """A model of bytes that says the alphabet: after each byte comes the next one."""
+    model = tiny_model(GPT2, vocab_size=257, n_embd=512, head_dim=128, n_layer=1, tied=False)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("blocks.", "position")):
+            parameter.zero_()
+    model.head.weight.copy_(model.token_embedding.weight.roll(1, 0))
+    return model
+
+
+def samples(prompt="a", *, model=None, on_text=None, **settings):
+    settings = SampleSettings(**{"num_samples": 1, "max_new_tokens": 5, "temperature": 0.0, **settings})
+    prompt = (prompt, BYTES.encode_prompt(prompt))
+    return draw_samples(model or counting_model(), BYTES, prompt, settings, on_text=on_text)
+
+
+def test_a_sample_is_what_follows_the_prompt():
+    [sample] = samples()
+    assert (sample.prompt, sample.text, sample.finish_reason) == ("a", "bcdef", "length")
+    assert sample.ids == [*b"bcdef"]
+
+
+def test_a_sample_ends_before_the_stop_text():
+    [sample] = samples(stop="de", max_new_tokens=50)
+    assert (sample.text, sample.finish_reason) == ("bc", "stop")
+
+
+@torch.no_grad()
+def test_a_sample_ends_at_end_of_text():
+    model = counting_model()
+    model.head.weight[256] = model.head.weight[ord("d")] * 2
+    [sample] = samples(model=model, max_new_tokens=50)
+    assert (sample.text, sample.ids, sample.finish_reason) == ("bc", [*b"bc"], "end_of_text")
+
+
+def test_no_token_is_computed_once_all_samples_have_ended():
+    model = counting_model()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    samples(model=model, num_samples=2, stop="c", max_new_tokens=50)
+    assert len(calls) == 2
+
+
+def test_what_is_streamed_is_the_first_samples_text():
+    model = tiny_model(GPT2, vocab_size=257)
+    pieces = []
+    drawn = samples(
+        model=model, on_text=pieces.append, num_samples=3, max_new_tokens=60, temperature=1.0, stop="\x07", seed=3
+    )
+    assert "".join(pieces) == drawn[0].text
+    assert len(pieces) > 5
+    assert len({sample.text for sample in drawn}) == 3
+
+
+def test_rows_without_a_token_are_never_drawn():
+    model = tiny_model(GPT2, vocab_size=320)
+    [sample] = samples(model=model, temperature=5.0, top_k=None, max_new_tokens=200)
+    assert max(sample.ids) < 257
+
+
+def test_the_default_prompt_is_end_of_text_where_the_model_knows_it():
+    assert prompt_ids(BYTES, None, starts_with_end_of_text=True) == ("", [256])
+    assert prompt_ids(BYTES, None, starts_with_end_of_text=False) == ("\n", [10])
+    assert prompt_ids(BYTES, "", starts_with_end_of_text=False) == ("\n", [10])
+
+
+def test_the_default_prompt_is_the_first_token_where_there_is_no_newline():
+    assert prompt_ids(CharTokenizer("xyz"), None, starts_with_end_of_text=False) == ("x", [0])
+
+
+def test_a_prompt_may_hold_end_of_text_and_only_known_characters():
+    assert prompt_ids(BYTES, "a<|endoftext|>b", starts_with_end_of_text=True)[1] == [97, 256, 98]
+    with pytest.raises(TokenizerError, match="'ü'"):
+        prompt_ids(CharTokenizer("xyz"), "xü", starts_with_end_of_text=False)
+
+
+def test_a_start_can_be_a_file(tmp_path):
+    (tmp_path / "prompt.txt").write_text("Once upon ", encoding="utf-8-sig")
+    assert read_start(f"FILE:{tmp_path}/prompt.txt") == "Once upon "
+    assert read_start("plain") == "plain"
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), (b"\xff\xfe", "is not UTF-8")])
+def test_a_start_file_that_is_no_text_is_named(content, words, tmp_path):
+    if content is not None:
+        (tmp_path / "prompt.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"prompt\.txt {words}"):
+        read_start(f"FILE:{tmp_path}/prompt.txt")
