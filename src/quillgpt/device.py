@@ -180,7 +180,9 @@ def remember(key: str, measure: Callable[[], Measurement]) -> Measurement:
     full_key = f"{key} | quill {__version__} torch {torch.__version__}"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # never measured, or a damaged cache: measuring again mends both
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict):  # never measured, or a damaged cache: measuring again mends both
         known = {}
     if full_key not in known:
         known[full_key] = measure()

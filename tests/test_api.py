@@ -1,0 +1,118 @@
+import subprocess
+import sys
+
+import pydantic
+import pytest
+import torch
+
+import quillgpt
+from quillgpt.checkpoint import TrainingState, save_checkpoint, save_model
+from quillgpt.checkpoint.names import BEST, point
+from quillgpt.data.prepare import prepare
+from quillgpt.errors import CheckpointError, DataError, DeviceError, TokenizerError
+from quillgpt.evaluation import score_split
+from quillgpt.text.byte import ByteTokenizer
+from tiny import GPT2, QWEN3, tiny_model
+
+TEXT = "The cat sat on the mat.\n" * 60
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tmp_path / "model", tiny_model(GPT2, vocab_size=257), ByteTokenizer(), about={"dataset": "cats"})
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def model(folder):
+    return quillgpt.load(folder, device="cpu", dtype="float32", threads=1)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    (tmp_path / "cats.txt").write_text(TEXT)
+    prepare([str(tmp_path / "cats.txt")], data_dir=tmp_path / "data", tokenizer="byte")
+    return tmp_path / "data"
+
+
+def test_importing_quill_imports_neither_torch_nor_numpy():
+    check = "import sys, quillgpt; assert quillgpt.__version__; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_every_public_name_is_there_and_no_other():
+    for name in quillgpt.__all__:
+        assert getattr(quillgpt, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        quillgpt.lode  # noqa: B018
+
+
+def test_a_loaded_model_writes(model):
+    [sample] = model.generate("The", max_new_tokens=12, seed=3)
+    assert (sample.prompt, len(sample.ids), sample.finish_reason) == ("The", 12, "length")
+    assert model.generate("The", max_new_tokens=12, seed=3) == [sample]
+    assert len(model.generate("The", num_samples=3, max_new_tokens=2)) == 3
+
+
+def test_writing_streams_the_first_sample(model):
+    pieces = []
+    [sample] = model.generate("The", on_text=pieces.append, max_new_tokens=30)
+    assert "".join(pieces) == sample.text
+
+
+def test_an_unknown_setting_is_an_error(model):
+    with pytest.raises(pydantic.ValidationError, match="max_tokens"):
+        model.generate("The", max_tokens=12)
+
+
+def test_a_model_writes_in_its_number_format_and_keeps_its_weights(folder):
+    model = quillgpt.load(folder, device="cpu", dtype="bfloat16", threads=1)
+    assert len(model.generate("The", max_new_tokens=20)[0].ids) == 20
+    assert {parameter.dtype for parameter in model.gpt.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_a_loaded_model_measures_itself_on_a_data_set_by_name(split, model, data_dir):
+    score = model.evaluate("cats", split=split, data_dir=str(data_dir))
+    tokens = ByteTokenizer().encode(TEXT)
+    cut = int(len(tokens) * 0.9)
+    part = tokens[cut:] if split == "val" else tokens[:cut]
+    expected = score_split(model.gpt, model.tokenizer, part, batch_size=2)
+    assert score.tokens == expected.tokens
+    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_a_data_set_of_another_tokenizer_is_refused_with_both_names(model, data_dir, tmp_path):
+    prepare([str(tmp_path / "cats.txt")], data_dir=data_dir, tokenizer="char", dataset="letters")
+    with pytest.raises(TokenizerError, match=r"tokenizer char, but the model in .* has another, byte; .*--tokenizer"):
+        model.evaluate("letters", data_dir=str(data_dir))
+
+
+def test_a_missing_data_set_is_refused(model, tmp_path):
+    with pytest.raises(DataError, match="no data set dogs"):
+        model.evaluate("dogs", data_dir=str(tmp_path))
+
+
+def test_a_run_loads_as_its_best_checkpoint(tmp_path):
+    weights = tiny_model(QWEN3, vocab_size=257)
+    state = TrainingState(iteration=4)
+    save_checkpoint(tmp_path, weights, ByteTokenizer(), about={"iteration": 4}, optimizer={}, state=state)
+    point(tmp_path, BEST, "iter-000004")
+    model = quillgpt.load(str(tmp_path), device="cpu", dtype="float32", threads=1)
+    assert model.about["iteration"] == 4
+    assert model.shape == weights.shape
+    assert torch.equal(model.gpt.token_embedding.weight, weights.token_embedding.weight)
+
+
+def test_what_cannot_be_loaded_is_a_user_error(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        quillgpt.load(tmp_path / "nowhere")
+    with pytest.raises(DeviceError, match="no device"):
+        quillgpt.load(folder, device="gpu")
+
+
+def test_the_prompt_is_end_of_text_for_a_model_that_learnt_it(tmp_path):
+    for ends, expected in ((True, ("", [256])), (False, ("\n", [10]))):
+        folder = tmp_path / str(ends)
+        save_model(folder, tiny_model(GPT2, vocab_size=257), ByteTokenizer(), about={"ends_documents": ends})
+        assert quillgpt.load(folder, device="cpu", dtype="float32", threads=1).prompt(None) == expected

@@ -1,0 +1,151 @@
+import json
+
+import pytest
+import torch
+
+from quillgpt.device import (
+    autocast,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    peak,
+    remember,
+    seconds_per_call,
+    to_device,
+)
+from quillgpt.errors import DeviceError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpu", "device = gpu is no device; expected auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:x", "device = cuda:x is no device; expected"),
+        ("cuda", "device = cuda, but PyTorch sees no CUDA device here; use --device=cpu or --device=auto"),
+        ("mps", "device = mps, but PyTorch sees no Apple GPU here; use --device=cpu"),
+        ("meta", "device = meta is not supported; expected auto, cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named_with_what_to_do(name, words):
+    with pytest.raises(DeviceError) as caught:
+        choose_device(name)
+    assert words in str(caught.value)
+
+
+def test_a_gpu_beyond_the_last_is_named_with_those_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceError, match="there are 2 CUDA devices here, cuda:0 to cuda:1"):
+        choose_device("cuda:2")
+
+
+def test_auto_prefers_cuda_then_mps_then_the_cpu(monkeypatch):
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=cuda: there)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=mps: there)
+        assert choose_device("auto").type == expected
+
+
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(DeviceError, match="float16 is slow and imprecise on a CPU; use bfloat16, float32 or auto"):
+        choose_dtype("float16", CPU)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("bfloat16_rate", "expected"), [(2e9, torch.bfloat16), (0.5e9, torch.float32)])
+def test_auto_takes_the_faster_format(bfloat16_rate, expected, monkeypatch):
+    rates = {torch.float32: 1e9, torch.bfloat16: bfloat16_rate}
+    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda device, dtype: rates[dtype])
+    assert choose_dtype("auto", CPU) is expected
+
+
+@pytest.mark.usefixtures("home")
+def test_a_choice_is_made_once_per_machine(monkeypatch):
+    first = choose_dtype("auto", CPU)
+    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda *_: pytest.fail("measured again"))
+    assert choose_dtype("auto", CPU) is first
+
+
+def test_a_measurement_is_kept_by_its_key(home):
+    assert remember("a", lambda: 1.5) == 1.5
+    assert remember("b", lambda: {"x": 2.0}) == {"x": 2.0}
+    assert remember("a", lambda: pytest.fail("measured again")) == 1.5
+    assert len(json.loads((home / "measurements.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe"])
+def test_a_damaged_cache_is_measured_again_and_mended(content, home):
+    home.mkdir()
+    (home / "measurements.json").write_bytes(content)
+    assert remember("a", lambda: 1.5) == 1.5
+    assert remember("a", lambda: pytest.fail("measured again")) == 1.5
+
+
+def test_a_cache_that_cannot_be_written_costs_a_measurement_only(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "file" / "home"))
+    assert remember("a", lambda: 1.5) == 1.5
+
+
+def test_another_version_measures_anew(home, monkeypatch):
+    remember("a", lambda: 1.5)
+    monkeypatch.setattr("quillgpt.device.__version__", "99")
+    assert remember("a", lambda: 2.5) == 2.5
+
+
+def test_threads_are_those_asked_for_or_those_of_the_environment(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        assert choose_threads(1) == torch.get_num_threads() == 1
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        assert choose_threads(None) == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "many")
+        assert choose_threads(None) >= 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("home")
+def test_the_peak_is_published_for_known_gpus_and_measured_elsewhere(monkeypatch):
+    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda *_, **__: 7e9)
+    assert peak(CPU, torch.float32).flops_per_second == 7e9
+    assert "measured" in peak(CPU, torch.float32).source
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 PCIe")
+    assert peak(torch.device("cuda"), torch.bfloat16).flops_per_second == 756e12
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
+    assert peak(torch.device("cuda"), torch.bfloat16).source == "published peak of A100"
+
+
+def test_the_fastest_of_several_calls_counts():
+    calls = []
+    assert 0 < seconds_per_call(lambda: calls.append(1), CPU) < 0.01
+    assert len(calls) > 2
+
+
+def test_autocast_computes_products_in_the_format_and_nothing_in_float32():
+    a = torch.ones(2, 2)
+    with autocast(CPU, torch.bfloat16):
+        assert (a @ a).dtype == torch.bfloat16
+    with autocast(CPU, torch.float32):
+        assert (a @ a).dtype == torch.float32
+
+
+def test_a_tensor_that_is_there_already_is_not_copied():
+    a = torch.ones(2)
+    assert to_device(a, CPU) is a

@@ -1,0 +1,95 @@
+import hashlib
+import os
+import stat
+
+import pytest
+
+from quillgpt.files import atomic_path, quill_home, sha256_of, write_json, write_text
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # the same file system, so that the rename is one step
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert [*path.parent.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(error, tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write_half():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_failing_rename_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, flushed = tmp_path / "file.txt", []
+
+    def flush(flushed_path):
+        flushed.append((flushed_path.suffix, path.exists()))
+
+    monkeypatch.setattr("quillgpt.files.flush_to_disk", flush)
+    write_text(path, "x")
+    assert flushed == [(".part", False), ("", True)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_file_has_the_rights_that_any_new_file_gets(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "file.txt", "x")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o666 & ~mask
+
+
+def test_text_is_utf8_with_the_line_ends_it_has(tmp_path):
+    write_text(tmp_path / "file.txt", "ä\r\nb\n")
+    assert (tmp_path / "file.txt").read_bytes() == b"\xc3\xa4\r\nb\n"
+
+
+def test_json_is_readable_and_ends_in_a_newline(tmp_path):
+    write_json(tmp_path / "file.json", {"name": "Zoë"})
+    assert (tmp_path / "file.json").read_text(encoding="utf-8") == '{\n  "name": "Zoë"\n}\n'
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) + 17])
+def test_a_hash_is_that_of_the_whole_file(size, tmp_path):
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path))
+    assert quill_home() == tmp_path
+    monkeypatch.delenv("QUILL_HOME")
+    assert quill_home().name == "quill"
