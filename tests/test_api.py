@@ -88,6 +88,11 @@ def test_a_data_set_of_another_tokenizer_is_refused_with_both_names(model, data_
         model.evaluate("letters", data_dir=str(data_dir))
 
 
+def test_an_unknown_split_is_refused_rather_than_taken_for_another(model, data_dir):
+    with pytest.raises(DataError, match="split = test is unknown; expected val or train"):
+        model.evaluate("cats", split="test", data_dir=str(data_dir))
+
+
 def test_a_missing_data_set_is_refused(model, tmp_path):
     with pytest.raises(DataError, match="no data set dogs"):
         model.evaluate("dogs", data_dir=str(tmp_path))

@@ -20,6 +20,7 @@ from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, open_dataset
 from quillgpt.device import choose_device, choose_dtype, choose_threads
+from quillgpt.errors import DataError
 from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
@@ -100,9 +101,11 @@ class Model:
             batch_size: Blocks computed at once; None takes as many as hold EVALUATION_TOKENS.
 
         Raises:
-            DataError: The data set is missing, or shorter than a block.
+            DataError: The data set is missing, shorter than a block, or has no such split.
             TokenizerError: It was prepared with another tokenizer.
         """
+        if split not in ("val", "train"):
+            raise DataError(f"split = {split} is unknown; expected val or train")
         if isinstance(dataset, str):
             dataset = open_dataset(dataset, Path(data_dir))
         self._loaded.check_tokenizer(dataset, Path(data_dir))

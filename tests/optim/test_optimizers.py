@@ -3,6 +3,7 @@ import torch
 from safetensors.torch import load, save
 
 from quillgpt.config.schema import TrainSettings
+from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
 from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers
@@ -129,9 +130,29 @@ def test_an_untied_head_decays_but_is_no_block_matrix():
     assert set(groups.embeddings) == {"token_embedding.weight", "head.weight"}
 
 
-def test_state_of_an_unknown_parameter_is_refused():
-    with pytest.raises(KeyError, match="99"):
-        make_optimizers(tiny_model(), settings("adamw")).load_state({"blocks.99.weight/exp_avg": torch.zeros(1)})
+@pytest.mark.parametrize(("saved", "asked"), [("adamw", "muon"), ("muon", "adamw")])
+def test_the_state_of_another_optimizer_is_refused(saved, asked):
+    model = tiny_model()
+    optimizers = make_optimizers(model, settings(saved))
+    train(model, optimizers, range(1))
+    with pytest.raises(CheckpointError, match=r"trained with another optimizer: .*blocks.*--optimizer"):
+        make_optimizers(model, settings(asked)).load_state(optimizers.state())
+
+
+def test_an_incomplete_state_is_refused():
+    model = tiny_model()
+    optimizers = make_optimizers(model, settings("adamw"))
+    train(model, optimizers, range(1))
+    state = optimizers.state()
+    del state["final_norm.weight/exp_avg"]
+    with pytest.raises(CheckpointError, match=r"this optimizer needs final_norm\.weight/exp_avg;"):
+        make_optimizers(model, settings("adamw")).load_state(state)
+
+
+def test_the_state_before_the_first_step_is_empty():
+    model = tiny_model()
+    assert make_optimizers(model, settings("muon")).state() == {}
+    make_optimizers(model, settings("muon")).load_state({})
 
 
 def test_groups_say_how_large_they_are():

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from quillgpt.config.schema import TrainSettings
+from quillgpt.errors import CheckpointError
 from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
+
+STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
+"""What torch's optimizers remember of each parameter after a step."""
 
 
 class OptimizerSet:
@@ -49,10 +56,10 @@ class OptimizerSet:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take over a state that `state` returned.
+        """Take over a state that `state` returned; an empty one is that before the first step.
 
         Raises:
-            KeyError: The state names a parameter that is not optimized here.
+            CheckpointError: It is the state of other optimizers or parameters.
         """
         owners = {
             self._names[parameter]: (optimizer, parameter)
@@ -60,6 +67,13 @@ class OptimizerSet:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
+        expected = {f"{name}/{key}" for name, (optimizer, _) in owners.items() for key in STATE_NAMES[type(optimizer)]}
+        if state and (odd := sorted(state.keys() ^ expected)):
+            whose = "the checkpoint's optimizer state has" if odd[0] in state else "this optimizer needs"
+            raise CheckpointError(
+                f"the checkpoint was trained with another optimizer: only {whose} {odd[0]}; resume with the settings "
+                "of the run itself, --optimizer among them"
+            )
         for full_name, value in state.items():
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]
