@@ -60,6 +60,11 @@ def test_top_p_keeps_the_smallest_set_that_has_the_probability(top_p, kept):
     assert found == pytest.approx(reference(SPREAD, top_p=top_p), rel=1e-5)
 
 
+def test_top_p_is_enough_once_it_is_reached():
+    kept = probabilities([0.0] * 4, Sampling(temperature=1.0, top_k=None, top_p=0.5))
+    assert [*kept.values()] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize(("min_p", "kept"), [(0.0, {0, 1, 2, 3, 4}), (0.2, {1, 2, 3, 4}), (0.6, {1, 3}), (1.0, {1})])
 def test_min_p_keeps_what_is_likely_beside_the_likeliest(min_p, kept):
     found = probabilities(SPREAD, Sampling(temperature=1.0, top_k=None, min_p=min_p))
@@ -98,7 +103,8 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     assert chi_square < 18.5  # 4 degrees of freedom: passed by 99.9 % of honest draws
 
 
-LARGEST_UNIFORM = float(np.nextafter(np.float32(1), np.float32(0)))
+UNIFORMS = (0.0, 0.5, float(np.nextafter(np.float32(1), np.float32(0))), 1.0)
+"""Up to 1, which a device that sums in another order can make of the largest number below it."""
 
 
 @given(st.lists(st.floats(-30, 8, width=32), min_size=2, max_size=50), st.floats(0.05, 1), st.floats(0, 1))
@@ -106,7 +112,7 @@ LARGEST_UNIFORM = float(np.nextafter(np.float32(1), np.float32(0)))
 def test_a_candidate_that_was_cut_is_never_drawn(scores, top_p, min_p):
     kept, ids = candidates(torch.tensor([scores]), Sampling(temperature=1.0, top_k=None, top_p=top_p, min_p=min_p))
     allowed = set(ids[kept > 0].tolist())
-    for uniform in (0.0, 0.5, LARGEST_UNIFORM):
+    for uniform in UNIFORMS:
         assert int(draw(kept, ids, torch.tensor([uniform]))) in allowed
 
 
