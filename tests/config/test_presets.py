@@ -45,7 +45,7 @@ SHAKESPEARE_CHAR_CPU = SHAKESPEARE_CHAR | {
     "out_dir": "out-shakespeare-char-cpu",
     "device": "cpu",
     "eval_iters": 20,
-    "log_interval": 1,
+    "log_interval": 50,
     "block_size": 64,
     "batch_size": 12,
     "n_layer": 4,
@@ -90,7 +90,7 @@ PROMISED = {
     "shakespeare_char": SHAKESPEARE_CHAR,
     "shakespeare_char_cpu": SHAKESPEARE_CHAR_CPU,
     "own_text": SHAKESPEARE_CHAR_CPU
-    | {"dataset": "own_text", "out_dir": "out-own-text", "device": "auto", "log_interval": 10},
+    | {"dataset": "own_text", "out_dir": "out-own-text", "device": "auto"},
     "shakespeare": {"dataset": "shakespeare", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
     "train_mybook": BOOK | {"init_from": "scratch", "out_dir": "out-mybook"},
     "finetune_mybook": BOOK

@@ -10,6 +10,9 @@ from quillgpt.cli.flags import settings_flags
 from quillgpt.config import resolve
 from quillgpt.config.schema import TrainFields
 
+INTERRUPTED = 130
+"""Exit status of a process that Ctrl-C has ended, as shells have it."""
+
 PRESET_HELP = (
     "A preset (quill configs lists them), a .toml file, or a .py file of nanoGPT. "
     "Without: train_gpt2, or own_text where --data is given."
@@ -27,4 +30,5 @@ def train(
 
     from quillgpt.training import train as train_model
 
-    train_model(settings)
+    if train_model(settings) is None and not settings.eval_only:
+        raise SystemExit(INTERRUPTED)
