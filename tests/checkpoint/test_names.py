@@ -125,7 +125,9 @@ def test_a_path_without_a_model_says_what_was_expected(tmp_path):
 
 
 def test_a_run_has_a_checkpoint_once_one_is_whole(save, run):
-    (run / "checkpoints" / ".writing-x").mkdir(parents=True)
+    unfinished = run / "checkpoints" / ".writing-x"
+    unfinished.mkdir(parents=True)
+    (unfinished / "manifest.json").touch()  # killed just before the rename
     assert not has_checkpoint(run)
     save(1)
     assert has_checkpoint(run)
