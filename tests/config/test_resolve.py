@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.config import TrainSettings, dataset_name, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config import TrainSettings, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config.names import name_of_sources
 from quillgpt.errors import ConfigError
-from quillgpt.text.corpora import name_of_sources
 
 
 def with_flags(**flags: object) -> TrainSettings:
@@ -221,14 +221,24 @@ def test_data_names_the_data_set_and_the_run(tmp_path: Path) -> None:
     assert with_flags().dataset == "shakespeare_char"
 
 
-@pytest.mark.parametrize("path", ["a/My Book-2.txt", "-", "x.tar.txt", "~/Übung (1).md", "-x-.txt", "shakespeare_char"])
-def test_data_set_is_named_as_prepare_names_it(path: str) -> None:
-    assert dataset_name(path) == name_of_sources([path])
+NAMES = {
+    "a/My Book-2.txt": "my_book_2",
+    "-": "stdin",
+    "x.tar.txt": "x.tar",
+    "~/\u00dcbung (1).md": "\u00fcbung_1",
+    "-x-.txt": "x",
+    "shakespeare_char": "shakespeare_char",
+}
 
 
-def test_folder_is_named_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", NAMES)
+def test_a_text_names_its_data_set(path: str) -> None:
+    assert name_of_sources([path, "other.txt"]) == NAMES[path]
+
+
+def test_a_folder_is_named_whole(tmp_path: Path) -> None:
     (tmp_path / "v1.2").mkdir()
-    assert dataset_name(str(tmp_path / "v1.2")) == name_of_sources([str(tmp_path / "v1.2")]) == "v1.2"
+    assert name_of_sources([str(tmp_path / "v1.2")]) == "v1.2"
 
 
 def test_data_without_a_name_is_refused() -> None:

@@ -1,6 +1,6 @@
 """Settings: the one vocabulary, presets, files, environment and flags."""
 
-from quillgpt.config.load import dataset_name, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config.load import resolve, resolve_eval, resolve_prepare, resolve_sample
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
 from quillgpt.config.sources import preset_description, preset_names
 from quillgpt.config.write import to_toml
@@ -10,7 +10,6 @@ __all__ = [
     "PrepareSettings",
     "SampleSettings",
     "TrainSettings",
-    "dataset_name",
     "preset_description",
     "preset_names",
     "resolve",

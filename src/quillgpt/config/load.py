@@ -6,7 +6,6 @@ The order, later wins: the schema's defaults, a preset or file with what it exte
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
+from quillgpt.config.names import name_of_sources
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, Settings, TrainFields, TrainSettings
 from quillgpt.config.sources import source_layers
 from quillgpt.errors import ConfigError
@@ -59,7 +59,7 @@ def resolve(
     if isinstance(data := values.get("data"), str):
         own = {name for layer in layers if not layer.shipped for name in layer.values}
         if "dataset" not in own:
-            values["dataset"] = dataset_name(data)
+            values["dataset"] = name_of_sources(data.split(","))
         if "out_dir" not in own:
             values["out_dir"] = f"out-{values['dataset']}"
     return _build(TrainSettings, values)
@@ -96,23 +96,6 @@ def resolve_prepare(
         ConfigError: As `resolve`.
     """
     return _resolve_flat(PrepareSettings, flags, environ, dotenv)
-
-
-def dataset_name(data: str) -> str:
-    """Return the name of the data set made from the texts in `data`: the first one's stem, or `stdin` for `-`.
-
-    Raises:
-        ConfigError: The file's name has no letter or digit.
-    """
-    first = data.partition(",")[0].strip()
-    if first == "-":
-        return "stdin"
-    path = Path(first).expanduser().resolve()
-    stem = path.name if path.is_dir() else path.stem
-    name = re.sub(r"[^\w.]+", "_", stem.lower()).strip("_.")
-    if not name:
-        raise ConfigError(f"data = {data!r} gives no name for a data set; name one with --dataset NAME")
-    return name
 
 
 def _resolve_flat(

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quillgpt.config.names import dataset_name
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
-from quillgpt.text.corpora import RECIPES, dataset_name
+from quillgpt.text.corpora import RECIPES
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quillgpt.config.names import STANDARD_INPUT, dataset_name, name_of_sources
 from quillgpt.data.dataset import dataset_folder
 from quillgpt.data.manifest import Manifest, SourceRecord, read_manifest
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
-from quillgpt.text.corpora import RECIPES, STANDARD_INPUT, Source, dataset_name, name_of_sources, path_sources
+from quillgpt.text.corpora import RECIPES, Source, path_sources
 
 
 @dataclass(frozen=True)

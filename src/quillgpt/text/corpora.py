@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+from quillgpt.config.names import STANDARD_INPUT
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text.downloads import TINY_SHAKESPEARE, fetch
 from quillgpt.text.python_docs import python_docs_file
 
-STANDARD_INPUT: Final = "-"
 TEXT_SUFFIXES = (".txt", ".md")
 
 
@@ -92,27 +90,6 @@ RECIPES: dict[str, Recipe] = {
         text=python_docs_file,
     ),
 }
-
-
-def dataset_name(given: str) -> str:
-    """Return a data set's name as its folder is called: lower case, with underscores for what is no letter or digit.
-
-    Raises:
-        DataError: Nothing is left of it.
-    """
-    name = re.sub(r"[^\w.]+", "_", given.lower().replace("-", "_")).strip("_.")
-    if not name:
-        raise DataError(f"{given!r} gives no name for a data set; name one with --dataset NAME")
-    return name
-
-
-def name_of_sources(sources: Sequence[str]) -> str:
-    """Return the name that a data set takes from its first source: the file's stem, or `stdin`."""
-    first = sources[0]
-    if first == STANDARD_INPUT:
-        return "stdin"
-    path = Path(first).expanduser().resolve()
-    return dataset_name(path.name if path.is_dir() else path.stem)
 
 
 def path_sources(given: str, *, spool: Path) -> list[Source]:
