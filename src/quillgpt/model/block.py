@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from quillgpt.attention import KERNELS, dropout
@@ -65,11 +66,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
         """Mix positions: x (B, T, C) to (B, T, C)."""
-        B, T, _ = x.shape
         parts = self.qkv(x).split([heads * self.head_dim for heads in self.heads], dim=-1)
-        query, key, value = (
-            part.view(B, T, heads, self.head_dim).transpose(1, 2) for part, heads in zip(parts, self.heads, strict=True)
-        )
+        query, key, value = (rearrange(part, "B T (H D) -> B H T D", D=self.head_dim) for part in parts)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
@@ -77,7 +75,7 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
         mixed = self.attend(query, key, value, self.dropout if self.training else 0.0)  # (B, H, T, D)
-        return self.output(mixed.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
+        return self.output(rearrange(mixed, "B H T D -> B T (H D)"))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from quillgpt import console
 from quillgpt.checkpoint import load_model, save_checkpoint
@@ -17,36 +17,11 @@ from quillgpt.errors import UserError
 from quillgpt.evaluation import mean_loss, score_split
 from quillgpt.files import write_json, write_text
 from quillgpt.model.cost import training_flops_per_token
-from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.interruption import Interrupted, Interruption
 from quillgpt.training.metrics import METRICS, MetricsLog, clock_time
+from quillgpt.training.report import RunSummary, show_set_up
 from quillgpt.training.setup import Run, set_up
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run came to; the content of summary.json.
-
-    Attributes:
-        best_val_loss: Lowest validation loss of an evaluation, nats per token.
-        best_iter: The iteration that had it.
-        val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
-        iterations: Optimizer steps done.
-        tokens: Target tokens trained on.
-        train_seconds: Time in training steps.
-        wall_seconds: Time since the start of training, evaluations and saves included, pauses left out.
-        parameters: Values in the model.
-    """
-
-    best_val_loss: float
-    best_iter: int
-    val_loss_full: float
-    iterations: int
-    tokens: int
-    train_seconds: float
-    wall_seconds: float
-    parameters: int
 
 
 def train(settings: TrainSettings) -> RunSummary | None:
@@ -59,8 +34,9 @@ def train(settings: TrainSettings) -> RunSummary | None:
         UserError: A setting, the data or a checkpoint does not allow it.
     """
     run = set_up(settings)
-    show_set_up(run)
-    return Trainer(run).train()
+    trainer = Trainer(run)
+    show_set_up(run, trainer.peak)
+    return trainer.train()
 
 
 class Trainer:
@@ -68,6 +44,9 @@ class Trainer:
 
     Args:
         run: What `set_up` made.
+
+    Attributes:
+        peak: The rate that MFU is a share of.
     """
 
     def __init__(self, run: Run) -> None:
@@ -75,7 +54,7 @@ class Trainer:
         self._settings = run.settings
         self._metrics = MetricsLog(None if self._settings.eval_only else run.out_dir / METRICS)
         self._started = time.perf_counter() - run.state.seconds
-        self._peak = peak(run.machine.device, run.machine.dtype)
+        self.peak = peak(run.machine.device, run.machine.dtype)
         parameters = run.model.parameter_count(positions=False)
         self._flops_per_iteration = self._settings.tokens_per_iteration * training_flops_per_token(
             run.model.shape, parameters
@@ -133,7 +112,7 @@ class Trainer:
         state, settings = self._run.state, self._settings
         per_iteration = self._meter.read()
         tokens_per_second = settings.tokens_per_iteration / per_iteration
-        mfu = self._flops_per_iteration / per_iteration / self._peak.flops_per_second
+        mfu = self._flops_per_iteration / per_iteration / self.peak.flops_per_second
         self._metrics.write(
             "train",
             iter=state.iteration,
@@ -304,36 +283,3 @@ class Meter:
         mean = self._seconds / self._iterations
         self._seconds, self._iterations = 0.0, 0
         return mean
-
-
-def show_set_up(run: Run) -> None:
-    """Print the resolved settings and what the run is made of."""
-    settings, model, dataset = run.settings, run.model, run.dataset
-    console.say(to_toml(settings).rstrip(), style="dim")
-    groups = group_parameters(model)
-    positions = model.parameter_count() - model.parameter_count(positions=False)
-    counted = f"{model.parameter_count():,}" + (
-        f" ({model.parameter_count(positions=False):,} without positions)" if positions else ""
-    )
-    console.table(
-        "set-up",
-        {
-            "device": run.machine.description,
-            "threads": settings.threads,
-            "dtype": settings.dtype,
-            "compile": settings.compile,
-            "attention": f"{settings.attn_type}, {settings.attn_path}",
-            "data": f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
-            f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}",
-            "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} steps"
-            f" x {settings.batch_size} sequences x {settings.block_size} tokens",
-            "computed at once": f"{settings.micro_batch_size} sequences",
-            "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
-            "parameters": counted,
-            "decayed": describe(groups.decayed),
-            "not decayed": describe(groups.vectors),
-            "optimizer": settings.optimizer,
-            "start": f"iteration {run.state.iteration} of {settings.max_iters}"
-            + (f", from {run.parent.folder}" if run.parent else ", fresh weights"),
-        },
-    )

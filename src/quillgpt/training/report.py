@@ -1,0 +1,70 @@
+"""What a run says of itself: its set-up before, its summary after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quillgpt import console
+from quillgpt.config import to_toml
+from quillgpt.device import Peak
+from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.training.setup import Run
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to; the content of summary.json.
+
+    Attributes:
+        best_val_loss: Lowest validation loss of an evaluation, nats per token.
+        best_iter: The iteration that had it.
+        val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
+        iterations: Optimizer steps done.
+        tokens: Target tokens trained on.
+        train_seconds: Time in training steps.
+        wall_seconds: Time since the start of training, evaluations and saves included, pauses left out.
+        parameters: Values in the model.
+    """
+
+    best_val_loss: float
+    best_iter: int
+    val_loss_full: float
+    iterations: int
+    tokens: int
+    train_seconds: float
+    wall_seconds: float
+    parameters: int
+
+
+def show_set_up(run: Run, peak: Peak) -> None:
+    """Print the resolved settings and what the run is made of."""
+    settings, model, dataset = run.settings, run.model, run.dataset
+    console.say(to_toml(settings).rstrip(), style="dim")
+    groups = group_parameters(model)
+    positions = model.parameter_count() - model.parameter_count(positions=False)
+    counted = f"{model.parameter_count():,}" + (
+        f" ({model.parameter_count(positions=False):,} without positions)" if positions else ""
+    )
+    console.table(
+        "set-up",
+        {
+            "device": run.machine.description,
+            "peak": f"{peak.flops_per_second / 1e12:.3g} TFLOP/s ({peak.source}); mfu is the share of it in use",
+            "threads": settings.threads,
+            "dtype": settings.dtype,
+            "compile": settings.compile,
+            "attention": f"{settings.attn_type}, {settings.attn_path}",
+            "data": f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
+            f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}",
+            "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} steps"
+            f" x {settings.batch_size} sequences x {settings.block_size} tokens",
+            "computed at once": f"{settings.micro_batch_size} sequences",
+            "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
+            "parameters": counted,
+            "decayed": describe(groups.decayed),
+            "not decayed": describe(groups.vectors),
+            "optimizer": settings.optimizer,
+            "start": f"iteration {run.state.iteration} of {settings.max_iters}"
+            + (f", from {run.parent.folder}" if run.parent else ", fresh weights"),
+        },
+    )
