@@ -63,5 +63,5 @@ def quill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     for name in [name for name in os.environ if name.startswith("QUILL_") and name not in PLACES]:
         monkeypatch.delenv(name)
     line = CommandLine(monkeypatch, capsys)
-    line.replace("quillgpt.training", "train")
+    line.replace("quillgpt.training", "train", effect="a summary")
     return line

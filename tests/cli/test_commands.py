@@ -12,7 +12,8 @@ import pytest
 from quillgpt import __version__
 from quillgpt.config import TrainSettings, preset_names, resolve
 from quillgpt.config.layers import COMMANDS
-from quillgpt.errors import DataError
+from quillgpt.errors import CheckpointError, DataError
+from quillgpt.evaluation import Score
 
 
 def test_prepare(quill: Any) -> None:
@@ -52,25 +53,39 @@ def test_prepare_for_real(quill: Any) -> None:
     ],
 )
 def test_sample_names_its_model(quill: Any, words: list[str], model: str) -> None:
-    quill.replace("quillgpt.generation", "sample_to_terminal")
-    assert quill("sample", *words, "--start", "-- He said: no", "--num_samples=2", "--json") == 0, quill.err
-    ((chosen, settings), named) = quill.calls[0]
-    assert (chosen, settings.start, settings.num_samples, named) == (model, "-- He said: no", 2, {"as_json": True})
+    quill.replace("quillgpt.api", "load", CheckpointError("stop here"))
+    assert quill("sample", *words, "--start", "-- He said: no", "--threads=2", "--dtype=float32") == 1
+    assert quill.calls == [((model,), {"device": "auto", "dtype": "float32", "threads": 2})]
+    assert quill.err == "quill: stop here\n"
+
+
+def test_two_models_to_sample_are_refused(quill: Any) -> None:
+    assert "are different models; name one" in quill.refused("sample", "run", "--out_dir=other")
 
 
 def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    quill.replace("quillgpt.evaluation", "evaluate_model")
+    measured = []
+
+    class Recorder:
+        folder = "run"
+
+        def evaluate(self, name: str, **options: Any) -> Score:
+            measured.append((name, options["split"]))
+            return Score(loss=1.5, perplexity=4.48, bits_per_byte=2.16, tokens=1000)
+
+    quill.replace("quillgpt.api", "load", Recorder())
     monkeypatch.setenv("QUILL_DEVICE", "mps")
     assert quill("eval", "run", "--dataset", "a, b", "--split", "train") == 0
-    ((model, datasets, settings), named) = quill.calls[0]
-    assert (model, datasets, settings.split, settings.device) == ("run", ["a", "b"], "train", "mps")
-    assert named == {"as_json": False}
+    assert quill.calls == [(("run",), {"device": "mps", "dtype": "auto", "threads": None})]
+    assert measured == [("a", "train"), ("b", "train")]
+    assert quill.out.splitlines()[0] == (
+        "a train: loss 1.5000 nats per token, perplexity 4.4800, 2.1600 bits per byte, 1,000 tokens"
+    )
 
 
-def test_info(quill: Any) -> None:
-    quill.replace("quillgpt.checkpoint", "describe")
-    assert quill("info", "run") == 0
-    assert quill.calls == [(("run",), {})]
+def test_info_of_nothing(quill: Any) -> None:
+    assert quill("info", "run") == 1
+    assert "run does not exist" in quill.err
 
 
 @pytest.mark.parametrize("command", ["configs", "list-configs"])

@@ -49,7 +49,7 @@ def test_spellings(quill: Any, words: list[str], name: str, value: object, befor
 
 def test_recipe_for_a_laptop_as_nanogpt_spells_it(quill: Any) -> None:
     flags = (
-        "--device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 "
+        "--device=cpu --compile=False --eval_iters=20 --log_interval=50 --block_size=64 --batch_size=12 --n_layer=4 "
         "--n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
     )
     by_hand = quill.trained("shakespeare-char", *flags.split(), "--out_dir=out-shakespeare-char-cpu", "--seed=1337")
