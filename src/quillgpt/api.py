@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from quillgpt.checkpoint import LoadedModel, load_model
-from quillgpt.config.schema import SampleSettings
+from quillgpt.config import resolve_sampling
+from quillgpt.config.schema import Sampling
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, open_dataset
@@ -79,12 +80,12 @@ class Model:
 
         Raises:
             TokenizerError: The tokenizer lacks a character of the start.
-            pydantic.ValidationError: A setting is unknown or impossible.
+            ConfigError: A setting is unknown or impossible.
         """
-        return self.draw(self.prompt(start), SampleSettings(**{"num_samples": 1, **settings}), on_text=on_text)
+        return self.draw(self.prompt(start), resolve_sampling({"num_samples": 1, **settings}), on_text=on_text)
 
     def draw(
-        self, prompt: tuple[str, list[int]], settings: SampleSettings, *, on_text: TextListener | None = None
+        self, prompt: tuple[str, list[int]], settings: Sampling, *, on_text: TextListener | None = None
     ) -> list[Sample]:
         """Draw samples after a prompt (text and ids), as the settings of `quill sample` say."""
         return draw_samples(self._writer, self.tokenizer, prompt, settings, on_text=on_text)

@@ -111,7 +111,6 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("train --n_head 7", "n_embd = 768 is not divisible by n_head = 7; change one of them"),
         ("train gone.toml", "gone.toml does not exist"),
         ("eval", "eval needs MODEL; quill eval --help shows what it takes"),
-        ("eval out", "eval needs a data set: --dataset NAME, or several separated by commas"),
         ("eval out --dataset a --split test", "--split=test must be val or train"),
         ("info", "info needs MODEL; quill info --help shows what it takes"),
         ("sample out --top_p 2", "--top_p=2 must be a number above 0 and at most 1 or none"),

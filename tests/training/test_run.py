@@ -174,10 +174,37 @@ def test_data_is_prepared_with_the_models_tokenizer(tiny: MakeSettings, tmp_path
     assert run.dataset.tokenizer.fingerprint == load(tiny().out_dir).tokenizer.fingerprint
 
 
+def test_another_tokenizers_data_set_is_not_replaced(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(max_iters=2))
+    more = tmp_path / "more.txt"
+    more.write_text("a lazy fox watches the brown dog \n" * 40, encoding="utf-8")
+    prepare([str(more)], data_dir=tmp_path / "data", tokenizer="byte")
+    settings = tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, data=str(more), dataset="more")
+    with pytest.raises(TokenizerError, match="--dataset=more_2"):
+        train(settings)
+
+
+def test_what_is_recorded_does_not_start_the_run_over(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(max_iters=4, overwrite=True))
+    with pytest.raises(CheckpointError, match="already holds a checkpoint"):
+        train(resolve(f"{tiny().out_dir}/config.toml", {}, environ={}, dotenv=None))
+
+
+def test_a_resumed_run_remembers_what_it_began_from(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(max_iters=2))
+    fine = tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, max_iters=2)
+    train(fine)
+    train(fine.model_copy(update={"init_from": "resume", "max_iters": 4}))
+    assert load(fine.out_dir).about["init_from"] == tiny().out_dir
+
+
 def test_a_text_shorter_than_the_block_names_a_block_that_fits(tiny: MakeSettings, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("too short for that\n" * 10, encoding="utf-8")
     with pytest.raises(DataError, match=r"--block_size=18"):
+        train(tiny(data=str(short), dataset="short", block_size=64))
+    short.write_text("too short for any\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"use a longer text$"):
         train(tiny(data=str(short), dataset="short", block_size=64))
 
 

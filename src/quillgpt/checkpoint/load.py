@@ -19,6 +19,7 @@ from quillgpt.checkpoint.save import OPTIMIZER, STATE, WEIGHTS, TrainingState
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
 from quillgpt.model import GPT, ModelShape
+from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 
 INDEX = "model.safetensors.index.json"
@@ -60,11 +61,18 @@ class LoadedModel:
             TokenizerError: It was not; names both, and the command that mends it.
         """
         if self.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
-            hint = prepare_hint(dataset.name, data_dir)
+            what = dataset.name if dataset.name in RECIPES else "PATH"
+            hint = prepare_hint(f"{dataset.name}_2", data_dir, what=what)
             raise TokenizerError(
-                f"{dataset.folder} was prepared with the tokenizer {dataset.tokenizer.name}, but the model in "
-                f"{self.folder} has another, {self.tokenizer.name}; {hint} --tokenizer {self.folder}"
+                f"{dataset.folder} was prepared with the tokenizer {identify(dataset.tokenizer)}, but the model in "
+                f"{self.folder} has another, {identify(self.tokenizer)}; under "
+                f"another name, {hint} --tokenizer {self.folder}"
             )
+
+
+def identify(tokenizer: Tokenizer) -> str:
+    """Return what tells a tokenizer from others of its name: `char (65 tokens, fingerprint 5a5860c6)`."""
+    return f"{tokenizer.name} ({tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:8]})"
 
 
 def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:

@@ -97,12 +97,14 @@ def find_model(model: Path) -> Path:
             return folder / name
     if folder.is_dir():
         raise CheckpointError(f"{model} is a run without a checkpoint yet; train on, or wait for its first evaluation")
+    if model.is_file():
+        raise CheckpointError(f"{model} is a file; give the folder of a run, a checkpoint or a Hugging Face model")
     if model.is_dir():
         raise CheckpointError(
             f"{model} holds no model: expected a run folder (checkpoints/), a checkpoint or a Hugging Face folder "
             "(config.json and model.safetensors)"
         )
     raise CheckpointError(
-        f"{model} does not exist; expected the folder of a run, a checkpoint or a Hugging Face model. "
-        "Train one first: quill train shakespeare_char_cpu"
+        f"{model} does not exist; expected the folder of a run, a checkpoint or a Hugging Face model. Train one with "
+        "quill train shakespeare_char_cpu, or fetch one: hf download openai-community/gpt2 --local-dir gpt2"
     )

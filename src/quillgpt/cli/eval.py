@@ -23,13 +23,14 @@ def evaluate(
 ) -> None:
     """Measure a model on whole data sets: loss, perplexity, bits per byte."""
     settings = resolve_eval(flags)
-    datasets = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
-    if not datasets:
-        raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
 
     from quillgpt.api import load
 
     loaded = load(model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    given = settings.dataset or loaded.about.get("dataset", "")
+    datasets = [name.strip() for name in given.split(",") if name.strip()]
+    if not datasets:
+        raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
     for name in datasets:
         score = loaded.evaluate(name, split=settings.split, data_dir=settings.data_dir, batch_size=settings.batch_size)
         if as_json:

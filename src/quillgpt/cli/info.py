@@ -11,27 +11,35 @@ from cyclopts import Parameter
 from quillgpt.cli.flags import MODEL_HELP
 from quillgpt.console import stdout, table
 
+FOREIGN = {"gpt2": ("rope_theta",), "qwen3": ("bias", "activation")}
+"""What a shape holds that its architecture has no use for."""
+
+SAID = ("bias", "dropout", "tokenizer", "tokenizer_fingerprint")
+"""What config.json records and other rows say."""
+
 
 def info(model: Annotated[str, Parameter(name="MODEL", help=MODEL_HELP)], /) -> None:
     """Tell what a model is: configuration, parameters, tokenizer, where it came from."""
     from quillgpt.checkpoint import load_model
+    from quillgpt.checkpoint.load import identify
     from quillgpt.optim.groups import describe, group_parameters
 
     loaded = load_model(Path(model))
+    shape = loaded.model.shape
     groups = group_parameters(loaded.model)
     end = loaded.tokenizer.end_of_text
     table(
         str(loaded.folder),
         {
-            **asdict(loaded.model.shape),
+            **{name: value for name, value in asdict(shape).items() if name not in FOREIGN[shape.arch]},
             "dropout": loaded.model.dropout,
             "parameters": f"{loaded.model.parameter_count():,} "
             f"({loaded.model.parameter_count(positions=False):,} without positions)",
             "matrices": describe(groups.decayed),
             "vectors": describe(groups.vectors),
-            "tokenizer": f"{loaded.tokenizer.name}, {loaded.tokenizer.vocab_size:,} tokens, "
+            "tokenizer": f"{identify(loaded.tokenizer)}, "
             + ("no end-of-text" if end is None else f"end-of-text is {end}"),
-            **{name: value for name, value in loaded.about.items() if name not in ("bias", "dropout", "tokenizer")},
+            **{name: value for name, value in loaded.about.items() if name not in SAID},
         },
         console=stdout,
     )

@@ -65,7 +65,7 @@ def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> No
         "parameters": f"{model.gpt.parameter_count():,}",
         "tokenizer": model.tokenizer.name,
         "device": f"{model.device}, {str(model.dtype).removeprefix('torch.')}",
-        "prompt": "end-of-text" if prompt == [model.tokenizer.end_of_text] else f"{len(prompt)} tokens",
+        "prompt": "end-of-text" if prompt == [model.tokenizer.end_of_text] else f"tokens: {len(prompt)}",
         "samples": f"{settings.num_samples} of at most {settings.max_new_tokens} tokens, seed {settings.seed}",
     }
     table("set-up", rows)

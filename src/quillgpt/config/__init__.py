@@ -1,6 +1,6 @@
 """Settings: the one vocabulary, presets, files, environment and flags."""
 
-from quillgpt.config.load import resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config.load import resolve, resolve_eval, resolve_prepare, resolve_sample, resolve_sampling
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
 from quillgpt.config.sources import preset_description, preset_names
 from quillgpt.config.write import to_toml
@@ -16,5 +16,6 @@ __all__ = [
     "resolve_eval",
     "resolve_prepare",
     "resolve_sample",
+    "resolve_sampling",
     "to_toml",
 ]

@@ -14,7 +14,15 @@ from pydantic import ValidationError
 
 from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
 from quillgpt.config.names import name_of_sources
-from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, Settings, TrainFields, TrainSettings
+from quillgpt.config.schema import (
+    EvalSettings,
+    PrepareSettings,
+    SampleSettings,
+    Sampling,
+    Settings,
+    TrainFields,
+    TrainSettings,
+)
 from quillgpt.config.sources import source_layers
 from quillgpt.errors import ConfigError
 
@@ -74,6 +82,15 @@ def resolve_sample(
         ConfigError: As `resolve`.
     """
     return _resolve_flat(SampleSettings, flags, environ, dotenv)
+
+
+def resolve_sampling(given: Mapping[str, object]) -> Sampling:
+    """Return how to draw samples, as a program gives it; no environment is read.
+
+    Raises:
+        ConfigError: As `resolve`.
+    """
+    return _resolve_flat(Sampling, given, {}, None)
 
 
 def resolve_eval(

@@ -220,8 +220,8 @@ class TrainSettings(TrainFields):
         return self.sequences_per_iteration * self.block_size
 
 
-class Sampling(Settings):
-    """Sampling."""
+class Prompt(Settings):
+    """Model and prompt."""
 
     out_dir: str = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
     init_from: str = Field(
@@ -231,6 +231,11 @@ class Sampling(Settings):
         None,
         description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",
     )
+
+
+class Sampling(Settings):
+    """Sampling."""
+
     num_samples: Positive = Field(10, description="Samples to draw.")
     max_new_tokens: Positive = Field(500, description="Tokens to generate for each sample, at most.")
     temperature: Amount = Field(
@@ -254,14 +259,17 @@ class Sampling(Settings):
     seed: int = Field(1337, ge=0, description="Seed; the random numbers of sample k depend on seed and k only.")
 
 
-class SampleSettings(Sampling, Machine):
+class SampleSettings(Prompt, Sampling, Machine):
     """The settings of `quill sample`."""
 
 
 class Measurement(Settings):
     """Evaluating a model."""
 
-    dataset: str | None = Field(None, description="Names of prepared data sets, separated by commas.")
+    dataset: str | None = Field(
+        None,
+        description="Names of prepared data sets, separated by commas. Unset: the one that the model was trained on.",
+    )
     split: Literal["val", "train"] = Field("val", description="Which part of the data set.")
     data_dir: str = Field("data", description="Folder in which prepared data sets live.")
     batch_size: Positive | None = Field(

@@ -119,9 +119,10 @@ def missing_dataset(name: str, data_dir: Path) -> DataError:
     """Return the error for a data set that is neither there nor a recipe."""
     prepared = [folder.name for folder in sorted(data_dir.glob("*")) if folder.is_dir()]
     guess = did_you_mean(name, [*RECIPES, *prepared])
+    hint = f"{prepare_hint(dataset_name(name), data_dir)}, or train on a text: quill train --data PATH"
     return DataError(
         f"there is no data set {name} in {data_dir} ({data_dir / dataset_name(name)} is missing or has no tokens)"
-        f"{guess or '; ' + prepare_hint(dataset_name(name), data_dir)}"
+        f"{guess or '; ' + hint}"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.schema import SampleSettings
+from quillgpt.config import schema
 from quillgpt.errors import UserError
 from quillgpt.generation.generate import generate_ids
 from quillgpt.generation.samplers import Sampling
@@ -76,7 +76,7 @@ def draw_samples(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: tuple[str, list[int]],
-    settings: SampleSettings,
+    settings: schema.Sampling,
     *,
     on_text: TextListener | None = None,
 ) -> list[Sample]:

@@ -75,8 +75,8 @@ class CharTokenizer:
             missing = chr(int(codes[np.argmax(ids == MISSING)]))
             raise TokenizerError(
                 f"the character {missing!r} (U+{ord(missing):04X}) is unknown to the tokenizer char, which knows only "
-                f"the {self.vocab_size} characters of its training text; remove it, or train with --tokenizer byte "
-                "or --tokenizer bpe:1024, which know every character"
+                f"the {self.vocab_size} characters of its training text; remove it, or train a new model with "
+                "--tokenizer byte or --tokenizer bpe:1024, which know every character"
             )
         return ids
 

@@ -56,8 +56,8 @@ def show_set_up(run: Run, peak: Peak) -> None:
             "attention": f"{settings.attn_type}, {settings.attn_path}",
             "data": f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
             f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}",
-            "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} steps"
-            f" x {settings.batch_size} sequences x {settings.block_size} tokens",
+            "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "
+            f"{settings.batch_size} sequences x {settings.block_size} tokens",
             "computed at once": f"{settings.micro_batch_size} sequences",
             "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
             "parameters": counted,

@@ -10,9 +10,10 @@ from quillgpt.checkpoint import LoadedModel, TrainingState, load_model, load_tra
 from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
-from quillgpt.data.dataset import Dataset
+from quillgpt.data.dataset import Dataset, dataset_folder
+from quillgpt.data.manifest import read_manifest
 from quillgpt.data.prepare import ensure_dataset, prepare
-from quillgpt.errors import CheckpointError, ConfigError, DataError
+from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from quillgpt.model import GPT, ModelShape, padded_vocab_size, usual_mlp_dim
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.text.tokenizer import Tokenizer
@@ -21,6 +22,9 @@ from quillgpt.training.step import TrainStep
 
 CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads")
 """Settings that a run chooses for itself and keeps when it is resumed."""
+
+SHORTEST_USEFUL_BLOCK = 8
+"""Context below which a model learns nothing but letter frequencies; no shorter one is offered."""
 
 SHAPE_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
 
@@ -37,7 +41,8 @@ class Run:
         optimizers: With their state, where the run is resumed.
         step: Does one iteration.
         state: Where the run is.
-        parent: The model that it started from, if any.
+        parent: The model that it started from, or its own last checkpoint, if any.
+        resumed: Whether it goes on from its own last checkpoint.
     """
 
     settings: TrainSettings
@@ -48,6 +53,7 @@ class Run:
     step: TrainStep
     state: TrainingState
     parent: LoadedModel | None
+    resumed: bool
 
     @property
     def out_dir(self) -> Path:
@@ -57,7 +63,6 @@ class Run:
     @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of its origin."""
-        origin = {"init_from": str(self.parent.folder)} if self.parent and self.settings.init_from != "resume" else {}
         return {
             "dataset": self.dataset.name,
             "data_fingerprint": self.dataset.fingerprint,
@@ -65,7 +70,7 @@ class Run:
             "tokenizer_fingerprint": self.dataset.tokenizer.fingerprint,
             "ends_documents": self.dataset.ends_documents,
             "iteration": self.state.iteration,
-            **origin,
+            "init_from": self.settings.init_from,
         }
 
 
@@ -109,8 +114,11 @@ def set_up(settings: TrainSettings) -> Run:
     step = TrainStep(model, optimizers, dataset.train, settings, machine)
     if state.scaler:
         step.scaler.load_state_dict(state.scaler)
+    # What is recorded is how the run began; a later reader of its config.toml must not start it over by accident.
+    began = {"overwrite": False, "init_from": state.settings["init_from"] if resuming else settings.init_from}
+    settings = settings.model_copy(update=began)
     state = replace(state, settings=settings.model_dump(mode="json"), data_fingerprint=dataset.fingerprint)
-    return Run(settings, machine, dataset, model, optimizers, step, state, parent)
+    return Run(settings, machine, dataset, model, optimizers, step, state, parent, resuming)
 
 
 def load_parent(settings: TrainSettings) -> LoadedModel | None:
@@ -169,8 +177,8 @@ def open_data(settings: TrainSettings, parent: LoadedModel | None) -> Dataset:
     """
     data_dir = Path(settings.data_dir)
     if settings.data is not None:
-        if parent is not None and settings.tokenizer is not None:
-            say(f"the tokenizer of {parent.folder} is used; --tokenizer={settings.tokenizer} is not needed")
+        if parent is not None:
+            check_place(settings, parent)
         return prepare(
             [source for source in settings.data.split(",") if source],
             data_dir=data_dir,
@@ -183,6 +191,23 @@ def open_data(settings: TrainSettings, parent: LoadedModel | None) -> Dataset:
     if parent is not None:
         parent.check_tokenizer(dataset, data_dir)
     return dataset
+
+
+def check_place(settings: TrainSettings, parent: LoadedModel) -> None:
+    """Check that preparing a text for a model would not replace a data set that another tokenizer's models need.
+
+    Raises:
+        TokenizerError: It would; names a place for the new one.
+    """
+    if settings.tokenizer is not None:
+        say(f"the tokenizer of {parent.folder} is used; --tokenizer={settings.tokenizer} is not needed")
+    folder = dataset_folder(settings.dataset, Path(settings.data_dir))
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.tokenizer.fingerprint != parent.tokenizer.fingerprint:
+        raise TokenizerError(
+            f"{folder} is already prepared with another tokenizer than the {parent.tokenizer.name} of {parent.folder}; "
+            f"leave it to its own models and name another one: --dataset={settings.dataset}_2"
+        )
 
 
 def shape_for(settings: TrainSettings, tokenizer: Tokenizer) -> ModelShape:
@@ -241,8 +266,9 @@ def check_lengths(dataset: Dataset, settings: TrainSettings) -> None:
     """
     for split, tokens in (("training", dataset.train), ("validation", dataset.val)):
         if len(tokens) <= settings.block_size:
-            fitting = max(1, min(len(dataset.train), len(dataset.val)) - 1)
+            fitting = min(len(dataset.train), len(dataset.val)) - 1
+            shorter = f" or --block_size={fitting}" if fitting >= SHORTEST_USEFUL_BLOCK else ""
             raise DataError(
                 f"the {split} split of {dataset.name} has {len(tokens):,} tokens, block_size = {settings.block_size} "
-                f"needs {settings.block_size + 1:,}; use a longer text or --block_size={fitting}"
+                f"needs {settings.block_size + 1:,}; use a longer text{shorter}"
             )

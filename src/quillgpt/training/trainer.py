@@ -69,6 +69,8 @@ class Trainer:
             self._evaluate()
             return None
         self._claim_folder()
+        if state.iteration >= settings.max_iters > 0:
+            console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
         with self._interruption:
             while True:
                 last = state.iteration >= settings.max_iters
@@ -85,7 +87,7 @@ class Trainer:
     def _claim_folder(self) -> None:
         """Make out_dir this run's own: drop what an earlier run left, or rewind the record to the checkpoint."""
         out_dir = self._run.out_dir
-        if self._settings.init_from == "resume":
+        if self._run.resumed:
             self._metrics.rewind(self._run.state.iteration)
         else:
             remove(checkpoints_folder(out_dir))
@@ -123,12 +125,19 @@ class Trainer:
             tokens_per_second=tokens_per_second,
             mfu=mfu,
         )
-        remaining = (settings.max_iters - state.iteration) * state.seconds / state.iteration
         console.say(
             f"iter {state.iteration}: loss {loss:.4f}, elapsed {clock_time(state.seconds)}, "
             f"{per_iteration * 1e3:.0f} ms/iter, {tokens_per_second:,.0f} tokens/s, mfu {mfu:.1%}, lr {rate:.2e}, "
-            f"{clock_time(remaining)} left"
+            f"{clock_time(self._remaining_seconds())} left"
         )
+
+    def _remaining_seconds(self) -> float:
+        """Predict the time that is left, from the mean costs so far of an iteration and of what comes between."""
+        state, settings = self._run.state, self._settings
+        left = settings.max_iters - state.iteration
+        pauses, pauses_left = 1 + state.iteration // settings.eval_interval, 1 + left // settings.eval_interval
+        pause_seconds = (state.seconds - state.train_seconds) / pauses
+        return left * state.train_seconds / state.iteration + pauses_left * pause_seconds
 
     def _evaluate_and_save(self) -> None:
         """Evaluate, and save `last`, and `best` where it improved; before the first step nothing is saved."""
