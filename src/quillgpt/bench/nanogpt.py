@@ -58,10 +58,11 @@ class NanoGPTStep:
         batch_size: Sequences of a micro-step.
         accumulation: Micro-steps.
         learning_rate: Of AdamW.
+        compiled: Compile the model, as `--compile=True` does.
     """
 
-    def __init__(self, model: Any, *, batch_size: int, accumulation: int, learning_rate: float) -> None:
-        self._model = model
+    def __init__(self, model: Any, *, batch_size: int, accumulation: int, learning_rate: float, compiled: bool) -> None:
+        self._model: Any = torch.compile(model) if compiled else model
         self._batch_size = batch_size
         self._accumulation = accumulation
         self._device: torch.device = next(model.parameters()).device

@@ -24,7 +24,7 @@ RANDOM_TOKENS = 1_000_000
 
 
 def bench_training(
-    settings: TrainSettings, *, vocab_size: int, iterations: int, rounds: int, nanogpt: Path | None
+    settings: TrainSettings, *, vocab_size: int, iterations: int, rounds: int, nanogpt: Path | None, compile_peer: bool
 ) -> tuple[TrainSettings, list[Result]]:
     """Measure tokens per second of training iterations.
 
@@ -34,6 +34,7 @@ def bench_training(
         iterations: Iterations of a round.
         rounds: Counted rounds.
         nanogpt: A nanoGPT checkout to run in turn with Quill.
+        compile_peer: Let torch.compile compile nanoGPT's model.
 
     Returns:
         The settings with every automatic choice made, and the results in tokens per second, Quill first.
@@ -53,6 +54,7 @@ def bench_training(
             batch_size=settings.batch_size,
             accumulation=settings.gradient_accumulation_steps,
             learning_rate=settings.learning_rate,
+            compiled=compile_peer,
         )
         windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
         batch = settings.sequences_per_iteration

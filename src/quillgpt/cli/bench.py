@@ -41,6 +41,7 @@ def train(
     peer: Peer = None,
     rounds: Rounds = 3,
     iterations: Annotated[int, Parameter(name="--iterations", help="Training iterations in a round.")] = 3,
+    compile_peer: Annotated[bool, Parameter(negative=(), help="Compile the peer's model too.")] = False,
     vocabulary: VocabularySize = 65,
     as_json: Json = False,
     **flags: str,
@@ -52,7 +53,12 @@ def train(
     from quillgpt.bench.train import bench_training
 
     settings, results = bench_training(
-        settings, vocab_size=vocabulary, iterations=iterations, rounds=rounds, nanogpt=nanogpt
+        settings,
+        vocab_size=vocabulary,
+        iterations=iterations,
+        rounds=rounds,
+        nanogpt=nanogpt,
+        compile_peer=compile_peer,
     )
     choices = {name: getattr(settings, name) for name in ("device", "dtype", "compile", "attn_path", "threads")}
     show(f"training {preset}", choices | {"micro_batch_size": settings.micro_batch_size}, results, as_json=as_json)
