@@ -21,7 +21,7 @@ help:
 
 demo: $(INSTALLED)
 	$(BIN)/quill train demo --overwrite
-	$(BIN)/quill sample out-demo --num_samples=1 --max_new_tokens=400
+	$(BIN)/quill sample out-demo --num_samples=1 --max_new_tokens=400 --temperature=0.6
 	@echo
 	@echo "That was a model which, minutes ago, knew nothing. To go on, first: source $(VENV)/bin/activate"
 	@echo "  quill sample out-demo --start \"The value of\"    give it a beginning"
