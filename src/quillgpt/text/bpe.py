@@ -18,11 +18,10 @@ from quillgpt.errors import TokenizerError
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER, unspell
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
-    added_token,
+    byte_level_bpe,
     checked_ids,
     fingerprint_of,
     save_tokenizer,
-    tokenizer_content,
     without_surrogates,
 )
 
@@ -58,7 +57,7 @@ class BytePairTokenizer:
         """
         self.vocab_size = len(vocab)
         self.end_of_text: int = vocab[END_OF_TEXT]
-        self._content = _content(vocab, merges, self.end_of_text)
+        self._content = byte_level_bpe(vocab, merges, self.end_of_text, use_regex=True)
         self.fingerprint = fingerprint_of(self._content)
         self.name = "gpt2" if self.fingerprint == GPT2_FINGERPRINT else f"bpe:{self.vocab_size}"
         self._ranks = {unspell(token): rank for token, rank in vocab.items() if token != END_OF_TEXT}
@@ -230,24 +229,3 @@ def _splits_as_gpt2(content: dict[str, Any]) -> bool:
 
 def _is_plain(entry: dict[str, Any]) -> bool:
     return entry.get("special") is True and not any(entry.get(key) for key in ("single_word", "lstrip", "rstrip"))
-
-
-def _content(vocab: dict[str, int], merges: Sequence[tuple[str, str]], end_of_text: int) -> dict[str, Any]:
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return tokenizer_content(
-        added_tokens=[added_token(END_OF_TEXT, end_of_text)],
-        pre_tokenizer=byte_level,
-        decoder=byte_level,
-        model={
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocab,
-            "merges": [list(pair) for pair in merges],
-        },
-    )

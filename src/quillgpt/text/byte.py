@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
-    added_token,
+    byte_level_bpe,
     checked_ids,
     fingerprint_of,
     save_tokenizer,
-    tokenizer_content,
     without_surrogates,
 )
 
@@ -72,22 +71,5 @@ class ByteTokenizer:
 
 
 def _content() -> dict[str, Any]:
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     vocab = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
-    return tokenizer_content(
-        added_tokens=[added_token(END_OF_TEXT, 256)],
-        pre_tokenizer=byte_level,
-        decoder=byte_level,
-        model={
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocab | {END_OF_TEXT: 256},
-            "merges": [],
-        },
-    )
+    return byte_level_bpe(vocab | {END_OF_TEXT: 256}, [], 256, use_regex=False)

@@ -80,6 +80,37 @@ def tokenizer_content(**parts: Any) -> dict[str, Any]:
     return empty | parts
 
 
+def byte_level_bpe(
+    vocab: dict[str, int], merges: Sequence[tuple[str, str]], end_of_text: int, *, use_regex: bool
+) -> dict[str, Any]:
+    """Return the content of a byte-level BPE tokenizer, as GPT-2's is written.
+
+    Args:
+        vocab: Ids by token, each byte spelled as GPT-2 spells it.
+        merges: Pairs that become one token, most frequent first.
+        end_of_text: Id of the end of a text.
+        use_regex: Cut the text into GPT-2's words first; without merges there is no need to.
+    """
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+    return tokenizer_content(
+        added_tokens=[added_token(END_OF_TEXT, end_of_text)],
+        pre_tokenizer=byte_level,
+        decoder=byte_level,
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": [list(pair) for pair in merges],
+        },
+    )
+
+
 def checked_ids(ids: Sequence[int] | NDArray[Any], *, name: str, vocab_size: int) -> NDArray[np.int64]:
     """Return ids as an array after checking that the tokenizer has them all.
 
