@@ -25,6 +25,11 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    """List the public names, imported or not, for those who complete them with Tab."""
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for, so that `quill --help` need not import torch."""
     if name not in _HOMES:

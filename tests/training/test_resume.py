@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import TrainSettings
+from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
 from quillgpt.training import train, trainer
 from quillgpt.training.metrics import read_metrics
@@ -91,10 +92,20 @@ def test_another_shape_is_refused_with_both_values(tiny: MakeSettings) -> None:
         train(tiny(init_from="resume", n_layer=3))
 
 
-def test_another_text_is_refused(tiny: MakeSettings, tmp_path: Path) -> None:
+def test_a_run_goes_on_without_the_text_that_its_tokens_came_from(tiny: MakeSettings, tmp_path: Path) -> None:
+    text = tmp_path / "tiny.txt"
+    train(tiny(max_iters=2, data=str(text)))
+    text.unlink()
+    summary = train(tiny(max_iters=4, data=str(text), init_from="resume"))
+    assert summary is not None
+    assert summary.iterations == 4
+
+
+def test_other_tokens_are_refused(tiny: MakeSettings, tmp_path: Path) -> None:
     train(tiny(max_iters=2))
     text = tmp_path / "tiny.txt"
     text.write_text(text.read_text() + "the quick brown fox\n")
+    prepare([str(text)], data_dir=tmp_path / "data")
     with pytest.raises(DataError, match="is not what"):
         train(tiny(init_from="resume"))
 

@@ -211,3 +211,23 @@ def test_a_text_shorter_than_the_block_names_a_block_that_fits(tiny: MakeSetting
 def test_too_few_rows_for_the_tokenizer_are_refused(tiny: MakeSettings) -> None:
     with pytest.raises(ConfigError, match="vocab_size = 3 is smaller"):
         train(tiny(vocab_size=3))
+
+
+def test_a_split_that_is_not_applied_is_said(tiny: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(tiny())
+    assert "is not applied" not in capsys.readouterr().err
+    set_up(tiny(val="other.txt", val_fraction=0.3))
+    said = capsys.readouterr().err
+    assert "val = other.txt is not applied" in said
+    assert "val_fraction = 0.3 is not applied" in said
+
+
+def test_an_out_dir_under_a_file_is_named_before_anything_is_done(tiny: MakeSettings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tiny\.txt is a file"):
+        train(tiny(out_dir=str(tmp_path / "tiny.txt" / "run")))
+
+
+def test_resuming_and_starting_over_contradict_each_other(tiny: MakeSettings) -> None:
+    train(tiny(max_iters=2))
+    with pytest.raises(ConfigError, match="give one of them"):
+        train(tiny(init_from="resume", overwrite=True))

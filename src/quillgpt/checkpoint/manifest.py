@@ -55,10 +55,10 @@ def verify_manifest(folder: Path) -> None:
         if size != expected["bytes"]:
             raise CheckpointError(
                 f"{file} is damaged: it has {size:,} bytes, {expected['bytes']:,} were written; "
-                "use another checkpoint of the run, or train again with --overwrite"
+                "start from another checkpoint of the run with --init_from=FOLDER, or train again with --overwrite"
             )
         if sha256_of(file) != expected["sha256"]:
             raise CheckpointError(
                 f"{file} is damaged: its content is not what was written (SHA-256 differs); "
-                "use another checkpoint of the run, or train again with --overwrite"
+                "start from another checkpoint of the run with --init_from=FOLDER, or train again with --overwrite"
             )

@@ -131,6 +131,11 @@ def ensure_dataset(
         raise missing_dataset(name, data_dir)
     if tokenizer is None and manifest is not None:
         tokenizer = _recorded_tokenizer(folder, manifest)
+        if request.recipe and tokenizer != RECIPES[request.recipe].tokenizer:
+            warn(
+                f"{folder} was prepared with the tokenizer {manifest.tokenizer.name}, not with the recipe's "
+                f"{RECIPES[request.recipe].tokenizer}; the recipe's own: quill prepare {request.recipe}"
+            )
     done = _prepare(
         request, tokenizer, data_dir=data_dir, processes=processes, chunk_characters=CHUNK_CHARACTERS, quiet=True
     )
@@ -163,6 +168,11 @@ def _prepare(
                 return Preparation(opened, manifest, reused=True, seconds=time.perf_counter() - started)
         except UserError as error:
             reason = str(error)
+    if is_nanogpt_folder(folder) and request.recipe is None and not (folder / "input.txt").is_file():
+        raise DataError(
+            f"{folder} holds tokens that nanoGPT prepared and Quill could not make again; name another data set "
+            f"with --dataset, such as --dataset={folder.name}_2"
+        )
     say(f"Preparing {folder}" if reason is None else f"Preparing {folder} again: {reason}")
     manifest = _write(request, tokenizer, folder, processes=processes, chunk_characters=chunk_characters)
     opened = open_dataset(request.name, data_dir)

@@ -113,6 +113,8 @@ def path_sources(given: str, *, spool: Path) -> list[Source]:
         if not texts:
             raise DataError(f"the folder {given} has no {' or '.join(TEXT_SUFFIXES)} files; give a text file")
         return [Source.from_file(file) for file in texts]
+    if not path.exists() and given in RECIPES:
+        raise DataError(f"{given} is a recipe, which is prepared alone: quill prepare {given}")
     if not path.exists():
         raise DataError(f"{given} is neither a file nor a recipe ({', '.join(RECIPES)}){did_you_mean(given, RECIPES)}")
     return [Source.from_file(path)]

@@ -9,11 +9,11 @@ from typing import Any
 from quillgpt.checkpoint import LoadedModel, TrainingState, load_model, load_training_state
 from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint
 from quillgpt.config.schema import TrainSettings
-from quillgpt.console import say
-from quillgpt.data.dataset import Dataset, dataset_folder
+from quillgpt.console import say, warn
+from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset
 from quillgpt.data.manifest import read_manifest
 from quillgpt.data.prepare import ensure_dataset, prepare
-from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError, UserError
 from quillgpt.model import GPT, ModelShape, padded_vocab_size, usual_mlp_dim
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.text.tokenizer import Tokenizer
@@ -82,6 +82,10 @@ def set_up(settings: TrainSettings) -> Run:
     """
     out_dir = Path(settings.out_dir)
     resuming = settings.init_from == "resume"
+    if blocked := next((path for path in (out_dir, *out_dir.parents) if path.exists() and not path.is_dir()), None):
+        raise ConfigError(f"out_dir = {out_dir}, but {blocked} is a file; choose another --out_dir")
+    if resuming and settings.overwrite:
+        raise ConfigError("--init_from=resume goes on with a run, --overwrite starts it over; give one of them")
     if has_checkpoint(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
         raise CheckpointError(
             f"{out_dir} already holds a checkpoint; go on training it with --init_from=resume, start over with "
@@ -94,7 +98,7 @@ def set_up(settings: TrainSettings) -> Run:
         optimizer_state, state = load_training_state(parent.folder)
         settings = adopt_choices(settings, state)
     settings, machine = choose_machine(settings)
-    dataset = open_data(settings, parent)
+    dataset = (open_same_data(settings, state) if resuming else None) or open_data(settings, parent)
     if resuming and dataset.fingerprint != state.data_fingerprint:
         raise DataError(
             f"the data set {dataset.name} is not what {out_dir} was trained on (fingerprint "
@@ -168,6 +172,15 @@ def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -
     return settings.model_copy(update=stored | {"block_size": settings.block_size})
 
 
+def open_same_data(settings: TrainSettings, state: TrainingState) -> Dataset | None:
+    """Open the tokens that a resumed run was trained on, if they are still there; its text need not be."""
+    try:
+        dataset = open_dataset(settings.dataset, Path(settings.data_dir))
+    except UserError:  # then opening it in the usual way says why, or makes it again
+        return None
+    return dataset if dataset.fingerprint == state.data_fingerprint else None
+
+
 def open_data(settings: TrainSettings, parent: LoadedModel | None) -> Dataset:
     """Open or prepare the data set; the tokenizer of a model that the run starts from wins.
 
@@ -187,10 +200,24 @@ def open_data(settings: TrainSettings, parent: LoadedModel | None) -> Dataset:
             val=settings.val,
             val_fraction=settings.val_fraction,
         ).dataset
+    warn_of_split(settings)
     dataset = ensure_dataset(settings.dataset, data_dir=data_dir, tokenizer=None if parent else settings.tokenizer)
     if parent is not None:
         parent.check_tokenizer(dataset, data_dir)
     return dataset
+
+
+def warn_of_split(settings: TrainSettings) -> None:
+    """Say that `val` and `val_fraction` do nothing without a text to prepare, where they ask for another split."""
+    manifest = read_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
+    usual = TrainSettings.model_fields["val_fraction"].default
+    split = usual if manifest is None or manifest.val_fraction is None else manifest.val_fraction
+    for name, value, expected in (("val", settings.val, None), ("val_fraction", settings.val_fraction, split)):
+        if value not in (expected, usual):
+            warn(
+                f"{name} = {value} is not applied: it splits a text, and no --data is given. To split anew: "
+                f"quill prepare {settings.dataset} --{name}={value}"
+            )
 
 
 def check_place(settings: TrainSettings, parent: LoadedModel) -> None:

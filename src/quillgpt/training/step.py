@@ -27,6 +27,10 @@ class TrainStep:
         tokens: The training split.
         settings: The run's settings, automatic choices made.
         machine: Device and number format.
+
+    Attributes:
+        compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
+        scaler: Scales float16 gradients; passes other formats on.
     """
 
     def __init__(
@@ -38,8 +42,10 @@ class TrainStep:
         self._settings = settings
         self._machine = machine
         self._windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
+        self.compiled = bool(settings.compile)
+        self._compiled_once = False
         self._loss_sum: Callable[[Tensor, Tensor], Tensor] = model.loss_sum
-        if settings.compile:
+        if self.compiled:
             self._loss_sum = torch.compile(model.loss_sum)
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype == torch.float16)
 
@@ -51,10 +57,18 @@ class TrainStep:
         inputs, targets = gather(self._tokens, self._windows.starts(iteration * batch, batch), settings.block_size)
         inputs, targets = to_device(inputs, self._machine.device), to_device(targets, self._machine.device)
         self._model.train()
-        loss = torch.zeros((), device=self._machine.device)
-        for first in range(0, batch, settings.micro_batch_size or batch):
-            part = slice(first, first + (settings.micro_batch_size or batch))
-            loss += self._backward(inputs[part], targets[part], targets.numel())
+        try:
+            loss = self._add_gradients(inputs, targets)
+        except Exception as error:  # a compiler can fail in any way, but only before it has worked once
+            if not self.compiled or self._compiled_once:
+                raise
+            reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+            warn(f"torch.compile failed ({reason}); going on without it, as --compile=False would")
+            self.compiled, self._loss_sum = False, self._model.loss_sum
+            self._model.zero_grad(set_to_none=True)
+            seed_iteration(settings.seed, iteration)
+            loss = self._add_gradients(inputs, targets)
+        self._compiled_once = self.compiled
         if settings.grad_clip:
             for optimizer in self._optimizers.optimizers:
                 self.scaler.unscale_(optimizer)
@@ -63,28 +77,18 @@ class TrainStep:
         self._optimizers.step(rate / settings.learning_rate if settings.learning_rate else 0.0, self.scaler)
         return loss
 
-    def _backward(self, inputs: Tensor, targets: Tensor, total: int) -> Tensor:
-        """Add a micro-batch's share of the gradient of the mean over `total` targets; return its share of the loss."""
-        try:
-            loss = self._forward(inputs, targets) / total
-        except Exception as error:
-            if self._loss_sum == self._model.loss_sum or not _comes_from_compiler(error):
-                raise
-            warn(f"torch.compile failed ({type(error).__name__}); going on without it, as --compile=False would")
-            self._loss_sum = self._model.loss_sum
-            loss = self._forward(inputs, targets) / total
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    def _forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        with autocast(self._machine.device, self._machine.dtype):
-            return self._loss_sum(inputs, targets)
+    def _add_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the gradient of the mean loss over the global batch, part by part; return that loss."""
+        loss = torch.zeros((), device=self._machine.device)
+        size = self._settings.micro_batch_size or len(inputs)
+        for part_inputs, part_targets in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
+            with autocast(self._machine.device, self._machine.dtype):
+                part_loss = self._loss_sum(part_inputs, part_targets) / targets.numel()
+            self.scaler.scale(part_loss).backward()  # type: ignore[no-untyped-call]
+            loss += part_loss.detach()
+        return loss
 
 
 def seed_iteration(seed: int, iteration: int) -> None:
     """Make an iteration's random numbers (dropout) a function of seed and iteration: resuming needs no state."""
     torch.manual_seed(int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0]))
-
-
-def _comes_from_compiler(error: Exception) -> bool:
-    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

@@ -8,7 +8,16 @@ from dataclasses import asdict
 
 from quillgpt import console
 from quillgpt.checkpoint import load_model, save_checkpoint
-from quillgpt.checkpoint.names import BEST, LAST, checkpoints_folder, iteration_name, point, prune, remove
+from quillgpt.checkpoint.names import (
+    BEST,
+    LAST,
+    checkpoints_folder,
+    has_checkpoint,
+    iteration_name,
+    point,
+    prune,
+    remove,
+)
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, all_starts, spread_starts
@@ -186,10 +195,13 @@ class Trainer:
         state = run.state
         state.seconds = time.perf_counter() - self._started
         if not math.isfinite(losses["val"]):
+            again = f"train again with a --learning_rate below {settings.learning_rate:g}"
+            if has_checkpoint(run.out_dir):
+                again = f"go back to the last checkpoint: quill train {run.out_dir / 'config.toml'} --init_from=resume"
+                again += f" with a --learning_rate below {settings.learning_rate:g}"
             raise UserError(
                 f"the validation loss is {losses['val']} at iteration {state.iteration}: training has diverged, and "
-                "nothing of it is saved. Go back to the last checkpoint with --init_from=resume and a lower "
-                f"--learning_rate (it was {settings.learning_rate:g})"
+                f"nothing of it is saved; {again}"
             )
         better = state.best_val_loss is None or losses["val"] < state.best_val_loss
         console.say(
@@ -212,6 +224,7 @@ class Trainer:
         run, state = self._run, self._run.state
         state.seconds = time.perf_counter() - self._started
         state.scaler = run.step.scaler.state_dict()
+        state.settings["compile"] = run.step.compiled
         save_checkpoint(
             run.out_dir,
             run.model,
