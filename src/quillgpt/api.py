@@ -1,8 +1,8 @@
 """The library: load a model, let it write, measure it.
 
-import quillgpt
-model = quillgpt.load("out-shakespeare-char")
-print(model.generate("ROMEO:", max_new_tokens=200)[0].text)
+Example:
+    model = quillgpt.load("out-shakespeare-char")
+    print(model.generate("ROMEO:", max_new_tokens=200)[0].text)
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from quillgpt.generation import Sampling, generate_ids
+from quillgpt.config.schema import Sampling
+from quillgpt.generation import generate_ids
 from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
 from tiny import GPT2, SHAPES, tiny_model
 
@@ -12,16 +13,8 @@ WARM = Sampling(temperature=1.0, top_k=40)
 
 def generated(model, prompt, steps, *, num_samples=1, sampling=WARM, seed=0, vocab_size=65, window="half"):
     """Ids of each sample, [num_samples][steps]."""
-    found = generate_ids(
-        model,
-        prompt,
-        num_samples=num_samples,
-        max_new_tokens=steps,
-        sampling=sampling,
-        seed=seed,
-        vocab_size=vocab_size,
-        window=window,
-    )
+    asked = {"num_samples": num_samples, "max_new_tokens": steps, "seed": seed, "window": window}
+    found = generate_ids(model, prompt, sampling.model_copy(update=asked), vocab_size=vocab_size)
     return torch.stack(list(found), dim=1).tolist()
 
 
@@ -107,6 +100,6 @@ def test_tokens_come_one_by_one_and_generation_stops_when_nobody_asks():
     model = tiny_model()
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
-    steps = generate_ids(model, [1], num_samples=3, max_new_tokens=100, sampling=WARM, seed=0, vocab_size=65)
+    steps = generate_ids(model, [1], Sampling(num_samples=3, max_new_tokens=100), vocab_size=65)
     assert [len(step) for step in itertools.islice(steps, 4)] == [3] * 4
     assert len(calls) == 4

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quillgpt.generation.samplers import Sampling, candidates, draw, penalize_repetition, uniforms_of_sample
+from quillgpt.config.schema import Sampling
+from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
 from tolerances import FLOAT32
 
 ALL = Sampling(temperature=1.0, top_k=None)

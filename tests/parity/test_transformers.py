@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from quillgpt.checkpoint import load_model, save_model
+from quillgpt.config.schema import Sampling
 from quillgpt.data.batches import all_starts
 from quillgpt.evaluation import mean_loss
-from quillgpt.generation import Sampling, generate_ids
+from quillgpt.generation import generate_ids
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, QWEN3, SHAPES, random_ids, randomize, tiny_model
@@ -162,15 +163,8 @@ def test_a_folder_as_openai_published_it_loads(tmp_path):
 
 
 def greedy(model, prompt, count, vocab_size):
-    steps = generate_ids(
-        model,
-        prompt,
-        num_samples=1,
-        max_new_tokens=count,
-        sampling=Sampling(temperature=0),
-        seed=0,
-        vocab_size=vocab_size,
-    )
+    sampling = Sampling(temperature=0, num_samples=1, max_new_tokens=count)
+    steps = generate_ids(model, prompt, sampling, vocab_size=vocab_size)
     return [int(step) for step in steps]
 
 

@@ -9,9 +9,9 @@ import torch
 
 from quillgpt.bench.nanogpt import make_model
 from quillgpt.bench.rounds import Candidate, Result, run_rounds
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads
-from quillgpt.generation import Sampling, generate_ids
+from quillgpt.generation import generate_ids
 from quillgpt.model import GPT
 from quillgpt.training.setup import model_shape
 
@@ -36,19 +36,13 @@ def bench_sampling(
     dtype = choose_dtype(settings.dtype, device)
     shape = model_shape(settings, settings.vocab_size or vocab_size)
     model = GPT(shape, seed=settings.seed).to(device=device, dtype=dtype).eval()
-    sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K)
+    sampling = Sampling(
+        temperature=TEMPERATURE, top_k=TOP_K, num_samples=samples, max_new_tokens=tokens, seed=settings.seed
+    )
 
     def quill() -> float:
         start = time.perf_counter()
-        steps = generate_ids(
-            model,
-            [0],
-            num_samples=samples,
-            max_new_tokens=tokens,
-            sampling=sampling,
-            seed=settings.seed,
-            vocab_size=shape.vocab_size,
-        )
+        steps = generate_ids(model, [0], sampling, vocab_size=shape.vocab_size)
         count = sum(len(step) for step in steps)
         return count / (time.perf_counter() - start)
 

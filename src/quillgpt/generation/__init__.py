@@ -2,6 +2,5 @@
 
 from quillgpt.generation.generate import generate_ids
 from quillgpt.generation.sample import Sample, draw_samples, prompt_ids, read_start
-from quillgpt.generation.samplers import Sampling
 
-__all__ = ["Sample", "Sampling", "draw_samples", "generate_ids", "prompt_ids", "read_start"]
+__all__ = ["Sample", "draw_samples", "generate_ids", "prompt_ids", "read_start"]

@@ -8,23 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quillgpt.generation.samplers import Sampling, candidates, draw, penalize_repetition, uniforms_of_sample
+from quillgpt.config.schema import Sampling
+from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
 from quillgpt.model import GPT, KeyValueCache
 
 Window = Literal["half", "exact"]
 
 
-def generate_ids(
-    model: GPT,
-    prompt: Sequence[int],
-    *,
-    num_samples: int,
-    max_new_tokens: int,
-    sampling: Sampling,
-    seed: int,
-    vocab_size: int,
-    window: Window = "half",
-) -> Iterator[Tensor]:
+def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab_size: int) -> Iterator[Tensor]:
     """Yield the next token of every sample, step by step, each time (num_samples,) on the CPU.
 
     When the context is full, window `half` keeps its last block_size/2 tokens and prefills them again, `exact` slides
@@ -33,19 +24,16 @@ def generate_ids(
     Args:
         model: In evaluation mode, on its device, in the number format to compute in.
         prompt: Ids before the sample, at least one.
-        num_samples: Samples that are generated side by side.
-        max_new_tokens: Steps; the caller may stop earlier.
-        sampling: How tokens are chosen.
-        seed: Seed of all samples.
+        sampling: How many samples, how long (the caller may stop earlier), and how tokens are chosen.
         vocab_size: Ids from here on have no token and are never chosen.
-        window: What happens when the context is full.
     """
     device = model.token_embedding.weight.device
-    uniforms = torch.stack([uniforms_of_sample(seed, k, max_new_tokens) for k in range(num_samples)], dim=1).to(device)
-    context = Context(model, torch.tensor([list(prompt)] * num_samples, device=device), max_new_tokens, window)
-    seen = torch.zeros(num_samples, vocab_size, dtype=torch.bool, device=device)
+    samples, steps = range(sampling.num_samples), sampling.max_new_tokens
+    uniforms = torch.stack([uniforms_of_sample(sampling.seed, k, steps) for k in samples], dim=1).to(device)
+    context = Context(model, torch.tensor([list(prompt) for _ in samples], device=device), steps, sampling.window)
+    seen = torch.zeros(len(samples), vocab_size, dtype=torch.bool, device=device)
     seen[:, [id for id in prompt if id < vocab_size]] = True
-    for step in range(max_new_tokens):
+    for step in range(steps):
         with torch.inference_mode():
             scores = context.next_scores()[:, :vocab_size].float()
             if sampling.repetition_penalty != 1.0:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config import schema
+from quillgpt.config.schema import Sampling
 from quillgpt.errors import UserError
 from quillgpt.generation.generate import generate_ids
-from quillgpt.generation.samplers import Sampling
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
 from quillgpt.text.tokenizer import Tokenizer
@@ -76,7 +75,7 @@ def draw_samples(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: tuple[str, list[int]],
-    settings: schema.Sampling,
+    settings: Sampling,
     *,
     on_text: TextListener | None = None,
 ) -> list[Sample]:
@@ -90,22 +89,7 @@ def draw_samples(
         on_text: Given the text of the first sample piece by piece as it becomes certain.
     """
     streams = [TextStream(tokenizer, settings.stop) for _ in range(settings.num_samples)]
-    steps = generate_ids(
-        model,
-        prompt[1],
-        num_samples=settings.num_samples,
-        max_new_tokens=settings.max_new_tokens,
-        sampling=Sampling(
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            min_p=settings.min_p,
-            repetition_penalty=settings.repetition_penalty,
-        ),
-        seed=settings.seed,
-        vocab_size=min(tokenizer.vocab_size, model.shape.vocab_size),
-        window=settings.window,
-    )
+    steps = generate_ids(model, prompt[1], settings, vocab_size=min(tokenizer.vocab_size, model.shape.vocab_size))
     for tokens in steps:
         for stream, token in zip(streams, tokens.tolist(), strict=True):
             stream.push(token)

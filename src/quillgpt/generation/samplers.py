@@ -6,35 +6,15 @@ vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose the next token.
-
-    Attributes:
-        temperature: Scores are divided by it; 0 takes the likeliest token.
-        top_k: Keep this many likeliest tokens; None or 0 keeps all.
-        top_p: Keep the smallest set of likeliest tokens with at least this probability (arXiv 1904.09751).
-        min_p: Keep tokens with at least this share of the likeliest one's probability (arXiv 2407.01082).
-        repetition_penalty: Scores of tokens that occur already are divided (if positive) or multiplied (if negative)
-            by it (arXiv 1909.05858).
-    """
-
-    temperature: float = 0.8
-    top_k: int | None = 200
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
+from quillgpt.config.schema import Sampling
 
 
 def penalize_repetition(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make tokens that occur already less likely.
+    """Make tokens that occur already less likely: divide positive scores, multiply negative ones (arXiv 1909.05858).
 
     Args:
         scores: (B, V).
@@ -50,7 +30,8 @@ def candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 
     Args:
         scores: (B, V), float32.
-        sampling: Which tokens to keep.
+        sampling: Which tokens to keep: the likeliest (top_k), the smallest set with enough probability (top_p, arXiv
+            1904.09751), those not too far below the likeliest (min_p, arXiv 2407.01082).
 
     Returns:
         Probabilities (B, K), 0 for tokens that were cut, and ids (B, K).

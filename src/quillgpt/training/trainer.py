@@ -113,9 +113,10 @@ class Trainer:
         state.tokens += settings.tokens_per_iteration
         logged = state.iteration % settings.log_interval == 0 or state.iteration == settings.max_iters
         value = float(loss) if logged else math.nan  # reading the loss waits for the device
-        state.train_seconds += time.perf_counter() - before
-        state.seconds = time.perf_counter() - self._started
-        self._meter.count(time.perf_counter() - before)
+        now = time.perf_counter()
+        state.train_seconds += now - before
+        state.seconds = now - self._started
+        self._meter.count(now - before)
         if logged:
             self._log(value, rate)
 
@@ -170,13 +171,11 @@ class Trainer:
         run, settings = self._run, self._settings
         splits: list[tuple[str, Tokens]] = [("train", run.dataset.train), ("val", run.dataset.val)]
         losses = {}
+        blocks = len(all_starts(len(run.dataset.val), settings.block_size))
+        if settings.eval_iters is not None:
+            blocks = settings.eval_iters * settings.batch_size
         for name, tokens in splits:
-            starts = all_starts(len(run.dataset.val), settings.block_size)
-            if settings.eval_iters is not None:
-                count = settings.eval_iters * settings.batch_size
-                starts = spread_starts(len(tokens), settings.block_size, count, settings.seed)
-            elif name == "train":
-                starts = spread_starts(len(tokens), settings.block_size, len(starts), settings.seed)
+            starts = spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
             with console.progress(f"evaluating {name}", math.ceil(len(starts) / settings.batch_size)) as advance:
 
                 def after_batch(advance: console.Advance = advance) -> None:
