@@ -1,37 +1,46 @@
-"""The few files that Quill fetches: where they come from, what they must hash to, and where they are kept."""
+"""The files that Quill fetches, known ones and any http(s) address: where they come from and where they are kept."""
 
 from __future__ import annotations
 
-import http.client
+import hashlib
 import os
+import re
 import shutil
-import urllib.error
-import urllib.request
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from quillgpt.console import progress, say
+from filelock import FileLock, Timeout
+
+from quillgpt.console import say
 from quillgpt.errors import DataError
 from quillgpt.files import atomic_path, quill_home, sha256_of
+from quillgpt.text.transfer import Partial, TransferError, receive
 
 TIMEOUT_SECONDS = 30.0
-CHUNK_BYTES = 1 << 16
+
+
+class MissingFileError(DataError):
+    """There is nothing at an address."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file with a public address and a known content.
+    """A file with a public address.
 
     Attributes:
         title: What a person would call it.
         address: Where it is published.
-        sha256: What it must hash to.
+        sha256: What it must hash to, or None where that is not known beforehand.
         place: Its path below the cache folder and below `QUILL_MIRROR`.
     """
 
     title: str
     address: str
-    sha256: str
+    sha256: str | None
     place: str
 
     @property
@@ -60,52 +69,121 @@ GPT2_VOCABULARY = Download(
 )
 
 
+def address_download(address: str) -> Download:
+    """Return the download of any http(s) address, kept under a folder of its own.
+
+    Raises:
+        DataError: It is no http(s) address.
+    """
+    expected = "give one such as https://example.org/book.txt"
+    try:
+        parts = urlsplit(address.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise DataError(f"{address} is no http or https address; {expected}")
+        host = parts.hostname.encode("idna").decode("ascii")
+        if ":" in host:
+            host = f"[{host}]"
+        if parts.port is not None:
+            host += f":{parts.port}"
+    except ValueError as error:
+        raise DataError(f"{address} is no address ({error}); {expected}") from error
+    if parts.username is not None:
+        raise DataError(
+            f"the address at {parts.hostname} holds a name and a password, which Quill does not send; fetch the text "
+            "yourself and give the file"
+        )
+    # Addresses are copied with spaces and letters that cannot be sent as they are.
+    path, query = (quote(part, safe="/%:;=@&?!$'()*+,~") for part in (parts.path, parts.query))
+    name = unquote(parts.path).rpartition("/")[2]
+    name = re.sub(r"[^\w.,()+ -]", "_", name)[-100:].strip(" .") or parts.hostname
+    key = hashlib.sha256(address.encode("utf-8")).hexdigest()[:16]
+    return Download(
+        title=name,
+        address=urlunsplit((parts.scheme, host, path, query, "")),
+        sha256=None,
+        place=f"addresses/{key}/{name}",
+    )
+
+
 def fetch(download: Download) -> Path:
     """Return the cached file, after fetching it from `QUILL_MIRROR` or from its address where it is not yet there.
 
+    A cut download is continued, by this call or by the next, and two processes do not fetch one file at once.
+
     Raises:
+        MissingFileError: There is nothing at its address.
         DataError: It can be had from neither, or what came is not the expected content.
     """
-    if download.cached.is_file() and sha256_of(download.cached) == download.sha256:
-        return download.cached
+    cached = download.cached
+    if _is_cached(download):
+        if download.sha256 is None:
+            day = time.strftime("%Y-%m-%d", time.localtime(cached.stat().st_mtime))
+            say(f"Using {cached}, fetched on {day} from {download.address}; delete it to fetch it again")
+        return cached
     mirror = os.environ.get("QUILL_MIRROR")
     mirrored = Path(mirror).expanduser() / download.place if mirror else None
-    with atomic_path(download.cached) as part:
+    with _one_process_at_a_time(download):
+        if _is_cached(download):  # by the process that was waited for
+            return cached
         if mirrored is not None and mirrored.is_file():
-            shutil.copyfile(mirrored, part)
-            origin = str(mirrored)
-        else:
-            _download(download, part)
-            origin = download.address
-        found = sha256_of(part)
-        if found != download.sha256:
-            raise DataError(
-                f"{origin} gave another file than {download.title}: its sha256 is {found}, expected "
-                f"{download.sha256}; try again, or put the right file at {download.cached}"
-            )
-    return download.cached
+            with atomic_path(cached) as copy:
+                shutil.copyfile(mirrored, copy)
+                _check_hash(download, copy, str(mirrored))
+            return cached
+        partial = Partial(cached.with_name(cached.name + ".part"), download.address, pinned=download.sha256 is not None)
+        try:
+            receive(partial, title=download.title, timeout_seconds=TIMEOUT_SECONDS)
+        except TransferError as error:
+            raise _unfetched(download, error, partial.size if error.passing else 0) from error
+        try:
+            _check_hash(download, partial.path, download.address)
+        except DataError:
+            partial.remove()
+            raise
+        partial.keep_as(cached)
+    return cached
 
 
-def _download(download: Download, part: Path) -> None:
-    try:
-        with urllib.request.urlopen(download.address, timeout=TIMEOUT_SECONDS) as answer, part.open("wb") as file:
-            length = answer.headers.get("Content-Length")
-            total = int(length) if length else None
-            say(f"Downloading {download.title} from {download.address}")
-            received = 0
-            with progress(download.title, total, as_bytes=True) as advance:
-                while chunk := answer.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    received += len(chunk)
-                    advance(len(chunk))
-        if total is not None and received < total:
-            raise ConnectionError(f"the connection ended after {received:,} of {total:,} bytes")
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        if isinstance(error, urllib.error.HTTPError):
-            reason = f"HTTP {error.code} {error.reason}"
+def _is_cached(download: Download) -> bool:
+    cached = download.cached
+    return cached.is_file() and (download.sha256 is None or sha256_of(cached) == download.sha256)
+
+
+def _check_hash(download: Download, file: Path, origin: str) -> None:
+    if download.sha256 is None:
+        return
+    found = sha256_of(file)
+    if found != download.sha256:
         raise DataError(
-            f"{download.title} could not be fetched from {download.address} ({reason}) and is not at "
-            f"{download.cached}; get it with a browser and put it there, or set QUILL_MIRROR to a folder that has "
+            f"{origin} gave another file than {download.title}: its sha256 is {found}, expected "
+            f"{download.sha256}; try again, or put the right file at {download.cached}"
+        )
+
+
+@contextmanager
+def _one_process_at_a_time(download: Download) -> Iterator[None]:
+    cached = download.cached
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cached.with_name(f".{cached.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        say(f"Waiting for another process that is fetching {download.title}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unfetched(download: Download, error: TransferError, kept_bytes: int) -> DataError:
+    remedy = "check it in a browser, or save the text as a file and give that"
+    if download.sha256 is not None:
+        remedy = (
+            f"get it with a browser and put it at {download.cached}, or set QUILL_MIRROR to a folder that has "
             f"{download.place}"
-        ) from error
+        )
+    if kept_bytes:
+        remedy = f"the {kept_bytes:,} bytes that came are kept and the next try goes on from there; or {remedy}"
+    kind = MissingFileError if error.missing else DataError
+    return kind(f"{download.title} could not be fetched from {download.address} ({error}); {remedy}")
