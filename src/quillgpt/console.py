@@ -1,7 +1,12 @@
-"""Where words for the user go: set-up and progress to standard error, results to standard output."""
+"""Where words for the user go: set-up and progress to standard error, results to standard output.
+
+A notebook is treated as the plain stream of text that it shows standard error as: rich's own rendering for notebooks
+would put these words among the results, out of order, and bars that move need a terminal.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,28 +15,69 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+QUIET_VARIABLE = "QUILL_QUIET"
+
+stdout = Console(highlight=False, soft_wrap=True, force_jupyter=False)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+
+_quiet = False
+
+
+@contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Leave out set-up, log lines and progress while the block runs; warnings, errors and outcomes stay."""
+    global _quiet
+    before, _quiet = _quiet, quiet or _quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def is_quiet() -> bool:
+    """Return whether set-up, log lines and progress are left out, by `quietly` or by the environment."""
+    return _quiet or os.environ.get(QUIET_VARIABLE, "").lower() not in ("", "0", "false", "no", "off")
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Print one line for the user on standard error; `message` is shown as it is, without markup."""
+    """Print one line of set-up or progress on standard error; `message` is shown as it is, without markup."""
+    if not is_quiet():
+        outcome(message, style)
+
+
+def outcome(message: str, style: str | None = None) -> None:
+    """Print on standard error what a command came to; like `say`, but also where the command is quiet."""
     stderr.print(message, style=style, markup=False, emoji=False)
 
 
 def warn(message: str) -> None:
     """Print a warning on standard error."""
-    say(f"warning: {message}", style="yellow")
+    outcome(f"warning: {message}", style="yellow")
 
 
 def table(title: str, rows: Mapping[str, object], *, console: Console = stderr) -> None:
-    """Print names and values in two columns, on standard error unless another console is given."""
+    """Print names and values in two columns, on standard error unless another console is given.
+
+    On a terminal long values are folded to its width; elsewhere, such as in a file, each stays on its line.
+    """
+    if console is stderr and is_quiet():
+        return
+    if not is_screen(console):
+        width = max((len(name) for name in rows), default=0)
+        lines = [title, *(f"{name:{width}} {value}" for name, value in rows.items())]
+        console.print("\n".join(lines), markup=False, emoji=False)
+        return
     grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows.items():
         grid.add_row(escape(str(name)), escape(str(value)))
     console.print(grid)
+
+
+def is_screen(console: Console) -> bool:
+    """Return whether somebody looks at a terminal; colours that were forced into a file or a notebook are none."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 @contextmanager
@@ -45,7 +91,7 @@ def progress(description: str, total: float | None, *, as_bytes: bool = False) -
     """
     counter = DownloadColumn() if as_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    with Progress(*columns, console=stderr, transient=True, disable=is_quiet() or not is_screen(stderr)) as bar:
         task = bar.add_task(escape(description), total=total)
         yield Advance(bar, task)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from quillgpt.cli.completion import complete_preset
 from quillgpt.config import preset_description, preset_names, resolve, to_toml
 
 configs = App(help="List the presets, or show all settings of one.", help_format="plaintext")
@@ -21,7 +22,9 @@ def list_presets() -> None:
 
 @configs.command
 def show(
-    name: Annotated[str, Parameter(name="NAME", help="A preset, a .toml file, or a .py file of nanoGPT.")],
+    name: Annotated[
+        str, Parameter(name="NAME", help="A preset, a .toml file, or a .py file of nanoGPT.", completer=complete_preset)
+    ],
     /,
     *,
     comments: Annotated[

@@ -6,16 +6,14 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from quillgpt.cli.flags import JSON_FLAG, MODEL_HELP, settings_flags
+from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
 from quillgpt.config import EvalSettings, resolve_eval
 from quillgpt.errors import ConfigError
 
 
 @settings_flags(EvalSettings)
 def evaluate(
-    model: Annotated[str, Parameter(name="MODEL", help=MODEL_HELP)],
+    model: Annotated[str, MODEL],
     /,
     *,
     as_json: Annotated[bool, JSON_FLAG] = False,

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
+from cyclopts.help import ColumnSpec, DefaultFormatter, DescriptionRenderer, HelpEntry, NameRenderer
 from pydantic.fields import FieldInfo
+from rich.console import Console, ConsoleOptions
 
+from quillgpt.cli.completion import complete_model, complete_path, complete_words
 from quillgpt.config.layers import COMMANDS
 from quillgpt.config.schema import Settings, grouped_fields
 from quillgpt.config.values import accepts_bool, expectations, spell
 
 REPEATABLE = frozenset({"data"})
-"""Settings whose flag can be given several times; the values are joined by commas."""
+"""Settings whose flag can be given several times; the values are joined by commas. Of others the last one counts."""
 
 FREE_TEXT = frozenset({"start", "stop", "data"})
 """Settings whose value may begin with a hyphen."""
 
 TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "auto"})
 
-MODEL_HELP = "A run's folder (its best checkpoint is taken), a checkpoint, or a Hugging Face folder."
-
-JSON_FLAG = Parameter(
-    name="--json", negative=(), show_default=False, help="Print one JSON object for each result instead of words."
+MODEL = Parameter(
+    name="MODEL",
+    help="A run's folder (its best checkpoint is taken), a checkpoint, or a Hugging Face folder.",
+    completer=complete_model,
 )
+
+
+def switch(name: str, explanation: str, *, group: str = "The command", position: int = -1) -> Parameter:
+    """Return a flag that is on where it is given, and belongs to a command, not to its settings.
+
+    Args:
+        name: The flag.
+        explanation: What it does.
+        group: The heading that it stands under in --help.
+        position: Where that heading stands among those of the settings, which count from 0.
+    """
+    return Parameter(
+        name=name, negative=(), show_default=False, help=explanation, group=Group(group, sort_key=position)
+    )
+
+
+JSON_FLAG = switch("--json", "Print one JSON object for each result instead of words.")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,13 +60,18 @@ def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
     """
 
     def declare(command: Command) -> Command:
-        signature = inspect.signature(command)
+        @functools.wraps(command)
+        def call(*positional: Any, **named: Any) -> Any:
+            flags = {name: _joined(name, given) for name, given in named.items() if name in schema.model_fields}
+            return command(*positional, **(named | flags))
+
+        signature = inspect.signature(command, eval_str=True)
         parameters = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
         for position, (heading, fields) in enumerate(grouped_fields(schema).items()):
-            group = Group(heading, sort_key=position)
+            group = Group(heading, sort_key=position, help_formatter=DefaultFormatter(column_specs=_columns))
             parameters += [_parameter(name, field, group) for name, field in fields.items()]
-        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return command
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
 
     return declare
 
@@ -72,6 +99,25 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
     return joined
 
 
+def take_switches(tokens: Iterable[str], names: Iterable[str]) -> tuple[set[str], list[str]]:
+    """Split tokens into those of `names` that are among them, and the rest; what follows `--` is left alone."""
+    waiting = list(tokens)
+    end = waiting.index("--") if "--" in waiting else len(waiting)
+    taken = set(waiting[:end]) & set(names)
+    return taken, [token for token in waiting[:end] if token not in taken] + waiting[end:]
+
+
+def _joined(name: str, given: list[str]) -> str:
+    return ",".join(given) if name in REPEATABLE else given[-1]
+
+
+def _columns(console: Console, options: ConsoleOptions, entries: list[HelpEntry]) -> tuple[ColumnSpec, ...]:  # noqa: ARG001
+    """Return the columns of --help; names get as much room as the longest setting needs at 80 characters."""
+    width = math.ceil(console.width * 0.4)
+    names = ColumnSpec(renderer=NameRenderer(max_width=width), style="cyclopts.name", max_width=width)
+    return names, ColumnSpec(renderer=DescriptionRenderer(), overflow="fold")
+
+
 def _parameter(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
     first, *_ = takes = expectations(field)
     is_choice = " " not in first and first != "text"
@@ -86,7 +132,7 @@ def _parameter(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
         negative=(),
         metavar=metavar,
         allow_leading_hyphen=name in FREE_TEXT,
+        completer=complete_words(takes) if is_choice else complete_path if first == "text" else None,
     )
-    kind = list[str] if name in REPEATABLE else str
-    annotation = Annotated[kind | None, parameter]  # type: ignore[valid-type]
+    annotation = Annotated[list[str] | None, parameter]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

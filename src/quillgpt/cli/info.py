@@ -6,9 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from quillgpt.cli.flags import MODEL_HELP
+from quillgpt.cli.flags import MODEL
 from quillgpt.console import stdout, table
 
 FOREIGN = {"gpt2": ("rope_theta",), "qwen3": ("bias", "activation")}
@@ -18,7 +16,7 @@ SAID = ("bias", "dropout", "tokenizer", "tokenizer_fingerprint")
 """What config.json records and other rows say."""
 
 
-def info(model: Annotated[str, Parameter(name="MODEL", help=MODEL_HELP)], /) -> None:
+def info(model: Annotated[str, MODEL], /) -> None:
     """Tell what a model is: configuration, parameters, tokenizer, where it came from."""
     from quillgpt.checkpoint import load_model
     from quillgpt.checkpoint.load import identify

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
-from quillgpt.cli.flags import JSON_FLAG, MODEL_HELP, settings_flags
+from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
 from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.config.schema import SPECIAL_ORIGINS
 from quillgpt.console import table
@@ -24,7 +22,7 @@ DASHES = "-" * 15
 
 @settings_flags(SampleSettings)
 def sample(
-    model: Annotated[str | None, Parameter(name="MODEL", help=MODEL_HELP)] = None,
+    model: Annotated[str | None, MODEL] = None,
     /,
     *,
     as_json: Annotated[bool, JSON_FLAG] = False,

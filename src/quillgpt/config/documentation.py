@@ -29,8 +29,9 @@ Every setting has one name, and four places may set it. A later place wins:
 - A nanoGPT `config/*.py` file works where a TOML file does. It is read, not executed: values, earlier names and
   arithmetic on them.
 - An unknown name is an error in every place but a `.py` file, where it is a warning.
-- `QUILL_HOME` (where downloads are kept) and `QUILL_MIRROR` (a folder to look in before downloading) are variables of
-  the environment, not settings.
+- Of a flag that is given twice the last one counts; `--data a.txt --data b.txt` gives two texts.
+- `QUILL_HOME` (where downloads are kept), `QUILL_MIRROR` (a folder to look in before downloading) and `QUILL_QUIET=1`
+  (as `--quiet`) are variables of the environment, not settings.
 
 `quill configs` lists the presets; `quill configs show NAME` prints all values of one.
 """

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, Settings, TrainFields
 from quillgpt.config.values import read_value
+from quillgpt.console import QUIET_VARIABLE
 from quillgpt.errors import ConfigError, closest
 
 ENVIRONMENT_PREFIX = "QUILL_"
-PLACES = frozenset({"QUILL_HOME", "QUILL_MIRROR"})
-"""Environment variables that say where files are; they are no settings."""
+PLACES = frozenset({"QUILL_HOME", "QUILL_MIRROR", QUIET_VARIABLE})
+"""Environment variables that say where files and words go; they are no settings."""
 
 COMMANDS: tuple[type[Settings], ...] = (TrainFields, SampleSettings, EvalSettings, PrepareSettings)
 

@@ -1,0 +1,66 @@
+"""What the Tab key offers for a word: names that Quill knows, and files.
+
+The shell asks `quill __complete ...` at each Tab, so nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from quillgpt.config import preset_description, preset_names
+from quillgpt.config.sources import SUFFIXES
+
+
+class Context(Protocol):
+    """What cyclopts tells of the word that is being typed."""
+
+    @property
+    def incomplete(self) -> str:
+        """The word so far."""
+
+
+Offers = Iterable[str | tuple[str, str]]
+Completer = Callable[[Context], Offers]
+
+
+def complete_words(words: Sequence[str]) -> Completer:
+    """Return what offers these words."""
+    return lambda _: words
+
+
+def complete_path(context: Context) -> Offers:
+    """Offer files and folders."""
+    return paths(context.incomplete)
+
+
+def complete_preset(context: Context) -> Offers:
+    """Offer presets with their descriptions, folders, and the files that can take a preset's place."""
+    yield from ((name, preset_description(name)) for name in preset_names())
+    yield from (path for path in paths(context.incomplete) if path.endswith(("/", *SUFFIXES)))
+
+
+def complete_source(context: Context) -> Offers:
+    """Offer recipes with their descriptions, files and folders."""
+    from quillgpt.text.corpora import RECIPES
+
+    yield from ((name, recipe.description) for name, recipe in RECIPES.items())
+    yield from paths(context.incomplete)
+
+
+def complete_model(context: Context) -> Offers:
+    """Offer folders."""
+    return (path for path in paths(context.incomplete) if path.endswith("/"))
+
+
+def paths(incomplete: str) -> Iterator[str]:
+    """Yield the paths that begin with what was typed, folders with a slash at their end."""
+    typed, slash, beginning = incomplete.rpartition("/")
+    try:
+        found = sorted(Path(typed + slash).expanduser().iterdir())
+    except OSError:  # there is no such folder
+        return
+    for path in found:
+        if path.name.startswith(beginning) and (beginning.startswith(".") or not path.name.startswith(".")):
+            yield f"{typed}{slash}{path.name}{'/' if path.is_dir() else ''}"
