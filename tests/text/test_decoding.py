@@ -1,17 +1,128 @@
 import codecs
+import random
+import struct
+import zlib
 
 import pytest
 
 from quillgpt.errors import DataError
-from quillgpt.text.decoding import CHUNK_BYTES, detect_encoding, read_pieces
+from quillgpt.text.decoding import CHUNK_BYTES, SAMPLE_BYTES, detect_encoding, read_pieces
 
 GREEK = "Ἐν ἀρχῇ ἦν ὁ λόγος\n— “x”\n"
-GERMAN = "Über allen Gipfeln ist Ruh, in allen Wipfeln spürest du kaum einen Hauch; die Vögelein schweigen.\n" * 5
-RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.\n" * 5
+ENGLISH = (
+    "The old lighthouse keeper didn’t speak much that winter. “If the lamp goes out,” he said, “the sea won’t wait for "
+    "us” – and so we climbed the stairs every night, one hundred and twelve of them…\n"
+    "In the village they called him stubborn; we called him ‘Captain’, though he’d never owned a boat.\n"
+)
+GERMAN = (
+    "Als der Müller am frühen Morgen über die Brücke ging, lag der Nebel noch schwer auf den Wiesen. „Heute wird es "
+    "schön“, sagte er zu seinem Hund, der müde neben ihm hertrottete.\nDie Bäuerin grüßte ihn freundlich und fragte, "
+    "ob er für die große Straße einen Schlüssel bräuchte; er schüttelte bloß den Kopf.\n"
+)
+FRENCH = (
+    "L’été dernier, à la fin d’une journée très chaude, ma grand-mère nous a raconté l’histoire du boulanger qui "
+    "n’aimait pas le pain. « Ça vous étonne ? » disait-elle en riant.\nSon œuvre était là, derrière lui : des brioches "
+    "dorées, des gâteaux, et dès que le soleil paraissait il s’en allait pêcher près du vieux château…\n"
+)
+SPANISH = (
+    "El señor Núñez llegó a la estación cuando ya había salido el último tren de la mañana. —¿Qué hacemos ahora? "
+    "—preguntó su hija pequeña, que tenía frío y sueño—. ¡Caminar!\nAsí empezó aquella excursión tan extraña, por los "
+    "caminos de la montaña, entre árboles y pájaros que ningún niño conocía.\n"
+)
+PORTUGUESE = (
+    "Não havia ninguém na praça quando o sino tocou às três da manhã. João acordou, abriu a janela e viu que a estação "
+    "estava toda iluminada; as crianças já corriam pela rua.\nA avó dizia que não era nada, só uma ilusão.\n"
+)
+SWEDISH = (
+    "När vi kom fram till sjön hade isen redan börjat smälta. Farfar ställde ner ryggsäcken, såg på klockan och sade "
+    "att vi måste vänta.\nDär ute på ön låg det gula huset, och från skorstenen steg röken rakt upp.\n"
+)
+POLISH = (
+    "Kiedy wróciliśmy do wsi, było już ciemno i padał śnieg. Dziadek siedział przy piecu, czytał gazetę i udawał, że "
+    "nas nie słyszy.\nNie wiedzieliśmy, co odpowiedzieć, więc zaczęliśmy mówić o łąkach, żabach i o źródle pod lasem.\n"
+)
+CZECH = (
+    "Když jsme přišli k řece, voda už byla tak vysoko, že se nedalo přejít. Otec řekl, že počkáme do rána, a tak jsme "
+    "si rozdělali oheň pod starým dubem.\nNejmladší bratr se pořád ptal, kolik je hodin a jestli začne svítat.\n"
+)
+HUNGARIAN = (
+    "Amikor megérkeztünk a faluba, már sötét volt, és az utcán senki sem járt. Nagyapám a tűz mellett ült, könyvet "
+    "olvasott.\nHol jártatok ilyen sokáig, kérdezte, mi nem tudtunk mit felelni; a hídról meséltünk, meg az őzről.\n"
+)
+TURKISH = (
+    "Köye vardığımızda güneş çoktan batmıştı ve sokaklarda kimse kalmamıştı. Dedem kapının önünde oturmuş, elinde çay "
+    "bardağıyla bizi bekliyordu.\nBiz yolun kapalı olduğunu, ırmağın taştığını ve köprüden geçemediğimizi anlattık.\n"
+)
+RUSSIAN = (
+    "Ранним утром, когда над рекой ещё стоял туман, старый паромщик вышел на берег и долго смотрел на другую сторону. "
+    "Никто не звал его уже третий день, но он всё равно готовил лодку.\nПридут, говорил он собаке, обязательно придут, "
+    "куда им деваться. Собака молчала и только изредка помахивала хвостом.\n"
+)
+MODERN_GREEK = (
+    "Όταν φτάσαμε στο νησί, ο ήλιος είχε ήδη δύσει και τα καΐκια γύριζαν στο λιμάνι. Ο παππούς καθόταν έξω από το "
+    "καφενείο και μας περίμενε με ένα ποτήρι νερό.\nΑργήσατε, είπε χαμογελώντας, και άρχισε να μας λέει ιστορίες.\n"
+)
+HEBREW = (
+    "כשהגענו אל הכפר כבר ירד הערב, והרחובות היו ריקים. סבא ישב ליד החלון, קרא ספר ישן ולא שמע שנכנסנו.\nלמה איחרתם כל "
+    "כך, שאל לבסוף, ואנחנו לא ידענו מה לענות, ולכן סיפרנו לו על הנהר ועל הגשר השבור.\n"
+)
+ARABIC = (
+    "عندما وصلنا إلى القرية كانت الشمس قد غابت والشوارع خالية من الناس. جلس جدي أمام الباب وفي يده كوب من الشاي.\n"
+    "سألنا لماذا تأخرتم، فحكينا له عن الطريق المغلق وعن النهر الذي فاض وعن الرجل الذي أعطانا التفاح.\n"
+)
+CHINESE = (
+    "　　那年冬天下了一场很大的雪，村子里的路都被封住了。爷爷每天早上起来扫雪，一边扫一边唱歌，邻居们听见了都笑他。\n"
+    "我问他为什么这么高兴，他说：“雪下得越大，明年的麦子就越好。”后来我才知道，他年轻的时候曾经在北方修过铁路。\n"
+)
+TRADITIONAL_CHINESE = (
+    "　　那年冬天下了一場很大的雪，村子裡的路都被封住了。爺爺每天早上起來掃雪，一邊掃一邊唱歌，鄰居們聽見了都笑他。\n"
+    "我問他為什麼這麼高興，他說：「雪下得越大，明年的麥子就越好。」後來我才知道，他年輕的時候曾經在北方修過鐵路。\n"
+)
+JAPANESE = (
+    "その年の冬はとても寒くて、川の水まで凍ってしまった。祖父は毎朝早く起きて、犬を連れて橋のところまで歩いて行った。\n"
+    "「今日も誰も来ないね」と言いながら、それでも火をおこして、お茶の用意をするのだった。春になると、ラジオから音楽が流れた。\n"
+)
+KOREAN = (
+    "그해 겨울에는 눈이 아주 많이 내려서 마을로 가는 길이 모두 막혔다. 할아버지는 아침마다 일찍 일어나 마당의 눈을 "
+    "쓸면서 노래를 불렀다.\n왜 그렇게 기쁘냐고 물었더니 눈이 많이 올수록 내년 농사가 잘된단다 하고 대답했다.\n"
+)
+PLAIN = str.maketrans("‘’“”„–—…œ", '\'\'"""---o')
+LEGACY = {
+    ("english", "cp1252"): ENGLISH,
+    ("english", "mac_roman"): ENGLISH,
+    ("german", "cp1252"): GERMAN,
+    ("german", "iso8859-1"): GERMAN.translate(PLAIN),
+    ("german", "mac_roman"): GERMAN,
+    ("german", "cp850"): GERMAN.translate(PLAIN),
+    ("french", "cp1252"): FRENCH,
+    ("french", "iso8859-1"): FRENCH.translate(PLAIN),
+    ("spanish", "cp1252"): SPANISH,
+    ("spanish", "iso8859-1"): SPANISH.translate(PLAIN),
+    ("portuguese", "cp1252"): PORTUGUESE,
+    ("swedish", "iso8859-1"): SWEDISH,
+    ("polish", "cp1250"): POLISH,
+    ("polish", "iso8859-2"): POLISH,
+    ("czech", "cp1250"): CZECH,
+    ("hungarian", "cp1250"): HUNGARIAN,
+    ("turkish", "cp1254"): TURKISH,
+    ("russian", "cp1251"): RUSSIAN,
+    ("russian", "koi8-r"): RUSSIAN,
+    ("russian", "cp866"): RUSSIAN,
+    ("greek", "cp1253"): MODERN_GREEK,
+    ("hebrew", "cp1255"): HEBREW,
+    ("arabic", "cp1256"): ARABIC,
+    ("chinese", "gbk"): CHINESE,
+    ("chinese", "gb18030"): CHINESE,
+    ("traditional chinese", "big5"): TRADITIONAL_CHINESE,
+    ("japanese", "shift-jis"): JAPANESE,
+    ("japanese", "euc-jp"): JAPANESE,
+    ("korean", "euc-kr"): KOREAN,
+}
+SCRIPTS = [ENGLISH, FRENCH, RUSSIAN, CHINESE, JAPANESE, KOREAN, ARABIC, GREEK]
 
 
-def write(tmp_path, content):
-    path = tmp_path / "book.txt"
+def write(tmp_path, content, name="book.txt"):
+    path = tmp_path / name
     path.write_bytes(content)
     return path
 
@@ -20,32 +131,81 @@ def text_of(path, characters=1000):
     return "".join(read_pieces(path, detect_encoding(path), characters))
 
 
+def message_of(path):
+    with pytest.raises(DataError, match=path.name.replace(".", r"\.")) as caught:
+        text_of(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", SCRIPTS, ids=lambda text: text[:9])
 @pytest.mark.parametrize(
-    "content",
+    ("mark", "encoding"),
     [
-        GREEK.encode(),
-        codecs.BOM_UTF8 + GREEK.encode(),
-        codecs.BOM_UTF16_LE + GREEK.encode("utf-16-le"),
-        codecs.BOM_UTF16_BE + GREEK.encode("utf-16-be"),
-        codecs.BOM_UTF32_LE + GREEK.encode("utf-32-le"),
-        codecs.BOM_UTF32_BE + GREEK.encode("utf-32-be"),
+        (b"", "utf-8"),
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (codecs.BOM_UTF32_BE, "utf-32-be"),
+        (b"", "utf-16-le"),
+        (b"", "utf-16-be"),
     ],
-    ids=["utf-8", "utf-8-mark", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"],
+    ids=["utf-8", "utf-8-mark", "utf-16-le-mark", "utf-16-be-mark", "utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"],
 )
-def test_unicode_encodings_give_the_same_text(tmp_path, content):
-    assert text_of(write(tmp_path, content)) == GREEK
+def test_unicode_encodings_give_the_same_text(tmp_path, text, mark, encoding):
+    assert text_of(write(tmp_path, mark + text.encode(encoding))) == text
 
 
-@pytest.mark.parametrize(("text", "encoding"), [(GERMAN, "cp1252"), (RUSSIAN, "cp1251")])
-def test_legacy_encodings_are_recognised(tmp_path, text, encoding):
-    path = write(tmp_path, text.encode(encoding))
+@pytest.mark.parametrize("repeats", [1, 12, 400])
+@pytest.mark.parametrize(("case", "text"), LEGACY.items(), ids=map("-".join, LEGACY))
+def test_legacy_encodings_are_recognised(tmp_path, case, text, repeats):
+    path = write(tmp_path, (text * repeats).encode(case[1]))
+    assert text_of(path) == text * repeats
+
+
+def test_the_encodings_of_latin_letters_are_told_apart_in_any_part_of_a_text(tmp_path):
+    rng = random.Random(1)
+    for (_, encoding), text in LEGACY.items():
+        if not encoding.startswith(("cp1250", "cp1252", "cp1254", "iso")):
+            continue
+        for _ in range(10):
+            start = rng.randrange(len(text))
+            part = (text * 2)[start : start + 160]
+            assert text_of(write(tmp_path, part.encode(encoding))) == part
+
+
+@pytest.mark.parametrize("text", ["Grüße aus Köln", "Un petit café", "It didn’t rain.", "25 °C", "¿Qué?", "naïve"])
+def test_a_few_western_letters_are_enough(tmp_path, text):
+    path = write(tmp_path, text.encode("cp1252"))
+    assert detect_encoding(path) == "cp1252"
     assert text_of(path) == text
 
 
+def test_a_few_letters_late_in_a_long_english_text_are_found(tmp_path):
+    text = "It rained and rained.\n" * 100_000 + FRENCH + "It rained and rained.\n" * 100
+    assert text_of(write(tmp_path, text.encode("cp1252"))) == text
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift-jis"])
+def test_a_long_line_of_characters_of_two_bytes_may_be_cut_anywhere_for_the_sample(tmp_path, encoding):
+    line = JAPANESE.replace("\n", " ") * 2000
+    for before in ("", "x"):
+        content = (before + line).encode(encoding)
+        assert len(content) > 2 * SAMPLE_BYTES
+        assert text_of(write(tmp_path, content)) == before + line
+
+
 @pytest.mark.parametrize("characters", [1, 2, 3, 1000])
-def test_every_line_end_becomes_a_newline_wherever_pieces_are_cut(tmp_path, characters):
-    path = write(tmp_path, b"a\r\nb\rc\n\r\n\rd\r")
-    assert text_of(path, characters) == "a\nb\nc\n\n\nd\n"
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])
+def test_every_line_end_becomes_a_newline_wherever_pieces_are_cut(tmp_path, characters, encoding):
+    path = write(tmp_path, "é\r\nb\rc\n\r\n\rd\r".encode(encoding))
+    assert text_of(path, characters) == "é\nb\nc\n\n\nd\n"
+
+
+def test_an_old_macintosh_text_has_its_lines(tmp_path):
+    path = write(tmp_path, FRENCH.replace("\n", "\r").encode("mac_roman"))
+    assert text_of(path) == FRENCH
 
 
 def test_a_character_across_two_chunks_of_the_check_is_whole(tmp_path):
@@ -56,19 +216,60 @@ def test_a_character_across_two_chunks_of_the_check_is_whole(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "empty"),
-        (codecs.BOM_UTF8, "empty"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary"),
-        (b"text " * 300_000 + b"\0", "binary"),
-        (codecs.BOM_UTF16_LE + "a\0b".encode("utf-16-le"), "binary"),
-        (codecs.BOM_UTF16_LE + b"a\0b", "utf-16"),
-        (("é" * 20 + "\n\n").encode() + b"it\x92s", "line 3: byte 0x92"),
+        (b"", "is empty"),
+        (codecs.BOM_UTF8, "is empty"),
+        (codecs.BOM_UTF16_LE, "is empty"),
+        (b"text\n" * 300_000 + b"\0", "binary file (line 300001 has a NUL"),
+        (b"te\0xt\rtext " * 30, "binary file (line 1 has a NUL"),
+        (("größer\n" * 30).encode() + b"\0", "binary file (line 31 has a NUL"),
+        (codecs.BOM_UTF16_LE + "a\na\0b".encode("utf-16-le"), "binary file (line 2 has a NUL"),
+        (codecs.BOM_UTF16_BE + "a\nb".encode("utf-16-be") + b"a", "line 2: byte 0x61 is no utf-16"),
+        (codecs.BOM_UTF8 + b"a\r\nb\xff", "line 2: byte 0xff is no utf-8"),
+        (("é" * 20 + "\r\r").encode() + b"it\x92s", "line 3: byte 0x92 is no UTF-8"),
+        (("é\n" * 2_000_000).encode() + b"it\x92s", "line 2000001: byte 0x92 is no UTF-8"),
+        (b"it\x92s\n" + ("é" * 20).encode(), "line 1: byte 0x92 is no UTF-8"),
         ("Grüße".encode()[:-2], "ends in the middle"),
+        ((GERMAN * 3000).encode("cp1252") + b"\x81", "line 6001: byte 0x81 is no cp1252"),
+        ((CHINESE * 3000).encode("gbk") + b"\xff\xff", "line 6001: byte 0xff is no gb18030"),
+        (bytes(random.Random(1).choices(range(1, 256), k=4000)), "binary file, or a text in an encoding"),
+        (random.Random(1).randbytes(4000), "binary file (line"),
+        (struct.pack("<400H", *random.Random(1).choices(range(50257), k=400)), "binary file (line"),
+        (struct.pack("<400H", *random.Random(1).choices(range(65), k=400)), "binary file (line"),
     ],
-    ids=["empty", "only-mark", "png", "late-nul", "utf-16-nul", "odd-utf-16", "damaged", "cut-off"],
+    ids=[
+        "empty", "only-mark", "only-utf-16-mark", "late-nul", "few-nuls", "nul-in-utf-8", "utf-16-nul", "odd-utf-16",
+        "after-mark", "damaged", "late-damage", "early-damage", "cut-off", "late-cp1252", "late-gbk", "random-no-nul",
+        "random", "gpt2-tokens", "char-tokens",
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_an_error_that_names_file_and_line(tmp_path, content, words):
+    assert words in message_of(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.pdf", b"%PDF-1.7\n", "is a PDF document, not plain text; open it, save it as plain text (UTF-8)"),
+        ("a.docx", b"PK\x03\x04\x14\0\6\0", "is a Word document, an e-book or another zip archive, not plain text"),
+        ("a.doc", bytes.fromhex("d0cf11e0a1b11ae1"), "is a document of an older Microsoft Office"),
+        ("a.rtf", b"{\\rtf1\\ansi Hello}", "is an RTF document"),
+        ("a.txt.gz", zlib.compress(b"Hello", wbits=31), "is compressed with gzip, not plain text; unpack it"),
+        ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a PNG image"),
+        ("a.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF", "is a JPEG image"),
+        ("a.db", b"SQLite format 3\0", "is an SQLite database"),
+        ("a.out", b"\x7fELF\2\1\1", "is a program"),
+        ("a.exe", b"MZ\x90\0\3", "is a program"),
+    ],
 )
-def test_what_is_no_text_is_an_error_that_names_the_file(tmp_path, content, words):
-    path = write(tmp_path, content)
-    with pytest.raises(DataError, match=r"book\.txt") as caught:
-        text_of(path)
-    assert words in str(caught.value)
+def test_what_people_point_at_by_mistake_is_named_with_what_to_do(tmp_path, name, content, words):
+    assert f"{name} {words}" in message_of(write(tmp_path, content, name))
+
+
+def test_messages_call_a_file_by_the_given_name(tmp_path):
+    with pytest.raises(DataError, match=r"^standard input is empty"):
+        detect_encoding(write(tmp_path, b""), name="standard input")
+
+
+def test_a_page_of_html_is_text(tmp_path):
+    page = "<!DOCTYPE html><p>Grüße</p>\n"
+    assert text_of(write(tmp_path, page.encode())) == page
