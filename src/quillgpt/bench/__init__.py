@@ -1,1 +1,1 @@
-"""Speed, measured side by side: Quill and its peers in turn, on one machine, in one process."""
+"""Speed and memory, measured side by side: Quill and its peers in turn, on one machine."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.model import ModelShape
 
@@ -30,7 +33,7 @@ def import_model(checkout: Path) -> ModuleType:
 
 
 def make_model(checkout: Path, shape: ModelShape, dropout: float) -> Any:
-    """Make nanoGPT's model of a shape.
+    """Make nanoGPT's model of a shape; what it prints is dropped.
 
     Raises:
         UserError: nanoGPT has no such architecture.
@@ -47,37 +50,29 @@ def make_model(checkout: Path, shape: ModelShape, dropout: float) -> Any:
         dropout=dropout,
         bias=shape.bias,
     )
-    return module.GPT(config)
+    with redirect_stdout(StringIO()):
+        return module.GPT(config)
 
 
-class NanoGPTStep:
-    """One iteration as nanoGPT's train.py does it on this device: autocast on a GPU only, clip, fused AdamW on a GPU.
+def make_optimizer(model: Any, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
+    """Return nanoGPT's own AdamW, which is fused on a GPU."""
+    with redirect_stdout(StringIO()):
+        optimizer: torch.optim.Optimizer = model.configure_optimizers(
+            settings.weight_decay, settings.learning_rate, (settings.beta1, settings.beta2), device.type
+        )
+    return optimizer
 
-    Args:
-        model: nanoGPT's model, on its device.
-        batch_size: Sequences of a micro-step.
-        accumulation: Micro-steps.
-        learning_rate: Of AdamW.
-        compiled: Compile the model, as `--compile=True` does.
-    """
 
-    def __init__(self, model: Any, *, batch_size: int, accumulation: int, learning_rate: float, compiled: bool) -> None:
-        self._model: Any = torch.compile(model) if compiled else model
-        self._batch_size = batch_size
-        self._accumulation = accumulation
-        self._device: torch.device = next(model.parameters()).device
-        self._optimizer = model.configure_optimizers(0.1, learning_rate, (0.9, 0.95), self._device.type)
+def loss_of(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss of inputs and targets, both ids (B, T)."""
+    loss: Tensor = model(inputs, targets)[1]
+    return loss
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> float:
-        """Train on the global batch and return the loss of its last micro-step, which waits for the device."""
-        loss = torch.zeros(())
-        for part in range(self._accumulation):
-            rows = slice(part * self._batch_size, (part + 1) * self._batch_size)
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
-                _, loss = self._model(inputs[rows], targets[rows])
-                loss = loss / self._accumulation
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+
+def draw(model: Any, *, samples: int, tokens: int, temperature: float, top_k: int, device: torch.device) -> None:
+    """Draw samples as nanoGPT's sample.py does: one after the other, under bfloat16 autocast on a GPU only."""
+    on_gpu = device.type == "cuda"
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=on_gpu):
+        for _ in range(samples):
+            prompt = torch.zeros(1, 1, dtype=torch.int64, device=device)
+            model.generate(prompt, tokens, temperature=temperature, top_k=top_k)

@@ -3,60 +3,170 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
-from quillgpt.bench.nanogpt import make_model
-from quillgpt.bench.rounds import Candidate, Result, run_rounds
+from quillgpt.bench import huggingface, nanogpt
+from quillgpt.bench.memory import peak_memory
+from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
+from quillgpt.bench.profiling import profile_operations
+from quillgpt.bench.results import Profile, SampleResult, common_numbers
+from quillgpt.bench.rounds import run_rounds
+from quillgpt.bench.shape import measured_shape, shape_numbers
 from quillgpt.config.schema import Sampling, TrainSettings
-from quillgpt.device import choose_device, choose_dtype, choose_threads
+from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
-from quillgpt.model import GPT
-from quillgpt.training.setup import model_shape
+from quillgpt.model import GPT, ModelShape
 
 TEMPERATURE, TOP_K = 0.8, 200
+PROFILED_TOKENS = 50
+
+
+@dataclass(frozen=True)
+class SampleWork:
+    """What every candidate does.
+
+    Attributes:
+        settings: Device, number format, threads and seed.
+        shape: Of the model.
+        tokens: New tokens of a sample.
+        samples: Samples drawn.
+    """
+
+    settings: TrainSettings
+    shape: ModelShape
+    tokens: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A candidate that is ready to sample.
+
+    Attributes:
+        how: How it is run, in words.
+        dtype: The number format of its matrix products.
+        parameters: Values in its model.
+        draw: Draws all samples, each with so many new tokens.
+    """
+
+    how: str
+    dtype: str
+    parameters: int
+    draw: Callable[[int], object]
 
 
 def bench_sampling(
-    settings: TrainSettings, *, vocab_size: int, tokens: int, samples: int, rounds: int, nanogpt: Path | None
-) -> list[Result]:
+    settings: TrainSettings,
+    *,
+    vocabulary: int | None,
+    tokens: int,
+    samples: int,
+    rounds: int,
+    peers: Sequence[Candidate],
+    trace: Path | None,
+) -> tuple[dict[str, object], list[SampleResult], Profile | None]:
     """Measure generated tokens per second, all samples together.
 
     Args:
         settings: The preset whose model is timed; device, dtype and threads.
-        vocab_size: Rows of the vocabulary, where the settings leave it to a tokenizer.
+        vocabulary: Tokens of the vocabulary; None takes what the preset's tokenizer usually has.
         tokens: New tokens of a sample.
         samples: Samples side by side.
         rounds: Counted rounds.
-        nanogpt: A nanoGPT checkout to run in turn with Quill.
+        peers: Who runs in turn with Quill.
+        trace: Where to write a profile of Quill's sampling; None makes none.
+
+    Returns:
+        What was measured, the results, Quill's first, and the profile.
     """
+    threads = choose_threads(settings.threads)
+    device = choose_device(settings.device)
+    dtype = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
+    chosen = {"threads": threads, "device": str(device), "dtype": dtype}
+    work = SampleWork(
+        settings.model_copy(update=chosen), measured_shape(settings, vocabulary), tokens=tokens, samples=samples
+    )
+    samplers = {candidate.name: make_sampler(work, candidate) for candidate in (QUILL, *peers)}
+    timings = run_rounds({name: partial(_rate, work, sampler) for name, sampler in samplers.items()}, rounds)
+    profile = None
+    if trace is not None:
+        count = min(tokens, PROFILED_TOKENS)
+        operations = profile_operations(lambda: samplers[QUILL.name].draw(count), device, trace)
+        title = f"costliest operations of {samples:,} x {count:,} new tokens of quill, time in themselves"
+        profile = Profile(title, operations, trace)
+    memories = {each.name: peak_memory(_sample_once, work, each, device=str(device)) for each in (QUILL, *peers)}
+    results = [
+        SampleResult(
+            **common_numbers(name, sampler.how, timings[name], 1.0, memories[name]),
+            dtype=sampler.dtype,
+            parameters=sampler.parameters,
+            ms_per_token=1e3 / timings[name].median,
+        )
+        for name, sampler in samplers.items()
+    ]
+    about = {
+        "machine": f"{device} ({device_description(device)})",
+        "threads": threads,
+        "torch": torch.__version__,
+        **shape_numbers(work.shape),
+        "samples": samples,
+        "new_tokens_per_sample": tokens,
+        "temperature": TEMPERATURE,
+        "top_k": TOP_K,
+    }
+    return about, results, profile
+
+
+def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
+    """Make a candidate's model.
+
+    Raises:
+        UserError: A peer is not there, has no such model, or cannot draw so many tokens.
+    """
+    settings, shape = work.settings, work.shape
     choose_threads(settings.threads)
     device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device)
-    shape = model_shape(settings, settings.vocab_size or vocab_size)
-    model = GPT(shape, seed=settings.seed).to(device=device, dtype=dtype).eval()
-    sampling = Sampling(
-        temperature=TEMPERATURE, top_k=TOP_K, num_samples=samples, max_new_tokens=tokens, seed=settings.seed
-    )
+    if candidate == QUILL:
+        model = GPT(shape, seed=settings.seed).to(device=device, dtype=choose_dtype(settings.dtype, device)).eval()
+        sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, num_samples=work.samples, seed=settings.seed)
 
-    def quill() -> float:
-        start = time.perf_counter()
-        steps = generate_ids(model, [0], sampling, vocab_size=shape.vocab_size)
-        count = sum(len(step) for step in steps)
-        return count / (time.perf_counter() - start)
+        def draw(tokens: int) -> None:
+            own = sampling.model_copy(update={"max_new_tokens": tokens})
+            for _ in generate_ids(model, [0], own, vocab_size=shape.vocab_size):
+                pass
 
-    candidates: dict[str, Candidate] = {"quill": quill}
-    if nanogpt is not None:
-        peer = make_model(nanogpt, shape, 0.0).to(device).eval()
+        how = "key-value cache, all samples in one batch"
+        return Sampler(how, settings.dtype, model.parameter_count(), draw)
+    program: ModuleType
+    if candidate.name == NANOGPT:
+        assert candidate.checkout is not None
+        peer, program = nanogpt.make_model(candidate.checkout, shape, 0.0), nanogpt
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+        how = "model.py, no cache, one sample after the other"
+    else:
+        huggingface.check_context(shape, work.tokens)
+        peer, program = huggingface.make_model(shape, 0.0), huggingface
+        dtype = "float32"  # what it loads weights as by default
+        how = f"{huggingface.describe(peer, shape)}, key-value cache, all samples in one batch"
+    peer.to(device).eval()
+    draw_peer = partial(program.draw, peer, samples=work.samples, temperature=TEMPERATURE, top_k=TOP_K, device=device)
+    parameters = sum(parameter.numel() for parameter in peer.parameters())
+    return Sampler(how, dtype, parameters, lambda tokens: draw_peer(tokens=tokens))
 
-        def generate() -> float:
-            start = time.perf_counter()
-            with torch.no_grad():
-                for _ in range(samples):  # nanoGPT's sample.py draws one sample after the other
-                    prompt = torch.zeros(1, 1, dtype=torch.int64, device=device)
-                    peer.generate(prompt, tokens, temperature=TEMPERATURE, top_k=TOP_K)
-            return samples * tokens / (time.perf_counter() - start)
 
-        candidates["nanogpt"] = generate
-    return run_rounds(candidates, rounds)
+def _rate(work: SampleWork, sampler: Sampler) -> float:
+    device = torch.device(work.settings.device)
+    start = time.perf_counter()
+    sampler.draw(work.tokens)
+    synchronize(device)
+    return work.samples * work.tokens / (time.perf_counter() - start)
+
+
+def _sample_once(work: SampleWork, candidate: Candidate) -> None:
+    make_sampler(work, candidate).draw(work.tokens)

@@ -3,73 +3,218 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
-from quillgpt.bench.nanogpt import NanoGPTStep, make_model
-from quillgpt.bench.rounds import Candidate, Result, run_rounds
+from quillgpt.bench import huggingface, nanogpt
+from quillgpt.bench.memory import PeakMemory, peak_memory
+from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
+from quillgpt.bench.profiling import profile_operations
+from quillgpt.bench.results import Profile, TrainResult, common_numbers
+from quillgpt.bench.rounds import Timing, run_rounds
+from quillgpt.bench.shape import measured_shape, shape_numbers
+from quillgpt.bench.step import PeerStep
 from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import TrainingWindows, gather
-from quillgpt.device import to_device
-from quillgpt.model import GPT
+from quillgpt.data.batches import Tokens, TrainingWindows, gather
+from quillgpt.device import peak, to_device
+from quillgpt.model import GPT, ModelShape
+from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.optimizers import make_optimizers
-from quillgpt.training.choices import choose_compile, choose_machine, choose_paths
-from quillgpt.training.setup import model_shape
+from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
 from quillgpt.training.step import TrainStep
 
 RANDOM_TOKENS = 1_000_000
+PROFILED_ITERATIONS = 2
+
+
+@dataclass(frozen=True)
+class TrainWork:
+    """What every candidate does.
+
+    Attributes:
+        settings: Batch, optimizer and machine.
+        shape: Of the model.
+        compile_peers: Compile the peers' models.
+    """
+
+    settings: TrainSettings
+    shape: ModelShape
+    compile_peers: bool
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A candidate that is ready to train.
+
+    Attributes:
+        settings: With every automatic choice made.
+        how: How it is run, in words.
+        parameters: Values in its model.
+        dtype: The number format that its matrix products are computed in.
+        iterate: Does an iteration and waits for its loss.
+    """
+
+    settings: TrainSettings
+    how: str
+    parameters: int
+    dtype: torch.dtype
+    iterate: Callable[[int], object]
 
 
 def bench_training(
-    settings: TrainSettings, *, vocab_size: int, iterations: int, rounds: int, nanogpt: Path | None, compile_peer: bool
-) -> tuple[TrainSettings, list[Result]]:
-    """Measure tokens per second of training iterations.
+    settings: TrainSettings,
+    *,
+    vocabulary: int | None,
+    iterations: int,
+    rounds: int,
+    peers: Sequence[Candidate],
+    compile_peers: bool,
+    trace: Path | None,
+) -> tuple[dict[str, object], list[TrainResult], Profile | None]:
+    """Measure training iterations.
 
     Args:
         settings: The preset to time.
-        vocab_size: Rows of the vocabulary, where the settings leave it to a tokenizer.
+        vocabulary: Tokens of the vocabulary; None takes what the preset's tokenizer usually has.
         iterations: Iterations of a round.
         rounds: Counted rounds.
-        nanogpt: A nanoGPT checkout to run in turn with Quill.
-        compile_peer: Let torch.compile compile nanoGPT's model.
+        peers: Who runs in turn with Quill.
+        compile_peers: Let torch.compile compile the peers' models.
+        trace: Where to write a profile of Quill's iterations; None makes none.
 
     Returns:
-        The settings with every automatic choice made, and the results in tokens per second, Quill first.
+        What was measured, the results, Quill's first, and the profile.
     """
     settings, machine = choose_machine(settings)
-    shape = model_shape(settings, settings.vocab_size or vocab_size)
-    settings = choose_paths(settings, shape, machine)
-    model = GPT(shape, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed).to(machine.device)
-    settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
-    tokens = np.random.default_rng(0).integers(0, vocab_size, RANDOM_TOKENS).astype(np.uint16)
-    step = TrainStep(model, make_optimizers(model, settings), tokens, settings, machine)
+    shape = measured_shape(settings, vocabulary)
+    work = TrainWork(choose_paths(settings, shape, machine), shape, compile_peers)
+    trainees = {candidate.name: make_trainee(work, candidate) for candidate in (QUILL, *peers)}
+    settings = trainees[QUILL.name].settings
+    work = TrainWork(settings, shape, compile_peers)
     count = settings.tokens_per_iteration * iterations
-    candidates: dict[str, Candidate] = {"quill": lambda: count / _seconds(lambda i: float(step(i)), iterations)}
-    if nanogpt is not None:
-        peer = NanoGPTStep(
-            make_model(nanogpt, shape, settings.dropout).to(machine.device),
-            batch_size=settings.batch_size,
-            accumulation=settings.gradient_accumulation_steps,
-            learning_rate=settings.learning_rate,
-            compiled=compile_peer,
-        )
-        windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
-        batch = settings.sequences_per_iteration
-
-        def iterate(iteration: int) -> float:
-            inputs, targets = gather(tokens, windows.starts(iteration * batch, batch), settings.block_size)
-            return peer(to_device(inputs, machine.device), to_device(targets.contiguous(), machine.device))
-
-        candidates["nanogpt"] = lambda: count / _seconds(iterate, iterations)
     torch.manual_seed(settings.seed)
-    return settings, run_rounds(candidates, rounds)
+    timings = run_rounds(
+        {name: partial(_rate, trainee.iterate, iterations, count) for name, trainee in trainees.items()}, rounds
+    )
+    profile = None
+    if trace is not None:
+        profile = _profile(trainees[QUILL.name], machine, trace)
+    memories = {each.name: peak_memory(_train_briefly, work, each, device=settings.device) for each in (QUILL, *peers)}
+    results = [_result(name, trainees[name], work, timings[name], memories[name], machine) for name in trainees]
+    return _about(settings, shape, machine, iterations), results, profile
 
 
-def _seconds(iterate: Callable[[int], float], iterations: int) -> float:
+def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
+    """Make a candidate's model and optimizer.
+
+    Raises:
+        UserError: A peer is not there, or has no such model.
+    """
+    settings, machine = choose_machine(work.settings)
+    tokens = np.random.default_rng(0).integers(0, work.shape.vocab_size, RANDOM_TOKENS, dtype=np.uint32)
+    if candidate == QUILL:
+        model = GPT(work.shape, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
+        model.to(machine.device)
+        settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
+        step = TrainStep(model, make_optimizers(model, settings), tokens, settings, machine)
+        how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
+        how += f"{settings.micro_batch_size:,} sequences at once"
+        return Trainee(settings, how, model.parameter_count(), machine.dtype, lambda i: float(step(i)))
+    program: ModuleType
+    if candidate.name == NANOGPT:
+        assert candidate.checkout is not None
+        peer, program = nanogpt.make_model(candidate.checkout, work.shape, settings.dropout), nanogpt
+        how = "model.py"
+    else:
+        peer, program = huggingface.make_model(work.shape, settings.dropout), huggingface
+        how = huggingface.describe(peer, work.shape)
+    peer.to(machine.device)
+    iterate = PeerStep(
+        torch.compile(peer) if work.compile_peers else peer,
+        loss_of=program.loss_of,
+        optimizer=program.make_optimizer(peer, settings, machine.device),
+        batch_size=settings.batch_size,
+        device=machine.device,
+    )
+    dtype = torch.bfloat16 if machine.device.type == "cuda" else torch.float32
+    how = f"{how}, {_compiled(work.compile_peers)}, {settings.batch_size:,} sequences at once"
+    parameters = sum(parameter.numel() for parameter in peer.parameters())
+    return Trainee(settings, how, parameters, dtype, _with_batches(iterate, tokens, settings, machine))
+
+
+def _with_batches(step: PeerStep, tokens: Tokens, settings: TrainSettings, machine: Machine) -> Callable[[int], object]:
+    """Give a peer the batches that Quill trains on."""
+    windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
+    batch = settings.sequences_per_iteration
+
+    def iterate(iteration: int) -> float:
+        inputs, targets = gather(tokens, windows.starts(iteration * batch, batch), settings.block_size)
+        return step(to_device(inputs, machine.device), to_device(targets.contiguous(), machine.device))
+
+    return iterate
+
+
+def _rate(iterate: Callable[[int], object], iterations: int, count: int) -> float:
     start = time.perf_counter()
     for iteration in range(iterations):
         iterate(iteration)
-    return time.perf_counter() - start
+    return count / (time.perf_counter() - start)
+
+
+def _train_briefly(work: TrainWork, candidate: Candidate) -> None:
+    """Do two iterations, the first of which allocates the optimizer's state."""
+    iterate = make_trainee(work, candidate).iterate
+    iterate(0)
+    iterate(1)
+
+
+def _profile(trainee: Trainee, machine: Machine, trace: Path) -> Profile:
+    def iterate() -> None:
+        for iteration in range(PROFILED_ITERATIONS):
+            trainee.iterate(iteration)
+
+    operations = profile_operations(iterate, machine.device, trace)
+    title = f"costliest operations of {PROFILED_ITERATIONS} iterations of quill, time in themselves"
+    return Profile(title, operations, trace)
+
+
+def _result(
+    name: str, trainee: Trainee, work: TrainWork, timing: Timing, memory: PeakMemory, machine: Machine
+) -> TrainResult:
+    with torch.device("meta"):  # only to count
+        parameters = GPT(work.shape, seed=None).parameter_count(positions=False)
+    limit = peak(machine.device, trainee.dtype)
+    dtype = str(trainee.dtype).removeprefix("torch.")
+    return TrainResult(
+        **common_numbers(name, trainee.how, timing, 1.0, memory),
+        dtype=dtype,
+        parameters=trainee.parameters,
+        ms_per_iteration=work.settings.tokens_per_iteration / timing.median * 1e3,
+        mfu=timing.median * training_flops_per_token(work.shape, parameters) / limit.flops_per_second,
+        peak_flops_per_second=limit.flops_per_second,
+        peak_flops_source=f"{limit.source}, {dtype}",
+    )
+
+
+def _about(settings: TrainSettings, shape: ModelShape, machine: Machine, iterations: int) -> dict[str, object]:
+    return {
+        "machine": machine.description,
+        "threads": settings.threads,
+        "torch": torch.__version__,
+        **shape_numbers(shape),
+        "dropout": settings.dropout,
+        "batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "tokens_per_iteration": settings.tokens_per_iteration,
+        "iterations_per_round": iterations,
+    }
+
+
+def _compiled(compiled: object) -> str:
+    return "compiled" if compiled else "eager"

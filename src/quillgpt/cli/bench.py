@@ -2,123 +2,229 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
-from quillgpt.cli.flags import settings_flags
+from quillgpt.bench.peers import read_peers
+from quillgpt.cli.completion import complete_path, complete_preset
+from quillgpt.cli.flags import JSON_FLAG, settings_flags, switch
 from quillgpt.config import resolve
 from quillgpt.config.schema import TrainFields
-from quillgpt.console import stdout, table
 from quillgpt.errors import ConfigError
 
-if TYPE_CHECKING:
-    from quillgpt.bench.rounds import Result
+PRESET_HELP = "A preset, a .toml file, or a .py file of nanoGPT; --preset NAME says the same. [default: {}]"
+DEFAULT_PRESET = "shakespeare_char"
 
-bench = App(help="Measure speed on this machine, side by side with a peer.", help_format="plaintext")
+PEER_HELP = (
+    "Who runs in turn with Quill: nanogpt=PATH, the folder of a checkout, or transformers, the installed package. "
+    "Can be given for both."
+)
+PROFILE_HELP = (
+    "Afterwards profile a little of Quill's own work, print the ten costliest operations, and write a trace that "
+    "https://ui.perfetto.dev opens. [without FILE: {}]"
+)
 
-Preset = Annotated[str, Parameter(name="PRESET", help="A preset, a .toml file, or a .py file of nanoGPT.")]
-Peer = Annotated[
-    str | None, Parameter(name="--peer", help="A peer to run in turn: nanogpt=PATH, the folder of a checkout.")
+bench = App(
+    help="Measure speed and memory on this machine, side by side with a peer.",
+    help_epilogue="Candidates run in turn, each first in a round that does not count; medians are reported. "
+    "Peak memory is that of one more run of each, in a process of its own. The keys of --json have their units in "
+    "their names; docs/results.md explains them.",
+    help_format="plaintext",
+    group_parameters=Group("The command", sort_key=-1),
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What all measurements take."""
+
+    peer: Annotated[
+        list[str] | None, Parameter(name="--peer", help=PEER_HELP, metavar="PEER", negative=(), show_default=False)
+    ] = None
+    rounds: Annotated[int, Parameter(name="--rounds", help="Counted rounds of each candidate.", metavar="N")] = 3
+    as_json: Annotated[bool, JSON_FLAG] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Measured(Comparison):
+    """What the measurements of a model take."""
+
+    preset: Annotated[
+        str | None, Parameter(name="--preset", help="The preset.", metavar="NAME", completer=complete_preset)
+    ] = None
+    vocabulary: Annotated[
+        int | None,
+        Parameter(
+            name="--vocabulary",
+            help="Tokens of the vocabulary. [default: what the preset says, or its tokenizer usually has]",
+            metavar="N",
+        ),
+    ] = None
+    profile: Annotated[
+        bool | Path | None,
+        Parameter(
+            name="--profile",
+            help=PROFILE_HELP.format("trace-train.json or trace-sample.json"),
+            metavar="[FILE]",
+            negative=(),
+        ),
+    ] = None
+
+    def preset_or(self, word: str | None) -> str:
+        """Return the preset that was named, as a word or by --preset.
+
+        Raises:
+            ConfigError: They name different ones.
+        """
+        if word and self.preset and word != self.preset:
+            raise ConfigError(f"{word} and --preset {self.preset} name two presets; give one of them")
+        return word or self.preset or DEFAULT_PRESET
+
+    def trace(self, command: str) -> Path | None:
+        """Return the file that the profile goes to, None without one.
+
+        Raises:
+            ConfigError: The file has another ending than a trace, so that most likely a preset was meant.
+        """
+        if not self.profile:
+            return None
+        path = Path(f"trace-{command}.json") if self.profile is True else Path(self.profile)
+        if not path.name.endswith((".json", ".json.gz")):
+            raise ConfigError(f"--profile {path}: expected a file that ends in .json or .json.gz; a preset comes first")
+        return path
+
+
+Preset = Annotated[
+    str | None, Parameter(name="PRESET", help=PRESET_HELP.format(DEFAULT_PRESET), completer=complete_preset)
 ]
-Rounds = Annotated[int, Parameter(name="--rounds", help="Counted rounds of each candidate; the median is reported.")]
-VocabularySize = Annotated[
-    int, Parameter(name="--vocabulary", help="Tokens of the vocabulary, where the preset leaves it to its tokenizer.")
-]
-Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False, help="Print one JSON object a line.")]
 
 
 @bench.command
 @settings_flags(TrainFields)
 def train(
-    preset: Preset = "shakespeare_char",
+    preset: Preset = None,
     /,
     *,
-    peer: Peer = None,
-    rounds: Rounds = 3,
-    iterations: Annotated[int, Parameter(name="--iterations", help="Training iterations in a round.")] = 3,
-    compile_peer: Annotated[bool, Parameter(negative=(), help="Compile the peer's model too.")] = False,
-    vocabulary: VocabularySize = 65,
-    as_json: Json = False,
+    iterations: Annotated[int, Parameter(help="Training iterations in a round.", metavar="N")] = 3,
+    compile_peer: Annotated[bool, switch("--compile_peer", "Compile the peers' models.")] = False,
+    measured: Measured | None = None,
     **flags: str,
 ) -> None:
-    """Measure training: tokens per second, milliseconds per iteration, MFU."""
-    settings = resolve(preset, flags)
-    nanogpt = peer_path(peer)
+    """Measure training: tokens per second, milliseconds per iteration, MFU, peak memory."""
+    measured = measured or Measured()
+    check_counts(rounds=measured.rounds, iterations=iterations, vocabulary=measured.vocabulary)
+    preset = measured.preset_or(preset)
+    settings, trace = resolve(preset, flags), measured.trace("train")
+    peers = read_peers(measured.peer or [])
 
+    from quillgpt.bench.results import show
     from quillgpt.bench.train import bench_training
 
-    settings, results = bench_training(
+    about, results, profile = bench_training(
         settings,
-        vocab_size=vocabulary,
+        vocabulary=measured.vocabulary,
         iterations=iterations,
-        rounds=rounds,
-        nanogpt=nanogpt,
-        compile_peer=compile_peer,
+        rounds=measured.rounds,
+        peers=peers,
+        compile_peers=compile_peer,
+        trace=trace,
     )
-    choices = {name: getattr(settings, name) for name in ("device", "dtype", "compile", "attn_path", "threads")}
-    show(f"training {preset}", choices | {"micro_batch_size": settings.micro_batch_size}, results, as_json=as_json)
+    show("train", {"preset": preset} | about, results, profile, as_json=measured.as_json)
 
 
 @bench.command
 @settings_flags(TrainFields)
 def sample(
-    preset: Preset = "shakespeare_char",
+    preset: Preset = None,
     /,
     *,
-    peer: Peer = None,
-    rounds: Rounds = 3,
-    max_new_tokens: Annotated[int, Parameter(name="--max_new_tokens", help="New tokens of each sample.")] = 500,
-    num_samples: Annotated[int, Parameter(name="--num_samples", help="Samples drawn side by side.")] = 1,
-    vocabulary: VocabularySize = 65,
-    as_json: Json = False,
+    max_new_tokens: Annotated[
+        int, Parameter(name="--max_new_tokens", help="New tokens of each sample.", metavar="N")
+    ] = 500,
+    num_samples: Annotated[int, Parameter(name="--num_samples", help="Samples drawn side by side.", metavar="N")] = 1,
+    measured: Measured | None = None,
     **flags: str,
 ) -> None:
-    """Measure sampling: new tokens per second."""
-    settings = resolve(preset, flags)
-    nanogpt = peer_path(peer)
+    """Measure sampling: new tokens per second, milliseconds per token, peak memory."""
+    measured = measured or Measured()
+    check_counts(
+        rounds=measured.rounds,
+        max_new_tokens=max_new_tokens,
+        num_samples=num_samples,
+        vocabulary=measured.vocabulary,
+    )
+    preset = measured.preset_or(preset)
+    settings, trace = resolve(preset, flags), measured.trace("sample")
+    peers = read_peers(measured.peer or [])
 
+    from quillgpt.bench.results import show
     from quillgpt.bench.sample import bench_sampling
 
-    results = bench_sampling(
+    about, results, profile = bench_sampling(
         settings,
-        vocab_size=vocabulary,
+        vocabulary=measured.vocabulary,
         tokens=max_new_tokens,
         samples=num_samples,
-        rounds=rounds,
-        nanogpt=nanogpt,
+        rounds=measured.rounds,
+        peers=peers,
+        trace=trace,
     )
-    work = {"samples": num_samples, "new tokens of each": max_new_tokens, "dtype": settings.dtype}
-    show(f"sampling from {preset}", work, results, as_json=as_json)
+    show("sample", {"preset": preset} | about, results, profile, as_json=measured.as_json)
 
 
-def peer_path(peer: str | None) -> Path | None:
-    """Return the checkout that `--peer nanogpt=PATH` names.
+@bench.command
+def prepare(
+    source: Annotated[
+        str | None,
+        Parameter(
+            name="SOURCE", help="A text file. Without: the documentation of this Python.", completer=complete_path
+        ),
+    ] = None,
+    /,
+    *,
+    tokenizer: Annotated[str, Parameter(help="char, byte, gpt2, bpe:N, or a tokenizer.json.", metavar="NAME")] = "gpt2",
+    processes: Annotated[
+        int | None, Parameter(help="Processes of Quill that encode. [default: its own choice]", metavar="N")
+    ] = None,
+    megabytes: Annotated[
+        int | None,
+        Parameter(help="Repeat the text up to N megabytes. [default: 20; a SOURCE is taken as it is]", metavar="N"),
+    ] = None,
+    profile: Annotated[bool, switch("--profile", "Print Quill's ten costliest functions; no trace.")] = False,
+    comparison: Comparison | None = None,
+) -> None:
+    """Measure preparing: megabytes of text and tokens per second, peak memory."""
+    comparison = comparison or Comparison()
+    check_counts(rounds=comparison.rounds, processes=processes, megabytes=megabytes)
+
+    peers = read_peers(comparison.peer or [])
+
+    from quillgpt.bench.prepare import bench_preparing
+    from quillgpt.bench.results import show
+
+    found = bench_preparing(
+        source,
+        tokenizer=tokenizer,
+        processes=processes,
+        megabytes=megabytes,
+        rounds=comparison.rounds,
+        peers=peers,
+        profiled=profile,
+    )
+    show("prepare", *found, as_json=comparison.as_json)
+
+
+def check_counts(**counts: int | None) -> None:
+    """Check that what is counted is above 0.
 
     Raises:
-        ConfigError: The peer is unknown.
+        ConfigError: Something is not.
     """
-    if peer is None:
-        return None
-    name, _, path = peer.partition("=")
-    if name != "nanogpt" or not path:
-        raise ConfigError(f"--peer {peer} is unknown; expected nanogpt=PATH, the folder of a nanoGPT checkout")
-    return Path(path)
-
-
-def show(title: str, about: Mapping[str, object], results: list[Result], *, as_json: bool) -> None:
-    """Print the results on standard output."""
-    if as_json:
-        for result in results:
-            print(json.dumps({"what": title, **about, **asdict(result)}))
-        return
-    rows = {name: str(value) for name, value in about.items()}
-    for result in results:
-        rates = ", ".join(f"{rate:,.0f}" for rate in result.rates)
-        ratio = "" if result is results[0] else f"; {results[0].name} is {result.ratio:.2f} times as fast"
-        rows[result.name] = f"{result.median:,.0f} tokens/s (rounds: {rates}){ratio}"
-    table(title, rows, console=stdout)
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} = {count}; expected a whole number above 0")

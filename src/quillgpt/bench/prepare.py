@@ -1,0 +1,299 @@
+"""Speed of turning a text into tokens: whole processes, from the start of Python to the last file on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from quillgpt.bench.memory import PeakMemory, peak_memory
+from quillgpt.bench.peers import QUILL, TRANSFORMERS, Candidate
+from quillgpt.bench.profiling import profile_functions
+from quillgpt.bench.results import PrepareResult, Profile, common_numbers
+from quillgpt.bench.rounds import run_rounds
+from quillgpt.console import quietly
+from quillgpt.data.dataset import TRAIN_FILE, VAL_FILE, open_dataset
+from quillgpt.data.prepare import prepare
+from quillgpt.errors import ConfigError, DataError, UserError
+from quillgpt.files import sha256_of
+from quillgpt.text.decoding import detect_encoding, read_pieces
+from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY, fetch
+from quillgpt.text.python_docs import python_docs_file
+from quillgpt.text.tokenizer import check_spec
+
+MEGABYTE = 1_000_000
+BUILT_IN_MEGABYTES = 20
+PIECE_CHARACTERS = 1 << 20
+DATA_SET = "text"
+
+NANOGPT_SCRIPTS = {"gpt2": "shakespeare", "char": "shakespeare_char"}
+"""The folder in nanoGPT's data/ whose prepare.py makes tokens of this kind of an input.txt."""
+
+
+@dataclass(frozen=True)
+class PrepareWork:
+    """What every candidate does.
+
+    Attributes:
+        text: A UTF-8 text file.
+        tokenizer: Name of the tokenizer.
+        processes: How many processes of Quill encode; None lets it choose.
+    """
+
+    text: Path
+    tokenizer: str
+    processes: int | None
+
+
+def bench_preparing(
+    source: str | None,
+    *,
+    tokenizer: str,
+    processes: int | None,
+    megabytes: int | None,
+    rounds: int,
+    peers: Sequence[Candidate],
+    profiled: bool,
+) -> tuple[dict[str, object], list[PrepareResult], Profile | None]:
+    """Measure megabytes of text and tokens per second.
+
+    Args:
+        source: A text file; None takes the documentation of this Python.
+        tokenizer: Name of the tokenizer.
+        processes: How many processes of Quill encode; None lets it choose.
+        megabytes: Size to which the text is repeated; None takes a file as it is, and the documentation 20 times 10^6
+            bytes long.
+        rounds: Counted rounds.
+        peers: Who runs in turn with Quill; nanoGPT's own scripts know `gpt2` and `char`.
+        profiled: Profile Quill's own Python functions, once more and in this process.
+
+    Returns:
+        What was measured, the results, Quill's first, and the profile.
+
+    Raises:
+        UserError: The text, the tokenizer or a peer does not allow it.
+    """
+    check(tokenizer, peers)
+    if tokenizer == "gpt2":  # a download belongs to nobody's time
+        fetch(GPT2_MERGES)
+        fetch(GPT2_VOCABULARY)
+    with TemporaryDirectory(prefix="quill-bench-") as place:
+        work = PrepareWork(Path(place) / "input.txt", tokenizer, processes)
+        write_text(work.text, source, megabytes)
+        size = work.text.stat().st_size
+        preparers = {candidate.name: Preparer(work, candidate) for candidate in (QUILL, *peers)}
+        timings = run_rounds({name: preparer.run_round for name, preparer in preparers.items()}, rounds)
+        memories = {name: preparer.memory() for name, preparer in preparers.items()}
+        profile = None
+        if profiled:
+            with TemporaryDirectory(prefix="quill-bench-") as folder, quietly():
+                operations = profile_functions(lambda: prepare_with_quill(work, Path(folder)))
+            title = "costliest functions of preparing with quill, time in themselves (this process; no trace is made)"
+            profile = Profile(title, operations, None)
+    results = [
+        PrepareResult(
+            **common_numbers(name, preparer.how, timings[name], preparer.tokens / size * MEGABYTE, memories[name]),
+            megabytes_per_second=timings[name].median,
+            megabytes_per_second_rounds=timings[name].rates,
+            seconds=size / MEGABYTE / timings[name].median,
+            tokens=preparer.tokens,
+            same_tokens_as_quill=preparer.hashes == preparers[QUILL.name].hashes,
+        )
+        for name, preparer in preparers.items()
+    ]
+    about: dict[str, object] = {
+        "source": source or "python_docs",
+        "megabytes": size / MEGABYTE,
+        "tokenizer": tokenizer,
+        "processes": processes,
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "measured": "whole processes, the start of Python and imports included",
+    }
+    return about, results, profile
+
+
+def check(tokenizer: str, peers: Sequence[Candidate]) -> None:
+    """Check that Quill and the peers know the tokenizer, before any work.
+
+    Raises:
+        TokenizerError: Quill does not.
+        ConfigError: A peer does not, or prepares no texts.
+        UserError: A peer is not where it was said to be.
+    """
+    check_spec(tokenizer)
+    for peer in peers:
+        if peer.name == TRANSFORMERS:
+            raise ConfigError(
+                "--peer transformers does not prepare data sets, so there is nothing to compare; "
+                "leave it out, or give --peer nanogpt=PATH"
+            )
+        if tokenizer not in NANOGPT_SCRIPTS:
+            raise ConfigError(
+                f"nanoGPT has no script for --tokenizer={tokenizer}; compare with {' or '.join(NANOGPT_SCRIPTS)}"
+            )
+        if not nanogpt_script(peer, tokenizer).is_file():
+            raise UserError(
+                f"{nanogpt_script(peer, tokenizer)} does not exist; give the folder of a nanoGPT checkout: "
+                "--peer nanogpt=PATH"
+            )
+
+
+def nanogpt_script(peer: Candidate, tokenizer: str) -> Path:
+    """Return the script of nanoGPT that prepares with a tokenizer."""
+    assert peer.checkout is not None
+    return peer.checkout / "data" / NANOGPT_SCRIPTS[tokenizer] / "prepare.py"
+
+
+def write_text(path: Path, source: str | None, megabytes: int | None) -> None:
+    """Write the text that is prepared, as UTF-8, again and again until it has so many megabytes.
+
+    Raises:
+        DataError: The source is no text file, or empty.
+    """
+    if source is not None and not Path(source).expanduser().is_file():
+        raise DataError(f"there is no file {source}; give a text file, or none for the documentation of this Python")
+    origin = python_docs_file() if source is None else Path(source).expanduser()
+    encoding = detect_encoding(origin, name=str(origin))
+    wanted = (megabytes or (BUILT_IN_MEGABYTES if source is None else 0)) * MEGABYTE
+    with path.open("w", encoding="utf-8", newline="") as file:
+        while True:
+            for piece in read_pieces(origin, encoding, PIECE_CHARACTERS, name=str(origin)):
+                file.write(piece)
+            if file.tell() >= wanted:
+                return
+
+
+class Preparer:
+    """Runs one candidate, each time into a fresh folder.
+
+    Args:
+        work: What it does.
+        candidate: Who does it.
+
+    Attributes:
+        how: How it is run, in words.
+        tokens: In the files that it wrote, after a round.
+        hashes: Of these files, after a round.
+    """
+
+    def __init__(self, work: PrepareWork, candidate: Candidate) -> None:
+        self._work = work
+        self._script = None if candidate == QUILL else nanogpt_script(candidate, work.tokenizer)
+        self.tokens = 0
+        self.hashes: list[str] = []
+        if self._script is None:
+            processes = "its own choice of" if work.processes is None else f"{work.processes}"
+            self.how = f"quillgpt.data.prepare, {processes} processes"
+        else:
+            self.how = f"data/{self._script.parent.name}/prepare.py, one process"
+
+    def run_round(self) -> float:
+        """Prepare the text and return megabytes per second.
+
+        Raises:
+            UserError: The candidate failed.
+        """
+        with self._folder() as folder:
+            start = time.perf_counter()
+            done = subprocess.run(
+                self._command(folder),
+                cwd=folder,
+                env=self._environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+            seconds = time.perf_counter() - start
+            if done.returncode != 0:
+                lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+                raise UserError(f"{self.how} failed with exit status {done.returncode}: {lines[-1]}")
+            self._look_at(folder)
+        return self._work.text.stat().st_size / MEGABYTE / seconds
+
+    def memory(self) -> PeakMemory:
+        """Prepare the text once more and return the peak of the process' memory."""
+        with self._folder() as folder:
+            if self._script is None:
+                found = peak_memory(prepare_with_quill, self._work, folder)
+            else:
+                found = peak_memory(_run_script, folder, self._environment(folder))
+        if found.bytes is None or self._script is not None:
+            return found
+        return PeakMemory(found.bytes, f"{found.of}; processes that help to encode are not counted")
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        with TemporaryDirectory(prefix="quill-bench-") as name:
+            folder = Path(name)
+            if self._script is not None:
+                shutil.copyfile(self._script, folder / "prepare.py")
+                shutil.copyfile(self._work.text, folder / "input.txt")
+                put_tiktoken_files(folder / "tiktoken")
+            yield folder
+
+    def _command(self, folder: Path) -> list[str]:
+        if self._script is not None:
+            return [sys.executable, "prepare.py"]
+        program = f"from {__name__} import main; main()"
+        processes = "" if self._work.processes is None else str(self._work.processes)
+        return [sys.executable, "-c", program, str(self._work.text), str(folder), self._work.tokenizer, processes]
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        if self._script is None:
+            return dict(os.environ)
+        return os.environ | {"TIKTOKEN_CACHE_DIR": str(folder / "tiktoken"), "PYTHONUTF8": "1"}
+
+    def _look_at(self, folder: Path) -> None:
+        if self._script is None:
+            dataset = open_dataset(DATA_SET, folder)
+            self.tokens = len(dataset.train) + len(dataset.val)
+            folder = dataset.folder
+        else:
+            self.tokens = sum((folder / name).stat().st_size for name in (TRAIN_FILE, VAL_FILE)) // 2  # uint16
+        self.hashes = [sha256_of(folder / name) for name in (TRAIN_FILE, VAL_FILE)]
+
+
+def prepare_with_quill(work: PrepareWork, data_dir: Path) -> None:
+    """Prepare a text as `quill prepare` does, with a tenth for validation."""
+    prepare(
+        [str(work.text)],
+        data_dir=data_dir,
+        dataset=DATA_SET,
+        tokenizer=work.tokenizer,
+        val_fraction=0.1,
+        processes=work.processes,
+    )
+
+
+def main() -> None:
+    """Prepare a text as the words of the command line say: text, data_dir, tokenizer, processes."""
+    text, data_dir, tokenizer, processes = sys.argv[1:]
+    work = PrepareWork(Path(text), tokenizer, int(processes) if processes else None)
+    prepare_with_quill(work, Path(data_dir))
+
+
+def put_tiktoken_files(folder: Path) -> None:
+    """Put GPT-2's files, where they are at hand, where tiktoken looks before it fetches them: TIKTOKEN_CACHE_DIR."""
+    folder.mkdir()
+    for download in (GPT2_MERGES, GPT2_VOCABULARY):
+        if download.cached.is_file():
+            name = hashlib.sha1(download.address.encode("utf-8")).hexdigest()
+            shutil.copyfile(download.cached, folder / name)
+
+
+def _run_script(folder: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    runpy.run_path("prepare.py", run_name="__main__")
