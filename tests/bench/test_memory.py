@@ -39,7 +39,7 @@ def test_what_the_candidate_holds_counts_and_what_its_parent_holds_does_not() ->
 
 
 @pytest.mark.parametrize(
-    "work", [pytest.param(die, marks=pytest.mark.skipif(sys.platform == "win32", reason="")), fail]
+    "work", [pytest.param(die, marks=pytest.mark.skipif(sys.platform == "win32", reason="no signals")), fail]
 )
 def test_a_candidate_that_fails_alone_has_no_number_and_a_warning(
     work: object, capfd: pytest.CaptureFixture[str]
