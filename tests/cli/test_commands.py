@@ -27,6 +27,9 @@ def test_prepare(quill: Any) -> None:
         "tokenizer": "bpe:500",
         "val": None,
         "val_fraction": 0.2,
+        "deduplicate": False,
+        "drop_repeated_lines": None,
+        "replace": True,
     }
     assert quill.err == "quill: stop here\n"
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quillgpt.data.encoding import Mark, chunk_encoder, chunk_stream, split_stream, write_tokens
+from quillgpt.data.encoding import batch_encoder, batch_stream, chunk_stream, split_stream, write_tokens
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.char import CharTokenizer
+from quillgpt.text.documents import Mark
 
 END = Mark.DOCUMENT_END
 WHITESPACE = " \n\t\r\x1c\x1f\x85\u00a0\u2028\u3000"
@@ -21,8 +22,9 @@ def bpe():
 
 def encode(tokenizer, stream, characters, processes=1):
     file = io.BytesIO()
-    with chunk_encoder(tokenizer, processes) as encoder:
-        record = write_tokens(encoder(chunk_stream(stream, tokenizer.last_cut, characters)), file, "uint16")
+    with batch_encoder(tokenizer, processes) as encoder:
+        batches = batch_stream(chunk_stream(stream, tokenizer.last_cut, characters), characters)
+        record = write_tokens(encoder(batches), file, "uint16")
     return np.frombuffer(file.getvalue(), dtype="<u2").tolist(), record
 
 
@@ -57,6 +59,13 @@ def test_documents_end_with_the_end_of_text_even_without_a_cut(bpe):
     ids, record = encode(CharTokenizer("ab"), ["ab", END, "b"], 1)
     assert ids == [0, 1, 1]
     assert record.documents == 2
+
+
+def test_small_documents_share_a_batch():
+    chunks = ["abc", END, "de", END, "f", END]
+    assert list(batch_stream(chunks, 6)) == [["abc", END, "de"], [END, "f", END]]
+    assert list(batch_stream(chunks, 100)) == [chunks]
+    assert list(batch_stream([], 100)) == []
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_the_default_tokenizer_depends_on_the_size(book, data_dir, monkeypatch):
         named.append(spec)
         return ByteTokenizer()
 
-    monkeypatch.setattr("quillgpt.data.prepare.tokenizer_from_spec", note)
+    monkeypatch.setattr("quillgpt.data.build.tokenizer_from_spec", note)
     for most in (len(TEXT), len(TEXT) - 1):
         monkeypatch.setattr("quillgpt.data.prepare.MOST_BYTES_FOR_CHAR", most)
         prepare([str(book)], data_dir=data_dir)

@@ -15,10 +15,13 @@ from quillgpt.console import table
 from quillgpt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from quillgpt.data.manifest import Manifest
     from quillgpt.data.prepare import Preparation
 
 SOURCE_HELP = (
-    "A recipe (shakespeare_char, shakespeare, python_docs), one or several text files, or - for standard input."
+    "A recipe (shakespeare_char, shakespeare, python_docs, openwebtext, fineweb, tinystories, wikitext, ptb, lambada), "
+    "or one or several texts: files, folders, patterns such as 'books/*.txt', http(s) addresses, gutenberg:1513, "
+    "hf:owner/name[/config][:column], or - for standard input."
 )
 
 
@@ -44,6 +47,9 @@ def prepare(
         tokenizer=settings.tokenizer,
         val=settings.val,
         val_fraction=settings.val_fraction,
+        deduplicate=settings.deduplicate,
+        drop_repeated_lines=settings.drop_repeated_lines,
+        replace=settings.dataset is not None,
     )
     table(f"data set {prepared.manifest.name}", _summary(prepared))
 
@@ -56,9 +62,47 @@ def _summary(prepared: Preparation) -> dict[str, object]:
     }
     for split, record in (("train", manifest.train), ("val", manifest.val)):
         rows[split] = f"{record.tokens:,} tokens of {record.characters:,} characters, documents: {record.documents:,}"
-    rows["made"] = "before, from the same text" if prepared.reused else f"in {prepared.seconds:.1f} s"
+    rows["split"] = _split(manifest)
+    report = manifest.report
+    if report is not None and (report.documents > 1 or report.shared_documents):
+        rows["duplicates"] = f"{report.duplicate_documents:,} documents are equal to an earlier one" + _removed(
+            "deduplicate", done=manifest.deduplicate, useful=report.duplicate_documents > 0
+        )
+        rows["shared"] = f"{report.shared_documents:,} documents to validate on are also trained on" + _removed(
+            "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
+        )
+        rows["repeated lines"] = _repeated_lines(manifest)
+    if prepared.reused:
+        rows["made"] = "before, from the same text"
+    else:
+        megabytes = (manifest.train.bytes + manifest.val.bytes) / 1e6
+        rows["made"] = f"in {prepared.seconds:.1f} s, {megabytes / prepared.seconds:.1f} MB/s"
     name = manifest.name
     rows["next"] = "quill train " + (
         name if name in preset_names() else f"{OWN_TEXT} --dataset={name} --out_dir=out-{name}"
     )
     return rows
+
+
+def _split(manifest: Manifest) -> str:
+    if manifest.val_sources is not None:
+        return "given"
+    place = "whole documents, chosen by what they hold" if manifest.split_by == "documents" else "the end of the text"
+    return f"{manifest.val_fraction:g} of the text is held out: {place}"
+
+
+def _removed(flag: str, *, done: bool, useful: bool) -> str:
+    if not useful:
+        return ""
+    return "; left out" if done else f"; --{flag} leaves them out"
+
+
+def _repeated_lines(manifest: Manifest) -> str:
+    report = manifest.report
+    assert report is not None
+    if not report.repeated_lines:
+        return "none that stands in many documents"
+    shown = ", ".join(f"{each.line[:40]!r} ({each.documents:,})" for each in report.examples)
+    least = report.examples[-1].documents
+    advice = _removed(f"drop_repeated_lines={least}", done=manifest.drop_repeated_lines is not None, useful=True)
+    return f"{report.repeated_lines:,} stand in many documents, such as {shown}{advice}"

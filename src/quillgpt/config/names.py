@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from quillgpt.errors import ConfigError
 
 STANDARD_INPUT: Final = "-"
+
+ALIASES: Final = {"owt": "openwebtext", "wiki": "wikitext"}
+"""Short names of corpora."""
 
 
 def dataset_name(given: str) -> str:
@@ -25,13 +30,37 @@ def dataset_name(given: str) -> str:
 
 
 def name_of_sources(sources: Sequence[str]) -> str:
-    """Return the name that a data set takes from its first source: the file's stem, or `stdin` for `-`.
+    """Return the name that a data set takes from its first source.
+
+    It is a file's stem, a folder's name, the folder of a pattern, the end of an address, `gutenberg_1513`, or `stdin`.
 
     Raises:
-        ConfigError: The file's name has no letter or digit.
+        ConfigError: There is no letter or digit in it.
     """
     first = sources[0].strip()
     if first == STANDARD_INPUT:
         return "stdin"
+    if first.startswith(("http://", "https://")):
+        address = urlsplit(first)
+        return dataset_name(PurePosixPath(unquote(address.path)).stem or address.netloc)
+    if first.startswith("gutenberg:"):
+        return dataset_name(first)
+    if first.startswith("hf:"):
+        path = Path(first.removeprefix("hf:").partition(":")[0])
+        return dataset_name(path.stem if path.is_file() else path.name)
     path = Path(first).expanduser().resolve()
+    while glob.has_magic(path.name) and not path.exists():
+        path = path.parent
     return dataset_name(path.name if path.is_dir() else path.stem)
+
+
+def split_sources(data: str) -> list[str]:
+    """Return the texts that the setting `data` lists, separated by commas; a comma may be part of a file's own name."""
+    words = data.split(",")
+    sources = []
+    while words:
+        ends = (end for end in range(len(words), 1, -1) if Path(",".join(words[:end])).expanduser().exists())
+        end = next(ends, 1)
+        sources.append(",".join(words[:end]).strip())
+        del words[:end]
+    return [source for source in sources if source]

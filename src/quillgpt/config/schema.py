@@ -49,7 +49,7 @@ class DataSet(Settings):
     dataset: str = Field("openwebtext", description="Name of the data set, a folder in data_dir.")
     data: str | None = Field(
         None,
-        description="A text to prepare and train on in one go: a path, several separated by commas, or -.",
+        description="A text to prepare and train on in one go: anything that quill prepare takes; several separated by commas.",
     )
 
 
@@ -61,9 +61,14 @@ class Preparation(Settings):
         None,
         description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
     )
-    val: str | None = Field(None, description="A text file to validate on, instead of the end of the training text.")
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="Share of the text, taken from its end, that is held out for validation."
+    val: str | None = Field(None, description="A text to validate on, instead of a part of the training text.")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Share of the text that is held out for validation: whole documents where there are enough, else its end. Unset: 0.1, or what is usual for the corpus.",
+    )
+    deduplicate: bool = Field(False, description="Leave out documents that are equal to an earlier one.")
+    drop_repeated_lines: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Leave out lines that stand in at least this many documents, such as headings."
     )
 
 
@@ -155,6 +160,19 @@ class Evaluation(Settings):
     keep_last: Positive = Field(3, description="Checkpoints that always_save_checkpoint keeps.")
 
 
+class Logging(Settings):
+    """Logging elsewhere than in metrics.jsonl."""
+
+    wandb_log: bool = Field(
+        False, description="Log to Weights & Biases too (extra wandb). WANDB_MODE=offline needs no account."
+    )
+    wandb_project: str = Field("owt", description="Project of the wandb run.")
+    wandb_run_name: str = Field("gpt2", description="Name of the wandb run.")
+    tensorboard: bool = Field(
+        False, description="Write TensorBoard's event files to out_dir/tensorboard too (extra tensorboard)."
+    )
+
+
 class Machine(Settings):
     """The machine."""
 
@@ -178,7 +196,17 @@ class Execution(Settings):
     seed: int = Field(1337, ge=0, description="Seed of initialization, data order, dropout and evaluation batches.")
 
 
-class TrainFields(Run, DataSet, Preparation, Model, Optimization, Schedule, Evaluation, Machine, Execution):
+class Processes(Settings):
+    """Several processes."""
+
+    backend: Literal["nccl", "gloo"] = Field(
+        "nccl", description="How several processes would talk; accepted, but Quill trains in one process so far."
+    )
+
+
+class TrainFields(
+    Run, DataSet, Preparation, Model, Optimization, Schedule, Evaluation, Logging, Machine, Execution, Processes
+):
     """The settings of `quill train`, each checked by itself."""
 
 

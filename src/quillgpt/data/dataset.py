@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.config.names import dataset_name
+from quillgpt.config.names import ALIASES, dataset_name
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
-from quillgpt.text.corpora import RECIPES
+from quillgpt.text.corpora import RECIPES, recipe_named
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
@@ -98,7 +98,10 @@ def open_dataset(name: str, data_dir: Path) -> Dataset:
 def dataset_folder(name: str, data_dir: Path) -> Path:
     """Return the folder of a data set: the one that exists under the name as given, else under the usual spelling."""
     given = data_dir / name
-    return given if given.is_dir() and name.strip("./\\") else data_dir / dataset_name(name)
+    if given.is_dir() and name.strip("./\\"):
+        return given
+    usual = data_dir / dataset_name(name)
+    return data_dir / ALIASES[usual.name] if usual.name in ALIASES and not usual.is_dir() else usual
 
 
 def is_nanogpt_folder(folder: Path) -> bool:
@@ -117,6 +120,10 @@ def prepare_hint(name: str, data_dir: Path, *, what: str | None = None) -> str:
 
 def missing_dataset(name: str, data_dir: Path) -> DataError:
     """Return the error for a data set that is neither there nor a recipe."""
+    recipe = recipe_named(name)
+    if recipe is not None:
+        what = RECIPES[recipe].description
+        return DataError(f"{data_dir / recipe} is not prepared: {what}; {prepare_hint(recipe, data_dir)}")
     prepared = [folder.name for folder in sorted(data_dir.glob("*")) if folder.is_dir()]
     guess = did_you_mean(name, [*RECIPES, *prepared])
     hint = f"{prepare_hint(dataset_name(name), data_dir)}, or train on a text: quill train --data PATH"

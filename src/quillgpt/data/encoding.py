@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,18 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.data.manifest import SplitRecord
+from quillgpt.text.documents import Mark, Piece
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 
-WAITING_PER_PROCESS = 3  # chunks handed out ahead of the one that is written
+WAITING_PER_PROCESS = 3  # batches handed out ahead of the one that is written
+
+Batch = list[Piece]
+"""Pieces that are encoded together, each on its own."""
 
 
-class Mark(Enum):
-    """What a stream says beside its pieces of text."""
+@dataclass(frozen=True)
+class Encoded:
+    """What became of a batch: its ids, (tokens,), and what it held, in characters and in bytes of UTF-8."""
 
-    DOCUMENT_END = "document end"
+    ids: NDArray[np.uint32]
+    characters: int
+    bytes: int
+    documents: int
+    ends_within_document: bool
 
 
-Piece = str | Mark
+Encode = Callable[[Iterable[Batch]], Iterator[Encoded]]
 
 
 def split_stream(stream: Iterable[Piece], characters: int) -> tuple[Iterator[Piece], Iterator[Piece]]:
@@ -92,52 +101,61 @@ def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], charac
         yield "".join(waiting)
 
 
+def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[Batch]:
+    """Gather chunks into batches of about so many characters: small documents are not worth a message each."""
+    batch: Batch = []
+    length = 0
+    for chunk in chunks:
+        batch.append(chunk)
+        length += len(chunk) if isinstance(chunk, str) else 1
+        if length >= characters:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
 @contextmanager
-def chunk_encoder(
-    tokenizer: Tokenizer, processes: int
-) -> Iterator[Callable[[Iterable[Piece]], Iterator[tuple[Piece, NDArray[np.uint32]]]]]:
-    """Yield a function that encodes chunks in their order, in this process or in several others.
+def batch_encoder(tokenizer: Tokenizer, processes: int) -> Iterator[Encode]:
+    """Yield a function that encodes batches in their order, in this process or in several others.
 
     The others are started anew (spawned), never forked: a fork of a process with threads may stand still.
     """
     if processes <= 1:
-        yield lambda chunks: ((chunk, _encode(tokenizer, chunk)) for chunk in chunks)
+        yield lambda batches: (_encode(tokenizer, batch) for batch in batches)
         return
     with tempfile.TemporaryDirectory(prefix="quill-") as folder:
         tokenizer.save(Path(folder))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_load_worker, initargs=(folder,)) as pool:
             try:
-                yield lambda chunks: _in_order(pool, tokenizer, chunks, processes * WAITING_PER_PROCESS)
+                yield lambda batches: _in_order(pool, batches, processes * WAITING_PER_PROCESS)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
 
 def write_tokens(
-    encoded: Iterable[tuple[Piece, NDArray[np.uint32]]],
+    encoded: Iterable[Encoded],
     file: BinaryIO,
     dtype: str,
     *,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> SplitRecord:
-    """Write encoded chunks one after the other, and return what was written."""
+    """Write encoded batches one after the other, and return what was written."""
     digest = hashlib.sha256()
     documents = characters = utf8_bytes = tokens = 0
     within_document = False
-    for piece, ids in encoded:
-        content = ids.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+    for batch in encoded:
+        content = batch.ids.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
         file.write(content)
         digest.update(content)
-        tokens += len(ids)
-        if isinstance(piece, Mark):
-            documents += 1
-            within_document = False
-        else:
-            within_document = True
-            characters += len(piece)
-            utf8_bytes += len(piece.encode("utf-8", "surrogatepass"))
-            on_progress(len(piece))
+        tokens += len(batch.ids)
+        characters += batch.characters
+        utf8_bytes += batch.bytes
+        documents += batch.documents
+        within_document = batch.ends_within_document
+        on_progress(batch.characters)
     return SplitRecord(
         documents=documents + within_document,
         characters=characters,
@@ -147,27 +165,26 @@ def write_tokens(
     )
 
 
-def _encode(tokenizer: Tokenizer, chunk: Piece) -> NDArray[np.uint32]:
-    if isinstance(chunk, str):
-        return tokenizer.encode(chunk)
-    return np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype=np.uint32)
+def _encode(tokenizer: Tokenizer, batch: Batch) -> Encoded:
+    end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype=np.uint32)
+    texts = [piece for piece in batch if isinstance(piece, str)]
+    return Encoded(
+        ids=np.concatenate([tokenizer.encode(piece) if isinstance(piece, str) else end for piece in batch]),
+        characters=sum(map(len, texts)),
+        bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+        documents=len(batch) - len(texts),
+        ends_within_document=isinstance(batch[-1], str),
+    )
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, tokenizer: Tokenizer, chunks: Iterable[Piece], ahead: int
-) -> Iterator[tuple[Piece, NDArray[np.uint32]]]:
-    waiting: deque[tuple[Piece, Future[NDArray[np.uint32]] | None]] = deque()
-
-    def finish() -> tuple[Piece, NDArray[np.uint32]]:
-        chunk, future = waiting.popleft()
-        return chunk, _encode(tokenizer, chunk) if future is None else future.result()
-
-    for chunk in chunks:
-        waiting.append((chunk, pool.submit(_encode_in_worker, chunk) if isinstance(chunk, str) else None))
+def _in_order(pool: ProcessPoolExecutor, batches: Iterable[Batch], ahead: int) -> Iterator[Encoded]:
+    waiting: deque[Future[Encoded]] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(_encode_in_worker, batch))
         if len(waiting) >= ahead:
-            yield finish()
+            yield waiting.popleft().result()
     while waiting:
-        yield finish()
+        yield waiting.popleft().result()
 
 
 _worker_tokenizer: Tokenizer | None = None
@@ -178,6 +195,6 @@ def _load_worker(folder: str) -> None:
     _worker_tokenizer = load_tokenizer(Path(folder))
 
 
-def _encode_in_worker(chunk: str) -> NDArray[np.uint32]:
+def _encode_in_worker(batch: Batch) -> Encoded:
     assert _worker_tokenizer is not None
-    return _worker_tokenizer.encode(chunk)
+    return _encode(_worker_tokenizer, batch)

@@ -47,10 +47,36 @@ class TokenizerRecord(_Record):
     end_of_text: int | None
 
 
+class RepeatedLine(_Record):
+    """A line, without the space around it, and the number of documents in which it stands."""
+
+    line: str
+    documents: int
+
+
+class Report(_Record):
+    """What was noticed about the documents, before anything was removed.
+
+    Attributes:
+        documents: How many there were.
+        duplicate_documents: How many had the text of an earlier one.
+        shared_documents: How many of the validation documents are, after cleaning, also among those to train on.
+        repeated_lines: How many lines stood in many documents.
+        examples: The commonest of these lines.
+    """
+
+    documents: int
+    duplicate_documents: int
+    shared_documents: int
+    repeated_lines: int
+    examples: list[RepeatedLine]
+
+
 class Manifest(_Record):
     """The content of dataset.json.
 
-    Exactly one of `val_fraction` and `val_sources` says how the split was made.
+    Exactly one of `val_fraction` and `val_sources` says how the split was made; `split_by` says whether it goes through
+    the text (characters), between its documents, or was given.
     """
 
     format_version: Literal[1]
@@ -59,6 +85,10 @@ class Manifest(_Record):
     sources: list[SourceRecord]
     val_fraction: float | None
     val_sources: list[SourceRecord] | None
+    split_by: Literal["characters", "documents", "given"] | None = None
+    deduplicate: bool = False
+    drop_repeated_lines: int | None = None
+    report: Report | None = None
     ends_documents: bool
     tokenizer: TokenizerRecord
     dtype: Literal["uint16", "uint32"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,60 +11,99 @@ from quillgpt.config.names import STANDARD_INPUT, dataset_name, name_of_sources
 from quillgpt.data.dataset import dataset_folder
 from quillgpt.data.manifest import Manifest, SourceRecord, read_manifest
 from quillgpt.errors import DataError, did_you_mean
-from quillgpt.files import sha256_of
-from quillgpt.text.corpora import RECIPES, Source, path_sources
+from quillgpt.text.corpora import ADDRESSES, BOOK, RECIPES, Texts, recipe_named, texts_of
+from quillgpt.text.documents import Source
+from quillgpt.text.hub import PREFIX
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What is taken out of a text.
+
+    Attributes:
+        deduplicate: Documents that are equal to an earlier one.
+        drop_repeated_lines: Lines that stand in at least so many documents; None leaves all.
+    """
+
+    deduplicate: bool = False
+    drop_repeated_lines: int | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """The texts and the split of a data set.
+    """The texts of a data set, their split and their cleaning.
 
     Attributes:
         name: The data set's name.
         recipe: The recipe it belongs to, whose tokenizer is the default, or None for a person's own text.
-        sources: The documents; None where they are the recipe's own text, which may not be here yet.
-        val_sources: The documents of the validation split, or None where it is cut from the text.
-        val_fraction: The share of characters that is cut off for validation.
+        own: The documents; None where they are the recipe's own text, which may not be here yet.
+        val_sources: The documents of the validation split that was asked for, or None where nobody did.
+        val_fraction: The share that is held out for validation; None leaves it to the text.
+        cleaning: What is taken out.
     """
 
     name: str
     recipe: str | None
-    sources: list[Source] | None
-    val_sources: list[Source] | None
-    val_fraction: float
+    own: Texts | None
+    val_sources: list[Source] | None = None
+    val_fraction: float | None = None
+    cleaning: Cleaning = Cleaning()
 
-    def documents(self) -> list[Source]:
-        """Return the documents, fetching or making the recipe's text if it is not here.
+    def texts(self) -> Texts:
+        """Return the texts, fetching or making the recipe's own if they are not here.
+
+        A share that was asked for wins over the corpus' own validation split, and a given text over both.
 
         Raises:
-            DataError: It can neither be fetched nor made.
+            DataError: They can neither be fetched nor made.
         """
-        if self.sources is not None:
-            return self.sources
-        assert self.recipe is not None
-        return [RECIPES[self.recipe].source(self.recipe)]
-
-    def hashes(self) -> list[str]:
-        """Return the SHA-256 of each document; a published text that is not here is not fetched for it."""
-        if self.sources is None:
+        texts = self.own
+        if texts is None:
             assert self.recipe is not None
-            return [RECIPES[self.recipe].current_sha256()]
-        return [sha256_of(source.path) for source in self.sources]
+            texts = RECIPES[self.recipe].texts()
+        if self.val_sources is not None:
+            return replace(texts, val=self.val_sources)
+        if self.val_fraction is not None:
+            return Texts(texts.train, val_fraction=self.val_fraction)
+        return texts
+
+    @property
+    def usual_val_fraction(self) -> float:
+        """The share that is held out where nobody says otherwise."""
+        if self.own is not None:
+            return self.own.val_fraction
+        assert self.recipe is not None
+        return RECIPES[self.recipe].val_fraction
+
+    def hashes(self) -> list[str] | None:
+        """Return the SHA-256 of each file to train on, or None where finding out would take a download."""
+        if self.own is not None:
+            return [source.sha256 for source in self.texts().train]
+        assert self.recipe is not None
+        return RECIPES[self.recipe].hashes()
 
 
 def request_from_words(
-    given: Sequence[str], *, data_dir: Path, dataset: str | None, val: str | None, val_fraction: float, spool: Path
+    given: Sequence[str],
+    *,
+    data_dir: Path,
+    dataset: str | None,
+    val: str | None,
+    val_fraction: float | None,
+    cleaning: Cleaning,
+    spool: Path,
 ) -> Request:
     """Return what the words after `quill prepare` mean.
 
-    A single word is a recipe, else a path, else a data set that has an input.txt or remembers its files.
+    A single word is a recipe, else something to read, else a data set that has an input.txt or remembers its files.
 
     Args:
         given: The words.
         data_dir: Where data sets live.
         dataset: The data set's name, or None for the usual one.
-        val: A path for the validation split, or None.
-        val_fraction: The share of characters that is cut off where `val` is None.
+        val: What to validate on, or None.
+        val_fraction: The share that is held out where `val` is None; None for the usual one.
+        cleaning: What is taken out.
         spool: A folder for standard input's text.
 
     Raises:
@@ -73,13 +113,18 @@ def request_from_words(
         raise DataError(f"nothing to prepare was given; give a text file, or a recipe ({', '.join(RECIPES)})")
     if [*given, val].count(STANDARD_INPUT) > 1:
         raise DataError("- (standard input) was given twice, but can be read only once; give a file")
-    val_sources = None if val is None else path_sources(val, spool=spool)
-    recipe = given[0].lower().replace("-", "_") if len(given) == 1 else None
-    if recipe in RECIPES:
+    val_sources = None if val is None else texts_of([val], spool=spool).train
+    request = _request_for_words(given, data_dir, dataset, spool)
+    return replace(request, val_sources=val_sources, val_fraction=val_fraction, cleaning=cleaning)
+
+
+def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None, spool: Path) -> Request:
+    recipe = recipe_named(given[0]) if len(given) == 1 else None
+    if recipe is not None:
         name = recipe if dataset is None else dataset_name(dataset)
         own = _own_text(data_dir / name)
-        return Request(name, recipe, None if own is None else [own], val_sources, val_fraction)
-    if len(given) == 1 and given[0] != STANDARD_INPUT and not Path(given[0]).expanduser().exists():
+        return Request(name, recipe, None if own is None else Texts([own]))
+    if len(given) == 1 and not _can_be_read(given[0]):
         again = _request_for_name(given[0], data_dir)
         if again is None:
             known = [*RECIPES, *_names_beside(given[0])]
@@ -87,11 +132,9 @@ def request_from_words(
                 f"{given[0]} is neither a file, a folder, nor a recipe ({', '.join(RECIPES)})"
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
             )
-        name = again.name if dataset is None else dataset_name(dataset)
-        return replace(again, name=name, val_sources=val_sources, val_fraction=val_fraction)
-    sources = [source for word in given for source in path_sources(word, spool=spool)]
+        return again if dataset is None else replace(again, name=dataset_name(dataset))
     name = name_of_sources(given) if dataset is None else dataset_name(dataset)
-    return Request(name, None, sources, val_sources, val_fraction)
+    return Request(name, None, texts_of(given, spool=spool))
 
 
 def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | None:
@@ -103,23 +146,58 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
         folder: The data set's folder, which may be missing.
         manifest: What its dataset.json says, if it has one.
     """
-    recipe = folder.name if manifest is None else manifest.recipe
-    recipe = recipe if recipe in RECIPES else None
-    val_fraction, val_sources = 0.1, None
-    if manifest is not None:
-        val_fraction = 0.1 if manifest.val_fraction is None else manifest.val_fraction
-        if manifest.val_sources is not None:
-            val_sources = _remembered(manifest.val_sources)
-            if val_sources is None:
-                return None
     own = _own_text(folder)
-    remembered = None if manifest is None else [record.location for record in manifest.sources]
-    if own is not None and (manifest is None or recipe is not None or remembered == [own.location]):
-        return Request(folder.name, recipe, [own], val_sources, val_fraction)
+    if manifest is None:
+        recipe = folder.name if folder.name in RECIPES else None
+        if own is None and recipe is None:
+            return None
+        return Request(folder.name, recipe, None if own is None else Texts([own]))
+    val_sources = None
+    if manifest.val_sources is not None and not _is_own_split(manifest):
+        val_sources = _remembered(manifest.val_sources)
+        if val_sources is None:
+            return None
+    recipe = manifest.recipe if manifest.recipe in RECIPES else None
+    cleaning = Cleaning(manifest.deduplicate, manifest.drop_repeated_lines)
+    request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, cleaning)
+    if own is not None and (recipe is not None or [record.location for record in manifest.sources] == [own.location]):
+        return replace(request, own=Texts([own]))
     if recipe is not None:
-        return Request(folder.name, recipe, None, val_sources, val_fraction)
-    sources = None if manifest is None else _remembered(manifest.sources)
-    return None if sources is None else Request(folder.name, None, sources, val_sources, val_fraction)
+        return request
+    sources = _remembered(manifest.sources)
+    return None if sources is None else replace(request, own=Texts(sources))
+
+
+def difference(request: Request, manifest: Manifest) -> str | None:
+    """Return in which way a prepared data set has other texts than the request, or None where it has the same."""
+    hashes = request.hashes()
+    if hashes is not None and hashes != [source.sha256 for source in manifest.sources]:
+        return "its text has changed"
+    if request.val_sources is not None:
+        wanted = [source.sha256 for source in request.val_sources]
+        if wanted != [source.sha256 for source in manifest.val_sources or []]:
+            return "its validation text has changed"
+    elif request.val_fraction is not None or not _is_own_split(manifest):
+        val_fraction = request.usual_val_fraction if request.val_fraction is None else request.val_fraction
+        if manifest.val_fraction != val_fraction:
+            return f"it was split otherwise than val_fraction {val_fraction}"
+    if Cleaning(manifest.deduplicate, manifest.drop_repeated_lines) != request.cleaning:
+        return "it was cleaned otherwise"
+    return None
+
+
+def _is_own_split(manifest: Manifest) -> bool:
+    """Return whether the validation split is the one that came with a corpus of the hub."""
+    return manifest.val_sources is not None and all(each.location.startswith(PREFIX) for each in manifest.val_sources)
+
+
+def _can_be_read(word: str) -> bool:
+    return (
+        word == STANDARD_INPUT
+        or word.startswith((*ADDRESSES, BOOK, PREFIX))
+        or Path(word).expanduser().exists()
+        or glob.has_magic(word)
+    )
 
 
 def _own_text_hint(name: str, data_dir: Path) -> str:

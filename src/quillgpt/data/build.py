@@ -1,0 +1,214 @@
+"""Builds a data set: documents are looked at, cleaned, split, encoded and written, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from quillgpt.console import progress, say, warn
+from quillgpt.data.dataset import META_FILE, TRAIN_FILE, VAL_FILE
+from quillgpt.data.documents import Documents, Survey, choose, survey, with_gaps, without_lines
+from quillgpt.data.encoding import batch_encoder, batch_stream, chunk_stream, split_stream, write_tokens
+from quillgpt.data.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    Manifest,
+    RepeatedLine,
+    Report,
+    TokenizerRecord,
+)
+from quillgpt.data.request import Cleaning, Request
+from quillgpt.data.split import hold_out
+from quillgpt.errors import DataError
+from quillgpt.files import atomic_path
+from quillgpt.text.documents import Piece
+from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
+
+BYTES_WORTH_PROCESSES = 50_000_000  # one process needs about 4 seconds for so much, and others 1 to start
+MOST_PROCESSES = 16
+EXAMPLES = 5
+FEWEST_REPETITIONS = 3
+REPEATED_SHARE = 0.05
+"""Share of the documents in which a line stands from which on it is worth a word."""
+
+
+def build(
+    request: Request, tokenizer: str | Tokenizer, folder: Path, *, processes: int | None, chunk_characters: int
+) -> Manifest:
+    """Write the files of a data set, dataset.json last.
+
+    Args:
+        request: What it is made from.
+        tokenizer: A tokenizer, or the name of one.
+        folder: Where the files go.
+        processes: How many processes encode; None takes one per processor where the text is long enough.
+        chunk_characters: About how many characters are encoded at once.
+
+    Raises:
+        DataError: There is too little text, or it cannot be read.
+        TokenizerError: The tokenizer cannot be made or cannot represent the text.
+    """
+    texts = request.texts()
+    train = Documents(texts.train, chunk_characters)
+    val = None if texts.val is None else Documents(texts.val, chunk_characters)
+    several = train.may_be_several or (val is not None and val.may_be_several)
+    # Of the tokenizers that have yet to be made, char is the only one without an end of text.
+    known = None if isinstance(tokenizer, str) and tokenizer.startswith(("char", "bpe:")) else tokenizer
+    made = tokenizer_from_spec(known) if isinstance(known, str) else known
+    ends = several and (tokenizer != "char" if made is None else made.end_of_text is not None)
+
+    def plain_or_marked(stream: Iterable[Piece]) -> Iterator[Piece]:
+        if not several:
+            return _plain(stream)
+        return iter(stream) if ends else with_gaps(stream)
+
+    found, val_found, report = _clean(train, val, request.cleaning)
+    held_out = None if val is not None or not several else hold_out(found.lengths, found.hashes, texts.val_fraction)
+    characters = int(found.lengths.sum()) + (found.gap_characters if several and not ends else 0)
+    split_by: Literal["given", "documents", "characters"]
+    if val is not None:
+        split_by = "given"
+        train_stream, val_stream = plain_or_marked(train.stream()), plain_or_marked(val.stream())
+        shared = _count_shared(val_found, found)
+    elif held_out is not None:
+        split_by = "documents"
+        train_stream = plain_or_marked(choose(train.stream(), ~held_out))
+        val_stream = plain_or_marked(choose(train.stream(), held_out))
+        shared = 0
+    else:
+        split_by = "characters"
+        cut = _place_of_cut(characters, texts.val_fraction)
+        train_stream, val_stream = split_stream(plain_or_marked(train.stream()), cut)
+        whole = np.cumsum(found.lengths) - found.lengths >= cut
+        shared = int(np.isin(found.hashes[whole], found.hashes[~whole]).sum())
+    if made is None:
+        assert isinstance(tokenizer, str)
+        pieces = sorted(found.alphabet | val_found.alphabet) if tokenizer == "char" else _plain(train.stream())
+        made = tokenizer_from_spec(tokenizer, pieces)
+
+    dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
+    if processes is None:
+        worth = sum(record.bytes for record in train.records) >= BYTES_WORTH_PROCESSES
+        processes = min(_processors(), MOST_PROCESSES) if worth else 1
+    with (
+        atomic_path(folder / TRAIN_FILE) as train_path,
+        atomic_path(folder / VAL_FILE) as val_path,
+        batch_encoder(made, processes if made.worth_processes else 1) as encode,
+        progress(f"Encoding {folder.name}", characters + int(val_found.lengths.sum())) as advance,
+    ):
+        splits = []
+        for stream, path in ((train_stream, train_path), (val_stream, val_path)):
+            chunks = chunk_stream(stream, made.last_cut, chunk_characters)
+            with path.open("wb") as file:
+                batches = batch_stream(chunks, chunk_characters)
+                splits.append(write_tokens(encode(batches), file, dtype, on_progress=advance))
+        # From here to the new dataset.json the folder has a tokenizer.json but no manifest: not finished.
+        made.save(folder)
+        (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    if (folder / META_FILE).is_file():
+        say(f"Removing {folder / META_FILE}, which described the earlier tokens")
+        (folder / META_FILE).unlink()
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=folder.name,
+        recipe=request.recipe,
+        sources=train.records,
+        val_fraction=texts.val_fraction if val is None else None,
+        val_sources=None if val is None else val.records,
+        split_by=split_by,
+        deduplicate=request.cleaning.deduplicate,
+        drop_repeated_lines=request.cleaning.drop_repeated_lines,
+        report=report.model_copy(update={"shared_documents": shared}),
+        ends_documents=ends,
+        tokenizer=TokenizerRecord(
+            requested=tokenizer if isinstance(tokenizer, str) else None,
+            name=made.name,
+            fingerprint=made.fingerprint,
+            vocab_size=made.vocab_size,
+            end_of_text=made.end_of_text,
+        ),
+        dtype=dtype,
+        train=splits[0],
+        val=splits[1],
+    )
+    manifest.save(folder)
+    return manifest
+
+
+def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple[Survey, Survey, Report]:
+    """Look at the documents, take out what is to be left out, and return what is left and what was noticed."""
+    found = _look_at(train)
+    repeated = found.repeated_lines(max(FEWEST_REPETITIONS, math.ceil(REPEATED_SHARE * len(found.lengths))))
+    report = Report(
+        documents=len(found.lengths),
+        duplicate_documents=int(found.duplicates().sum()),
+        shared_documents=0,
+        repeated_lines=len(repeated),
+        examples=[RepeatedLine(line=line, documents=count) for line, count in repeated[:EXAMPLES]],
+    )
+    val_found = survey([], count_lines=False) if val is None else _look_at(val)
+    if cleaning.deduplicate:
+        for text, looked_at, other in ((val, val_found, None), (train, found, val_found)):
+            repeats = looked_at.duplicates()
+            if other is not None:
+                repeats |= np.isin(looked_at.hashes, other.hashes)
+            if text is not None and repeats.any():
+                text.change(lambda stream, kept=~repeats: choose(stream, kept))  # type: ignore[misc]
+                where = "" if val is None else " to train on" if text is train else " to validate on"
+                say(f"Leaving out {int(repeats.sum()):,} documents{where} that are there already")
+        found, val_found = _look_at(train), val_found if val is None else _look_at(val)
+    if cleaning.drop_repeated_lines is not None:
+        if not train.may_be_several:
+            warn("drop_repeated_lines counts documents, and there is only one: nothing is left out")
+        lines = dict(found.repeated_lines(cleaning.drop_repeated_lines))
+        say(
+            f"Leaving out {len(lines):,} different lines that stand in at least {cleaning.drop_repeated_lines} "
+            f"documents ({sum(lines.values()):,} in all)"
+        )
+        for text in (train, val):
+            if text is not None:
+                text.change(lambda stream: without_lines(stream, lines))
+        found, val_found = _look_at(train), val_found if val is None else _look_at(val)
+    if not len(found.lengths) or (val is not None and not len(val_found.lengths)):
+        nothing = "validation" if len(found.lengths) else "training"
+        raise DataError(f"nothing is left of the {nothing} text after cleaning; leave something of it in")
+    return found, val_found, report
+
+
+def _look_at(text: Documents) -> Survey:
+    with progress("Reading", sum(record.bytes for record in text.records)) as advance:
+        return survey(_counted(text.stream(), advance), count_lines=text.may_be_several)
+
+
+def _counted(stream: Iterable[Piece], advance: object) -> Iterator[Piece]:
+    for piece in stream:
+        if isinstance(piece, str):
+            advance(len(piece))  # type: ignore[operator]
+        yield piece
+
+
+def _count_shared(val: Survey, train: Survey) -> int:
+    return int(np.isin(val.hashes, train.hashes).sum())
+
+
+def _place_of_cut(characters: int, val_fraction: float) -> int:
+    cut = int(characters * (1 - val_fraction))
+    if cut == 0 or cut == characters:
+        raise DataError(
+            f"the text is too short to cut off val_fraction {val_fraction} of its characters (it has {characters:,}); "
+            "give a longer text, another val_fraction, or --val PATH"
+        )
+    return cut
+
+
+def _plain(stream: Iterable[Piece]) -> Iterator[str]:
+    return (piece for piece in stream if isinstance(piece, str))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,226 @@
+"""All documents of a text: read as often as needed, always alike, and looked at before they are encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.console import say, warn
+from quillgpt.data.manifest import SourceRecord
+from quillgpt.text.documents import Mark, Piece, Source
+from quillgpt.text.gutenberg import has_licence
+
+MOST_LINES = 1 << 20
+"""Different lines that are counted at once; beyond it, those seen in one document so far are forgotten."""
+
+LONGEST_LINE = 400
+"""Characters up to which a line is one that may come back, such as a heading; longer ones are paragraphs."""
+
+Filter = Callable[[Iterable[Piece]], Iterator[Piece]]
+
+
+class Documents:
+    """The documents of some sources, in their order.
+
+    Args:
+        sources: Where they are.
+        piece_characters: Characters of a piece of a stream, at most.
+
+    Attributes:
+        records: What dataset.json says of each source.
+    """
+
+    def __init__(self, sources: Sequence[Source], piece_characters: int) -> None:
+        self._sources = sources
+        self._piece_characters = piece_characters
+        self._filters: list[Filter] = []
+        self.records = [_record(source) for source in sources]
+
+    @property
+    def may_be_several(self) -> bool:
+        """Whether there can be more than one document."""
+        return len(self._sources) > 1 or any(source.holds_many for source in self._sources)
+
+    def change(self, change: Filter) -> None:
+        """Let all later streams go through a function."""
+        self._filters.append(change)
+
+    def stream(self) -> Iterator[Piece]:
+        """Yield the documents' text, with a mark after each."""
+        stream = self._raw()
+        for change in self._filters:
+            stream = change(stream)
+        return stream
+
+    def _raw(self) -> Iterator[Piece]:
+        for source, record in zip(self._sources, self.records, strict=True):
+            yield from source.pieces(record.encoding, self._piece_characters)
+
+
+def choose(stream: Iterable[Piece], chosen: NDArray[np.bool_]) -> Iterator[Piece]:
+    """Keep some documents.
+
+    Args:
+        stream: Their text, with a mark after each.
+        chosen: Which to keep, (documents,).
+    """
+    index = 0
+    for piece in stream:
+        if chosen[index]:
+            yield piece
+        index += isinstance(piece, Mark)
+
+
+def without_lines(stream: Iterable[Piece], dropped: Collection[str]) -> Iterator[Piece]:
+    """Take whole lines out of documents, and with them a document of which nothing is left.
+
+    Args:
+        stream: The documents' text, with a mark after each.
+        dropped: The lines, without the space around them.
+    """
+    waiting, written = "", False  # a line's beginning waits for its end
+    for piece in stream:
+        if isinstance(piece, str):
+            *lines, waiting = (waiting + piece).split("\n")
+            text = "".join(line + "\n" for line in lines if line.strip() not in dropped)
+        else:
+            text, waiting = "" if waiting.strip() in dropped else waiting, ""
+        if text:
+            yield text
+            written = True
+        if isinstance(piece, Mark):
+            if written:
+                yield piece
+            written = False
+
+
+def with_gaps(stream: Iterable[Piece]) -> Iterator[Piece]:
+    """Put a blank line between documents, for tokenizers that have no end of text."""
+    gap = before = ""
+    for piece in stream:
+        if isinstance(piece, Mark):
+            gap = _gap_after(before)
+            yield piece
+            continue
+        if gap:
+            yield gap
+        yield piece
+        gap, before = "", piece
+
+
+def _gap_after(text: str) -> str:
+    return "\n" if text.endswith("\n") else "\n\n"
+
+
+@dataclass
+class Survey:
+    """What documents are like.
+
+    Attributes:
+        lengths: Characters of each document, (documents,).
+        hashes: The beginning of the BLAKE2 hash of each document's text, (documents,); equal texts have equal ones.
+        gap_characters: Characters that `with_gaps` adds.
+        alphabet: Every character that occurs, gaps included.
+        lines: In how many documents each line stands. Where there are more than `MOST_LINES` different lines, the
+            count may miss the documents before the line was last forgotten.
+    """
+
+    lengths: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    gap_characters: int
+    alphabet: set[str]
+    lines: Counter[str] = field(default_factory=Counter)
+
+    def duplicates(self) -> NDArray[np.bool_]:
+        """Return which documents have the text of an earlier one, (documents,)."""
+        _, first = np.unique(self.hashes, return_index=True)
+        repeated = np.ones(len(self.hashes), dtype=np.bool_)
+        repeated[first] = False
+        return repeated
+
+    def repeated_lines(self, documents: int) -> list[tuple[str, int]]:
+        """Return the lines that stand in at least so many documents and in how many, the commonest first."""
+        found = [(line, count) for line, count in self.lines.items() if count >= documents]
+        return sorted(found, key=lambda each: (-each[1], each[0]))
+
+
+def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
+    """Read documents once, and return what they are like.
+
+    Args:
+        stream: Their text, with a mark after each.
+        count_lines: Count in how many documents each line stands, too.
+    """
+    lengths, hashes = array("q"), array("Q")
+    alphabet: set[str] = set()
+    counts = _LineCounts()
+    length, digest, gap, gaps = 0, hashlib.blake2b(digest_size=8), "", 0
+    for piece in stream:
+        if isinstance(piece, str):
+            gaps += len(gap) if length == 0 else 0
+            length += len(piece)
+            digest.update(piece.encode("utf-8", "surrogatepass"))
+            alphabet.update(piece)
+            last = piece
+            if count_lines:
+                counts.add(piece)
+            continue
+        lengths.append(length)
+        hashes.append(int.from_bytes(digest.digest(), "little"))
+        counts.end_document()
+        length, digest, gap = 0, hashlib.blake2b(digest_size=8), _gap_after(last)
+    if gaps:
+        alphabet.add("\n")
+    return Survey(np.array(lengths, dtype=np.int64), np.array(hashes, dtype=np.uint64), gaps, alphabet, counts.counts)
+
+
+class _LineCounts:
+    """Counts in how many documents a line stands, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._document: set[str] = set()
+        self._waiting = ""
+
+    def add(self, piece: str) -> None:
+        *lines, self._waiting = (self._waiting + piece).split("\n")
+        self._waiting = self._waiting[: LONGEST_LINE + 1]
+        self._document.update(lines)
+        if len(self._document) > MOST_LINES:
+            self._count()
+
+    def end_document(self) -> None:
+        self._document.add(self._waiting)
+        self._waiting = ""
+        self._count()
+        floor = 1
+        while len(self.counts) > MOST_LINES:
+            self.counts = Counter({line: count for line, count in self.counts.items() if count > floor})
+            floor += 1
+
+    def _count(self) -> None:
+        stripped = {line.strip() for line in self._document if len(line) <= LONGEST_LINE}
+        self.counts.update(stripped - {""})
+        self._document.clear()
+
+
+def _record(source: Source) -> SourceRecord:
+    encoding = source.detect_encoding()
+    if not encoding.startswith("utf"):
+        say(f"{source.name} is not UTF-8; it is read as {encoding}. If letters come out wrong, save it as UTF-8.")
+    if not source.holds_many:
+        with source.path.open("r", encoding=encoding, errors="replace") as file:
+            if has_licence(file.read(4000)):
+                warn(
+                    f"{source.name} begins with Project Gutenberg's licence, which the model will learn; delete "
+                    "header and footer, or let Quill fetch the book without them: quill prepare gutenberg:NUMBER"
+                )
+    return SourceRecord(
+        location=source.location, sha256=source.sha256, bytes=source.path.stat().st_size, encoding=encoding
+    )

@@ -1,0 +1,82 @@
+"""Documents: where one is to be read, and its text in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+from quillgpt.files import sha256_of
+from quillgpt.text.decoding import detect_encoding, read_pieces
+
+SEPARATOR = "\0"
+"""Ends each document in a file that holds many; a text has no such character."""
+
+
+class Mark(Enum):
+    """What a stream says beside its pieces of text."""
+
+    DOCUMENT_END = "document end"
+
+
+Piece = str | Mark
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on this machine, and where it came from.
+
+    Attributes:
+        name: What messages call it.
+        location: What dataset.json records: an address, an absolute path, `-`, or a built-in corpus' name.
+        path: Where it can be read now.
+        holds_many: It was written by Quill and holds many documents in UTF-8, each with `SEPARATOR` at its end.
+            Otherwise the file is one document.
+        recorded_sha256: Its hash, where somebody has taken it already.
+    """
+
+    name: str
+    location: str
+    path: Path
+    holds_many: bool = False
+    recorded_sha256: str | None = None
+
+    @classmethod
+    def from_file(cls, path: Path) -> Source:
+        """Return the source of a file."""
+        return cls(str(path), str(path.resolve()), path)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file's bytes."""
+        return self.recorded_sha256 or sha256_of(self.path)
+
+    def detect_encoding(self) -> str:
+        """Return the name of the file's encoding.
+
+        Raises:
+            DataError: It is empty, binary, or in no encoding that can be recognised.
+        """
+        return "utf-8" if self.holds_many else detect_encoding(self.path, name=self.name)
+
+    def pieces(self, encoding: str, characters: int) -> Iterator[Piece]:
+        """Yield the text in pieces of at most so many characters, and the end of each document.
+
+        Raises:
+            DataError: The bytes are no text in this encoding.
+        """
+        if not self.holds_many:
+            yield from read_pieces(self.path, encoding, characters, name=self.name)
+            yield Mark.DOCUMENT_END
+            return
+        with self.path.open("r", encoding="utf-8", newline="") as file:
+            while block := file.read(characters):
+                first, *others = block.split(SEPARATOR)
+                if first:
+                    yield first
+                for other in others:
+                    yield Mark.DOCUMENT_END
+                    if other:
+                        yield other

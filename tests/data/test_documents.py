@@ -1,0 +1,104 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quillgpt.data import documents
+from quillgpt.data.documents import Documents, choose, survey, with_gaps, without_lines
+from quillgpt.text.documents import Mark, Piece, Source
+
+END = Mark.DOCUMENT_END
+
+
+def cut_up(texts: list[str], size: int) -> list[Piece]:
+    """Return documents as a stream of pieces of so many characters."""
+    stream: list[Piece] = []
+    for text in texts:
+        stream += [text[start : start + size] for start in range(0, len(text), size)]
+        stream.append(END)
+    return stream
+
+
+def whole(stream: list[Piece]) -> list[str]:
+    """Return the documents of a stream."""
+    found, text = [], ""
+    for piece in stream:
+        if isinstance(piece, str):
+            text += piece
+        else:
+            found.append(text)
+            text = ""
+    assert not text
+    return found
+
+
+some_documents = st.lists(st.text(alphabet="ab \n", min_size=1, max_size=12), min_size=1, max_size=5)
+
+
+def test_a_file_is_a_document_and_a_file_of_many_is_many(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "b.txt").write_bytes(b"two\0three\nmore\0")
+    sources = [Source.from_file(tmp_path / "a.txt"), Source("b", "b", tmp_path / "b.txt", holds_many=True)]
+    for size in (1, 3, 100):
+        assert whole(list(Documents(sources, size).stream())) == ["one\n", "two", "three\nmore"]
+    assert not Documents(sources[:1], 10).may_be_several
+    assert Documents(sources[1:], 10).may_be_several
+
+
+def test_changes_are_applied_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x\ny\0x\0y\0")
+    text = Documents([Source("a", "a", tmp_path / "a.txt", holds_many=True)], 2)
+    text.change(lambda stream: without_lines(stream, {"x"}))
+    assert whole(list(text.stream())) == ["y", "y"]
+    text.change(lambda stream: choose(stream, np.array([False, True])))
+    assert whole(list(text.stream())) == ["y"]
+
+
+@given(texts=some_documents, size=st.integers(1, 5))
+def test_lines_are_taken_out_whatever_the_pieces(texts: list[str], size: int) -> None:
+    expected = []
+    for text in texts:
+        *lines, rest = text.split("\n")
+        kept = "".join(line + "\n" for line in lines if line.strip() != "a") + ("" if rest.strip() == "a" else rest)
+        if kept:
+            expected.append(kept)
+    assert whole(list(without_lines(cut_up(texts, size), {"a"}))) == expected
+
+
+@given(texts=some_documents, size=st.integers(1, 5))
+def test_gaps_leave_a_blank_line_between_documents(texts: list[str], size: int) -> None:
+    stream = list(with_gaps(cut_up(texts, size)))
+    expected = "".join(text + ("\n" if text.endswith("\n") else "\n\n") for text in texts[:-1]) + texts[-1]
+    assert "".join(piece for piece in stream if isinstance(piece, str)) == expected
+    assert stream.count(END) == len(texts)
+    assert survey(cut_up(texts, size), count_lines=False).gap_characters == len(expected) - sum(map(len, texts))
+
+
+@given(texts=some_documents, size=st.integers(1, 5))
+def test_survey_does_not_depend_on_the_pieces(texts: list[str], size: int) -> None:
+    found = survey(cut_up(texts, size), count_lines=True)
+    assert found.lengths.tolist() == [len(text) for text in texts]
+    assert found.duplicates().tolist() == [text in texts[:index] for index, text in enumerate(texts)]
+    lines = Counter(line for text in texts for line in {line.strip() for line in text.split("\n")} - {""})
+    assert found.lines == lines
+    assert found.alphabet == set("".join(texts)) | ({"\n"} if len(texts) > 1 else set())
+    assert found.repeated_lines(2) == sorted(
+        ((line, count) for line, count in lines.items() if count >= 2), key=lambda each: (-each[1], each[0])
+    )
+
+
+def test_counting_lines_is_bounded_and_keeps_the_common_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MOST_LINES", 50)
+    texts = [f"heading\nown {number}\nother {number}\n" for number in range(200)]
+    found = survey(cut_up(texts, 7), count_lines=True)
+    assert len(found.lines) <= 50
+    assert found.lines["heading"] == 200
+
+
+def test_long_lines_are_paragraphs_and_not_counted() -> None:
+    paragraph = "word " * 100
+    found = survey(cut_up([f"{paragraph}\nshort", f"{paragraph}\nshort"], 30), count_lines=True)
+    assert found.lines == {"short": 2}
