@@ -16,6 +16,7 @@ from quillgpt.cli.eval import evaluate
 from quillgpt.cli.flags import join_switches
 from quillgpt.cli.info import info
 from quillgpt.cli.messages import explain
+from quillgpt.cli.plot import plot
 from quillgpt.cli.prepare import prepare
 from quillgpt.cli.sample import sample
 from quillgpt.cli.train import train
@@ -45,6 +46,7 @@ def make_app() -> App:
     app.command(sample)
     app.command(evaluate, name="eval")
     app.command(info)
+    app.command(plot)
     app.command(bench, name="bench")
     app.command(configs, name="configs", alias="list-configs")
     return app

@@ -1,0 +1,114 @@
+"""`quill plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from quillgpt.console import say, stdout
+from quillgpt.errors import ConfigError, DataError, closest
+from quillgpt.plots.chart import loss_chart
+from quillgpt.plots.record import METRICS, Axis, Row, read_metrics
+
+SUFFIXES = (".png", ".svg")
+OTHER_PICTURES = (".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".eps", ".ps", ".tif", ".tiff", ".html")
+NAMED_RUNS = 3
+WIDEST_CHART = 80
+
+RUN_HELP = "Folder of a run, finished or not; several are drawn together."
+OUT_HELP = (
+    "File to write, .png or .svg; any other name gets both endings. "
+    "Unset: plots/training in the run's folder; for several runs, a file in plots/ named after them."
+)
+TERMINAL_HELP = "Print the losses as text on standard output and write nothing; needs no matplotlib."
+
+
+def plot(
+    *runs: Annotated[Path, Parameter(name="RUN", help=RUN_HELP)],
+    out: Annotated[Path | None, Parameter(help=OUT_HELP, show_default=False)] = None,
+    tokens: Annotated[bool, Parameter(negative=(), help="Draw over tokens trained on, not iterations.")] = False,
+    seconds: Annotated[bool, Parameter(negative=(), help="Draw over time since the start, not iterations.")] = False,
+    terminal: Annotated[bool, Parameter(negative=(), help=TERMINAL_HELP)] = False,
+) -> None:
+    """Draw the loss, learning rate and speed of runs, as PNG and SVG."""
+    if not runs:
+        raise ConfigError("plot needs the folder of a run: quill plot out-shakespeare-char")
+    if tokens and seconds:
+        raise ConfigError("--tokens and --seconds are both an x axis; give one of them")
+    if terminal and out is not None:
+        raise ConfigError("--terminal writes no file, --out names one; give one of them")
+    axis: Axis = "tokens" if tokens else "seconds" if seconds else "iter"
+    records = name_runs({run: read_run(run) for run in runs})
+    if terminal:
+        for name, rows in records.items():
+            width = min(WIDEST_CHART, stdout.width)
+            chart = loss_chart(rows, axis=axis, width=width, encoding=stdout.encoding)
+            print(f"{name}\n{chart or 'too few points for a chart, or too narrow a terminal'}")
+        return
+    folder = (run_folder(runs[0]) if len(records) == 1 else Path()) / "plots"
+    paths = figure_paths(out, folder / figure_name(list(records)))
+
+    from quillgpt.plots.figure import save_figure
+
+    save_figure(records, paths, axis=axis)
+    say(f"drawn: {', '.join(records)}")
+    for path in paths:
+        print(path)
+
+
+def run_folder(run: Path) -> Path:
+    """Return the folder of a run that is named by itself or by its metrics.jsonl."""
+    return run.parent if run.name == METRICS else run
+
+
+def read_run(run: Path) -> list[Row]:
+    """Return the rows of a run.
+
+    Raises:
+        DataError: It has none; names the run that was probably meant.
+    """
+    folder = run_folder(run)
+    path = folder / METRICS
+    if not path.is_file():
+        nearby = {each.parent.name: each.parent for each in sorted(folder.absolute().parent.glob(f"*/{METRICS}"))}
+        meant = closest(folder.name, nearby)
+        hint = f"; did you mean {folder.with_name(meant)}?" if meant else ""
+        what = f"holds no {METRICS}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what}; expected the folder of a run (out_dir){hint}")
+    rows = read_metrics(path)
+    if not rows:
+        raise DataError(f"{path} has no numbers yet; the first come with the first evaluation")
+    return rows
+
+
+def name_runs(records: dict[Path, list[Row]]) -> dict[str, list[Row]]:
+    """Name each run by its folder; by its whole path where two folders have one name."""
+    folders = {run_folder(run).resolve(): rows for run, rows in records.items()}
+    names = [folder.name for folder in folders]
+    return {(folder.name if names.count(folder.name) == 1 else str(folder)): rows for folder, rows in folders.items()}
+
+
+def figure_name(names: list[str]) -> str:
+    """Return a figure's file name without ending: `training` for one run, else after the runs."""
+    if len(names) == 1:
+        return "training"
+    stems = [Path(name).name for name in names]
+    return "-vs-".join(stems) if len(stems) <= NAMED_RUNS else f"{stems[0]}-vs-{len(stems) - 1}-others"
+
+
+def figure_paths(out: Path | None, default: Path) -> list[Path]:
+    """Return the files to write.
+
+    Raises:
+        ConfigError: `out` has the ending of another kind of picture, or is a folder.
+    """
+    given = out or default
+    if given.suffix.lower() in OTHER_PICTURES:
+        raise ConfigError(f"--out={given} must end in .png or .svg, or in neither to get both")
+    if given.is_dir():
+        given = given / default.name
+    if given.suffix.lower() in SUFFIXES:
+        return [given]
+    return [given.with_name(given.name + suffix) for suffix in SUFFIXES]

@@ -1,0 +1,152 @@
+"""The curves of runs as a figure, in PNG and SVG; needs matplotlib, but no display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quillgpt.extras import import_extra
+from quillgpt.files import atomic_path
+from quillgpt.plots.chart import short_number
+from quillgpt.plots.record import Axis, Points, Row, curve, lowest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which colour-blind people can tell apart; without yellow, too pale for lines on white."""
+
+MARKERS = "osD^vP*X"
+"""One after the other for each further round of colours."""
+
+KINDS: dict[str, dict[str, Any]] = {
+    "batches": {"linewidth": 0.8, "alpha": 0.4},
+    "train": {"linewidth": 1.3, "linestyle": "--"},
+    "val": {"linewidth": 1.8},
+    "best": {"linestyle": "none", "marker": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 5},
+}
+"""How each kind of loss is drawn; the colour says whose it is."""
+
+NAMES = {
+    "batches": "training, logged batches",
+    "train": "training, at evaluations",
+    "val": "validation",
+    "best": "best evaluation",
+}
+INK = "#444444"
+INCHES = (9.0, 9.0)
+INCHES_PER_NAME = 0.22
+LONGEST_NAME = 60
+DOTS_PER_INCH = 150
+MOST_MARKERS = 40
+"""Evaluations of a run above which their markers would hide the line."""
+
+TIME_UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
+
+
+def save_figure(runs: Mapping[str, list[Row]], paths: list[Path], *, axis: Axis = "iter") -> None:
+    """Draw runs together and write the figure to each path, as its ending says.
+
+    Args:
+        runs: Rows of metrics.jsonl by the name that the legend gives them.
+        paths: Files that end in .png or .svg; their folders are made.
+        axis: What the numbers are drawn over.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    purpose = "a figure (unlike quill plot --terminal)"
+    matplotlib = import_extra("matplotlib", extra="plots", purpose=purpose)
+    # A fixed salt and no date: the same numbers give the same file.
+    with matplotlib.rc_context({"font.size": 10, "axes.axisbelow": True, "svg.hashsalt": "quill"}):
+        figure = draw_figure(runs, axis=axis)
+        for path in paths:
+            kind = path.suffix.lower().removeprefix(".")
+            metadata = {"Date": None} if kind == "svg" else {}
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+
+
+def draw_figure(runs: Mapping[str, list[Row]], *, axis: Axis = "iter") -> Figure:
+    """Return a figure with three panels: loss, learning rate, tokens per second."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter
+
+    width, height = INCHES
+    height += INCHES_PER_NAME * (len(runs) - 1)
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    losses, rates, speeds = figure.subplots(3, 1, sharex=True, height_ratios=(2.6, 1, 1))
+    scale, x_label = _scale(runs, axis)
+    kinds: dict[str, dict[str, Any]] = {}
+    for number, (name, rows) in enumerate(runs.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        curves = _curves(rows, axis, scale)
+        marker = MARKERS[number // len(COLOURS) % len(MARKERS)] if len(curves["val"]) <= MOST_MARKERS else ""
+        for kind, style in KINDS.items():
+            if points := curves[kind]:
+                marks = {"marker": marker, "markersize": 3.5} if kind == "val" else {}
+                losses.plot(*zip(*points, strict=True), color=colour, **(_dot(points) | marks | style))
+                kinds[kind] = style
+        for panel, kind in ((rates, "lr"), (speeds, "tokens_per_second")):
+            if points := curves[kind]:
+                panel.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, **_dot(points))
+        losses.plot([], [], color=colour, marker=marker, label=_label(name, rows))
+    losses.set_ylabel("loss (nats per token)")
+    rates.set_ylabel("learning rate")
+    speeds.set_ylabel("tokens per second")
+    speeds.set_xlabel(x_label)
+    for panel in (losses, rates, speeds):
+        panel.grid(color="#dddddd", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.margins(x=0.02)
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    speeds.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    for panel in (rates, speeds):
+        panel.set_ylim(bottom=0)
+    figure.legend(loc="outside upper left", frameon=False)
+    styles = [Line2D([], [], color=INK, **style) for style in kinds.values()]
+    figure.legend(styles, [NAMES[kind] for kind in kinds], loc="outside lower center", ncols=len(kinds), frameon=False)
+    figure.align_ylabels()
+    return figure
+
+
+def _label(name: str, rows: list[Row]) -> str:
+    best = lowest(curve(rows, "eval", "val_loss"))
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+    return f"{name}: " + (
+        "not evaluated yet" if best is None else f"best validation loss {best[1]:.4f} at iteration {best[0]:,.0f}"
+    )
+
+
+def _curves(rows: list[Row], axis: Axis, scale: float) -> dict[str, Points]:
+    """Return what there is to draw of a run, by kind."""
+    curves = {
+        "batches": curve(rows, "train", "loss", axis=axis),
+        "train": curve(rows, "eval", "train_loss", axis=axis),
+        "val": curve(rows, "eval", "val_loss", axis=axis),
+        "lr": curve(rows, "train", "lr", axis=axis),
+        "tokens_per_second": curve(rows, "train", "tokens_per_second", axis=axis),
+    }
+    best = lowest(curves["val"])
+    curves["best"] = [] if best is None else [best]
+    return {kind: [(x / scale, y) for x, y in points] for kind, points in curves.items()}
+
+
+def _dot(points: Points) -> dict[str, Any]:
+    """Make a line of a single point visible."""
+    return {"marker": "."} if len(points) == 1 else {}
+
+
+def _scale(runs: Mapping[str, list[Row]], axis: Axis) -> tuple[float, str]:
+    """Return what x is divided by, and what it is then called."""
+    if axis == "tokens":
+        return 1.0, "tokens trained on"
+    if axis == "iter":
+        return 1.0, "iteration"
+    longest = max((row.get("seconds", 0) for rows in runs.values() for row in rows), default=0)
+    size, unit = next((size, unit) for least, size, unit in TIME_UNITS if longest >= least)
+    return size, f"time since the start ({unit})"
