@@ -23,6 +23,8 @@ FINETUNE = '''"""Finetune."""
 import time
 
 out_dir = 'out-shakespeare'
+wandb_log = False
+wandb_project = 'shakespeare'
 wandb_run_name = 'ft-' + str(time.time())
 init_from = 'gpt2-xl' # this is the largest GPT-2 model
 always_save_checkpoint = False
@@ -39,7 +41,10 @@ dtype = 'float32'
 
 def test_file_like_nanogpts_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read = settings(config(tmp_path, FINETUNE))
+    assert read.wandb_run_name.startswith("ft-")
     assert read == TrainSettings(
+        wandb_project="shakespeare",
+        wandb_run_name=read.wandb_run_name,
         out_dir="out-shakespeare",
         init_from="gpt2-xl",
         always_save_checkpoint=False,
@@ -51,9 +56,25 @@ def test_file_like_nanogpts_own(tmp_path: Path, capsys: pytest.CaptureFixture[st
         compile=False,
         dtype="float32",
     )
-    warning = capsys.readouterr().err
-    assert "no setting of Quill, ignored: wandb_run_name" in warning
-    assert "batch_size" not in warning
+    assert capsys.readouterr().err == ""
+
+
+NANOGPT = (
+    "out_dir eval_interval log_interval eval_iters eval_only always_save_checkpoint init_from wandb_log "
+    "wandb_project wandb_run_name dataset gradient_accumulation_steps batch_size block_size n_layer n_head n_embd "
+    "dropout bias learning_rate max_iters weight_decay beta1 beta2 grad_clip decay_lr warmup_iters lr_decay_iters "
+    "min_lr backend device dtype compile "
+)
+"""The names of the settings in nanoGPT's train.py."""
+
+
+def test_every_setting_of_nanogpts_train_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = TrainSettings().model_dump()
+    read = settings(config(tmp_path, "".join(f"{name} = {values[name]!r}\n" for name in NANOGPT.split())))
+    assert read == TrainSettings()
+    assert capsys.readouterr().err == ""
+    assert (values["wandb_log"], values["wandb_project"], values["wandb_run_name"]) == (False, "owt", "gpt2")
+    assert values["backend"] == "nccl"
 
 
 def test_clock_is_read_as_text(tmp_path: Path) -> None:

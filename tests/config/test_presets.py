@@ -38,6 +38,9 @@ SHAKESPEARE_CHAR = {
     "vocab_size": None,
     "arch": "gpt2",
     "optimizer": "adamw",
+    "wandb_log": False,
+    "wandb_project": "shakespeare-char",
+    "wandb_run_name": "mini-gpt",
 }
 """Written down from nanoGPT's config/train_shakespeare_char.py over the defaults of its train.py."""
 
@@ -80,8 +83,11 @@ TRAIN_GPT2 = {
     "eval_iters": 200,
     "log_interval": 10,
     "always_save_checkpoint": True,
+    "wandb_log": False,
+    "wandb_project": "owt",
+    "wandb_run_name": "gpt2-124M",
 }
-"""Written down from nanoGPT's config/train_gpt2.py over the defaults of its train.py."""
+"""Written down from nanoGPT's config/train_gpt2.py over the defaults of its train.py; but nobody needs an account."""
 
 BOOK = {"dataset": "mybook", "tokenizer": "gpt2", "n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256}
 
@@ -89,16 +95,20 @@ PROMISED = {
     "demo": {"dataset": "python_docs", "arch": "qwen3", "optimizer": "muon", "out_dir": "out-demo"},
     "shakespeare_char": SHAKESPEARE_CHAR,
     "shakespeare_char_cpu": SHAKESPEARE_CHAR_CPU,
-    "own_text": SHAKESPEARE_CHAR_CPU | {"dataset": "own_text", "out_dir": "out-own-text", "device": "auto"},
+    "own_text": SHAKESPEARE_CHAR_CPU
+    | {"wandb_project": "own-text", "dataset": "own_text", "out_dir": "out-own-text", "device": "auto"},
     "shakespeare": {"dataset": "shakespeare", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
     "train_mybook": BOOK | {"init_from": "scratch", "out_dir": "out-mybook"},
     "finetune_mybook": BOOK
     | {"init_from": "gpt2", "learning_rate": 3e-5, "decay_lr": False, "always_save_checkpoint": False},
     "train_gpt2": TRAIN_GPT2,
     "openwebtext": TRAIN_GPT2,
-    "gpt2_medium": TRAIN_GPT2 | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "out_dir": "out-gpt2-medium"},
-    "gpt2_large": TRAIN_GPT2 | {"n_layer": 36, "n_head": 20, "n_embd": 1280, "out_dir": "out-gpt2-large"},
-    "gpt2_xl": TRAIN_GPT2 | {"n_layer": 48, "n_head": 25, "n_embd": 1600, "out_dir": "out-gpt2-xl"},
+    "gpt2_medium": TRAIN_GPT2
+    | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "out_dir": "out-gpt2-medium", "wandb_run_name": "gpt2-350M"},
+    "gpt2_large": TRAIN_GPT2
+    | {"n_layer": 36, "n_head": 20, "n_embd": 1280, "out_dir": "out-gpt2-large", "wandb_run_name": "gpt2-774M"},
+    "gpt2_xl": TRAIN_GPT2
+    | {"n_layer": 48, "n_head": 25, "n_embd": 1600, "out_dir": "out-gpt2-xl", "wandb_run_name": "gpt2-1558M"},
 }
 
 
@@ -120,7 +130,7 @@ def test_description_is_one_sentence_for_a_list(name: str) -> None:
 
 
 def test_schema_defaults_are_nanogpts() -> None:
-    own = {"vocab_size": None, "eval_interval": 2000, "log_interval": 1}
+    own = {"vocab_size": None, "eval_interval": 2000, "log_interval": 1, "wandb_run_name": "gpt2"}
     settings = TrainSettings().model_dump()
     assert {key: settings[key] for key in TRAIN_GPT2} == TRAIN_GPT2 | own
     assert (settings["device"], settings["dtype"], settings["compile"]) == ("auto", "auto", "auto")

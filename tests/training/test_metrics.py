@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quillgpt.training.metrics import MetricsLog, clock_time, read_metrics
+from quillgpt.plots.record import read_metrics
+from quillgpt.training.metrics import MetricsLog, clock_time
 
 
 def test_rewinding_drops_later_rows_and_a_cut_line(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
+from quillgpt.plots.record import read_metrics
 from quillgpt.training import train, trainer
-from quillgpt.training.metrics import read_metrics
 
 from .conftest import MakeSettings
 

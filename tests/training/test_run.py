@@ -13,8 +13,8 @@ from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import resolve
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError, UserError
+from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
-from quillgpt.training.metrics import read_metrics
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from quillgpt.console import warn
 from quillgpt.files import atomic_path
-
-METRICS = "metrics.jsonl"
+from quillgpt.training.sinks import Sink, named
 
 
 class MetricsLog:
@@ -20,13 +22,37 @@ class MetricsLog:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._sinks: list[Sink] = []
 
-    def write(self, kind: str, **numbers: Any) -> None:
+    @contextmanager
+    def shared_with(self, sinks: Iterable[Sink]) -> Iterator[None]:
+        """Send every row to the sinks too while the block runs, and close them however it ends."""
+        self._sinks = list(sinks)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            for sink in list(self._sinks):
+                self._try(sink, partial(sink.close, failed=failed))
+            self._sinks = []
+
+    def write(self, kind: str, **numbers: float) -> None:
         """Add a row; it is in the operating system's hands when this returns."""
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, **numbers}) + "\n")
+        for sink in list(self._sinks):
+            self._try(sink, partial(sink.write, named(numbers)))
+
+    def _try(self, sink: Sink, act: Callable[[], None]) -> None:
+        """Let a sink act; one that fails is left out from then on, for its sake no run is lost."""
+        try:
+            act()
+        except Exception as error:
+            warn(f"{type(sink).__name__} takes no more numbers ({error}); metrics.jsonl has them all")
+            self._sinks.remove(sink)
 
     def rewind(self, iteration: int) -> None:
         """Drop rows after an iteration, and a last row that a kill cut short."""
@@ -42,11 +68,6 @@ class MetricsLog:
                 rows.append(line)
         with atomic_path(self._path) as temporary:
             temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def clock_time(seconds: float) -> str:

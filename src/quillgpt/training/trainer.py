@@ -27,10 +27,13 @@ from quillgpt.evaluation import mean_loss, score_split
 from quillgpt.files import write_json, write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
+from quillgpt.plots.chart import loss_chart
+from quillgpt.plots.record import METRICS, read_metrics
 from quillgpt.training.interruption import Interrupted, Interruption
-from quillgpt.training.metrics import METRICS, MetricsLog, clock_time
+from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.report import RunSummary, show_set_up
 from quillgpt.training.setup import Run, set_up
+from quillgpt.training.sinks import check_sinks, open_sinks
 
 
 def train(settings: TrainSettings) -> RunSummary | None:
@@ -42,6 +45,7 @@ def train(settings: TrainSettings) -> RunSummary | None:
     Raises:
         UserError: A setting, the data or a checkpoint does not allow it.
     """
+    check_sinks(settings)
     run = set_up(settings)
     trainer = Trainer(run)
     show_set_up(run, trainer.peak)
@@ -77,6 +81,11 @@ class Trainer:
         if settings.eval_only:
             self._evaluate()
             return None
+        with self._metrics.shared_with(open_sinks(settings, iteration=state.iteration if self._run.resumed else None)):
+            return self._train_and_finish()
+
+    def _train_and_finish(self) -> RunSummary | None:
+        state, settings = self._run.state, self._settings
         self._claim_folder()
         if state.iteration >= settings.max_iters > 0:
             console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
@@ -277,6 +286,7 @@ class Trainer:
             parameters=run.model.parameter_count(),
         )
         write_json(run.out_dir / "summary.json", asdict(summary))
+        self._show_chart()
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
         console.say(
             f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}; "
@@ -285,6 +295,13 @@ class Trainer:
         )
         console.say(f"try: quill sample {run.out_dir}")
         return summary
+
+    def _show_chart(self) -> None:
+        """Draw the losses of the whole run, sessions before this one included."""
+        width = min(80, console.stderr.width)
+        chart = loss_chart(read_metrics(self._run.out_dir / METRICS), width=width, encoding=console.stderr.encoding)
+        if chart:
+            console.say(chart)
 
 
 class Meter:

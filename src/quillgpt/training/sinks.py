@@ -1,0 +1,154 @@
+"""Where a run's numbers go besides metrics.jsonl: Weights & Biases, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from quillgpt.config.schema import TrainSettings
+from quillgpt.console import say
+from quillgpt.errors import UserError
+from quillgpt.extras import import_extra
+from quillgpt.files import write_json
+
+WANDB_STATE = "wandb.json"
+TENSORBOARD = "tensorboard"
+
+NAMES = {"train_loss": "train/loss", "val_loss": "val/loss", "loss": "train/batch_loss"}
+"""nanoGPT's names of what evaluations measure; its `lr` and `mfu` are ours."""
+
+WAYS_OUT = "train with WANDB_MODE=offline to upload later, or without it: --wandb_log=False"
+
+
+class Sink(Protocol):
+    """Takes the rows of metrics.jsonl as they are written."""
+
+    def write(self, numbers: Mapping[str, float]) -> None:
+        """Take one row, under the names of `named`."""
+
+    def close(self, *, failed: bool) -> None:
+        """Write out what is left."""
+
+
+def named(row: Mapping[str, float]) -> dict[str, float]:
+    """Return a row's numbers under nanoGPT's names; mfu is in percent, as nanoGPT has it."""
+    numbers = {NAMES.get(name, name): value for name, value in row.items()}
+    return numbers | {"mfu": 100 * row["mfu"]} if "mfu" in row else numbers
+
+
+def check_sinks(settings: TrainSettings) -> None:
+    """Check that the packages and the account that the settings ask for are there, without ever asking for input.
+
+    Raises:
+        UserError: One is missing; says what to install or to leave out.
+    """
+    if settings.eval_only:
+        return
+    if settings.tensorboard:
+        _import("tensorboard", flag="--tensorboard")
+    if settings.wandb_log:
+        wandb = _import("wandb", flag="--wandb_log")
+        session = wandb.setup(wandb.Settings(silent=True))
+        is_online = session.settings.mode in ("online", "run", "shared")
+        if is_online and not wandb.login(prompt=False, verify=False):
+            raise UserError(f"--wandb_log needs an account, and none is set: wandb login; or {WAYS_OUT}")
+
+
+def open_sinks(settings: TrainSettings, *, iteration: int | None) -> list[Sink]:
+    """Open what the settings ask for, in out_dir.
+
+    Args:
+        settings: The run's.
+        iteration: The iteration from which a run is resumed; None starts it over.
+
+    Raises:
+        UserError: Weights & Biases cannot be reached.
+    """
+    sinks: list[Sink] = []
+    if settings.wandb_log:
+        sinks.append(WandbSink(settings, resumed=iteration is not None))
+    if settings.tensorboard:
+        sinks.append(TensorBoardSink(Path(settings.out_dir) / TENSORBOARD, iteration=iteration))
+    return sinks
+
+
+class WandbSink:
+    """Weights & Biases, in the mode that WANDB_MODE says.
+
+    Args:
+        settings: The run's; they become the config of the wandb run.
+        resumed: Go on with the wandb run whose id is kept in out_dir.
+    """
+
+    def __init__(self, settings: TrainSettings, *, resumed: bool) -> None:
+        wandb = _import("wandb", flag="--wandb_log")
+        out_dir = Path(settings.out_dir)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        state = out_dir / WANDB_STATE
+        known = json.loads(state.read_text(encoding="utf-8"))["id"] if resumed and state.is_file() else None
+        try:
+            self._run = wandb.init(
+                project=settings.wandb_project,
+                name=settings.wandb_run_name,
+                id=known,
+                resume="allow",
+                dir=str(out_dir),
+                config=settings.model_dump(mode="json"),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.Error as error:
+            raise UserError(
+                f"--wandb_log: Weights & Biases cannot be used ({' '.join(str(error).split())}); {WAYS_OUT}"
+            ) from None
+        write_json(state, {"id": self._run.id})
+        place = f"kept in {self._run.settings.sync_dir}" if self._run.offline else self._run.url
+        say(f"wandb: {settings.wandb_project}/{settings.wandb_run_name}, {place}")
+
+    def write(self, numbers: Mapping[str, float]) -> None:
+        """Take one row; rows of one iteration become one step."""
+        self._run.log(dict(numbers), step=int(numbers["iter"]))
+
+    def close(self, *, failed: bool) -> None:
+        """Upload what is left, and mark the run as finished or failed."""
+        self._run.finish(exit_code=int(failed))
+
+
+class TensorBoardSink:
+    """TensorBoard's event files.
+
+    Args:
+        folder: Where they are; what an earlier run left there goes.
+        iteration: The iteration from which a run is resumed: what stands there goes up to it; None starts it over.
+    """
+
+    def __init__(self, folder: Path, *, iteration: int | None) -> None:
+        _import("tensorboard", flag="--tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        if iteration is None and folder.exists():
+            shutil.rmtree(folder)
+        purge_step = None if iteration is None else iteration + 1
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step)
+        say(f"tensorboard: tensorboard --logdir {folder}")
+
+    def write(self, numbers: Mapping[str, float]) -> None:
+        """Take one row; `iter` is the step."""
+        for name, value in numbers.items():
+            if name != "iter":
+                self._writer.add_scalar(name, value, int(numbers["iter"]))
+        self._writer.flush()
+
+    def close(self, *, failed: bool) -> None:  # noqa: ARG002
+        """Write out what is left."""
+        self._writer.close()
+
+
+def _import(package: str, *, flag: str) -> ModuleType:
+    try:
+        return import_extra(package, extra=package, purpose=flag)
+    except UserError as error:
+        raise UserError(f"{error}, or train without it: {flag}=False") from None
