@@ -322,7 +322,7 @@ def test_legacy_encodings_are_announced(tmp_path, data_dir, capsys):
         ("Über allen Gipfeln ist Ruh, in allen Wipfeln spürest du kaum einen Hauch.\n" * 9).encode("cp1252")
     )
     assert words(prepare([str(path)], data_dir=data_dir).dataset).startswith("Über")
-    assert "lied.txt is not UTF-8; it is read as cp1252" in capsys.readouterr().err
+    assert "lied.txt is not UTF-8; it is read as windows-1252" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

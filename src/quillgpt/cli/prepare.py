@@ -65,10 +65,11 @@ def _summary(prepared: Preparation) -> dict[str, object]:
     rows["split"] = _split(manifest)
     report = manifest.report
     if report is not None and (report.documents > 1 or report.shared_documents):
-        rows["duplicates"] = f"{report.duplicate_documents:,} documents are equal to an earlier one" + _removed(
+        several = f"of {report.documents:,} documents"
+        rows["duplicates"] = f"{report.duplicate_documents:,} {several} equal an earlier one" + _removed(
             "deduplicate", done=manifest.deduplicate, useful=report.duplicate_documents > 0
         )
-        rows["shared"] = f"{report.shared_documents:,} documents to validate on are also trained on" + _removed(
+        rows["shared"] = f"{report.shared_documents:,} to validate on are also trained on" + _removed(
             "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
         )
         rows["repeated lines"] = _repeated_lines(manifest)

@@ -213,7 +213,8 @@ class _LineCounts:
 def _record(source: Source) -> SourceRecord:
     encoding = source.detect_encoding()
     if not encoding.startswith("utf"):
-        say(f"{source.name} is not UTF-8; it is read as {encoding}. If letters come out wrong, save it as UTF-8.")
+        name = encoding.replace("cp125", "windows-125")
+        say(f"{source.name} is not UTF-8; it is read as {name}. If letters come out wrong, save it as UTF-8.")
     if not source.holds_many:
         with source.path.open("r", encoding=encoding, errors="replace") as file:
             if has_licence(file.read(4000)):

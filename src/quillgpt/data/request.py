@@ -127,7 +127,8 @@ def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None
     if len(given) == 1 and not _can_be_read(given[0]):
         again = _request_for_name(given[0], data_dir)
         if again is None:
-            known = [*RECIPES, *_names_beside(given[0])]
+            beside = _names_beside(given[0])
+            known = beside if Path(given[0]).suffix else [*RECIPES, *beside]
             raise DataError(
                 f"{given[0]} is neither a file, a folder, nor a recipe ({', '.join(RECIPES)})"
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
