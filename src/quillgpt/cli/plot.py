@@ -22,15 +22,17 @@ OUT_HELP = (
     "File to write, .png or .svg; any other name gets both endings. "
     "Unset: plots/training in the run's folder; for several runs, a file in plots/ named after them."
 )
+TOKENS_HELP = "Draw over the tokens trained on, not over iterations."
+SECONDS_HELP = "Draw over the time since the start, not over iterations."
 TERMINAL_HELP = "Print the losses as text on standard output and write nothing; needs no matplotlib."
 
 
 def plot(
     *runs: Annotated[Path, Parameter(name="RUN", help=RUN_HELP)],
     out: Annotated[Path | None, Parameter(help=OUT_HELP, show_default=False)] = None,
-    tokens: Annotated[bool, Parameter(negative=(), help="Draw over tokens trained on, not iterations.")] = False,
-    seconds: Annotated[bool, Parameter(negative=(), help="Draw over time since the start, not iterations.")] = False,
-    terminal: Annotated[bool, Parameter(negative=(), help=TERMINAL_HELP)] = False,
+    tokens: Annotated[bool, Parameter(negative=(), show_default=False, help=TOKENS_HELP)] = False,
+    seconds: Annotated[bool, Parameter(negative=(), show_default=False, help=SECONDS_HELP)] = False,
+    terminal: Annotated[bool, Parameter(negative=(), show_default=False, help=TERMINAL_HELP)] = False,
 ) -> None:
     """Draw the loss, learning rate and speed of runs, as PNG and SVG."""
     if not runs:

@@ -106,7 +106,7 @@ class WandbSink:
             ) from None
         write_json(state, {"id": self._run.id})
         place = f"kept in {self._run.settings.sync_dir}" if self._run.offline else self._run.url
-        say(f"wandb: {settings.wandb_project}/{settings.wandb_run_name}, {place}")
+        say(f"wandb: {settings.wandb_project}/{settings.wandb_run_name}, {place or 'disabled, nothing is kept'}")
 
     def write(self, numbers: Mapping[str, float]) -> None:
         """Take one row; rows of one iteration become one step."""
