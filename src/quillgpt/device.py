@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -115,6 +116,61 @@ def peak(device: torch.device, dtype: torch.dtype) -> Peak:
                 return Peak(rate, f"published peak of {part}")
     key = f"peak {name} {dtype} {torch.get_num_threads()} threads"
     return Peak(remember(key, lambda: matmul_rate(device, dtype, size=2048)), "measured matrix product")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a device, in bytes.
+
+    Attributes:
+        total: What there is.
+        free: What nobody uses now; None where the system does not tell.
+    """
+
+    total: int
+    free: int | None
+
+
+def memory(device: torch.device) -> Memory | None:
+    """Return the memory of a GPU, or that of the machine within the bounds of its container; None if it is unknown."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Memory(total, free)
+    if device.type == "mps":
+        total = torch.mps.recommended_max_memory()
+        return Memory(total, total - torch.mps.driver_allocated_memory())
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return _memory_elsewhere()
+    sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    found = Memory(sizes["MemTotal"], sizes["MemAvailable"])
+    bounds = Path("/sys/fs/cgroup")  # of a container
+    try:
+        limit, used = (int((bounds / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # there is none
+        return found
+    return Memory(min(found.total, limit), max(0, min(sizes["MemAvailable"], limit - used)))
+
+
+def _memory_elsewhere() -> Memory | None:
+    """Return the memory of a machine that is no Linux."""
+    if sys.platform == "win32":
+        import ctypes
+
+        class Status(ctypes.Structure):  # MEMORYSTATUSEX
+            _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+                (name, ctypes.c_ulonglong) for name in ("total", "free", "a", "b", "c", "d", "e")
+            ]
+
+        status = Status(length=ctypes.sizeof(Status))
+        if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            return None
+        return Memory(status.total, status.free)
+    try:
+        return Memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None)
+    except (OSError, ValueError):
+        return None
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512) -> float:

@@ -12,6 +12,12 @@ from quillgpt.cli import main
 from quillgpt.config.layers import PLACES
 
 
+class Interruption:
+    """What `quill train` asks for its exit status."""
+
+    exit_status = 130
+
+
 class CommandLine:
     """Runs `quill` in this process and records what it would have called."""
 
@@ -33,6 +39,7 @@ class CommandLine:
 
         double = ModuleType(module)
         setattr(double, function, record)
+        double.Interruption = Interruption  # type: ignore[attr-defined]
         self._monkeypatch.setitem(sys.modules, module, double)
 
     def __call__(self, *words: str) -> int:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from quillgpt.cli.flags import join_switches
+from quillgpt.cli.flags import join_switches, take_switches
+from quillgpt.config.names import split_sources
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,10 @@ from quillgpt.cli.flags import join_switches
         (["--data", "a.txt", "--data", "b.txt"], "data", "a.txt,b.txt"),
         (["--data=a.txt,b.txt"], "data", "a.txt,b.txt"),
         (["--data", "-"], "data", "-"),
+        (["--data", r"C:\books\a.txt"], "data", r"C:\books\a.txt"),
+        (["--out_dir", "runs\\first run"], "out_dir", "runs\\first run"),
+        (["--resume"], "init_from", "resume"),
+        (["--resume", "--init_from=resume"], "init_from", "resume"),
         (["--data", "-"], "dataset", "stdin"),
         (["--seed", "1", "--seed=2"], "seed", 2),
         (["--seed=2", "--seed", "1"], "seed", 1),
@@ -112,6 +117,7 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("train --compile=maybe", "--compile=maybe must be true, false or auto"),
         ("train --n_head 7", "n_embd = 768 is not divisible by n_head = 7; change one of them"),
         ("train gone.toml", "gone.toml does not exist"),
+        ("train --resume --init_from=gpt2", "--resume goes on with a run, --init_from=gpt2 starts one; give one"),
         ("eval", "eval needs MODEL; quill eval --help shows what it takes"),
         ("eval out --dataset a --split test", "--split=test must be val or train"),
         ("info", "info needs MODEL; quill info --help shows what it takes"),
@@ -126,3 +132,31 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_mistakes_are_one_line(quill: Any, words: str, message: str) -> None:
     assert quill.refused(*words.split()) == message
+
+
+def test_texts_that_stand_where_a_preset_does(quill: Any) -> None:
+    for name in ("one.txt", "two.txt"):
+        Path(name).write_text("text")
+    assert quill.refused("train", "--data", "one.txt", "two.txt") == (
+        "two.txt stands where a preset is expected; give several texts as --data one.txt,two.txt or "
+        "--data one.txt --data two.txt"
+    )
+    assert quill.refused("train", "one.txt") == "one.txt is no preset; to train on a text: quill train --data one.txt"
+    assert "two.txt is one word too many; several texts" in quill.refused(
+        "train", "demo", "--data", "one.txt", "two.txt"
+    )
+
+
+def test_a_comma_in_a_files_name(quill: Any) -> None:
+    Path("tom, dick.txt").write_text("text")
+    assert quill.trained("--data", "tom, dick.txt").dataset == "tom_dick"
+    both = quill.trained("--data", "tom, dick.txt", "--data", "harry.txt")
+    assert split_sources(both.data) == ["tom, dick.txt", "harry.txt"]
+
+
+def test_switches_of_every_command_are_taken_out_before_the_command_sees_them() -> None:
+    words = ["train", "--debug", "a", "--quiet", "--", "--quiet"]
+    assert take_switches(words, ("--debug", "--quiet", "--other")) == (
+        {"--debug", "--quiet"},
+        ["train", "a", "--", "--quiet"],
+    )

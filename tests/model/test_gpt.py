@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +16,7 @@ from tolerances import FLOAT32, FLOAT64
 
 def preset_shape(name, tokens):
     """The shape that training gives a preset from scratch, for a tokenizer of so many tokens."""
-    return shape_for(
-        resolve(name, {}, environ={}, dotenv=None), SimpleNamespace(name=f"of {tokens} tokens", vocab_size=tokens)
-    )
+    return shape_for(resolve(name, {}, environ={}, dotenv=None), "of some name", tokens)
 
 
 def without_memory(shape):

@@ -107,8 +107,9 @@ def test_the_checkpoint_gives_the_same_loss_through_transformers(home: Path) -> 
     assert float(loss) == pytest.approx(summary["val_loss_full"], abs=1e-5)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
-def test_ctrl_c_saves_and_says_how_to_go_on(home: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for another process")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(home: Path, number: signal.Signals, status: int) -> None:
     words = ["train", "--data", "book.txt", "--max_iters=100000", *SMALL]
     process = subprocess.Popen(
         [sys.executable, "-m", "quillgpt", *words], cwd=home, env=environment(), stderr=subprocess.PIPE, text=True
@@ -116,10 +117,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(home: Path) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("iter 30"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=60) == status
     assert "quill train out-book/config.toml --init_from=resume" in rest
     state = json.loads((home / "out-book/checkpoints/last/training/state.json").read_text())
     stopped = state["iteration"]
@@ -129,6 +130,21 @@ def test_ctrl_c_saves_and_says_how_to_go_on(home: Path) -> None:
     assert f"iteration {stopped} of {stopped + 10}" in resumed.stderr
     iterations = [json.loads(line)["iter"] for line in (home / "out-book/metrics.jsonl").read_text().splitlines()]
     assert iterations == sorted(iterations)
+
+
+def test_a_dry_run_says_what_a_quiet_run_then_does(home: Path) -> None:
+    words = ["train", "--data", "book.txt", "--max_iters=20", *SMALL]
+    before = sorted(home.rglob("*"))
+    planned = quill(home, *words, "--dry_run", "--quiet")
+    assert sorted(home.rglob("*")) == before
+    assert planned.stderr == ""
+    trained = quill(home, *words, "--quiet")
+    assert [line.split(" in ")[0] for line in trained.stderr.splitlines()] == ["done"]
+    assert (trained.stdout, (home / "out-book" / "summary.json").is_file()) == ("", True)
+    parameters = json.loads((home / "out-book" / "summary.json").read_text())["parameters"]
+    assert f"{parameters:,}" in planned.stdout
+    evaluated = quill(home, "train", "out-book/config.toml", "--resume", "--eval_only", "--quiet")
+    assert evaluated.stderr.startswith("evaluation at iter 20")
 
 
 ERRORS = [

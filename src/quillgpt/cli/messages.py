@@ -26,14 +26,16 @@ def explain(error: CycloptsError) -> str:
             known = {name for name in error.app if not name.startswith("-")}
             return unknown_word(error.unused_tokens[0], known, f"{command} --help lists the commands")
         case UnusedCliTokensError() if error.unused_tokens:
-            return f"{error.unused_tokens[0]} is one word too many; {command} --help shows what it takes"
+            several = "; several texts are given as --data a.txt,b.txt or --data a.txt --data b.txt"
+            hint = several if any(token.startswith("--data") for token in error.root_input_tokens or ()) else ""
+            return f"{error.unused_tokens[0]} is one word too many{hint}; {command} --help shows what it takes"
         case MissingArgumentError() if error.argument is not None:
             name = error.keyword or error.argument.name
             if name.startswith("-"):
                 return f"{name} needs a value: {name}=..."
             return f"{command.removeprefix('quill ')} needs {name}; {command} --help shows what it takes"
         case RepeatArgumentError():
-            return f"{error.token.keyword} is given twice"
+            return f"{error.token.keyword} is given twice; give it once"
     return str(error)
 
 

@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from quillgpt.cli.flags import settings_flags
-from quillgpt.config import resolve
+from quillgpt.cli.completion import complete_preset
+from quillgpt.cli.flags import settings_flags, switch
+from quillgpt.config import preset_names, resolve
 from quillgpt.config.schema import TrainFields
+from quillgpt.config.sources import SUFFIXES
+from quillgpt.errors import ConfigError
 
-INTERRUPTED = 130
-"""Exit status of a process that Ctrl-C has ended, as shells have it."""
-
-PRESET_HELP = (
-    "A preset (quill configs lists them), a .toml file, or a .py file of nanoGPT. "
-    "Without: train_gpt2, or own_text where --data is given."
+PRESET = Parameter(
+    name="PRESET",
+    help="A preset (quill configs lists them), a .toml file, or a .py file of nanoGPT. "
+    "Without: train_gpt2, or own_text where --data is given.",
+    completer=complete_preset,
 )
+DRY_RUN = switch(
+    "--dry_run",
+    "Check everything, say what would happen (data, parameters, memory, time) and leave all folders as they are.",
+)
+RESUME = switch("--resume", "Go on with the run in out_dir: the same as --init_from=resume.")
 
 
 @settings_flags(TrainFields)
 def train(
-    source: Annotated[str | None, Parameter(name="PRESET", help=PRESET_HELP)] = None, /, **flags: str | list[str]
+    source: Annotated[str | None, PRESET] = None,
+    /,
+    *,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    resume: Annotated[bool, RESUME] = False,
+    **flags: str,
 ) -> None:
     """Train or finetune a model."""
-    settings = resolve(
-        source, {name: ",".join(given) if isinstance(given, list) else given for name, given in flags.items()}
-    )
+    check_source(source, flags)
+    if resume:
+        if flags.get("init_from", "resume") != "resume":
+            raise ConfigError(f"--resume goes on with a run, --init_from={flags['init_from']} starts one; give one")
+        flags["init_from"] = "resume"
+    settings = resolve(source, flags)
 
+    if dry_run:
+        from quillgpt.training.plan import check_plan, plan, show_plan
+
+        planned = plan(settings)
+        show_plan(planned)
+        check_plan(planned)
+        return
+
+    from quillgpt.training import Interruption
     from quillgpt.training import train as train_model
 
-    if train_model(settings) is None and not settings.eval_only:
-        raise SystemExit(INTERRUPTED)
+    interruption = Interruption()
+    if train_model(settings, interruption=interruption) is None and not settings.eval_only:
+        raise SystemExit(interruption.exit_status)
+
+
+def check_source(source: str | None, flags: dict[str, str]) -> None:
+    """Check that what stands in the place of a preset is not meant to be a text.
+
+    Raises:
+        ConfigError: It is a file that is no preset; says how texts are given.
+    """
+    if source is None or source.endswith(SUFFIXES) or source.replace("-", "_") in preset_names():
+        return
+    if Path(source).is_file():
+        if data := flags.get("data"):
+            raise ConfigError(
+                f"{source} stands where a preset is expected; give several texts as --data {data},{source} or "
+                f"--data {data} --data {source}"
+            )
+        raise ConfigError(f"{source} is no preset; to train on a text: quill train --data {source}")

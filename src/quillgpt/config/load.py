@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
-from quillgpt.config.names import name_of_sources
+from quillgpt.config.names import name_of_sources, split_sources
 from quillgpt.config.schema import (
     EvalSettings,
     PrepareSettings,
@@ -67,7 +67,7 @@ def resolve(
     if isinstance(data := values.get("data"), str):
         own = {name for layer in layers if not layer.shipped for name in layer.values}
         if "dataset" not in own:
-            values["dataset"] = name_of_sources(data.split(","))
+            values["dataset"] = name_of_sources(split_sources(data) or [data])
         if "out_dir" not in own:
             values["out_dir"] = f"out-{values['dataset']}"
     return _build(TrainSettings, values)

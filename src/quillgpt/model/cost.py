@@ -1,8 +1,16 @@
-"""What a model costs, as pure functions of its shape."""
+"""What a model costs, as pure functions of its shape.
+
+Shapes: T context, H heads, D head width, C model width, V vocabulary.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from quillgpt.model.shape import ModelShape
+
+FLOAT32_BYTES = 4
+"""Bytes of a weight, a gradient, and each value that an optimizer remembers."""
 
 
 def training_flops_per_token(shape: ModelShape, parameters: int) -> float:
@@ -16,3 +24,96 @@ def training_flops_per_token(shape: ModelShape, parameters: int) -> float:
         parameters: Its parameters, position embeddings left out.
     """
     return 6 * parameters + 12 * shape.n_layer * shape.n_head * shape.head_dim * shape.block_size
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """The memory of a training step, in bytes.
+
+    Attributes:
+        weights: The parameters, and in 16-bit formats the copies that matrix products are computed with.
+        gradients: One float32 for each parameter.
+        optimizer: What the optimizer remembers.
+        activations: What the forward pass keeps for the backward pass of one micro-batch, and the scores' gradient.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def state(self) -> int:
+        """What is there whatever the batch: weights, gradients and optimizer."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> int:
+        """All of it; the program itself and what libraries set aside come on top."""
+        return self.state + self.activations
+
+
+def training_memory(
+    shape: ModelShape,
+    *,
+    parameters: int,
+    muon_parameters: int = 0,
+    sequences: int,
+    attn_path: str,
+    dropout: bool,
+    value_bytes: int,
+    gpu: bool = False,
+) -> TrainingMemory:
+    """Return the memory of a training step with an uncompiled model.
+
+    AdamW remembers two values of each parameter, Muon one.
+
+    Args:
+        shape: The shape of the model.
+        parameters: Its parameters.
+        muon_parameters: How many of them Muon updates.
+        sequences: Full blocks in a micro-batch.
+        attn_path: How attention is computed: `sdpa` or `explicit`.
+        dropout: Whether there is any.
+        value_bytes: Size of the numbers that matrix products are computed in: 4 for float32, 2 for 16-bit formats.
+        gpu: Whether it runs on a GPU, whose fused attention can drop; on CPUs it cannot.
+    """
+    copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
+    saved = saved_bytes_per_token(shape, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
+    gradient_of_scores = FLOAT32_BYTES * shape.vocab_size
+    return TrainingMemory(
+        weights=FLOAT32_BYTES * parameters + copies,
+        gradients=FLOAT32_BYTES * parameters,
+        optimizer=FLOAT32_BYTES * (2 * parameters - muon_parameters),
+        activations=sequences * shape.block_size * (saved + gradient_of_scores),
+    )
+
+
+def saved_bytes_per_token(
+    shape: ModelShape, *, attn_path: str, dropout: bool, value_bytes: int, gpu: bool = False
+) -> int:
+    """Return what the forward pass keeps of each token of a full block for the backward pass, in bytes.
+
+    The residual stream and what norms compute is float32; what matrix products read and write is in the format of the
+    computation. Counted tensor by tensor, as autograd saves them on a CPU; a test measures the same.
+
+    Arguments are those of `training_memory`.
+    """
+    C, heads_width = shape.n_embd, shape.n_head * shape.head_dim
+    gated = shape.arch == "qwen3"
+    # Two norms each keep their input, and RMSNorm what it scales; both products after them keep the norm's output.
+    norms = 2 * C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes)
+    # gpt2: before and after GELU. qwen3: gate and up, the gate's SiLU, and their product.
+    hidden = (4 if gated else 2) * shape.mlp_dim * value_bytes
+    if attn_path == "sdpa" and (gpu or not dropout):
+        attention = value_bytes * (shape.qkv_dim + (2 if gated else 1) * heads_width) + FLOAT32_BYTES * shape.n_head
+    else:  # by two products, which PyTorch computes in float32 where its own kernel cannot drop
+        product_bytes = FLOAT32_BYTES if attn_path == "sdpa" else value_bytes
+        weights = shape.n_head * shape.block_size * (3 if dropout else 1)
+        attention = product_bytes * (3 * heads_width + weights) + value_bytes * heads_width
+    if gated:  # queries and keys are normalised and rotated in float32
+        attention += 2 * FLOAT32_BYTES * (shape.n_head + shape.n_kv_head) * shape.head_dim
+    dropped = 2 * C * value_bytes if dropout else 0
+    once = C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
+    log_probabilities = FLOAT32_BYTES * shape.vocab_size
+    return shape.n_layer * (norms + attention + hidden + dropped) + once + log_probabilities

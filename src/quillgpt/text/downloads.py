@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -23,8 +24,43 @@ from quillgpt.text.transfer import Partial, TransferError, receive
 TIMEOUT_SECONDS = 30.0
 
 
+_allowed: ContextVar[bool] = ContextVar("downloads are allowed", default=True)
+
+
 class MissingFileError(DataError):
     """There is nothing at an address."""
+
+
+class DownloadNeededError(DataError):
+    """Something is not here, and was not to be fetched.
+
+    Attributes:
+        title: What a person would call it.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__(f"{title} is not here and would have to be fetched")
+        self.title = title
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Raise `DownloadNeededError` instead of fetching what is not here, while the block runs."""
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def check_downloads_are_allowed(title: str) -> None:
+    """Check that something may be fetched.
+
+    Raises:
+        DownloadNeededError: Not inside `without_downloads`.
+    """
+    if not _allowed.get():
+        raise DownloadNeededError(title)
 
 
 @dataclass(frozen=True)
@@ -122,6 +158,8 @@ def fetch(download: Download) -> Path:
         return cached
     mirror = os.environ.get("QUILL_MIRROR")
     mirrored = Path(mirror).expanduser() / download.place if mirror else None
+    if mirrored is None or not mirrored.is_file():
+        check_downloads_are_allowed(download.title)
     with _one_process_at_a_time(download):
         if _is_cached(download):  # by the process that was waited for
             return cached

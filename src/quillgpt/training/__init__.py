@@ -1,6 +1,7 @@
-"""Training: the loop, its step, its set-up and its record."""
+"""Training: the loop, its step, its set-up, its plan and its record."""
 
+from quillgpt.training.interruption import Interruption
 from quillgpt.training.report import RunSummary
 from quillgpt.training.trainer import train
 
-__all__ = ["RunSummary", "train"]
+__all__ = ["Interruption", "RunSummary", "train"]

@@ -71,15 +71,29 @@ def choose_paths(settings: TrainSettings, shape: ModelShape, machine: Machine) -
     return settings.model_copy(update={"micro_batch_size": micro_batch_size, "attn_path": attn_path})
 
 
-def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> bool:
-    """Decide whether to compile: as told, or, for a long run, by timing a step both ways."""
+def may_compile(settings: TrainSettings, shape: ModelShape, parameters: int, machine: Machine) -> bool:
+    """Say whether the model may be compiled: as told, or, where that is left open, for a long run and with a compiler.
+
+    Args:
+        settings: The run's.
+        shape: The shape of the model.
+        parameters: Its parameters, position embeddings left out.
+        machine: What it runs on.
+    """
     if settings.compile != "auto":
         return settings.compile
     if machine.device.type == "cpu" and not _has_cpp_compiler():
         return False
-    flops = training_flops_per_token(model.shape, model.parameter_count(positions=False))
+    flops = training_flops_per_token(shape, parameters)
     rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
-    if settings.max_iters * settings.tokens_per_iteration * flops / rate < LONG_RUN_SECONDS:
+    return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS
+
+
+def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> bool:
+    """Decide whether to compile: as told, or, for a long run, by timing a step both ways."""
+    if settings.compile != "auto":
+        return settings.compile
+    if not may_compile(settings, model.shape, model.parameter_count(positions=False), machine):
         return False
     assert settings.micro_batch_size is not None
     tokens = torch.zeros(settings.micro_batch_size, model.shape.block_size, dtype=torch.int64, device=machine.device)

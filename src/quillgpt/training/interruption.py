@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run at the boundary of a step; a second one ends it at once."""
+"""Ctrl-C or SIGTERM ends a run at the boundary of a step; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 class Interruption:
     """Notes requests to stop while its block runs.
 
+    Signals are only noticed in the main thread, where alone handlers may be set; elsewhere, as in a notebook's thread,
+    a program asks by setting `requested`.
+
     Attributes:
         requested: Whether one has come.
+        signal: The signal that asked, if one did.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
@@ -35,8 +40,13 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    @property
+    def exit_status(self) -> int:
+        """The exit status of a process that was stopped so, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self.signal or signal.SIGINT)
+
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self.signal = True, signal.Signals(number)
         say("stopping after this step and saving; once more to stop at once")

@@ -33,11 +33,15 @@ from quillgpt.training.interruption import Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.report import RunSummary, show_set_up
 from quillgpt.training.setup import Run, set_up
-from quillgpt.training.sinks import check_sinks, open_sinks
+from quillgpt.training.sinks import open_sinks
 
 
-def train(settings: TrainSettings) -> RunSummary | None:
+def train(settings: TrainSettings, *, interruption: Interruption | None = None) -> RunSummary | None:
     """Train a model as the settings say.
+
+    Args:
+        settings: What to train, on what, and how.
+        interruption: Notes requests to stop, which are those of Ctrl-C and SIGTERM.
 
     Returns:
         What the run came to; None where it was only evaluated, or interrupted.
@@ -45,9 +49,8 @@ def train(settings: TrainSettings) -> RunSummary | None:
     Raises:
         UserError: A setting, the data or a checkpoint does not allow it.
     """
-    check_sinks(settings)
     run = set_up(settings)
-    trainer = Trainer(run)
+    trainer = Trainer(run, interruption or Interruption())
     show_set_up(run, trainer.peak)
     return trainer.train()
 
@@ -57,12 +60,13 @@ class Trainer:
 
     Args:
         run: What `set_up` made.
+        interruption: Notes requests to stop.
 
     Attributes:
         peak: The rate that MFU is a share of.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, interruption: Interruption) -> None:
         self._run = run
         self._settings = run.settings
         self._metrics = MetricsLog(None if self._settings.eval_only else run.out_dir / METRICS)
@@ -72,7 +76,7 @@ class Trainer:
         self._flops_per_iteration = self._settings.tokens_per_iteration * training_flops_per_token(
             run.model.shape, parameters
         )
-        self._interruption = Interruption()
+        self._interruption = interruption
         self._meter = Meter()
 
     def train(self) -> RunSummary | None:
@@ -212,7 +216,8 @@ class Trainer:
                 f"nothing of it is saved; {again}"
             )
         better = state.best_val_loss is None or losses["val"] < state.best_val_loss
-        console.say(
+        say = console.outcome if settings.eval_only else console.say
+        say(
             f"evaluation at iter {state.iteration}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
             + ("" if state.best_val_loss is None else f" (best {state.best_val_loss:.4f} at {state.best_iteration})"),
             style="green" if better else "red",
@@ -251,10 +256,10 @@ class Trainer:
         """Save and say how to go on."""
         state = self._run.state
         if state.iteration == 0:
-            console.say("interrupted before the first iteration; nothing is saved")
+            console.outcome("interrupted before the first iteration; nothing is saved")
             return
         self._save(best=False)
-        console.say(
+        console.outcome(
             f"interrupted and saved at iter {state.iteration}; go on with: "
             f"quill train {self._run.out_dir / 'config.toml'} --init_from=resume"
         )
@@ -288,7 +293,7 @@ class Trainer:
         write_json(run.out_dir / "summary.json", asdict(summary))
         self._show_chart()
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
-        console.say(
+        console.outcome(
             f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}; "
             f"on the whole val split its loss is {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}",
             style="bold",

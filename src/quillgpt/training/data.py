@@ -1,0 +1,122 @@
+"""The data set of a run: opened, or prepared first, and held to what the run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quillgpt.checkpoint import LoadedModel, TrainingState
+from quillgpt.config.names import split_sources
+from quillgpt.config.schema import TrainSettings
+from quillgpt.console import say, warn
+from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset
+from quillgpt.data.manifest import read_manifest
+from quillgpt.data.prepare import Maker, ensure_dataset, prepare
+from quillgpt.errors import DataError, TokenizerError, UserError
+from quillgpt.training.origin import Origin
+
+SHORTEST_USEFUL_BLOCK = 8
+"""Context below which a model learns nothing but letter frequencies; no shorter one is offered."""
+
+
+def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
+    """Open or prepare the data set of a run; a resumed run wants the tokens that it was trained on.
+
+    Args:
+        origin: What the run starts from.
+        make: Makes a data set that is missing or has changed; by default it is built in its own folder.
+
+    Raises:
+        DataError: It is not there and cannot be prepared, or it is another one than a resumed run's.
+        TokenizerError: It was prepared with another tokenizer than the model's.
+    """
+    settings, state = origin.settings, origin.state
+    if not origin.resumed:
+        return prepare_data(settings, origin.parent, make)
+    dataset = open_same_data(settings, state) or prepare_data(settings, origin.parent, make)
+    if dataset.fingerprint != state.data_fingerprint:
+        raise DataError(
+            f"the data set {dataset.name} is not what {settings.out_dir} was trained on (fingerprint "
+            f"{dataset.fingerprint[:12]}, the run's is {state.data_fingerprint[:12]}); train into another --out_dir "
+            f"with --init_from={settings.out_dir}"
+        )
+    return dataset
+
+
+def open_same_data(settings: TrainSettings, state: TrainingState) -> Dataset | None:
+    """Open the tokens that a resumed run was trained on, if they are still there; its text need not be."""
+    try:
+        dataset = open_dataset(settings.dataset, Path(settings.data_dir))
+    except UserError:  # then opening it in the usual way says why, or makes it again
+        return None
+    return dataset if dataset.fingerprint == state.data_fingerprint else None
+
+
+def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Maker | None) -> Dataset:
+    """Open or prepare the data set that the settings name; the tokenizer of a model that the run starts from wins."""
+    data_dir = Path(settings.data_dir)
+    if settings.data is not None:
+        if parent is not None:
+            check_place(settings, parent)
+        return prepare(
+            split_sources(settings.data),
+            data_dir=data_dir,
+            dataset=settings.dataset,
+            tokenizer=parent.tokenizer if parent else settings.tokenizer,
+            val=settings.val,
+            val_fraction=settings.val_fraction,
+            deduplicate=settings.deduplicate,
+            drop_repeated_lines=settings.drop_repeated_lines,
+            make=make,
+        ).dataset
+    warn_of_split(settings)
+    tokenizer = None if parent else settings.tokenizer
+    dataset = ensure_dataset(settings.dataset, data_dir=data_dir, tokenizer=tokenizer, make=make)
+    if parent is not None:
+        parent.check_tokenizer(dataset, data_dir)
+    return dataset
+
+
+def warn_of_split(settings: TrainSettings) -> None:
+    """Say that `val` and `val_fraction` do nothing without a text to prepare, where they ask for another split."""
+    manifest = read_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
+    usual = TrainSettings.model_fields["val_fraction"].default
+    split = usual if manifest is None or manifest.val_fraction is None else manifest.val_fraction
+    for name, value, expected in (("val", settings.val, None), ("val_fraction", settings.val_fraction, split)):
+        if value not in (expected, usual):
+            warn(
+                f"{name} = {value} is not applied: it splits a text, and no --data is given. To split anew: "
+                f"quill prepare {settings.dataset} --{name}={value}"
+            )
+
+
+def check_place(settings: TrainSettings, parent: LoadedModel) -> None:
+    """Check that preparing a text for a model would not replace a data set that another tokenizer's models need.
+
+    Raises:
+        TokenizerError: It would; names a place for the new one.
+    """
+    if settings.tokenizer is not None:
+        say(f"the tokenizer of {parent.folder} is used; --tokenizer={settings.tokenizer} is not needed")
+    folder = dataset_folder(settings.dataset, Path(settings.data_dir))
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.tokenizer.fingerprint != parent.tokenizer.fingerprint:
+        raise TokenizerError(
+            f"{folder} is already prepared with another tokenizer than the {parent.tokenizer.name} of {parent.folder}; "
+            f"leave it to its own models and name another one: --dataset={settings.dataset}_2"
+        )
+
+
+def check_lengths(dataset: Dataset, settings: TrainSettings) -> None:
+    """Check that both splits hold at least one window.
+
+    Raises:
+        DataError: One does not; names the block size that would fit.
+    """
+    for split, tokens in (("training", dataset.train), ("validation", dataset.val)):
+        if len(tokens) <= settings.block_size:
+            fitting = min(len(dataset.train), len(dataset.val)) - 1
+            shorter = f" or --block_size={fitting}" if fitting >= SHORTEST_USEFUL_BLOCK else ""
+            raise DataError(
+                f"the {split} split of {dataset.name} has {len(tokens):,} tokens, block_size = {settings.block_size} "
+                f"needs {settings.block_size + 1:,}; use a longer text{shorter}"
+            )

@@ -1,0 +1,202 @@
+"""What a run would learn from, found out without changing a file of the person's."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from quillgpt.console import quietly
+from quillgpt.data.build import build
+from quillgpt.data.dataset import Tokens, dataset_folder, prepare_hint
+from quillgpt.data.prepare import CHUNK_CHARACTERS
+from quillgpt.data.request import Request
+from quillgpt.errors import DataError, UserError
+from quillgpt.text.corpora import RECIPES, Texts, recipe_named
+from quillgpt.text.documents import SEPARATOR, Source
+from quillgpt.text.downloads import DownloadNeededError, without_downloads
+from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
+from quillgpt.training.data import check_lengths, open_data
+from quillgpt.training.origin import Origin
+
+MOST_BYTES_PREPARED = 50_000_000
+"""Size of a text above which only a part of it is prepared, to count on from."""
+
+EXCERPT_BYTES = 10_000_000
+
+GPT2_TOKENS = 50257
+USUAL_CHARACTERS = 100
+"""Different characters that a text is assumed to have where it is not here."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The data set of a run that has not begun.
+
+    Attributes:
+        described: Where it is, or what would be done first.
+        tokenizer: The name of its tokenizer.
+        vocab_size: The tokenizer's ids.
+        train: Tokens to try a step on: the training split, a part of it, or tokens drawn at random.
+        val: Likewise for validation.
+        train_tokens: The length of the training split, None where it is not known.
+        val_tokens: Likewise for validation.
+        counted: Whether the lengths were counted; else they are estimates.
+        assumed: Whether the size of the vocabulary is an assumption.
+        obstacle: What would keep a run from starting, although all else is known.
+    """
+
+    described: str
+    tokenizer: str
+    vocab_size: int
+    train: Tokens
+    val: Tokens
+    train_tokens: int | None = None
+    val_tokens: int | None = None
+    counted: bool = True
+    assumed: bool = False
+    obstacle: UserError | None = None
+
+
+def foresee_data(origin: Origin, spool: Path) -> Outlook:
+    """Find out what a run would learn from, by doing what it would do, in a folder of its own and without a download.
+
+    Args:
+        origin: What the run starts from.
+        spool: An empty folder, in which a data set is prepared that is not prepared yet.
+
+    Raises:
+        UserError: What would keep the run from training.
+    """
+    settings = origin.settings
+    rehearsal = Rehearsal(spool)
+    try:
+        with quietly(), without_downloads():
+            dataset = open_data(origin, rehearsal.make)
+    except DownloadNeededError as needed:
+        return _unseen(origin, f"{needed.title} is not here, and a run would fetch it first; or", None)
+    except DataError as error:
+        is_missing_recipe = settings.data is None and recipe_named(settings.dataset) is not None
+        if not is_missing_recipe or dataset_folder(settings.dataset, Path(settings.data_dir)).exists():
+            raise
+        return _unseen(origin, "it is too large to be prepared by the way;", error)
+    check_lengths(dataset, settings)
+    place = Path(settings.data_dir) / dataset.name
+    described = f"{place}, which is prepared"
+    if rehearsal.used:
+        source = f"from {settings.data}" if settings.data else "first"
+        described = f"{place}, which would be prepared {source}"
+        described += f"; {rehearsal.said}"
+    return Outlook(
+        described,
+        dataset.tokenizer.name,
+        dataset.tokenizer.vocab_size,
+        dataset.train,
+        dataset.val,
+        round(len(dataset.train) * rehearsal.train_scale),
+        round(len(dataset.val) * rehearsal.val_scale),
+        counted=rehearsal.train_scale == 1,
+    )
+
+
+@dataclass
+class Rehearsal:
+    """Prepares a data set elsewhere than it would be, and of a long text only a part.
+
+    Attributes:
+        spool: Where it prepares.
+        used: Whether there was anything to prepare.
+        train_scale: How many times longer the training text is than what was prepared of it.
+        val_scale: Likewise for validation.
+    """
+
+    spool: Path
+    used: bool = field(default=False, init=False)
+    train_scale: float = field(default=1.0, init=False)
+    val_scale: float = field(default=1.0, init=False)
+
+    @property
+    def said(self) -> str:
+        """What was done, in words."""
+        if self.train_scale == 1:
+            return "now done in a temporary folder, to count"
+        return f"estimated from {1 / self.train_scale:.1%} of the text"
+
+    def make(self, request: Request, tokenizer: str | Tokenizer, folder: Path) -> Path:
+        """Prepare the request's data set, or a part of it, in a folder of this name below the spool."""
+        self.used = True
+        texts = request.texts()
+        if sum(source.path.stat().st_size for source in (*texts.train, *(texts.val or []))) > MOST_BYTES_PREPARED:
+            train, self.train_scale = _excerpt(texts.train, self.spool / "train")
+            val, self.val_scale = (None, self.train_scale)
+            if texts.val is not None:
+                val, self.val_scale = _excerpt(texts.val, self.spool / "val")
+            texts = Texts(train, val, texts.val_fraction)
+            request = replace(request, own=texts, val_sources=None, val_fraction=None)
+        place = self.spool / folder.name
+        build(request, tokenizer, place, processes=None, chunk_characters=CHUNK_CHARACTERS)
+        return place
+
+
+def _excerpt(sources: Sequence[Source], folder: Path) -> tuple[list[Source], float]:
+    """Copy the beginning of a text; return it, and how many times longer the text is."""
+    folder.mkdir()
+    taken, copied = 0, []
+    for number, source in enumerate(sources):
+        if taken >= EXCERPT_BYTES:
+            break
+        with source.path.open("rb") as file:
+            head = file.read(EXCERPT_BYTES - taken)
+            whole = not file.read(1)
+        if not whole:
+            head = head[: _last_cut(head, source)]
+        copy = folder / f"{number}.txt"
+        copy.write_bytes(head)
+        copied.append(replace(source, path=copy, recorded_sha256=None))
+        taken += len(head)
+    return copied, sum(source.path.stat().st_size for source in sources) / taken
+
+
+def _last_cut(head: bytes, source: Source) -> int:
+    """Return the last place at which a file's beginning can be cut without breaking a character or a document."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return len(head) // 4 * 4
+    return head.rfind(SEPARATOR.encode() if source.holds_many else b"\n") + 1 or len(head)
+
+
+def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
+    """Return what is known of a data set whose text is not here."""
+    settings = origin.settings
+    recipe = None if settings.data is not None else recipe_named(settings.dataset)
+    name, vocab_size = _vocabulary(origin, RECIPES[recipe].tokenizer if recipe else "char")
+    about = f" ({RECIPES[recipe].description})" if recipe else ""
+    hint = prepare_hint(settings.dataset, Path(settings.data_dir), what=settings.data)
+    draw = np.random.default_rng(settings.seed)
+    tokens = draw.integers(vocab_size, size=16 * settings.block_size + 1, dtype=np.uint32)
+    return Outlook(
+        f"{settings.data or settings.dataset}{about}: {reason} {hint}",
+        name,
+        vocab_size,
+        tokens,
+        tokens,
+        counted=False,
+        assumed=name == "char" and origin.parent is None,
+        obstacle=obstacle,
+    )
+
+
+def _vocabulary(origin: Origin, usual: str) -> tuple[str, int]:
+    """Return the name and the size of the tokenizer of a data set whose text is not here."""
+    if origin.parent is not None:
+        return origin.parent.tokenizer.name, origin.parent.tokenizer.vocab_size
+    spec = origin.settings.tokenizer or usual
+    if spec == "gpt2":
+        return spec, GPT2_TOKENS
+    if spec == "char":
+        return spec, min(USUAL_CHARACTERS, origin.settings.vocab_size or USUAL_CHARACTERS)
+    if spec.startswith("bpe:"):
+        return spec, int(spec.removeprefix("bpe:"))
+    return spec, tokenizer_from_spec(spec).vocab_size

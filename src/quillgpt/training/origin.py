@@ -1,0 +1,120 @@
+"""What a run starts from: a free folder, and fresh weights, another model, or its own last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from quillgpt.checkpoint import LoadedModel, TrainingState, load_model, load_training_state
+from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint
+from quillgpt.config.schema import TrainSettings
+from quillgpt.console import say
+from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.training.choices import Machine, choose_machine
+from quillgpt.training.sinks import check_sinks
+
+CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads")
+"""Settings that a run chooses for itself and keeps when it is resumed."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run starts from, known before its data is opened.
+
+    Attributes:
+        settings: With a value in place of `auto` for the machine.
+        machine: Device and number format.
+        parent: The model that it starts from, or its own last checkpoint, if any.
+        state: Where the run is.
+        optimizer_state: What its optimizers remembered; None unless it is resumed.
+    """
+
+    settings: TrainSettings
+    machine: Machine
+    parent: LoadedModel | None
+    state: TrainingState
+    optimizer_state: dict[str, Tensor] | None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it goes on from its own last checkpoint."""
+        return self.optimizer_state is not None
+
+
+def find_origin(settings: TrainSettings) -> Origin:
+    """Check where the run goes, load what it starts from, and choose the machine.
+
+    Raises:
+        UserError: out_dir is taken, there is nothing to start from, or something that the run needs is missing.
+    """
+    settings = apart_from_parent(settings)
+    check_sinks(settings)
+    check_out_dir(settings)
+    parent = load_parent(settings)
+    state, optimizer_state = TrainingState(), None
+    if settings.init_from == "resume":
+        assert parent is not None
+        optimizer_state, state = load_training_state(parent.folder)
+        settings = adopt_choices(settings, state)
+    settings, machine = choose_machine(settings)
+    return Origin(settings, machine, parent, state, optimizer_state)
+
+
+def apart_from_parent(settings: TrainSettings) -> TrainSettings:
+    """Turn `--init_from=finetune --out_dir=DIR` into a run beside DIR that starts from the best model of DIR."""
+    if settings.init_from != "finetune":
+        return settings
+    parent = settings.out_dir
+    out_dir = parent.rstrip("/\\") + "-finetuned"
+    say(f"finetuning {parent}, which stays as it is; the new run is {out_dir}")
+    return settings.model_copy(update={"init_from": parent, "out_dir": out_dir})
+
+
+def check_out_dir(settings: TrainSettings) -> None:
+    """Check that out_dir can be this run's.
+
+    Raises:
+        ConfigError: Something else is there, or the settings contradict each other.
+        CheckpointError: It holds another run.
+    """
+    out_dir = Path(settings.out_dir)
+    resuming = settings.init_from == "resume"
+    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"out_dir = {out_dir}, but {there} is a file; choose another --out_dir")
+    if not settings.eval_only and not os.access(there, os.W_OK):
+        raise ConfigError(f"out_dir = {out_dir}, but nothing may be written to {there}; choose another --out_dir")
+    if resuming and settings.overwrite:
+        raise ConfigError("--init_from=resume goes on with a run, --overwrite starts it over; give one of them")
+    if has_checkpoint(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
+        raise CheckpointError(
+            f"{out_dir} already holds a checkpoint; go on training it with --init_from=resume, start over with "
+            "--overwrite, or choose another --out_dir"
+        )
+
+
+def load_parent(settings: TrainSettings) -> LoadedModel | None:
+    """Load the model that `init_from` names; None for `scratch`.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    if settings.init_from == "scratch":
+        return None
+    if settings.init_from == "resume":
+        last = checkpoints_folder(Path(settings.out_dir)) / LAST
+        if not last.is_dir():
+            raise CheckpointError(
+                f"{settings.out_dir} holds no checkpoint to resume; train it first, without --init_from=resume"
+            )
+        return load_model(last, dropout=settings.dropout)
+    return load_model(Path(settings.init_from), dropout=settings.dropout)
+
+
+def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
+    """Take a resumed run's own automatic choices wherever the user has not said otherwise."""
+    unset = {name: state.settings[name] for name in CHOSEN if getattr(settings, name) in ("auto", None)}
+    return settings.model_copy(update=unset)

@@ -1,0 +1,280 @@
+"""What a run would do, without doing it: its data, its size, its memory, its time, and where it would write."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from quillgpt import console
+from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.config import to_toml
+from quillgpt.config.schema import TrainSettings
+from quillgpt.device import Memory, memory, peak
+from quillgpt.errors import UserError
+from quillgpt.model import GPT, ModelShape
+from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token, training_memory
+from quillgpt.optim.groups import group_parameters
+from quillgpt.training.choices import Machine, choose_paths, may_compile
+from quillgpt.training.foresight import Outlook, foresee_data
+from quillgpt.training.origin import Origin, find_origin
+from quillgpt.training.setup import build_model, choose_shape
+from quillgpt.training.timing import Timing, measured_timing, predicted_timing, sequences_to_try
+
+USABLE_SHARE = 0.9
+"""Share of the free memory that may be planned with."""
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        settings: With all choices made but that of compilation.
+        machine: Device and number format.
+        shape: The shape of the model.
+        parameters: Its values.
+        data: What it learns from.
+        memory: What a step needs.
+        available: What the device has; None where that is not known.
+        timing: What the parts take.
+        may_compile: Whether the model would or might be compiled.
+        first: The iteration that it starts from.
+        evaluations: How often it would evaluate.
+        parent: The folder of the weights that it starts from, if any.
+    """
+
+    settings: TrainSettings
+    machine: Machine
+    shape: ModelShape
+    parameters: int
+    data: Outlook
+    memory: TrainingMemory
+    available: Memory | None
+    timing: Timing
+    may_compile: bool
+    first: int
+    evaluations: int
+    parent: Path | None
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that it would do."""
+        return 0 if self.settings.eval_only else max(0, self.settings.max_iters - self.first)
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Time of one evaluation of both splits."""
+        blocks = sum(self._blocks(tokens) for tokens in (self.data.train_tokens, self.data.val_tokens))
+        return blocks * self.settings.block_size * self.timing.evaluated_token
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole run: iterations, evaluations, and at the end the whole validation split."""
+        last = 0 if self.settings.eval_only else self.data.val_tokens or 0
+        return (
+            self.iterations * self.timing.iteration
+            + self.evaluations * self.evaluation_seconds
+            + last * self.timing.evaluated_token
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory that is free now holds a step, as far as that is known."""
+        return self.available is None or self.memory.total <= USABLE_SHARE * _free(self.available)
+
+    def _blocks(self, tokens: int | None) -> int:
+        """Return the blocks that an evaluation takes from a split."""
+        settings, val_tokens = self.settings, self.data.val_tokens
+        if settings.eval_iters is not None:
+            wanted = settings.eval_iters * settings.batch_size
+        else:
+            wanted = 0 if val_tokens is None else (val_tokens - 1) // settings.block_size
+        return wanted if tokens is None else min(wanted, (tokens - 1) // settings.block_size)
+
+
+def plan(settings: TrainSettings) -> Plan:
+    """Find out what a run with these settings would do; out_dir and data_dir stay as they are.
+
+    Everything that is checked before a run's first step is checked. Where a step fits, a few are tried.
+
+    Raises:
+        UserError: What would keep the run from training.
+    """
+    origin = find_origin(settings)
+    with tempfile.TemporaryDirectory(prefix="quill-", ignore_cleanup_errors=True) as spool:
+        return _plan(origin, foresee_data(origin, Path(spool)))
+
+
+def _plan(origin: Origin, data: Outlook) -> Plan:
+    settings, shape = choose_shape(origin, data.tokenizer, data.vocab_size)
+    machine = origin.machine
+    settings = choose_paths(settings, shape, machine)
+    cropped = replace(shape, block_size=settings.block_size)
+    with torch.device("meta"):
+        model = GPT(cropped, seed=None)
+    parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
+    muon = group_parameters(model).block_matrices.values() if settings.optimizer == "muon" else ()
+    assert settings.micro_batch_size is not None
+
+    def memory_for(sequences: int) -> TrainingMemory:
+        return training_memory(
+            cropped,
+            parameters=parameters,
+            muon_parameters=sum(each.numel() for each in muon),
+            sequences=sequences,
+            attn_path=settings.attn_path,
+            dropout=settings.dropout > 0,
+            value_bytes=machine.dtype.itemsize,
+            gpu=machine.device.type != "cpu",
+        )
+
+    available = memory(machine.device)
+    flops = training_flops_per_token(cropped, without_positions)
+    timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
+    sequences = sequences_to_try(settings, timing)
+    if sequences and (available is None or memory_for(sequences).total <= USABLE_SHARE * _free(available)):
+        built, optimizers = build_model(origin, settings, shape)
+        timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
+    return Plan(
+        settings=settings,
+        machine=machine,
+        shape=cropped,
+        parameters=parameters,
+        data=data,
+        memory=memory_for(settings.micro_batch_size),
+        available=available,
+        timing=timing,
+        may_compile=may_compile(settings, cropped, without_positions, machine),
+        first=origin.state.iteration,
+        evaluations=_evaluations(settings, origin.state.iteration, origin.state.evaluated_iteration),
+        parent=origin.parent.folder if origin.parent else None,
+    )
+
+
+def show_plan(plan: Plan) -> None:
+    """Print the resolved settings on standard error and the plan on standard output."""
+    settings, data, needed = plan.settings, plan.data, plan.memory
+    console.say(to_toml(settings).rstrip(), style="dim")
+    about = "" if data.counted else "about "
+    tokens = "known once it is prepared"
+    passes = tokens
+    if data.train_tokens is not None:
+        counts = [
+            f"{count if data.counted else float(f'{count:.3g}'):,.0f}"
+            for count in (data.train_tokens, data.val_tokens or 0)
+        ]
+        tokens = f"{about}{counts[0]} train and {counts[1]} val tokens"
+        passes = f"{about}{settings.max_iters * settings.tokens_per_iteration / data.train_tokens:.1f}"
+    rows = {
+        "data": data.described,
+        "tokens": f"{tokens}, tokenizer {data.tokenizer} of {'about ' if data.assumed else ''}{data.vocab_size:,}",
+        "passes over the data": passes,
+        "parameters": f"{plan.parameters:,}",
+        "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "
+        f"{settings.batch_size} sequences x {settings.block_size} tokens; "
+        f"{settings.max_iters * settings.tokens_per_iteration:,} in all",
+        "device": f"{plan.machine.description}, {settings.dtype}, {settings.threads} threads, "
+        f"attention {settings.attn_path}, " + _compilation(plan),
+        "memory": f"{in_bytes(needed.total)}: weights {in_bytes(needed.weights)}, gradients "
+        f"{in_bytes(needed.gradients)}, optimizer {in_bytes(needed.optimizer)}, activations of "
+        f"{settings.micro_batch_size} sequences {in_bytes(needed.activations)}; " + _availability(plan.available),
+        "time": f"about {in_words(plan.seconds)}: {plan.iterations:,} iterations of {in_words(plan.timing.iteration)}, "
+        f"{plan.evaluations:,} evaluations of {in_words(plan.evaluation_seconds)}",
+        "estimated by": f"{plan.timing.basis}; saving comes on top",
+        "start": _start(plan),
+        "would write": _destination(plan),
+    }
+    console.table("dry run: nothing was written, and this is what would happen", rows, console=console.stdout)
+    if not plan.fits:
+        console.warn(
+            f"a step needs about {in_bytes(needed.total)}, and {_availability(plan.available)}; try "
+            "--micro_batch_size=1, a shorter --block_size or a smaller model"
+        )
+
+
+def in_bytes(count: float) -> str:
+    """Write a number of bytes with three digits: `1.23 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB" if count < 999.5 else f"{count:,.0f} TB"
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration with two digits in the unit that suits it: `35 ms`, `1.2 s`, `3.5 hours`, `12 days`."""
+    for size, unit in ((365 * DAY, "years"), (DAY, "days"), (3600, "hours"), (60, "minutes"), (1, "s")):
+        if seconds >= 2 * size or (unit == "s" and seconds >= 1):
+            count = seconds / size
+            return f"{count:,.0f} {unit}" if count >= 9.5 else f"{count:.1f} {unit}"
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.0f} ms" if milliseconds >= 9.5 else f"{milliseconds:.1f} ms"
+
+
+def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> int:
+    """Count the evaluations: one every eval_interval iterations and one at the end; a resumed run repeats none."""
+    if settings.eval_only:
+        return 1
+    last = max(first, settings.max_iters)
+    due = {last, *range(-(-first // settings.eval_interval) * settings.eval_interval, last + 1, settings.eval_interval)}
+    return len(due - {evaluated})
+
+
+def _free(available: Memory) -> int:
+    return available.total if available.free is None else available.free
+
+
+def _availability(available: Memory | None) -> str:
+    if available is None:
+        return "how much there is could not be found out"
+    free = "" if available.free is None else f", {in_bytes(available.free)} of it free"
+    return f"there are {in_bytes(available.total)}{free}"
+
+
+def _compilation(plan: Plan) -> str:
+    if not plan.may_compile:
+        return "not compiled"
+    return "compiled" if plan.settings.compile is True else "compiled if that is found faster at the start"
+
+
+def _start(plan: Plan) -> str:
+    if plan.settings.eval_only:
+        return f"evaluation only, of {plan.parent or 'fresh weights'}"
+    return f"iteration {plan.first:,} of {plan.settings.max_iters:,}, " + (
+        f"from {plan.parent}" if plan.parent else "fresh weights"
+    )
+
+
+def _destination(plan: Plan) -> str:
+    settings, out_dir = plan.settings, Path(plan.settings.out_dir)
+    if settings.eval_only:
+        return "nothing"
+    what = "new"
+    if out_dir.exists():
+        what = "goes on" if settings.init_from == "resume" else "is there, without a checkpoint"
+        if has_checkpoint(out_dir) and settings.overwrite:
+            what = "its checkpoints would be removed"
+    values = 3 if settings.optimizer == "adamw" else 2
+    kept = 2 + (settings.keep_last if settings.always_save_checkpoint else 0)
+    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
+    return (
+        f"{out_dir} ({what}); a checkpoint has about {in_bytes(values * FLOAT32_BYTES * plan.parameters)}, at most "
+        f"{kept} are kept, and {in_bytes(shutil.disk_usage(there).free)} are free"
+    )
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise what would keep the run from starting although the rest of it could be planned.
+
+    Raises:
+        UserError: There is something.
+    """
+    obstacle: UserError | None = plan.data.obstacle
+    if obstacle is not None:
+        raise obstacle

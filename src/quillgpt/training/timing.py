@@ -1,0 +1,129 @@
+"""How long a run takes, estimated: from steps that are tried now, or from the operations that it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from quillgpt.config.schema import TrainSettings
+from quillgpt.data.batches import Tokens, all_starts
+from quillgpt.device import synchronize
+from quillgpt.evaluation import mean_loss
+from quillgpt.model import GPT
+from quillgpt.optim.optimizers import OptimizerSet
+from quillgpt.training.choices import EXPECTED_UTILISATION, Machine
+from quillgpt.training.step import TrainStep
+
+TRIED_SECONDS = 3.0
+"""Time for trying iterations, and about the longest time that one attempt may take."""
+
+LONGEST_SEQUENCE_SECONDS = 10.0
+"""Predicted time of one sequence from which nothing is tried."""
+
+FORWARD_SHARE = 1 / 3
+"""Share of the operations of a training step that its forward pass needs."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the parts of a run take.
+
+    Attributes:
+        iteration: Seconds of an iteration.
+        evaluated_token: Seconds for each token that is evaluated.
+        basis: What that was found by.
+    """
+
+    iteration: float
+    evaluated_token: float
+    basis: str
+
+
+def predicted_timing(settings: TrainSettings, flops_per_token: float, flops_per_second: float) -> Timing:
+    """Estimate from the operations, at the share of the device's peak that training usually reaches.
+
+    Args:
+        settings: The run's.
+        flops_per_token: Operations of a training step for one token.
+        flops_per_second: The device's peak.
+    """
+    token = flops_per_token / (flops_per_second * EXPECTED_UTILISATION)
+    return Timing(
+        settings.tokens_per_iteration * token,
+        FORWARD_SHARE * token,
+        f"a rough guess: no step was tried; {EXPECTED_UTILISATION:.0%} of the device's peak is assumed",
+    )
+
+
+def sequences_to_try(settings: TrainSettings, predicted: Timing) -> int:
+    """Return how many sequences can be computed at once within the time for one attempt; 0 where one takes too long."""
+    sequence = predicted.iteration / settings.sequences_per_iteration
+    if sequence > LONGEST_SEQUENCE_SECONDS:
+        return 0
+    assert settings.micro_batch_size is not None
+    return max(1, min(settings.micro_batch_size, int(TRIED_SECONDS / sequence)))
+
+
+def measured_timing(
+    model: GPT,
+    optimizers: OptimizerSet,
+    settings: TrainSettings,
+    machine: Machine,
+    train: Tokens,
+    val: Tokens,
+    *,
+    sequences: int,
+) -> Timing:
+    """Estimate from steps that are done now, uncompiled; the model and its optimizers are changed by them.
+
+    A short iteration is tried whole. Of a long one a part is tried, and the update once.
+
+    Args:
+        model: The model, on its device.
+        optimizers: Its optimizers.
+        settings: The run's, all choices made.
+        machine: Device and number format.
+        train: Tokens to train on.
+        val: Tokens to evaluate on.
+        sequences: How many sequences a part has.
+    """
+
+    def seconds(act: Callable[[int], object], *, within: float = 0.0) -> list[float]:
+        """Return the times of one call, and of as many more as fit into this time."""
+        times: list[float] = []
+        while not times or sum(times) + times[-1] < within:
+            before = time.perf_counter()
+            act(len(times))
+            synchronize(machine.device)
+            times.append(time.perf_counter() - before)
+        return times
+
+    part = {"batch_size": sequences, "gradient_accumulation_steps": 1, "micro_batch_size": sequences, "compile": False}
+    try_part = TrainStep(model, optimizers, train, settings.model_copy(update=part), machine)
+    attempt = min(seconds(try_part, within=TRIED_SECONDS))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=False)
+    update = min(attempt, *seconds(lambda _: optimizers.step(1.0, scaler)))
+    parts = settings.sequences_per_iteration / sequences
+    iteration = update + parts * (attempt - update)
+    basis = f"{sequences} of the {settings.sequences_per_iteration} sequences of an iteration, and one update"
+    if iteration < TRIED_SECONDS / 2:
+        step = TrainStep(model, optimizers, train, settings.model_copy(update={"compile": False}), machine)
+        tried = seconds(step, within=TRIED_SECONDS)
+        iteration = median(tried)
+        basis = f"{len(tried)} iterations" if len(tried) > 1 else "one iteration"
+    elif parts == 1:
+        basis = "one iteration"
+    starts = all_starts(len(val), settings.block_size)[:sequences]
+    forward = min(
+        seconds(
+            lambda _: mean_loss(model, val, starts, batch_size=sequences, dtype=machine.dtype),
+            within=min(TRIED_SECONDS / 3, 3 * attempt),
+        )
+    )
+    return Timing(iteration, forward / (len(starts) * settings.block_size), f"trying {basis}, uncompiled")
