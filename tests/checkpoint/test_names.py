@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,16 @@ def embedding(path):
     return load_model(path).model.token_embedding.weight
 
 
-@pytest.fixture(params=["links", "no links"])
+@pytest.fixture(params=["links", "no links", "not even hard links"])
 def links(request, monkeypatch):
-    if request.param == "no links":
 
-        def refuse(*_, **__):
-            raise OSError(1, "A required privilege is not held by the client")
+    def refuse(*_, **__):
+        raise OSError(1, "A required privilege is not held by the client")
 
+    if request.param != "links":
         monkeypatch.setattr(Path, "symlink_to", refuse)
+    if request.param == "not even hard links":
+        monkeypatch.setattr(os, "link", refuse)
 
 
 @pytest.mark.usefixtures("links")

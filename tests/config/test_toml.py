@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quillgpt.config import SampleSettings, TrainSettings, preset_names, resolve, to_toml
+from quillgpt.errors import ConfigError
 
 words = st.text().filter(lambda text: text.strip().lower() != "none")
 numbers = st.floats(min_value=0, max_value=1e300)
@@ -42,7 +43,22 @@ def test_round_trip(written: TrainSettings, comments: bool) -> None:
         assert resolve(str(path), {}, environ={}, dotenv=None) == written
 
 
-@pytest.mark.parametrize("text", ['"', "\\", "a\nb", "\r\n\t", "\x00\x1b\x7f", "Ünï\u2028🙂", "'''", "#", "x = 1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"C:\new\books\tale.txt",
+        r"\\server\share\run",
+        '"',
+        "\\",
+        "a\nb",
+        "\r\n\t",
+        "\x00\x1b\x7f",
+        "Ünï\u2028🙂",
+        "'''",
+        "#",
+        "x = 1",
+    ],
+)
 def test_odd_text_survives(text: str) -> None:
     assert tomllib.loads(to_toml(TrainSettings(dataset=text)))["dataset"] == text
 
@@ -66,3 +82,19 @@ def test_comments_explain_each_setting() -> None:
     text = to_toml(SampleSettings(), comments=True)
     assert "# Samples to draw.\nnum_samples = 10\n" in text
     assert "# Samples to draw." not in to_toml(SampleSettings())
+
+
+def test_a_path_of_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.toml"
+
+    def read(line: str) -> TrainSettings:
+        path.write_text(f"{line}\n", encoding="utf-8")
+        return resolve(str(path), {}, environ={}, dotenv=None)
+
+    assert read(r"out_dir = 'C:\new\run'").out_dir == r"C:\new\run"
+    assert read(r'out_dir = "C:\\new\\run"').out_dir == r"C:\new\run"
+    assert capsys.readouterr().err == ""
+    read(r'out_dir = "C:\new\run"')  # a new line and a carriage return
+    assert "write 'C:\\books' in single quotes" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="in single quotes"):
+        read(r'out_dir = "C:\books\quill"')

@@ -1,7 +1,8 @@
 """Where a run keeps its checkpoints, and how `best` and `last` find them.
 
 `checkpoints/iter-000250` is a checkpoint; `best` and `last` are links to such folders. Where the system has no links
-(Windows without the right to make them) they are folders of hard-linked files.
+(Windows without the right to make them) they are folders of hard-linked files, or of copies where there are not even
+those.
 """
 
 from __future__ import annotations
@@ -41,8 +42,15 @@ def point(out_dir: Path, name: str, target: str) -> None:
     try:
         fresh.symlink_to(target, target_is_directory=True)
     except OSError:
-        shutil.copytree(folder / target, fresh, copy_function=os.link)
+        shutil.copytree(folder / target, fresh, copy_function=_link_or_copy)
     take_name(fresh, folder / name)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def take_name(fresh: Path, name: Path) -> None:

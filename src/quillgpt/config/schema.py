@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 DTYPES = ("float32", "bfloat16", "float16")
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
-SPECIAL_ORIGINS = ("scratch", "resume")
+SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
 """Values of `init_from` that are words; every other value names a model."""
 
 
@@ -39,7 +39,7 @@ class Run(Settings):
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
     init_from: str = Field(
         "scratch",
-        description="scratch, resume, or a model to start from: a run, a checkpoint or a Hugging Face folder.",
+        description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint or a Hugging Face folder.",
     )
 
 

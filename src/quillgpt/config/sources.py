@@ -96,13 +96,22 @@ def _read_toml(path: Path) -> Layer:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}{_backslash_hint(path)}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     for name, value in values.items():
         if isinstance(value, dict):
             raise ConfigError(f"[{name}] in {path} is a table; settings stand in no table, one `name = value` a line")
+        if isinstance(value, str) and any(character < " " for character in value):
+            warn(f"{name} = {value!r} in {path} has a control character in it{_backslash_hint(path)}")
     return Layer(values, f"in {path}")
+
+
+def _backslash_hint(path: Path) -> str:
+    """Return a hint for a path of Windows in double quotes, where TOML reads its backslashes as it reads `\\n`."""
+    if b"\\" not in path.read_bytes():
+        return ""
+    return r"; in double quotes a backslash begins a special character: write 'C:\books' in single quotes, or C:/books"
 
 
 def _read_python(path: Path) -> Layer:

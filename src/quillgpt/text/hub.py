@@ -23,7 +23,6 @@ from quillgpt.extras import import_extra
 from quillgpt.files import atomic_path, quill_home, sha256_of, write_json
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import check_downloads_are_allowed
-from quillgpt.text.downloads import check_downloads_are_allowed
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -228,7 +227,6 @@ def _open(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[dict[
 
 
 def _load_from_hub(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[str, Any]:
-    check_downloads_are_allowed(corpus.address)
     hub = import_extra("huggingface_hub", extra="hub", purpose=f"reading {corpus.address}")
     hub.logging.set_verbosity_error()
     find = hub.HfApi().dataset_info

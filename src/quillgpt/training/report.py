@@ -65,6 +65,6 @@ def show_set_up(run: Run, peak: Peak) -> None:
             "not decayed": describe(groups.vectors),
             "optimizer": settings.optimizer,
             "start": f"iteration {run.state.iteration} of {settings.max_iters}"
-            + (f", from {run.parent.folder}" if run.parent else ", fresh weights"),
+            + (f", from {run.parent}" if run.parent else ", fresh weights"),
         },
     )

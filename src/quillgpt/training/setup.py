@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quillgpt.checkpoint import LoadedModel, TrainingState
+from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.dataset import Dataset
 from quillgpt.errors import ConfigError
@@ -32,7 +32,7 @@ class Run:
         optimizers: With their state, where the run is resumed.
         step: Does one iteration.
         state: Where the run is.
-        parent: The model that it started from, or its own last checkpoint, if any.
+        parent: The folder of the weights that it started from, or of its own last checkpoint, if any.
         resumed: Whether it goes on from its own last checkpoint.
     """
 
@@ -43,7 +43,7 @@ class Run:
     optimizers: OptimizerSet
     step: TrainStep
     state: TrainingState
-    parent: LoadedModel | None
+    parent: Path | None
     resumed: bool
 
     @property
@@ -117,7 +117,9 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
     init_from = state.settings["init_from"] if origin.resumed else settings.init_from
     settings = settings.model_copy(update={"overwrite": False, "init_from": init_from})
     state = replace(state, settings=settings.model_dump(mode="json"), data_fingerprint=dataset.fingerprint)
-    return Run(settings, machine, dataset, model, optimizers, step, state, origin.parent, origin.resumed)
+    # Of the parent only the folder: its weights are copied, and would stay in memory for as long as the run.
+    parent = origin.parent.folder if origin.parent else None
+    return Run(settings, machine, dataset, model, optimizers, step, state, parent, origin.resumed)
 
 
 def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -> TrainSettings:
