@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from quillgpt.text.downloads import TINY_SHAKESPEARE, Download
@@ -41,13 +43,29 @@ def blocks() -> list[Block]:
     return [(language, content) for language, content in found if not INSTALLS.search(content)]
 
 
-def run(block: Block, folder: Path) -> None:
+def make_mirror(folder: Path, text: str) -> Path:
+    """Return a folder that stands for Project Gutenberg and the hub: a book, and stories in Parquet."""
+    book = folder / "gutenberg" / "1513.txt"
+    book.parent.mkdir(parents=True)
+    marks = "*** {} OF THE PROJECT GUTENBERG EBOOK A BOOK ***"
+    book.write_text("\n\n".join([marks.format("START"), text, marks.format("END")]), encoding="utf-8")
+    stories = folder / "hub" / "roneneldan" / "TinyStories" / "data"
+    stories.mkdir(parents=True)
+    for split in ("train", "validation"):
+        rows = pa.table({"text": text.split("\n\n")})
+        pq.write_table(rows, stories / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def run(block: Block, folder: Path, mirror: Path | None = None) -> None:
     """Run one block in a folder, and fail with all that it printed where it fails."""
     language, content = block
     command = ["bash", "-euo", "pipefail", "-c", content] if language == "sh" else [sys.executable, "-c", content]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QUILL_")}
     places = {name: os.environ[name] for name in ("QUILL_HOME", "QUILL_MIRROR") if name in os.environ}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if mirror is not None:
+        places["QUILL_MIRROR"] = str(mirror)
     environment = {**kept, **places, **SMALL, "PATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{content}\nprinted\n{done.stdout}\n{done.stderr}"
@@ -56,10 +74,14 @@ def run(block: Block, folder: Path) -> None:
 def test_blocks_run_in_order(tmp_path: Path) -> None:
     text = python_docs_file().read_text(encoding="utf-8")
     (tmp_path / "mybook.txt").write_text(text[:OWN_TEXT_CHARACTERS], encoding="utf-8")
+    (tmp_path / "letters").mkdir()
+    for number, letter in enumerate(text[:OWN_TEXT_CHARACTERS].split("\n\n")):
+        (tmp_path / "letters" / f"{number}.txt").write_text(letter, encoding="utf-8")
+    mirror = make_mirror(tmp_path / "mirror", text[:OWN_TEXT_CHARACTERS])
     offline = [block for block in blocks() if not FETCHES.search(block[1])]
     assert len(offline) >= 8
     for block in offline:
-        run(block, tmp_path)
+        run(block, tmp_path, mirror)
 
 
 @pytest.mark.download

@@ -69,7 +69,7 @@ def _summary(prepared: Preparation) -> dict[str, object]:
         rows["duplicates"] = f"{report.duplicate_documents:,} {several} equal an earlier one" + _removed(
             "deduplicate", done=manifest.deduplicate, useful=report.duplicate_documents > 0
         )
-        rows["shared"] = f"{report.shared_documents:,} to validate on are also trained on" + _removed(
+        rows["shared"] = f"documents in both splits: {report.shared_documents:,}" + _removed(
             "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
         )
         rows["repeated lines"] = _repeated_lines(manifest)
