@@ -1,13 +1,16 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from quillgpt.device import (
+    Memory,
     autocast,
     choose_device,
     choose_dtype,
     choose_threads,
+    memory,
     peak,
     remember,
     seconds_per_call,
@@ -149,3 +152,24 @@ def test_autocast_computes_products_in_the_format_and_nothing_in_float32():
 def test_a_tensor_that_is_there_already_is_not_copied():
     a = torch.ones(2)
     assert to_device(a, CPU) is a
+
+
+def test_memory_of_the_machine(monkeypatch):
+    found = memory(CPU)
+    assert found.total > found.free > 0
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    elsewhere = memory(CPU)  # as on a system without /proc
+    assert elsewhere.total >= found.total
+    assert elsewhere.free is None
+
+
+def test_memory_of_a_container(monkeypatch):
+    said = {
+        "/proc/meminfo": "MemTotal: 8000 kB\nMemAvailable: 6000 kB\n",
+        "/sys/fs/cgroup/memory.max": "4096000\n",
+        "/sys/fs/cgroup/memory.current": "1024000\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: said[path.as_posix()])
+    assert memory(CPU) == Memory(total=4096000, free=3072000)
+    said["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert memory(CPU) == Memory(total=8000 * 1024, free=6000 * 1024)

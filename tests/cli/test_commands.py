@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -150,6 +151,48 @@ def test_full_disk_is_one_line(quill: Any) -> None:
     quill.replace("quillgpt.training", "train", OSError(28, "No space left on device", "out/model"))
     assert quill("train") == 1
     assert quill.err == "quill: out/model: No space left on device\n"
+
+
+def test_dry_run_trains_nothing(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+    double = ModuleType("quillgpt.training.plan")
+    double.plan = lambda settings: planned.append(settings) or settings  # type: ignore[attr-defined]
+    double.show_plan = lambda plan: print("the plan")  # type: ignore[attr-defined]
+    double.check_plan = lambda plan: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "quillgpt.training.plan", double)
+    for words in (["--dry_run"], ["--dry-run"], ["demo", "--dry_run=True"]):
+        assert quill("train", *words) == 0, quill.err
+        assert (quill.out, quill.calls) == ("the plan\n", [])
+    assert [settings.dataset for settings in planned] == ["openwebtext", "openwebtext", "python_docs"]
+
+
+def test_quiet_is_for_every_command(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("My book.txt").write_text("A line of a text.\n" * 1000)
+    assert quill("prepare", "My book.txt", "--quiet") == 0
+    assert (quill.out, quill.err) == ("", "")
+    assert quill("--quiet", "info", "run") == 1
+    assert quill.err.startswith("quill: run does not exist")
+    assert quill("prepare", "My book.txt") == 0
+    assert "before, from the same text" in quill.err
+    monkeypatch.setenv("QUILL_QUIET", "1")
+    assert quill("prepare", "My book.txt") == 0
+    assert quill.err == ""
+    assert "demo" in (quill("configs"), quill.out)[1]
+
+
+def test_debug_shows_where_of_a_mistyped_flag_too(quill: Any) -> None:
+    assert quill("train", "--learning_rat=3", "--debug") == 2
+    assert "Traceback" in quill.err
+    assert quill.err.endswith("quill: --learning_rat is unknown; did you mean --learning_rate?\n")
+
+
+def test_what_a_model_writes_does_not_end_the_program_in_a_narrow_encoding(tmp_path: Path) -> None:
+    (tmp_path / "narrow.toml").write_text('extends = "demo"\nout_dir = "Füße – ☃"\n', encoding="utf-8")
+    run = [sys.executable, "-m", "quillgpt", "configs", "show", "narrow.toml"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(run, capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0
+    assert 'out_dir = "Füße ? ?"'.encode("latin-1") in done.stdout
 
 
 def test_interruption(quill: Any) -> None:

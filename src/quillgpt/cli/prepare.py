@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from quillgpt.cli.completion import complete_source
 from quillgpt.cli.flags import settings_flags
 from quillgpt.cli.messages import unknown_word
 from quillgpt.config import PrepareSettings, preset_names, resolve_prepare
@@ -24,11 +25,11 @@ SOURCE_HELP = (
     "hf:owner/name[/config][:column], or - for standard input."
 )
 
+SOURCE = Parameter(name="SOURCE", help=SOURCE_HELP, allow_leading_hyphen=True, completer=complete_source)
+
 
 @settings_flags(PrepareSettings)
-def prepare(
-    *sources: Annotated[str, Parameter(name="SOURCE", help=SOURCE_HELP, allow_leading_hyphen=True)], **flags: str
-) -> None:
+def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
     """Turn a text into a data set: tokens for training and for validation."""
     for source in sources:
         if source.startswith("-") and source != "-":  # hyphens are let in for `-` alone

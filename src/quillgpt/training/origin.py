@@ -91,8 +91,8 @@ def check_out_dir(settings: TrainSettings) -> None:
         raise ConfigError("--init_from=resume goes on with a run, --overwrite starts it over; give one of them")
     if has_checkpoint(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
         raise CheckpointError(
-            f"{out_dir} already holds a checkpoint; go on training it with --init_from=resume, start over with "
-            "--overwrite, or choose another --out_dir"
+            f"{out_dir} already holds a checkpoint; go on training it with quill train {out_dir / 'config.toml'} "
+            "--init_from=resume, start over with --overwrite, or choose another --out_dir"
         )
 
 

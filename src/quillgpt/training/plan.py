@@ -179,7 +179,7 @@ def show_plan(plan: Plan) -> None:
         "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "
         f"{settings.batch_size} sequences x {settings.block_size} tokens; "
         f"{settings.max_iters * settings.tokens_per_iteration:,} in all",
-        "device": f"{plan.machine.description}, {settings.dtype}, {settings.threads} threads, "
+        "device": f"{plan.machine.description}, {settings.dtype}, threads: {settings.threads}, "
         f"attention {settings.attn_path}, " + _compilation(plan),
         "memory": f"{in_bytes(needed.total)}: weights {in_bytes(needed.weights)}, gradients "
         f"{in_bytes(needed.gradients)}, optimizer {in_bytes(needed.optimizer)}, activations of "

@@ -1,0 +1,49 @@
+"""How a run is stopped from outside: by signals in the main thread, by a program elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.training import Interruption, RunSummary, train
+
+from .conftest import MakeSettings
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_noted_and_a_second_one_interrupts(number: signal.Signals, status: int) -> None:
+    before = signal.getsignal(number)
+    with Interruption() as interruption:
+        os.kill(os.getpid(), number)
+        assert interruption.requested
+        assert interruption.signal == number
+        assert interruption.exit_status == status
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_run_in_another_thread_leaves_signals_alone_and_stops_when_it_is_asked_to(
+    tiny: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(number) for number in Interruption.SIGNALS]
+    interruption = Interruption()
+    summaries: list[RunSummary | None] = []
+    run = threading.Thread(
+        target=lambda: summaries.append(train(tiny(max_iters=10**6, keep_last=1), interruption=interruption))
+    )
+    run.start()
+    while run.is_alive() and not has_checkpoint(Path(tiny().out_dir)):
+        run.join(0.01)
+    assert [signal.getsignal(number) for number in Interruption.SIGNALS] == handlers
+    interruption.requested = True
+    run.join(30)
+    assert summaries == [None]
+    logged = [line for line in capsys.readouterr().err.splitlines() if line.startswith("iter ")]
+    assert len(logged) == len(set(logged))
+    assert [line.split(":")[0] for line in logged[:3]] == ["iter 1", "iter 2", "iter 3"]
