@@ -202,3 +202,10 @@ def test_own_rows_are_named_after_their_place(tmp_path: Path, data_dir: Path) ->
     assert done.dataset.name == "my_stories"
     assert done.manifest.split_by == "documents"
     assert ensure_dataset("my_stories", data_dir=data_dir).fingerprint == done.dataset.fingerprint
+
+
+def test_merges_are_learned_from_what_is_trained_on(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "book.txt").write_text("abab " * 180 + "xyxy " * 20)
+    tokenizer = prepare([str(tmp_path / "book.txt")], data_dir=data_dir, tokenizer="bpe:260").dataset.tokenizer
+    assert len(tokenizer.encode("abab")) < 4
+    assert len(tokenizer.encode("xyxy")) == 4

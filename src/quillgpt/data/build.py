@@ -62,33 +62,39 @@ def build(
     made = tokenizer_from_spec(known) if isinstance(known, str) else known
     ends = several and (tokenizer != "char" if made is None else made.end_of_text is not None)
 
-    def plain_or_marked(stream: Iterable[Piece]) -> Iterator[Piece]:
+    def marked(stream: Iterable[Piece]) -> Iterator[Piece]:
         if not several:
             return _plain(stream)
         return iter(stream) if ends else with_gaps(stream)
 
     found, val_found, report = _clean(train, val, request.cleaning)
-    held_out = None if val is not None or not several else hold_out(found.lengths, found.hashes, texts.val_fraction)
     characters = int(found.lengths.sum()) + (found.gap_characters if several and not ends else 0)
+    held_out = hold_out(found.lengths, found.hashes, texts.val_fraction) if several and val is None else None
     split_by: Literal["given", "documents", "characters"]
     if val is not None:
         split_by = "given"
-        train_stream, val_stream = plain_or_marked(train.stream()), plain_or_marked(val.stream())
-        shared = _count_shared(val_found, found)
+        shared = np.isin(val_found.hashes, found.hashes)
     elif held_out is not None:
         split_by = "documents"
-        train_stream = plain_or_marked(choose(train.stream(), ~held_out))
-        val_stream = plain_or_marked(choose(train.stream(), held_out))
-        shared = 0
+        shared = np.isin(found.hashes[held_out], found.hashes[~held_out])
     else:
         split_by = "characters"
         cut = _place_of_cut(characters, texts.val_fraction)
-        train_stream, val_stream = split_stream(plain_or_marked(train.stream()), cut)
-        whole = np.cumsum(found.lengths) - found.lengths >= cut
-        shared = int(np.isin(found.hashes[whole], found.hashes[~whole]).sum())
+        in_val = np.cumsum(found.lengths) - found.lengths >= cut
+        shared = np.isin(found.hashes[in_val], found.hashes[~in_val])
+
+    def split() -> tuple[Iterator[Piece], Iterator[Piece]]:
+        """Return the two parts of the text, the second to be read after the first."""
+        if val is not None:
+            return marked(train.stream()), marked(val.stream())
+        if held_out is not None:
+            return marked(choose(train.stream(), ~held_out)), marked(choose(train.stream(), held_out))
+        return split_stream(marked(train.stream()), cut)
+
     if made is None:
         assert isinstance(tokenizer, str)
-        pieces = sorted(found.alphabet | val_found.alphabet) if tokenizer == "char" else _plain(train.stream())
+        # Merges are learned from what is trained on alone; of characters, those of the rest are needed too.
+        pieces = sorted(found.alphabet | val_found.alphabet) if tokenizer == "char" else _plain(split()[0])
         made = tokenizer_from_spec(tokenizer, pieces)
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
@@ -102,7 +108,7 @@ def build(
         progress(f"Encoding {folder.name}", characters + int(val_found.lengths.sum())) as advance,
     ):
         splits = []
-        for stream, path in ((train_stream, train_path), (val_stream, val_path)):
+        for stream, path in zip(split(), (train_path, val_path), strict=True):
             chunks = chunk_stream(stream, made.last_cut, chunk_characters)
             with path.open("wb") as file:
                 batches = batch_stream(chunks, chunk_characters)
@@ -123,7 +129,7 @@ def build(
         split_by=split_by,
         deduplicate=request.cleaning.deduplicate,
         drop_repeated_lines=request.cleaning.drop_repeated_lines,
-        report=report.model_copy(update={"shared_documents": shared}),
+        report=report.model_copy(update={"shared_documents": int(shared.sum())}),
         ends_documents=ends,
         tokenizer=TokenizerRecord(
             requested=tokenizer if isinstance(tokenizer, str) else None,
@@ -190,10 +196,6 @@ def _counted(stream: Iterable[Piece], advance: object) -> Iterator[Piece]:
         if isinstance(piece, str):
             advance(len(piece))  # type: ignore[operator]
         yield piece
-
-
-def _count_shared(val: Survey, train: Survey) -> int:
-    return int(np.isin(val.hashes, train.hashes).sum())
 
 
 def _place_of_cut(characters: int, val_fraction: float) -> int:
