@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from quillgpt.files import atomic_path, quill_home, sha256_of, write_json, write_text
+from quillgpt.files import atomic_path, path_inside, quill_home, sha256_of, write_json, write_text
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -93,3 +93,49 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert quill_home() == tmp_path
     monkeypatch.delenv("QUILL_HOME")
     assert quill_home().name == "quill"
+
+
+@pytest.fixture
+def box(tmp_path):
+    """A folder with a file, beside a file that is none of its business."""
+    (tmp_path / "box" / "inner").mkdir(parents=True)
+    (tmp_path / "box" / "inner" / "a").touch()
+    (tmp_path / "secret").touch()
+    return tmp_path / "box"
+
+
+@pytest.mark.parametrize("name", ["a", "inner/a", "./inner/a", "..a", "not there"])
+def test_a_plain_relative_name_is_inside(name, box):
+    assert path_inside(box, name) == box / name
+
+
+UPWARD = ("../secret", "inner/../../secret", "inner/..", "..\\secret")
+ABSOLUTE = ("/etc/passwd", "C:/a", "C:a", "\\\\host\\share\\a")
+
+
+@pytest.mark.parametrize("name", [*UPWARD, *ABSOLUTE, "", ".", 3, None, "a\0b"])
+def test_a_name_that_may_lead_out_is_not_inside(name, box):
+    assert path_inside(box, name) is None
+
+
+def test_a_link_is_inside_where_its_target_is(box):
+    (box / "near").symlink_to("inner/a")
+    (box / "far").symlink_to("../secret")
+    (box / "circle").symlink_to("circle")
+    assert path_inside(box, "near") == box / "near"
+    assert path_inside(box, "far") is None
+    (box.parent / "link").symlink_to("box")  # as `best` is
+    assert path_inside(box.parent / "link", "inner/a") is not None
+    (box / "outside").symlink_to("..")
+    assert path_inside(box, "outside/secret") is None
+
+
+def test_the_cache_of_the_hub_counts_as_one_folder(tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "12ab"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    (tmp_path / "models--a--b" / "blobs" / "99").touch()
+    (snapshot / "part").symlink_to("../../blobs/99")
+    (snapshot / "secret").symlink_to("../../../secret")
+    assert path_inside(snapshot, "part") == snapshot / "part"
+    assert path_inside(snapshot, "secret") is None

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import platformdirs
@@ -29,6 +29,29 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_plain_path(name: object) -> bool:
+    """Say whether a name that was read from a file is a relative path that leads downward, on every system."""
+    if not isinstance(name, str) or not PurePosixPath(name).parts:
+        return False
+    return not any(path.anchor or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
+
+
+def path_inside(folder: Path, name: object) -> Path | None:
+    """Return the file of a folder that a list in it names, or None where the name does not stay inside.
+
+    Outside are absolute paths, drive letters, `..`, and links that lead out. The cache of the Hugging Face hub counts
+    as one folder: the files of its `snapshots` are links into the `blobs` beside them.
+    """
+    if not isinstance(name, str) or not is_plain_path(name):
+        return None
+    try:
+        root, target = folder.resolve(), (folder / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, characters that no path can have
+        return None
+    roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    return folder / name if any(target.is_relative_to(each) for each in roots) else None
 
 
 @contextmanager

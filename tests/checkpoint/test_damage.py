@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 
@@ -11,6 +12,8 @@ from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, QWEN3, tiny_model
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "training/optimizer.safetensors", "training/state.json")
+
+OUTSIDE = ("../../../secret", "training/../../../../secret", "/etc/hostname", "C:\\secret", "..\\secret")
 
 
 def refuses(folder, *words):
@@ -58,6 +61,30 @@ def test_a_newer_format_asks_for_a_newer_quill(save):
     file = save() / "manifest.json"
     edit(file, format_version=2)
     refuses(file.parent, file, "format_version is 2", "install a newer Quill")
+
+
+@pytest.mark.parametrize("entry", [None, 3, {}, {"bytes": "x", "sha256": ""}, {"bytes": 1}])
+def test_a_manifest_with_a_damaged_entry_is_not_trusted(entry, save):
+    file = save() / "manifest.json"
+    edit(file, files={"config.json": entry})
+    refuses(file.parent, file, "missing or damaged")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_that_names_a_file_outside_is_refused_by_name(name, save, tmp_path):
+    folder = save()
+    (tmp_path / "secret").write_text("secret")
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files[name] = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
+    edit(folder / "manifest.json", files=files)
+    refuses(folder, folder / "manifest.json", repr(name), "outside the checkpoint")
+
+
+def test_a_checkpoint_whose_weights_are_a_link_out_of_it_is_refused(save, tmp_path):
+    folder = save()
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere")
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    refuses(folder, folder / "manifest.json", "'model.safetensors'", "outside the checkpoint")
 
 
 # What follows are folders without a manifest, such as other programs write.
@@ -166,6 +193,25 @@ def test_pickled_weights_are_not_opened(folder):
 def test_a_damaged_index_is_named(content, folder):
     (folder / "model.safetensors.index.json").write_text(content)
     refuses(folder, folder / "model.safetensors.index.json", "damaged")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_index_that_names_weights_outside_is_refused_by_name(name, folder, tmp_path):
+    index = {"weight_map": {"transformer.wte.weight": "model.safetensors", "transformer.wpe.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refuses(folder, folder / "model.safetensors.index.json", repr(name), "outside the model's folder")
+
+
+def test_weights_in_parts_are_read_by_their_index(folder):
+    whole = load_model(folder).model.state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {name: f"part-{len(name) % 2}.safetensors" for name in tensors}
+    for part in set(index.values()):
+        save_file({name: tensor for name, tensor in tensors.items() if index[name] == part}, folder / part)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for name, tensor in load_model(folder).model.state_dict().items():
+        assert torch.equal(tensor, whole[name])
 
 
 # Saving must not leave half a checkpoint behind.

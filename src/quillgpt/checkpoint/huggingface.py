@@ -121,17 +121,19 @@ def from_stored(stored: Tensors, names: list[str], shape: ModelShape, *, where: 
         for part in stored_parts(name, shape):
             if part.name not in stored:
                 raise CheckpointError(
-                    f"{where}: the weights lack the tensor {part.name}, which config.json says the model has"
+                    f"{where}: the weights lack the tensor {part.name}, which its configuration says the model has"
                 )
             piece = stored.pop(part.name)
-            pieces.append(piece.T if part.transposed else piece)
+            pieces.append(piece.T if part.transposed and piece.ndim == 2 else piece)
         state[name] = (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
     for name, tensor in stored.items():
         if re.search(r"\.attn\.(masked_)?bias$", name) or (name == "lm_head.weight" and shape.tied):
             continue  # constant masks that old versions stored; a second copy of a tied head
         if name.endswith(".bias") and not shape.bias:
             if tensor.count_nonzero():
-                raise CheckpointError(f"{where}: {name} is not zero, but config.json says that the model has no biases")
+                raise CheckpointError(
+                    f"{where}: {name} is not zero, but its configuration says that the model has no biases"
+                )
             continue
         raise CheckpointError(f"{where}: the weights hold a tensor that this architecture does not have: {name}")
     return state

@@ -18,6 +18,7 @@ from quillgpt.checkpoint.names import find_model
 from quillgpt.checkpoint.save import OPTIMIZER, STATE, WEIGHTS, TrainingState
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
+from quillgpt.files import path_inside
 from quillgpt.model import GPT, ModelShape
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
@@ -30,16 +31,18 @@ class LoadedModel:
     """A model with its tokenizer and what is known about it.
 
     Attributes:
-        folder: The folder that it was read from.
+        folder: The folder, or another program's file, that it was read from.
         model: The weights in float32, on the CPU, in evaluation mode.
         tokenizer: Its tokenizer.
         config: The whole config.json.
+        tokenizer_spec: What `--tokenizer` means its tokenizer; None: the folder.
     """
 
     folder: Path
     model: GPT
     tokenizer: Tokenizer
     config: dict[str, Any]
+    tokenizer_spec: str | None = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class LoadedModel:
             raise TokenizerError(
                 f"{dataset.folder} was prepared with the tokenizer {identify(dataset.tokenizer)}, but the model in "
                 f"{self.folder} has another, {identify(self.tokenizer)}; under "
-                f"another name, {hint} --tokenizer {self.folder}"
+                f"another name, {hint} --tokenizer {self.tokenizer_spec or self.folder}"
             )
 
 
@@ -110,15 +113,31 @@ def load_model(path: Path, *, dropout: float | None = None, attn_path: str = "sd
     shape, stored_dropout, config = read_shape(folder)
     with torch.device("meta"):
         model = GPT(shape, dropout=stored_dropout if dropout is None else dropout, attn_path=attn_path, seed=None)
-    state = from_stored(read_weights(folder), list(model.state_dict()), shape, where=str(folder))
+    fill(model, read_weights(folder), where=str(folder))
+    return LoadedModel(folder, model, load_tokenizer(folder), config)
+
+
+def fill(model: GPT, stored: dict[str, Tensor], *, where: str) -> None:
+    """Give a model without weights those of a stock class, in float32, and set it to evaluation.
+
+    Args:
+        model: The model, on the device `meta`.
+        stored: Tensors by the names and in the layouts of the stock class; emptied.
+        where: The folder's or file's path, for messages.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, or of another shape.
+    """
+    state = from_stored(stored, list(model.state_dict()), model.shape, where=where)
     for name, expected in model.state_dict().items():
         if name in state and state[name].shape != expected.shape:
             raise CheckpointError(
-                f"{folder}: {name} has the shape {tuple(state[name].shape)}, config.json says {tuple(expected.shape)}"
+                f"{where}: {name} has the shape {tuple(state[name].shape)}, its configuration says "
+                f"{tuple(expected.shape)}"
             )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
     model.tie()
-    return LoadedModel(folder, model.eval(), load_tokenizer(folder), config)
+    model.eval()
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -131,9 +150,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / INDEX).is_file():
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+            names = sorted(set(index["weight_map"].values()))
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             raise CheckpointError(f"{folder / INDEX} is damaged; copy or download the model again") from None
+        files = [_part(folder, name) for name in names]
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
@@ -143,6 +163,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from None
     return tensors
+
+
+def _part(folder: Path, name: object) -> Path:
+    file = path_inside(folder, name)
+    if file is None:
+        raise CheckpointError(f"{folder / INDEX} lists {name!r}, which is outside the model's folder; do not trust it")
+    return file
 
 
 def load_training_state(folder: Path) -> tuple[dict[str, Tensor], TrainingState]:

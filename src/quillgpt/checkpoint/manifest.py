@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quillgpt import __version__
 from quillgpt.errors import CheckpointError
-from quillgpt.files import sha256_of, write_json
+from quillgpt.files import path_inside, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -38,7 +38,7 @@ def verify_manifest(folder: Path) -> None:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = manifest["files"].items()
+        files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
         version = manifest["format_version"]
         newer = version > FORMAT_VERSION
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
@@ -47,17 +47,21 @@ def verify_manifest(folder: Path) -> None:
         raise CheckpointError(
             f"{path}: format_version is {version}, this Quill reads up to {FORMAT_VERSION}; install a newer Quill"
         )
-    for name, expected in files:
-        file = folder / name
+    for name, (expected_size, expected_hash) in files.items():
+        file = path_inside(folder, name)
+        if file is None:
+            raise CheckpointError(
+                f"{path} lists {name!r}, which is outside the checkpoint; do not trust this checkpoint"
+            )
         if not file.is_file():
             raise CheckpointError(f"{file} is missing; the checkpoint is damaged")
         size = file.stat().st_size
-        if size != expected["bytes"]:
+        if size != expected_size:
             raise CheckpointError(
-                f"{file} is damaged: it has {size:,} bytes, {expected['bytes']:,} were written; "
+                f"{file} is damaged: it has {size:,} bytes, {expected_size:,} were written; "
                 "start from another checkpoint of the run with --init_from=FOLDER, or train again with --overwrite"
             )
-        if sha256_of(file) != expected["sha256"]:
+        if sha256_of(file) != expected_hash:
             raise CheckpointError(
                 f"{file} is damaged: its content is not what was written (SHA-256 differs); "
                 "start from another checkpoint of the run with --init_from=FOLDER, or train again with --overwrite"
