@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from quillgpt.checkpoint import LoadedModel, load_model
+from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
 from quillgpt.config.schema import Sampling
 from quillgpt.console import progress
@@ -25,6 +25,7 @@ from quillgpt.errors import DataError
 from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
+from quillgpt.interop import open_model
 from quillgpt.model import GPT, ModelShape
 from quillgpt.text.tokenizer import Tokenizer
 
@@ -119,14 +120,23 @@ class Model:
             )
 
 
-def load(path: str | Path = "out", *, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Model:
+def load(
+    path: str | Path = "out",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    data_dir: str = "data",
+) -> Model:
     """Load a model to use.
 
     Args:
-        path: A run (its best checkpoint), a checkpoint, or a Hugging Face folder of GPT-2's or Qwen3's shape.
+        path: A run (its best checkpoint), a checkpoint, a Hugging Face folder of GPT-2's or Qwen3's shape, or
+            nanoGPT's ckpt.pt.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
         threads: CPU threads; None takes one for each core.
+        data_dir: Where data sets live; the meta.pkl of a nanoGPT model is sought there.
 
     Raises:
         CheckpointError: There is no model, it is damaged, or of another kind.
@@ -135,4 +145,4 @@ def load(path: str | Path = "out", *, device: str = "auto", dtype: str = "auto",
     choose_threads(threads)
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)
-    return Model(load_model(Path(path)), chosen, number_format)
+    return Model(open_model(Path(path), data_dir=Path(data_dir)), chosen, number_format)

@@ -28,7 +28,7 @@ TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "a
 
 MODEL = Parameter(
     name="MODEL",
-    help="A run's folder (its best checkpoint is taken), a checkpoint, or a Hugging Face folder.",
+    help="A run's folder (its best checkpoint is taken), a checkpoint, a Hugging Face folder, or nanoGPT's ckpt.pt.",
     completer=complete_model,
 )
 

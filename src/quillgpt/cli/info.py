@@ -6,9 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from quillgpt.cli.flags import MODEL
+from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.console import stdout, table
 
+DATA_DIR = Parameter("--data_dir", help=SampleSettings.model_fields["data_dir"].description)
 FOREIGN = {"gpt2": ("rope_theta",), "qwen3": ("bias", "activation")}
 """What a shape holds that its architecture has no use for."""
 
@@ -16,13 +20,15 @@ SAID = ("bias", "dropout", "tokenizer", "tokenizer_fingerprint")
 """What config.json records and other rows say."""
 
 
-def info(model: Annotated[str, MODEL], /) -> None:
+def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DATA_DIR] = None) -> None:
     """Tell what a model is: configuration, parameters, tokenizer, where it came from."""
-    from quillgpt.checkpoint import load_model
+    settings = resolve_sample({} if data_dir is None else {"data_dir": data_dir})
+
     from quillgpt.checkpoint.load import identify
+    from quillgpt.interop import open_model
     from quillgpt.optim.groups import describe, group_parameters
 
-    loaded = load_model(Path(model))
+    loaded = open_model(Path(model), data_dir=Path(settings.data_dir))
     shape = loaded.model.shape
     groups = group_parameters(loaded.model)
     end = loaded.tokenizer.end_of_text

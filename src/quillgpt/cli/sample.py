@@ -35,7 +35,9 @@ def sample(
     from quillgpt.api import load
     from quillgpt.generation import read_start
 
-    loaded = load(chosen, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    loaded = load(
+        chosen, device=settings.device, dtype=settings.dtype, threads=settings.threads, data_dir=settings.data_dir
+    )
     start = None if settings.start is None else read_start(settings.start)
     prompt = loaded.prompt(start)
     if as_json:

@@ -39,7 +39,7 @@ class Run(Settings):
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
     init_from: str = Field(
         "scratch",
-        description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint or a Hugging Face folder.",
+        description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint, a Hugging Face folder or nanoGPT's ckpt.pt.",
     )
 
 
@@ -255,6 +255,7 @@ class Prompt(Settings):
     init_from: str = Field(
         "resume", description="resume: sample from out_dir (nanoGPT's word). Otherwise the same as naming it as MODEL."
     )
+    data_dir: str = Field("data", description="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
     start: str | None = Field(
         None,
         description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",

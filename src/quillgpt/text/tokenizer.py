@@ -16,6 +16,7 @@ from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.huggingface import HuggingFaceTokenizer
+from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_json_object
 
 KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
@@ -128,6 +129,8 @@ def check_spec(spec: str) -> None:
 
 
 def _load(path: Path, *, name: str) -> Tokenizer:
+    if path.suffix == ".pkl":
+        return read_nanogpt_meta(path)
     content = read_json_object(path)
     for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
         tokenizer = family.from_content(content)

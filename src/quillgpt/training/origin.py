@@ -13,6 +13,7 @@ from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
 from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.interop import find_nanogpt_file, open_model
 from quillgpt.training.choices import Machine, choose_machine
 from quillgpt.training.sinks import check_sinks
 
@@ -106,12 +107,17 @@ def load_parent(settings: TrainSettings) -> LoadedModel | None:
         return None
     if settings.init_from == "resume":
         last = checkpoints_folder(Path(settings.out_dir)) / LAST
+        if (file := find_nanogpt_file(Path(settings.out_dir))) is not None:
+            raise CheckpointError(
+                f"{file} is a run of nanoGPT's, whose optimizer Quill does not take over; start a new run from its "
+                f"weights with --init_from={file} and another --out_dir"
+            )
         if not last.is_dir():
             raise CheckpointError(
                 f"{settings.out_dir} holds no checkpoint to resume; train it first, without --init_from=resume"
             )
         return load_model(last, dropout=settings.dropout)
-    return load_model(Path(settings.init_from), dropout=settings.dropout)
+    return open_model(Path(settings.init_from), data_dir=Path(settings.data_dir), dropout=settings.dropout)
 
 
 def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:

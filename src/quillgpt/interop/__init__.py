@@ -1,0 +1,6 @@
+"""Models of other programs: where a person names a model, theirs are as good as ours."""
+
+from quillgpt.interop.models import open_model
+from quillgpt.interop.nanogpt import find_nanogpt_file
+
+__all__ = ["find_nanogpt_file", "open_model"]

@@ -1,0 +1,27 @@
+"""One way to whatever a person means by MODEL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quillgpt.checkpoint import LoadedModel, load_model
+from quillgpt.interop.nanogpt import find_nanogpt_file, load_nanogpt
+
+
+def open_model(path: Path, *, data_dir: Path = Path("data"), dropout: float | None = None) -> LoadedModel:
+    """Load a model of any kind that Quill reads.
+
+    Args:
+        path: A run (its best checkpoint), a checkpoint, a Hugging Face folder of our architectures, nanoGPT's ckpt.pt,
+            or the folder that holds it.
+        data_dir: Where data sets live; a nanoGPT model's table of characters is sought there.
+        dropout: Dropout for further training; None keeps the stored one.
+
+    Raises:
+        CheckpointError: No model is there, it is damaged, wants to run code, or is of another kind.
+        UserError: Its tokenizer cannot be had.
+    """
+    file = find_nanogpt_file(path)
+    if file is None:
+        return load_model(path, dropout=dropout)
+    return load_nanogpt(file, data_dir=data_dir, dropout=dropout)
