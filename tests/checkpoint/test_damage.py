@@ -59,8 +59,14 @@ def test_a_checkpoint_with_a_missing_or_damaged_manifest_is_not_trusted(content,
 
 def test_a_newer_format_asks_for_a_newer_quill(save):
     file = save() / "manifest.json"
-    edit(file, format_version=2)
+    edit(file, format_version=2, quill_version="99.0")
     refuses(file.parent, file, "format_version is 2", "install a newer Quill")
+
+
+def test_a_format_that_this_quill_did_not_write_is_damage(save):
+    file = save() / "manifest.json"
+    edit(file, format_version=3)  # one bit away from 1
+    refuses(file.parent, file, "damaged")
 
 
 @pytest.mark.parametrize("entry", [None, 3, {}, {"bytes": "x", "sha256": ""}, {"bytes": 1}])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from quillgpt.checkpoint import load_model, save_model
-from quillgpt.checkpoint.names import BEST, LAST, find_model, has_checkpoint, point, prune
+from quillgpt.checkpoint.names import BEST, LAST, find_models, has_checkpoint, point, prune
 from quillgpt.errors import CheckpointError
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, tiny_model
@@ -45,13 +45,14 @@ def test_best_and_last_are_the_checkpoints_they_were_pointed_at(save, run):
 
 @pytest.mark.usefixtures("links")
 def test_best_and_last_survive_pruning(save, run):
-    for iteration in (1, 2, 3):
+    for iteration in (1, 2, 3, 4):
         save(iteration)
     point(run, BEST, "iter-000001")
-    point(run, LAST, "iter-000003")
+    point(run, LAST, "iter-000004")
     prune(run, 0)
     assert "iter-000002" not in names(run)
-    for name, seed in ((BEST, 1), (LAST, 3)):
+    assert "iter-000003" in names(run)  # to fall back on
+    for name, seed in ((BEST, 1), (LAST, 4)):
         expected = tiny_model(GPT2, seed=seed).token_embedding.weight
         assert torch.equal(embedding(run / "checkpoints" / name), expected)
 
@@ -77,8 +78,10 @@ def test_a_run_can_be_moved(save, run, tmp_path):
 def test_pruning_keeps_the_newest_by_number(run):
     for iteration in (5, 250, 999_999, 1_000_000):
         (run / "checkpoints" / f"iter-{iteration:06d}").mkdir(parents=True)
+    prune(run, 3)
+    assert names(run) == ["iter-000250", "iter-1000000", "iter-999999"]
     prune(run, 1)
-    assert names(run) == ["iter-1000000"]
+    assert names(run) == ["iter-1000000", "iter-999999"]  # the one before last stays in any case
 
 
 def test_pruning_removes_what_a_killed_process_left(save, run):
@@ -93,26 +96,17 @@ def test_a_run_means_its_best_checkpoint_or_else_its_last(save, run):
     save(1)
     save(2)
     point(run, LAST, "iter-000002")
-    assert find_model(run) == run / "checkpoints" / LAST
+    assert find_models(run)[0] == run / "checkpoints" / LAST
     point(run, BEST, "iter-000001")
-    assert find_model(run) == run / "checkpoints" / BEST
-
-
-def test_a_damaged_best_is_an_error_and_not_passed_over(save, run):
-    save(1)
-    save(2)
-    point(run, BEST, "iter-000001")
-    point(run, LAST, "iter-000002")
-    (run / "checkpoints" / "best" / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"best.manifest\.json is missing"):
-        load_model(run)
+    assert find_models(run)[0] == run / "checkpoints" / BEST
+    assert find_models(run, prefer=LAST)[0] == run / "checkpoints" / LAST
 
 
 def test_a_checkpoint_and_a_model_folder_mean_themselves(save, tmp_path):
     folder = save(1)
-    assert find_model(folder) == folder
+    assert find_models(folder) == [folder]
     save_model(tmp_path / "model", tiny_model(GPT2), CharTokenizer("abc"), about={})
-    assert find_model(tmp_path / "model") == tmp_path / "model"
+    assert find_models(tmp_path / "model") == [tmp_path / "model"]
 
 
 def test_a_path_without_a_model_says_what_was_expected(tmp_path):
@@ -124,7 +118,7 @@ def test_a_path_without_a_model_says_what_was_expected(tmp_path):
         ("nowhere", "does not exist"),
     ):
         with pytest.raises(CheckpointError, match=words):
-            find_model(tmp_path / name)
+            find_models(tmp_path / name)
 
 
 def test_a_run_has_a_checkpoint_once_one_is_whole(save, run):

@@ -15,7 +15,7 @@ from quillgpt.training import Interruption, RunSummary, train
 from .conftest import MakeSettings
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), list(zip(Interruption.SIGNALS, (130, 143, 138), strict=False)))
 def test_a_signal_is_noted_and_a_second_one_interrupts(number: signal.Signals, status: int) -> None:
     before = signal.getsignal(number)
     with Interruption() as interruption:

@@ -48,6 +48,16 @@ def numbers(out_dir: str) -> list[tuple[Any, ...]]:
     return [tuple(row.get(key) for key in keys) for row in rows]
 
 
+def assert_equal_runs(whole: Path, parts: Path) -> None:
+    """Compare weights, optimizer and record of two runs, bit for bit."""
+    for name in ("last/model.safetensors", "last/training/optimizer.safetensors", "best/model.safetensors"):
+        one = load_file(checkpoints_folder(whole) / name)
+        other = load_file(checkpoints_folder(parts) / name)
+        assert one.keys() == other.keys()
+        assert all(one[key].equal(other[key]) for key in one), name
+    assert numbers(str(whole)) == numbers(str(parts))
+
+
 @pytest.mark.parametrize("changes", RUNS, ids=lambda changes: "-".join(map(str, changes.values())))
 @pytest.mark.parametrize("stop", [7, 8], ids=["between", "at an evaluation"])
 def test_resumed_equals_uninterrupted(
@@ -59,12 +69,7 @@ def test_resumed_equals_uninterrupted(
     train_until(parts, stop, monkeypatch)
     assert (checkpoints_folder(tmp_path / "parts") / "last").resolve().name == f"iter-{stop:06d}"
     train(parts.model_copy(update={"init_from": "resume"}))
-    for name in ("last/model.safetensors", "last/training/optimizer.safetensors", "best/model.safetensors"):
-        one = load_file(checkpoints_folder(tmp_path / "whole") / name)
-        other = load_file(checkpoints_folder(tmp_path / "parts") / name)
-        assert one.keys() == other.keys()
-        assert all(one[key].equal(other[key]) for key in one), name
-    assert numbers(whole.out_dir) == numbers(parts.out_dir)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +115,30 @@ def test_other_tokens_are_refused(tiny: MakeSettings, tmp_path: Path) -> None:
         train(tiny(init_from="resume"))
 
 
-def test_a_damaged_checkpoint_names_the_file(tiny: MakeSettings) -> None:
-    train(tiny(max_iters=2))
-    weights = checkpoints_folder(Path(tiny().out_dir)) / "last" / "model.safetensors"
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_as_if_nothing_had_been(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, damaged = (tiny(out_dir=str(tmp_path / name), dropout=0.1) for name in ("whole", "damaged"))
+    train(whole)
+    train(damaged)
+    weights = checkpoints_folder(tmp_path / "damaged") / "last" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+    capsys.readouterr()
+    train(damaged.model_copy(update={"init_from": "resume"}))
+    said = capsys.readouterr().err
+    assert "last/model.safetensors is damaged" in said
+    assert "going back to" in said
+    assert "iteration 8 of 12" in said
+    assert_equal_runs(tmp_path / "whole", tmp_path / "damaged")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tiny: MakeSettings) -> None:
+    train(tiny())
+    for weights in checkpoints_folder(Path(tiny().out_dir)).glob("iter-*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: it has .* are damaged too"):
         train(tiny(init_from="resume"))
 
 

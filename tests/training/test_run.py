@@ -64,12 +64,12 @@ def test_checkpoints_kept(tiny: MakeSettings) -> None:
     assert {path.name for path in folder.glob("iter-*")} == {"iter-000016", "iter-000020", best}
 
 
-def test_only_best_and_last_are_kept_otherwise(tiny: MakeSettings) -> None:
-    settings = tiny()
+def test_only_best_last_and_the_one_before_are_kept_otherwise(tiny: MakeSettings) -> None:
+    settings = tiny(max_iters=20, eval_interval=2)
     train(settings)
     folder = checkpoints_folder(Path(settings.out_dir))
-    named = {(folder / name).resolve().name for name in ("best", "last")}
-    assert {path.name for path in folder.glob("iter-*")} == named
+    best, last = ((folder / name).resolve().name for name in ("best", "last"))
+    assert {path.name for path in folder.glob("iter-*")} == {best, last, "iter-000018"}
 
 
 def test_an_occupied_folder_is_refused_with_both_ways_out(tiny: MakeSettings) -> None:

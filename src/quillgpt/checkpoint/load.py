@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config, from_stored
-from quillgpt.checkpoint.manifest import MANIFEST, verify_manifest
-from quillgpt.checkpoint.names import find_model
+from quillgpt.checkpoint.names import BEST
+from quillgpt.checkpoint.recover import find_whole_model
 from quillgpt.checkpoint.save import OPTIMIZER, STATE, WEIGHTS, TrainingState
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
@@ -96,20 +96,21 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
     return *from_config(config, str(path)), config
 
 
-def load_model(path: Path, *, dropout: float | None = None, attn_path: str = "sdpa") -> LoadedModel:
+def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, attn_path: str = "sdpa") -> LoadedModel:
     """Load a run's best checkpoint, a checkpoint, or a Hugging Face folder of our architectures.
+
+    In place of a run's damaged checkpoint its newest whole one is loaded, with a warning that names the damage.
 
     Args:
         path: Any of the three.
+        prefer: Which of a run's checkpoints is meant, `best` or `last`.
         dropout: Dropout for further training; None keeps the stored one.
         attn_path: Which implementation of the attention kernel to use.
 
     Raises:
         CheckpointError: No model is there, it is damaged, or it is of another kind.
     """
-    folder = find_model(path)
-    if any((folder / file).exists() for file in (MANIFEST, STATE)):  # a checkpoint of ours
-        verify_manifest(folder)
+    folder = find_whole_model(path, prefer=prefer)
     shape, stored_dropout, config = read_shape(folder)
     with torch.device("meta"):
         model = GPT(shape, dropout=stored_dropout if dropout is None else dropout, attn_path=attn_path, seed=None)

@@ -13,6 +13,10 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
 
+class NewerFormatError(CheckpointError):
+    """A checkpoint is not damaged, but written by a newer Quill."""
+
+
 def write_manifest(folder: Path) -> None:
     """Record every file of a folder with its size and hash."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
@@ -34,6 +38,7 @@ def verify_manifest(folder: Path) -> None:
 
     Raises:
         CheckpointError: Names the damaged file.
+        NewerFormatError: It is of a format that this Quill does not know.
     """
     path = folder / MANIFEST
     try:
@@ -41,10 +46,12 @@ def verify_manifest(folder: Path) -> None:
         files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
         version = manifest["format_version"]
         newer = version > FORMAT_VERSION
+        if newer and manifest["quill_version"] == __version__:
+            raise ValueError  # this very version writes no such format
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{path} is missing or damaged; the checkpoint cannot be trusted") from None
     if newer:
-        raise CheckpointError(
+        raise NewerFormatError(
             f"{path}: format_version is {version}, this Quill reads up to {FORMAT_VERSION}; install a newer Quill"
         )
     for name, (expected_size, expected_hash) in files.items():
@@ -57,12 +64,6 @@ def verify_manifest(folder: Path) -> None:
             raise CheckpointError(f"{file} is missing; the checkpoint is damaged")
         size = file.stat().st_size
         if size != expected_size:
-            raise CheckpointError(
-                f"{file} is damaged: it has {size:,} bytes, {expected_size:,} were written; "
-                "start from another checkpoint of the run with --init_from=FOLDER, or train again with --overwrite"
-            )
+            raise CheckpointError(f"{file} is damaged: it has {size:,} bytes, {expected_size:,} were written")
         if sha256_of(file) != expected_hash:
-            raise CheckpointError(
-                f"{file} is damaged: its content is not what was written (SHA-256 differs); "
-                "start from another checkpoint of the run with --init_from=FOLDER, or train again with --overwrite"
-            )
+            raise CheckpointError(f"{file} is damaged: its content is not what was written (SHA-256 differs)")

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.errors import CheckpointError
+from quillgpt.files import flush_to_disk
 
 BEST, LAST = "best", "last"
 UNFINISHED = ".writing-"
 """How the names of checkpoints begin while they are written."""
+
+LAST_AND_BEFORE = 2
+"""The newest checkpoints that are always kept."""
 
 
 def checkpoints_folder(out_dir: Path) -> Path:
@@ -72,15 +77,52 @@ def take_name(fresh: Path, name: Path) -> None:
         remove(aside)
 
 
-def prune(out_dir: Path, keep: int) -> None:
-    """Remove all checkpoints but `best`, `last` and the newest `keep`, and what a killed process left unfinished."""
+def numbered(out_dir: Path) -> list[Path]:
+    """Return a run's checkpoints, the oldest first; damaged ones are among them."""
+    folders = [path for path in checkpoints_folder(out_dir).glob("iter-*") if path.is_dir()]
+    return sorted(folders, key=lambda path: (len(path.name), path.name))  # the number grows a digit at 1,000,000
+
+
+def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
+    """Remove old checkpoints, and what a killed process left unfinished.
+
+    Kept are `best`, `last`, the one before it, which is used should `last` be damaged, and the newest `keep`.
+
+    Args:
+        out_dir: The run's folder.
+        keep: How many of the newest stay in any case.
+        spared: Names of further ones that stay.
+    """
     folder = checkpoints_folder(out_dir)
-    named = {(folder / name).resolve().name for name in (BEST, LAST)}
-    numbered = [path for path in folder.glob("iter-*") if path.is_dir()]
-    numbered.sort(key=lambda path: (len(path.name), path.name))  # the number grows a digit at 1,000,000
-    old = [path for path in numbered[: max(0, len(numbered) - keep)] if path.name not in named]
-    for path in (*old, *folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.old")):
+    flush_to_disk(folder)  # the links first: a power cut must not leave them pointing at what is removed here
+    named = {(folder / name).resolve().name for name in (BEST, LAST)} | set(spared)
+    old = [path for path in numbered(out_dir)[: -max(keep, LAST_AND_BEFORE)] if path.name not in named]
+    for path in (*old, *_unfinished(folder)):
         remove(path)
+
+
+def go_back(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int | None) -> None:
+    """Make a run's checkpoints what they were after an iteration: it is `last`, what came later goes.
+
+    Args:
+        out_dir: The run's folder.
+        folder: The checkpoint of that iteration: `last`, or the one that stands in for it.
+        iteration: Its iteration.
+        best_iteration: The best one so far, by then.
+    """
+    parent = checkpoints_folder(out_dir)
+    if folder.name != LAST:
+        point(out_dir, LAST, folder.name)
+    best = iteration_name(best_iteration or iteration)
+    if (parent / BEST).resolve().name != best and (parent / best).is_dir():
+        point(out_dir, BEST, best)
+    later = [path for path in numbered(out_dir) if int(path.name.removeprefix("iter-")) > iteration]
+    for path in (*later, *_unfinished(parent)):
+        remove(path)
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    return [*folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.old"), *folder.glob(".*.new")]
 
 
 def remove(path: Path) -> None:
@@ -91,22 +133,34 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def find_model(model: Path) -> Path:
+def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
     """Return the folder with the weights that a user's path means: a run's best, a checkpoint, a Hugging Face folder.
+
+    Where it means a run, the checkpoints that may stand in for a damaged one follow, the newest first.
+
+    Args:
+        model: What the user gave.
+        prefer: Which of a run's checkpoints is meant, `best` or `last`.
 
     Raises:
         CheckpointError: There is no model at this path.
     """
     if (model / "config.json").is_file():
-        return model
+        return [model]
     folder = checkpoints_folder(model)
-    for name in (BEST, LAST):
+    found: dict[Path, Path] = {}
+    for name in (prefer, LAST, *(path.name for path in reversed(numbered(model))), BEST):
         if (folder / name).is_dir():
-            return folder / name
+            found.setdefault((folder / name).resolve(), folder / name)
+    if found:
+        return list(found.values())
     if folder.is_dir():
         raise CheckpointError(f"{model} is a run without a checkpoint yet; train on, or wait for its first evaluation")
     if model.is_file():
-        raise CheckpointError(f"{model} is a file; give the folder of a run, a checkpoint or a Hugging Face model")
+        raise CheckpointError(
+            f"{model} is a file; give the folder of a run, a checkpoint or a Hugging Face model, "
+            "or a ckpt.pt of nanoGPT"
+        )
     if model.is_dir():
         raise CheckpointError(
             f"{model} holds no model: expected a run folder (checkpoints/), a checkpoint or a Hugging Face folder "

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,11 +20,15 @@ from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
 from quillgpt.files import flush_to_disk, write_json
 from quillgpt.model import GPT
+from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "training/optimizer.safetensors"
 STATE = "training/state.json"
+
+SMALL_FILES_BYTES = 2 << 20
+"""Room for what is no tensor: tokenizer, configuration, state."""
 
 
 @dataclass
@@ -71,8 +80,23 @@ def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[st
     if padding:
         generation["suppress_tokens"] = padding  # rows without a token are never sampled, in transformers neither
     write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
-    save_file(to_stored(model.state_dict(), model.shape), folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(to_stored(model.state_dict(), model.shape), folder / WEIGHTS)
     tokenizer.save(folder)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: The disk does not take it; safetensors' own error has the system's only in its words.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
 
 
 def save_checkpoint(
@@ -87,15 +111,19 @@ def save_checkpoint(
     """Write a checkpoint of a run under its iteration's name, and return its folder.
 
     The folder appears whole or not at all. `about` is as in `save_model`; `optimizer` holds tensors by name.
+
+    Raises:
+        OSError: The disk has no room for it, or does not take it.
     """
     parent = checkpoints_folder(out_dir)
     parent.mkdir(parents=True, exist_ok=True)
+    check_space(parent, checkpoint_bytes(model, optimizer))
     final = parent / iteration_name(state.iteration)
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         save_model(temporary, model, tokenizer, about=about)
         (temporary / "training").mkdir()
-        save_file(
+        write_tensors(
             {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}, temporary / OPTIMIZER
         )
         write_json(temporary / STATE, asdict(state))
@@ -108,3 +136,20 @@ def save_checkpoint(
     finally:
         remove(temporary)
     return final
+
+
+def checkpoint_bytes(model: GPT, optimizer: dict[str, Tensor]) -> int:
+    """Return the bytes of a checkpoint's tensors, with room for its small files."""
+    weights = FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    return weights + sum(tensor.nbytes for tensor in optimizer.values()) + SMALL_FILES_BYTES
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Check that a folder's disk has so many bytes left.
+
+    Raises:
+        OSError: It has not; the reason says how many are needed and how many are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"it takes {needed / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB left")

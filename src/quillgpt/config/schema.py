@@ -12,12 +12,13 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
+Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smh]$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -155,9 +156,15 @@ class Evaluation(Settings):
     log_interval: Positive = Field(1, description="Iterations between lines of the log.")
     always_save_checkpoint: bool = Field(
         True,
-        description="Keep the checkpoints of the newest evaluations (keep_last of them) besides best and last.",
+        description="Keep the newest checkpoints (keep_last of them) besides best, last and the one before.",
     )
-    keep_last: Positive = Field(3, description="Checkpoints that always_save_checkpoint keeps.")
+    keep_last: Positive = Field(
+        3, description="Checkpoints that always_save_checkpoint keeps; last and the one before it are always kept."
+    )
+    checkpoint_interval: Positive | Duration | None = Field(
+        "10m",
+        description="Save between evaluations too: after so many iterations, or so much time (90s, 10m, 2h; longer where saving would take above 2 % of it).",
+    )
 
 
 class Logging(Settings):

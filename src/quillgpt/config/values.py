@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 NONE_WORD = "none"
@@ -88,6 +88,8 @@ def _words(kind: Any, metadata: list[Any]) -> list[str]:
         return ["true", "false"]
     if kind is NoneType:
         return [NONE_WORD]
+    if any(isinstance(item, StringConstraints) for item in metadata):
+        return ["a time such as 90s, 10m or 2h"]
     noun = {int: "a whole number", float: "a number", str: "text"}[kind]
     bounds = [_bound(item) for item in metadata]
     return [" ".join([noun, " and ".join(bounds)]).strip()]

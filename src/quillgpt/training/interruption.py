@@ -1,4 +1,4 @@
-"""Ctrl-C or SIGTERM ends a run at the boundary of a step; a second one ends it at once."""
+"""Ctrl-C, SIGTERM or SIGUSR1 ends a run at the boundary of a step; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ class Interruption:
         signal: The signal that asked, if one did.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = tuple(
+        signal.Signals[name]
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is SLURM's warning; Windows has none
+        if name in signal.Signals.__members__
+    )
 
     def __init__(self) -> None:
         self.requested = False

@@ -22,6 +22,8 @@ class MetricsLog:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._unwritten = b""
+        self._warned = False
         self._sinks: list[Sink] = []
 
     @contextmanager
@@ -38,13 +40,23 @@ class MetricsLog:
             self._sinks = []
 
     def write(self, kind: str, **numbers: float) -> None:
-        """Add a row; it is in the operating system's hands when this returns."""
+        """Add a row; it is in the operating system's hands when this returns, or waits until the disk takes it."""
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, **numbers}) + "\n")
+            self._unwritten += (json.dumps({"kind": kind, **numbers}) + "\n").encode()
+            self._append(self._path)
         for sink in list(self._sinks):
             self._try(sink, partial(sink.write, named(numbers)))
+
+    def _append(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab", buffering=0) as file:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[file.write(self._unwritten) :]
+        except OSError as error:
+            if not self._warned:
+                warn(f"{path} takes no rows now ({error.strerror or error}); they are written when it does again")
+            self._warned = True
 
     def _try(self, sink: Sink, act: Callable[[], None]) -> None:
         """Let a sink act; one that fails is left out from then on, for its sake no run is lost."""

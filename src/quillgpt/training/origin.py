@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from quillgpt.checkpoint import LoadedModel, TrainingState, load_model, load_training_state
-from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint
+from quillgpt.checkpoint.names import LAST, has_checkpoint
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
 from quillgpt.errors import CheckpointError, ConfigError
@@ -74,6 +74,20 @@ def apart_from_parent(settings: TrainSettings) -> TrainSettings:
     return settings.model_copy(update={"init_from": parent, "out_dir": out_dir})
 
 
+def check_place(settings: TrainSettings) -> None:
+    """Check that out_dir is, or can become, a folder that may be written to.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    out_dir = Path(settings.out_dir)
+    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"out_dir = {out_dir}, but {there} is a file; choose another --out_dir")
+    if not settings.eval_only and not os.access(there, os.W_OK):
+        raise ConfigError(f"out_dir = {out_dir}, but nothing may be written to {there}; choose another --out_dir")
+
+
 def check_out_dir(settings: TrainSettings) -> None:
     """Check that out_dir can be this run's.
 
@@ -81,13 +95,9 @@ def check_out_dir(settings: TrainSettings) -> None:
         ConfigError: Something else is there, or the settings contradict each other.
         CheckpointError: It holds another run.
     """
+    check_place(settings)
     out_dir = Path(settings.out_dir)
     resuming = settings.init_from == "resume"
-    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"out_dir = {out_dir}, but {there} is a file; choose another --out_dir")
-    if not settings.eval_only and not os.access(there, os.W_OK):
-        raise ConfigError(f"out_dir = {out_dir}, but nothing may be written to {there}; choose another --out_dir")
     if resuming and settings.overwrite:
         raise ConfigError("--init_from=resume goes on with a run, --overwrite starts it over; give one of them")
     if has_checkpoint(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
@@ -106,17 +116,16 @@ def load_parent(settings: TrainSettings) -> LoadedModel | None:
     if settings.init_from == "scratch":
         return None
     if settings.init_from == "resume":
-        last = checkpoints_folder(Path(settings.out_dir)) / LAST
         if (file := find_nanogpt_file(Path(settings.out_dir))) is not None:
             raise CheckpointError(
                 f"{file} is a run of nanoGPT's, whose optimizer Quill does not take over; start a new run from its "
                 f"weights with --init_from={file} and another --out_dir"
             )
-        if not last.is_dir():
+        if not has_checkpoint(Path(settings.out_dir)):
             raise CheckpointError(
                 f"{settings.out_dir} holds no checkpoint to resume; train it first, without --init_from=resume"
             )
-        return load_model(last, dropout=settings.dropout)
+        return load_model(Path(settings.out_dir), prefer=LAST, dropout=settings.dropout)
     return open_model(Path(settings.init_from), data_dir=Path(settings.data_dir), dropout=settings.dropout)
 
 

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 
 from quillgpt import console
-from quillgpt.checkpoint import load_model, save_checkpoint
-from quillgpt.checkpoint.names import (
-    BEST,
-    LAST,
-    checkpoints_folder,
-    has_checkpoint,
-    iteration_name,
-    point,
-    prune,
-    remove,
-)
+from quillgpt.checkpoint import load_model
+from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, all_starts, spread_starts
@@ -31,7 +24,10 @@ from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.record import METRICS, read_metrics
 from quillgpt.training.interruption import Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
+from quillgpt.training.occupation import occupied
+from quillgpt.training.origin import apart_from_parent, check_place
 from quillgpt.training.report import RunSummary, show_set_up
+from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
 
@@ -41,18 +37,21 @@ def train(settings: TrainSettings, *, interruption: Interruption | None = None) 
 
     Args:
         settings: What to train, on what, and how.
-        interruption: Notes requests to stop, which are those of Ctrl-C and SIGTERM.
+        interruption: Notes requests to stop, which are those of Ctrl-C, SIGTERM and SIGUSR1.
 
     Returns:
         What the run came to; None where it was only evaluated, or interrupted.
 
     Raises:
-        UserError: A setting, the data or a checkpoint does not allow it.
+        UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.
     """
-    run = set_up(settings)
-    trainer = Trainer(run, interruption or Interruption())
-    show_set_up(run, trainer.peak)
-    return trainer.train()
+    settings = apart_from_parent(settings)
+    check_place(settings)
+    with nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)):
+        run = set_up(settings)
+        trainer = Trainer(run, interruption or Interruption())
+        show_set_up(run, trainer.peak)
+        return trainer.train()
 
 
 class Trainer:
@@ -76,6 +75,7 @@ class Trainer:
         self._flops_per_iteration = self._settings.tokens_per_iteration * training_flops_per_token(
             run.model.shape, parameters
         )
+        self._saving = Saving(run)
         self._interruption = interruption
         self._meter = Meter()
 
@@ -98,21 +98,24 @@ class Trainer:
                 last = state.iteration >= settings.max_iters
                 if last or state.iteration % settings.eval_interval == 0:
                     self._evaluate_and_save()
+                elif self._saving.is_due():
+                    self._save()
                 if self._interruption.requested:
                     self._leave()
                     return None
                 if last:
                     break
                 self._iterate()
+        self._saving.require()
         return self._finish()
 
     def _claim_folder(self) -> None:
         """Make out_dir this run's own: drop what an earlier run left, or rewind the record to the checkpoint."""
         out_dir = self._run.out_dir
+        self._saving.claim()
         if self._run.resumed:
             self._metrics.rewind(self._run.state.iteration)
         else:
-            remove(checkpoints_folder(out_dir))
             for leftover in (METRICS, "summary.json"):
                 (out_dir / leftover).unlink(missing_ok=True)
         write_text(out_dir / "config.toml", to_toml(self._settings))
@@ -175,9 +178,11 @@ class Trainer:
         improved = state.best_val_loss is None or val_loss < state.best_val_loss
         if state.iteration == 0 and self._settings.max_iters > 0:
             return
+        best_before = state.best_val_loss, state.best_iteration
         if improved:
             state.best_val_loss, state.best_iteration = val_loss, state.iteration
-        self._save(best=improved)
+        if not self._save(best=improved):
+            state.best_val_loss, state.best_iteration = best_before  # what is not on the disk cannot be the best
 
     def _evaluate(self) -> float:
         """Print and record the loss of both splits; return the validation loss, nats per token."""
@@ -232,25 +237,10 @@ class Trainer:
         )
         return losses["val"]
 
-    def _save(self, *, best: bool) -> None:
-        """Write a checkpoint and make it `last`, and `best` where asked to or where there is none."""
-        run, state = self._run, self._run.state
-        state.seconds = time.perf_counter() - self._started
-        state.scaler = run.step.scaler.state_dict()
-        state.settings["compile"] = run.step.compiled
-        save_checkpoint(
-            run.out_dir,
-            run.model,
-            run.dataset.tokenizer,
-            about=run.about,
-            optimizer=run.optimizers.state(),
-            state=state,
-        )
-        name = iteration_name(state.iteration)
-        if best or not (checkpoints_folder(run.out_dir) / BEST).exists():
-            point(run.out_dir, BEST, name)
-        point(run.out_dir, LAST, name)
-        prune(run.out_dir, self._settings.keep_last if self._settings.always_save_checkpoint else 0)
+    def _save(self, *, best: bool = False) -> bool:
+        """Write a checkpoint, and say whether the disk took it."""
+        self._run.state.seconds = time.perf_counter() - self._started
+        return self._saving.save(best=best)
 
     def _leave(self) -> None:
         """Save and say how to go on."""
@@ -258,7 +248,8 @@ class Trainer:
         if state.iteration == 0:
             console.outcome("interrupted before the first iteration; nothing is saved")
             return
-        self._save(best=False)
+        self._save()
+        self._saving.require()
         console.outcome(
             f"interrupted and saved at iter {state.iteration}; go on with: "
             f"quill train {self._run.out_dir / 'config.toml'} --init_from=resume"

@@ -1,0 +1,149 @@
+"""When a run is saved, what is kept of it, and what happens where the disk has no room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from quillgpt.checkpoint import save_checkpoint
+from quillgpt.checkpoint.names import (
+    BEST,
+    LAST,
+    checkpoints_folder,
+    go_back,
+    iteration_name,
+    numbered,
+    point,
+    prune,
+    remove,
+)
+from quillgpt.console import warn
+from quillgpt.errors import UserError
+from quillgpt.training.setup import Run
+
+LARGEST_SHARE = 0.02
+"""Share of the time that saving by the clock may take; where a save is slower, the next one waits longer."""
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Saving:
+    """Writes the checkpoints of one run.
+
+    A save that the disk refuses is told and tried again at the next occasion; the checkpoints that are there stay.
+
+    Args:
+        run: The run.
+        clock: Returns seconds.
+
+    Attributes:
+        failure: Why the latest save could not be done; None where it could.
+    """
+
+    def __init__(self, run: Run, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._run = run
+        self._clock = clock
+        self._saved_at = clock()
+        self._cost_seconds = 0.0
+        self._saved_iteration = run.state.iteration if run.resumed else None
+        self._saved_best = run.state.best_iteration
+        self.failure: str | None = None
+
+    def claim(self) -> None:
+        """Drop the checkpoints of an earlier run, or those after the one from which this run goes on."""
+        run = self._run
+        if run.resumed:
+            assert run.parent is not None
+            go_back(run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration)
+        else:
+            remove(checkpoints_folder(run.out_dir))
+
+    def is_due(self) -> bool:
+        """Say whether `checkpoint_interval` asks for a save now."""
+        interval, iteration = self._run.settings.checkpoint_interval, self._run.state.iteration
+        if interval is None or iteration == self._saved_iteration:
+            return False
+        if isinstance(interval, int):
+            return iteration % interval == 0
+        seconds = float(interval[:-1]) * SECONDS[interval[-1]]
+        return self._clock() - self._saved_at >= max(seconds, self._cost_seconds / LARGEST_SHARE)
+
+    def save(self, *, best: bool) -> bool:
+        """Write a checkpoint and make it `last`, and `best` where asked to or where there is none.
+
+        Returns:
+            Whether it is there; if not, `failure` says why, and the person has been told.
+
+        Raises:
+            UserError: A weight is not finite.
+        """
+        run, state = self._run, self._run.state
+        if state.iteration == self._saved_iteration and not best and self.failure is None:
+            return True
+        state.scaler = run.step.scaler.state_dict()
+        state.settings["compile"] = run.step.compiled
+        optimizer = run.optimizers.state()
+        check_finite([*run.model.parameters(), *optimizer.values()], state.iteration)
+        name = iteration_name(state.iteration)
+        started = self._clock()
+        try:
+            save_checkpoint(
+                run.out_dir, run.model, run.dataset.tokenizer, about=run.about, optimizer=optimizer, state=state
+            )
+            if best or not (checkpoints_folder(run.out_dir) / BEST).exists():
+                point(run.out_dir, BEST, name)
+            point(run.out_dir, LAST, name)
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+            self._saved_at = self._clock()
+            warn(
+                f"the checkpoint of iter {state.iteration} cannot be written: {self.failure}; "
+                f"{self._what_is_kept()}; training goes on, and the next save is tried"
+            )
+            return False
+        # The one before `last` is there to fall back on, and with it what was best then.
+        spared = () if self._saved_best is None else (iteration_name(self._saved_best),)
+        prune(run.out_dir, run.settings.keep_last if run.settings.always_save_checkpoint else 0, spared=spared)
+        self.failure = None
+        self._saved_iteration, self._saved_best = state.iteration, state.best_iteration
+        self._saved_at = self._clock()
+        self._cost_seconds = self._saved_at - started
+        return True
+
+    def require(self) -> None:
+        """Check that the latest save could be done.
+
+        Raises:
+            UserError: It could not; says what is kept, and how to go on from there.
+        """
+        if self.failure is None:
+            return
+        run = self._run
+        again = (
+            f"make room and go on from there: quill train {run.out_dir / 'config.toml'} --init_from=resume"
+            if numbered(run.out_dir)
+            else "make room and train again"
+        )
+        raise UserError(
+            f"iter {run.state.iteration} could not be saved: {self.failure}; {self._what_is_kept()}; {again}"
+        )
+
+    def _what_is_kept(self) -> str:
+        last: Path = checkpoints_folder(self._run.out_dir) / LAST
+        return f"{last.resolve().name} is kept" if last.is_dir() else "there is no checkpoint yet"
+
+
+def check_finite(tensors: Iterable[Tensor], iteration: int) -> None:
+    """Check that nothing is NaN or infinite.
+
+    Raises:
+        UserError: Something is; it must not replace what is good.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise UserError(
+            f"a weight is not finite at iteration {iteration}: training has diverged, and nothing of it is saved; "
+            "go on from the last checkpoint (--init_from=resume) or start over, with a lower --learning_rate"
+        )
