@@ -15,8 +15,12 @@ from quillgpt.training import Interruption, RunSummary, train
 from .conftest import MakeSettings
 
 
-@pytest.mark.parametrize(("number", "status"), list(zip(Interruption.SIGNALS, (130, 143, 138), strict=False)))
-def test_a_signal_is_noted_and_a_second_one_interrupts(number: signal.Signals, status: int) -> None:
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_signal_is_noted_and_a_second_one_interrupts(name: str, status: int) -> None:
+    if name not in signal.Signals.__members__:
+        pytest.skip(f"this system has no {name}")
+    number = signal.Signals[name]
+    assert number in Interruption.SIGNALS
     before = signal.getsignal(number)
     with Interruption() as interruption:
         os.kill(os.getpid(), number)
