@@ -102,3 +102,13 @@ def test_long_lines_are_paragraphs_and_not_counted() -> None:
     paragraph = "word " * 100
     found = survey(cut_up([f"{paragraph}\nshort", f"{paragraph}\nshort"], 30), count_lines=True)
     assert found.lines == {"short": 2}
+
+
+@pytest.mark.parametrize("line", ["{:05d} a short line\n", "{:05d} " + "a paragraph " * 50 + "\n"])
+def test_one_long_document_is_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(documents, "MOST_LINES", 50)
+    counts = documents._LineCounts()
+    for first in range(0, 1000, 10):
+        counts.add("".join(line.format(number) for number in range(first, first + 10)))
+        assert len(counts.counts) <= 50
+        assert sum(map(len, counts._document)) <= 60 * documents.LONGEST_LINE

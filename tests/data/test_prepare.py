@@ -359,3 +359,12 @@ def test_recipes_are_described():
     for recipe in RECIPES.values():
         assert recipe.tokenizer in ("char", "gpt2")
         assert 20 < len(recipe.description) < 100
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("", "an empty word"), (" ", "an empty word"), ("hf:", "hf: names no data set"), ("http://[::1/x", "no address")],
+)
+def test_what_names_nothing_is_said_to(data_dir, given, words):
+    with pytest.raises(DataError, match=words):
+        prepare([given], data_dir=data_dir)

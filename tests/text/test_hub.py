@@ -120,6 +120,8 @@ def test_json_lines_and_a_named_column(tmp_path: Path) -> None:
         fetch_corpus(parse_address(f"hf:{path}"))
     with pytest.raises(DataError, match="has no column nothing; it has id, body, title"):
         fetch_corpus(parse_address(f"hf:{path}:nothing"))
+    with pytest.raises(DataError, match=r"the column id of .* holds no text; columns with text are body, title"):
+        fetch_corpus(parse_address(f"hf:{path}:id"))
 
 
 def test_the_only_column_of_text_needs_no_name(tmp_path: Path) -> None:
@@ -139,7 +141,6 @@ def test_lines_become_articles_at_their_titles(tmp_path: Path) -> None:
     write_parquet(tmp_path / "wiki.parquet", {"text": rows})
     corpus = HubCorpus(str(tmp_path / "wiki.parquet"), rows="lines", title=r" = [^=](.*[^=])? = ")
     assert documents(fetch_corpus(corpus)[0]) == [
-        "\n",
         " = Ships = \n They float . \n = = Sails = = \n Wind . \n",
         " = Q = \n A letter . \n",
     ]

@@ -16,7 +16,7 @@ from quillgpt.data.manifest import SourceRecord
 from quillgpt.text.documents import Mark, Piece, Source
 from quillgpt.text.gutenberg import has_licence
 
-MOST_LINES = 1 << 20
+MOST_LINES = 1 << 18
 """Different lines that are counted at once; beyond it, those seen in one document so far are forgotten."""
 
 LONGEST_LINE = 400
@@ -191,23 +191,25 @@ class _LineCounts:
     def add(self, piece: str) -> None:
         *lines, self._waiting = (self._waiting + piece).split("\n")
         self._waiting = self._waiting[: LONGEST_LINE + 1]
-        self._document.update(lines)
+        self._take(lines)
+
+    def end_document(self) -> None:
+        self._take([self._waiting])
+        self._waiting = ""
+        self._count()
+
+    def _take(self, lines: list[str]) -> None:
+        self._document.update(line.strip() for line in lines if len(line) <= LONGEST_LINE)
         if len(self._document) > MOST_LINES:
             self._count()
 
-    def end_document(self) -> None:
-        self._document.add(self._waiting)
-        self._waiting = ""
-        self._count()
+    def _count(self) -> None:
+        self.counts.update(self._document - {""})
+        self._document.clear()
         floor = 1
         while len(self.counts) > MOST_LINES:
             self.counts = Counter({line: count for line, count in self.counts.items() if count > floor})
             floor += 1
-
-    def _count(self) -> None:
-        stripped = {line.strip() for line in self._document if len(line) <= LONGEST_LINE}
-        self.counts.update(stripped - {""})
-        self._document.clear()
 
 
 def _record(source: Source) -> SourceRecord:

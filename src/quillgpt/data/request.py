@@ -111,6 +111,8 @@ def request_from_words(
     """
     if not given:
         raise DataError(f"nothing to prepare was given; give a text file, or a recipe ({', '.join(RECIPES)})")
+    if "" in (word.strip() for word in (*given, val or STANDARD_INPUT)):
+        raise DataError("an empty word was given as a text to prepare; give a file, a folder or a recipe")
     if [*given, val].count(STANDARD_INPUT) > 1:
         raise DataError("- (standard input) was given twice, but can be read only once; give a file")
     val_sources = None if val is None else texts_of([val], spool=spool).train
@@ -134,8 +136,8 @@ def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
             )
         return again if dataset is None else replace(again, name=dataset_name(dataset))
-    name = name_of_sources(given) if dataset is None else dataset_name(dataset)
-    return Request(name, None, texts_of(given, spool=spool))
+    texts = texts_of(given, spool=spool)  # first, since it says what is wrong with a word
+    return Request(name_of_sources(given) if dataset is None else dataset_name(dataset), None, texts)
 
 
 def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | None:

@@ -108,7 +108,7 @@ class CorpusRecord(BaseModel):
     address: str
     revision: str
     complete: bool = False
-    splits: dict[str, list[ShardRecord]] = {}
+    splits: dict[Literal["train", "validation"], list[ShardRecord]] = {}
 
 
 def fetch_corpus(corpus: HubCorpus) -> tuple[list[Source], list[Source] | None]:
@@ -188,8 +188,9 @@ def _document_pieces(corpus: HubCorpus, rows: IterableDataset) -> Iterator[str]:
         if _rows_are_lines(corpus):
             if title and open_document and title.fullmatch(text.rstrip("\n")):
                 yield SEPARATOR
-            yield text.rstrip("\n") + "\n"
-            open_document = True
+            if open_document or text.strip():  # empty lines before the first are no document
+                yield text.rstrip("\n") + "\n"
+                open_document = True
         elif text:
             yield text
             yield SEPARATOR
@@ -267,6 +268,11 @@ def _text_column(corpus: HubCorpus, rows: IterableDataset) -> str:
     if corpus.column is not None:
         if corpus.column not in features:
             raise DataError(f"{corpus.address} has no column {corpus.column}; it has {', '.join(features)}")
+        if corpus.column not in texts:
+            raise DataError(
+                f"the column {corpus.column} of {corpus.address} holds no text; columns with text are "
+                f"{', '.join(texts) or 'none'}"
+            )
         return corpus.column
     if "text" in texts or len(texts) == 1:
         return "text" if "text" in texts else texts[0]
@@ -317,9 +323,10 @@ def _is_current(corpus: HubCorpus, record: CorpusRecord) -> bool:
 
 def _read_record(corpus: HubCorpus) -> CorpusRecord | None:
     try:
-        return CorpusRecord.model_validate_json((corpus.folder / CORPUS_FILE).read_bytes())
+        record = CorpusRecord.model_validate_json((corpus.folder / CORPUS_FILE).read_bytes())
     except (OSError, ValidationError):  # never fetched, or damaged: then it is fetched
         return None
+    return record if "train" in record.splits or not record.complete else None
 
 
 def _write_record(corpus: HubCorpus, record: CorpusRecord) -> None:
