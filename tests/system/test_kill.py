@@ -18,11 +18,9 @@ from quillgpt.cli import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
 
-ITERATIONS = 150
 TRAIN = [
     "--data=book.txt",
-    f"--max_iters={ITERATIONS}",
-    f"--lr_decay_iters={ITERATIONS}",
+    "--lr_decay_iters=150",
     "--arch=qwen3",
     "--optimizer=muon",
     "--dropout=0.1",
@@ -101,19 +99,20 @@ def last_iteration(out_dir: Path) -> int:
     return int(json.loads(state.read_text())["iteration"]) if state.is_file() else 0
 
 
-def kill_until_done(out_dir: Path, kills: int, seed: int) -> tuple[int, int]:
+def kill_until_done(out_dir: Path, kills: int, iterations: int, seed: int) -> tuple[int, int]:
     """Train a run in as many parts as it is killed, and one more.
 
     Returns:
         How many kills hit the run at work, and how many of these left a checkpoint half written.
     """
     draw = random.Random(seed)
+    flags = [f"--out_dir={out_dir.name}", f"--max_iters={iterations}"]
     hit = saves_hit = 0
     for number in range(kills):
         resume = ["--resume"] if list((out_dir / "checkpoints").glob("iter-*")) else []
-        process = start(f"--out_dir={out_dir.name}", *resume)
+        process = start(*flags, *resume)
         done = last_iteration(out_dir)
-        wait_for_iteration(process, out_dir, done + draw.randint(1, max(2, 2 * (ITERATIONS - done) // (kills + 1))))
+        wait_for_iteration(process, out_dir, done + draw.randint(1, max(2, 2 * (iterations - done) // (kills + 1))))
         if number % 2:
             stop_while_saving(process, out_dir, draw.choice([0, 0.001, 0.002, 0.004]))
         else:
@@ -123,7 +122,7 @@ def kill_until_done(out_dir: Path, kills: int, seed: int) -> tuple[int, int]:
         process.wait()
         saves_hit += bool(unfinished(out_dir))
     resume = ["--resume"] if list((out_dir / "checkpoints").glob("iter-*")) else []
-    assert start(f"--out_dir={out_dir.name}", *resume).wait() == 0
+    assert start(*flags, *resume).wait() == 0
     return hit, saves_hit
 
 
@@ -136,23 +135,23 @@ def assert_equal_runs(whole: Path, killed: Path) -> None:
     assert not list((killed / "checkpoints").glob(".*"))
 
 
-def check(home: Path, kills: int) -> None:
+def check(home: Path, kills: int, iterations: int) -> None:
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")  # pytest shows it where the test fails
-    assert start("--out_dir=whole").wait() == 0
-    hit, saves_hit = kill_until_done(home / "killed", kills, seed)
+    assert start("--out_dir=whole", f"--max_iters={iterations}").wait() == 0
+    hit, saves_hit = kill_until_done(home / "killed", kills, iterations, seed)
     assert hit == kills
     assert saves_hit >= kills // 2
     assert_equal_runs(home / "whole", home / "killed")
 
 
 def test_a_run_that_is_killed_three_times_ends_as_if_nothing_had_been(home: Path) -> None:
-    check(home, 3)
+    check(home, 3, iterations=150)
 
 
 @pytest.mark.deep
 def test_a_run_that_is_killed_twenty_times_ends_as_if_nothing_had_been(home: Path) -> None:
-    check(home, 20)
+    check(home, 20, iterations=1500)
 
 
 def test_a_folder_in_which_a_run_trains_is_refused_until_it_is_killed(
