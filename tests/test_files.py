@@ -139,3 +139,22 @@ def test_the_cache_of_the_hub_counts_as_one_folder(tmp_path):
     (snapshot / "secret").symlink_to("../../../secret")
     assert path_inside(snapshot, "part") == snapshot / "part"
     assert path_inside(snapshot, "secret") is None
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
+    old, other, fresh = (
+        tmp_path / name for name in (".train.bin.abc.part", ".val.bin.abc.part", ".train.bin.def.part")
+    )
+    for path in (old, other, fresh):
+        path.write_bytes(b"x")
+        if path != fresh:
+            os.utime(path, (0, 0))
+    with atomic_path(tmp_path / "train.bin") as part:
+        part.write_bytes(b"whole")
+    assert not old.exists()
+    assert fresh.exists()
+    assert other.exists()
+
+
+def test_a_name_that_no_file_can_have_is_not_inside(tmp_path):
+    assert path_inside(tmp_path, "a" * 300) is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,6 +16,7 @@ from typing import Any
 import platformdirs
 
 HASH_CHUNK_BYTES = 1 << 20
+STALE_SECONDS = 3600
 
 
 def quill_home() -> Path:
@@ -48,7 +51,8 @@ def path_inside(folder: Path, name: object) -> Path | None:
         return None
     try:
         root, target = folder.resolve(), (folder / name).resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, characters that no path can have
+        target.exists()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
         return None
     roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
     return folder / name if any(target.is_relative_to(each) for each in roots) else None
@@ -58,9 +62,14 @@ def path_inside(folder: Path, name: object) -> Path | None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends, and vanishes when it raises.
 
-    The file is flushed to the disk before the rename, so that a reader sees the old file or the whole new one.
+    The file is flushed to the disk before the rename, so that a reader sees the old file or the whole new one. What a
+    killed process left of an earlier try is removed once nothing has been written to it for an hour.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # another process may remove it too
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                left.unlink()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(descriptor)
     temporary = Path(name)

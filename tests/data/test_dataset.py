@@ -77,6 +77,12 @@ def test_a_nanogpt_folder_without_meta_has_gpt2s_tokens(nanogpt, data_dir, publi
     assert not open_dataset("poems", data_dir).ends_documents
 
 
+def test_a_meta_that_is_still_right_is_kept_for_nanogpts_checkpoints(nanogpt, data_dir):
+    (nanogpt / "input.txt").write_text(TEXT[::-1])
+    prepare(["poems"], data_dir=data_dir)
+    assert (nanogpt / "meta.pkl").exists()
+
+
 def test_a_changed_input_beside_nanogpts_tokens_is_mentioned(nanogpt, data_dir, capsys):
     (nanogpt / "input.txt").write_text("New words.\n" * 30)
     ensure_dataset("poems", data_dir=data_dir)

@@ -209,3 +209,12 @@ def test_merges_are_learned_from_what_is_trained_on(tmp_path: Path, data_dir: Pa
     tokenizer = prepare([str(tmp_path / "book.txt")], data_dir=data_dir, tokenizer="bpe:260").dataset.tokenizer
     assert len(tokenizer.encode("abab")) < 4
     assert len(tokenizer.encode("xyxy")) == 4
+
+
+def test_what_is_no_file_is_not_replaced_by_another_text_either(tmp_path: Path, data_dir: Path) -> None:
+    write_stories(tmp_path / "tales", val=False)
+    rows = prepare([f"hf:{tmp_path / 'tales'}"], data_dir=data_dir, tokenizer="byte")
+    assert rows.manifest.val_fraction == 0.1
+    make_folder(tmp_path / "other" / "tales", bodies(12))
+    with pytest.raises(DataError, match=r"tales was made from hf:.*--dataset=tales_2"):
+        prepare([str(tmp_path / "other" / "tales")], data_dir=data_dir, tokenizer="byte")

@@ -42,7 +42,7 @@ SMALL = [
     ("text", "encoding", "line_end", "tokenizer", "said"),
     [
         (LATIN, "utf-8-sig", "\r\n", "char", None),
-        (JAPANESE, "cp932", "\r\n", "bpe:400", "it is read as cp932"),
+        (JAPANESE, "cp932", "\r\n", "bpe:400", "it is read as Shift-JIS (cp932)"),
         (GERMAN, "cp1252", "\n", "byte", "it is read as windows-1252"),
     ],
     ids=["latin", "japanese", "windows-1252"],

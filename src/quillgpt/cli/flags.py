@@ -21,7 +21,7 @@ from quillgpt.config.values import accepts_bool, expectations, spell
 REPEATABLE = frozenset({"data"})
 """Settings whose flag can be given several times; the values are joined by commas. Of others the last one counts."""
 
-FREE_TEXT = frozenset({"start", "stop", "data"})
+FREE_TEXT = frozenset({"start", "stop", "data", "val"})
 """Settings whose value may begin with a hyphen."""
 
 TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "auto"})

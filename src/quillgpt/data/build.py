@@ -24,9 +24,10 @@ from quillgpt.data.manifest import (
 )
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
-from quillgpt.errors import DataError
+from quillgpt.errors import DataError, UserError
 from quillgpt.files import atomic_path
 from quillgpt.text.documents import Piece
+from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
 
 BYTES_WORTH_PROCESSES = 50_000_000  # one process needs about 4 seconds for so much, and others 1 to start
@@ -116,7 +117,7 @@ def build(
         # From here to the new dataset.json the folder has a tokenizer.json but no manifest: not finished.
         made.save(folder)
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    if (folder / META_FILE).is_file():
+    if (folder / META_FILE).is_file() and not _describes(folder / META_FILE, made):
         say(f"Removing {folder / META_FILE}, which described the earlier tokens")
         (folder / META_FILE).unlink()
     manifest = Manifest(
@@ -166,7 +167,7 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
             if text is not None and repeats.any():
                 text.change(lambda stream, kept=~repeats: choose(stream, kept))  # type: ignore[misc]
                 where = "" if val is None else " to train on" if text is train else " to validate on"
-                say(f"Leaving out {int(repeats.sum()):,} documents{where} that are there already")
+                say(f"Leaving out documents{where} that are there already: {int(repeats.sum()):,}")
         found, val_found = _look_at(train), val_found if val is None else _look_at(val)
     if cleaning.drop_repeated_lines is not None:
         if not train.may_be_several:
@@ -196,6 +197,14 @@ def _counted(stream: Iterable[Piece], advance: object) -> Iterator[Piece]:
         if isinstance(piece, str):
             advance(len(piece))  # type: ignore[operator]
         yield piece
+
+
+def _describes(meta: Path, tokenizer: Tokenizer) -> bool:
+    """Return whether nanoGPT's meta.pkl, which its checkpoints need, is still right."""
+    try:
+        return read_nanogpt_meta(meta).fingerprint == tokenizer.fingerprint
+    except UserError:
+        return False
 
 
 def _place_of_cut(characters: int, val_fraction: float) -> int:

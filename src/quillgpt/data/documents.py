@@ -15,6 +15,7 @@ from quillgpt.console import say, warn
 from quillgpt.data.manifest import SourceRecord
 from quillgpt.text.documents import Mark, Piece, Source
 from quillgpt.text.gutenberg import has_licence
+from quillgpt.text.legacy import TITLES
 
 MOST_LINES = 1 << 18
 """Different lines that are counted at once; beyond it, those seen in one document so far are forgotten."""
@@ -214,9 +215,9 @@ class _LineCounts:
 
 def _record(source: Source) -> SourceRecord:
     encoding = source.detect_encoding()
-    if not encoding.startswith("utf"):
-        name = encoding.replace("cp125", "windows-125")
-        say(f"{source.name} is not UTF-8; it is read as {name}. If letters come out wrong, save it as UTF-8.")
+    if not encoding.startswith("utf-8"):
+        title = TITLES.get(encoding, encoding.replace("cp125", "windows-125"))
+        say(f"{source.name} is not UTF-8; it is read as {title}. If letters come out wrong, save it as UTF-8.")
     if not source.holds_many:
         with source.path.open("r", encoding=encoding, errors="replace") as file:
             if has_licence(file.read(4000)):

@@ -211,10 +211,10 @@ def _check_place(request: Request, folder: Path, manifest: Manifest | None) -> N
     """Check that a person's own text does not take the place of another one by having the same name."""
     if request.own is None or request.recipe is not None:
         return
-    there = {record.location for record in manifest.sources} if manifest else set()
-    if there.isdisjoint(source.location for source in request.own.train) and any(
-        Path(each).is_file() for each in there
-    ):
+    there = {record.location for record in manifest.sources} if manifest and manifest.recipe is None else set()
+    # A file that is no longer where it was may have been moved; what is no file of the person's cannot have been.
+    still_there = any(Path(each).is_file() or not Path(each).is_absolute() for each in there)
+    if still_there and there.isdisjoint(source.location for source in request.own.train):
         taken = f"was made from {min(there)}"
     elif folder.name in RECIPES and not (folder / "input.txt").is_file():
         taken = "is the place of a recipe"

@@ -139,10 +139,12 @@ def texts_of(words: Sequence[str], *, spool: Path) -> Texts:
     val_fraction = VAL_FRACTION
     for word in words:
         if word.startswith(hub.PREFIX):
-            more, held_out = hub.fetch_corpus(hub.parse_address(word))
+            corpus = hub.parse_address(word)
+            more, held_out = hub.fetch_corpus(corpus)
             train += more
             val += held_out or []
-            val_fraction = min(val_fraction, HUB_VAL_FRACTION)
+            if not corpus.is_local:
+                val_fraction = HUB_VAL_FRACTION
         else:
             train += _sources(word, spool)
     return Texts(train, val or None, val_fraction)
@@ -170,6 +172,8 @@ def _sources(word: str, spool: Path) -> list[Source]:
         return _pattern(word)
     if recipe_named(word):
         raise DataError(f"{word} is a recipe, which is prepared alone: quill prepare {word}")
+    if "://" in word:
+        raise DataError(f"{word} is no address that can be read; give one that begins with http:// or https://")
     raise DataError(f"{word} is neither a file nor a recipe ({', '.join(RECIPES)}){did_you_mean(word, RECIPES)}")
 
 

@@ -64,6 +64,11 @@ class HubCorpus:
         return f"{PREFIX}{self.repository}{config}{column}"
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a file or folder on this machine."""
+        return Path(self.repository).exists()
+
+    @property
     def folder(self) -> Path:
         """Where its texts are kept."""
         readable = re.sub(r"[^\w.-]+", "--", f"{self.repository}/{self.config or 'default'}").strip("-")
@@ -108,7 +113,7 @@ class CorpusRecord(BaseModel):
     address: str
     revision: str
     complete: bool = False
-    splits: dict[Literal["train", "validation"], list[ShardRecord]] = {}
+    splits: dict[str, list[ShardRecord]] = {}
 
 
 def fetch_corpus(corpus: HubCorpus) -> tuple[list[Source], list[Source] | None]:
@@ -326,7 +331,8 @@ def _read_record(corpus: HubCorpus) -> CorpusRecord | None:
         record = CorpusRecord.model_validate_json((corpus.folder / CORPUS_FILE).read_bytes())
     except (OSError, ValidationError):  # never fetched, or damaged: then it is fetched
         return None
-    return record if "train" in record.splits or not record.complete else None
+    known = record.splits.keys() <= {"train", "validation"}
+    return record if known and ("train" in record.splits or not record.complete) else None
 
 
 def _write_record(corpus: HubCorpus, record: CorpusRecord) -> None:

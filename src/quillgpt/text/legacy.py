@@ -14,6 +14,24 @@ _LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "mac_roman", "cp8
 _ASIAN = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp950", "cp949")
 _OTHERS = ("cp1251", "koi8_r", "koi8_u", "cp866", "cp1253", "cp1255", "cp1256")
 
+TITLES = {
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16 without a mark",
+    "utf-16-be": "UTF-16 without a mark",
+    "utf-32": "UTF-32",
+    "cp932": "Shift-JIS (cp932)",
+    "euc_jp": "EUC-JP",
+    "gb18030": "GB 18030",
+    "big5hkscs": "Big5",
+    "cp950": "Big5 (cp950)",
+    "cp949": "EUC-KR (cp949)",
+    "koi8_r": "KOI8-R",
+    "koi8_u": "KOI8-U",
+    "iso8859_2": "ISO-8859-2",
+    "mac_roman": "Mac Roman",
+}
+"""What people call an encoding, where Python calls it otherwise."""
+
 _ALPHABETS = {
     "Catalan": "àçéèíïóòúü·",
     "Croatian": "čćđšž",

@@ -116,7 +116,9 @@ def check_lengths(dataset: Dataset, settings: TrainSettings) -> None:
         if len(tokens) <= settings.block_size:
             fitting = min(len(dataset.train), len(dataset.val)) - 1
             shorter = f" or --block_size={fitting}" if fitting >= SHORTEST_USEFUL_BLOCK else ""
+            held_out_little = split == "validation" and len(dataset.train) > 20 * settings.block_size
+            more = ", or hold out more: quill prepare with a larger --val_fraction" if held_out_little else ""
             raise DataError(
                 f"the {split} split of {dataset.name} has {len(tokens):,} tokens, block_size = {settings.block_size} "
-                f"needs {settings.block_size + 1:,}; use a longer text{shorter}"
+                f"needs {settings.block_size + 1:,}; use a longer text{shorter}{more}"
             )
