@@ -187,3 +187,11 @@ def test_python_that_does_not_parse(tmp_path: Path) -> None:
 def test_value_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"n_layer = 'six' in .*config.py must be a whole number above 0"):
         settings(config(tmp_path, "n_layer = 'six'"))
+
+
+def test_lists_of_lists_and_literals_are_bounded(tmp_path: Path) -> None:
+    doubling = "x = [1]\n" + "x = [x, x, x, x, x, x, x, x, x, x]\n" * 40
+    with pytest.raises(ConfigError, match="line 4: found a list that is too long"):
+        read_nanogpt(config(tmp_path, doubling))
+    with pytest.raises(ConfigError, match="line 1: found a number that is too large"):
+        read_nanogpt(config(tmp_path, "x = 0x" + "f" * 5000))

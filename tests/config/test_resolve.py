@@ -251,3 +251,24 @@ def test_sample_and_prepare_layers() -> None:
     assert resolve_prepare({"val_fraction": "0.2"}, environ={}, dotenv=None).val_fraction == 0.2
     with pytest.raises(ConfigError, match="--n_layer is unknown"):
         resolve_sample({"n_layer": "3"}, environ={}, dotenv=None)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000, "0x" + "f" * 5000, '"a\\u0000b"'])
+def test_values_that_no_setting_can_have(tmp_path: Path, value: str) -> None:
+    name = "out_dir" if value.startswith('"') else "max_iters"
+    message = message_of(write(tmp_path / "run.toml", f"{name} = {value}"))
+    assert "run.toml" in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "source", ["x" * 300, "x" * 300 + ".toml", "~nobody-of-this-name/run.toml", "a\0b.toml", "folder.toml"]
+)
+def test_a_source_that_no_file_can_be(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    assert "does not exist" in message_of(source) or "is not a preset" in message_of(source)
+
+
+def test_a_name_without_letters_is_shown(tmp_path: Path) -> None:
+    assert "'' in" in message_of(write(tmp_path / "run.toml", '"" = 1'))

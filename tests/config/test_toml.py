@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quillgpt.config import SampleSettings, TrainSettings, preset_names, resolve, to_toml
 from quillgpt.errors import ConfigError
 
-words = st.text().filter(lambda text: text.strip().lower() != "none")
+words = st.text().filter(lambda text: text.strip().lower() != "none" and "\0" not in text)
 numbers = st.floats(min_value=0, max_value=1e300)
 fractions = st.floats(min_value=0, max_value=1, exclude_max=True)
 

@@ -15,6 +15,10 @@ ENVIRONMENT_PREFIX = "QUILL_"
 PLACES = frozenset({"QUILL_HOME", "QUILL_MIRROR", QUIET_VARIABLE})
 """Environment variables that say where files and words go; they are no settings."""
 
+LARGEST_INTEGER_BITS = 1024
+LONGEST_SHOWN = 200
+"""Characters of a value that a message repeats."""
+
 COMMANDS: tuple[type[Settings], ...] = (TrainFields, SampleSettings, EvalSettings, PrepareSettings)
 
 
@@ -38,12 +42,13 @@ class Layer:
 
     def spell(self, name: str) -> str:
         """Return a setting's name as this place spells it."""
-        return self.prefix + (name.upper() if self.prefix == ENVIRONMENT_PREFIX else name)
+        shown = _written(name, as_python=not name)
+        return self.prefix + (shown.upper() if self.prefix == ENVIRONMENT_PREFIX else shown)
 
     def describe(self, name: str, value: object) -> str:
         """Return `name = value in place`, as it was written there."""
         equals = "=" if self.prefix else " = "
-        written = value if self.prefix else repr(value)
+        written = _written(value, as_python=not self.prefix)
         return " ".join(filter(None, [f"{self.spell(name)}{equals}{written}", self.place]))
 
 
@@ -59,10 +64,14 @@ def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
             field = schema.model_fields.get(name)
             if field is None:
                 raise unknown(name, layer, known=schema.model_fields)
+            if isinstance(value, str) and "\0" in value:  # no path and no text can have one
+                raise ConfigError(f"{layer.describe(name, value)} has a NUL character in it; leave it out")
             try:
-                merged[name] = read_value(field, value, lax=layer.lax)
+                read = merged[name] = read_value(field, value, lax=layer.lax)
             except ValueError as expected:
                 raise ConfigError(f"{layer.describe(name, value)} must be {expected}") from None
+            if isinstance(read, int) and read.bit_length() > LARGEST_INTEGER_BITS:
+                raise ConfigError(f"{layer.describe(name, value)} is too large a number")
     return merged
 
 
@@ -125,6 +134,14 @@ def read_dotenv(path: Path) -> dict[str, str]:
             raise ConfigError(f"{path} line {number}: {assignment} has no value; write {assignment}=...")
         values[variable.strip()] = _unquote(text.strip())
     return values
+
+
+def _written(value: object, *, as_python: bool) -> str:
+    try:
+        text = repr(value) if as_python else str(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists without end
+        return "..."
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _unquote(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,19 @@ STANDARD_INPUT: Final = "-"
 
 ALIASES: Final = {"owt": "openwebtext", "wiki": "wikitext"}
 """Short names of corpora."""
+
+
+def expand(path: str) -> Path:
+    """Return a path with a leading `~` as the home folder, and as it is where nobody has such a home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises where nobody has such a home
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder; what no path can be, such as a name that is too long, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def dataset_name(given: str) -> str:
@@ -48,8 +62,8 @@ def name_of_sources(sources: Sequence[str]) -> str:
     if first.startswith("hf:"):
         path = Path(first.removeprefix("hf:").partition(":")[0])
         return dataset_name(path.stem if path.is_file() else path.name)
-    path = Path(first).expanduser().resolve()
-    while glob.has_magic(path.name) and not path.exists():
+    path = expand(first).resolve()
+    while glob.has_magic(path.name) and not exists(path):
         path = path.parent
     return dataset_name(path.name if path.is_dir() else path.stem)
 
@@ -59,7 +73,7 @@ def split_sources(data: str) -> list[str]:
     words = data.split(",")
     sources = []
     while words:
-        ends = (end for end in range(len(words), 1, -1) if Path(",".join(words[:end])).expanduser().exists())
+        ends = (end for end in range(len(words), 1, -1) if exists(expand(",".join(words[:end]))))
         end = next(ends, 1)
         sources.append(",".join(words[:end]).strip())
         del words[:end]

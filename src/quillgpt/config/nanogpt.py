@@ -6,7 +6,8 @@ import ast
 import operator
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from quillgpt.errors import ConfigError
@@ -14,6 +15,7 @@ from quillgpt.errors import ConfigError
 LARGEST_FILE_BYTES = 1 << 20
 LARGEST_INTEGER_BITS = 1024
 LONGEST_TEXT = 10_000
+LONGEST_LIST = 1_000
 
 BINARY: dict[type[ast.operator], Callable[[int | float, int | float], int | float]] = {
     ast.Add: operator.add,
@@ -79,6 +81,14 @@ def read_nanogpt(path: Path) -> dict[str, Value]:
     return _Reader(path).read(module)
 
 
+def _all_values(values: list[Value]) -> Iterator[tuple[Value]]:
+    """Yield each value of a list and of the lists in it, in a tuple; the lists themselves count too."""
+    for value in values:
+        yield (value,)
+        if isinstance(value, list):
+            yield from _all_values(value)
+
+
 class _Reader:
     """Evaluates the few kinds of statement that a config file needs."""
 
@@ -112,9 +122,16 @@ class _Reader:
     def _evaluate(self, node: ast.expr) -> Value:
         match node:
             case ast.Constant(value=int() | float() | str() | bool() | None as value):
+                if isinstance(value, int) and value.bit_length() > LARGEST_INTEGER_BITS:
+                    raise self._refusal(node, "a number that is too large")
                 return value
             case ast.List(elts=elements) | ast.Tuple(elts=elements):
-                return [self._evaluate(element) for element in elements]
+                values = [self._evaluate(element) for element in elements]
+                if next(islice(_all_values(values), LONGEST_LIST, None), None) is not None:
+                    raise self._refusal(
+                        node, "a list that is too long"
+                    )  # ten lines of [a, a, ...] would fill the memory
+                return values
             case ast.Name(id=name):
                 if name not in self._values:
                     raise self._refusal(node, f"the name {name}, which no earlier line assigns")

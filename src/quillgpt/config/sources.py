@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from quillgpt.config.layers import Layer
+from quillgpt.config.names import exists, expand
 from quillgpt.config.nanogpt import read_nanogpt
 from quillgpt.config.schema import TrainFields
 from quillgpt.console import warn
@@ -42,8 +43,8 @@ def source_layers(source: str) -> list[Layer]:
     folder = Path()
     while following is not None:
         is_file = following.endswith(SUFFIXES)
-        path = folder / Path(following).expanduser()
-        identity = str(path.resolve()) if is_file else _preset_name(following)
+        path = folder / expand(following)
+        identity = _identity(path) if is_file else _preset_name(following)
         if identity in seen:
             circle = " -> ".join([*(Path(name).name for name in seen), Path(identity).name])
             raise ConfigError(f"extends runs in a circle: {circle}")
@@ -55,6 +56,12 @@ def source_layers(source: str) -> list[Layer]:
     return layers[::-1]
 
 
+def _identity(path: Path) -> str:
+    if "\0" in str(path) or not exists(path) or path.is_dir():
+        raise ConfigError(f"{path} does not exist{_preset_for(path)}")
+    return str(path.resolve())
+
+
 def _presets() -> Traversable:
     return files("quillgpt.config") / "presets"
 
@@ -64,7 +71,7 @@ def _preset_name(given: str) -> str:
     if name in preset_names():
         return name
     run = Path(given) / "config.toml"
-    if run.is_file():
+    if exists(run):
         raise ConfigError(f"{given} is a folder, not a preset; its settings are in {run}")
     hint = did_you_mean(name, preset_names()) or "; quill configs lists the presets"
     raise ConfigError(f"{given} is not a preset, nor a .toml or .py file{hint}")
@@ -76,8 +83,6 @@ def _read_preset(name: str) -> Layer:
 
 
 def _read_file(path: Path) -> Layer:
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist{_preset_for(path)}")
     return _read_python(path) if path.suffix == ".py" else _read_toml(path)
 
 
@@ -97,6 +102,8 @@ def _read_toml(path: Path) -> Layer:
         raise ConfigError(f"{path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}{_backslash_hint(path)}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, a thousand brackets
+        raise ConfigError(f"{path} holds a value that is too long to be a setting") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     for name, value in values.items():
