@@ -273,3 +273,10 @@ def test_messages_call_a_file_by_the_given_name(tmp_path):
 def test_a_page_of_html_is_text(tmp_path):
     page = "<!DOCTYPE html><p>Grüße</p>\n"
     assert text_of(write(tmp_path, page.encode())) == page
+
+
+def test_several_marks_before_a_text_are_dropped_and_no_other(tmp_path):
+    path = write(tmp_path, b"\xef\xbb\xbf" * 3 + "a\ufeffb".encode())
+    assert text_of(path) == "".join(read_pieces(path, detect_encoding(path), 1)) == "a\ufeffb"
+    with pytest.raises(DataError, match="is empty"):
+        text_of(write(tmp_path, b"\xef\xbb\xbf" * 2))

@@ -86,8 +86,11 @@ def read_pieces(path: Path, encoding: str, characters: int, *, name: str | None 
             while piece := file.read(characters):
                 if "\0" in piece:
                     raise _binary(path, encoding, name)
-                empty = False
-                yield piece
+                if empty:  # programs that put a mark before a text that has one leave several
+                    piece = piece.lstrip("\ufeff")
+                if piece:
+                    empty = False
+                    yield piece
     except UnicodeDecodeError as error:
         place = f"{name}, line {_line_of(_DAMAGE, path, encoding)}"
         raise DataError(
