@@ -324,3 +324,29 @@ def test_damaged_tokenizer_files_are_named(tmp_path):
         Path(tmp_path / "tokenizer.json").write_text(content)
         with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
             load_tokenizer(tmp_path)
+
+
+def test_an_id_beyond_every_number_of_the_machine_is_an_error(trained):
+    with pytest.raises(TokenizerError, match=f"token id {2**63} is outside"):
+        trained.decode([2**63])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"model": "x"}',
+        '{"model": {"type": "WordLevel", "vocab": {"a": 0, "b": "c"}}}',
+        '{"model": {"vocab": {}, "merges": [3]}, "decoder": 3, "pre_tokenizer": []}',
+    ],
+)
+def test_a_file_that_has_not_the_outline_of_a_tokenizer_is_named(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_an_end_that_is_no_text_is_none(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(foreign_content()), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": ["<s>"]}')
+    assert load_tokenizer(tmp_path).end_of_text == 2

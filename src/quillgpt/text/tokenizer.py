@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -133,11 +134,12 @@ def _load(path: Path, *, name: str) -> Tokenizer:
         return read_nanogpt_meta(path)
     content = read_json_object(path)
     for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
-        tokenizer = family.from_content(content)
-        if tokenizer is not None:
-            return tokenizer
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # not even the outline of a file of ours
+            tokenizer = family.from_content(content)
+            if tokenizer is not None:
+                return tokenizer
     config = path.with_name(CONFIG_FILE)
     end = read_json_object(config).get("eos_token") if config.is_file() else None
     if isinstance(end, dict):
         end = end.get("content")
-    return HuggingFaceTokenizer(content, name=name, end=end)
+    return HuggingFaceTokenizer(content, name=name, end=end if isinstance(end, str) else None)

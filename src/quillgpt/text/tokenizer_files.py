@@ -50,7 +50,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(
             f"{path} is not a readable tokenizer file ({error}); restore it or make it again"
         ) from error
@@ -118,7 +118,10 @@ def checked_ids(ids: Sequence[int] | NDArray[Any], *, name: str, vocab_size: int
     Raises:
         TokenizerError: An id is negative or not below `vocab_size`.
     """
-    array = np.asarray(ids, dtype=np.int64)
+    try:
+        array = np.asarray(ids, dtype=np.int64)
+    except OverflowError:  # the ids are of another kind of number: each is compared as it is
+        array = np.asarray(ids, dtype=object)
     wrong = array[(array < 0) | (array >= vocab_size)]
     if wrong.size:
         raise TokenizerError(
