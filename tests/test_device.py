@@ -173,3 +173,12 @@ def test_memory_of_a_container(monkeypatch):
     assert memory(CPU) == Memory(total=4096000, free=3072000)
     said["/sys/fs/cgroup/memory.max"] = "max\n"
     assert memory(CPU) == Memory(total=8000 * 1024, free=6000 * 1024)
+
+
+@pytest.mark.parametrize("damage", ["x", None, 3, {}, {"fast": 1.0, "slow": "x"}, {"fast": -1, "slow": 1.0}])
+def test_what_is_no_measurement_is_measured_again(home, damage):
+    known = {"fast": 2.0, "slow": 1.0}
+    assert remember("a", lambda: known, of=("fast", "slow")) == known
+    path = home / "measurements.json"
+    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), damage)))
+    assert remember("a", lambda: known, of=("fast", "slow")) == known

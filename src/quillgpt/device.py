@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     rates = remember(
         f"matmul {device_description(device)} {torch.get_num_threads()} threads",
         lambda: {str(dtype): matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)},
+        of=("torch.float32", "torch.bfloat16"),
     )
     return torch.bfloat16 if rates["torch.bfloat16"] > rates["torch.float32"] else torch.float32
 
@@ -225,23 +226,29 @@ def device_description(device: torch.device) -> str:
     return f"{device.type} {processor}" if device.type == "mps" else processor
 
 
-def remember(key: str, measure: Callable[[], Measurement]) -> Measurement:
+def remember(key: str, measure: Callable[[], Measurement], *, of: Collection[str] = ()) -> Measurement:
     """Return an earlier result for `key` on this machine and these versions, or measure it now and keep it.
 
     Args:
         key: What is measured, with everything that it depends on but the versions of Quill and torch.
-        measure: Measures it; the result is something that JSON holds.
+        measure: Measures it; the result is a number above 0, or such numbers by name.
+        of: The names.
     """
     path = quill_home() / "measurements.json"
     full_key = f"{key} | quill {__version__} torch {torch.__version__}"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = None
     if not isinstance(known, dict):  # never measured, or a damaged cache: measuring again mends both
         known = {}
-    if full_key not in known:
+    if not _is_measurement(known.get(full_key), of):
         known[full_key] = measure()
         with suppress(OSError):  # a cache folder that cannot be written costs a measurement, not the run
             write_json(path, known)
     return known[full_key]  # type: ignore[no-any-return]
+
+
+def _is_measurement(value: object, of: Collection[str]) -> bool:
+    numbers = [value] if not of else [value.get(name) for name in of] if isinstance(value, dict) else [None]
+    return all(isinstance(number, int | float) and 0 < number < 1e30 for number in numbers)

@@ -116,7 +116,7 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
         model.zero_grad(set_to_none=True)
         return seconds
 
-    seconds = remember(key, measure)
+    seconds = remember(key, measure, of=("eager", "compiled"))
     return seconds["compiled"] < seconds["eager"]
 
 
@@ -132,7 +132,8 @@ def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machi
     paths = KERNELS[shape.attn_type].paths
     if machine.device.type != "cpu":
         return next(iter(paths))
-    sizes = (batch_size, shape.n_head, shape.block_size, shape.head_dim)
+    sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // shape.block_size))  # the order is that of more, too
+    sizes = (sequences, shape.n_head, shape.block_size, shape.head_dim)
     key = f"attention {shape.attn_type} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
 
     def seconds_of(attend: Attend) -> float:
@@ -144,7 +145,9 @@ def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machi
         return seconds_per_call(forward_and_backward, machine.device)
 
     seconds = remember(
-        f"{key} {torch.get_num_threads()} threads", lambda: {name: seconds_of(path) for name, path in paths.items()}
+        f"{key} {torch.get_num_threads()} threads",
+        lambda: {name: seconds_of(path) for name, path in paths.items()},
+        of=paths,
     )
     return min(paths, key=lambda name: seconds[name])
 
