@@ -40,3 +40,13 @@ def test_batches_stand_for_few_evaluations() -> None:
 def test_the_lowest_point_is_the_first_of_equals() -> None:
     assert lowest([(0, 3.0), (1, 2.0), (2, 2.0)]) == (1, 2.0)
     assert lowest([]) is None
+
+
+def test_numbers_that_no_run_has_are_left_out() -> None:
+    rows = [ROWS[0] | {"iter": iteration} for iteration in (10**400, 1e300, float("inf"), True, 1)]
+    assert [x for x, _ in curve(rows, "eval", "val_loss")] == [1, 1]
+
+
+def test_a_line_of_brackets_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + "\n" + json.dumps(ROWS[0]))
+    assert read_metrics(tmp_path / "metrics.jsonl") == ROWS[:1]

@@ -13,6 +13,7 @@ FEWEST_POINTS = 4
 HEIGHT = 9
 """Rows of the plot itself; the axis and the legend take three more."""
 
+NEARLY_EQUAL = 1e-12
 LABEL_EVERY = 2
 SHORTEST_TICK_DISTANCE = 13
 
@@ -72,9 +73,9 @@ def draw_chart(
         return ""
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
-    if left == right:
+    if right - left <= NEARLY_EQUAL * max(1, abs(left), abs(right)):
         return ""
-    if low == high:
+    if high - low <= NEARLY_EQUAL * max(1, abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
     labels = _side_labels(low, high)
     margin = max(map(len, labels)) + 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 METRICS = "metrics.jsonl"
 
@@ -16,6 +15,9 @@ Axis = Literal["iter", "tokens", "seconds"]
 
 AXES: dict[Axis, str] = {"iter": "iterations", "tokens": "tokens", "seconds": "seconds"}
 """What a row's numbers can be drawn over, in words."""
+
+LARGEST_NUMBER = 1e18
+"""Far above what a run can count or measure; a number beyond it comes from a damaged line."""
 
 FEWEST_EVALUATIONS = 4
 """Below, evaluations say too little of the training loss, and the logged batches stand for it."""
@@ -30,7 +32,7 @@ def read_metrics(path: Path) -> list[Row]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and "kind" in row and "iter" in row:
             rows.append(row)
@@ -38,13 +40,13 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def curve(rows: Iterable[Row], kind: str, name: str, *, axis: Axis = "iter") -> Points:
-    """Return one number of the rows of a kind over the axis, where both are there and finite."""
+    """Return one number of the rows of a kind over the axis, where both are there, finite, and no absurdity."""
     pairs = ((row.get(axis), row.get(name)) for row in rows if row["kind"] == kind)
-    return [
-        (float(x), float(y))
-        for x, y in pairs
-        if isinstance(x, int | float) and isinstance(y, int | float) and math.isfinite(x) and math.isfinite(y)
-    ]
+    return [(float(x), float(y)) for x, y in pairs if _can_be_drawn(x) and _can_be_drawn(y)]
+
+
+def _can_be_drawn(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and -LARGEST_NUMBER < value < LARGEST_NUMBER
 
 
 def loss_curves(rows: list[Row], *, axis: Axis = "iter") -> dict[str, Points]:
