@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quillgpt.checkpoint import load_model, save_model
+from quillgpt.checkpoint import load_model, load_training_state, save_model
 from quillgpt.errors import CheckpointError
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, QWEN3, tiny_model
@@ -265,3 +265,41 @@ def test_the_manifest_is_written_after_everything_else(save, monkeypatch):
     folder = save()
     assert set(order) == {path.name for path in folder.rglob("*") if path.is_file()}
     assert len(order) == 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_layer": 10**9},
+        {"n_layer": 0},
+        {"n_embd": "32"},
+        {"n_head": 0},
+        {"n_head": 5},
+        {"vocab_size": True},
+        {"quill": 5},
+        {"quill": {"bias": "no"}},
+        {"layer_norm_epsilon": "x"},
+        {"resid_pdrop": 2},
+        {"model_type": ["gpt2"]},
+    ],
+)
+def test_a_config_with_an_impossible_value_is_refused(changes, folder):
+    edit(folder / "config.json", **changes)
+    refuses(folder, folder / "config.json")
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"files": {"a": {"bytes": 1e999, "sha256": ""}}, "format_version": 1}']
+)
+def test_a_manifest_that_makes_no_sense_is_damaged(content, save):
+    file = save() / "manifest.json"
+    file.write_text(content)
+    refuses(file.parent, file, "damaged")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"hteration": 1}', "[" * 100_000])
+def test_a_training_state_that_makes_no_sense_is_damaged(content, save):
+    folder = save()
+    (folder / "training" / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"training state in .* is damaged"):
+        load_training_state(folder)

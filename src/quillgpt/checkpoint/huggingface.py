@@ -208,20 +208,57 @@ def from_config(config: Mapping[str, Any], where: str) -> tuple[ModelShape, floa
         "qwen3": _qwen3_shape,
     }
     kind = config.get("model_type")
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise CheckpointError(
             f"{where}: model_type is {kind!r}; supported are gpt2 and qwen3, the two architectures that Quill holds"
         )
-    config = {**config, **(config.get("rope_parameters") or {})}  # where transformers 5 keeps the rotary settings
+    rope = config.get("rope_parameters")  # where transformers 5 keeps the rotary settings
+    config = {**config, **(rope if isinstance(rope, dict) else {})}
     for key, (expected, default) in REQUIRED[kind].items():
         if config.get(key, default) not in expected:
             raise CheckpointError(
                 f"{where}: {key} is {config.get(key, default)!r}; supported is {' or '.join(map(repr, expected))}"
             )
     try:
-        return readers[kind](config)
+        shape, dropout = readers[kind](config)
     except KeyError as missing:
         raise CheckpointError(f"{where}: the key {missing} is missing") from None
+    except (AttributeError, TypeError, ValueError, ArithmeticError):
+        raise CheckpointError(f"{where}: a value is not of the kind that its key needs; the file is damaged") from None
+    _check_possible(shape, dropout, where)
+    return shape, dropout
+
+
+def _check_possible(shape: ModelShape, dropout: float, where: str) -> None:
+    for name, most in LARGEST.items():
+        size = getattr(shape, name)
+        if type(size) is not int or not 1 <= size <= most:
+            raise CheckpointError(f"{where}: {name} is {size!r}; expected a whole number from 1 to {most:,}")
+    for name in ("bias", "tied"):
+        if type(getattr(shape, name)) is not bool:
+            raise CheckpointError(f"{where}: {name} is {getattr(shape, name)!r}; expected true or false")
+    for name, value in (("norm_eps", shape.norm_eps), ("rope_theta", shape.rope_theta)):
+        if not isinstance(value, int | float) or not 0 < value < 1e18:
+            raise CheckpointError(f"{where}: {name} is {value!r}; expected a number above 0")
+    if not 0 <= dropout < 1:
+        raise CheckpointError(f"{where}: the dropout is {dropout!r}; expected a number from 0 to below 1")
+    if shape.n_head % shape.n_kv_head or (shape.arch == "gpt2" and shape.n_embd % shape.n_head):
+        raise CheckpointError(f"{where}: a width of {shape.n_embd} cannot be divided into its {shape.n_head} heads")
+    if shape.arch == "qwen3" and shape.head_dim % 2:
+        raise CheckpointError(f"{where}: head_dim is {shape.head_dim}; expected an even number, for rotary positions")
+
+
+LARGEST = {
+    "vocab_size": 1 << 24,
+    "block_size": 1 << 20,
+    "n_layer": 1000,
+    "n_head": 1 << 12,
+    "n_kv_head": 1 << 12,
+    "n_embd": 1 << 18,
+    "head_dim": 1 << 10,
+    "mlp_dim": 1 << 20,
+}
+"""Far above any model that there is: a larger size comes from a damaged file, and would fill the memory."""
 
 
 # What a stock config can say and our architectures cannot hold: key -> (values that we hold, the stock default).

@@ -89,7 +89,7 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise CheckpointError(f"{path} cannot be read") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is no JSON object; the model is damaged")
@@ -152,7 +152,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             names = sorted(set(index["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise CheckpointError(f"{folder / INDEX} is damaged; copy or download the model again") from None
         files = [_part(folder, name) for name in names]
     tensors: dict[str, Tensor] = {}
@@ -183,5 +183,10 @@ def load_training_state(folder: Path) -> tuple[dict[str, Tensor], TrainingState]
         raise CheckpointError(
             f"{folder} holds a model but no training state; start from it with --init_from={folder} instead of resume"
         )
-    state = TrainingState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-    return load_file(folder / OPTIMIZER), state
+    try:
+        state = TrainingState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+        return load_file(folder / OPTIMIZER), state
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError):
+        raise CheckpointError(
+            f"the training state in {folder / 'training'} is damaged; start from the model with --init_from={folder}"
+        ) from None

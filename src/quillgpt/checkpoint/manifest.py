@@ -48,7 +48,7 @@ def verify_manifest(folder: Path) -> None:
         newer = version > FORMAT_VERSION
         if newer and manifest["quill_version"] == __version__:
             raise ValueError  # this very version writes no such format
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
         raise CheckpointError(f"{path} is missing or damaged; the checkpoint cannot be trusted") from None
     if newer:
         raise NewerFormatError(
