@@ -97,6 +97,8 @@ def test_an_unknown_split_is_refused_rather_than_taken_for_another(model, data_d
 def test_a_missing_data_set_is_refused(model, tmp_path):
     with pytest.raises(DataError, match="no data set dogs"):
         model.evaluate("dogs", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"quill prepare wikitext .*--tokenizer .*model"):
+        model.evaluate("wiki", data_dir=str(tmp_path))
 
 
 def test_a_run_loads_as_its_best_checkpoint(tmp_path):

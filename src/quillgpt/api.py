@@ -19,7 +19,7 @@ from quillgpt.config import resolve_sampling
 from quillgpt.config.schema import Sampling
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
-from quillgpt.data.dataset import Dataset, open_dataset
+from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
 from quillgpt.device import choose_device, choose_dtype, choose_threads
 from quillgpt.errors import DataError
 from quillgpt.evaluation import Score, score_split
@@ -27,6 +27,7 @@ from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
 from quillgpt.interop import open_model
 from quillgpt.model import GPT, ModelShape
+from quillgpt.text.corpora import recipe_named
 from quillgpt.text.tokenizer import Tokenizer
 
 EVALUATION_TOKENS = 4096
@@ -91,6 +92,21 @@ class Model:
         """Draw samples after a prompt (text and ids), as the settings of `quill sample` say."""
         return draw_samples(self._writer, self.tokenizer, prompt, settings, on_text=on_text)
 
+    def open_dataset(self, name: str, *, data_dir: str = "data") -> Dataset:
+        """Open a data set that was prepared with the model's tokenizer.
+
+        Raises:
+            DataError: It is missing; names the command that prepares it for this model.
+            TokenizerError: It was prepared with another tokenizer.
+        """
+        folder = dataset_folder(name, Path(data_dir))
+        if not folder.is_dir() and (recipe := recipe_named(name)):
+            hint = prepare_hint(recipe, Path(data_dir))
+            raise DataError(f"{folder} is not there; for this model, {hint} --tokenizer {self.folder}")
+        dataset = open_dataset(name, Path(data_dir))
+        self._loaded.check_tokenizer(dataset, Path(data_dir))
+        return dataset
+
     def evaluate(
         self, dataset: Dataset | str, *, split: str = "val", data_dir: str = "data", batch_size: int | None = None
     ) -> Score:
@@ -109,8 +125,9 @@ class Model:
         if split not in ("val", "train"):
             raise DataError(f"split = {split} is unknown; expected val or train")
         if isinstance(dataset, str):
-            dataset = open_dataset(dataset, Path(data_dir))
-        self._loaded.check_tokenizer(dataset, Path(data_dir))
+            dataset = self.open_dataset(dataset, data_dir=data_dir)
+        else:
+            self._loaded.check_tokenizer(dataset, Path(data_dir))
         tokens: Tokens = dataset.train if split == "train" else dataset.val
         batch_size = batch_size or max(1, EVALUATION_TOKENS // self.shape.block_size)
         batches = -(-((len(tokens) - 1) // self.shape.block_size) // batch_size)

@@ -73,6 +73,9 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Recorder:
         folder = "run"
 
+        def open_dataset(self, name: str, *, data_dir: str) -> str:
+            return name
+
         def evaluate(self, name: str, **options: Any) -> Score:
             measured.append((name, options["split"]))
             return Score(loss=1.5, perplexity=4.48, bits_per_byte=2.16, tokens=1000)

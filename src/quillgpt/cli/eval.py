@@ -31,8 +31,10 @@ def evaluate(
     datasets = [name.strip() for name in given.split(",") if name.strip()]
     if not datasets:
         raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
-    for name in datasets:
-        score = loaded.evaluate(name, split=settings.split, data_dir=settings.data_dir, batch_size=settings.batch_size)
+    for name, opened in [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]:
+        score = loaded.evaluate(
+            opened, split=settings.split, data_dir=settings.data_dir, batch_size=settings.batch_size
+        )
         if as_json:
             print(json.dumps({"model": str(loaded.folder), "dataset": name, "split": settings.split, **asdict(score)}))
             continue

@@ -49,8 +49,8 @@ def resolve(
     the text and, likewise, the run after the data set.
 
     Args:
-        source: A preset's name (hyphens are underscores), or a path that ends in .toml or .py. None: `own_text` where
-            `data` is set, else `default_preset`.
+        source: A preset's name (hyphens are underscores), or a path that ends in .toml or .py. None: the settings of
+            the run that is resumed or finetuned, `own_text` where `data` is set, else `default_preset`.
         flags: Values by name; text is read by the setting's type.
         default_preset: The preset without a source.
         environ: Environment variables; None takes the process's own.
@@ -61,7 +61,7 @@ def resolve(
     """
     outer = _outer_layers(TrainFields, flags, environ, dotenv)
     if source is None:
-        source = OWN_TEXT if merge(TrainFields, outer).get("data") is not None else default_preset
+        source = _usual_source(merge(TrainFields, outer), default_preset)
     layers = [*source_layers(source), *outer]
     values = merge(TrainFields, layers)
     if isinstance(data := values.get("data"), str):
@@ -71,6 +71,14 @@ def resolve(
         if "out_dir" not in own:
             values["out_dir"] = f"out-{values['dataset']}"
     return _build(TrainSettings, values)
+
+
+def _usual_source(given: Mapping[str, object], default_preset: str) -> str:
+    if given.get("init_from") in ("resume", "finetune"):
+        run = Path(str(given.get("out_dir", TrainFields.model_fields["out_dir"].default))) / "config.toml"
+        if run.is_file():
+            return str(run)
+    return OWN_TEXT if given.get("data") is not None else default_preset
 
 
 def resolve_sample(
