@@ -46,6 +46,15 @@ def test_a_missing_checkout_is_named(tmp_path: Path) -> None:
         nanogpt.make_model(tmp_path / "nowhere", tiny.GPT2, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("code", "complaint"), [("import gone_package", "cannot be imported"), ("x = 1", "has no GPT and no GPTConfig")]
+)
+def test_a_folder_of_another_program_is_named(tmp_path: Path, code: str, complaint: str) -> None:
+    (tmp_path / "model.py").write_text(code)
+    with pytest.raises(UserError, match=rf"model\.py {complaint}.*; give the folder of a nanoGPT checkout"):
+        nanogpt.import_model(tmp_path)
+
+
 def test_nanogpt_is_not_asked_for_what_it_cannot_be(checkout: Path) -> None:
     with pytest.raises(UserError, match="no arch = qwen3"):
         nanogpt.make_model(checkout, tiny.QWEN3, 0.0)

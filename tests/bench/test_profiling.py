@@ -31,6 +31,13 @@ def test_the_costliest_operation_is_first_and_in_the_trace(tmp_path: Path, name:
     assert {"aten::mm", "aten::relu"} <= {event.get("name") for event in trace["traceEvents"]}
 
 
+def test_a_trace_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for trace in (tmp_path / "file" / "trace.json", tmp_path):
+        with pytest.raises(OSError, match=str(tmp_path.name)):
+            profile_operations(lambda: None, torch.device("cpu"), trace)
+
+
 def test_the_costliest_function_is_first() -> None:
     operations = profile_functions(lambda: [time.sleep(0.02) for _ in range(3)])
     assert "sleep" in operations[0].name

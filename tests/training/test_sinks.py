@@ -125,6 +125,16 @@ def test_wandb_without_an_account_is_refused_before_anything_happens(
     assert not Path(settings.out_dir).exists()
 
 
+@pytest.mark.parametrize(("name", "value"), [("WANDB_API_KEY", "abc"), ("WANDB_MODE", "nonsense")])
+def test_what_wandb_does_not_take_is_one_line(
+    tiny: MakeSettings, wandb: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"cannot be used \(.*WANDB_MODE=offline"):
+        check_sinks(tiny(wandb_log=True))
+
+
 def test_wandb_that_cannot_be_reached_is_one_line(
     tiny: MakeSettings, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

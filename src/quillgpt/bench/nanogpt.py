@@ -16,19 +16,26 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.model import ModelShape
 
+ADVICE = "give the folder of a nanoGPT checkout: --peer nanogpt=PATH"
+
 
 def import_model(checkout: Path) -> ModuleType:
     """Import model.py of a nanoGPT checkout.
 
     Raises:
-        UserError: It is not there.
+        UserError: It is not there, cannot be imported, or is another program's.
     """
     path = checkout / "model.py"
     spec = importlib.util.spec_from_file_location("nanogpt_peer_model", path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise UserError(f"{path} does not exist; give the folder of a nanoGPT checkout: --peer nanogpt=PATH")
+        raise UserError(f"{path} does not exist; {ADVICE}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is a program of somebody else's
+        raise UserError(f"{path} cannot be imported ({type(error).__name__}: {error}); {ADVICE}") from error
+    if missing := [name for name in ("GPT", "GPTConfig") if not hasattr(module, name)]:
+        raise UserError(f"{path} has no {' and no '.join(missing)}; {ADVICE}")
     return module
 
 

@@ -45,10 +45,11 @@ def profile_operations(work: Callable[[], object], device: torch.device, trace: 
     from torch.profiler import ProfilerActivity
 
     on_gpu = device.type == "cuda"
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    trace.open("ab").close()  # the profiler itself does not raise where it cannot write
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities) as profiler:
         work()
-    trace.parent.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(trace))
 
     def microseconds(event: Any) -> float:

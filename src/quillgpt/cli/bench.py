@@ -193,7 +193,10 @@ def prepare(
     ] = None,
     megabytes: Annotated[
         int | None,
-        Parameter(help="Repeat the text up to N megabytes. [default: 20; a SOURCE is taken as it is]", metavar="N"),
+        Parameter(
+            help="Repeat the whole text until it has N megabytes or more. [default: 20; a SOURCE is taken as it is]",
+            metavar="N",
+        ),
     ] = None,
     profile: Annotated[bool, switch("--profile", "Print Quill's ten costliest functions; no trace.")] = False,
     comparison: Comparison | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cyclopts import CycloptsError
 from cyclopts.exceptions import (
+    CoercionError,
     MissingArgumentError,
     RepeatArgumentError,
     UnknownCommandError,
@@ -34,6 +35,8 @@ def explain(error: CycloptsError) -> str:
             if name.startswith("-"):
                 return f"{name} needs a value: {name}=..."
             return f"{command.removeprefix('quill ')} needs {name}; {command} --help shows what it takes"
+        case CoercionError() if error.token is not None and error.token.keyword and error.target_type is int:
+            return f"{error.token.keyword}={error.token.value} must be a whole number"
         case RepeatArgumentError():
             return f"{error.token.keyword} is given twice; give it once"
     return str(error)

@@ -52,9 +52,13 @@ def check_sinks(settings: TrainSettings) -> None:
         _import("tensorboard", flag="--tensorboard")
     if settings.wandb_log:
         wandb = _import("wandb", flag="--wandb_log")
-        session = wandb.setup(wandb.Settings(silent=True))
-        is_online = session.settings.mode in ("online", "run", "shared")
-        if is_online and not wandb.login(prompt=False, verify=False):
+        try:
+            session = wandb.setup(wandb.Settings(silent=True))
+            is_online = session.settings.mode in ("online", "run", "shared")
+            has_account = not is_online or wandb.login(prompt=False, verify=False)
+        except (wandb.Error, ValueError) as error:  # a malformed key; a WANDB_ variable that it does not take
+            raise _unusable(error) from None
+        if not has_account:
             raise UserError(f"--wandb_log needs an account, and none is set: wandb login; or {WAYS_OUT}")
 
 
@@ -95,15 +99,13 @@ class WandbSink:
                 project=settings.wandb_project,
                 name=settings.wandb_run_name,
                 id=known,
-                resume="allow",
+                resume="allow" if known else None,  # looking for a run that is not there takes a minute offline
                 dir=str(out_dir),
                 config=settings.model_dump(mode="json"),
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.Error as error:
-            raise UserError(
-                f"--wandb_log: Weights & Biases cannot be used ({' '.join(str(error).split())}); {WAYS_OUT}"
-            ) from None
+            raise _unusable(error) from None
         write_json(state, {"id": self._run.id})
         place = f"kept in {self._run.settings.sync_dir}" if self._run.offline else self._run.url
         say(f"wandb: {settings.wandb_project}/{settings.wandb_run_name}, {place or 'disabled, nothing is kept'}")
@@ -145,6 +147,10 @@ class TensorBoardSink:
     def close(self, *, failed: bool) -> None:  # noqa: ARG002
         """Write out what is left."""
         self._writer.close()
+
+
+def _unusable(error: Exception) -> UserError:
+    return UserError(f"--wandb_log: Weights & Biases cannot be used ({' '.join(str(error).split())}); {WAYS_OUT}")
 
 
 def _import(package: str, *, flag: str) -> ModuleType:
