@@ -272,3 +272,14 @@ def test_a_source_that_no_file_can_be(tmp_path: Path, source: str, monkeypatch: 
 
 def test_a_name_without_letters_is_shown(tmp_path: Path) -> None:
     assert "'' in" in message_of(write(tmp_path / "run.toml", '"" = 1'))
+
+
+def test_a_run_that_goes_on_brings_its_own_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text('n_layer = 2\ndataset = "tales"\ninit_from = "scratch"\n')
+    for word in ("resume", "finetune"):
+        settings = resolve(None, {"init_from": word, "out_dir": "mine"}, environ={})
+        assert (settings.n_layer, settings.dataset, settings.init_from) == (2, "tales", word)
+        assert settings.out_dir == "mine"
+    assert resolve(None, {"out_dir": "mine"}, environ={}).n_layer == 12
