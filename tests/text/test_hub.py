@@ -108,8 +108,11 @@ def test_a_missing_or_cut_shard_is_fetched_again(stories: Path) -> None:
     (corpus.folder / "train/00001.txt").write_text("st")
     (corpus.folder / "train/00002.txt").unlink()
     assert documents(fetch_corpus(corpus)[0]) == before
-    (corpus.folder / "corpus.json").write_text("{")
-    assert documents(fetch_corpus(corpus)[0]) == before
+    record = json.loads((corpus.folder / "corpus.json").read_text())
+    for damaged in ("{", json.dumps(record | {"splits": {}}), json.dumps(record | {"splits": {"../..": []}})):
+        (corpus.folder / "corpus.json").write_text(damaged)
+        assert recorded_hashes(corpus) is None
+        assert documents(fetch_corpus(corpus)[0]) == before
 
 
 def test_json_lines_and_a_named_column(tmp_path: Path) -> None:
