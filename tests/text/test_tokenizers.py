@@ -350,3 +350,12 @@ def test_an_end_that_is_no_text_is_none(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(foreign_content()), encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": ["<s>"]}')
     assert load_tokenizer(tmp_path).end_of_text == 2
+
+
+def test_a_panic_of_the_library_is_an_error_as_any_other(tmp_path, capfd):
+    content = foreign_content()
+    content["model"]["continuing_subword_prefix"] = "a" * 300
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="describes no usable tokenizer"):
+        load_tokenizer(tmp_path)
+    assert "panicked" in capfd.readouterr().err

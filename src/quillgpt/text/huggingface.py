@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,10 +45,8 @@ class HuggingFaceTokenizer:
         """
         self.name = name
         self._content = content | {"truncation": None, "padding": None}
-        try:
+        with _failing_as(f"{name} describes no usable tokenizer", "give another file"):
             self._engine = Engine.from_str(json.dumps(self._content))
-        except Exception as error:  # the library raises plain Exception for every kind of bad content
-            raise TokenizerError(f"{name} describes no usable tokenizer ({error}); give another file") from error
         self.fingerprint = fingerprint_of(self._content)
         vocab = self._engine.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocab.values(), default=-1)  # some tokenizers leave ids unused
@@ -74,7 +73,8 @@ class HuggingFaceTokenizer:
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """Return the text of some ids; bytes that are no whole character become U+FFFD."""
         checked = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
-        return str(self._engine.decode(checked.tolist(), skip_special_tokens=False))
+        with _failing_as(f"{self.name} cannot turn these ids into text", "give another tokenizer"):
+            return str(self._engine.decode(checked.tolist(), skip_special_tokens=False))
 
     def byte_lengths(self) -> NDArray[np.int64]:
         """Return the UTF-8 bytes that each id stands for, (vocab_size,), special tokens 0.
@@ -100,13 +100,20 @@ class HuggingFaceTokenizer:
 
     def _ids(self, text: str, *, special_as_text: bool) -> list[int]:
         self._engine.encode_special_tokens = special_as_text
-        try:
+        with _failing_as(f"{self.name} cannot represent this text", "use --tokenizer byte or bpe:1024"):
             ids: list[int] = self._engine.encode(without_surrogates(text), add_special_tokens=False).ids
-        except Exception as error:  # the library raises plain Exception, for instance for a missing unknown token
-            raise TokenizerError(
-                f"{self.name} cannot represent this text ({error}); use --tokenizer byte or bpe:1024"
-            ) from error
         return ids
+
+
+@contextmanager
+def _failing_as(what: str, remedy: str) -> Iterator[None]:
+    """Turn what the library raises into a TokenizerError: plain Exception, or a panic, which is not even one."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise TokenizerError(f"{what} ({error}); {remedy}") from error
 
 
 def _byte_length(token: str, *, byte_level: bool) -> int:
