@@ -283,3 +283,8 @@ def test_a_run_that_goes_on_brings_its_own_settings(tmp_path, monkeypatch):
         assert (settings.n_layer, settings.dataset, settings.init_from) == (2, "tales", word)
         assert settings.out_dir == "mine"
     assert resolve(None, {"out_dir": "mine"}, environ={}).n_layer == 12
+
+
+@pytest.mark.parametrize("word", ["1" * 400, "hf:" + "1" * 400, "~nobody-of-this-name/1"])
+def test_a_text_that_no_path_can_be_gives_a_name_all_the_same(word: str) -> None:
+    assert "1" in name_of_sources([word])

@@ -61,11 +61,11 @@ def name_of_sources(sources: Sequence[str]) -> str:
         return dataset_name(first)
     if first.startswith("hf:"):
         path = Path(first.removeprefix("hf:").partition(":")[0])
-        return dataset_name(path.stem if path.is_file() else path.name)
+        return dataset_name(path.stem if exists(path) and path.is_file() else path.name)
     path = expand(first).resolve()
     while glob.has_magic(path.name) and not exists(path):
         path = path.parent
-    return dataset_name(path.name if path.is_dir() else path.stem)
+    return dataset_name(path.name if exists(path) and path.is_dir() else path.stem)
 
 
 def split_sources(data: str) -> list[str]:
