@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quillgpt.config.names import expand
 from quillgpt.errors import ConfigError, did_you_mean
 
 NANOGPT, TRANSFORMERS = "nanogpt", "transformers"
@@ -45,5 +46,5 @@ def read_peers(words: Sequence[str]) -> list[Candidate]:
             raise ConfigError(f"--peer {word}: transformers takes no path, it is the installed package")
         if name in {peer.name for peer in peers}:
             raise ConfigError(f"--peer {name} is given twice; give each peer once")
-        peers.append(Candidate(name, Path(path).expanduser() if path else None))
+        peers.append(Candidate(name, expand(path) if path else None))
     return peers

@@ -21,6 +21,7 @@ from quillgpt.bench.peers import QUILL, TRANSFORMERS, Candidate
 from quillgpt.bench.profiling import profile_functions
 from quillgpt.bench.results import PrepareResult, Profile, common_numbers
 from quillgpt.bench.rounds import run_rounds
+from quillgpt.config.names import expand
 from quillgpt.console import quietly
 from quillgpt.data.dataset import TRAIN_FILE, VAL_FILE, open_dataset
 from quillgpt.data.prepare import prepare
@@ -161,9 +162,9 @@ def write_text(path: Path, source: str | None, megabytes: int | None) -> None:
     Raises:
         DataError: The source is no text file, or empty.
     """
-    if source is not None and not Path(source).expanduser().is_file():
+    if source is not None and not expand(source).is_file():
         raise DataError(f"there is no file {source}; give a text file, or none for the documentation of this Python")
-    origin = python_docs_file() if source is None else Path(source).expanduser()
+    origin = python_docs_file() if source is None else expand(source)
     encoding = detect_encoding(origin, name=str(origin))
     wanted = (megabytes or (BUILT_IN_MEGABYTES if source is None else 0)) * MEGABYTE
     with path.open("w", encoding="utf-8", newline="") as file:

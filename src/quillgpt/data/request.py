@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quillgpt.config.names import STANDARD_INPUT, dataset_name, name_of_sources
+from quillgpt.config.names import STANDARD_INPUT, dataset_name, expand, name_of_sources
 from quillgpt.data.dataset import dataset_folder
 from quillgpt.data.manifest import Manifest, SourceRecord, read_manifest
 from quillgpt.errors import DataError, did_you_mean
@@ -198,7 +198,7 @@ def _can_be_read(word: str) -> bool:
     return (
         word == STANDARD_INPUT
         or word.startswith((*ADDRESSES, BOOK, PREFIX))
-        or Path(word).expanduser().exists()
+        or expand(word).exists()
         or glob.has_magic(word)
     )
 
@@ -228,5 +228,5 @@ def _remembered(records: list[SourceRecord]) -> list[Source] | None:
 
 
 def _names_beside(given: str) -> list[str]:
-    folder = Path(given).expanduser().parent
+    folder = expand(given).parent
     return [str(path) for path in sorted(folder.glob("*"))] if folder.is_dir() else []

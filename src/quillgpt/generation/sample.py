@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from quillgpt.config.names import expand
 from quillgpt.config.schema import Sampling
 from quillgpt.errors import UserError
 from quillgpt.generation.generate import generate_ids
@@ -44,7 +44,7 @@ def read_start(start: str) -> str:
     """
     if not start.startswith(FILE_PREFIX):
         return start
-    path = Path(start.removeprefix(FILE_PREFIX)).expanduser()
+    path = expand(start.removeprefix(FILE_PREFIX))
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.names import ALIASES, STANDARD_INPUT
+from quillgpt.config.names import ALIASES, STANDARD_INPUT, expand
 from quillgpt.console import say
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
@@ -163,7 +163,7 @@ def _sources(word: str, spool: Path) -> list[Source]:
         if not re.fullmatch(r"[1-9][0-9]*", number):
             raise DataError(f"{word} is no book; give the number that Project Gutenberg has for it: gutenberg:1513")
         return [Source(word, word, gutenberg.fetch_book(int(number)))]
-    path = Path(word).expanduser()
+    path = expand(word)
     if path.is_dir():
         return _folder(word, path)
     if path.exists():
@@ -195,7 +195,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _pattern(word: str) -> list[Source]:
-    found = glob.glob(str(Path(word).expanduser()), recursive=True)  # noqa: PTH207 - it leaves hidden files out
+    found = glob.glob(str(expand(word)), recursive=True)  # noqa: PTH207 - it leaves hidden files out
     files = [path for path in map(Path, sorted(found)) if path.is_file()]
     if not files:
         raise DataError(f"no file matches {word}; check the folder and the pattern")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from quillgpt.config.names import expand
 from quillgpt.console import progress, say
 from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
@@ -84,8 +85,8 @@ def parse_address(given: str) -> HubCorpus:
     """
     words = given.removeprefix(PREFIX)
     for name, column in ((words, ""), words.rpartition(":")[::2]):
-        if name and Path(name).expanduser().exists():
-            return HubCorpus(str(Path(name).expanduser().resolve()), column=column or None)
+        if name and expand(name).exists():
+            return HubCorpus(str(expand(name).resolve()), column=column or None)
     name, _, column = words.partition(":")
     owner_and_name, config = name, None
     if name.count("/") == 2:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from quillgpt.config.names import expand
 from quillgpt.errors import TokenizerError, did_you_mean
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
@@ -103,7 +104,7 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
         return gpt2_tokenizer()
     if spec.startswith("bpe:"):
         return BytePairTokenizer.train(pieces, int(spec.removeprefix("bpe:")))
-    path = Path(spec).expanduser()
+    path = expand(spec)
     return _load(path / TOKENIZER_FILE if path.is_dir() else path, name=spec)
 
 
@@ -120,7 +121,7 @@ def check_spec(spec: str) -> None:
     """
     if names_kind(spec):
         return
-    path = Path(spec).expanduser()
+    path = expand(spec)
     if path.is_file() or (path / TOKENIZER_FILE).is_file():
         return
     hint = did_you_mean(spec, ("char", "byte", "gpt2"))
