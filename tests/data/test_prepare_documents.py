@@ -188,7 +188,7 @@ def test_a_prepared_corpus_needs_its_text_no_more(
 def test_openwebtext_holds_out_what_nanogpt_does(mirror: Path, data_dir: Path) -> None:
     folder = mirror / "Skylion007/openwebtext"
     folder.mkdir(parents=True)
-    texts = [f"page {number:04d} " * 3 for number in range(6000)]
+    texts = [f"page {number:04d} " * (1 + number % 9) for number in range(6000)]
     pq.write_table(pa.table({"text": texts}), folder / "train.parquet")
     manifest = prepare(["openwebtext"], data_dir=data_dir, tokenizer="byte").manifest
     assert manifest.val_fraction == 0.0005
