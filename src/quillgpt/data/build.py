@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quillgpt.console import progress, say, warn
 from quillgpt.data.dataset import META_FILE, TRAIN_FILE, VAL_FILE
@@ -70,32 +72,11 @@ def build(
 
     found, val_found, report = _clean(train, val, request.cleaning)
     characters = int(found.lengths.sum()) + (found.gap_characters if several and not ends else 0)
-    held_out = hold_out(found.lengths, found.hashes, texts.val_fraction) if several and val is None else None
-    split_by: Literal["given", "documents", "characters"]
-    if val is not None:
-        split_by = "given"
-        shared = np.isin(val_found.hashes, found.hashes)
-    elif held_out is not None:
-        split_by = "documents"
-        shared = np.isin(found.hashes[held_out], found.hashes[~held_out])
-    else:
-        split_by = "characters"
-        cut = _place_of_cut(characters, texts.val_fraction)
-        in_val = np.cumsum(found.lengths) - found.lengths >= cut
-        shared = np.isin(found.hashes[in_val], found.hashes[~in_val])
-
-    def split() -> tuple[Iterator[Piece], Iterator[Piece]]:
-        """Return the two parts of the text, the second to be read after the first."""
-        if val is not None:
-            return marked(train.stream()), marked(val.stream())
-        if held_out is not None:
-            return marked(choose(train.stream(), ~held_out)), marked(choose(train.stream(), held_out))
-        return split_stream(marked(train.stream()), cut)
-
+    division = _divide(train, found, val, val_found, texts.val_fraction, characters, marked)
     if made is None:
         assert isinstance(tokenizer, str)
         # Merges are learned from what is trained on alone; of characters, those of the rest are needed too.
-        pieces = sorted(found.alphabet | val_found.alphabet) if tokenizer == "char" else _plain(split()[0])
+        pieces = sorted(found.alphabet | val_found.alphabet) if tokenizer == "char" else _plain(division.parts()[0])
         made = tokenizer_from_spec(tokenizer, pieces)
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
@@ -109,7 +90,7 @@ def build(
         progress(f"Encoding {folder.name}", characters + int(val_found.lengths.sum())) as advance,
     ):
         splits = []
-        for stream, path in zip(split(), (train_path, val_path), strict=True):
+        for stream, path in zip(division.parts(), (train_path, val_path), strict=True):
             chunks = chunk_stream(stream, made.last_cut, chunk_characters)
             with path.open("wb") as file:
                 batches = batch_stream(chunks, chunk_characters)
@@ -127,10 +108,10 @@ def build(
         sources=train.records,
         val_fraction=texts.val_fraction if val is None else None,
         val_sources=None if val is None else val.records,
-        split_by=split_by,
+        split_by=division.by,
         deduplicate=request.cleaning.deduplicate,
         drop_repeated_lines=request.cleaning.drop_repeated_lines,
-        report=report.model_copy(update={"shared_documents": int(shared.sum())}),
+        report=report.model_copy(update={"shared_documents": division.shared_documents}),
         ends_documents=ends,
         tokenizer=TokenizerRecord(
             requested=tokenizer if isinstance(tokenizer, str) else None,
@@ -147,6 +128,45 @@ def build(
     return manifest
 
 
+@dataclass(frozen=True)
+class Division:
+    """How a text is divided into what is trained on and what is validated on.
+
+    Attributes:
+        by: Whether the second part was given, is whole documents, or is the end of the text.
+        shared_documents: How many documents of the second part equal one of the first.
+        parts: Returns the two parts, from their beginning each time; the second is to be read after the first.
+    """
+
+    by: Literal["given", "documents", "characters"]
+    shared_documents: int
+    parts: Callable[[], tuple[Iterator[Piece], Iterator[Piece]]]
+
+
+def _divide(
+    train: Documents,
+    found: Survey,
+    val: Documents | None,
+    val_found: Survey,
+    val_fraction: float,
+    characters: int,
+    marked: Callable[[Iterable[Piece]], Iterator[Piece]],
+) -> Division:
+    if val is not None:
+        shared = int(np.isin(val_found.hashes, found.hashes).sum())
+        return Division("given", shared, lambda: (marked(train.stream()), marked(val.stream())))
+    held_out = hold_out(found.lengths, found.hashes, val_fraction)
+    if held_out is not None:  # equal documents are held out together, so none is shared
+        kept = ~held_out
+        return Division(
+            "documents", 0, lambda: (marked(choose(train.stream(), kept)), marked(choose(train.stream(), held_out)))
+        )
+    cut = _place_of_cut(characters, val_fraction)
+    in_val = np.cumsum(found.lengths) - found.lengths >= cut
+    shared = int(np.isin(found.hashes[in_val], found.hashes[~in_val]).sum())
+    return Division("characters", shared, lambda: split_stream(marked(train.stream()), cut))
+
+
 def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple[Survey, Survey, Report]:
     """Look at the documents, take out what is to be left out, and return what is left and what was noticed."""
     found = _look_at(train)
@@ -160,14 +180,9 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
     )
     val_found = survey([], count_lines=False) if val is None else _look_at(val)
     if cleaning.deduplicate:
-        for text, looked_at, other in ((val, val_found, None), (train, found, val_found)):
-            repeats = looked_at.duplicates()
-            if other is not None:
-                repeats |= np.isin(looked_at.hashes, other.hashes)
-            if text is not None and repeats.any():
-                text.change(lambda stream, kept=~repeats: choose(stream, kept))  # type: ignore[misc]
-                where = "" if val is None else " to train on" if text is train else " to validate on"
-                say(f"Leaving out documents{where} that are there already: {int(repeats.sum()):,}")
+        if val is not None:
+            _leave_out(val, val_found.duplicates(), "validation documents")
+        _leave_out(train, found.duplicates() | np.isin(found.hashes, val_found.hashes), "documents")
         found, val_found = _look_at(train), val_found if val is None else _look_at(val)
     if cleaning.drop_repeated_lines is not None:
         if not train.may_be_several:
@@ -187,15 +202,21 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
     return found, val_found, report
 
 
+def _leave_out(text: Documents, repeated: NDArray[np.bool_], what: str) -> None:
+    if repeated.any():
+        text.change(lambda stream: choose(stream, ~repeated))
+        say(f"Leaving out {what} that are there already: {int(repeated.sum()):,}")
+
+
 def _look_at(text: Documents) -> Survey:
     with progress("Reading", sum(record.bytes for record in text.records)) as advance:
         return survey(_counted(text.stream(), advance), count_lines=text.may_be_several)
 
 
-def _counted(stream: Iterable[Piece], advance: object) -> Iterator[Piece]:
+def _counted(stream: Iterable[Piece], advance: Callable[[float], object]) -> Iterator[Piece]:
     for piece in stream:
         if isinstance(piece, str):
-            advance(len(piece))  # type: ignore[operator]
+            advance(len(piece))
         yield piece
 
 

@@ -34,7 +34,7 @@ def read_metrics(path: Path) -> list[Row]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and "kind" in row and "iter" in row:
+        if isinstance(row, dict) and "kind" in row and isinstance(row.get("iter"), int | float):
             rows.append(row)
     return rows
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quillgpt.console import warn
 from quillgpt.files import atomic_path
+from quillgpt.plots.record import read_metrics
 from quillgpt.training.sinks import Sink, named
 
 
@@ -70,16 +71,9 @@ class MetricsLog:
         """Drop rows after an iteration, and a last row that a kill cut short."""
         if self._path is None or not self._path.is_file():
             return
-        rows = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["iter"] <= iteration:
-                rows.append(line)
+        rows = [json.dumps(row) + "\n" for row in read_metrics(self._path) if row["iter"] <= iteration]
         with atomic_path(self._path) as temporary:
-            temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+            temporary.write_text("".join(rows), encoding="utf-8")
 
 
 def clock_time(seconds: float) -> str:

@@ -37,7 +37,7 @@ def occupied(out_dir: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{out_dir} is in use: {_describe(holder)} trains there; wait for it, stop it, or choose another --out_dir"
         ) from None
-    except (NotImplementedError, OSError) as error:
+    except (NotImplementedError, OSError) as error:  # some network shares lock nothing; that should stop no run
         warn(f"{out_dir} cannot be locked here ({error}); see to it that nothing else trains there")
     try:
         with suppress(OSError):  # it is only told to others; a full disk is noticed where it matters

@@ -14,7 +14,6 @@ from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
-from quillgpt.errors import UserError
 from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
@@ -261,7 +260,7 @@ def _destination(plan: Plan) -> str:
         if has_checkpoint(out_dir) and settings.overwrite:
             what = "its checkpoints would be removed"
     values = 3 if settings.optimizer == "adamw" else 2
-    kept = 2 + (settings.keep_last if settings.always_save_checkpoint else 0)
+    kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Saving.save` prunes
     there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
     return (
         f"{out_dir} ({what}); a checkpoint has about {in_bytes(values * FLOAT32_BYTES * plan.parameters)}, at most "
@@ -275,6 +274,5 @@ def check_plan(plan: Plan) -> None:
     Raises:
         UserError: There is something.
     """
-    obstacle: UserError | None = plan.data.obstacle
-    if obstacle is not None:
-        raise obstacle
+    if plan.data.obstacle is not None:
+        raise plan.data.obstacle
