@@ -12,7 +12,7 @@ from quillgpt.config.values import expectation, spell
 INTRODUCTION = """\
 # Settings
 
-<!-- Made from src/quillgpt/config/schema.py by `python -m quillgpt.config.documentation > docs/settings.md`. -->
+<!-- Made from src/quillgpt/config/schema/ by `python -m quillgpt.config.documentation > docs/settings.md`. -->
 
 Every setting has one name, and four places may set it. A later place wins:
 

@@ -1,36 +1,24 @@
-"""The one vocabulary: every setting, its type, its default and its explanation.
-
-Names and defaults are those of nanoGPT's train.py and sample.py; further fields follow their style. A flag, a TOML key
-and an environment variable (`QUILL_<NAME>`) share one name. This module is pure: it reads no file and imports no torch.
-
-A class that declares fields is a group: its docstring is the heading in --help, docs/settings.md and config.toml. A
-command's settings are the groups it inherits, in that order.
-"""
+"""The settings of `quill train`."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0)]
-Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smh]$")]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+from quillgpt.config.schema.base import (
+    Amount,
+    Count,
+    Duration,
+    Fraction,
+    Machine,
+    Positive,
+    Preparation,
+    Settings,
+)
 
-DTYPES = ("float32", "bfloat16", "float16")
-DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
 """Values of `init_from` that are words; every other value names a model."""
-
-
-class Settings(BaseModel):
-    """What all groups of settings share: strict types, no unknown keys, no change after creation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Run(Settings):
@@ -51,25 +39,6 @@ class DataSet(Settings):
     data: str | None = Field(
         None,
         description="A text to prepare and train on in one go: anything that quill prepare takes; several separated by commas.",
-    )
-
-
-class Preparation(Settings):
-    """Preparing a data set."""
-
-    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
-    tokenizer: str | None = Field(
-        None,
-        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
-    )
-    val: str | None = Field(None, description="A text to validate on, instead of a part of the training text.")
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="Share of the text that is held out for validation: whole documents where there are enough, else its end. Unset: 0.1, or what is usual for the corpus.",
-    )
-    deduplicate: bool = Field(False, description="Leave out documents that are equal to an earlier one.")
-    drop_repeated_lines: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Leave out lines that stand in at least this many documents, such as headings."
     )
 
 
@@ -126,6 +95,14 @@ class Optimization(Settings):
     beta1: Fraction = Field(0.9, description="AdamW's decay of the mean of gradients.")
     beta2: Fraction = Field(0.95, description="AdamW's decay of the mean of squared gradients.")
     grad_clip: Amount = Field(1.0, description="Largest norm of the gradient; 0 does not clip.")
+    ema_decay: Fraction = Field(
+        0.0,
+        description="Average the weights over about 1 / (1 - ema_decay) iterations; the average is what is evaluated, kept as best, and sampled from. 0: no average.",
+    )
+    on_nonfinite: Literal["rollback", "stop"] = Field(
+        "rollback",
+        description="What a loss or gradient that is NaN or infinite leads to. rollback: back to the last checkpoint, leave that batch out, half the learning rate for a while. stop: end the run.",
+    )
 
 
 class Schedule(Settings):
@@ -151,6 +128,10 @@ class Evaluation(Settings):
     eval_iters: Positive | None = Field(
         200,
         description="Batches an evaluation takes from each split, the same ones each time. none: the whole val split and as many tokens of train.",
+    )
+    patience: Count | None = Field(
+        None,
+        description="Stop after so many evaluations in a row without a better loss on the whole val split; 0 never stops. Unset: 5 where a model is finetuned, else 0.",
     )
     eval_only: bool = Field(False, description="Evaluate and stop; nothing is written.")
     log_interval: Positive = Field(1, description="Iterations between lines of the log.")
@@ -180,27 +161,18 @@ class Logging(Settings):
     )
 
 
-class Machine(Settings):
-    """The machine."""
-
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    dtype: DtypeName = Field(
-        "auto",
-        description="Number format of the computation; auto takes bfloat16 where a short measurement finds it faster than float32.",
-    )
-    threads: Positive | None = Field(
-        None, description="CPU threads. Unset: one for each core that the process may use."
-    )
-
-
 class Execution(Settings):
-    """Compilation and seed."""
+    """Compilation, seed and determinism."""
 
     compile: bool | Literal["auto"] = Field(
         "auto",
         description="torch.compile the model; auto compiles when the run is long enough to pay for it.",
     )
     seed: int = Field(1337, ge=0, description="Seed of initialization, data order, dropout and evaluation batches.")
+    deterministic: bool = Field(
+        False,
+        description="Compute only by methods that repeat to the last bit, which some of a GPU's fastest do not; slower there. A CPU's always do.",
+    )
 
 
 class Processes(Settings):
@@ -253,94 +225,3 @@ class TrainSettings(TrainFields):
     def tokens_per_iteration(self) -> int:
         """Target tokens of the global batch."""
         return self.sequences_per_iteration * self.block_size
-
-
-class Prompt(Settings):
-    """Model and prompt."""
-
-    out_dir: str = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
-    init_from: str = Field(
-        "resume", description="resume: sample from out_dir (nanoGPT's word). Otherwise the same as naming it as MODEL."
-    )
-    data_dir: str = Field("data", description="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
-    start: str | None = Field(
-        None,
-        description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",
-    )
-
-
-class Sampling(Settings):
-    """Sampling."""
-
-    num_samples: Positive = Field(10, description="Samples to draw.")
-    max_new_tokens: Positive = Field(500, description="Tokens to generate for each sample, at most.")
-    temperature: Amount = Field(
-        0.8, description="Below 1 more predictable, above 1 more random; 0 takes the likeliest token."
-    )
-    top_k: Count | None = Field(200, description="Draw from this many likeliest tokens; 0 or none: from all.")
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Draw from the smallest set of likeliest tokens with this total probability."
-    )
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="Draw from tokens at least this likely, relative to the likeliest."
-    )
-    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="Above 1, tokens that already occur become less likely."
-    )
-    stop: str | None = Field(None, description="End a sample before this text.")
-    window: Literal["half", "exact"] = Field(
-        "half",
-        description="When the context is full: half keeps its last half and goes on (fast); exact slides by one token (nanoGPT's, slow).",
-    )
-    seed: int = Field(1337, ge=0, description="Seed; the random numbers of sample k depend on seed and k only.")
-
-
-class SampleSettings(Prompt, Sampling, Machine):
-    """The settings of `quill sample`."""
-
-
-class Measurement(Settings):
-    """Evaluating a model."""
-
-    dataset: str | None = Field(
-        None,
-        description="Names of prepared data sets, separated by commas. Unset: the one that the model was trained on.",
-    )
-    split: Literal["val", "train"] = Field("val", description="Which part of the data set.")
-    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
-    batch_size: Positive | None = Field(
-        None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
-    )
-
-
-class EvalSettings(Measurement, Machine):
-    """The settings of `quill eval`."""
-
-
-class Naming(Settings):
-    """The data set to make."""
-
-    dataset: str | None = Field(
-        None, description="Name of the data set, a folder in data_dir. Unset: the source's own."
-    )
-
-
-class PrepareSettings(Naming, Preparation):
-    """The settings of `quill prepare`."""
-
-
-def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
-    """Return the fields of a command's settings by the heading of their group, in the order of the inheritance."""
-    groups = {}
-    for group in schema.__mro__:
-        if not issubclass(group, Settings) or group is Settings:
-            continue
-        own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
-        if own:
-            groups[(group.__doc__ or group.__name__).removesuffix(".")] = own
-    return groups
-
-
-def fields_in_order(schema: type[Settings]) -> dict[str, FieldInfo]:
-    """Return the fields of a command's settings by name, in the order in which a person reads them."""
-    return {name: field for group in grouped_fields(schema).values() for name, field in group.items()}

@@ -1,0 +1,25 @@
+"""The one vocabulary: every setting, its type, its default and its explanation.
+
+Names and defaults are those of nanoGPT's train.py and sample.py; further fields follow their style. A flag, a TOML key
+and an environment variable (`QUILL_<NAME>`) share one name. This room is pure: it reads no file and imports no torch.
+"""
+
+from quillgpt.config.schema.base import DTYPES, DtypeName, Settings, fields_in_order, grouped_fields
+from quillgpt.config.schema.training import SPECIAL_ORIGINS, TrainFields, TrainSettings
+from quillgpt.config.schema.using import EvalSettings, PrepareSettings, Prompt, SampleSettings, Sampling
+
+__all__ = [
+    "DTYPES",
+    "SPECIAL_ORIGINS",
+    "DtypeName",
+    "EvalSettings",
+    "PrepareSettings",
+    "Prompt",
+    "SampleSettings",
+    "Sampling",
+    "Settings",
+    "TrainFields",
+    "TrainSettings",
+    "fields_in_order",
+    "grouped_fields",
+]

@@ -1,0 +1,77 @@
+"""What all settings share: strict types, named kinds of numbers, and groups that become headings.
+
+A class that declares fields is a group: its docstring is the heading in --help, docs/settings.md and config.toml. A
+command's settings are the groups it inherits, in that order.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.fields import FieldInfo
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smh]$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+DTYPES = ("float32", "bfloat16", "float16")
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Settings(BaseModel):
+    """What all groups of settings share: strict types, no unknown keys, no change after creation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+
+class Machine(Settings):
+    """The machine."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    dtype: DtypeName = Field(
+        "auto",
+        description="Number format of the computation; auto takes bfloat16 where a short measurement finds it faster than float32.",
+    )
+    threads: Positive | None = Field(
+        None, description="CPU threads. Unset: one for each core that the process may use."
+    )
+
+
+class Preparation(Settings):
+    """Preparing a data set."""
+
+    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
+    tokenizer: str | None = Field(
+        None,
+        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
+    )
+    val: str | None = Field(None, description="A text to validate on, instead of a part of the training text.")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Share of the text that is held out for validation: whole documents where there are enough, else its end. Unset: 0.1, or what is usual for the corpus.",
+    )
+    deduplicate: bool = Field(False, description="Leave out documents that are equal to an earlier one.")
+    drop_repeated_lines: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Leave out lines that stand in at least this many documents, such as headings."
+    )
+
+
+def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
+    """Return the fields of a command's settings by the heading of their group, in the order of the inheritance."""
+    groups = {}
+    for group in schema.__mro__:
+        if not issubclass(group, Settings) or group is Settings:
+            continue
+        own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
+        if own:
+            groups[(group.__doc__ or group.__name__).removesuffix(".")] = own
+    return groups
+
+
+def fields_in_order(schema: type[Settings]) -> dict[str, FieldInfo]:
+    """Return the fields of a command's settings by name, in the order in which a person reads them."""
+    return {name: field for group in grouped_fields(schema).values() for name, field in group.items()}

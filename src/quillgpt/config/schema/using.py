@@ -1,0 +1,83 @@
+"""The settings of the commands that use a model, or prepare a text for one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from quillgpt.config.schema.base import Amount, Count, Machine, Positive, Preparation, Settings
+
+
+class Prompt(Settings):
+    """Model and prompt."""
+
+    out_dir: str = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
+    init_from: str = Field(
+        "resume", description="resume: sample from out_dir (nanoGPT's word). Otherwise the same as naming it as MODEL."
+    )
+    data_dir: str = Field("data", description="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
+    start: str | None = Field(
+        None,
+        description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",
+    )
+
+
+class Sampling(Settings):
+    """Sampling."""
+
+    num_samples: Positive = Field(10, description="Samples to draw.")
+    max_new_tokens: Positive = Field(500, description="Tokens to generate for each sample, at most.")
+    temperature: Amount = Field(
+        0.8, description="Below 1 more predictable, above 1 more random; 0 takes the likeliest token."
+    )
+    top_k: Count | None = Field(200, description="Draw from this many likeliest tokens; 0 or none: from all.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Draw from the smallest set of likeliest tokens with this total probability."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Draw from tokens at least this likely, relative to the likeliest."
+    )
+    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Above 1, tokens that already occur become less likely."
+    )
+    stop: str | None = Field(None, description="End a sample before this text.")
+    window: Literal["half", "exact"] = Field(
+        "half",
+        description="When the context is full: half keeps its last half and goes on (fast); exact slides by one token (nanoGPT's, slow).",
+    )
+    seed: int = Field(1337, ge=0, description="Seed; the random numbers of sample k depend on seed and k only.")
+
+
+class SampleSettings(Prompt, Sampling, Machine):
+    """The settings of `quill sample`."""
+
+
+class Measurement(Settings):
+    """Evaluating a model."""
+
+    dataset: str | None = Field(
+        None,
+        description="Names of prepared data sets, separated by commas. Unset: the one that the model was trained on.",
+    )
+    split: Literal["val", "train"] = Field("val", description="Which part of the data set.")
+    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
+    batch_size: Positive | None = Field(
+        None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
+    )
+
+
+class EvalSettings(Measurement, Machine):
+    """The settings of `quill eval`."""
+
+
+class Naming(Settings):
+    """The data set to make."""
+
+    dataset: str | None = Field(
+        None, description="Name of the data set, a folder in data_dir. Unset: the source's own."
+    )
+
+
+class PrepareSettings(Naming, Preparation):
+    """The settings of `quill prepare`."""
