@@ -76,6 +76,35 @@ def test_a_manifest_with_a_damaged_entry_is_not_trusted(entry, save):
     refuses(file.parent, file, "missing or damaged")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_manifest_that_leaves_out_what_a_checkpoint_needs_is_refused_by_name(name, save):
+    folder = save(optimizer={"a/b": torch.ones(100)})
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    del files[name]
+    edit(folder / "manifest.json", files=files)
+    refuses(folder, folder / "manifest.json", f"does not list {name}", "cannot be trusted")
+    if name != "config.json":  # by which a checkpoint is known
+        (folder / name).unlink()
+        refuses(folder, folder / "manifest.json", f"does not list {name}", "cannot be trusted")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "tokenizer_config.json", "training/more.safetensors"])
+def test_a_file_that_is_read_and_not_listed_is_refused_by_name(name, save):
+    folder = save()
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files.pop(name, None)
+    edit(folder / "manifest.json", files=files)
+    (folder / name).write_text("{}")
+    refuses(folder, folder / "manifest.json", f"does not list {name}")
+
+
+def test_what_a_person_lays_beside_the_files_of_a_checkpoint_is_no_damage(save):
+    folder = save()
+    (folder / "README.md").write_text("My best one.")
+    (folder / ".DS_Store").write_bytes(b"\0")
+    assert load_model(folder).about["dataset"] == "abc"
+
+
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_a_manifest_that_names_a_file_outside_is_refused_by_name(name, save, tmp_path):
     folder = save()

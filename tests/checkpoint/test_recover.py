@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -37,7 +39,24 @@ def cut_manifest(folder):
     file.write_bytes(file.read_bytes()[:50])
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, cut_manifest])
+def lose_what_tells_a_checkpoint(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "training" / "state.json").unlink()
+    flip(folder)
+
+
+def leave_out_of_manifest(folder):
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["files"]["model.safetensors"]
+    file.write_text(json.dumps(manifest))
+    flip(folder)
+
+
+DAMAGES = [flip, truncate, cut_manifest, lose_what_tells_a_checkpoint, leave_out_of_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
     ("damaged", "prefer", "used"),
     [([0], BEST, 3), ([2], LAST, 2), ([0, 2], BEST, 2), ([1, 2], LAST, 1), ([1], LAST, 3), ([1], BEST, 1)],
@@ -49,7 +68,7 @@ def test_the_newest_whole_checkpoint_stands_in(damage, damaged, prefer, used, th
     assert torch.equal(loaded.model.token_embedding.weight, tiny_model(GPT2, seed=used).token_embedding.weight)
     said = capsys.readouterr().err
     meant = 1 if prefer == BEST else 3
-    assert ("damaged" in said) == (used != meant)
+    assert ("going back" in said) == (used != meant)
     if used != meant:
         assert f"checkpoints/{prefer}/" in said
         assert f"going back to {loaded.folder}" in said

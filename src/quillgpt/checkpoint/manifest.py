@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from quillgpt import __version__
@@ -11,6 +12,9 @@ from quillgpt.files import path_inside, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+
+LISTED = (".json", ".safetensors")
+"""Endings of all files that are ever read from a checkpoint: each that is there must be listed."""
 
 
 class NewerFormatError(CheckpointError):
@@ -33,8 +37,12 @@ def write_manifest(folder: Path) -> None:
     )
 
 
-def verify_manifest(folder: Path) -> None:
-    """Check that every file of a checkpoint is there and is what was written.
+def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
+    """Check that every file of a checkpoint is there, is listed, and is what was written.
+
+    Args:
+        folder: The checkpoint.
+        needed: Files that every checkpoint has.
 
     Raises:
         CheckpointError: Names the damaged file.
@@ -53,6 +61,11 @@ def verify_manifest(folder: Path) -> None:
     if newer:
         raise NewerFormatError(
             f"{path}: format_version is {version}, this Quill reads up to {FORMAT_VERSION}; install a newer Quill"
+        )
+    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix in LISTED}
+    if unlisted := sorted((there | set(needed)) - files.keys() - {MANIFEST}):
+        raise CheckpointError(
+            f"{path} does not list {unlisted[0]}; one of the two was changed, and the checkpoint cannot be trusted"
         )
     for name, (expected_size, expected_hash) in files.items():
         file = path_inside(folder, name)

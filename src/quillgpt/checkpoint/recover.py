@@ -6,9 +6,13 @@ from pathlib import Path
 
 from quillgpt.checkpoint.manifest import MANIFEST, NewerFormatError, verify_manifest
 from quillgpt.checkpoint.names import BEST, find_models
-from quillgpt.checkpoint.save import STATE
+from quillgpt.checkpoint.save import OPTIMIZER, STATE, WEIGHTS
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
+from quillgpt.text.tokenizer_files import TOKENIZER_FILE
+
+NEEDED = ("config.json", WEIGHTS, TOKENIZER_FILE, OPTIMIZER, STATE)
+"""Files that every checkpoint has."""
 
 
 def find_whole_model(model: Path, *, prefer: str = BEST) -> Path:
@@ -28,8 +32,8 @@ def find_whole_model(model: Path, *, prefer: str = BEST) -> Path:
     damage = []
     for folder in folders:
         try:
-            if any((folder / file).exists() for file in (MANIFEST, STATE)):  # a checkpoint of ours
-                verify_manifest(folder)
+            if folder != model or any((folder / file).exists() for file in (MANIFEST, STATE)):  # a checkpoint of ours
+                verify_manifest(folder, needed=NEEDED)
         except NewerFormatError:
             raise
         except CheckpointError as error:
