@@ -24,6 +24,9 @@ from quillgpt.text.tokenizer_files import (
 )
 
 COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
+MOST_UNUSED_IDS = 1 << 16
+"""Ids that a tokenizer may leave out, as some do. Far more come from a damaged file, and would fill the memory."""
+
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -49,9 +52,15 @@ class HuggingFaceTokenizer:
             self._engine = Engine.from_str(json.dumps(self._content))
         self.fingerprint = fingerprint_of(self._content)
         vocab = self._engine.get_vocab(with_added_tokens=True)
-        self.vocab_size = 1 + max(vocab.values(), default=-1)  # some tokenizers leave ids unused
         if not vocab:
             raise TokenizerError(f"{name} describes a tokenizer without any token; give another file")
+        largest = max(vocab.values())
+        if largest >= MOST_UNUSED_IDS + len(vocab):
+            raise TokenizerError(
+                f"{name} has the id {largest}, but only {len(vocab):,} tokens; expected ids that leave out less than "
+                f"{MOST_UNUSED_IDS:,}; give another file"
+            )
+        self.vocab_size = largest + 1
         special = {entry["content"] for entry in self._content.get("added_tokens") or [] if entry.get("special")}
         named = [end] if end is not None and end in vocab else []
         found = next((token for token in [*named, *COMMON_ENDS] if token in named or token in special), None)
