@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -27,9 +29,29 @@ def test_a_signal_is_noted_and_a_second_one_interrupts(name: str, status: int) -
         assert interruption.requested
         assert interruption.signal == number
         assert interruption.exit_status == status
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             os.kill(os.getpid(), number)
+        assert caught.value.args == (number,)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for another process")
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_the_second_signal_says_with_which_status_a_command_leaves(
+    tiny: MakeSettings, number: str, status: int
+) -> None:
+    settings = tiny(max_iters=100_000, eval_interval=100_000, log_interval=1)
+    flags = [f"--{name}={value}" for name, value in settings.model_dump(exclude_unset=True).items()]
+    process = subprocess.Popen([sys.executable, "-m", "quillgpt", "train", *flags], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any(line.startswith("iter 3:") for line in process.stderr)
+    process.send_signal(signal.SIGSTOP)  # so that both arrive before it can stop
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[number])
+    process.send_signal(signal.SIGCONT)
+    said = process.stderr.read()
+    assert process.wait() == status
+    assert said.splitlines()[-1] == "quill: interrupted"
 
 
 def test_a_run_in_another_thread_leaves_signals_alone_and_stops_when_it_is_asked_to(

@@ -20,6 +20,7 @@ from quillgpt.cli.info import info
 from quillgpt.cli.messages import explain
 from quillgpt.cli.plot import plot
 from quillgpt.cli.prepare import prepare
+from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
 from quillgpt.cli.train import train
 from quillgpt.config.layers import PLACES, read_dotenv
@@ -58,6 +59,7 @@ def make_app() -> App:
     app.command(info)
     app.command(plot)
     app.command(bench, name="bench")
+    app.command(prove)
     app.command(configs, name="configs", alias="list-configs")
     app.register_install_completion_command(help="Let the Tab key complete commands, flags and names in your shell.")
     app.meta.default(_everywhere)
@@ -65,7 +67,7 @@ def make_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 well, 1 failed, 2 misused, 130 or 143 interrupted.
+    """Run one command and return the exit status: 0 well, 1 failed, 2 misused, 130, 138 or 143 interrupted.
 
     Args:
         arguments: The words after `quill`; None takes those of the process.
@@ -100,6 +102,8 @@ def _run(tokens: list[str]) -> int:
 def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
     """Return what to say of an error, and the exit status."""
     match error:
+        case KeyboardInterrupt(args=(int(signal),)):  # a second one, after a run was asked to stop
+            return "interrupted", 128 + signal
         case KeyboardInterrupt():
             return "interrupted", INTERRUPTED
         case CycloptsError():

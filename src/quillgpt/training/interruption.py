@@ -14,7 +14,7 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 
 
 class Interruption:
-    """Notes requests to stop while its block runs.
+    """Notes requests to stop while its block runs; after one, a signal raises KeyboardInterrupt with its number.
 
     Signals are only noticed in the main thread, where alone handlers may be set; elsewhere, as in a notebook's thread,
     a program asks by setting `requested`.
@@ -51,6 +51,6 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.requested:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         self.requested, self.signal = True, signal.Signals(number)
         say("stopping after this step and saving; once more to stop at once")
