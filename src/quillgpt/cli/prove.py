@@ -1,0 +1,51 @@
+"""`quill prove`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from quillgpt.cli.completion import complete_path, complete_preset
+from quillgpt.cli.flags import settings_flags, switch
+from quillgpt.cli.train import check_source
+from quillgpt.config.schema.base import Machine
+
+PRESET = Parameter(
+    name="PRESET",
+    help="Prove the architecture, shape, optimizer, dropout and number format of a preset, a .toml file or a .py file "
+    "of nanoGPT, on a text of the proof's own. Without: two tiny models, one of each architecture.",
+    completer=complete_preset,
+)
+OUT_DIR = Parameter(
+    name="--out_dir",
+    help="Folder for proof.md and proof.json. [default: proof]",
+    metavar="TEXT",
+    show_default=False,
+    completer=complete_path,
+)
+KEEP = switch("--keep", "Leave the runs in the folder too, instead of removing them.")
+
+
+@settings_flags(Machine)
+def prove(
+    source: Annotated[str | None, PRESET] = None,
+    /,
+    *,
+    out_dir: Annotated[Path, OUT_DIR] = Path("proof"),
+    keep: Annotated[bool, KEEP] = False,
+    **flags: str,
+) -> None:
+    """Prove on this machine that training keeps its promises: kills, full disks, damage, exact numbers."""
+    check_source(source, flags)
+
+    from quillgpt.proof.prove import prove as prove_promises
+    from quillgpt.proof.sheet import conclude
+    from quillgpt.proof.subject import find_subjects
+
+    given = {"out_dir": str(out_dir)} if out_dir != Path("proof") else {}
+    words = [*filter(None, [source]), *(f"--{name}={value}" for name, value in (given | flags).items())]
+    command = shlex.join(["quill", "prove", *words, *(["--keep"] if keep else [])])
+    conclude(prove_promises(find_subjects(source, flags), out_dir=out_dir, command=command, keep=keep), out_dir)

@@ -1,0 +1,110 @@
+"""Checkpoints that are damaged, and disks that are full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from quillgpt.checkpoint.manifest import MANIFEST
+from quillgpt.checkpoint.names import LAST, checkpoints_folder
+from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES, WEIGHTS
+from quillgpt.proof.compare import require, require_equal_runs
+from quillgpt.proof.ground import FAULTY, Ground, last_state
+from quillgpt.proof.subject import SAVED_EVERY
+
+UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
+"""Gives a process mounts of its own, without being root."""
+
+LARGEST_MOUNT_BYTES = 1 << 28
+"""A file system in memory should not be what fills it."""
+
+FILL = """
+mount -t tmpfs -o size={bytes} tmpfs small || exit 99
+"$@"
+status=$?
+cp -R small/. {rescued}
+exit $status
+"""
+"""Trains on a file system that goes with its last process, so that what the run left there is copied out."""
+
+
+def corrupt_checkpoint(ground: Ground) -> str:
+    """Flip a bit in each file of a checkpoint in turn, and cut files short; let the run go on from what is left."""
+    subject = ground.subjects[0]
+    whole = ground.whole(subject)
+    checkpoint = (checkpoints_folder(whole) / LAST).resolve()
+    files = sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
+    for file in files:
+        require_named(ground, checkpoint, file, flip_bit(ground, (checkpoint / file).read_bytes()))
+    for cut in (Path(WEIGHTS), Path(OPTIMIZER)):
+        content = (checkpoint / cut).read_bytes()
+        require_named(ground, checkpoint, cut, content[: ground.draw.randrange(len(content))])
+
+    run = ground.folder / "damaged"
+    shutil.copytree(whole, run, symlinks=True)
+    damaged = checkpoints_folder(run) / checkpoint.name / WEIGHTS
+    damaged.write_bytes(flip_bit(ground, damaged.read_bytes()))
+    done = ground.quill(*ground.words(subject, run.name, init_from="resume"))
+    require(damaged.name in done.err and "going back to" in done.err, "the run did not say which file is damaged")
+    return f"{len(files)} of {len(files)} flipped bits and 2 of 2 cuts named; {require_equal_runs(whole, run)}"
+
+
+def require_named(ground: Ground, checkpoint: Path, file: Path, content: bytes) -> None:
+    """Check that `quill info` refuses a copy of a checkpoint whose file has this content, and names the file.
+
+    Where it is the manifest, any file may seem to be the damaged one, and the copy is what must be named.
+    """
+    copy = ground.folder / "damaged-checkpoint"
+    shutil.copytree(checkpoint, copy, copy_function=os.link)
+    (copy / file).unlink()
+    (copy / file).write_bytes(content)
+    said = ground.quill("info", copy.name, status=1).err
+    named = copy.name if file.name == MANIFEST else file.as_posix()
+    require(named in said.replace("\\", "/"), f"damage of {file.as_posix()} is not named")
+    shutil.rmtree(copy)
+
+
+def flip_bit(ground: Ground, content: bytes) -> bytes:
+    """Return the content with one random bit changed; of a manifest, in its list of files."""
+    first = max(0, content.find(b'"files"')) if content.startswith(b"{") else 0
+    place, bit = ground.draw.randrange(first, len(content)), ground.draw.randrange(8)
+    return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+
+
+def full_disk(ground: Ground) -> str:
+    """Train where there is room for one checkpoint only, and go on elsewhere."""
+    subject = ground.subjects[0]
+    whole, run = ground.whole(subject), ground.folder / "rescued"
+    last = (checkpoints_folder(whole) / LAST).resolve()
+    one = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
+    small = ground.folder / "small"
+    small.mkdir()
+    size = SMALL_FILES_BYTES + one * 3 // 2
+    if one <= LARGEST_MOUNT_BYTES and can_mount(small):
+        how = f"a file system of {size / 1e6:.1f} MB"
+        script = FILL.format(bytes=size, rescued=run.name)
+        before = (*UNSHARE, "sh", "-c", script, "sh")
+        run.mkdir()
+        done = ground.quill(*ground.words(subject, "small/run"), status=1, before=before)
+        run = run / "run"
+    else:
+        how = "an injected ENOSPC, as no file system of one's own can be mounted here"
+        done = ground.quill("full_disk:1", *ground.words(subject, run.name), status=1, entry=FAULTY)
+    saved = last_state(run).get("iteration", 0)
+    require(saved == SAVED_EVERY, f"{how}: the last checkpoint is of iter {saved} instead of {SAVED_EVERY}")
+    require(f"iter-{saved:06d} is kept" in done.err, f"{how}: the run did not say what is kept")
+    ground.quill(*ground.words(subject, str(run.relative_to(ground.folder)), init_from="resume"))
+    return f"{how}: iter {saved} kept, {require_equal_runs(whole, run)}"
+
+
+def can_mount(folder: Path) -> bool:
+    """Say whether a file system of one's own can be mounted, which needs Linux and its administrator's leave."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    return (
+        sys.platform == "linux"
+        and all(shutil.which(word) for word in (UNSHARE[0], mount[0]))
+        and subprocess.run([*UNSHARE, *mount], capture_output=True).returncode == 0
+    )

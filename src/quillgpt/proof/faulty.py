@@ -1,0 +1,64 @@
+"""`python -m quillgpt.proof.faulty FAULT COMMAND ...` is `quill COMMAND ...` on a machine with a fault.
+
+FAULT is `poisoned_batch:N`, where iteration N (counted from 0) computes NaN whenever it comes, or `full_disk:N`, where
+the disk is full after N checkpoints. The trainer knows nothing of it: what is replaced is its source of batches, or
+what writes to the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from quillgpt.checkpoint import save
+from quillgpt.data.batches import Starts, Tokens, gather
+from quillgpt.training import step
+
+
+def poison_batch(iteration: int) -> None:
+    """Let the embeddings of an iteration's batch be NaN, every time that it is computed."""
+    seen: dict[bytes, int] = {}
+    poisoned = False
+
+    def gather_and_arm(tokens: Tokens, starts: Starts, block_size: int) -> tuple[Tensor, Tensor]:
+        nonlocal poisoned
+        poisoned = seen.setdefault(starts.tobytes(), len(seen)) == iteration
+        return gather(tokens, starts, block_size)
+
+    def spoil(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
+        return output * torch.nan if poisoned and module.training and isinstance(module, nn.Embedding) else None
+
+    step.gather = gather_and_arm  # type: ignore[attr-defined]
+    register_module_forward_hook(spoil)  # type: ignore[arg-type]
+
+
+def fill_disk(checkpoints: int) -> None:
+    """Let every write of tensors after so many checkpoints break off in the middle."""
+    write_tensors, written = save.write_tensors, 0
+
+    def write_or_break_off(tensors: dict[str, Tensor], path: Path) -> None:
+        nonlocal written
+        write_tensors(tensors, path)
+        written += path.name == save.WEIGHTS
+        if written > checkpoints:
+            os.truncate(path, path.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save.write_tensors = write_or_break_off
+
+
+FAULTS: dict[str, Callable[[int], None]] = {"poisoned_batch": poison_batch, "full_disk": fill_disk}
+
+
+if __name__ == "__main__":
+    name, _, number = sys.argv.pop(1).partition(":")
+    FAULTS[name](int(number))
+    runpy.run_module("quillgpt", run_name="__main__")

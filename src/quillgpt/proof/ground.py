@@ -1,0 +1,206 @@
+"""The proving ground: a folder with texts, in which `quill` runs as a person would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from quillgpt.checkpoint.names import LAST, UNFINISHED, checkpoints_folder
+from quillgpt.config.layers import ENVIRONMENT_PREFIX, PLACES
+from quillgpt.plots.record import METRICS, read_metrics
+from quillgpt.proof.subject import Subject, write_texts
+
+QUILL = ("-m", "quillgpt")
+FAULTY = ("-m", "quillgpt.proof.faulty")
+
+TIMEOUT_SECONDS = 1800
+POLL_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that has ended: its exit status, and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Ground:
+    """A folder in which runs are made.
+
+    Args:
+        folder: An empty folder, which texts are written into.
+        logs: Where the processes' words go.
+        subjects: What is proved.
+        draw: Chooses moments and bits.
+
+    Attributes:
+        folder: As given.
+        subjects: As given.
+        draw: As given.
+    """
+
+    def __init__(self, folder: Path, logs: Path, subjects: Sequence[Subject], draw: random.Random) -> None:
+        self.folder = folder
+        self.subjects = subjects
+        self.draw = draw
+        self._logs = logs
+        self._check = ""
+        self._numbers = count(1)
+        write_texts(folder, max(subject.settings.block_size for subject in subjects))
+        self._files = {subject.name: subject.write(folder).name for subject in subjects}
+        self._whole: dict[str, Path] = {}
+        self._log_of: dict[int, Path] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def log_into(self, name: str) -> Path:
+        """Give the processes from here on a folder for what they write, and return it."""
+        self._check, self._numbers = name, count(1)
+        return self._logs / name
+
+    def words(self, subject: Subject, run: str, **changes: object) -> list[str]:
+        """Return the words after `quill` that train a subject in a folder of the ground."""
+        flags = [f"--{name}={value}" for name, value in changes.items()]
+        return ["train", self._files[subject.name], f"--out_dir={run}", *flags]
+
+    @contextmanager
+    def running(
+        self, words: Sequence[str], *, entry: Sequence[str] = QUILL, before: Sequence[str] = ()
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a process, and kill it at the end of the block if it still runs.
+
+        Args:
+            words: What follows `quill`.
+            entry: How Python is told to be `quill`.
+            before: What starts it, such as a shell.
+        """
+        log = self._logs / self._check / f"{next(self._numbers):02}"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
+            err.write(f"$ {' '.join([*before, 'python', *entry, *words])}\n".encode())
+            err.flush()
+            process = subprocess.Popen(
+                [*before, sys.executable, *entry, *words],
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        self._log_of[process.pid] = log
+        self._running.add(process)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            self._running.discard(process)
+
+    def quill(
+        self,
+        *words: str,
+        status: int = 0,
+        entry: Sequence[str] = QUILL,
+        before: Sequence[str] = (),
+    ) -> Finished:
+        """Run a command to its end.
+
+        Args:
+            *words: What follows `quill`.
+            status: The exit status that it should have.
+            entry: As in `running`.
+            before: As in `running`.
+
+        Raises:
+            RuntimeError: It has another; repeats its last line.
+        """
+        with self.running(words, entry=entry, before=before) as process:
+            process.wait(timeout=TIMEOUT_SECONDS)
+        done = self.finished(process)
+        if done.status != status:
+            said = (done.err.strip().splitlines() or ["nothing"])[-1]
+            raise RuntimeError(f"quill {words[0]} ended with status {done.status} instead of {status}: {said}")
+        return done
+
+    def finished(self, process: subprocess.Popen[bytes]) -> Finished:
+        """Return what a process of `running` wrote, once it has ended."""
+        log = self._log_of[process.pid]
+        out, err = (log.with_suffix(end).read_text(encoding="utf-8", errors="replace") for end in (".out", ".err"))
+        return Finished(process.returncode, out, err)
+
+    def whole(self, subject: Subject) -> Path:
+        """Return the folder of a run of the subject that nothing disturbed; trained when it is first needed."""
+        if subject.name not in self._whole:
+            name = f"{subject.stem}-whole"
+            self.quill(*self.words(subject, name))
+            self._whole[subject.name] = self.folder / name
+        return self._whole[subject.name]
+
+    def each(self, find: Callable[[Subject], str], *, at_once: bool = True) -> str:
+        """Return the figures that a function finds for each subject, as one text.
+
+        Args:
+            find: The function, which mostly waits for processes.
+            at_once: Let it work for all subjects at the same time.
+        """
+        with ThreadPoolExecutor(len(self.subjects) if at_once else 1) as pool:
+            try:
+                figures = list(pool.map(find, self.subjects))
+            except (KeyboardInterrupt, SystemExit):  # the pool would wait for all of them
+                for process in [*self._running]:
+                    process.kill()
+                raise
+        return "; ".join(f"{subject.name}: {figure}" for subject, figure in zip(self.subjects, figures, strict=True))
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment without settings of Quill: those are in the subjects' files."""
+    own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in PLACES}
+    return {name: value for name, value in os.environ.items() if name not in own}
+
+
+def wait_for_iteration(process: subprocess.Popen[bytes], run: Path, iteration: int) -> bool:
+    """Wait until a run has recorded an iteration; return whether it then still runs."""
+    while process.poll() is None:
+        if (run / METRICS).is_file() and any(row["iter"] >= iteration for row in read_metrics(run / METRICS)[-3:]):
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def hold_while_saving(process: subprocess.Popen[bytes], run: Path, delay_seconds: float) -> bool:
+    """Hold a process between the first file of a checkpoint and its last rename; return whether that succeeded."""
+    while process.poll() is None:
+        if unfinished(run):
+            time.sleep(delay_seconds)
+            process.send_signal(signal.SIGSTOP)
+            if unfinished(run):
+                return True
+            process.send_signal(signal.SIGCONT)
+        time.sleep(POLL_SECONDS / 10)
+    return False
+
+
+def unfinished(run: Path) -> list[Path]:
+    """Return the checkpoints of a run that are half written."""
+    return list(checkpoints_folder(run).glob(f"{UNFINISHED}*"))
+
+
+def last_state(run: Path) -> dict[str, Any]:
+    """Return the training state of a run's last checkpoint; empty where there is none."""
+    state = checkpoints_folder(run) / LAST / "training" / "state.json"
+    return dict(json.loads(state.read_text(encoding="utf-8"))) if state.is_file() else {}

@@ -1,0 +1,100 @@
+"""What a run learns from: the end of a text, and not from a batch that is poisoned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from quillgpt.api import Model, load
+from quillgpt.checkpoint.names import LAST, checkpoints_folder
+from quillgpt.data.batches import all_starts, gather
+from quillgpt.data.dataset import open_dataset
+from quillgpt.model import GPT
+from quillgpt.proof.compare import require, require_equal_runs
+from quillgpt.proof.ground import FAULTY, Ground, last_state
+from quillgpt.proof.subject import DOCUMENTS, ITERATIONS, SAVED_EVERY, Subject
+
+LONGEST_BLOCK = 128
+"""Context in which the documents are learnt: each is a small part of it."""
+
+TRAINED_SHARE = 0.5
+"""Of an untrained model's loss on end-of-text, what is left at most once it has been learnt."""
+
+SAMPLES, SAMPLED_TOKENS = 8, 300
+
+POISONED = ITERATIONS // 2 + SAVED_EVERY // 2
+"""The iteration, counted from 0, whose batch is poisoned: between two checkpoints."""
+
+
+def end_of_text(ground: Ground) -> str:
+    """Train on short documents; the model must know where they end, and its samples must end by themselves."""
+
+    def find(subject: Subject) -> str:
+        settings, run = subject.settings, ground.folder / f"{subject.stem}-documents"
+        changes: dict[str, object] = {"data": DOCUMENTS, "dataset": DOCUMENTS, "tokenizer": "bpe:300", "batch_size": 4}
+        changes |= {"block_size": min(LONGEST_BLOCK, settings.block_size), "dropout": 0}
+        ground.quill(*ground.words(subject, run.name, **changes))
+        machine = [f"--device={settings.device}", f"--dtype={settings.dtype}", f"--threads={settings.threads}"]
+        drawn = [f"--num_samples={SAMPLES}", f"--max_new_tokens={SAMPLED_TOKENS}"]
+        rows = ground.quill("sample", run.name, "--json", *drawn, *machine).out.splitlines()
+        ended = sum(json.loads(row)["finish_reason"] == "end_of_text" for row in rows)
+        model = load(run, device=settings.device, dtype="float32", threads=settings.threads)
+        untrained = GPT(model.shape, seed=settings.seed).to(model.device).eval()
+        before, after = (loss_on_ends(ground, model, gpt) for gpt in (untrained, model.gpt))
+        figure = f"loss {before:.2f} before training, {after:.2f} after, {ended} of {len(rows)} samples ended"
+        require(after <= TRAINED_SHARE * before and ended == len(rows) == SAMPLES, figure)
+        return figure
+
+    return ground.each(find)
+
+
+@torch.no_grad()
+def loss_on_ends(ground: Ground, model: Model, gpt: GPT) -> float:
+    """Return a model's mean loss on the targets of the validation documents that are end-of-text, nats per token."""
+    tokens = open_dataset(DOCUMENTS, ground.folder / "data").val
+    block_size = model.shape.block_size
+    inputs, targets = gather(np.asarray(tokens), all_starts(len(tokens), block_size), block_size)
+    losses = F.cross_entropy(
+        gpt.logits(gpt(inputs.to(model.device))).flatten(0, 1), targets.flatten().to(model.device), reduction="none"
+    )
+    return float(losses[targets.flatten().to(model.device) == model.tokenizer.end_of_text].mean())
+
+
+def poisoned_batch(ground: Ground) -> str:
+    """Feed runs a batch that computes NaN: one must pass it over, one must stop before it and go on when told so."""
+
+    def find(subject: Subject) -> str:
+        fault, number = f"poisoned_batch:{POISONED}", POISONED + 1
+        run = ground.folder / f"{subject.stem}-poisoned"
+        done = ground.quill(fault, *ground.words(subject, run.name, on_nonfinite="rollback"), entry=FAULTY)
+        state, back_to = last_state(run), POISONED // SAVED_EVERY * SAVED_EVERY
+        kept = [(each["iteration"], each["back_to"]) for each in state["rollbacks"]]
+        require(f"iter {number}:" in done.err, f"iter {number} is not named")
+        require("token_embedding" in done.err, "the module in which it began is not named")
+        require("windows at token" in done.err, "the batch is not named")
+        require(kept == [(POISONED, back_to)], f"rollbacks are {kept}, expected ({POISONED}, {back_to})")
+        require(state["iteration"] == ITERATIONS, f"the run ended at iter {state['iteration']}")
+        spoiled = values_not_finite(run)
+
+        stopped = ground.folder / f"{subject.stem}-stopped"
+        ground.quill(fault, *ground.words(subject, stopped.name, on_nonfinite="stop"), entry=FAULTY, status=1)
+        saved = last_state(stopped)["iteration"]
+        require(saved == back_to, f"the last checkpoint of the run that stopped is of iter {saved}, not {back_to}")
+        spoiled += values_not_finite(stopped)
+        require(not spoiled, f"{spoiled:,} values that are not finite were saved")
+        ground.quill(*ground.words(subject, stopped.name, init_from="resume"))
+        equal = require_equal_runs(ground.whole(subject), stopped)
+        return f"back from iter {number} to {back_to} and past it; stopped at {saved} and resumed, {equal}"
+
+    return ground.each(find)
+
+
+def values_not_finite(run: Path) -> int:
+    """Count the values of a run's last checkpoint that are NaN or infinite."""
+    files = (checkpoints_folder(run) / LAST).rglob("*.safetensors")
+    return sum(int((~tensor.isfinite()).sum()) for file in files for tensor in load_file(file).values())

@@ -1,0 +1,142 @@
+"""Numbers that must not depend on how they are computed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from quillgpt.api import Model, load
+from quillgpt.checkpoint.names import LAST, checkpoints_folder
+from quillgpt.checkpoint.save import OPTIMIZER
+from quillgpt.model import KeyValueCache
+from quillgpt.proof.compare import (
+    LARGEST_GRADIENT_ERROR,
+    LARGEST_LOGIT_ERROR,
+    LARGEST_LOSS_ERROR,
+    record_of,
+    relative_difference,
+    require,
+)
+from quillgpt.proof.ground import Ground
+from quillgpt.proof.outcome import CannotRun
+from quillgpt.proof.subject import TEXT, Subject
+
+DIVISIONS = ((8, 1), (1, 8), (2, 4))
+"""A global batch of eight sequences as batch_size and gradient_accumulation_steps."""
+
+SAMPLED_TOKENS = 48
+WINDOWS = 4
+
+
+def accumulation(ground: Ground) -> str:
+    """Do one iteration of the same eight sequences at once, one by one, and two by two.
+
+    After one step from zero AdamW's mean of gradients is (1 - beta1) times the gradient.
+    """
+
+    def find(subject: Subject) -> str:
+        gradients: list[dict[str, Tensor]] = []
+        losses: list[float] = []
+        for size, parts in DIVISIONS:
+            run = ground.folder / f"{subject.stem}-{size}x{parts}"
+            plain = {"dtype": "float32", "optimizer": "adamw", "dropout": 0, "grad_clip": 0, "max_iters": 1}
+            batch = {"batch_size": size, "gradient_accumulation_steps": parts, "micro_batch_size": size}
+            ground.quill(*ground.words(subject, run.name, eval_iters=1, **plain, **batch))
+            stored = load_file(checkpoints_folder(run) / LAST / OPTIMIZER)
+            gradients.append({name: value for name, value in stored.items() if name.endswith("/exp_avg")})
+            losses += [float(str(row[2])) for row in record_of(run) if row[:2] == ("train", 1)]
+        worst = max(relative_difference(gradients[0], other) for other in gradients[1:])
+        spread = max(losses) - min(losses)
+        figure = f"gradients differ by {worst:.1e} of their norm, losses by {spread:.1e}"
+        require(len(losses) == len(DIVISIONS), "an iteration was not recorded")
+        require(worst <= LARGEST_GRADIENT_ERROR and spread <= LARGEST_LOSS_ERROR, figure)
+        return figure
+
+    return ground.each(find)
+
+
+def cached_decoding(ground: Ground) -> str:
+    """Sample with the key-value cache, and compute every token's scores again from the whole text before it."""
+
+    def find(subject: Subject) -> str:
+        settings, run = subject.settings, ground.whole(subject)
+        start = (ground.folder / TEXT).read_text(encoding="utf-8")[:8]
+        count = max(1, min(SAMPLED_TOKENS, settings.block_size - len(start)))
+        machine = [f"--device={settings.device}", "--dtype=float32", f"--threads={settings.threads}"]
+        chosen = [f"--start={start}", f"--max_new_tokens={count}", "--num_samples=1", "--temperature=0"]
+        row = json.loads(ground.quill("sample", run.name, "--json", *chosen, *machine).out)
+        model = load(run, device=settings.device, dtype="float32", threads=settings.threads)
+        prompt = model.prompt(start)[1]
+        again, error = recomputed(model, prompt, row["ids"])
+        odd = sum(one != other for one, other in zip(row["ids"], again, strict=True))
+        figure = f"{odd} of {len(again)} tokens differ, logits by at most {error:.1e}"
+        require(len(again) == count and not odd and error <= LARGEST_LOGIT_ERROR, figure)
+        return figure
+
+    return ground.each(find)
+
+
+@torch.no_grad()
+def recomputed(model: Model, prompt: list[int], ids: list[int]) -> tuple[list[int], float]:
+    """Return what is the likeliest token at each place of a sample, and how far a cache's logits are from that.
+
+    Args:
+        model: The model, in float32.
+        prompt: Ids before the sample.
+        ids: The sample; with the prompt no longer than the context.
+
+    Returns:
+        Likeliest ids, computed without a cache, as many as the sample has; the largest difference of two logits.
+    """
+    gpt, tokens = model.gpt, torch.tensor([[*prompt, *ids]], device=model.device)
+    cache = KeyValueCache(gpt.shape, 1, device=model.device, dtype=torch.float32)
+    likeliest, error = [], 0.0
+    read = 0
+    for end in range(len(prompt), tokens.shape[1]):
+        full = gpt.logits(gpt(tokens[:, :end])[:, -1])
+        cached = gpt.logits(gpt(tokens[:, read:end], cache)[:, -1])
+        read = end
+        likeliest.append(int(full[0, : model.tokenizer.vocab_size].argmax()))
+        error = max(error, float((full - cached).abs().max()))
+    return likeliest, error
+
+
+def opens_in_transformers(ground: Ground) -> str:
+    """Open a checkpoint in stock transformers, and let both compute the same text."""
+    if importlib.util.find_spec("transformers") is None:
+        raise CannotRun("the package transformers is not installed")
+
+    def find(subject: Subject) -> str:
+        folder = checkpoints_folder(ground.whole(subject)) / LAST
+        model = load(folder, device="cpu", dtype="float32", threads=subject.settings.threads)
+        text = (ground.folder / TEXT).read_text(encoding="utf-8")[: WINDOWS * subject.settings.block_size]
+        theirs, their_ids = in_transformers(str(folder), text)
+        ids = model.tokenizer.encode(text)
+        require(list(map(int, ids)) == their_ids, "the text has other tokens there")
+        windows = torch.tensor(their_ids).view(-1, subject.settings.block_size)
+        with torch.no_grad():
+            ours, stock = model.gpt.logits(model.gpt(windows)), theirs(windows).logits
+        error = float((ours - stock).abs().max())
+        figure = f"{ours.numel():,} logits of {type(theirs).__name__} differ by at most {error:.1e}"
+        require(error <= LARGEST_LOGIT_ERROR, figure)
+        return figure
+
+    return ground.each(find, at_once=False)  # transformers imports models when they are needed, which threads disturb
+
+
+def in_transformers(folder: str, text: str) -> tuple[Any, list[int]]:
+    """Return a folder's model, as stock transformers opens it, and the ids of a text by its tokenizer."""
+    transformers: Any = importlib.import_module("transformers")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    odd = {name: each for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if (each := report.get(name))}
+    require(not odd, f"transformers reports {odd}")
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    return model.float().eval(), list(ids)

@@ -1,0 +1,64 @@
+"""What a check comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from quillgpt.proof.ground import Ground
+
+Status = Literal["pass", "fail", "not_run"]
+
+
+class Refuted(Exception):  # noqa: N818 - it is a finding, not an error
+    """A promise does not hold; the message is the figure that shows it."""
+
+
+class CannotRun(Exception):  # noqa: N818 - as above
+    """A check cannot be done on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the sheet; `proof.json` has it under these names.
+
+    Attributes:
+        name: The promise.
+        status: Whether it holds; `not_run` where nothing was found out.
+        figure: What was found, as a short text.
+        compared: What was compared with what.
+    """
+
+    name: str
+    status: Status
+    figure: str
+    compared: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a promise is put to the test.
+
+    Attributes:
+        find: Does it and returns the figure; raises `Refuted` where the promise does not hold, `CannotRun` where this
+            machine cannot say.
+        compared: What is compared with what.
+    """
+
+    find: Callable[[Ground], str]
+    compared: str
+
+
+def outcome_of(name: str, check: Check, ground: Ground) -> Outcome:
+    """Do a check; whatever else it raises is a failure of it, never of the sheet."""
+    status: Status = "pass"
+    try:
+        figure = check.find(ground)
+    except CannotRun as reason:
+        status, figure = "not_run", str(reason)
+    except Refuted as found:
+        status, figure = "fail", str(found)
+    except Exception as error:
+        status, figure = "fail", f"{type(error).__name__}: {error}"
+    return Outcome(name, status, " ".join(figure.split()), check.compared)

@@ -1,0 +1,160 @@
+"""All checks one after the other, and their sheet."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
+from pathlib import Path
+
+from quillgpt import console
+from quillgpt.errors import ConfigError, did_you_mean
+from quillgpt.proof.damage import corrupt_checkpoint, full_disk
+from quillgpt.proof.ground import Ground
+from quillgpt.proof.learning import end_of_text, poisoned_batch
+from quillgpt.proof.numbers import accumulation, cached_decoding, opens_in_transformers
+from quillgpt.proof.outcome import Check, Outcome, outcome_of
+from quillgpt.proof.sheet import facts, show, write_sheet
+from quillgpt.proof.stops import kill_at_work, kill_while_saving, second_writer, terminate
+from quillgpt.proof.subject import Subject
+
+CHECKS = {
+    "kill -9 at work": Check(
+        kill_at_work,
+        "weights, optimizer state and record of a run that is killed twice at random iterations and resumed with those "
+        "of one that never stopped, bit for bit",
+    ),
+    "kill -9 while saving": Check(
+        kill_while_saving,
+        "the same, each kill while a checkpoint is half written",
+    ),
+    "SIGTERM": Check(
+        terminate,
+        "the same for a run that is asked to end: exit status 143, saved where it was, resumed to the same bits",
+    ),
+    "second writer refused": Check(
+        second_writer,
+        "every file of a run that is held still, before and after a second `quill train --overwrite` in its folder",
+    ),
+    "corrupt checkpoint detected": Check(
+        corrupt_checkpoint,
+        "what `quill info` says of a checkpoint after a random bit of each of its files was flipped, or the file cut "
+        "short; and the run that goes back to the checkpoint before it with one that was never damaged, bit for bit",
+    ),
+    "full disk survived": Check(
+        full_disk,
+        "a run whose disk has room for its first checkpoint only, resumed where there is room, with one that always "
+        "had room, bit for bit",
+    ),
+    "accumulation invariance": Check(
+        accumulation,
+        "loss and gradient of one float32 iteration of 8 sequences computed as 8x1, 1x8 and 2x4; the gradients are "
+        "read from AdamW's state in the checkpoints",
+    ),
+    "cached decoding": Check(
+        cached_decoding,
+        "tokens of `quill sample --temperature=0` in float32 with the likeliest ones when everything before each is "
+        "computed again, and the logits of both",
+    ),
+    "opens in transformers": Check(
+        opens_in_transformers,
+        "ids and float32 logits of the same text by stock transformers from the checkpoint's folder with Quill's own",
+    ),
+    "end-of-text receives loss": Check(
+        end_of_text,
+        "loss on the ends of held-out documents before and after training; how many samples end by themselves",
+    ),
+    "poisoned batch caught": Check(
+        poisoned_batch,
+        "a run whose embeddings are NaN in one batch with what is promised: named, rolled back, left out; with "
+        "--on_nonfinite=stop, the run resumed without the poison with one that never had it, bit for bit",
+    ),
+}
+"""What is proved, in this order."""
+
+
+def prove(
+    subjects: Sequence[Subject],
+    *,
+    out_dir: Path,
+    command: str,
+    keep: bool = False,
+    checks: Collection[str] = tuple(CHECKS),
+) -> list[Outcome]:
+    """Do the checks, print each as it is done, and write the sheet.
+
+    Args:
+        subjects: The models whose training is proved.
+        out_dir: Where `proof.md`, `proof.json` and the logs of what failed go.
+        command: What the person typed.
+        keep: Leave the runs there too.
+        checks: The names of those to do.
+
+    Raises:
+        ConfigError: `out_dir` cannot be written to, or a check is unknown.
+    """
+    for name in checks:
+        if name not in CHECKS:
+            raise ConfigError(f"{name} is no check{did_you_mean(name, CHECKS)}")
+    date, started = datetime.now().astimezone(), time.perf_counter()
+    logs = out_dir / "logs"
+    outcomes = []
+    with working_folder(out_dir, keep=keep) as folder, ending_in_order():
+        shutil.rmtree(logs, ignore_errors=True)
+        ground = Ground(folder, logs, subjects, random.Random())
+        for name in checks:
+            kept = ground.log_into("-".join(name.split()))
+            with console.stderr.status(name) if console.is_screen(console.stderr) else nullcontext():
+                outcome = outcome_of(name, CHECKS[name], ground)
+            show(outcome)
+            if outcome.status != "fail":
+                shutil.rmtree(kept, ignore_errors=True)
+            outcomes.append(outcome)
+        if logs.is_dir() and not any(logs.iterdir()):
+            logs.rmdir()
+    about = facts(subjects, command=command, date=date, seconds=time.perf_counter() - started)
+    write_sheet(out_dir, outcomes, about)
+    return outcomes
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception does, so that no process and no folder stays behind."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def working_folder(out_dir: Path, *, keep: bool) -> Iterator[Path]:
+    """Make a folder for the runs inside `out_dir`, and remove it at the end of the block unless it is to be kept.
+
+    Raises:
+        ConfigError: `out_dir` cannot be made or written to.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="runs-", dir=out_dir)).resolve()
+    except OSError as error:
+        raise ConfigError(
+            f"out_dir = {out_dir} cannot be written to ({error.strerror}); choose another --out_dir"
+        ) from None
+    try:
+        yield folder
+    finally:
+        if keep:
+            console.outcome(f"the runs are in {os.path.relpath(folder)}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

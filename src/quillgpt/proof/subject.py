@@ -1,0 +1,142 @@
+"""What is proved: the models of a preset, or two tiny ones, and the texts that they learn."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+from quillgpt.config import TrainSettings, resolve, to_toml
+from quillgpt.training.choices import choose_machine, choose_paths
+from quillgpt.training.setup import model_shape
+
+ITERATIONS = 48
+SAVED_EVERY = 6
+
+TINY: dict[str, object] = {
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 64,
+    "block_size": 64,
+    "dropout": 0.1,
+    "learning_rate": 1e-2,
+}
+KINDS: tuple[dict[str, object], ...] = (
+    {"arch": "gpt2", "optimizer": "adamw", "n_kv_head": None},
+    {"arch": "qwen3", "optimizer": "muon", "n_kv_head": 1},
+)
+"""Between them both architectures, both optimizers, and grouped heads."""
+
+TEXT, DOCUMENTS = "text.txt", "documents"
+DOCUMENT_COUNT = 300
+
+SHORT_RUN = {
+    "init_from": "scratch",
+    "overwrite": False,
+    "eval_only": False,
+    "dataset": "text",
+    "data": TEXT,
+    "data_dir": "data",
+    "tokenizer": "char",
+    "val": None,
+    "val_fraction": None,
+    "deduplicate": False,
+    "drop_repeated_lines": None,
+    "vocab_size": None,
+    "max_iters": ITERATIONS,
+    "lr_decay_iters": ITERATIONS,
+    "warmup_iters": 4,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "micro_batch_size": 2,
+    "eval_interval": ITERATIONS // 2,
+    "eval_iters": 2,
+    "log_interval": 1,
+    "checkpoint_interval": SAVED_EVERY,
+    "always_save_checkpoint": False,
+    "patience": 0,
+    "wandb_log": False,
+    "tensorboard": False,
+}
+"""What makes a run of any preset short, saved often, and dependent on nothing from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kind of model whose training is proved.
+
+    Attributes:
+        settings: Of a short run, the machine's choices made.
+    """
+
+    settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        """Architecture and optimizer."""
+        return f"{self.settings.arch}+{self.settings.optimizer}"
+
+    @property
+    def stem(self) -> str:
+        """How its files begin."""
+        return f"{self.settings.arch}-{self.settings.optimizer}"
+
+    def write(self, folder: Path) -> Path:
+        """Write its settings as a .toml file into a folder, and return the path."""
+        path = folder / f"{self.stem}.toml"
+        path.write_text(to_toml(self.settings), encoding="utf-8")
+        return path
+
+
+def find_subjects(source: str | None, flags: dict[str, str]) -> list[Subject]:
+    """Return what is proved: the model of a preset, or without one a tiny model of each kind.
+
+    Args:
+        source: A preset, a .toml file, or a .py file of nanoGPT.
+        flags: Settings that were given besides, as text.
+
+    Raises:
+        UserError: The preset, a flag or the device is not there.
+    """
+    if source is not None:
+        return [_subject(resolve(source, flags))]
+    tiny = [resolve("own_text", {"threads": 1, **TINY, **kind, **flags}) for kind in KINDS]
+    return [_subject(settings) for settings in tiny]
+
+
+def _subject(settings: TrainSettings) -> Subject:
+    settings, machine = choose_machine(settings.model_copy(update=SHORT_RUN))
+    repeatable = settings.deterministic or machine.device.type == "cuda"
+    compiled = settings.compile is True
+    settings = settings.model_copy(update={"deterministic": repeatable, "compile": compiled})
+    # Chosen once for all runs: each would measure for itself, and two ways of computing differ in their last bits.
+    return Subject(choose_paths(settings, model_shape(settings, len(string.printable)), machine))
+
+
+def write_texts(folder: Path, block_size: int) -> None:
+    """Write the texts of the proof: a long one, and a folder of documents of one short sentence each.
+
+    Args:
+        folder: Where to.
+        block_size: The longest context; the long text has some of these in either split.
+    """
+    draw = random.Random(0)
+    sentences: list[str] = []
+    characters = 0
+    while characters < max(60_000, 60 * block_size):
+        sentences.append(_sentence(draw))
+        characters += len(sentences[-1]) + 1
+    (folder / TEXT).write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    (folder / DOCUMENTS).mkdir()
+    for number in range(DOCUMENT_COUNT):
+        (folder / DOCUMENTS / f"{number:03}.txt").write_text(_sentence(draw), encoding="utf-8")
+
+
+def _sentence(draw: random.Random) -> str:
+    colours, animals = ("red", "green", "blue", "grey", "black"), ("fox", "hare", "crow", "mole", "toad")
+    verbs, places = ("slept", "sang", "waited", "dug", "ran"), ("wood", "field", "brook", "barn", "hill")
+    return (
+        f"The {draw.choice(colours)} {draw.choice(animals)} {draw.choice(verbs)} "
+        f"by the {draw.choice(colours)} {draw.choice(places)}."
+    )

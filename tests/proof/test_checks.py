@@ -1,0 +1,82 @@
+"""The checks themselves: through the command line, and with what they look for broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from quillgpt.api import load
+from quillgpt.generation import prompt_ids
+from quillgpt.model import KeyValueCache
+from quillgpt.proof import damage, numbers
+from quillgpt.proof.ground import environment
+from quillgpt.proof.outcome import CannotRun
+from quillgpt.proof.prove import CHECKS, prove
+from quillgpt.proof.subject import find_subjects
+
+CPU = {"device": "cpu", "dtype": "float32", "threads": "1"}
+
+
+def test_a_run_on_a_full_disk_through_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(damage, "can_mount", lambda _: False)  # where it can, the deep test below does
+    (outcome,) = prove(
+        find_subjects(None, CPU)[:1], out_dir=tmp_path, command="quill prove", checks=["full disk survived"]
+    )
+    assert outcome.status == "pass", outcome.figure
+    assert outcome.figure.startswith("an injected ENOSPC")
+    assert "0 of 51 rows differ" in outcome.figure
+    assert capsys.readouterr().out.startswith("pass    full disk survived: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["proof.json", "proof.md"]
+
+
+@pytest.mark.deep
+def test_the_whole_proof(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "quillgpt", "prove"], cwd=tmp_path, env=environment())
+    rows = json.loads((tmp_path / "proof/proof.json").read_text())
+    assert {row["name"]: row["figure"] for row in rows if row["status"] == "fail"} == {}
+    assert done.returncode == 0
+    assert len(rows) == len(CHECKS)
+    assert sum(row["status"] == "pass" for row in rows) >= 8
+
+
+def test_a_flipped_bit_of_a_manifest_is_in_its_list_of_files() -> None:
+    ground: Any = SimpleNamespace(draw=Random(1))
+    manifest = b'{"format_version": 1, "files": {"config.json": {"bytes": 5}}}'
+    for content, first in ((manifest, manifest.index(b'"files"')), (b"\0" * 50, 0)):
+        for _ in range(200):
+            flipped = damage.flip_bit(ground, content)
+            changed = [place for place, pair in enumerate(zip(content, flipped, strict=True)) if pair[0] != pair[1]]
+            assert len(changed) == 1
+            assert changed[0] >= first
+            assert (content[changed[0]] ^ flipped[changed[0]]).bit_count() == 1
+
+
+def test_computing_again_sees_another_token_and_a_cache_that_is_wrong(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(runs[0].folder, device="cpu", dtype="float32", threads=1)
+    prompt = prompt_ids(model.tokenizer, "abcd", starts_with_end_of_text=False)[1]
+    ids = model.generate("abcd", max_new_tokens=6, temperature=0)[0].ids
+    again, error = numbers.recomputed(model, prompt, ids)
+    assert again == ids
+    assert error <= 1e-5
+    other = [*ids[:3], (ids[3] + 1) % 256, *ids[4:]]
+    assert numbers.recomputed(model, prompt, other)[0] != other
+
+    monkeypatch.setattr(KeyValueCache, "advance", lambda self, positions: None)
+    assert numbers.recomputed(model, prompt, ids)[1] > 1e-3
+
+
+def test_without_transformers_nothing_is_found_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(CannotRun, match="transformers is not installed"):
+        numbers.opens_in_transformers(None)  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""Whatever a check does, the sheet has a line for it, and only what held is a pass."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quillgpt.errors import ConfigError, UserError
+from quillgpt.proof import prove as proving
+from quillgpt.proof.outcome import CannotRun, Check, Outcome, Refuted, outcome_of
+from quillgpt.proof.sheet import conclude, facts, write_sheet
+from quillgpt.proof.subject import find_subjects
+
+
+def check(effect: Any) -> Check:
+    def find(_: object) -> str:
+        if isinstance(effect, Exception):
+            raise effect
+        return str(effect)
+
+    return Check(find, "one with the other")
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "figure"),
+    [
+        ("0 of 5 differ", "pass", "0 of 5 differ"),
+        (Refuted("1 of 5 differ"), "fail", "1 of 5 differ"),
+        (CannotRun("no signals"), "not_run", "no signals"),
+        (ZeroDivisionError("in\ntwo lines"), "fail", "ZeroDivisionError: in two lines"),
+    ],
+)
+def test_what_a_check_comes_to(effect: Any, status: str, figure: str) -> None:
+    outcome = outcome_of("a promise", check(effect), None)  # type: ignore[arg-type]
+    assert outcome == Outcome("a promise", status, figure, "one with the other")  # type: ignore[arg-type]
+
+
+GOOD = Outcome("kept", "pass", "0 of 5 differ", "a | b")
+BAD = Outcome("broken", "fail", "1 of 5 differ", "c with d")
+UNKNOWN = Outcome("unknown", "not_run", "no signals", "e with f")
+
+
+def test_the_sheet(tmp_path: Path) -> None:
+    about = facts(
+        find_subjects("shakespeare_char_cpu", {"dtype": "float32"}),
+        command="quill prove",
+        date=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        seconds=61.2,
+    )
+    write_sheet(tmp_path, [GOOD, BAD, UNKNOWN], about)
+    rows = json.loads((tmp_path / "proof.json").read_text())
+    assert [set(row) for row in rows] == [{"name", "status", "figure", "compared"}] * 3
+    assert [row["status"] for row in rows] == ["pass", "fail", "not_run"]
+    page = (tmp_path / "proof.md").read_text()
+    assert page.startswith("# Proof of 2026-01-02 03:04+00:00: 1 pass, 1 fail, 1 not run\n")
+    assert "| kept | pass | 0 of 5 differ | a \\| b |" in page
+    assert "| broken | FAIL |" in page
+    assert "| computed in | float32 |" in page
+    assert "| command | quill prove |" in page
+
+
+def test_a_failure_is_an_error_that_names_it_and_the_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"1 pass, 1 fail, 0 not run: broken; .*proof\.md.*logs"):
+        conclude([GOOD, BAD], Path("proof"))
+    conclude([GOOD, UNKNOWN], Path("proof"))
+    assert "1 pass, 0 fail, 1 not run; the sheet is in" in capsys.readouterr().err
+
+
+def test_a_proof_goes_on_after_a_failure_and_keeps_its_log_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def says(*words: str, status: int) -> Check:
+        return Check(lambda ground: ground.quill(*words, status=status).out, "its exit status")
+
+    checks = {"first one": says("--nonsense", status=0), "second one": says("--version", status=0)}
+    monkeypatch.setattr(proving, "CHECKS", checks)
+    out_dir = tmp_path / "sheet"
+    subjects = find_subjects(None, {"dtype": "float32", "device": "cpu"})
+    outcomes = proving.prove(subjects, out_dir=out_dir, command="", checks=checks)
+    assert [outcome.status for outcome in outcomes] == ["fail", "pass"]
+    assert "status 2 instead of 0" in outcomes[0].figure
+    assert "--nonsense" in outcomes[0].figure
+    assert capsys.readouterr().out.startswith("FAIL    first one: ")
+    assert sorted(path.name for path in out_dir.iterdir()) == ["logs", "proof.json", "proof.md"]
+    assert [path.name for path in (out_dir / "logs").iterdir()] == ["first-one"]
+    assert "--nonsense" in (out_dir / "logs" / "first-one" / "01.err").read_text()
+
+
+def test_a_place_that_is_a_file_and_a_check_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ConfigError, match="taken cannot be written to"):
+        proving.prove([], out_dir=tmp_path / "taken", command="")
+    with pytest.raises(ConfigError, match=r"did you mean SIGTERM\?"):
+        proving.prove([], out_dir=tmp_path, command="", checks=["SIGTERMS"])
