@@ -49,6 +49,7 @@ class HuggingFaceTokenizer:
         self.name = name
         self._content = content | {"truncation": None, "padding": None}
         with _failing_as(f"{name} describes no usable tokenizer", "give another file"):
+            _check_merges(self._content.get("model"))
             self._engine = Engine.from_str(json.dumps(self._content))
         self.fingerprint = fingerprint_of(self._content)
         vocab = self._engine.get_vocab(with_added_tokens=True)
@@ -112,6 +113,22 @@ class HuggingFaceTokenizer:
         with _failing_as(f"{self.name} cannot represent this text", "use --tokenizer byte or bpe:1024"):
             ids: list[int] = self._engine.encode(without_surrogates(text), add_special_tokens=False).ids
         return ids
+
+
+def _check_merges(model: Any) -> None:
+    """Check what the library takes for granted of merges: without it, a damaged file ends the whole process."""
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab, dict):
+        return
+    prefix = model.get("continuing_subword_prefix") or ""
+    for merge in model.get("merges") or []:
+        match merge.split(" ") if isinstance(merge, str) else merge:
+            case [str(first), str(second)] if second.startswith(prefix):
+                known = first + second.removeprefix(prefix) in vocab
+            case _:
+                known = False
+        if not known:
+            raise ValueError(f"the merge {merge!r} makes no token of its vocabulary")
 
 
 @contextmanager
