@@ -53,7 +53,7 @@ def test_the_command_compares_speed_memory_and_tokens(
 
 @pytest.mark.usefixtures("gpt2_files")
 def test_nanogpt_gets_the_files_of_tiktoken_that_quill_has(checkout: Path, tmp_path: Path) -> None:
-    work = PrepareWork(tmp_path / "text.txt", "gpt2", None)
+    work = PrepareWork(tmp_path / "text.txt", "gpt2")
     work.text.write_text(TEXT * 50, encoding="utf-8")
     ours, theirs = Preparer(work, QUILL), Preparer(work, Candidate("nanogpt", checkout))
     assert ours.run_round() > 0
@@ -65,7 +65,7 @@ def test_nanogpt_gets_the_files_of_tiktoken_that_quill_has(checkout: Path, tmp_p
 
 
 def test_other_tokens_are_noticed(checkout: Path, tmp_path: Path) -> None:
-    work = PrepareWork(tmp_path / "text.txt", "char", None)
+    work = PrepareWork(tmp_path / "text.txt", "char")
     work.text.write_text(TEXT * 50, encoding="utf-8")
     script = checkout / "data" / "shakespeare_char" / "prepare.py"
     script.write_text(script.read_text(encoding="utf-8").replace("0.9", "0.8"), encoding="utf-8")
@@ -77,7 +77,7 @@ def test_other_tokens_are_noticed(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_a_script_that_fails_is_quoted(checkout: Path, tmp_path: Path) -> None:
-    work = PrepareWork(tmp_path / "text.txt", "char", None)
+    work = PrepareWork(tmp_path / "text.txt", "char")
     work.text.write_text(TEXT, encoding="utf-8")
     (checkout / "data" / "shakespeare_char" / "prepare.py").write_text("import nothing_like_it", encoding="utf-8")
     with pytest.raises(UserError, match="No module named 'nothing_like_it'"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quillgpt.data.encoding import batch_encoder, batch_stream, chunk_stream, split_stream, write_tokens
+from quillgpt.data.encoding import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Mark
@@ -20,11 +20,10 @@ def bpe():
     return BytePairTokenizer.train([TRAINING], 330)
 
 
-def encode(tokenizer, stream, characters, processes=1):
+def encode(tokenizer, stream, characters):
     file = io.BytesIO()
-    with batch_encoder(tokenizer, processes) as encoder:
-        batches = batch_stream(chunk_stream(stream, tokenizer.last_cut, characters), characters)
-        record = write_tokens(encoder(batches), file, "uint16")
+    batches = batch_stream(chunk_stream(stream, tokenizer.last_cut, characters), characters)
+    record = write_tokens(encode_batches(batches, tokenizer), file, "uint16")
     return np.frombuffer(file.getvalue(), dtype="<u2").tolist(), record
 
 
@@ -81,18 +80,3 @@ def test_small_documents_share_a_batch():
 def test_a_stream_is_cut_by_characters_and_a_documents_end_stays_with_it(cut, first, second):
     left, right = split_stream(["abc", END, "de", END], cut)
     assert (list(left), list(right)) == (first, second)
-
-
-def test_several_processes_write_what_one_writes(bpe):
-    pieces = [TRAINING, END, *(f"dog {number}  \n\n fox" for number in range(50)), END]
-    alone, record = encode(bpe, pieces, 40)
-    together, same_record = encode(bpe, pieces, 40, processes=2)
-    assert together == alone
-    assert same_record == record
-
-
-def test_an_error_in_another_process_arrives_as_it_is():
-    from quillgpt.errors import TokenizerError
-
-    with pytest.raises(TokenizerError, match="'z'"):
-        encode(CharTokenizer("ab"), ["ab", "az", "ab"], 1, processes=2)

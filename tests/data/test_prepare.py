@@ -1,5 +1,6 @@
 import io
 import json
+import subprocess
 import sys
 import tracemalloc
 
@@ -314,6 +315,18 @@ def test_memory_does_not_grow_with_the_text(tmp_path, data_dir):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3_500_000
+
+
+def test_preparing_does_without_torch(book, data_dir):
+    program = (
+        "import sys; from quillgpt.cli.app import main; "
+        "status = main(sys.argv[1:]); "
+        "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules]); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", program, "prepare", str(book), "--tokenizer=bpe:300", f"--data_dir={data_dir}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+    assert (data_dir / "my_book" / "train.bin").is_file()
 
 
 def test_legacy_encodings_are_announced(tmp_path, data_dir, capsys):

@@ -48,19 +48,16 @@ class PrepareWork:
     Attributes:
         text: A UTF-8 text file.
         tokenizer: Name of the tokenizer.
-        processes: How many processes of Quill encode; None lets it choose.
     """
 
     text: Path
     tokenizer: str
-    processes: int | None
 
 
 def bench_preparing(
     source: str | None,
     *,
     tokenizer: str,
-    processes: int | None,
     megabytes: int | None,
     rounds: int,
     peers: Sequence[Candidate],
@@ -71,7 +68,6 @@ def bench_preparing(
     Args:
         source: A text file; None takes the documentation of this Python.
         tokenizer: Name of the tokenizer.
-        processes: How many processes of Quill encode; None lets it choose.
         megabytes: Size to which the text is repeated; None takes a file as it is, and the documentation 20 times 10^6
             bytes long.
         rounds: Counted rounds.
@@ -89,7 +85,7 @@ def bench_preparing(
         fetch(GPT2_MERGES)
         fetch(GPT2_VOCABULARY)
     with TemporaryDirectory(prefix="quill-bench-") as place:
-        work = PrepareWork(Path(place) / "input.txt", tokenizer, processes)
+        work = PrepareWork(Path(place) / "input.txt", tokenizer)
         write_text(work.text, source, megabytes)
         size = work.text.stat().st_size
         preparers = {candidate.name: Preparer(work, candidate) for candidate in (QUILL, *peers)}
@@ -116,7 +112,6 @@ def bench_preparing(
         "source": source or "python_docs",
         "megabytes": size / MEGABYTE,
         "tokenizer": tokenizer,
-        "processes": processes,
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "measured": "whole processes, the start of Python and imports included",
@@ -194,8 +189,7 @@ class Preparer:
         self.tokens = 0
         self.hashes: list[str] = []
         if self._script is None:
-            processes = "its own choice of" if work.processes is None else f"{work.processes}"
-            self.how = f"quillgpt.data.prepare, {processes} processes"
+            self.how = "quillgpt.data.prepare, one process"
         else:
             self.how = f"data/{self._script.parent.name}/prepare.py, one process"
 
@@ -227,12 +221,8 @@ class Preparer:
         """Prepare the text once more and return the peak of the process' memory."""
         with self._folder() as folder:
             if self._script is None:
-                found = peak_memory(prepare_with_quill, self._work, folder)
-            else:
-                found = peak_memory(_run_script, folder, self._environment(folder))
-        if found.bytes is None or self._script is not None:
-            return found
-        return PeakMemory(found.bytes, f"{found.of}; processes that help to encode are not counted")
+                return peak_memory(prepare_with_quill, self._work, folder)
+            return peak_memory(_run_script, folder, self._environment(folder))
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -248,8 +238,7 @@ class Preparer:
         if self._script is not None:
             return [sys.executable, "prepare.py"]
         program = f"from {__name__} import main; main()"
-        processes = "" if self._work.processes is None else str(self._work.processes)
-        return [sys.executable, "-c", program, str(self._work.text), str(folder), self._work.tokenizer, processes]
+        return [sys.executable, "-c", program, str(self._work.text), str(folder), self._work.tokenizer]
 
     def _environment(self, folder: Path) -> dict[str, str]:
         if self._script is None:
@@ -274,15 +263,13 @@ def prepare_with_quill(work: PrepareWork, data_dir: Path) -> None:
         dataset=DATA_SET,
         tokenizer=work.tokenizer,
         val_fraction=0.1,
-        processes=work.processes,
     )
 
 
 def main() -> None:
-    """Prepare a text as the words of the command line say: text, data_dir, tokenizer, processes."""
-    text, data_dir, tokenizer, processes = sys.argv[1:]
-    work = PrepareWork(Path(text), tokenizer, int(processes) if processes else None)
-    prepare_with_quill(work, Path(data_dir))
+    """Prepare a text as the words of the command line say: text, data_dir, tokenizer."""
+    text, data_dir, tokenizer = sys.argv[1:]
+    prepare_with_quill(PrepareWork(Path(text), tokenizer), Path(data_dir))
 
 
 def put_tiktoken_files(folder: Path) -> None:

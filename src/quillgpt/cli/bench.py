@@ -188,9 +188,6 @@ def prepare(
     /,
     *,
     tokenizer: Annotated[str, Parameter(help="char, byte, gpt2, bpe:N, or a tokenizer.json.", metavar="NAME")] = "gpt2",
-    processes: Annotated[
-        int | None, Parameter(help="Processes of Quill that encode. [default: its own choice]", metavar="N")
-    ] = None,
     megabytes: Annotated[
         int | None,
         Parameter(
@@ -203,7 +200,7 @@ def prepare(
 ) -> None:
     """Measure preparing: megabytes of text and tokens per second, peak memory."""
     comparison = comparison or Comparison()
-    check_counts(rounds=comparison.rounds, processes=processes, megabytes=megabytes)
+    check_counts(rounds=comparison.rounds, megabytes=megabytes)
 
     peers = read_peers(comparison.peer or [])
 
@@ -213,7 +210,6 @@ def prepare(
     found = bench_preparing(
         source,
         tokenizer=tokenizer,
-        processes=processes,
         megabytes=megabytes,
         rounds=comparison.rounds,
         peers=peers,

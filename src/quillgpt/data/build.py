@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from quillgpt.console import progress, say, warn
 from quillgpt.data.dataset import META_FILE, TRAIN_FILE, VAL_FILE
 from quillgpt.data.documents import Documents, Survey, choose, survey, with_gaps, without_lines
-from quillgpt.data.encoding import batch_encoder, batch_stream, chunk_stream, split_stream, write_tokens
+from quillgpt.data.encoding import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
 from quillgpt.data.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -32,24 +31,19 @@ from quillgpt.text.documents import Piece
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
 
-BYTES_WORTH_PROCESSES = 50_000_000  # one process needs about 4 seconds for so much, and others 1 to start
-MOST_PROCESSES = 16
 EXAMPLES = 5
 FEWEST_REPETITIONS = 3
 REPEATED_SHARE = 0.05
 """Share of the documents in which a line stands from which on it is worth a word."""
 
 
-def build(
-    request: Request, tokenizer: str | Tokenizer, folder: Path, *, processes: int | None, chunk_characters: int
-) -> Manifest:
+def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int) -> Manifest:
     """Write the files of a data set, dataset.json last.
 
     Args:
         request: What it is made from.
         tokenizer: A tokenizer, or the name of one.
         folder: Where the files go.
-        processes: How many processes encode; None takes one per processor where the text is long enough.
         chunk_characters: About how many characters are encoded at once.
 
     Raises:
@@ -80,21 +74,17 @@ def build(
         made = tokenizer_from_spec(tokenizer, pieces)
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
-    if processes is None:
-        worth = sum(record.bytes for record in train.records) >= BYTES_WORTH_PROCESSES
-        processes = min(_processors(), MOST_PROCESSES) if worth else 1
     with (
         atomic_path(folder / TRAIN_FILE) as train_path,
         atomic_path(folder / VAL_FILE) as val_path,
-        batch_encoder(made, processes if made.worth_processes else 1) as encode,
         progress(f"Encoding {folder.name}", characters + int(val_found.lengths.sum())) as advance,
     ):
         splits = []
         for stream, path in zip(division.parts(), (train_path, val_path), strict=True):
             chunks = chunk_stream(stream, made.last_cut, chunk_characters)
             with path.open("wb") as file:
-                batches = batch_stream(chunks, chunk_characters)
-                splits.append(write_tokens(encode(batches), file, dtype, on_progress=advance))
+                encoded = encode_batches(batch_stream(chunks, chunk_characters), made)
+                splits.append(write_tokens(encoded, file, dtype, on_progress=advance))
         # From here to the new dataset.json the folder has a tokenizer.json but no manifest: not finished.
         made.save(folder)
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
@@ -240,7 +230,3 @@ def _place_of_cut(characters: int, val_fraction: float) -> int:
 
 def _plain(stream: Iterable[Piece]) -> Iterator[str]:
     return (piece for piece in stream if isinstance(piece, str))
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -159,7 +160,7 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
         count_lines: Count in how many documents each line stands, too.
     """
     lengths, hashes = array("q"), array("Q")
-    alphabet: set[str] = set()
+    seen = np.zeros(sys.maxunicode + 1, dtype=np.bool_)
     counts = _LineCounts()
     length, digest, gap, gaps = 0, hashlib.blake2b(digest_size=8), "", 0
     for piece in stream:
@@ -167,7 +168,7 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
             gaps += len(gap) if length == 0 else 0
             length += len(piece)
             digest.update(piece.encode("utf-8", "surrogatepass"))
-            alphabet.update(piece)
+            seen[np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), dtype="<u4")] = True
             last = piece
             if count_lines:
                 counts.add(piece)
@@ -177,7 +178,8 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
         counts.end_document()
         length, digest, gap = 0, hashlib.blake2b(digest_size=8), _gap_after(last)
     if gaps:
-        alphabet.add("\n")
+        seen[ord("\n")] = True
+    alphabet = set(map(chr, np.flatnonzero(seen).tolist()))
     return Survey(np.array(lengths, dtype=np.int64), np.array(hashes, dtype=np.uint64), gaps, alphabet, counts.counts)
 
 

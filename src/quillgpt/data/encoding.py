@@ -1,16 +1,10 @@
-"""From a stream of text to a token file, in bounded memory, by one process or several."""
+"""From a stream of text to a token file, in bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -18,9 +12,7 @@ from numpy.typing import NDArray
 
 from quillgpt.data.manifest import SplitRecord
 from quillgpt.text.documents import Mark, Piece
-from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
-
-WAITING_PER_PROCESS = 3  # batches handed out ahead of the one that is written
+from quillgpt.text.tokenizer import Tokenizer, encode_pieces
 
 Batch = list[Piece]
 """Pieces that are encoded together, each on its own."""
@@ -35,9 +27,6 @@ class Encoded:
     bytes: int
     documents: int
     ends_within_document: bool
-
-
-Encode = Callable[[Iterable[Batch]], Iterator[Encoded]]
 
 
 def split_stream(stream: Iterable[Piece], characters: int) -> tuple[Iterator[Piece], Iterator[Piece]]:
@@ -102,7 +91,7 @@ def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], charac
 
 
 def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[Batch]:
-    """Gather chunks into batches of about so many characters: small documents are not worth a message each."""
+    """Gather chunks into batches of about so many characters: a small document is not worth a call of its own."""
     batch: Batch = []
     length = 0
     for chunk in chunks:
@@ -115,24 +104,17 @@ def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[Batch]:
         yield batch
 
 
-@contextmanager
-def batch_encoder(tokenizer: Tokenizer, processes: int) -> Iterator[Encode]:
-    """Yield a function that encodes batches in their order, in this process or in several others.
-
-    The others are started anew (spawned), never forked: a fork of a process with threads may stand still.
-    """
-    if processes <= 1:
-        yield lambda batches: (_encode(tokenizer, batch) for batch in batches)
-        return
-    with tempfile.TemporaryDirectory(prefix="quill-") as folder:
-        tokenizer.save(Path(folder))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_load_worker, initargs=(folder,)) as pool:
-            try:
-                yield lambda batches: _in_order(pool, batches, processes * WAITING_PER_PROCESS)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+def encode_batches(batches: Iterable[Batch], tokenizer: Tokenizer) -> Iterator[Encoded]:
+    """Encode batches, each of whose pieces can be encoded on its own."""
+    for batch in batches:
+        texts = [piece for piece in batch if isinstance(piece, str)]
+        yield Encoded(
+            ids=encode_pieces(tokenizer, batch),
+            characters=sum(map(len, texts)),
+            bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+            documents=len(batch) - len(texts),
+            ends_within_document=isinstance(batch[-1], str),
+        )
 
 
 def write_tokens(
@@ -163,38 +145,3 @@ def write_tokens(
         tokens=tokens,
         sha256=digest.hexdigest(),
     )
-
-
-def _encode(tokenizer: Tokenizer, batch: Batch) -> Encoded:
-    end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype=np.uint32)
-    texts = [piece for piece in batch if isinstance(piece, str)]
-    return Encoded(
-        ids=np.concatenate([tokenizer.encode(piece) if isinstance(piece, str) else end for piece in batch]),
-        characters=sum(map(len, texts)),
-        bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-        documents=len(batch) - len(texts),
-        ends_within_document=isinstance(batch[-1], str),
-    )
-
-
-def _in_order(pool: ProcessPoolExecutor, batches: Iterable[Batch], ahead: int) -> Iterator[Encoded]:
-    waiting: deque[Future[Encoded]] = deque()
-    for batch in batches:
-        waiting.append(pool.submit(_encode_in_worker, batch))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-_worker_tokenizer: Tokenizer | None = None
-
-
-def _load_worker(folder: str) -> None:
-    global _worker_tokenizer
-    _worker_tokenizer = load_tokenizer(Path(folder))
-
-
-def _encode_in_worker(batch: Batch) -> Encoded:
-    assert _worker_tokenizer is not None
-    return _encode(_worker_tokenizer, batch)

@@ -24,7 +24,7 @@ from quillgpt.errors import DataError, UserError
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
 
-CHUNK_CHARACTERS = 1 << 20
+CHUNK_CHARACTERS = 1 << 18  # what is computed from so many stays in a processor's cache
 MOST_BYTES_FOR_CHAR = 10_000_000
 
 Maker = Callable[[Request, str | Tokenizer, Path], Path]
@@ -59,7 +59,6 @@ def prepare(
     deduplicate: bool = False,
     drop_repeated_lines: int | None = None,
     replace: bool = False,
-    processes: int | None = None,
     chunk_characters: int = CHUNK_CHARACTERS,
     make: Maker | None = None,
 ) -> Preparation:
@@ -77,7 +76,6 @@ def prepare(
         deduplicate: Leave out documents that are equal to an earlier one.
         drop_repeated_lines: Leave out lines that stand in at least so many documents.
         replace: Whether a data set of this name that was made from other files may be replaced.
-        processes: How many processes encode; by default one per processor where the text is long enough.
         chunk_characters: About how many characters are encoded at once.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
 
@@ -104,7 +102,6 @@ def prepare(
             tokenizer,
             data_dir=data_dir,
             replace=replace,
-            processes=processes,
             chunk_characters=chunk_characters,
             make=make,
         )
@@ -115,7 +112,6 @@ def ensure_dataset(
     *,
     data_dir: Path,
     tokenizer: str | Tokenizer | None = None,
-    processes: int | None = None,
     make: Maker | None = None,
 ) -> Dataset:
     """Return a data set ready for training: open it, or prepare it where it is a recipe and missing or changed.
@@ -155,7 +151,6 @@ def ensure_dataset(
         tokenizer,
         data_dir=data_dir,
         replace=True,
-        processes=processes,
         chunk_characters=CHUNK_CHARACTERS,
         quiet=True,
         make=make,
@@ -168,7 +163,6 @@ def _prepare(
     *,
     data_dir: Path,
     replace: bool,
-    processes: int | None,
     chunk_characters: int,
     quiet: bool = False,
     make: Maker | None = None,
@@ -199,7 +193,7 @@ def _prepare(
         _check_place(request, folder, manifest)
     say(f"Preparing {folder}" if reason is None else f"Preparing {folder} again: {reason}")
     if make is None:
-        build(request, tokenizer, folder, processes=processes, chunk_characters=chunk_characters)
+        build(request, tokenizer, folder, chunk_characters=chunk_characters)
     else:
         folder = make(request, tokenizer, folder)
     opened = open_dataset(folder.name, folder.parent)

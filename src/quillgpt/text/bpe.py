@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from quillgpt.console import say
 from quillgpt.errors import TokenizerError
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER, unspell
+from quillgpt.text.documents import Mark, Piece
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
     byte_level_bpe,
@@ -24,6 +26,7 @@ from quillgpt.text.tokenizer_files import (
     save_tokenizer,
     without_surrogates,
 )
+from quillgpt.text.words import CUT, END, WordEncoder
 
 SMALLEST_VOCABULARY = 257  # every byte, and the end of a text
 
@@ -46,27 +49,39 @@ class BytePairTokenizer:
     surroundings, so a token is always made from the one pair that training made it from.
     """
 
-    worth_processes: Final = True
-
-    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, vocab: dict[str, int], merges: Sequence[Sequence[str]], *, fingerprint: str | None = None
+    ) -> None:
         """Make a tokenizer from GPT-2's kind of tables.
 
         Args:
             vocab: Spelled token to id, the end of a text included; bytes first, then one token per merge, in order.
             merges: Pairs of spelled tokens, in the order of their ranks.
+            fingerprint: The tokenizer's, where it is known.
         """
         self.vocab_size = len(vocab)
         self.end_of_text: int = vocab[END_OF_TEXT]
+        self._vocab = vocab
         self._content = byte_level_bpe(vocab, merges, self.end_of_text, use_regex=True)
-        self.fingerprint = fingerprint_of(self._content)
+        self.fingerprint = fingerprint or fingerprint_of(self._content)
         self.name = "gpt2" if self.fingerprint == GPT2_FINGERPRINT else f"bpe:{self.vocab_size}"
-        self._ranks = {unspell(token): rank for token, rank in vocab.items() if token != END_OF_TEXT}
-        self._engine = tiktoken.Encoding(
+
+    @cached_property
+    def _ranks(self) -> dict[bytes, int]:
+        return {unspell(token): rank for token, rank in self._vocab.items() if token != END_OF_TEXT}
+
+    @cached_property
+    def _engine(self) -> tiktoken.Encoding:
+        return tiktoken.Encoding(
             self.name,
             pat_str=PATTERN,
             mergeable_ranks=self._ranks,
             special_tokens={END_OF_TEXT: self.end_of_text},
         )
+
+    @cached_property
+    def _words(self) -> WordEncoder:
+        return WordEncoder(self._engine.encode_ordinary, self.end_of_text)
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> BytePairTokenizer | None:
@@ -92,6 +107,8 @@ class BytePairTokenizer:
         if set(in_order[:256]) != set(BYTE_TO_CHARACTER) or in_order[256:] != [*joined, END_OF_TEXT]:
             return None
         if [vocab[token] for token in in_order] != list(range(len(vocab))):
+            return None
+        if not set("".join(joined)) <= set(BYTE_TO_CHARACTER):
             return None
         return cls({token: vocab[token] for token in in_order}, pairs)
 
@@ -138,6 +155,14 @@ class BytePairTokenizer:
         ids: NDArray[np.uint32] = self._engine.encode_to_numpy(without_surrogates(text), disallowed_special=())
         return ids
 
+    def encode_pieces(self, pieces: Iterable[Piece]) -> NDArray[np.uint32]:
+        """Return the ids of pieces of text, each encoded on its own as by `encode`, and the end of a text per mark.
+
+        Several times as fast as `encode` where there is much text, because each word is encoded once.
+        """
+        contents = (END if isinstance(piece, Mark) else _utf8(piece) + CUT for piece in pieces)
+        return self._words.encode(b"".join(contents))
+
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
         ids: list[int] = self._engine.encode(without_surrogates(text), allowed_special={END_OF_TEXT})
@@ -163,6 +188,13 @@ class BytePairTokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
         save_tokenizer(folder, self._content, kind=self.name, end_of_text=END_OF_TEXT)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return without_surrogates(text).encode("utf-8")
 
 
 def last_cut_of_gpt2(text: str) -> int:

@@ -26,7 +26,6 @@ class ByteTokenizer:
     name: Final = "byte"
     vocab_size: Final = 257
     end_of_text: Final = 256
-    worth_processes: Final = False
 
     def __init__(self) -> None:
         self._content = _content()

@@ -28,4 +28,4 @@ def unspell(token: str) -> bytes:
     Raises:
         KeyError: A character of `token` spells no byte.
     """
-    return bytes(CHARACTER_TO_BYTE[character] for character in token)
+    return bytes(map(CHARACTER_TO_BYTE.__getitem__, token))

@@ -20,7 +20,6 @@ class CharTokenizer:
 
     name: Final = "char"
     end_of_text: Final = None
-    worth_processes: Final = False
 
     def __init__(self, characters: Iterable[str]) -> None:
         """Make the tokenizer of an alphabet.

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
+from pathlib import Path
 
-from quillgpt.errors import TokenizerError
 from quillgpt.text.bpe import GPT2_FINGERPRINT, BytePairTokenizer
 from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY, fetch
+
+GPT2_SAVED_SHA256 = "59c49d24d834febdf43804729bc96b6dd7356c525ba29d0b3355a45ccfeb595e"
+"""Hash of the tokenizer.json that Quill writes for GPT-2: such a file needs no further look."""
 
 
 def gpt2_tokenizer() -> BytePairTokenizer:
     """Return GPT-2's tokenizer: 50,257 ids, the last of which ends a text.
 
     Raises:
-        DataError: The published files are neither at hand nor reachable.
-        TokenizerError: They do not give the tokenizer that this version of Quill knows.
+        DataError: The published files, which are known by their hashes, are neither at hand nor reachable.
     """
     vocabulary = json.loads(fetch(GPT2_VOCABULARY).read_text(encoding="utf-8"))
     lines = fetch(GPT2_MERGES).read_text(encoding="utf-8").split("\n")
-    merges = [(first, second) for first, second in (line.split(" ") for line in lines[1:] if line)]
-    tokenizer = BytePairTokenizer(dict(sorted(vocabulary.items(), key=lambda item: int(item[1]))), merges)
-    if tokenizer.fingerprint != GPT2_FINGERPRINT:
-        raise TokenizerError("the published GPT-2 files give another tokenizer than expected; please report this")
-    return tokenizer
+    merges = [tuple(line.split(" ")) for line in lines[1:] if line]
+    in_order = dict(sorted(vocabulary.items(), key=itemgetter(1)))
+    return BytePairTokenizer(in_order, merges, fingerprint=GPT2_FINGERPRINT)
+
+
+def saved_gpt2_tokenizer(path: Path) -> BytePairTokenizer:
+    """Return GPT-2's tokenizer from a tokenizer.json whose hash is `GPT2_SAVED_SHA256`."""
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    return BytePairTokenizer(model["vocab"], model["merges"], fingerprint=GPT2_FINGERPRINT)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from quillgpt.config.names import expand
 from quillgpt.errors import TokenizerError, did_you_mean
+from quillgpt.files import sha256_of
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
-from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.documents import Piece
+from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer, saved_gpt2_tokenizer
 from quillgpt.text.huggingface import HuggingFaceTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_json_object
@@ -43,10 +45,6 @@ class Tokenizer(Protocol):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what tokenizer.json says: equal for two tokenizers exactly where they are the same."""
-
-    @property
-    def worth_processes(self) -> bool:
-        """Whether encoding is slow enough, and cuts are known, for several processes to help."""
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of a text; a special token written out in it is ordinary text."""
@@ -82,6 +80,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f"{folder} has no {TOKENIZER_FILE}; give a data set, a checkpoint, or a Hugging Face folder"
         )
     return _load(folder / TOKENIZER_FILE, name=TOKENIZER_FILE)
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> NDArray[np.uint32]:
+    """Return the ids of pieces of text, each encoded on its own, and the id that ends a text for each mark."""
+    if isinstance(tokenizer, BytePairTokenizer):
+        return tokenizer.encode_pieces(pieces)
+    end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype=np.uint32)
+    return np.concatenate([tokenizer.encode(piece) if isinstance(piece, str) else end for piece in pieces])
 
 
 def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
@@ -133,6 +139,8 @@ def check_spec(spec: str) -> None:
 def _load(path: Path, *, name: str) -> Tokenizer:
     if path.suffix == ".pkl":
         return read_nanogpt_meta(path)
+    if path.is_file() and sha256_of(path) == GPT2_SAVED_SHA256:
+        return saved_gpt2_tokenizer(path)
     content = read_json_object(path)
     for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # not even the outline of a file of ours

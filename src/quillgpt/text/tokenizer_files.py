@@ -82,7 +82,7 @@ def tokenizer_content(**parts: Any) -> dict[str, Any]:
 
 
 def byte_level_bpe(
-    vocab: dict[str, int], merges: Sequence[tuple[str, str]], end_of_text: int, *, use_regex: bool
+    vocab: dict[str, int], merges: Sequence[Sequence[str]], end_of_text: int, *, use_regex: bool
 ) -> dict[str, Any]:
     """Return the content of a byte-level BPE tokenizer, as GPT-2's is written.
 
@@ -107,7 +107,7 @@ def byte_level_bpe(
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": vocab,
-            "merges": [list(pair) for pair in merges],
+            "merges": merges,
         },
     )
 

@@ -137,7 +137,7 @@ class Rehearsal:
             texts = Texts(train, val, texts.val_fraction)
             request = replace(request, own=texts, val_sources=None, val_fraction=None)
         place = self.spool / folder.name
-        build(request, tokenizer, place, processes=None, chunk_characters=CHUNK_CHARACTERS)
+        build(request, tokenizer, place, chunk_characters=CHUNK_CHARACTERS)
         return place
 
 

@@ -1,0 +1,190 @@
+"""GPT-2's words: where its pattern cuts a text, found for a megabyte at a time, and the ids of each word, remembered.
+
+A text repeats its words, so byte-pair encoding is needed once for each different one; the rest is comparing and
+looking up, which numpy does for all words at once. tiktoken remains the truth: it says which class a character
+belongs to and which ids a word has, and the tests compare whole texts.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import tiktoken
+from numpy.typing import NDArray
+
+CUT, END = b"\xfe", b"\xff"
+"""Bytes that UTF-8 never uses: after each text, and where a document ends."""
+
+MOST_WORDS = 1 << 18
+"""Different words that are remembered; before there are more, all are forgotten."""
+
+SLOT_BITS = 19
+"""Bits of the hash that chooses a word's row in the table."""
+
+_KEY_BYTES = 15
+_MASKS = np.array([(1 << 8 * count) - 1 for count in range(8)] + [-1], dtype=np.int64)  # keeps so many bytes of eight
+_SCATTER = 0x1E3779B97F4A7C15  # odd, and without a pattern
+
+_ALL = slice(None)
+
+_OTHER, _LETTER, _NUMBER, _WHITE, _CUT, _UNKNOWN = range(6)
+_CLASSES = {_LETTER: r"\p{L}", _NUMBER: r"\p{N}", _WHITE: r"\s"}
+_SPACE, _APOSTROPHE = b" '"
+_SHORT_ENDINGS = list(b"sdmt")
+_LONG_ENDINGS = [first << 8 | second for first, second in (b"ll", b"ve", b"re")]
+
+
+class WordEncoder:
+    """Encodes texts word by word.
+
+    Words of up to 15 bytes are looked up in a table that has one row per hash, which the first word keeps; longer
+    words, and those whose row is another's, in a dictionary.
+
+    Args:
+        encode_word: Returns the ids of one word.
+        end_of_text: The id that ends a document.
+    """
+
+    def __init__(self, encode_word: Callable[[str], Sequence[int]], end_of_text: int) -> None:
+        self._encode_word = encode_word
+        self._end_of_text = end_of_text
+        self._forget()
+
+    def encode(self, content: bytes) -> NDArray[np.uint32]:
+        """Return the ids of texts in UTF-8, each of which has `CUT` behind it, and documents `END` at their end."""
+        places, counts = self._look_up(content, word_starts(content))
+        firsts = np.cumsum(counts) - counts  # where each word's ids begin in the result
+        ids: NDArray[np.uint32] = np.frombuffer(self._ids, dtype=np.uint32)[
+            np.repeat(places - firsts, counts) + np.arange(counts.sum())
+        ]
+        return ids
+
+    def _look_up(self, content: bytes, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the ids of each word stand in `_ids`, (words,), and how many they are, (words,)."""
+        lengths = np.diff(starts, append=len(content))
+        # A key is a word's bytes and, in the last place, their number: two integers of eight bytes.
+        eights = np.ndarray(len(content) + 9, dtype="<i8", buffer=content + bytes(16), strides=(1,))
+        first = eights[starts] & _MASKS[np.minimum(lengths, 8)]
+        second = eights[starts + 8] & _MASKS[np.clip(lengths - 8, 0, 7)] | lengths << 56
+        slots = (first * _SCATTER ^ second) * _SCATTER >> (64 - SLOT_BITS) & (len(self._table) - 1)
+
+        def not_in(rows: NDArray[np.int64], words: NDArray[np.int64] | slice = _ALL) -> NDArray[np.int64]:
+            same = (rows[:, 0] == first[words]) & (rows[:, 1] == second[words])
+            return np.flatnonzero(~same | (lengths[words] > _KEY_BYTES))
+
+        def spans(words: NDArray[np.int64]) -> NDArray[np.int64]:
+            begins, ends = starts[words].tolist(), (starts[words] + lengths[words]).tolist()
+            known, learn = self._words.get, self._learn
+            found = [known(word := content[begin:end]) or learn(word) for begin, end in zip(begins, ends, strict=True)]
+            return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+        rows = self._table.take(slots, axis=0)
+        missing = not_in(rows)
+        if len(self._words) + len(missing) > MOST_WORDS:
+            self._forget()
+            missing = np.arange(len(starts))
+        free = missing[(self._table[slots[missing], 1] == 0) & (lengths[missing] <= _KEY_BYTES)]
+        new = free[np.unique(slots[free], return_index=True)[1]]  # of the words that want a free row, the first
+        self._table[slots[new]] = np.column_stack([first[new], second[new], spans(new)])
+        rows[missing] = self._table[slots[missing]]
+        others = missing[not_in(rows[missing], missing)]
+        rows[others, 2:] = spans(others)
+        return rows[:, 2], rows[:, 3]
+
+    def _learn(self, word: bytes, ids: Sequence[int] | None = None) -> tuple[int, int]:
+        if ids is None:
+            ids = self._encode_word(word.decode("utf-8"))
+        learned = self._words[word] = len(self._ids), len(ids)
+        self._ids.extend(ids)
+        return learned
+
+    def _forget(self) -> None:
+        self._words: dict[bytes, tuple[int, int]] = {}
+        self._ids = array("I")
+        self._table = np.zeros((1 << SLOT_BITS, 4), dtype=np.int64)  # two integers of the key, place, count
+        self._learn(CUT, [])
+        self._learn(END, [self._end_of_text])
+
+
+def word_starts(content: bytes) -> NDArray[np.int64]:
+    r"""Return where the words of texts begin, (words,), each `CUT` and `END` being a word of its own.
+
+    What GPT-2's pattern matches shows in each place's surroundings. A run of letters, of numbers or of other
+    characters is a word, with a space before it if there is one. White space before it that is not such a space
+    is two words, the last character and what stands before that; at the end of a text it is one. The contractions
+    ('s, 'll, ...) are words where the apostrophe begins a match: not behind a space or another such character.
+
+    Args:
+        content: Texts in UTF-8, each of which has `CUT` behind it.
+    """
+    bytes_ = np.frombuffer(content, dtype=np.uint8)
+    classes, wide, wide_ends = _classes(content)
+    starts = np.ones(len(content), dtype=np.bool_)
+    np.not_equal(classes[1:], classes[:-1], out=starts[1:])
+    starts |= classes == _CUT
+
+    lasts = (classes[:-1] == _WHITE) & (classes[1:] < _WHITE)  # the last white bytes before something else
+    starts[1:] &= ~(lasts & (bytes_[:-1] == _SPACE))
+    starts[wide] |= lasts[wide_ends]
+    lasts[wide_ends] = False
+    starts[:-1] |= lasts
+
+    at = np.flatnonzero(bytes_ == _APOSTROPHE)
+    at = at[(classes[at - 1] != _OTHER) & (bytes_[at - 1] != _SPACE)]
+    after, then = bytes_[at + 1], bytes_[np.minimum(at + 2, len(content) - 1)]
+    is_long = np.isin(after.astype(np.int64) << 8 | then, _LONG_ENDINGS)
+    is_contraction = is_long | np.isin(after, _SHORT_ENDINGS)
+    starts[at[is_contraction] + 1] = False
+    starts[(at + 2 + is_long)[is_contraction]] = True
+    return np.flatnonzero(starts)
+
+
+def _classes(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the class of each byte's character, and the first and last byte of each white character beyond ASCII."""
+    classes = np.frombuffer(bytearray(content.translate(_byte_classes())), dtype=np.uint8)
+    beyond = classes == _UNKNOWN
+    bytes_ = np.frombuffer(content, dtype=np.uint8)
+    characters = bytes_[beyond].tobytes().decode("utf-8")
+    codes = np.frombuffer(characters.encode("utf-32-le"), dtype="<u4").astype(np.int64)
+    begins = np.flatnonzero(beyond & (bytes_ >= 0xC0))
+    sizes = 2 + (codes >= 0x800) + (codes >= 0x10000)
+    found = _classes_of(codes)
+    for offset in range(4):
+        reached = sizes > offset
+        classes[begins[reached] + offset] = found[reached]
+    white = found == _WHITE
+    return classes, begins[white], (begins + sizes - 1)[white]
+
+
+@cache
+def _byte_classes() -> bytes:
+    ascii_classes = _classes_of(np.arange(128)).tobytes()
+    return ascii_classes + bytes([_UNKNOWN] * (CUT[0] - 128) + [_CUT, _CUT])
+
+
+def _classes_of(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the classes of characters by their code points, as tiktoken sees them."""
+    table, engines = _known_classes()
+    new = np.unique(codes[table[codes] == _UNKNOWN]) if codes.size else codes
+    if new.size:
+        text = "".join(map(chr, new.tolist()))
+        table[new] = _OTHER
+        for kind, engine in engines.items():
+            members = engine.decode(engine.encode_ordinary(text))
+            table[[ord(character) for character in members]] = kind
+    classes: NDArray[np.uint8] = table[codes]
+    return classes
+
+
+@cache
+def _known_classes() -> tuple[NDArray[np.uint8], dict[int, tiktoken.Encoding]]:
+    """Return the classes found so far, by code point, and by class an engine that drops all other characters."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    engines = {
+        kind: tiktoken.Encoding(pattern, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        for kind, pattern in _CLASSES.items()
+    }
+    return np.full(0x110000, _UNKNOWN, dtype=np.uint8), engines
