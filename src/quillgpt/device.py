@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from quillgpt import __version__
 from quillgpt.errors import DeviceError
@@ -50,6 +51,17 @@ class Peak:
 
     flops_per_second: float
     source: str
+
+
+def compute_deterministically(wanted: bool) -> None:
+    """Let PyTorch use, or not, only such methods as repeat to the last bit; before the first work on a GPU.
+
+    A CPU's methods do in any case. Of a GPU's some of the fastest add up in an order that is not fixed.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be deterministic
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # only costs time here
+    torch.use_deterministic_algorithms(wanted)
 
 
 def choose_device(name: str) -> torch.device:

@@ -51,7 +51,8 @@ def test_a_loaded_model_can_be_trained_with_its_head_tied(save):
 
 def test_training_state_and_optimizer_come_back(save):
     optimizer = {"blocks.0.mlp.up.weight/exp_avg": torch.randn(3, 2), "blocks.0.mlp.up.weight/step": torch.tensor(7.0)}
-    tensors, state = load_training_state(save(7, optimizer=optimizer, state=STATE))
+    stored = load_training_state(save(7, optimizer=optimizer, state=STATE))
+    tensors, state = stored.optimizer, stored.state
     assert state == STATE
     assert all(torch.equal(tensors[name], tensor) for name, tensor in optimizer.items())
     assert tensors.keys() == optimizer.keys()

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
+from quillgpt.device import Peak
+from quillgpt.training import choices, trainer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]
 
@@ -36,6 +39,13 @@ TINY: dict[str, Any] = {
     "dataset": "tiny",
     "always_save_checkpoint": False,
 }
+
+
+def allow_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs compute in float16 on a CPU, where it is slow and refused otherwise; so is finding its peak."""
+    monkeypatch.setattr(choices, "choose_dtype", lambda name, device: torch.float16)
+    monkeypatch.setattr(trainer, "peak", lambda device, dtype: Peak(1e12, "assumed"))
+
 
 MakeSettings = Callable[..., TrainSettings]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -15,16 +16,27 @@ from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
 from quillgpt.plots.record import read_metrics
-from quillgpt.training import train, trainer
+from quillgpt.training import train, trainer, validation
 
-from .conftest import MakeSettings
+from .conftest import MakeSettings, allow_float16
 
 RUNS: list[dict[str, Any]] = [
     {"arch": "gpt2", "optimizer": "adamw", "dropout": 0.1},
     {"arch": "qwen3", "optimizer": "muon", "dropout": 0.1},
     {"arch": "gpt2", "optimizer": "muon", "dtype": "bfloat16", "bias": True},
     {"arch": "qwen3", "optimizer": "adamw", "dtype": "bfloat16", "lr_schedule": "wsd", "n_kv_head": 1},
+    {"arch": "qwen3", "optimizer": "muon", "ema_decay": 0.9},
+    {"arch": "gpt2", "optimizer": "adamw", "ema_decay": 0.9, "bias": True, "dropout": 0.1},
+    {"arch": "gpt2", "optimizer": "adamw", "dtype": "float16", "dropout": 0.1},
+    {"arch": "qwen3", "optimizer": "muon", "deterministic": True, "patience": 2},
 ]
+COMPILED: list[dict[str, Any]] = [
+    {"arch": "qwen3", "optimizer": "muon", "dtype": "bfloat16", "compile": True},
+    {"arch": "gpt2", "optimizer": "adamw", "dropout": 0.1, "compile": True},
+]
+
+
+CLOCKS = ("seconds", "train_seconds", "saving_seconds")
 
 
 def train_until(settings: TrainSettings, iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +68,9 @@ def assert_equal_runs(whole: Path, parts: Path) -> None:
         assert one.keys() == other.keys()
         assert all(one[key].equal(other[key]) for key in one), name
     assert numbers(str(whole)) == numbers(str(parts))
+    states = [json.loads((checkpoints_folder(run) / "last/training/state.json").read_text()) for run in (whole, parts)]
+    one, other = ({key: state[key] for key in state if key not in (*CLOCKS, "settings")} for state in states)
+    assert one == other
 
 
 @pytest.mark.parametrize("changes", RUNS, ids=lambda changes: "-".join(map(str, changes.values())))
@@ -63,6 +78,8 @@ def assert_equal_runs(whole: Path, parts: Path) -> None:
 def test_resumed_equals_uninterrupted(
     tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], stop: int
 ) -> None:
+    if changes.get("dtype") == "float16":
+        allow_float16(monkeypatch)
     whole = tiny(out_dir=str(tmp_path / "whole"), **changes)
     train(whole)
     parts = tiny(out_dir=str(tmp_path / "parts"), **changes)
@@ -72,6 +89,13 @@ def test_resumed_equals_uninterrupted(
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize("changes", COMPILED, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_a_compiled_run_resumed_equals_uninterrupted(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, changes, 7)
+
+
 def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     train_until(tiny(attn_path="sdpa", micro_batch_size=2), 5, monkeypatch)
     run = trainer.set_up(tiny(attn_path="auto", init_from="resume", compile="auto", dtype="auto", threads=None))
@@ -79,11 +103,27 @@ def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: py
     assert (run.settings.dtype, run.settings.threads, run.settings.compile) == ("float32", 1, False)
 
 
-def test_a_finished_run_goes_on_when_it_is_given_more_iterations(tiny: MakeSettings) -> None:
+def test_a_finished_run_goes_on_when_it_is_given_more_iterations_and_says_what_changed(
+    tiny: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(tiny())
-    summary = train(tiny(init_from="resume", max_iters=16))
+    capsys.readouterr()
+    summary = train(tiny(init_from="resume", max_iters=16, lr_decay_iters=16, batch_size=2, wandb_project="new"))
     assert summary is not None
     assert summary.iterations == 16
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "changed since iter 12: max_iters 12 -> 16, batch_size 4 -> 2, lr_decay_iters 12 -> 16, wandb_project owt -> new"
+        in said
+    )
+    assert "the learning rate goes on at 0.00269 and ends at 0.00111, as lr_decay_iters = 16 has it" in said
+    assert "with another batch_size the data goes on in another order" in said
+
+
+def test_a_run_resumed_as_it_was_says_of_no_change(tiny: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny())
+    train(tiny(init_from="resume", attn_path="auto", compile="auto", dtype="auto", threads=None))
+    assert "changed since" not in capsys.readouterr().err
 
 
 def test_resuming_nothing_is_refused(tiny: MakeSettings) -> None:
@@ -143,12 +183,12 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tiny: MakeSettings) 
 
 
 def test_an_interrupt_before_the_first_step_saves_nothing(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = trainer.mean_loss
+    evaluate = validation.mean_loss
 
     def interrupting(*arguments: Any, **options: Any) -> float:
         os.kill(os.getpid(), signal.SIGINT)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "mean_loss", interrupting)
+    monkeypatch.setattr(validation, "mean_loss", interrupting)
     assert train(tiny()) is None
     assert not checkpoints_folder(Path(tiny().out_dir)).exists()

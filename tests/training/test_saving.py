@@ -14,6 +14,7 @@ from quillgpt.checkpoint.names import checkpoints_folder, numbered
 from quillgpt.errors import UserError
 from quillgpt.training import saving, train, trainer
 from quillgpt.training.setup import set_up
+from quillgpt.training.validation import Losses
 
 from .conftest import MakeSettings
 
@@ -110,7 +111,7 @@ def test_a_best_checkpoint_that_could_not_be_written_is_not_remembered_as_best(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {0: 4.0, 4: 3.0, 8: 1.0, 12: 2.0}
-    monkeypatch.setattr(trainer.Trainer, "_evaluate", lambda self: losses[self._run.state.iteration])
+    monkeypatch.setattr(trainer.Trainer, "_evaluate", lambda self: Losses(4.0, losses[self._run.state.iteration]))
     full_disk_at(monkeypatch, 8)
     summary = train(tiny())
     assert summary is not None

@@ -15,7 +15,7 @@ from torch import Tensor
 from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config, from_stored
 from quillgpt.checkpoint.names import BEST
 from quillgpt.checkpoint.recover import find_whole_model
-from quillgpt.checkpoint.save import OPTIMIZER, STATE, WEIGHTS, TrainingState
+from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS, STATE, WEIGHTS, TrainingState
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
 from quillgpt.files import path_inside
@@ -173,8 +173,23 @@ def _part(folder: Path, name: object) -> Path:
     return file
 
 
-def load_training_state(folder: Path) -> tuple[dict[str, Tensor], TrainingState]:
-    """Return optimizer tensors and training state of a checkpoint that `load_model` has verified.
+@dataclass(frozen=True)
+class StoredTraining:
+    """What a checkpoint holds besides the model.
+
+    Attributes:
+        state: Where the run is.
+        optimizer: What its optimizers remember, by name.
+        raw_weights: The weights that are trained, by name, where those of the model are their average.
+    """
+
+    state: TrainingState
+    optimizer: dict[str, Tensor]
+    raw_weights: dict[str, Tensor] | None
+
+
+def load_training_state(folder: Path) -> StoredTraining:
+    """Return the training state of a checkpoint that `load_model` has verified.
 
     Raises:
         CheckpointError: The folder is a model without a training state.
@@ -185,7 +200,8 @@ def load_training_state(folder: Path) -> tuple[dict[str, Tensor], TrainingState]
         )
     try:
         state = TrainingState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-        return load_file(folder / OPTIMIZER), state
+        raw_weights = load_file(folder / RAW_WEIGHTS) if (folder / RAW_WEIGHTS).is_file() else None
+        return StoredTraining(state, load_file(folder / OPTIMIZER), raw_weights)
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError):
         raise CheckpointError(
             f"the training state in {folder / 'training'} is damaged; start from the model with --init_from={folder}"

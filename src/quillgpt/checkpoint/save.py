@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from quillgpt.text.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "training/optimizer.safetensors"
+RAW_WEIGHTS = "training/weights.safetensors"
+"""The weights that are trained, where those of the model are an average of them."""
 STATE = "training/state.json"
 
 SMALL_FILES_BYTES = 2 << 20
@@ -42,7 +45,12 @@ class TrainingState:
         train_seconds: Time in training steps alone.
         best_val_loss: Lowest validation loss so far, nats per token; None before the first.
         best_iteration: Where it was measured.
+        best_train_loss: The training loss of the same evaluation.
+        evaluations_since_best: Evaluations since then.
         evaluated_iteration: Where the last evaluation was, so that a resumed run does not repeat it.
+        rollbacks: What was found not finite, and where the run went back to; see `training.rollback.Rollback`.
+        overflows: Iterations that float16's gradient scaler left out.
+        saving_seconds: Time in saves.
         settings: The run's settings, automatic choices filled in.
         data_fingerprint: Identity of the data set.
         scaler: State of float16's gradient scaler, empty for other formats.
@@ -54,7 +62,12 @@ class TrainingState:
     train_seconds: float = 0.0
     best_val_loss: float | None = None
     best_iteration: int | None = None
+    best_train_loss: float | None = None
+    evaluations_since_best: int = 0
     evaluated_iteration: int | None = None
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    overflows: int = 0
+    saving_seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -107,28 +120,38 @@ def save_checkpoint(
     about: dict[str, Any],
     optimizer: dict[str, Tensor],
     state: TrainingState,
+    raw_weights: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint of a run under its iteration's name, and return its folder.
 
-    The folder appears whole or not at all. `about` is as in `save_model`; `optimizer` holds tensors by name.
+    The folder appears whole or not at all.
+
+    Args:
+        out_dir: The run's folder.
+        model: The model that is evaluated and sampled from.
+        tokenizer: Its tokenizer.
+        about: As in `save_model`.
+        optimizer: The optimizer's tensors by name.
+        state: Where the run is.
+        raw_weights: The weights that are trained, by their names in the model, where the model is their average.
 
     Raises:
         OSError: The disk has no room for it, or does not take it.
     """
     parent = checkpoints_folder(out_dir)
     parent.mkdir(parents=True, exist_ok=True)
-    check_space(parent, checkpoint_bytes(model, optimizer))
+    tensors = {OPTIMIZER: optimizer} | ({} if raw_weights is None else {RAW_WEIGHTS: raw_weights})
+    check_space(parent, checkpoint_bytes(model, tensors.values()))
     final = parent / iteration_name(state.iteration)
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         save_model(temporary, model, tokenizer, about=about)
         (temporary / "training").mkdir()
-        write_tensors(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}, temporary / OPTIMIZER
-        )
+        for name, named in tensors.items():
+            write_tensors({key: value.detach().cpu().contiguous() for key, value in named.items()}, temporary / name)
         write_json(temporary / STATE, asdict(state))
-        for path in (temporary / WEIGHTS, temporary / OPTIMIZER, temporary / "training"):
-            flush_to_disk(path)
+        for name in (WEIGHTS, *tensors, "training"):
+            flush_to_disk(temporary / name)
         write_manifest(temporary)
         temporary.chmod(0o755)
         take_name(temporary, final)
@@ -138,10 +161,10 @@ def save_checkpoint(
     return final
 
 
-def checkpoint_bytes(model: GPT, optimizer: dict[str, Tensor]) -> int:
-    """Return the bytes of a checkpoint's tensors, with room for its small files."""
+def checkpoint_bytes(model: GPT, others: Iterable[dict[str, Tensor]]) -> int:
+    """Return the bytes of a model and of the other tensors of its checkpoint, with room for small files."""
     weights = FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
-    return weights + sum(tensor.nbytes for tensor in optimizer.values()) + SMALL_FILES_BYTES
+    return weights + sum(tensor.nbytes for named in others for tensor in named.values()) + SMALL_FILES_BYTES
 
 
 def check_space(folder: Path, needed: int) -> None:

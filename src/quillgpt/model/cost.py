@@ -31,7 +31,8 @@ class TrainingMemory:
     """The memory of a training step, in bytes.
 
     Attributes:
-        weights: The parameters, and in 16-bit formats the copies that matrix products are computed with.
+        weights: The parameters, their average where one is kept, and in 16-bit formats the copies that matrix products
+            are computed with.
         gradients: One float32 for each parameter.
         optimizer: What the optimizer remembers.
         activations: What the forward pass keeps for the backward pass of one micro-batch, and the scores' gradient.
@@ -58,6 +59,7 @@ def training_memory(
     *,
     parameters: int,
     muon_parameters: int = 0,
+    averaged: bool = False,
     sequences: int,
     attn_path: str,
     dropout: bool,
@@ -72,6 +74,7 @@ def training_memory(
         shape: The shape of the model.
         parameters: Its parameters.
         muon_parameters: How many of them Muon updates.
+        averaged: Whether an average of the weights is kept.
         sequences: Full blocks in a micro-batch.
         attn_path: How attention is computed: `sdpa` or `explicit`.
         dropout: Whether there is any.
@@ -82,7 +85,7 @@ def training_memory(
     saved = saved_bytes_per_token(shape, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
     gradient_of_scores = FLOAT32_BYTES * shape.vocab_size
     return TrainingMemory(
-        weights=FLOAT32_BYTES * parameters + copies,
+        weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
         gradients=FLOAT32_BYTES * parameters,
         optimizer=FLOAT32_BYTES * (2 * parameters - muon_parameters),
         activations=sequences * shape.block_size * (saved + gradient_of_scores),

@@ -74,6 +74,8 @@ class OptimizerSet:
                 f"the checkpoint was trained with another optimizer: only {whose} {odd[0]}; resume with the settings "
                 "of the run itself, --optimizer among them"
             )
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
         for full_name, value in state.items():
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]

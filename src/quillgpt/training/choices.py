@@ -20,6 +20,7 @@ from quillgpt.device import (
     choose_device,
     choose_dtype,
     choose_threads,
+    compute_deterministically,
     device_description,
     peak,
     remember,
@@ -56,6 +57,7 @@ class Machine:
 def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
     """Choose threads, device and dtype, and return the settings with these values in place of `auto`."""
     threads = choose_threads(settings.threads)
+    compute_deterministically(settings.deterministic)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     chosen = {"threads": threads, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}

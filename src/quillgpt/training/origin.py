@@ -6,9 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from quillgpt.checkpoint import LoadedModel, TrainingState, load_model, load_training_state
+from quillgpt.checkpoint import LoadedModel, StoredTraining, TrainingState, load_model, load_training_state
 from quillgpt.checkpoint.names import LAST, has_checkpoint
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
@@ -17,8 +15,11 @@ from quillgpt.interop import find_nanogpt_file, open_model
 from quillgpt.training.choices import Machine, choose_machine
 from quillgpt.training.sinks import check_sinks
 
-CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads")
+CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads", "patience")
 """Settings that a run chooses for itself and keeps when it is resumed."""
+
+FINETUNING_PATIENCE = 5
+"""Evaluations without improvement after which finetuning stops: a pretrained model soon knows a small text by heart."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,23 @@ class Origin:
         settings: With a value in place of `auto` for the machine.
         machine: Device and number format.
         parent: The model that it starts from, or its own last checkpoint, if any.
-        state: Where the run is.
-        optimizer_state: What its optimizers remembered; None unless it is resumed.
+        stored: What its own last checkpoint holds besides the model; None unless it is resumed.
     """
 
     settings: TrainSettings
     machine: Machine
     parent: LoadedModel | None
-    state: TrainingState
-    optimizer_state: dict[str, Tensor] | None
+    stored: StoredTraining | None
 
     @property
     def resumed(self) -> bool:
         """Whether it goes on from its own last checkpoint."""
-        return self.optimizer_state is not None
+        return self.stored is not None
+
+    @property
+    def state(self) -> TrainingState:
+        """Where the run is."""
+        return self.stored.state if self.stored else TrainingState()
 
 
 def find_origin(settings: TrainSettings) -> Origin:
@@ -55,13 +59,16 @@ def find_origin(settings: TrainSettings) -> Origin:
     check_sinks(settings)
     check_out_dir(settings)
     parent = load_parent(settings)
-    state, optimizer_state = TrainingState(), None
+    stored = None
     if settings.init_from == "resume":
         assert parent is not None
-        optimizer_state, state = load_training_state(parent.folder)
-        settings = adopt_choices(settings, state)
+        stored = load_training_state(parent.folder)
+        settings = adopt_choices(settings, stored.state)
+    if settings.patience is None:
+        patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
+        settings = settings.model_copy(update={"patience": patience})
     settings, machine = choose_machine(settings)
-    return Origin(settings, machine, parent, state, optimizer_state)
+    return Origin(settings, machine, parent, stored)
 
 
 def apart_from_parent(settings: TrainSettings) -> TrainSettings:
@@ -131,5 +138,5 @@ def load_parent(settings: TrainSettings) -> LoadedModel | None:
 
 def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
     """Take a resumed run's own automatic choices wherever the user has not said otherwise."""
-    unset = {name: state.settings[name] for name in CHOSEN if getattr(settings, name) in ("auto", None)}
+    unset = {name: state.settings.get(name) for name in CHOSEN if getattr(settings, name) in ("auto", None)}
     return settings.model_copy(update=unset)

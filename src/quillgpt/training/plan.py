@@ -22,6 +22,7 @@ from quillgpt.training.foresight import Outlook, foresee_data
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.setup import build_model, choose_shape
 from quillgpt.training.timing import Timing, measured_timing, predicted_timing, sequences_to_try
+from quillgpt.training.validation import evaluated_blocks
 
 USABLE_SHARE = 0.9
 """Share of the free memory that may be planned with."""
@@ -69,7 +70,7 @@ class Plan:
     @property
     def evaluation_seconds(self) -> float:
         """Time of one evaluation of both splits."""
-        blocks = sum(self._blocks(tokens) for tokens in (self.data.train_tokens, self.data.val_tokens))
+        blocks = self._blocks("train", self.data.train_tokens) + self._blocks("val", self.data.val_tokens)
         return blocks * self.settings.block_size * self.timing.evaluated_token
 
     @property
@@ -87,13 +88,10 @@ class Plan:
         """Whether the memory that is free now holds a step, as far as that is known."""
         return self.available is None or self.memory.total <= USABLE_SHARE * _free(self.available)
 
-    def _blocks(self, tokens: int | None) -> int:
+    def _blocks(self, split: str, tokens: int | None) -> int:
         """Return the blocks that an evaluation takes from a split."""
         settings, val_tokens = self.settings, self.data.val_tokens
-        if settings.eval_iters is not None:
-            wanted = settings.eval_iters * settings.batch_size
-        else:
-            wanted = 0 if val_tokens is None else (val_tokens - 1) // settings.block_size
+        wanted = evaluated_blocks(settings, split, ((val_tokens or 1) - 1) // settings.block_size)
         return wanted if tokens is None else min(wanted, (tokens - 1) // settings.block_size)
 
 
@@ -126,6 +124,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
             cropped,
             parameters=parameters,
             muon_parameters=sum(each.numel() for each in muon),
+            averaged=settings.ema_decay > 0,
             sequences=sequences,
             attn_path=settings.attn_path,
             dropout=settings.dropout > 0,
@@ -138,7 +137,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
     sequences = sequences_to_try(settings, timing)
     if sequences and (available is None or memory_for(sequences).total <= USABLE_SHARE * _free(available)):
-        built, optimizers = build_model(origin, settings, shape)
+        built, _, optimizers = build_model(origin, settings, shape)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
     return Plan(
         settings=settings,

@@ -23,6 +23,9 @@ class RunSummary:
         tokens: Target tokens trained on.
         train_seconds: Time in training steps.
         wall_seconds: Time since the start of training, evaluations and saves included, pauses left out.
+        saving_seconds: Time in saves.
+        left_out: Iterations that were left out because they were not finite.
+        overflows: Updates that float16's gradient scaler left out.
         parameters: Values in the model.
     """
 
@@ -33,6 +36,9 @@ class RunSummary:
     tokens: int
     train_seconds: float
     wall_seconds: float
+    saving_seconds: float
+    left_out: list[int]
+    overflows: int
     parameters: int
 
 

@@ -83,15 +83,22 @@ class Saving:
         run, state = self._run, self._run.state
         if state.iteration == self._saved_iteration and not best and self.failure is None:
             return True
-        state.scaler = run.step.scaler.state_dict()
+        state.scaler, state.overflows = run.step.scaler.state_dict(), run.step.overflows
         state.settings["compile"] = run.step.compiled
         optimizer = run.optimizers.state()
-        check_finite([*run.model.parameters(), *optimizer.values()], state.iteration)
+        raw_weights: dict[str, Tensor] | None = None if run.average is None else dict(run.model.named_parameters())
+        check_finite([*run.model.parameters(), *run.evaluated_model.parameters(), *optimizer.values()], state.iteration)
         name = iteration_name(state.iteration)
         started = self._clock()
         try:
             save_checkpoint(
-                run.out_dir, run.model, run.dataset.tokenizer, about=run.about, optimizer=optimizer, state=state
+                run.out_dir,
+                run.evaluated_model,
+                run.dataset.tokenizer,
+                about=run.about,
+                optimizer=optimizer,
+                state=state,
+                raw_weights=raw_weights,
             )
             if best or not (checkpoints_folder(run.out_dir) / BEST).exists():
                 point(run.out_dir, BEST, name)
@@ -111,6 +118,7 @@ class Saving:
         self._saved_iteration, self._saved_best = state.iteration, state.best_iteration
         self._saved_at = self._clock()
         self._cost_seconds = self._saved_at - started
+        state.saving_seconds += self._cost_seconds
         return True
 
     def require(self) -> None:

@@ -6,16 +6,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from quillgpt.checkpoint import TrainingState
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import TrainSettings, fields_in_order
+from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
-from quillgpt.errors import ConfigError
+from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.model import GPT, ModelShape, padded_vocab_size, usual_mlp_dim
+from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
+from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
 from quillgpt.training.data import check_lengths, open_data
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.step import TrainStep
+
+ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
+"""Settings that say which text an iteration learns from."""
 
 SHAPE_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
 
@@ -29,6 +37,7 @@ class Run:
         machine: Device and number format.
         dataset: What it learns from.
         model: On its device.
+        average: The average of its weights, where one is kept.
         optimizers: With their state, where the run is resumed.
         step: Does one iteration.
         state: Where the run is.
@@ -40,6 +49,7 @@ class Run:
     machine: Machine
     dataset: Dataset
     model: GPT
+    average: WeightAverage | None
     optimizers: OptimizerSet
     step: TrainStep
     state: TrainingState
@@ -50,6 +60,11 @@ class Run:
     def out_dir(self) -> Path:
         """Folder of the run."""
         return Path(self.settings.out_dir)
+
+    @property
+    def evaluated_model(self) -> GPT:
+        """The model that is evaluated, kept and sampled from: the average of the weights, where one is kept."""
+        return self.average.model if self.average else self.model
 
     @property
     def about(self) -> dict[str, Any]:
@@ -108,18 +123,42 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
         CheckpointError: The optimizer's state is another optimizer's.
     """
     machine, state = origin.machine, origin.state
-    model, optimizers = build_model(origin, settings, shape)
+    model, average, optimizers = build_model(origin, settings, shape)
     settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
-    step = TrainStep(model, optimizers, dataset.train, settings, machine)
-    if state.scaler:
-        step.scaler.load_state_dict(state.scaler)
+    step = TrainStep(model, optimizers, dataset.train, settings, machine, average)
+    step.restore(state)
+    if origin.resumed:
+        say_changes(state, settings)
     # What is recorded is how the run began; a later reader of its config.toml must not start it over by accident.
     init_from = state.settings["init_from"] if origin.resumed else settings.init_from
     settings = settings.model_copy(update={"overwrite": False, "init_from": init_from})
     state = replace(state, settings=settings.model_dump(mode="json"), data_fingerprint=dataset.fingerprint)
     # Of the parent only the folder: its weights are copied, and would stay in memory for as long as the run.
     parent = origin.parent.folder if origin.parent else None
-    return Run(settings, machine, dataset, model, optimizers, step, state, parent, origin.resumed)
+    return Run(settings, machine, dataset, model, average, optimizers, step, state, parent, origin.resumed)
+
+
+def say_changes(state: TrainingState, settings: TrainSettings) -> None:
+    """Say which settings of a resumed run are not what they were, and what becomes of its learning rate."""
+    before, now = state.settings, settings.model_dump(mode="json")
+    changed = {
+        name: f"{before[name]} -> {now[name]}"
+        for name in fields_in_order(type(settings))
+        if now[name] != before.get(name, now[name]) and name not in ("init_from", "overwrite", *SHAPE_SETTINGS)
+    }
+    if not changed:
+        return
+    say(f"changed since iter {state.iteration}: " + ", ".join(f"{name} {how}" for name, how in changed.items()))
+    if "max_iters" in changed and state.iteration < settings.max_iters:
+        first, last = (learning_rate(each, settings) for each in (state.iteration, settings.max_iters - 1))
+        say(
+            f"the learning rate goes on at {first:.3g} and ends at {last:.3g}, "
+            f"as lr_decay_iters = {settings.lr_decay_iters} has it"
+        )
+    if moved := [name for name in ORDER_SETTINGS if name in changed]:
+        warn(
+            f"with another {' and '.join(moved)} the data goes on in another order: text may come again or be left out"
+        )
 
 
 def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -> TrainSettings:
@@ -179,26 +218,52 @@ def model_shape(settings: TrainSettings, vocab_size: int) -> ModelShape:
     )
 
 
-def build_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -> tuple[GPT, OptimizerSet]:
-    """Return the model to train, on its device, and its optimizers, as they were where the run is resumed.
+def build_model(
+    origin: Origin, settings: TrainSettings, shape: ModelShape
+) -> tuple[GPT, WeightAverage | None, OptimizerSet]:
+    """Return the model to train, on its device, the average of its weights where one is kept, and its optimizers.
 
-    The model is fresh, or has the weights of the one that the run starts from, with its context cropped where that is
-    asked for.
+    All are as they were where the run is resumed.
 
     Raises:
         CheckpointError: The optimizer's state is another optimizer's.
     """
+    model = starting_model(origin, settings, shape).to(origin.machine.device)
+    average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
+    take_raw_weights(model, origin)
+    optimizers = make_optimizers(model, settings)
+    if origin.stored is not None:
+        optimizers.load_state(origin.stored.optimizer)
+    return model, average, optimizers
+
+
+def starting_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -> GPT:
+    """Return a fresh model, or one with the weights that the run starts from, its context cropped where asked for."""
     assert settings.attn_path != "auto"
     options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if origin.parent is None:
-        model = GPT(shape, seed=settings.seed, **options)  # type: ignore[arg-type]
-    else:
-        state = origin.parent.model.state_dict()
-        if settings.block_size < shape.block_size and "position_embedding.weight" in state:
-            state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]
-        model = GPT(replace(shape, block_size=settings.block_size), seed=None, **options)  # type: ignore[arg-type]
-        model.load_state_dict(state)
-    optimizers = make_optimizers(model.to(origin.machine.device), settings)
-    if origin.optimizer_state is not None:
-        optimizers.load_state(origin.optimizer_state)
-    return model, optimizers
+        return GPT(shape, seed=settings.seed, **options)  # type: ignore[arg-type]
+    shape = origin.parent.model.shape
+    state = origin.parent.model.state_dict()
+    if settings.block_size < shape.block_size and "position_embedding.weight" in state:
+        state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]
+    model = GPT(replace(shape, block_size=settings.block_size), seed=None, **options)  # type: ignore[arg-type]
+    model.load_state_dict(state)
+    return model
+
+
+def take_raw_weights(model: GPT, origin: Origin) -> None:
+    """Give a resumed run's model the weights that are trained, where its checkpoint's model is their average.
+
+    Raises:
+        CheckpointError: They are another model's.
+    """
+    if origin.stored is None or origin.stored.raw_weights is None:
+        return
+    parameters, raw = dict(model.named_parameters()), origin.stored.raw_weights
+    if {name: each.shape for name, each in parameters.items()} != {name: each.shape for name, each in raw.items()}:
+        assert origin.parent is not None
+        raise CheckpointError(f"the training state in {origin.parent.folder} is of another model than its weights")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(raw[name])

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import warn
-from quillgpt.data.batches import Tokens, TrainingWindows, gather
+from quillgpt.data.batches import Starts, Tokens, TrainingWindows, gather
 from quillgpt.device import autocast, to_device
 from quillgpt.model import GPT
+from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import Machine
+
+
+class NonFiniteError(Exception):
+    """An iteration's loss or gradient is NaN or infinite; weights and optimizers are as they were before it.
+
+    Args:
+        loss: The loss, nats per token.
+        gradient_norm: The norm of the gradient.
+    """
+
+    def __init__(self, loss: float, gradient_norm: float) -> None:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {gradient_norm}"
+        super().__init__(what)
 
 
 class TrainStep:
@@ -27,14 +43,22 @@ class TrainStep:
         tokens: The training split.
         settings: The run's settings, automatic choices made.
         machine: Device and number format.
+        average: Follows the weights, where an average of them is wanted.
 
     Attributes:
         compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
         scaler: Scales float16 gradients; passes other formats on.
+        overflows: Iterations whose float16 gradient overflowed; the scaler left their updates out.
     """
 
     def __init__(
-        self, model: GPT, optimizers: OptimizerSet, tokens: Tokens, settings: TrainSettings, machine: Machine
+        self,
+        model: GPT,
+        optimizers: OptimizerSet,
+        tokens: Tokens,
+        settings: TrainSettings,
+        machine: Machine,
+        average: WeightAverage | None = None,
     ) -> None:
         self._model = model
         self._optimizers = optimizers
@@ -47,16 +71,58 @@ class TrainStep:
         self._loss_sum: Callable[[Tensor, Tensor], Tensor] = model.loss_sum
         if self.compiled:
             self._loss_sum = torch.compile(model.loss_sum)
-        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype == torch.float16)
+        self._average = average
+        self.restore(TrainingState())
 
-    def __call__(self, iteration: int) -> Tensor:
-        """Do iteration `iteration` (counted from 0) and return its loss, nats per token, on the device."""
-        settings = self._settings
-        seed_iteration(settings.seed, iteration)
-        batch = settings.sequences_per_iteration
-        inputs, targets = gather(self._tokens, self._windows.starts(iteration * batch, batch), settings.block_size)
-        inputs, targets = to_device(inputs, self._machine.device), to_device(targets, self._machine.device)
+    def __call__(self, iteration: int, factor: float = 1.0) -> Tensor:
+        """Do an iteration and return its loss, nats per token, on the device.
+
+        Args:
+            iteration: Its number, counted from 0.
+            factor: What its learning rate is multiplied by.
+
+        Raises:
+            NonFiniteError: Its loss or gradient is not finite; nothing has been updated.
+        """
         self._model.train()
+        inputs, targets = self.batch(iteration)
+        loss = self._compute_gradient(iteration, inputs, targets)
+        norm = self._clip()
+        self._check_finite(loss, norm)
+        settings = self._settings
+        rate = learning_rate(iteration, settings) * factor
+        scale_before = self.scaler.get_scale()
+        self._optimizers.step(rate / settings.learning_rate if settings.learning_rate else 0.0, self.scaler)
+        self.overflows += self.scaler.get_scale() < scale_before
+        if self._average is not None:
+            self._average.follow(self._model, iteration)
+        return loss
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back or forward to what float16's scaler was in a state."""
+        self.scaler = torch.amp.GradScaler(self._machine.device.type, enabled=self._machine.dtype == torch.float16)
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        self.overflows = state.overflows
+
+    def starts(self, iteration: int) -> Starts:
+        """Return where the windows of an iteration start in the training split."""
+        batch = self._settings.sequences_per_iteration
+        return self._windows.starts(iteration * batch, batch)
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of an iteration, on the device, each (sequences, block_size)."""
+        inputs, targets = gather(self._tokens, self.starts(iteration), self._settings.block_size)
+        return to_device(inputs, self._machine.device), to_device(targets, self._machine.device)
+
+    def parts(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return a batch in the parts that are computed at once."""
+        size = self._settings.micro_batch_size or len(inputs)
+        return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+
+    def _compute_gradient(self, iteration: int, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Leave the gradient in the parameters and return the loss; go on uncompiled where compiling fails."""
+        seed_iteration(self._settings.seed, iteration)
         try:
             loss = self._add_gradients(inputs, targets)
         except Exception as error:  # a compiler can fail in any way, but only before it has worked once
@@ -66,22 +132,31 @@ class TrainStep:
             warn(f"torch.compile failed ({reason}); going on without it, as --compile=False would")
             self.compiled, self._loss_sum = False, self._model.loss_sum
             self._model.zero_grad(set_to_none=True)
-            seed_iteration(settings.seed, iteration)
-            loss = self._add_gradients(inputs, targets)
+            return self._compute_gradient(iteration, inputs, targets)
         self._compiled_once = self.compiled
-        if settings.grad_clip:
-            for optimizer in self._optimizers.optimizers:
-                self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), settings.grad_clip)
-        rate = learning_rate(iteration, settings)
-        self._optimizers.step(rate / settings.learning_rate if settings.learning_rate else 0.0, self.scaler)
         return loss
+
+    def _clip(self) -> Tensor:
+        """Bound the gradient, and return the norm that it had."""
+        for optimizer in self._optimizers.optimizers:
+            self.scaler.unscale_(optimizer)
+        parameters = list(self._model.parameters())
+        norm = torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        if self._settings.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.grad_clip, norm)
+        return norm
+
+    def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
+        """Raise NonFiniteError where an update would spoil the weights; an overflow of float16 is the scaler's."""
+        judged = loss if self.scaler.is_enabled() else loss + norm
+        if not bool(judged.isfinite()):
+            self._model.zero_grad(set_to_none=True)
+            raise NonFiniteError(float(loss), float(norm))
 
     def _add_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the gradient of the mean loss over the global batch, part by part; return that loss."""
         loss = torch.zeros((), device=self._machine.device)
-        size = self._settings.micro_batch_size or len(inputs)
-        for part_inputs, part_targets in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
+        for part_inputs, part_targets in self.parts(inputs, targets):
             with autocast(self._machine.device, self._machine.dtype):
                 part_loss = self._loss_sum(part_inputs, part_targets) / targets.numel()
             self.scaler.scale(part_loss).backward()  # type: ignore[no-untyped-call]

@@ -13,10 +13,9 @@ from quillgpt.checkpoint import load_model
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Tokens, all_starts, spread_starts
 from quillgpt.device import peak
 from quillgpt.errors import UserError
-from quillgpt.evaluation import mean_loss, score_split
+from quillgpt.evaluation import score_split
 from quillgpt.files import write_json, write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
@@ -27,9 +26,12 @@ from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent, check_place
 from quillgpt.training.report import RunSummary, show_set_up
+from quillgpt.training.rollback import is_left_out, rate_factor, recover, rollbacks_of
 from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
+from quillgpt.training.step import NonFiniteError
+from quillgpt.training.validation import Losses, evaluate_splits, is_best, out_of_patience, overfitting
 
 
 def train(settings: TrainSettings, *, interruption: Interruption | None = None) -> RunSummary | None:
@@ -95,6 +97,7 @@ class Trainer:
             console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
         with self._interruption:
             while True:
+                state = self._run.state  # another one after a rollback
                 last = state.iteration >= settings.max_iters
                 if last or state.iteration % settings.eval_interval == 0:
                     self._evaluate_and_save()
@@ -103,6 +106,12 @@ class Trainer:
                 if self._interruption.requested:
                     self._leave()
                     return None
+                if not last and out_of_patience(settings, state):
+                    console.say(
+                        f"stopping early: {state.evaluations_since_best} evaluations in a row were not better than "
+                        f"iter {state.best_iteration}; to go on, resume with a larger --patience, or 0 for none"
+                    )
+                    last = True
                 if last:
                     break
                 self._iterate()
@@ -123,8 +132,19 @@ class Trainer:
     def _iterate(self) -> None:
         state, settings = self._run.state, self._settings
         before = time.perf_counter()
-        loss = self._run.step(state.iteration)
-        rate = learning_rate(state.iteration, settings)
+        factor = rate_factor(state.iteration, state, settings)
+        if is_left_out(state.iteration, state):
+            console.say(f"iter {state.iteration + 1}: left out, its batch was not finite before")
+            state.iteration += 1
+            return
+        try:
+            loss = self._run.step(state.iteration, factor)
+        except NonFiniteError as error:
+            recover(self._run, error)
+            self._saving, self._meter = Saving(self._run), Meter()
+            self._claim_folder()
+            return
+        rate = learning_rate(state.iteration, settings) * factor
         state.iteration += 1
         state.tokens += settings.tokens_per_iteration
         logged = state.iteration % settings.log_interval == 0 or state.iteration == settings.max_iters
@@ -171,71 +191,55 @@ class Trainer:
         if state.evaluated_iteration == state.iteration:  # resumed right after this evaluation
             return
         try:
-            val_loss = self._evaluate()
+            losses = self._evaluate()
         except Interrupted:
             return
         state.evaluated_iteration = state.iteration
-        improved = state.best_val_loss is None or val_loss < state.best_val_loss
         if state.iteration == 0 and self._settings.max_iters > 0:
             return
-        best_before = state.best_val_loss, state.best_iteration
+        best_before = state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best
+        improved = is_best(losses, state)
+        state.evaluations_since_best = 0 if improved else state.evaluations_since_best + 1
         if improved:
-            state.best_val_loss, state.best_iteration = val_loss, state.iteration
-        if not self._save(best=improved):
-            state.best_val_loss, state.best_iteration = best_before  # what is not on the disk cannot be the best
+            state.best_val_loss, state.best_iteration, state.best_train_loss = losses.val, state.iteration, losses.train
+        elif said := overfitting(losses, state):
+            console.warn(said)
+        if not self._save(best=improved) and improved:  # what is not on the disk cannot be the best
+            state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best = best_before
 
-    def _evaluate(self) -> float:
-        """Print and record the loss of both splits; return the validation loss, nats per token."""
-        run, settings = self._run, self._settings
-        splits: list[tuple[str, Tokens]] = [("train", run.dataset.train), ("val", run.dataset.val)]
-        losses = {}
-        blocks = len(all_starts(len(run.dataset.val), settings.block_size))
-        if settings.eval_iters is not None:
-            blocks = settings.eval_iters * settings.batch_size
-        for name, tokens in splits:
-            starts = spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
-            with console.progress(f"evaluating {name}", math.ceil(len(starts) / settings.batch_size)) as advance:
-
-                def after_batch(advance: console.Advance = advance) -> None:
-                    advance()
-                    if self._interruption.requested:
-                        raise Interrupted
-
-                losses[name] = mean_loss(
-                    run.model,
-                    tokens,
-                    starts,
-                    batch_size=settings.batch_size,
-                    dtype=run.machine.dtype,
-                    advance=after_batch,
-                )
-        state = run.state
+    def _evaluate(self) -> Losses:
+        """Print and record the loss of both splits."""
+        run, state, settings = self._run, self._run.state, self._settings
+        losses = evaluate_splits(run, self._check_interruption)
         state.seconds = time.perf_counter() - self._started
-        if not math.isfinite(losses["val"]):
+        if not math.isfinite(losses.val):
             again = f"train again with a --learning_rate below {settings.learning_rate:g}"
             if has_checkpoint(run.out_dir):
                 again = f"go back to the last checkpoint: quill train {run.out_dir / 'config.toml'} --init_from=resume"
                 again += f" with a --learning_rate below {settings.learning_rate:g}"
             raise UserError(
-                f"the validation loss is {losses['val']} at iteration {state.iteration}: training has diverged, and "
+                f"the validation loss is {losses.val} at iteration {state.iteration}: training has diverged, and "
                 f"nothing of it is saved; {again}"
             )
-        better = state.best_val_loss is None or losses["val"] < state.best_val_loss
         say = console.outcome if settings.eval_only else console.say
         say(
-            f"evaluation at iter {state.iteration}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
+            f"evaluation at iter {state.iteration}: train loss {losses.train:.4f}, val loss {losses.val:.4f}"
             + ("" if state.best_val_loss is None else f" (best {state.best_val_loss:.4f} at {state.best_iteration})"),
-            style="green" if better else "red",
+            style="green" if is_best(losses, state) else "red",
         )
         self._metrics.write(
             "eval",
             iter=state.iteration,
-            train_loss=losses["train"],
-            val_loss=losses["val"],
+            train_loss=losses.train,
+            val_loss=losses.val,
             tokens=state.tokens,
             seconds=state.seconds,
         )
-        return losses["val"]
+        return losses
+
+    def _check_interruption(self) -> None:
+        if self._interruption.requested:
+            raise Interrupted
 
     def _save(self, *, best: bool = False) -> bool:
         """Write a checkpoint, and say whether the disk took it."""
@@ -279,6 +283,9 @@ class Trainer:
             tokens=state.tokens,
             train_seconds=state.train_seconds,
             wall_seconds=time.perf_counter() - self._started,
+            saving_seconds=state.saving_seconds,
+            left_out=[each.iteration + 1 for each in rollbacks_of(state)],
+            overflows=state.overflows,
             parameters=run.model.parameter_count(),
         )
         write_json(run.out_dir / "summary.json", asdict(summary))

@@ -1,0 +1,103 @@
+"""Evaluations in the course of a run: how much text they take, and what they say about going on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quillgpt import console
+from quillgpt.checkpoint import TrainingState
+from quillgpt.config.schema import TrainSettings
+from quillgpt.data.batches import Tokens, all_starts, spread_starts
+from quillgpt.evaluation import mean_loss
+from quillgpt.training.setup import Run
+
+RISES_IN_A_ROW = 2
+"""Evaluations after the best one from which a rising validation loss counts as overfitting; one may be chance."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean losses of both splits, nats per token."""
+
+    train: float
+    val: float
+
+
+def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> int:
+    """Return how many blocks an evaluation takes from a split that has as many.
+
+    Where patience may end the run, the whole validation split is taken: no lucky choice of batches decides.
+
+    Args:
+        settings: The run's.
+        split: `train` or `val`.
+        val_blocks: Blocks of the validation split.
+    """
+    if settings.eval_iters is None or (split == "val" and settings.patience):
+        return val_blocks
+    return settings.eval_iters * settings.batch_size
+
+
+def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
+    """Return the loss of a run's model on the same blocks of both splits each time.
+
+    Args:
+        run: The run.
+        after_batch: Called after each batch; may raise to stop.
+    """
+    settings = run.settings
+    splits: dict[str, Tokens] = {"train": run.dataset.train, "val": run.dataset.val}
+    val_blocks = len(all_starts(len(run.dataset.val), settings.block_size))
+    losses = {}
+    for name, tokens in splits.items():
+        blocks = evaluated_blocks(settings, name, val_blocks)
+        starts = spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
+        with console.progress(f"evaluating {name}", math.ceil(len(starts) / settings.batch_size)) as advance:
+
+            def advance_and_tell(advance: console.Advance = advance) -> None:
+                advance()
+                after_batch()
+
+            losses[name] = mean_loss(
+                run.evaluated_model,
+                tokens,
+                starts,
+                batch_size=settings.batch_size,
+                dtype=run.machine.dtype,
+                advance=advance_and_tell,
+            )
+    return Losses(**losses)
+
+
+def is_best(losses: Losses, state: TrainingState) -> bool:
+    """Say whether an evaluation is better than all before."""
+    return state.best_val_loss is None or losses.val < state.best_val_loss
+
+
+def overfitting(losses: Losses, state: TrainingState) -> str | None:
+    """Return what to say where the model has begun to learn its text by heart; None elsewhere.
+
+    It is said once after each best evaluation: when the validation loss has been above it for a while, and the training
+    loss is below that of the best.
+
+    Args:
+        losses: The newest evaluation.
+        state: With that evaluation counted.
+    """
+    if state.evaluations_since_best != RISES_IN_A_ROW or state.best_train_loss is None:
+        return None
+    assert state.best_val_loss is not None
+    if losses.train >= state.best_train_loss or losses.val <= state.best_val_loss:
+        return None
+    return (
+        f"overfitting: since iter {state.best_iteration} the val loss has risen from {state.best_val_loss:.4f} to "
+        f"{losses.val:.4f}, while the train loss has fallen from {state.best_train_loss:.4f} to {losses.train:.4f}; "
+        "the best checkpoint is kept. More text, more --dropout or a smaller model help; --patience=N ends such runs"
+    )
+
+
+def out_of_patience(settings: TrainSettings, state: TrainingState) -> bool:
+    """Say whether the run has gone on for long enough without an improvement."""
+    return bool(settings.patience) and state.evaluations_since_best >= (settings.patience or 0)
