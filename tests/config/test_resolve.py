@@ -262,7 +262,7 @@ def test_values_that_no_setting_can_have(tmp_path: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["x" * 300, "x" * 300 + ".toml", "~nobody-of-this-name/run.toml", "a\0b.toml", "folder.toml"]
+    "source", ["x" * 300, "x" * 300 + ".toml", "~nobody-of-this-name/run.toml", "a\0b.toml", "~\0", "folder.toml"]
 )
 def test_a_source_that_no_file_can_be(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,10 @@ ALIASES: Final = {"owt": "openwebtext", "wiki": "wikitext"}
 
 def expand(path: str) -> Path:
     """Return a path with a leading `~` as the home folder, and as it is where nobody has such a home."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises where nobody has such a home
+    try:
+        return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises where nobody has such a home
+    except ValueError:  # no user's name has a NUL character
+        return Path(path)
 
 
 def exists(path: Path) -> bool:
