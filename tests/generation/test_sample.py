@@ -4,6 +4,7 @@ import torch
 from quillgpt.config.schema import SampleSettings
 from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation import draw_samples, prompt_ids, read_start
+from quillgpt.generation.generate import generate_ids
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, tiny_model
@@ -45,6 +46,31 @@ def test_a_sample_ends_at_end_of_text():
     model.head.weight[256] = model.head.weight[ord("d")] * 2
     [sample] = samples(model=model, max_new_tokens=50)
     assert (sample.text, sample.ids, sample.finish_reason) == ("bc", [*b"bc"], "end_of_text")
+
+
+@torch.no_grad()
+def test_a_sample_that_has_ended_writes_nothing_more_while_others_go_on():
+    model = tiny_model(GPT2, vocab_size=257)
+    model.final_norm.weight.zero_()  # so that every token is as likely whatever came before
+    model.final_norm.bias.fill_(1)
+    model.head.weight[:128] = 0.15
+    model.head.weight[128:] = 0.0
+    model.head.weight[256] = 0.25
+    settings = {"model": model, "num_samples": 4, "max_new_tokens": 40, "temperature": 1.0, "top_k": None}
+    firsts = []
+    for seed in range(6):
+        sampling = SampleSettings(num_samples=4, max_new_tokens=40, temperature=1.0, top_k=None, seed=seed)
+        steps = torch.stack(list(generate_ids(model, [97], sampling, vocab_size=257)), dim=1).tolist()
+        expected = [ids[: ids.index(256)] if 256 in ids else ids for ids in steps]
+        pieces = []
+        drawn = samples(on_text=pieces.append, seed=seed, **settings)
+        assert [sample.ids for sample in drawn] == expected
+        assert "".join(pieces) == drawn[0].text == BYTES.decode(expected[0])
+        assert [sample.finish_reason for sample in drawn] == [
+            "end_of_text" if len(ids) < 40 else "length" for ids in expected
+        ]
+        firsts.append(len(expected[0]) < max(map(len, expected)))
+    assert any(firsts)
 
 
 def test_no_token_is_computed_once_all_samples_have_ended():
