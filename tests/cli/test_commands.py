@@ -15,6 +15,7 @@ from quillgpt.config import TrainSettings, preset_names, resolve
 from quillgpt.config.layers import COMMANDS
 from quillgpt.errors import CheckpointError, DataError
 from quillgpt.evaluation import Score
+from quillgpt.proof.outcome import Outcome
 
 
 def test_prepare(quill: Any) -> None:
@@ -33,6 +34,22 @@ def test_prepare(quill: Any) -> None:
         "replace": True,
     }
     assert quill.err == "quill: stop here\n"
+
+
+def test_prove(quill: Any) -> None:
+    quill.replace("quillgpt.proof.prove", "prove", [])
+    assert quill("prove", "demo", "--out-dir=sheet", "--keep", "--device=cpu", "--dtype=float32") == 0, quill.err
+    (((subject,),), named) = quill.calls[0]
+    assert (subject.settings.arch, subject.settings.dtype) == ("qwen3", "float32")
+    assert named == {
+        "out_dir": Path("sheet"),
+        "command": "quill prove demo --out_dir=sheet --device=cpu --dtype=float32 --keep",
+        "keep": True,
+    }
+    quill.replace("quillgpt.proof.prove", "prove", [Outcome("SIGTERM", "fail", "status 0", "")])
+    assert quill("prove") == 1
+    assert quill.err.startswith("quill: 0 pass, 1 fail, 0 not run: SIGTERM; the sheet is in proof")
+    assert quill("prove", "no_such_preset") == 2
 
 
 def test_prepare_for_real(quill: Any) -> None:

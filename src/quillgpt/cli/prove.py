@@ -16,17 +16,19 @@ from quillgpt.config.schema.base import Machine
 PRESET = Parameter(
     name="PRESET",
     help="Prove the architecture, shape, optimizer, dropout and number format of a preset, a .toml file or a .py file "
-    "of nanoGPT, on a text of the proof's own. Without: two tiny models, one of each architecture.",
+    "of nanoGPT, on a text of the proof's own. Without: two tiny models, one of each architecture, by one "
+    "thread each unless --threads says otherwise.",
     completer=complete_preset,
 )
+KEEP = switch("--keep", "Leave the runs in the folder too, instead of removing them.")
 OUT_DIR = Parameter(
     name="--out_dir",
     help="Folder for proof.md and proof.json. [default: proof]",
     metavar="TEXT",
     show_default=False,
+    group=KEEP.group,
     completer=complete_path,
 )
-KEEP = switch("--keep", "Leave the runs in the folder too, instead of removing them.")
 
 
 @settings_flags(Machine)

@@ -22,6 +22,9 @@ from quillgpt.proof.subject import DOCUMENTS, ITERATIONS, SAVED_EVERY, Subject
 LONGEST_BLOCK = 128
 """Context in which the documents are learnt: each is a small part of it."""
 
+LOWEST_RATE = 1e-3
+"""A rate for finetuning would learn nothing in so short a run."""
+
 TRAINED_SHARE = 0.5
 """Of an untrained model's loss on end-of-text, what is left at most once it has been learnt."""
 
@@ -36,8 +39,10 @@ def end_of_text(ground: Ground) -> str:
 
     def find(subject: Subject) -> str:
         settings, run = subject.settings, ground.folder / f"{subject.stem}-documents"
-        changes: dict[str, object] = {"data": DOCUMENTS, "dataset": DOCUMENTS, "tokenizer": "bpe:300", "batch_size": 4}
-        changes |= {"block_size": min(LONGEST_BLOCK, settings.block_size), "dropout": 0}
+        changes: dict[str, object] = {"data": DOCUMENTS, "dataset": DOCUMENTS, "tokenizer": "bpe:300", "dropout": 0}
+        changes |= {"batch_size": 4, "gradient_accumulation_steps": 1, "micro_batch_size": 4}
+        changes |= {"block_size": min(LONGEST_BLOCK, settings.block_size)}
+        changes |= {"learning_rate": max(LOWEST_RATE, settings.learning_rate)}
         ground.quill(*ground.words(subject, run.name, **changes))
         machine = [f"--device={settings.device}", f"--dtype={settings.dtype}", f"--threads={settings.threads}"]
         drawn = [f"--num_samples={SAMPLES}", f"--max_new_tokens={SAMPLED_TOKENS}"]

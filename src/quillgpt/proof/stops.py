@@ -33,7 +33,8 @@ def kill_at_work(ground: Ground) -> str:
                     process.kill()
                     process.wait()
                     killed_at += [chosen] * (process.returncode == -signal.SIGKILL)
-        require(len(killed_at) == KILLS, f"the run ended by itself before iter {chosen}")
+        if len(killed_at) < KILLS:
+            raise CannotRun(f"a run was over before it could be killed after iter {chosen}")
         ground.quill(*ground.words(subject, run.name), *resuming(run))
         return f"killed after iter {' and '.join(map(str, killed_at))}, {require_equal_runs(whole, run)}"
 
@@ -69,7 +70,8 @@ def terminate(ground: Ground) -> str:
         whole, run = ground.whole(subject), ground.folder / f"{subject.stem}-terminated"
         chosen = ground.draw.randint(1, ITERATIONS * 3 // 4)
         with ground.running(ground.words(subject, run.name)) as process:
-            require(wait_for_iteration(process, run, chosen), f"the run ended by itself before iter {chosen}")
+            if not wait_for_iteration(process, run, chosen):
+                raise CannotRun(f"the run was over before it could be asked to end after iter {chosen}")
             process.send_signal(signal.SIGTERM)
             process.wait()
         status, saved = ground.finished(process).status, last_state(run).get("iteration", 0)
