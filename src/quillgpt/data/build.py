@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +38,8 @@ REPEATED_SHARE = 0.05
 """Share of the documents in which a line stands from which on it is worth a word."""
 
 
-def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int) -> Manifest:
-    """Write the files of a data set, dataset.json last.
+def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int) -> Tokenizer:
+    """Write the files of a data set, dataset.json last, and return the tokenizer that they were made with.
 
     Args:
         request: What it is made from.
@@ -70,8 +71,8 @@ def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_c
     if made is None:
         assert isinstance(tokenizer, str)
         # Merges are learned from what is trained on alone; of characters, those of the rest are needed too.
-        pieces = sorted(found.alphabet | val_found.alphabet) if tokenizer == "char" else _plain(division.parts()[0])
-        made = tokenizer_from_spec(tokenizer, pieces)
+        trained_on, rest = division.parts()
+        made = tokenizer_from_spec(tokenizer, _plain(chain(trained_on, rest if tokenizer == "char" else ())))
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
     with (
@@ -115,7 +116,7 @@ def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_c
         val=splits[1],
     )
     manifest.save(folder)
-    return manifest
+    return made
 
 
 @dataclass(frozen=True)

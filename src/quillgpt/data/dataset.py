@@ -54,8 +54,13 @@ class Dataset:
     manifest: Manifest | None
 
 
-def open_dataset(name: str, data_dir: Path) -> Dataset:
+def open_dataset(name: str, data_dir: Path, *, tokenizer: Tokenizer | None = None) -> Dataset:
     """Open `data_dir/name`, prepared by Quill or by one of nanoGPT's prepare.py.
+
+    Args:
+        name: The data set's name.
+        data_dir: Where data sets live.
+        tokenizer: The tokenizer of a data set of Quill's, where it is at hand already; by default it is loaded.
 
     Raises:
         DataError: It is missing, unfinished or damaged.
@@ -65,7 +70,7 @@ def open_dataset(name: str, data_dir: Path) -> Dataset:
     manifest = read_manifest(folder)
     if manifest is None:
         return _open_nanogpt(folder, data_dir)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = tokenizer or load_tokenizer(folder)
     if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
         raise DataError(
             f"{folder / TOKENIZER_FILE} is not the tokenizer {manifest.tokenizer.name} that {folder.name} was "

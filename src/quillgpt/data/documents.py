@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -128,7 +127,6 @@ class Survey:
         lengths: Characters of each document, (documents,).
         hashes: The beginning of the BLAKE2 hash of each document's text, (documents,); equal texts have equal ones.
         gap_characters: Characters that `with_gaps` adds.
-        alphabet: Every character that occurs, gaps included.
         lines: In how many documents each line stands. Where there are more than `MOST_LINES` different lines, the
             count may miss the documents before the line was last forgotten.
     """
@@ -136,7 +134,6 @@ class Survey:
     lengths: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     gap_characters: int
-    alphabet: set[str]
     lines: Counter[str] = field(default_factory=Counter)
 
     def duplicates(self) -> NDArray[np.bool_]:
@@ -160,7 +157,6 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
         count_lines: Count in how many documents each line stands, too.
     """
     lengths, hashes = array("q"), array("Q")
-    seen = np.zeros(sys.maxunicode + 1, dtype=np.bool_)
     counts = _LineCounts()
     length, digest, gap, gaps = 0, hashlib.blake2b(digest_size=8), "", 0
     for piece in stream:
@@ -168,7 +164,6 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
             gaps += len(gap) if length == 0 else 0
             length += len(piece)
             digest.update(piece.encode("utf-8", "surrogatepass"))
-            seen[np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), dtype="<u4")] = True
             last = piece
             if count_lines:
                 counts.add(piece)
@@ -177,10 +172,7 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
         hashes.append(int.from_bytes(digest.digest(), "little"))
         counts.end_document()
         length, digest, gap = 0, hashlib.blake2b(digest_size=8), _gap_after(last)
-    if gaps:
-        seen[ord("\n")] = True
-    alphabet = set(map(chr, np.flatnonzero(seen).tolist()))
-    return Survey(np.array(lengths, dtype=np.int64), np.array(hashes, dtype=np.uint64), gaps, alphabet, counts.counts)
+    return Survey(np.array(lengths, dtype=np.int64), np.array(hashes, dtype=np.uint64), gaps, counts.counts)
 
 
 class _LineCounts:

@@ -192,11 +192,12 @@ def _prepare(
     if not replace:
         _check_place(request, folder, manifest)
     say(f"Preparing {folder}" if reason is None else f"Preparing {folder} again: {reason}")
+    made = None
     if make is None:
-        build(request, tokenizer, folder, chunk_characters=chunk_characters)
+        made = build(request, tokenizer, folder, chunk_characters=chunk_characters)
     else:
         folder = make(request, tokenizer, folder)
-    opened = open_dataset(folder.name, folder.parent)
+    opened = open_dataset(folder.name, folder.parent, tokenizer=made)
     assert opened.manifest is not None
     return Preparation(opened, opened.manifest, reused=False, seconds=time.perf_counter() - started)
 

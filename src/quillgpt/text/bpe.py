@@ -37,7 +37,7 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 GPT2_FINGERPRINT = "9400cf24e4f9e6f53a72423efafae22b61d31d9169917b1e0762ca90982c40fe"
 
 _SAFE_CUT = re.compile(r"\S(?=[ \n])")
-_CUT_WINDOW = 4096
+_CUT_WINDOW = 64
 _TRAINING_PIECE = 1 << 16
 
 

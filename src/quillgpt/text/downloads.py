@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from filelock import FileLock, Timeout
-
 from quillgpt.console import say
 from quillgpt.errors import DataError
 from quillgpt.files import atomic_path, quill_home, sha256_of
@@ -200,6 +198,8 @@ def _check_hash(download: Download, file: Path, origin: str) -> None:
 
 @contextmanager
 def _one_process_at_a_time(download: Download) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # slow to import, and only needed where something is missing
+
     cached = download.cached
     cached.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(cached.with_name(f".{cached.name}.lock"))

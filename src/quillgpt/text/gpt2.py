@@ -20,10 +20,11 @@ def gpt2_tokenizer() -> BytePairTokenizer:
         DataError: The published files, which are known by their hashes, are neither at hand nor reachable.
     """
     vocabulary = json.loads(fetch(GPT2_VOCABULARY).read_text(encoding="utf-8"))
-    lines = fetch(GPT2_MERGES).read_text(encoding="utf-8").split("\n")
-    merges = [tuple(line.split(" ")) for line in lines[1:] if line]
+    _version, _, merges = fetch(GPT2_MERGES).read_text(encoding="utf-8").partition("\n")
+    tokens = merges.split()
     in_order = dict(sorted(vocabulary.items(), key=itemgetter(1)))
-    return BytePairTokenizer(in_order, merges, fingerprint=GPT2_FINGERPRINT)
+    pairs = list(zip(tokens[::2], tokens[1::2], strict=True))
+    return BytePairTokenizer(in_order, pairs, fingerprint=GPT2_FINGERPRINT)
 
 
 def saved_gpt2_tokenizer(path: Path) -> BytePairTokenizer:

@@ -6,8 +6,6 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from charset_normalizer import from_bytes
-
 # The commonest comes first: what reads equally well in several is taken to be in the first of them.
 _LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "mac_roman", "cp850")
 # Each is the largest of its family: EUC-KR is part of cp949, GB 2312 and GBK of gb18030, Shift-JIS of cp932.
@@ -67,6 +65,8 @@ def legacy_encoding(sample: bytes) -> str | None:
     The statistics of charset_normalizer tell scripts apart, but not the encodings of Latin letters, which differ in
     few characters. Of these the one is chosen in which one language's alphabet has most of those characters.
     """
+    from charset_normalizer import from_bytes  # most texts are UTF-8 and do without its tables
+
     best = from_bytes(sample, cp_isolation=[*_LATIN, *_ASIAN, *_OTHERS]).best()
     if best is not None and best.encoding not in _LATIN and _stands_in_runs(str(best)):
         return best.encoding
