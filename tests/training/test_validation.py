@@ -16,6 +16,7 @@ from quillgpt.training.setup import set_up
 from quillgpt.training.validation import Losses, evaluated_blocks, overfitting
 
 from .conftest import MakeSettings
+from .test_resume import train_until
 
 RISING = {0: 4.0, 4: 3.0, 8: 2.0, 12: 2.1, 16: 2.2, 20: 2.3, 24: 2.4, 28: 2.5}
 
@@ -50,6 +51,17 @@ def test_a_run_without_improvement_stops_and_keeps_its_best(
     summary = train(settings.model_copy(update={"init_from": "resume", "patience": 5}))
     assert summary is not None
     assert summary.iterations == 28
+
+
+def test_a_stopped_run_is_no_more_patient_than_one_that_was_not(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed_losses(monkeypatch, RISING)
+    settings = tiny(max_iters=28, patience=3)
+    train_until(settings, 14, monkeypatch)
+    summary = train(settings.model_copy(update={"init_from": "resume"}))
+    assert summary is not None
+    assert summary.iterations == 20
 
 
 def test_without_patience_a_run_goes_on(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
