@@ -48,8 +48,8 @@ CASES: dict[str, tuple[list[str], str]] = {
     "prompt": ([*SAMPLE, "--start=FILE:prompt.txt"], "prompt.txt"),
     "manifest of a data set": (["eval", "model", "--dataset=text", *MACHINE], "data/text/dataset.json"),
     "text": (["prepare", "text.txt", "--dataset=again", "--tokenizer=byte"], "text.txt"),
-    "TOML": ([*TRAIN, "--dry_run"], "run.toml"),
-    "nanoGPT's config": (["train", "run.py", *TRAIN[2:], "--dry_run"], "run.py"),
+    "TOML": ([*TRAIN, "--eval_only"], "run.toml"),
+    "nanoGPT's config": (["train", "run.py", *TRAIN[2:], "--eval_only"], "run.py"),
 }
 
 
