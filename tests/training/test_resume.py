@@ -108,12 +108,12 @@ def test_a_finished_run_goes_on_when_it_is_given_more_iterations_and_says_what_c
 ) -> None:
     train(tiny())
     capsys.readouterr()
-    summary = train(tiny(init_from="resume", max_iters=16, lr_decay_iters=16, batch_size=2, wandb_project="new"))
+    summary = train(tiny(init_from="resume", max_iters=16, lr_decay_iters=16, batch_size=2, wandb_project="w"))
     assert summary is not None
     assert summary.iterations == 16
     said = " ".join(capsys.readouterr().err.split())
     assert (
-        "changed since iter 12: max_iters 12 -> 16, batch_size 4 -> 2, lr_decay_iters 12 -> 16, wandb_project owt -> new"
+        "changed since iter 12: max_iters 12 -> 16, batch_size 4 -> 2, lr_decay_iters 12 -> 16, wandb_project owt -> w"
         in said
     )
     assert "the learning rate goes on at 0.00269 and ends at 0.00111, as lr_decay_iters = 16 has it" in said
