@@ -11,13 +11,15 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from quillgpt.errors import TokenizerError
-from quillgpt.text.bpe import BytePairTokenizer, last_cut_of_gpt2
+from quillgpt.files import sha256_of
+from quillgpt.text.bpe import GPT2_FINGERPRINT, BytePairTokenizer, last_cut_of_gpt2
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY
-from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer
 from quillgpt.text.huggingface import HuggingFaceTokenizer
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_spec
+from quillgpt.text.tokenizer_files import fingerprint_of
 
 END = "<|endoftext|>"
 WHITESPACE = " \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u2003\u2028\u2029\u3000"
@@ -254,6 +256,21 @@ def test_gpt2_has_its_known_ids_and_needs_no_download_once_saved(published_gpt2,
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "nothing"))
     monkeypatch.delenv("QUILL_MIRROR", raising=False)
     assert load_tokenizer(tmp_path).encode("Hello world").tolist() == [15496, 995]
+
+
+@pytest.mark.download
+def test_what_is_known_of_gpt2_beforehand_is_true(published_gpt2, tmp_path):
+    assert fingerprint_of(published_gpt2._content) == GPT2_FINGERPRINT
+    published_gpt2.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    assert sha256_of(path) == GPT2_SAVED_SHA256
+    known = load_tokenizer(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    looked_at = load_tokenizer(tmp_path)
+    for tokenizer in (known, looked_at):
+        assert (tokenizer.name, tokenizer.fingerprint) == ("gpt2", GPT2_FINGERPRINT)
+        assert tokenizer._ranks == published_gpt2._ranks
+        assert json.dumps(tokenizer._content) == json.dumps(published_gpt2._content)
 
 
 @pytest.mark.download

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,6 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 class HuggingFaceTokenizer:
     """Encodes as a given tokenizer.json says, without the special tokens that it would put around a text."""
-
-    worth_processes: Final = False  # no cut of a text is known to be safe, so there is nothing to hand out
 
     def __init__(self, content: dict[str, Any], *, name: str = "tokenizer.json", end: str | None = None) -> None:
         """Make a tokenizer from the content of a tokenizer.json.
