@@ -81,7 +81,12 @@ class BytePairTokenizer:
 
     @cached_property
     def _words(self) -> WordEncoder:
-        return WordEncoder(self._engine.encode_ordinary, self.end_of_text)
+        return WordEncoder(self._encode_word, self.end_of_text)
+
+    def _encode_word(self, word: bytes) -> list[int]:
+        rank = self._ranks.get(word)  # as tiktoken does: a word that is a token is not put together
+        ids: list[int] = self._engine.encode_ordinary(word.decode("utf-8")) if rank is None else [rank]
+        return ids
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> BytePairTokenizer | None:
@@ -106,8 +111,8 @@ class BytePairTokenizer:
         joined = [first + second for first, second in pairs]
         if set(in_order[:256]) != set(BYTE_TO_CHARACTER) or in_order[256:] != [*joined, END_OF_TEXT]:
             return None
-        if [vocab[token] for token in in_order] != list(range(len(vocab))):
-            return None
+        if [vocab[token] for token in in_order] != list(range(len(vocab))) or {*map(type, vocab.values())} != {int}:
+            return None  # 1.0 and true equal 1, but number no token
         if not set("".join(joined)) <= set(BYTE_TO_CHARACTER):
             return None
         return cls({token: vocab[token] for token in in_order}, pairs)

@@ -48,7 +48,7 @@ class WordEncoder:
         end_of_text: The id that ends a document.
     """
 
-    def __init__(self, encode_word: Callable[[str], Sequence[int]], end_of_text: int) -> None:
+    def __init__(self, encode_word: Callable[[bytes], Sequence[int]], end_of_text: int) -> None:
         self._encode_word = encode_word
         self._end_of_text = end_of_text
         self._forget()
@@ -68,7 +68,9 @@ class WordEncoder:
         # A key is a word's bytes and, in the last place, their number: two integers of eight bytes.
         eights = np.ndarray(len(content) + 9, dtype="<i8", buffer=content + bytes(16), strides=(1,))
         first = eights[starts] & _MASKS[np.minimum(lengths, 8)]
-        second = eights[starts + 8] & _MASKS[np.clip(lengths - 8, 0, 7)] | lengths << 56
+        second = lengths << 56
+        longer = np.flatnonzero(lengths > 8)
+        second[longer] |= eights[starts[longer] + 8] & _MASKS[np.minimum(lengths[longer] - 8, 7)]
         slots = (first * _SCATTER ^ second) * _SCATTER >> (64 - SLOT_BITS) & (len(self._table) - 1)
 
         def not_in(rows: NDArray[np.int64], words: NDArray[np.int64] | slice = _ALL) -> NDArray[np.int64]:
@@ -96,7 +98,7 @@ class WordEncoder:
 
     def _learn(self, word: bytes, ids: Sequence[int] | None = None) -> tuple[int, int]:
         if ids is None:
-            ids = self._encode_word(word.decode("utf-8"))
+            ids = self._encode_word(word)
         learned = self._words[word] = len(self._ids), len(ids)
         self._ids.extend(ids)
         return learned
