@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from quillgpt.attention import reference
 from quillgpt.attention.softmax import softmax_explicit, softmax_sdpa
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""(query (B,H,T,D), key (B,G,S,D), value (B,G,S,D), dropout) -> (B,H,T,D), causal, queries last of the keys."""
+
+class Attend(Protocol):
+    """One path of a kernel: causal, the queries are the last of the keys."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+    ) -> Tensor:
+        """Mix values: (B,H,T,D), (B,G,S,D), (B,G,S,D), dropout to (B,H,T,D).
+
+        `visible`, bool (1, S), says which keys a single query (T = 1) may see; None: all.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def causal_mask(query_length: int, key_length: int, device: torch.device | None 
     return allowed.tril(diagonal=key_length - query_length)
 
 
-def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None) -> Tensor:
     """Attend by PyTorch's fused scaled_dot_product_attention.
 
     Args:
@@ -39,12 +39,13 @@ def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> T
         key: (B, G, S, D).
         value: (B, G, S, D).
         dropout: Probability of dropping an attention weight.
+        visible: Bool (1, S), the keys that a single query (T = 1) may see; None: all.
 
     Returns:
         (B, H, T, D).
     """
     T, S = query.shape[-2], key.shape[-2]
-    mask = causal_mask(T, S, query.device) if 1 < T < S else None
+    mask = causal_mask(T, S, query.device) if 1 < T < S else visible
     return F.scaled_dot_product_attention(
         query,
         key,
@@ -56,7 +57,9 @@ def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> T
     )
 
 
-def softmax_explicit(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+def softmax_explicit(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None
+) -> Tensor:
     """Attend by two matrix products with a softmax between them.
 
     It holds all B*H*T*S weights in memory, and is the faster path on CPUs at short lengths, where the backward pass
@@ -68,6 +71,8 @@ def softmax_explicit(query: Tensor, key: Tensor, value: Tensor, dropout: float) 
     T, S = query.shape[-2], key.shape[-2]
     scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # (B, H, T, S)
     if T > 1:
-        scores = scores.masked_fill(~causal_mask(T, S, query.device), float("-inf"))
+        visible = causal_mask(T, S, query.device)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, float("-inf"))
     weights = drop(scores.softmax(-1), dropout)
     return weights @ value

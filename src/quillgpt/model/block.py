@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from quillgpt.attention import KERNELS, dropout
@@ -65,15 +64,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
         """Mix positions: x (B, T, C) to (B, T, C)."""
         parts = self.qkv(x).split([heads * self.head_dim for heads in self.heads], dim=-1)
-        query, key, value = (rearrange(part, "B T (H D) -> B H T D", D=self.head_dim) for part in parts)
+        query, key, value = (part.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2) for part in parts)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-        mixed = self.attend(query, key, value, self.dropout if self.training else 0.0)  # (B, H, T, D)
-        return self.output(rearrange(mixed, "B H T D -> B T (H D)"))  # type: ignore[no-any-return]
+        visible = cache.visible if cache is not None else None
+        mixed = self.attend(query, key, value, self.dropout if self.training else 0.0, visible)  # (B, H, T, D)
+        return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):

@@ -64,13 +64,13 @@ class GPT(nn.Module):
             (B, T, C), normalised; `logits` turns them into scores of next tokens.
         """
         T = tokens.shape[1]
-        start = cache.length if cache is not None else 0
+        positions = slice(0, T) if cache is None else cache.begin(T)
         x = self.token_embedding(tokens)
         rotation: Rotation | None = None
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[start : start + T]
+            x = x + self.position_embedding.weight[positions]
         else:
-            rotation = (self.cosines[start : start + T], self.sines[start : start + T])  # type: ignore[index]
+            rotation = (self.cosines[positions], self.sines[positions])  # type: ignore[index]
         x = dropout(x, self.dropout if self.training else 0.0)
         for block in self.blocks:
             x = block(x, rotation, cache)

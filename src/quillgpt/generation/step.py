@@ -1,0 +1,67 @@
+"""One decode step on fixed memory: a GPU records it once as a graph and repeats it, instead of launching each kernel.
+
+Launches, not arithmetic, limit a small model on a big GPU. Shapes: B samples, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quillgpt.model import GPT, KeyValueCache
+from quillgpt.model.cache import OnePositionCache
+
+
+class RecordedStep:
+    """From one token of each sample to the next; the same operations on the same memory every time.
+
+    Without a GPU nothing is recorded and each call computes the step.
+
+    Args:
+        model: The model.
+        cache: What came before; each call adds one position.
+        choose: Takes one token for each sample: scores (B, V) and random numbers (B,) to ids (B,). Computing it again
+            must give the same.
+    """
+
+    def __init__(self, model: GPT, cache: KeyValueCache, choose: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._model, self._cache, self._choose = model, cache, choose
+        self._at = OnePositionCache(cache)
+        batch_size, device = cache.keys[0].shape[0], cache.keys[0].device
+        self._tokens = torch.zeros(batch_size, 1, dtype=torch.int64, device=device)
+        self._uniforms = torch.zeros(batch_size, device=device)
+        self._chosen = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
+        """Read the last token of each sample (B,) and choose the next (B,) with random numbers (B,)."""
+        self._tokens[:, 0] = tokens
+        self._uniforms.copy_(uniforms)
+        self._at.position.fill_(self._cache.length)
+        if self._tokens.device.type != "cuda":
+            self._compute()
+        else:
+            if self._graph is None:
+                self._graph = self._record()
+            self._graph.replay()
+        self._cache.advance(1)
+        return self._chosen.clone()
+
+    def _compute(self) -> None:
+        hidden = self._model(self._tokens, self._at)
+        self._chosen.copy_(self._choose(self._model.logits(hidden[:, -1]), self._uniforms))
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        """Record the step; the runs before it let libraries set up, and only write what the step itself will write."""
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            for _ in range(2):
+                self._compute()
+        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._compute()
+        return graph
