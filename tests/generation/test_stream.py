@@ -79,3 +79,14 @@ def test_nothing_is_added_after_the_stop_text():
 @pytest.mark.parametrize("stop", [None, ""])
 def test_without_a_stop_text_nothing_stops(stop):
     assert streamed([*b"abc"], stop)[1].finish_reason is None
+
+
+def test_the_price_of_a_token_does_not_grow_with_the_text(monkeypatch):
+    longest = []
+    decode = ByteTokenizer.decode
+    monkeypatch.setattr(ByteTokenizer, "decode", lambda self, ids: longest.append(len(ids)) or decode(self, ids))
+    stream = TextStream(ByteTokenizer())
+    for token in BYTES.encode("a€b " * 50).tolist():
+        stream.push(token)
+        stream.new_text()
+    assert max(longest) < 10

@@ -21,6 +21,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._stop = stop
         self._given = 0
+        self._settled, self._window, self._read = "", 0, 0
 
     def push(self, token: int) -> None:
         """Add a token; after the sample's end nothing is added."""
@@ -44,13 +45,26 @@ class TextStream:
         Held back are the beginning of a character whose bytes have not all come, and the beginning of what may become
         the stop text; `final` hands out these too.
         """
-        text = self.text()
-        if not final and self.finish_reason is None:
-            text = text.rstrip(INCOMPLETE)
+        if final or self.finish_reason is not None:
+            text = self.text()
+        else:
+            text = self._text_so_far().rstrip(INCOMPLETE)
             text = text[: len(text) - self._possible_stop(text)]
         fresh = text[self._given :]
         self._given = max(self._given, len(text))
         return fresh
+
+    def _text_so_far(self) -> str:
+        """Return the text of all ids, decoding only the last few.
+
+        What an id adds can depend on the one before it, so a text is the difference that its ids make to those before.
+        """
+        before = self._tokenizer.decode(self.ids[self._window : self._read])
+        fresh = self._tokenizer.decode(self.ids[self._window :])[len(before) :]
+        text = self._settled + fresh
+        if fresh and not fresh.endswith(INCOMPLETE):
+            self._settled, self._window, self._read = text, self._read, len(self.ids)
+        return text
 
     def _possible_stop(self, text: str) -> int:
         if not self._stop:
