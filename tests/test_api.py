@@ -53,6 +53,14 @@ def test_a_loaded_model_writes(model):
     assert len(model.generate("The", num_samples=3, max_new_tokens=2)) == 3
 
 
+def test_a_model_of_8_bits_writes_and_is_measured_as_it_writes(folder, model, data_dir):
+    small = quillgpt.load(folder, device="cpu", dtype="float32", threads=1, quantize="int8")
+    assert len(small.generate("The", max_new_tokens=12, seed=3)[0].ids) == 12
+    found, exact = (each.evaluate("cats", data_dir=str(data_dir)).loss for each in (small, model))
+    assert found != exact
+    assert found == pytest.approx(exact, rel=0.02)
+
+
 def test_writing_streams_the_first_sample(model):
     pieces = []
     [sample] = model.generate("The", on_text=pieces.append, max_new_tokens=30)

@@ -7,7 +7,6 @@ Example:
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
-from quillgpt.config.schema import Sampling
+from quillgpt.config.schema import Quantize, Sampling
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
@@ -26,7 +25,7 @@ from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
 from quillgpt.interop import open_model
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, ModelShape, check_quantize, for_inference
 from quillgpt.text.corpora import recipe_named
 from quillgpt.text.tokenizer import Tokenizer
 
@@ -43,22 +42,26 @@ class Model:
         tokenizer: Its tokenizer.
         device: Where it computes.
         dtype: The number format that it computes in.
+        quantize: Whether it writes, and is measured, with weights of 8 bits: `none` or `int8`.
         about: What Quill recorded of its origin; empty for other programs' folders.
     """
 
-    def __init__(self, loaded: LoadedModel, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, loaded: LoadedModel, device: torch.device, dtype: torch.dtype, *, quantize: Quantize = "none"
+    ) -> None:
         self._loaded = loaded
         self.folder: Path = loaded.folder
         self.gpt: GPT = loaded.model.to(device).eval()
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.device = device
         self.dtype = dtype
+        self.quantize = quantize
         self.about: dict[str, Any] = loaded.about
 
     @cached_property
     def _writer(self) -> GPT:
-        """The model with its weights in the computation's format, which halves what each token reads from memory."""
-        return self.gpt if self.dtype == torch.float32 else copy.deepcopy(self.gpt).to(self.dtype)
+        """The model with its weights in the computation's format, so that each token reads fewer bytes of memory."""
+        return for_inference(self.gpt, self.dtype, quantize=self.quantize)
 
     @property
     def shape(self) -> ModelShape:
@@ -131,10 +134,9 @@ class Model:
         tokens: Tokens = dataset.train if split == "train" else dataset.val
         batch_size = batch_size or max(1, EVALUATION_TOKENS // self.shape.block_size)
         batches = -(-((len(tokens) - 1) // self.shape.block_size) // batch_size)
+        gpt, dtype = (self.gpt, self.dtype) if self.quantize == "none" else (self._writer, torch.float32)
         with progress(f"evaluating {dataset.name} {split}", batches) as advance:
-            return score_split(
-                self.gpt, self.tokenizer, tokens, batch_size=batch_size, dtype=self.dtype, advance=advance
-            )
+            return score_split(gpt, self.tokenizer, tokens, batch_size=batch_size, dtype=dtype, advance=advance)
 
 
 def load(
@@ -144,6 +146,7 @@ def load(
     dtype: str = "auto",
     threads: int | None = None,
     data_dir: str = "data",
+    quantize: Quantize = "none",
 ) -> Model:
     """Load a model to use.
 
@@ -154,12 +157,14 @@ def load(
         dtype: auto, float32, bfloat16 or float16.
         threads: CPU threads; None takes one for each core.
         data_dir: Where data sets live; the meta.pkl of a nanoGPT model is sought there.
+        quantize: none, or int8 for weights of 8 bits, on CPUs.
 
     Raises:
         CheckpointError: There is no model, it is damaged, or of another kind.
-        DeviceError: The device is not there.
+        DeviceError: The device is not there, or cannot do int8.
     """
     choose_threads(threads)
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)
-    return Model(open_model(Path(path), data_dir=Path(data_dir)), chosen, number_format)
+    check_quantize(quantize, chosen)
+    return Model(open_model(Path(path), data_dir=Path(data_dir)), chosen, number_format, quantize=quantize)

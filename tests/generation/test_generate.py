@@ -6,6 +6,7 @@ import torch
 from quillgpt.config.schema import Sampling
 from quillgpt.generation import generate_ids
 from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
+from quillgpt.model import for_inference
 from tiny import GPT2, SHAPES, tiny_model
 
 WARM = Sampling(temperature=1.0, top_k=40)
@@ -79,6 +80,20 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(arch):
     assert alone == two[:1] == five[:1]
     assert two == five[:2]
     assert len({tuple(sample) for sample in five}) == 5
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize("arch", SHAPES)
+def test_nor_does_it_with_weights_of_16_or_8_bits(arch, quantize):
+    model = for_inference(tiny_model(SHAPES[arch]), torch.bfloat16, quantize=quantize)
+    ten = generated(model, [4, 8], 40, num_samples=10)
+    assert generated(model, [4, 8], 40) == ten[:1]
+    assert generated(model, [4, 8], 40, num_samples=3) == ten[:3]
+
+
+def test_a_short_sample_is_the_beginning_of_a_long_one():
+    model = tiny_model()
+    assert generated(model, [4, 8], 100)[0][:5] == generated(model, [4, 8], 5)[0]
 
 
 def test_the_seed_decides():

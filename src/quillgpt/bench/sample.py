@@ -18,10 +18,10 @@ from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, SampleResult, common_numbers
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.bench.shape import measured_shape, shape_numbers
-from quillgpt.config.schema import Sampling, TrainSettings
+from quillgpt.config.schema import Quantize, Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, ModelShape, check_quantize, for_inference
 
 TEMPERATURE, TOP_K = 0.8, 200
 PROFILED_TOKENS = 50
@@ -36,12 +36,14 @@ class SampleWork:
         shape: Of the model.
         tokens: New tokens of a sample.
         samples: Samples drawn.
+        quantize: Whether Quill's weights have 8 bits.
     """
 
     settings: TrainSettings
     shape: ModelShape
     tokens: int
     samples: int
+    quantize: Quantize
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def bench_sampling(
     vocabulary: int | None,
     tokens: int,
     samples: int,
+    quantize: Quantize,
     rounds: int,
     peers: Sequence[Candidate],
     trace: Path | None,
@@ -78,6 +81,7 @@ def bench_sampling(
         vocabulary: Tokens of the vocabulary; None takes what the preset's tokenizer usually has.
         tokens: New tokens of a sample.
         samples: Samples side by side.
+        quantize: Whether Quill's weights have 8 bits; the peers' keep theirs.
         rounds: Counted rounds.
         peers: Who runs in turn with Quill.
         trace: Where to write a profile of Quill's sampling; None makes none.
@@ -87,10 +91,15 @@ def bench_sampling(
     """
     threads = choose_threads(settings.threads)
     device = choose_device(settings.device)
+    check_quantize(quantize, device)
     dtype = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
     chosen = {"threads": threads, "device": str(device), "dtype": dtype}
     work = SampleWork(
-        settings.model_copy(update=chosen), measured_shape(settings, vocabulary), tokens=tokens, samples=samples
+        settings.model_copy(update=chosen),
+        measured_shape(settings, vocabulary),
+        tokens=tokens,
+        samples=samples,
+        quantize=quantize,
     )
     samplers = {candidate.name: make_sampler(work, candidate) for candidate in (QUILL, *peers)}
     timings = run_rounds({name: partial(_rate, work, sampler) for name, sampler in samplers.items()}, rounds)
@@ -133,16 +142,18 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
     choose_threads(settings.threads)
     device = choose_device(settings.device)
     if candidate == QUILL:
-        model = GPT(shape, seed=settings.seed).to(device=device, dtype=choose_dtype(settings.dtype, device)).eval()
+        model = GPT(shape, seed=settings.seed).to(device).eval()
+        writer = for_inference(model, choose_dtype(settings.dtype, device), quantize=work.quantize)
         sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, num_samples=work.samples, seed=settings.seed)
 
         def draw(tokens: int) -> None:
             own = sampling.model_copy(update={"max_new_tokens": tokens})
-            for _ in generate_ids(model, [0], own, vocab_size=shape.vocab_size):
+            for _ in generate_ids(writer, [0], own, vocab_size=shape.vocab_size):
                 pass
 
         how = "key-value cache, all samples in one batch"
-        return Sampler(how, settings.dtype, model.parameter_count(), draw)
+        number_format = settings.dtype if work.quantize == "none" else work.quantize
+        return Sampler(how, number_format, model.parameter_count(), draw)
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None

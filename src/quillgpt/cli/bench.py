@@ -12,7 +12,7 @@ from quillgpt.bench.peers import read_peers
 from quillgpt.cli.completion import complete_path, complete_preset
 from quillgpt.cli.flags import JSON_FLAG, settings_flags, switch
 from quillgpt.config import resolve
-from quillgpt.config.schema import TrainFields
+from quillgpt.config.schema import Quantize, TrainFields
 from quillgpt.errors import ConfigError
 
 PRESET_HELP = "A preset, a .toml file, or a .py file of nanoGPT; --preset NAME says the same. [default: {}]"
@@ -147,6 +147,9 @@ def sample(
         int, Parameter(name="--max_new_tokens", help="New tokens of each sample.", metavar="N")
     ] = 500,
     num_samples: Annotated[int, Parameter(name="--num_samples", help="Samples drawn side by side.", metavar="N")] = 1,
+    quantize: Annotated[
+        Quantize, Parameter(help="Weights of Quill's model: none or int8, as of quill sample.")
+    ] = "none",
     measured: Measured | None = None,
     **flags: str,
 ) -> None:
@@ -170,6 +173,7 @@ def sample(
         vocabulary=measured.vocabulary,
         tokens=max_new_tokens,
         samples=num_samples,
+        quantize=quantize,
         rounds=measured.rounds,
         peers=peers,
         trace=trace,

@@ -25,7 +25,12 @@ def evaluate(
     from quillgpt.api import load
 
     loaded = load(
-        model, device=settings.device, dtype=settings.dtype, threads=settings.threads, data_dir=settings.data_dir
+        model,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        data_dir=settings.data_dir,
+        quantize=settings.quantize,
     )
     given = settings.dataset or loaded.about.get("dataset", "")
     datasets = [name.strip() for name in given.split(",") if name.strip()]

@@ -36,7 +36,12 @@ def sample(
     from quillgpt.generation import read_start
 
     loaded = load(
-        chosen, device=settings.device, dtype=settings.dtype, threads=settings.threads, data_dir=settings.data_dir
+        chosen,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        data_dir=settings.data_dir,
+        quantize=settings.quantize,
     )
     start = None if settings.start is None else read_start(settings.start)
     prompt = loaded.prompt(start)
@@ -60,11 +65,12 @@ def write(text: str) -> None:
 
 def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> None:
     """Print what is sampled, on standard error."""
+    number_format = str(model.dtype).removeprefix("torch.") if model.quantize == "none" else model.quantize
     rows = {
         "model": model.folder,
         "parameters": f"{model.gpt.parameter_count():,}",
         "tokenizer": model.tokenizer.name,
-        "device": f"{model.device}, {str(model.dtype).removeprefix('torch.')}",
+        "device": f"{model.device}, {number_format}",
         "prompt": "end-of-text" if prompt == [model.tokenizer.end_of_text] else f"tokens: {len(prompt)}",
         "samples": f"{settings.num_samples} of at most {settings.max_new_tokens} tokens, seed {settings.seed}",
     }

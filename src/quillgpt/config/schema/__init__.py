@@ -6,7 +6,7 @@ and an environment variable (`QUILL_<NAME>`) share one name. This room is pure: 
 
 from quillgpt.config.schema.base import DTYPES, DtypeName, Settings, fields_in_order, grouped_fields
 from quillgpt.config.schema.training import SPECIAL_ORIGINS, TrainFields, TrainSettings
-from quillgpt.config.schema.using import EvalSettings, PrepareSettings, Prompt, SampleSettings, Sampling
+from quillgpt.config.schema.using import EvalSettings, PrepareSettings, Prompt, Quantize, SampleSettings, Sampling
 
 __all__ = [
     "DTYPES",
@@ -15,6 +15,7 @@ __all__ = [
     "EvalSettings",
     "PrepareSettings",
     "Prompt",
+    "Quantize",
     "SampleSettings",
     "Sampling",
     "Settings",

@@ -1,0 +1,139 @@
+"""A model that only reads: its linear layers computed in the way that is fastest for few rows on a CPU.
+
+One token costs one pass over all weights, so their bytes and their layout decide the speed. Everything but the products
+(norms, attention, the residual stream) stays in float32, which at few rows is also what a CPU does fastest.
+
+Shapes: R rows (all dimensions but the last), K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quillgpt.config.schema import Quantize
+from quillgpt.errors import DeviceError
+from quillgpt.model.gpt import GPT
+
+INT8_LIMIT = 127
+ZERO_POINT = 128
+"""oneDNN takes unsigned activations: 128 stands for 0."""
+SMALLEST_UNIT = 1e-30
+"""A row of zeros is no reason to divide by zero."""
+FEW_ROWS = 16
+"""Up to so many rows PyTorch's product with int8 weights is faster than one with weights made bfloat16 again."""
+
+
+def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none") -> GPT:
+    """Return a model for computing without gradients; weights that need no other form are shared with `model`.
+
+    Args:
+        model: In float32, in evaluation mode, on its device.
+        dtype: Number format of the products.
+        quantize: `none`, or `int8` for `Int8Linear` layers.
+
+    Raises:
+        DeviceError: int8 on another device than a CPU.
+    """
+    device = model.token_embedding.weight.device
+    check_quantize(quantize, device)
+    if quantize == "int8":
+        return with_linears(model, Int8Linear)
+    if dtype == torch.float32:
+        return model
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return with_linears(model, PackedLinear)
+    return copy.deepcopy(model).to(dtype)
+
+
+def check_quantize(quantize: Quantize, device: torch.device) -> None:
+    """Check that the device has products with weights of 8 bits.
+
+    Raises:
+        DeviceError: It is no CPU.
+    """
+    if quantize == "int8" and device.type != "cpu":
+        raise DeviceError(f"quantize = int8 is for CPUs, and the device is {device}; add --device=cpu, or leave it out")
+
+
+def with_linears(model: GPT, make: Callable[[nn.Linear], nn.Module]) -> GPT:
+    """Return a model that shares everything with `model` but its linear layers, the head among them."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, make(child))
+    return twin
+
+
+class PackedLinear(nn.Module):
+    """A linear layer in bfloat16 whose weight lies in memory as oneDNN reads it best; float32 in and out.
+
+    The result is that of `F.linear` in bfloat16 to the bit, at a third of the time for one row. It does not depend on
+    other rows.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        # The hint is one row; other numbers of rows work with the same layout.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16(), 1)
+        self._bias = None if linear.bias is None else linear.bias.detach().bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last dimension: (R, K) to (R, N)."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self._weight, self._bias, "none", [], "")
+        return product.float()
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with weights of 8 bits, each output's row scaled so that its largest weight is 127.
+
+    CPUs with instructions for 8-bit products (VNNI) also take the inputs in 8 bits, each row scaled by its own largest
+    value (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers). Others take them in bfloat16. A row's
+    result does not depend on other rows.
+    """
+
+    def __init__(self, linear: nn.Linear, *, vnni: bool | None = None) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        self.scales = (weight.abs().amax(dim=1) / INT8_LIMIT).clamp(min=SMALLEST_UNIT)  # (N,)
+        self.weight = (weight / self.scales[:, None]).round().to(torch.int8)  # (N, K)
+        self._bias = None if linear.bias is None else linear.bias.detach().float()
+        self._vnni = has_vnni() if vnni is None else vnni
+        self._ones = torch.ones(len(self.scales), dtype=torch.bfloat16)
+        if self._vnni:
+            self._zero_points = torch.zeros(len(self.scales), dtype=torch.int32)
+            self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last dimension: (R, K) to (R, N)."""
+        product = self._product_of_int8(x) if self._vnni else self._product_of_bfloat16(x)
+        return product if self._bias is None else product.add_(self._bias)
+
+    def _product_of_int8(self, x: Tensor) -> Tensor:
+        unit = torch.linalg.vector_norm(x, math.inf, -1, keepdim=True).div_(INT8_LIMIT).clamp_(min=SMALLEST_UNIT)
+        rounded = (x / unit).add_(ZERO_POINT + 0.5).to(torch.uint8)  # which cuts off what is behind the point
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(rounded, 1.0, ZERO_POINT, self.weight, self.scales, self._zero_points, None),
+            *(1.0, 0, torch.float32, "none", [], ""),
+        )
+        return product.mul_(unit)
+
+    def _product_of_bfloat16(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2).bfloat16()
+        if len(rows) <= FEW_ROWS:
+            product = torch._weight_int8pack_mm(rows, self.weight, self._ones)
+        else:
+            product = F.linear(rows, self.weight.bfloat16())
+        return product.float().mul_(self.scales).view(*x.shape[:-1], -1)
+
+
+def has_vnni() -> bool:
+    """Say whether this CPU adds up products of 8-bit numbers without overflow."""
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())  # type: ignore[no-untyped-call]
