@@ -14,21 +14,8 @@ from quillgpt.files import sha256_of
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.corpora import RECIPES
-from quillgpt.text.downloads import TINY_SHAKESPEARE
 
 TEXT = "The cat sat on the mat.\nThe dog  sat on the log.\n\n" * 20
-
-# What nanoGPT's own data/shakespeare_char/prepare.py and data/shakespeare/prepare.py write.
-NANOGPT_FILES = {
-    "shakespeare_char": (
-        (1_003_854, "6ec305602a99ac2802745a134e1f5e33e2231b4855525b00b9aebb730ac2626f"),
-        (111_540, "d37d30cc0c8327c270d493299c3dca54135f6d5f1c9ef60cda78076e311204b1"),
-    ),
-    "shakespeare": (
-        (301_966, "502a2bdc8210d1ac5d5674867cb74467dd31db575d25cf6dbb08c8bdbea8680f"),
-        (36_059, "68a53422394c26a655ebe641f5c6f49888e8f4e45fe5d6f02abda63ba3ebd65b"),
-    ),
-}
 
 
 @pytest.fixture
@@ -45,23 +32,6 @@ def book(tmp_path):
 
 def words(dataset, split="train"):
     return dataset.tokenizer.decode(getattr(dataset, split))
-
-
-@pytest.mark.download
-@pytest.mark.parametrize("recipe", NANOGPT_FILES)
-def test_tiny_shakespeare_is_nanogpts_byte_for_byte(recipe, data_dir, published, gpt2_files):
-    text = published(TINY_SHAKESPEARE).read_text()
-    dataset = prepare([recipe], data_dir=data_dir, chunk_characters=70_000).dataset
-    for file, tokens, expected in zip(
-        ("train", "val"), (dataset.train, dataset.val), NANOGPT_FILES[recipe], strict=True
-    ):
-        assert (len(tokens), sha256_of(data_dir / recipe / f"{file}.bin")) == expected
-    assert dataset.tokenizer.vocab_size == {"shakespeare_char": 65, "shakespeare": 50257}[recipe]
-    if recipe == "shakespeare_char":
-        ids = {character: number for number, character in enumerate(sorted(set(text)))}
-        whole = np.array([ids[character] for character in text], dtype=np.uint16)
-        assert np.array_equal(dataset.train, whole[: int(len(text) * 0.9)])
-        assert np.array_equal(dataset.val, whole[int(len(text) * 0.9) :])
 
 
 def test_a_file_makes_a_data_set_of_its_name(book, data_dir):
