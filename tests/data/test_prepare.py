@@ -13,7 +13,7 @@ from quillgpt.errors import DataError, TokenizerError
 from quillgpt.files import sha256_of
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
-from quillgpt.text.corpora import RECIPES
+from quillgpt.text.downloads import TINY_SHAKESPEARE
 
 TEXT = "The cat sat on the mat.\nThe dog  sat on the log.\n\n" * 20
 
@@ -335,13 +335,6 @@ def test_the_default_tokenizer_depends_on_the_size(book, data_dir, monkeypatch):
         monkeypatch.setattr("quillgpt.data.prepare.MOST_BYTES_FOR_CHAR", most)
         prepare([str(book)], data_dir=data_dir)
     assert named == ["char", "gpt2"]
-
-
-def test_recipes_are_described():
-    assert {"shakespeare_char", "shakespeare", "python_docs"} <= set(RECIPES)
-    for recipe in RECIPES.values():
-        assert recipe.tokenizer in ("char", "gpt2")
-        assert 20 < len(recipe.description) < 100
 
 
 @pytest.mark.parametrize(

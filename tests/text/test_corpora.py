@@ -102,3 +102,10 @@ def test_data_sets_are_named_after_their_source(given: str, name: str) -> None:
 def test_every_recipe_says_what_it_is_and_how_large() -> None:
     for recipe in RECIPES.values():
         assert "B)" in recipe.description or "B), " in recipe.description
+
+
+def test_recipes_are_described():
+    assert {"shakespeare_char", "shakespeare", "python_docs"} <= set(RECIPES)
+    for recipe in RECIPES.values():
+        assert recipe.tokenizer in ("char", "gpt2")
+        assert 20 < len(recipe.description) < 100
