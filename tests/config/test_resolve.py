@@ -288,3 +288,7 @@ def test_a_run_that_goes_on_brings_its_own_settings(tmp_path, monkeypatch):
 @pytest.mark.parametrize("word", ["1" * 400, "hf:" + "1" * 400, "~nobody-of-this-name/1"])
 def test_a_text_that_no_path_can_be_gives_a_name_all_the_same(word: str) -> None:
     assert "1" in name_of_sources([word])
+
+
+def test_a_value_that_is_not_utf8_cannot_be_recorded() -> None:
+    assert message_of(flags={"out_dir": "caf\udce9"}).endswith("is not UTF-8, and cannot be recorded; rename it")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from quillgpt.data import documents
 from quillgpt.data.documents import Documents, choose, survey, with_gaps, without_lines
+from quillgpt.errors import DataError
 from quillgpt.text.documents import Mark, Piece, Source
 
 END = Mark.DOCUMENT_END
@@ -111,3 +112,8 @@ def test_one_long_document_is_counted_in_bounded_memory(monkeypatch: pytest.Monk
         counts.add("".join(line.format(number) for number in range(first, first + 10)))
         assert len(counts.counts) <= 50
         assert sum(map(len, counts._document)) <= 60 * documents.LONGEST_LINE
+
+
+def test_a_path_that_is_not_utf8_cannot_be_recorded(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not UTF-8.*rename it"):
+        Source.from_file(tmp_path / "caf\udce9.txt")

@@ -66,6 +66,8 @@ def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
                 raise unknown(name, layer, known=schema.model_fields)
             if isinstance(value, str) and "\0" in value:  # no path and no text can have one
                 raise ConfigError(f"{layer.describe(name, value)} has a NUL character in it; leave it out")
+            if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+                raise ConfigError(f"{layer.describe(name, value)} is not UTF-8, and cannot be recorded; rename it")
             try:
                 read = merged[name] = read_value(field, value, lax=layer.lax)
             except ValueError as expected:

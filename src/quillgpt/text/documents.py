@@ -8,8 +8,10 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
+from quillgpt.errors import DataError
 from quillgpt.files import sha256_of
 from quillgpt.text.decoding import detect_encoding, read_pieces
+from quillgpt.text.tokenizer_files import without_surrogates
 
 SEPARATOR = "\0"
 """Ends each document in a file that holds many; a text has no such character."""
@@ -45,8 +47,15 @@ class Source:
 
     @classmethod
     def from_file(cls, path: Path) -> Source:
-        """Return the source of a file."""
-        return cls(str(path), str(path.resolve()), path)
+        """Return the source of a file.
+
+        Raises:
+            DataError: Its path is not UTF-8, so that no file of ours could record it.
+        """
+        location = str(path.resolve())
+        if location != without_surrogates(location):
+            raise DataError(f"the path {location} is not UTF-8, and cannot be recorded; rename it")
+        return cls(str(path), location, path)
 
     @cached_property
     def sha256(self) -> str:
