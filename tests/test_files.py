@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import stat
 
@@ -158,3 +159,9 @@ def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
 
 def test_a_name_that_no_file_can_have_is_not_inside(tmp_path):
     assert path_inside(tmp_path, "a" * 300) is None
+
+
+def test_what_utf8_cannot_write_is_escaped_in_json(tmp_path):
+    value = {"name": "caf\udce9 \U0001f600"}
+    write_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value

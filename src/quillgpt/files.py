@@ -86,13 +86,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically, with `\\n` line ends on every platform."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
+    _write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, indented and ending in a newline."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file atomically, indented and ending in a newline; what UTF-8 cannot write is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    _write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes JSON's own \\udcff
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def flush_to_disk(path: Path) -> None:
