@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
 from quillgpt.errors import TokenizerError
+from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -38,3 +39,15 @@ def test_ids_may_have_gaps(tmp_path: Path) -> None:
     assert tokenizer.vocab_size == 50_001
     lengths = tokenizer.byte_lengths()
     assert (lengths[50_000], lengths.sum()) == (len("word50000"), len("word0word5word50000"))
+
+
+@pytest.mark.parametrize("odd", [True, 1.0])
+def test_what_only_equals_a_whole_number_is_no_id(tmp_path: Path, odd: object) -> None:
+    BytePairTokenizer.train(["the dog, the dog"], 260).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    token = next(token for token, id in content["model"]["vocab"].items() if id == 1)
+    content["model"]["vocab"][token] = odd
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="describes no usable tokenizer"):
+        load_tokenizer(tmp_path)
