@@ -34,7 +34,17 @@ def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         )
         state = TrainingState(**{**asdict(STATE), "iteration": iteration})
         about = {"dataset": "abc", "bias": model.shape.bias}
-        folders.append(save_checkpoint(run, model, ByteTokenizer(), about=about, optimizer=optimizer, state=state))
+        folders.append(
+            save_checkpoint(
+                run,
+                model,
+                ByteTokenizer(),
+                about=about,
+                optimizer=optimizer,
+                state=state,
+                raw_weights={"a": torch.arange(5.0) + iteration},
+            )
+        )
     return folders[0], folders[1]
 
 
@@ -50,12 +60,17 @@ def contents(checkpoints: tuple[Path, Path]) -> list[dict[str, bytes]]:
 def loaded(folder: Path) -> tuple[Any, ...]:
     """Return everything that loading a checkpoint gives, so that two can be compared."""
     found = load_model(folder)
-    optimizer, state = load_training_state(folder)
+    stored = load_training_state(folder)
+    assert stored.raw_weights is not None
     with torch.inference_mode():
         hidden = found.model(torch.arange(8)[None])
     weights = {name: tensor.numpy().tobytes() for name, tensor in found.model.state_dict().items()}
-    tensors = {name: (tensor.dtype, tensor.shape, tensor.numpy().tobytes()) for name, tensor in optimizer.items()}
-    return found.model.shape, found.config, found.tokenizer.fingerprint, weights, hidden.isnan().any(), tensors, state
+    tensors = [
+        {name: (tensor.dtype, tensor.shape, tensor.numpy().tobytes()) for name, tensor in tensors.items()}
+        for tensors in (stored.optimizer, stored.raw_weights)
+    ]
+    identity = found.model.shape, found.config, found.tokenizer.fingerprint
+    return *identity, weights, hidden.isnan().any(), tensors, stored.state
 
 
 def check_is_noticed(folder: Path, files: dict[str, bytes], name: str, content: bytes, whole: tuple[Any, ...]) -> None:
@@ -164,7 +179,9 @@ def test_a_changed_index(foreign: Path, random: Random) -> None:
 
 @fuzz(150, random=randoms)
 def test_a_changed_state(checkpoints: Any, contents: Any, random: Random) -> None:
-    name = random.choice(["training/state.json", "training/state.json", "training/optimizer.safetensors"])
+    name = random.choice(
+        ["training/state.json"] * 2 + ["training/optimizer.safetensors", "training/weights.safetensors"]
+    )
     content = contents[0][name]
     if name.endswith(".json") and random.random() < 0.7:
         content = as_json(mutate(json.loads(content), random))
