@@ -11,7 +11,6 @@ from pathlib import Path
 from quillgpt.errors import DataError
 from quillgpt.files import sha256_of
 from quillgpt.text.decoding import detect_encoding, read_pieces
-from quillgpt.text.tokenizer_files import without_surrogates
 
 SEPARATOR = "\0"
 """Ends each document in a file that holds many; a text has no such character."""
@@ -53,8 +52,10 @@ class Source:
             DataError: Its path is not UTF-8, so that no file of ours could record it.
         """
         location = str(path.resolve())
-        if location != without_surrogates(location):
-            raise DataError(f"the path {location} is not UTF-8, and cannot be recorded; rename it")
+        try:
+            location.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"the path {location} is not UTF-8, and cannot be recorded; rename it") from error
         return cls(str(path), location, path)
 
     @cached_property
