@@ -1,5 +1,9 @@
+import json
+
 import pytest
 import torch
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, pre_tokenizers
 
 from quillgpt.config.schema import SampleSettings
 from quillgpt.errors import TokenizerError, UserError
@@ -7,6 +11,7 @@ from quillgpt.generation import draw_samples, prompt_ids, read_start
 from quillgpt.generation.generate import generate_ids
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
+from quillgpt.text.huggingface import HuggingFaceTokenizer
 from tiny import GPT2, tiny_model
 
 BYTES = ByteTokenizer()
@@ -112,6 +117,15 @@ def test_a_prompt_may_hold_end_of_text_and_only_known_characters():
     assert prompt_ids(BYTES, "a<|endoftext|>b", starts_with_end_of_text=True)[1] == [97, 256, 98]
     with pytest.raises(TokenizerError, match="'ü'"):
         prompt_ids(CharTokenizer("xyz"), "xü", starts_with_end_of_text=False)
+
+
+def test_a_tokenizer_that_drops_white_space_has_no_empty_prompt():
+    engine = Engine(models.WordLevel({"the": 0, "dog": 1, "?": 2}, unk_token="?"))
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    words = HuggingFaceTokenizer(json.loads(engine.to_str()))
+    assert prompt_ids(words, None, starts_with_end_of_text=False) == ("the", [0])
+    with pytest.raises(TokenizerError, match=r"makes no token of the prompt ' \\n'; give another"):
+        prompt_ids(words, " \n", starts_with_end_of_text=False)
 
 
 def test_a_start_can_be_a_file(tmp_path):

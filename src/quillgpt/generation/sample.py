@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from quillgpt.config.names import expand
 from quillgpt.config.schema import Sampling
-from quillgpt.errors import UserError
+from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation.generate import generate_ids
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
@@ -59,16 +60,19 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
     (where the tokenizer has none) its first token.
 
     Raises:
-        TokenizerError: The tokenizer lacks a character of the prompt.
+        TokenizerError: The tokenizer lacks a character of the prompt, or drops it whole.
     """
     if start:
-        return start, tokenizer.encode_prompt(start)
+        ids = tokenizer.encode_prompt(start)
+        if not ids:
+            raise TokenizerError(f"the tokenizer {tokenizer.name} makes no token of the prompt {start!r}; give another")
+        return start, ids
     if starts_with_end_of_text and tokenizer.end_of_text is not None:
         return "", [tokenizer.end_of_text]
-    try:
-        return "\n", tokenizer.encode_prompt("\n")
-    except UserError:
-        return tokenizer.decode([0]), [0]
+    with suppress(UserError):
+        if ids := tokenizer.encode_prompt("\n"):
+            return "\n", ids
+    return tokenizer.decode([0]), [0]
 
 
 def draw_samples(
