@@ -76,7 +76,8 @@ def test_prepare_for_real(quill: Any) -> None:
 def test_sample_names_its_model(quill: Any, words: list[str], model: str) -> None:
     quill.replace("quillgpt.api", "load", CheckpointError("stop here"))
     assert quill("sample", *words, "--start", "-- He said: no", "--threads=2", "--dtype=float32") == 1
-    assert quill.calls == [((model,), {"device": "auto", "dtype": "float32", "threads": 2, "data_dir": "data"})]
+    machine = {"device": "auto", "dtype": "float32", "threads": 2, "data_dir": "data", "quantize": "none"}
+    assert quill.calls == [((model,), machine)]
     assert quill.err == "quill: stop here\n"
 
 
@@ -99,8 +100,9 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     quill.replace("quillgpt.api", "load", Recorder())
     monkeypatch.setenv("QUILL_DEVICE", "mps")
-    assert quill("eval", "run", "--dataset", "a, b", "--split", "train") == 0
-    assert quill.calls == [(("run",), {"device": "mps", "dtype": "auto", "threads": None, "data_dir": "data"})]
+    assert quill("eval", "run", "--dataset", "a, b", "--split", "train", "--quantize=int8") == 0
+    machine = {"device": "mps", "dtype": "auto", "threads": None, "data_dir": "data", "quantize": "int8"}
+    assert quill.calls == [(("run",), machine)]
     assert measured == [("a", "train"), ("b", "train")]
     assert quill.out.splitlines()[0] == (
         "a train: loss 1.5000 nats per token, perplexity 4.4800, 2.1600 bits per byte, 1,000 tokens"
