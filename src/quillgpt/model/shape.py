@@ -49,7 +49,13 @@ class ModelShape:
     @property
     def qkv_dim(self) -> int:
         """Width of queries, keys and values together."""
-        return (self.n_head + 2 * self.n_kv_head) * self.head_dim
+        return sum(self.fused_maps["attention.qkv.weight"])
+
+    @property
+    def fused_maps(self) -> dict[str, list[int]]:
+        """The rows of each linear map in the matrices that hold several, by the end of their names."""
+        queries, keys = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
+        return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [self.mlp_dim, self.mlp_dim]}
 
 
 def usual_mlp_dim(arch: Arch, n_embd: int) -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError
+from quillgpt.model import GPT
+from quillgpt.optim.muon import Muon
 from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
 
 STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.Muon: ("momentum_buffer",),
+    Muon: ("momentum_buffer",),
 }
-"""What torch's optimizers remember of each parameter after a step."""
+"""What optimizers remember of each parameter after a step."""
 
 
 class OptimizerSet:
@@ -82,32 +84,36 @@ class OptimizerSet:
             optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
-def adamw_groups(groups: ParameterGroups, settings: TrainSettings) -> OptimizerSet:
+def adamw_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for all parameters; only matrices decay."""
+    groups = group_parameters(model)
     return OptimizerSet([_adamw(groups.decayed, groups.vectors, settings)], _names_of(groups))
 
 
-def muon_groups(groups: ParameterGroups, settings: TrainSettings) -> OptimizerSet:
-    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for the rest."""
-    muon = torch.optim.Muon(
-        list(groups.block_matrices.values()),
-        lr=settings.muon_learning_rate,
-        weight_decay=settings.weight_decay,
-        momentum=0.95,
-    )
+def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
+    """Muon for the matrices of the blocks, AdamW for the rest."""
+    groups = group_parameters(model)
+    matrices = groups.block_matrices
+    fused: dict[Tensor, list[int]] = {
+        matrix: rows
+        for end, rows in model.shape.fused_maps.items()
+        for name, matrix in matrices.items()
+        if name.endswith(end)
+    }
+    muon = Muon(matrices.values(), lr=settings.muon_learning_rate, weight_decay=settings.weight_decay, fused_maps=fused)
     muon.param_groups[0]["highest_lr"] = settings.muon_learning_rate
     return OptimizerSet([muon, _adamw(groups.embeddings, groups.vectors, settings)], _names_of(groups))
 
 
-OPTIMIZERS: dict[str, Callable[[ParameterGroups, TrainSettings], OptimizerSet]] = {
+OPTIMIZERS: dict[str, Callable[[GPT, TrainSettings], OptimizerSet]] = {
     "adamw": adamw_groups,
     "muon": muon_groups,
 }
 
 
-def make_optimizers(model: nn.Module, settings: TrainSettings) -> OptimizerSet:
+def make_optimizers(model: GPT, settings: TrainSettings) -> OptimizerSet:
     """Return the optimizer that the settings name, for all trainable parameters of the model."""
-    return OPTIMIZERS[settings.optimizer](group_parameters(model), settings)
+    return OPTIMIZERS[settings.optimizer](model, settings)
 
 
 def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSettings) -> torch.optim.AdamW:

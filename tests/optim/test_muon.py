@@ -1,0 +1,67 @@
+"""Muon against its formula in float64, and against PyTorch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from quillgpt.optim.muon import Muon, decay, orthogonalize
+
+
+@pytest.mark.parametrize("size", [(3, 24, 24), (2, 16, 40), (2, 40, 16)])
+def test_singular_values_come_near_one_and_directions_stay(size: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(size)
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    ours = orthogonalize(matrices).float()
+    values = torch.linalg.svdvals(ours)
+    assert float(values.max()) < 1.3
+    assert float(values.min()) > 0.1  # the smallest ones would need more than five iterations
+    along = (u * ours.matmul(v.mT)).sum(-2)  # the values of ours on the singular directions of the input
+    assert torch.allclose(along.sort().values, values.sort().values, atol=0.05)
+
+
+def test_it_is_torchs_muon_for_a_plain_matrix() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(12, 20), torch.randn(30, 10)]
+    mine, theirs = ([torch.nn.Parameter(each.clone()) for each in start] for _ in range(2))
+    ours = Muon(mine, lr=0.02, weight_decay=0.1)
+    torchs = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95)
+    for _ in range(4):
+        for one, other in zip(mine, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        ours.step()
+        torchs.step()
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)  # bfloat16, by other products
+
+
+def test_maps_in_one_matrix_are_orthogonalized_one_by_one() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(8, 12), torch.randn(4, 12), torch.randn(4, 12)]
+    whole = torch.nn.Parameter(torch.cat(parts))
+    alone = [torch.nn.Parameter(each.clone()) for each in parts]
+    gradient = torch.randn(16, 12)
+    whole.grad = gradient
+    for part, own in zip(alone, gradient.split([8, 4, 4]), strict=True):
+        part.grad = own.clone()
+    Muon([whole], lr=0.1, weight_decay=0.1, fused_maps={whole: [8, 4, 4]}).step()
+    Muon(alone, lr=0.1, weight_decay=0.1).step()
+    torch.testing.assert_close(whole.detach(), torch.cat([each.detach() for each in alone]), atol=1e-4, rtol=0)
+
+
+def test_a_gradient_of_zero_moves_nothing() -> None:
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    weight.grad = torch.zeros(4, 4)
+    Muon([weight], lr=0.1, weight_decay=0.0).step()
+    assert torch.equal(weight.detach(), torch.ones(4, 4))
+
+
+def test_cautious_decay_acts_only_where_the_update_makes_smaller() -> None:
+    weight = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    direction = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    decay(weight, direction, 0.5, cautious=True)
+    assert weight.tolist() == [[0.5, -1.0], [1.0, -0.5]]
+    decay(weight, direction, 0.5, cautious=False)
+    assert weight.tolist() == [[0.25, -0.5], [0.5, -0.25]]
