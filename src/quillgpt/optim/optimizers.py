@@ -10,8 +10,8 @@ from torch import Tensor
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
-from quillgpt.optim.muon import Muon
 from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
+from quillgpt.optim.muon import Muon
 
 STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
