@@ -192,3 +192,30 @@ def test_an_interrupt_before_the_first_step_saves_nothing(tiny: MakeSettings, mo
     monkeypatch.setattr(validation, "mean_loss", interrupting)
     assert train(tiny()) is None
     assert not checkpoints_folder(Path(tiny().out_dir)).exists()
+
+
+def test_a_best_checkpoint_that_is_lost_is_not_called_the_best(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = {0: 4.0, 4: 2.0, 8: 3.0, 12: 3.5, 16: 3.2}
+    monkeypatch.setattr(trainer, "evaluate_splits", lambda run, _: validation.Losses(3, losses[run.state.iteration]))
+    train(tiny(keep_last=1))
+    best = checkpoints_folder(Path(tiny().out_dir)) / "iter-000004"
+    (best / "model.safetensors").unlink()
+    summary = train(tiny(init_from="resume", max_iters=16, keep_last=1))
+    assert summary is not None
+    assert (summary.best_iter, summary.best_val_loss) == (16, 3.2)
+    assert "iter-000004, the best checkpoint so far, is damaged or gone" in " ".join(capsys.readouterr().err.split())
+    assert (checkpoints_folder(Path(tiny().out_dir)) / "best").resolve().name == "iter-000016"
+
+
+def test_a_checkpoint_without_the_weights_that_are_trained_is_refused(tiny: MakeSettings) -> None:
+    settings = tiny(ema_decay=0.9)
+    train(settings)
+    folder = checkpoints_folder(Path(settings.out_dir)) / "last"
+    (folder / "training" / "weights.safetensors").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["training/weights.safetensors"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="is of another model than its weights"):
+        train(settings.model_copy(update={"init_from": "resume", "max_iters": 16}))

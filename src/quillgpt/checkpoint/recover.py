@@ -15,6 +15,15 @@ NEEDED = ("config.json", WEIGHTS, TOKENIZER_FILE, OPTIMIZER, STATE)
 """Files that every checkpoint has."""
 
 
+def is_whole(folder: Path) -> bool:
+    """Say whether a checkpoint is there, with all its files as they were written."""
+    try:
+        verify_manifest(folder, needed=NEEDED)
+    except CheckpointError:
+        return False
+    return True
+
+
 def find_whole_model(model: Path, *, prefer: str = BEST) -> Path:
     """Return the folder with the weights that a user's path means, after checking that it is whole.
 

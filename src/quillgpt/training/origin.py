@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, StoredTraining, TrainingState, load_model, load_training_state
-from quillgpt.checkpoint.names import LAST, has_checkpoint
+from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint, iteration_name
+from quillgpt.checkpoint.recover import is_whole
 from quillgpt.config.schema import TrainSettings
-from quillgpt.console import say
+from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.interop import find_nanogpt_file, open_model
 from quillgpt.training.choices import Machine, choose_machine
@@ -63,12 +64,25 @@ def find_origin(settings: TrainSettings) -> Origin:
     if settings.init_from == "resume":
         assert parent is not None
         stored = load_training_state(parent.folder)
+        forget_lost_best(stored.state, Path(settings.out_dir))
         settings = adopt_choices(settings, stored.state)
     if settings.patience is None:
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
         settings = settings.model_copy(update={"patience": patience})
     settings, machine = choose_machine(settings)
     return Origin(settings, machine, parent, stored)
+
+
+def forget_lost_best(state: TrainingState, out_dir: Path) -> None:
+    """Let a run that goes on look for its best anew where the checkpoint that was the best is damaged or gone."""
+    if state.best_iteration in (None, state.iteration):
+        return
+    best = checkpoints_folder(out_dir) / iteration_name(state.best_iteration or 0)
+    if is_whole(best):
+        return
+    warn(f"{best}, the best checkpoint so far, is damaged or gone; the best is looked for from here on")
+    state.best_val_loss = state.best_iteration = state.best_train_loss = state.evaluated_iteration = None
+    state.evaluations_since_best = 0
 
 
 def apart_from_parent(settings: TrainSettings) -> TrainSettings:

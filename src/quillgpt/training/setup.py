@@ -258,9 +258,9 @@ def take_raw_weights(model: GPT, origin: Origin) -> None:
     Raises:
         CheckpointError: They are another model's.
     """
-    if origin.stored is None or origin.stored.raw_weights is None:
+    if origin.stored is None or not origin.stored.state.settings.get("ema_decay"):
         return
-    parameters, raw = dict(model.named_parameters()), origin.stored.raw_weights
+    parameters, raw = dict(model.named_parameters()), origin.stored.raw_weights or {}
     if {name: each.shape for name, each in parameters.items()} != {name: each.shape for name, each in raw.items()}:
         assert origin.parent is not None
         raise CheckpointError(f"the training state in {origin.parent.folder} is of another model than its weights")
