@@ -17,8 +17,8 @@ from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 
 def with_ids(folder: Path, *ids: int) -> Tokenizer:
     """Load a tokenizer of words that has these ids."""
-    vocab = {f"word{id}": id for id in ids}
-    content: dict[str, Any] = json.loads(Engine(models.WordLevel(vocab, unk_token=next(iter(vocab)))).to_str())
+    content: dict[str, Any] = json.loads(Engine(models.WordLevel({"word0": 0}, unk_token="word0")).to_str())
+    content["model"]["vocab"] = {f"word{id}": id for id in ids}  # the library would write out all ids between
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     return load_tokenizer(folder)
 
