@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         parameters: Matrices.
-        lr: Learning rate; a matrix of r rows and c columns takes sqrt(max(1, r / c)) times as much.
+        lr: Learning rate, a number or a tensor; for a matrix of r rows and c columns times sqrt(max(1, r / c)).
         weight_decay: Decoupled weight decay.
         momentum: Share of the old momentum that stays.
         fused_maps: For each parameter that holds several linear maps: the rows of each.
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
         self,
         parameters: Iterable[Tensor],
         *,
-        lr: float,
+        lr: float | Tensor,
         weight_decay: float,
         momentum: float = 0.95,
         fused_maps: dict[Tensor, list[int]] | None = None,
@@ -91,15 +91,12 @@ class Muon(torch.optim.Optimizer):
             directions = orthogonalize(torch.stack([update for _, update in pairs]))
             step_size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
             for (weight, _), direction in zip(pairs, directions, strict=True):
-                decay(weight, direction, group["lr"] * group["weight_decay"], cautious=self._cautious)
-                weight.add_(direction, alpha=-step_size)
+                if group["weight_decay"]:
+                    decay(weight, direction, group["lr"] * group["weight_decay"], cautious=self._cautious)
+                weight.sub_(direction * step_size)
 
 
-def decay(weight: Tensor, direction: Tensor, share: float, *, cautious: bool) -> None:
+def decay(weight: Tensor, direction: Tensor, share: float | Tensor, *, cautious: bool) -> None:
     """Make a weight smaller by a share of it, everywhere or only where going against `direction` does so too."""
-    if share == 0:
-        return
-    if cautious:
-        weight.addcmul_(weight, (weight * direction > 0).to(weight.dtype), value=-share)
-    else:
-        weight.mul_(1 - share)
+    kept = 1 - share
+    weight.mul_(torch.where(weight * direction > 0, kept, 1.0) if cautious else kept)

@@ -41,12 +41,30 @@ class OptimizerSet:
             scale: Share of the highest learning rate.
             scaler: Skips the update where float16 gradients overflowed; passes it on in other formats.
         """
+        self.set_rates(scale)
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["highest_lr"] * scale
             scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()
+
+    def set_rates(self, scale: float) -> None:
+        """Set all learning rates to `scale` times their highest."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(group["highest_lr"] * scale)
+                else:
+                    group["lr"] = group["highest_lr"] * scale
+
+    def keep_rates_on(self, device: torch.device) -> list[Tensor]:
+        """Hold the learning rates on a device, where a recorded step reads them, and return them."""
+        rates = []
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=device)
+                group["capturable"] = device.type == "cuda"
+                rates.append(group["lr"])
+        return rates
 
     def state(self) -> dict[str, Tensor]:
         """Return all state as tensors under `parameter name/state name`."""

@@ -26,6 +26,7 @@ from quillgpt.device import (
     remember,
     seconds_per_call,
 )
+from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
 
@@ -60,6 +61,8 @@ def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
     compute_deterministically(settings.deterministic)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
+    if settings.cuda_graph and dtype == torch.float16:
+        raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")
     chosen = {"threads": threads, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}
     return settings.model_copy(update=chosen), Machine(device, dtype)
 

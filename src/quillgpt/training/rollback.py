@@ -89,13 +89,13 @@ def recover(run: Run, error: NonFiniteError) -> None:
     """Go back to the last good state and leave the batch out, or end the run, as `on_nonfinite` says.
 
     Args:
-        run: The run, just before the iteration that was not finite.
+        run: The run, with the weights that it had before the iteration that was not finite.
         error: What was not.
 
     Raises:
         UserError: The run ends; its checkpoints are as they were.
     """
-    settings, iteration = run.settings, run.state.iteration
+    settings, iteration = run.settings, error.iteration
     fault = find_fault(run, iteration)
     where = "computing it again, uncompiled, is finite" if fault.place is None else f"first in {fault.place}"
     reason = f"{error}, {where}"

@@ -20,6 +20,7 @@ from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
 from quillgpt.training.data import check_lengths, open_data
 from quillgpt.training.origin import Origin, find_origin
+from quillgpt.training.recorded import RecordedStep
 from quillgpt.training.step import TrainStep
 
 ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
@@ -125,7 +126,8 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
     machine, state = origin.machine, origin.state
     model, average, optimizers = build_model(origin, settings, shape)
     settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
-    step = TrainStep(model, optimizers, dataset.train, settings, machine, average)
+    kind = RecordedStep if settings.cuda_graph and machine.device.type == "cuda" else TrainStep
+    step = kind(model, optimizers, dataset.train, settings, machine, average)
     step.restore(state)
     if origin.resumed:
         say_changes(state, settings)

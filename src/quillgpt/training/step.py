@@ -25,13 +25,15 @@ class NonFiniteError(Exception):
     """An iteration's loss or gradient is NaN or infinite; weights and optimizers are as they were before it.
 
     Args:
-        loss: The loss, nats per token.
-        gradient_norm: The norm of the gradient.
+        iteration: The iteration, counted from 0.
+        loss: Its loss, nats per token.
+        gradient_norm: The norm of its gradient.
     """
 
-    def __init__(self, loss: float, gradient_norm: float) -> None:
+    def __init__(self, iteration: int, loss: float, gradient_norm: float) -> None:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {gradient_norm}"
         super().__init__(what)
+        self.iteration = iteration
 
 
 class TrainStep:
@@ -88,15 +90,16 @@ class TrainStep:
         inputs, targets = self.batch(iteration)
         loss = self._compute_gradient(iteration, inputs, targets)
         norm = self._clip()
-        self._check_finite(loss, norm)
-        settings = self._settings
-        rate = learning_rate(iteration, settings) * factor
+        self._check_finite(iteration, loss, norm)
         scale_before = self.scaler.get_scale()
-        self._optimizers.step(rate / settings.learning_rate if settings.learning_rate else 0.0, self.scaler)
+        self._optimizers.step(self._rate_scale(iteration, factor), self.scaler)
         self.overflows += self.scaler.get_scale() < scale_before
         if self._average is not None:
             self._average.follow(self._model, iteration)
         return loss
+
+    def settle(self) -> None:
+        """Wait for what has been asked for; raise what was found on the way, which here is raised at once."""
 
     def restore(self, state: TrainingState) -> None:
         """Go back or forward to what float16's scaler was in a state."""
@@ -146,12 +149,17 @@ class TrainStep:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.grad_clip, norm)
         return norm
 
-    def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
+    def _rate_scale(self, iteration: int, factor: float) -> float:
+        """Return the share of the highest learning rates that an iteration has."""
+        highest = self._settings.learning_rate
+        return learning_rate(iteration, self._settings) * factor / highest if highest else 0.0
+
+    def _check_finite(self, iteration: int, loss: Tensor, norm: Tensor) -> None:
         """Raise NonFiniteError where an update would spoil the weights; an overflow of float16 is the scaler's."""
         judged = loss if self.scaler.is_enabled() else loss + norm
         if not bool(judged.isfinite()):
             self._model.zero_grad(set_to_none=True)
-            raise NonFiniteError(float(loss), float(norm))
+            raise NonFiniteError(iteration, float(loss), float(norm))
 
     def _add_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the gradient of the mean loss over the global batch, part by part; return that loss."""

@@ -99,9 +99,13 @@ class Trainer:
             while True:
                 state = self._run.state  # another one after a rollback
                 last = state.iteration >= settings.max_iters
-                if last or state.iteration % settings.eval_interval == 0:
+                evaluating = last or state.iteration % settings.eval_interval == 0
+                saving = self._saving.is_due()
+                if (evaluating or saving or self._interruption.requested) and not self._settle():
+                    continue
+                if evaluating:
                     self._evaluate_and_save()
-                elif self._saving.is_due():
+                elif saving:
                     self._save()
                 if self._interruption.requested:
                     self._leave()
@@ -140,14 +144,14 @@ class Trainer:
         try:
             loss = self._run.step(state.iteration, factor)
         except NonFiniteError as error:
-            recover(self._run, error)
-            self._saving, self._meter = Saving(self._run), Meter()
-            self._claim_folder()
+            self._recover(error)
             return
         rate = learning_rate(state.iteration, settings) * factor
         state.iteration += 1
         state.tokens += settings.tokens_per_iteration
         logged = state.iteration % settings.log_interval == 0 or state.iteration == settings.max_iters
+        if logged and not self._settle():
+            return
         value = float(loss) if logged else math.nan  # reading the loss waits for the device
         now = time.perf_counter()
         state.train_seconds += now - before
@@ -155,6 +159,20 @@ class Trainer:
         self._meter.count(now - before)
         if logged:
             self._log(value, rate)
+
+    def _settle(self) -> bool:
+        """Say whether all iterations so far were finite; where one was not, recover."""
+        try:
+            self._run.step.settle()
+        except NonFiniteError as error:
+            self._recover(error)
+            return False
+        return True
+
+    def _recover(self, error: NonFiniteError) -> None:
+        recover(self._run, error)
+        self._saving, self._meter = Saving(self._run), Meter()
+        self._claim_folder()
 
     def _log(self, loss: float, rate: float) -> None:
         state, settings = self._run.state, self._settings

@@ -168,6 +168,10 @@ class Execution(Settings):
         "auto",
         description="torch.compile the model; auto compiles when the run is long enough to pay for it.",
     )
+    cuda_graph: bool = Field(
+        False,
+        description="On a CUDA device, record the whole iteration once and repeat it, which helps where launches cost more than arithmetic: small models on a big GPU. Not with float16.",
+    )
     seed: int = Field(1337, ge=0, description="Seed of initialization, data order, dropout and evaluation batches.")
     deterministic: bool = Field(
         False,

@@ -1,0 +1,103 @@
+"""The iteration that a GPU records: the same numbers as the plain one, and a flag in place of an exception."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.training import setup, train
+from quillgpt.training.recorded import UNRECORDED, RecordedStep
+from quillgpt.training.setup import Run, set_up
+from quillgpt.training.step import NonFiniteError, TrainStep
+
+from .conftest import MakeSettings
+from .test_resume import numbers
+from .test_rollback import poisoned, state_of, windows_of
+
+RUNS: list[dict[str, Any]] = [
+    {"dropout": 0.1},
+    {"arch": "qwen3", "optimizer": "muon", "dtype": "bfloat16", "ema_decay": 0.9},
+]
+
+
+def recorded(run: Run) -> RecordedStep:
+    return RecordedStep(run.model, run.optimizers, run.dataset.train, run.settings, run.machine, run.average)
+
+
+def weights(run: Run) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in run.model.parameters()]
+
+
+@pytest.mark.parametrize("changes", RUNS, ids=["gpt2", "qwen3"])
+def test_it_computes_what_the_plain_step_computes(tiny: MakeSettings, changes: dict[str, Any]) -> None:
+    plain, other = set_up(tiny(**changes)), set_up(tiny(**changes))
+    step = recorded(other)
+    for iteration in range(4):
+        assert float(step(iteration, 0.5)) == float(plain.step(iteration, 0.5))
+    step.settle()
+    for one, two in zip(weights(plain), weights(other), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
+def test_from_a_value_that_is_not_finite_on_no_weight_changes_and_settling_tells(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = set_up(tiny(micro_batch_size=8, optimizer="muon", weight_decay=0.1))
+    step = recorded(run)
+    with poisoned(monkeypatch, set(windows_of(tiny, 2))):
+        for iteration in range(2):
+            step(iteration)
+        step.settle()
+        before = weights(run)
+        for iteration in range(2, 5):
+            step(iteration)
+        with pytest.raises(NonFiniteError, match="the loss is nan") as caught:
+            step.settle()
+    assert caught.value.iteration == 2
+    assert all(torch.equal(one, two) for one, two in zip(before, weights(run), strict=True))
+    step.settle()
+    step(5)
+    assert not all(torch.equal(one, two) for one, two in zip(before, weights(run), strict=True))
+
+
+def test_a_run_recovers_as_with_the_plain_step(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault of iteration 6 is only seen when iteration 8 is logged, and everything since is taken back."""
+    settings = [
+        tiny(out_dir=str(tmp_path / name), micro_batch_size=8, log_interval=4, eval_interval=4)
+        for name in ("plain", "recorded")
+    ]
+    with poisoned(monkeypatch, set(windows_of(tiny, 6))):
+        for each, kind in zip(settings, (TrainStep, RecordedStep), strict=True):
+            monkeypatch.setattr(setup, "TrainStep", kind)
+            summary = train(each)
+            assert summary is not None
+            assert summary.left_out == [7]
+    assert state_of(settings[1].out_dir)["rollbacks"] == state_of(settings[0].out_dir)["rollbacks"]
+    one, two = (load_file(checkpoints_folder(Path(each.out_dir)) / "last/model.safetensors") for each in settings)
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=0, atol=1e-5)
+    one_row, two_row = (numbers(each.out_dir)[-1] for each in settings)
+    assert one_row[:2] == two_row[:2] == ("eval", 12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", RUNS, ids=["gpt2", "qwen3"])
+def test_what_a_gpu_repeats_is_what_it_computes(tiny: MakeSettings, changes: dict[str, Any]) -> None:
+    on_gpu = {"device": "cuda", "attn_path": "sdpa", "deterministic": True, **changes}
+    plain, replayed = set_up(tiny(**on_gpu)), set_up(tiny(cuda_graph=True, **on_gpu))
+    assert isinstance(replayed.step, RecordedStep)
+    for iteration in range(2 * UNRECORDED):
+        loss = float(replayed.step(iteration))
+        assert math.isclose(loss, float(plain.step(iteration)), rel_tol=1e-3)
+    replayed.step.settle()
+    for one, two in zip(weights(plain), weights(replayed), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)
