@@ -26,6 +26,9 @@ class RecordedStep(TrainStep):
     and each call computes the iteration.
     """
 
+    _graph: torch.cuda.CUDAGraph | None
+    _done: int
+
     def __init__(
         self,
         model: GPT,
@@ -72,7 +75,7 @@ class RecordedStep(TrainStep):
     def restore(self, state: TrainingState) -> None:
         """Record anew: after a rollback the optimizers' state is in other memory."""
         super().restore(state)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graph = None
         self._done = 0
 
     def settle(self) -> None:
