@@ -5,6 +5,7 @@ What is measured is measured once per machine and kept under `QUILL_HOME`, so tw
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -43,6 +44,10 @@ PUBLISHED_PEAKS = {
     "T4": 65e12,
     "V100": 125e12,
 }
+
+
+MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = (-4, 0), (-1, 2**31 - 1), (-2, 64 << 20)
+"""glibc's mallopt: its parameters by number (malloc.h), and the values for them; the last two are bytes."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,18 @@ def choose_threads(threads: int | None) -> int:
             threads = int(given) if given.isdigit() and int(given) > 0 else threads
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what PyTorch frees, where that is glibc.
+
+    It hands large blocks back to the system at once, and each use of them anew costs a page fault for every 4 KiB:
+    a tenth of a training step. Kept, they are used again by the next step, which needs the same.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter, value in (MMAP_MAX, TRIM_THRESHOLD, TOP_PAD):
+            mallopt(parameter, value)
 
 
 def peak(device: torch.device, dtype: torch.dtype) -> Peak:

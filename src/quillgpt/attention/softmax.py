@@ -14,6 +14,10 @@ from torch import Tensor
 from quillgpt.attention.dropout import dropout as drop
 
 
+QUERIES_AT_ONCE = 128
+"""Queries of a piece in which attention is computed: of 64, 128 and 256 the fastest on two CPU cores."""
+
+
 def causal_mask(query_length: int, key_length: int, device: torch.device | None = None) -> Tensor:
     """Let each query see itself and the past.
 
@@ -62,17 +66,23 @@ def softmax_explicit(
 ) -> Tensor:
     """Attend by two matrix products with a softmax between them.
 
-    It holds all B*H*T*S weights in memory, and is the faster path on CPUs at short lengths, where the backward pass
-    of the fused kernel is slow. Arguments and result are those of `softmax_sdpa`.
+    It holds the weights in memory, and is the faster path on CPUs at short lengths, where the backward pass of the
+    fused kernel is slow. Queries are taken in pieces, and no piece computes weights for keys after its last query:
+    of long blocks that leaves out nearly half of the work. Arguments and result are those of `softmax_sdpa`.
     """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     T, S = query.shape[-2], key.shape[-2]
-    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # (B, H, T, S)
-    if T > 1:
-        visible = causal_mask(T, S, query.device)
-    if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
-    weights = drop(scores.softmax(-1), dropout)
-    return weights @ value
+    query = query * (1 / math.sqrt(query.shape[-1]))
+    mixed = []
+    for first in range(0, T, QUERIES_AT_ONCE):
+        piece = query[..., first : first + QUERIES_AT_ONCE, :]
+        last = S - T + first + piece.shape[-2]  # the key of the piece's last query, and one
+        scores = piece @ key[..., :last, :].mT  # (B, H, piece, last)
+        if T > 1:
+            visible = causal_mask(piece.shape[-2], last, query.device)
+        if visible is not None:
+            scores = scores.masked_fill(~visible, float("-inf"))
+        mixed.append(drop(scores.softmax(-1), dropout) @ value[..., :last, :])
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-2)

@@ -22,6 +22,7 @@ from quillgpt.device import (
     choose_threads,
     compute_deterministically,
     device_description,
+    keep_freed_memory,
     peak,
     remember,
     seconds_per_call,
@@ -63,6 +64,8 @@ def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
     dtype = choose_dtype(settings.dtype, device)
     if settings.cuda_graph and dtype == torch.float16:
         raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")
+    if device.type == "cpu":
+        keep_freed_memory()
     chosen = {"threads": threads, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}
     return settings.model_copy(update=chosen), Machine(device, dtype)
 
