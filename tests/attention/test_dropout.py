@@ -71,3 +71,18 @@ def test_a_view_and_a_size_that_no_word_divides_are_dropped_from_as_they_lie():
     kept = result != 0
     assert 0 < kept.sum() < 15
     assert torch.equal(result[kept], x[kept] * 2)
+
+
+def test_compiled_it_draws_what_it_draws_uncompiled_and_anew_each_time():
+    def twice(x):
+        return dropout(x, 0.3), dropout(x, 0.3)
+
+    x = torch.randn(64, 33, requires_grad=True)
+    torch.manual_seed(0)
+    expected = twice(x)
+    torch.manual_seed(0)
+    drawn = torch.compile(twice)(x)
+    assert all(torch.equal(one, other) for one, other in zip(expected, drawn, strict=True))
+    assert not torch.equal(*drawn)
+    drawn[0].sum().backward()
+    assert torch.equal(x.grad != 0, expected[0] != 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quillgpt.training import step as step_module
+from quillgpt.training import compilation
 from quillgpt.training.setup import set_up
 from quillgpt.training.step import TrainStep, seed_iteration
 
@@ -85,7 +85,7 @@ def test_a_failing_compiler_is_one_line_and_the_run_goes_on(
 
     run = set_up(tiny())
     expected = float(run.step(0))
-    monkeypatch.setattr(step_module.torch, "compile", lambda function: fail)
+    monkeypatch.setattr(compilation.torch, "compile", lambda function: fail)
     again = set_up(tiny())
     step = TrainStep(
         again.model, again.optimizers, again.dataset.train, tiny(compile=True, micro_batch_size=8), again.machine

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from quillgpt.attention.dropout import dropout as drop
 
-
 QUERIES_AT_ONCE = 128
 """Queries of a piece in which attention is computed: of 64, 128 and 256 the fastest on two CPU cores."""
 

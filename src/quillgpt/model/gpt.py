@@ -94,7 +94,11 @@ class GPT(nn.Module):
         Returns:
             Scalar, float32.
         """
-        scores = self.logits(self(tokens)).float()
+        return self.loss_of(self(tokens), targets)
+
+    def loss_of(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return what `loss_sum` does, from final hidden states (B, T, C)."""
+        scores = self.logits(hidden).float()
         return F.cross_entropy(scores.view(-1, scores.shape[-1]), targets.reshape(-1), reduction="sum")
 
     @torch.no_grad()

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from quillgpt.attention import KERNELS, Attend
 from quillgpt.config.schema import TrainSettings
@@ -30,17 +28,16 @@ from quillgpt.device import (
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
+from quillgpt.training.compilation import compile_model, leave_uncompiled
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
-LONG_RUN_SECONDS = 600
-"""Predicted length from which a run tries torch.compile, which costs up to a minute."""
+LONG_RUN_SECONDS = 120
+"""Predicted length from which a run tries torch.compile, which costs up to half a minute."""
 
 EXPECTED_UTILISATION = 0.5
 """Share of the peak that training reaches, for predicting its length."""
-
-LossSum = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -109,18 +106,18 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
     key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"
 
     def measure() -> dict[str, float]:
-        seconds = {}
-        for name, loss_sum in (("eager", model.loss_sum), ("compiled", torch.compile(model.loss_sum))):
+        def step() -> None:
+            with autocast(machine.device, machine.dtype):
+                loss = model.loss_sum(tokens, tokens)
+            loss.backward()  # type: ignore[no-untyped-call]
 
-            def step(loss_sum: LossSum = loss_sum) -> None:
-                with autocast(machine.device, machine.dtype):
-                    loss = loss_sum(tokens, tokens)
-                loss.backward()  # type: ignore[no-untyped-call]
-
-            try:
-                seconds[name] = seconds_per_call(step, machine.device)
-            except Exception:  # a compiler can fail in any way; then it is not chosen
-                seconds[name] = 1e9
+        seconds = {"eager": seconds_per_call(step, machine.device)}
+        compile_model(model)
+        try:
+            seconds["compiled"] = seconds_per_call(step, machine.device)
+        except Exception:  # a compiler can fail in any way; then it is not chosen
+            seconds["compiled"] = 1e9
+        leave_uncompiled(model)
         model.zero_grad(set_to_none=True)
         return seconds
 

@@ -15,6 +15,7 @@ from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import autocast
 from quillgpt.errors import UserError
+from quillgpt.training.compilation import uncompiled
 from quillgpt.training.origin import find_origin
 from quillgpt.training.setup import Run, starting_model, take_raw_weights
 from quillgpt.training.step import NonFiniteError, seed_iteration
@@ -131,7 +132,7 @@ def find_fault(run: Run, iteration: int) -> Fault:
     for inputs, targets in step.parts(*step.batch(iteration)):
         windows = starts[first : first + len(inputs)]
         first += len(inputs)
-        with watch(model) as seen, autocast(run.machine.device, run.machine.dtype):
+        with uncompiled(model), watch(model) as seen, autocast(run.machine.device, run.machine.dtype):
             loss = model.loss_sum(inputs, targets) / len(starts)
         order = seen.order
         if seen.module is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import Machine
+from quillgpt.training.compilation import compile_model, leave_uncompiled
 
 
 class NonFiniteError(Exception):
@@ -70,9 +71,8 @@ class TrainStep:
         self._windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
         self.compiled = bool(settings.compile)
         self._compiled_once = False
-        self._loss_sum: Callable[[Tensor, Tensor], Tensor] = model.loss_sum
         if self.compiled:
-            self._loss_sum = torch.compile(model.loss_sum)
+            compile_model(model)
         self._average = average
         self.restore(TrainingState())
 
@@ -133,7 +133,8 @@ class TrainStep:
                 raise
             reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
             warn(f"torch.compile failed ({reason}); going on without it, as --compile=False would")
-            self.compiled, self._loss_sum = False, self._model.loss_sum
+            self.compiled = False
+            leave_uncompiled(self._model)
             self._model.zero_grad(set_to_none=True)
             return self._compute_gradient(iteration, inputs, targets)
         self._compiled_once = self.compiled
@@ -166,7 +167,7 @@ class TrainStep:
         loss = torch.zeros((), device=self._machine.device)
         for part_inputs, part_targets in self.parts(inputs, targets):
             with autocast(self._machine.device, self._machine.dtype):
-                part_loss = self._loss_sum(part_inputs, part_targets) / targets.numel()
+                part_loss = self._model.loss_sum(part_inputs, part_targets) / targets.numel()
             self.scaler.scale(part_loss).backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
         return loss

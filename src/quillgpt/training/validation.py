@@ -11,6 +11,7 @@ from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, all_starts, spread_starts
 from quillgpt.evaluation import mean_loss
+from quillgpt.training.compilation import uncompiled
 from quillgpt.training.setup import Run
 
 RISES_IN_A_ROW = 2
@@ -60,14 +61,15 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                 advance()
                 after_batch()
 
-            losses[name] = mean_loss(
-                run.evaluated_model,
-                tokens,
-                starts,
-                batch_size=settings.batch_size,
-                dtype=run.machine.dtype,
-                advance=advance_and_tell,
-            )
+            with uncompiled(run.evaluated_model):
+                losses[name] = mean_loss(
+                    run.evaluated_model,
+                    tokens,
+                    starts,
+                    batch_size=settings.batch_size,
+                    dtype=run.machine.dtype,
+                    advance=advance_and_tell,
+                )
     return Losses(**losses)
 
 

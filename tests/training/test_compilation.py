@@ -1,0 +1,54 @@
+"""A model that is compiled from outside, and is again what it was when that is undone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from quillgpt.model import GPT
+from quillgpt.training.compilation import compile_model, leave_uncompiled, uncompiled
+from tiny import SHAPES, random_ids, tiny_model
+
+
+def loss_and_gradients(model: GPT) -> list[torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(3)
+    ids = random_ids(model.shape, 4, 9, seed=1)
+    loss = model.loss_sum(ids[:, :-1], ids[:, 1:])
+    loss.backward()
+    return [loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)]
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_a_compiled_model_computes_the_same_with_dropout(arch: str) -> None:
+    model = GPT(SHAPES[arch], dropout=0.2, attn_path="explicit", seed=0).train()
+    expected = loss_and_gradients(model)
+    compile_model(model)
+    for one, other in zip(loss_and_gradients(model), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_all_blocks_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    model = tiny_model()
+    compile_model(model)
+    assert [each.__self__ for each in compiled] == [*model.blocks, model]  # type: ignore[attr-defined]
+
+
+def test_uncompiled_it_can_be_watched_and_afterwards_it_is_compiled_again() -> None:
+    model = tiny_model()
+    names = set(model.state_dict())
+    compile_model(model)
+    seen: list[nn.Module] = []
+    model.blocks[0].mlp.register_forward_hook(lambda module, *_: seen.append(module))
+    with uncompiled(model):
+        loss_and_gradients(model)
+        assert seen == [model.blocks[0].mlp]
+        assert "forward" not in vars(model.blocks[0])
+    assert "forward" in vars(model.blocks[0])
+    leave_uncompiled(model)
+    assert "forward" not in vars(model.blocks[0])
+    assert "loss_of" not in vars(model)
+    assert set(model.state_dict()) == names
