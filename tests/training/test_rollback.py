@@ -21,7 +21,8 @@ from quillgpt.errors import UserError
 from quillgpt.model.block import LayerNorm, RMSNorm
 from quillgpt.training import step as step_module
 from quillgpt.training import train
-from quillgpt.training.rollback import Rollback, find_fault, rate_factor
+from quillgpt.training.fault import find_fault
+from quillgpt.training.rollback import Rollback, rate_factor
 from quillgpt.training.setup import set_up
 from quillgpt.training.step import NonFiniteError
 
