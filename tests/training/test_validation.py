@@ -99,3 +99,14 @@ def test_overfitting_is_said_only_where_the_training_loss_falls() -> None:
     assert overfitting(Losses(1.7, 2.0), state) is None
     state.evaluations_since_best = 1
     assert overfitting(Losses(1.7, 2.1), state) is None
+
+
+def test_an_evaluation_gives_bits_per_byte(tiny: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tiny(eval_iters=None, max_iters=4)
+    train(settings)
+    model = load(Path(settings.out_dir))
+    run = set_up(settings.model_copy(update={"init_from": "resume"}))
+    expected = score_split(model.gpt, model.tokenizer, run.dataset.val, batch_size=4).bits_per_byte
+    last = [row for row in read_metrics(Path(settings.out_dir) / "metrics.jsonl") if row["kind"] == "eval"][-1]
+    assert last["val_bits_per_byte"] == pytest.approx(expected, abs=1e-4)
+    assert f"{expected:.3f} bits per byte" in " ".join(capsys.readouterr().err.split()).split("evaluation at iter 4")[1]

@@ -1,5 +1,5 @@
 """Honest numbers: whole-split loss, perplexity, bits per byte."""
 
-from quillgpt.evaluation.loss import Score, mean_loss, score_split
+from quillgpt.evaluation.loss import Score, bits_per_byte, mean_loss, score_split
 
-__all__ = ["Score", "mean_loss", "score_split"]
+__all__ = ["Score", "bits_per_byte", "mean_loss", "score_split"]

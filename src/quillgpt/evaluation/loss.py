@@ -91,7 +91,11 @@ def score_split(
         )
     loss = mean_loss(model, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
     targets = tokens[1 : 1 + len(starts) * block_size]
-    counts = np.bincount(targets, minlength=tokenizer.vocab_size)
+    return Score(loss, math.exp(min(loss, 700)), bits_per_byte(loss, targets, tokenizer), len(targets))
+
+
+def bits_per_byte(loss: float, targets: Tokens, tokenizer: Tokenizer) -> float | None:
+    """Turn a mean loss, nats per token, into bits for each byte that the targets stand for; None without a byte."""
+    counts = np.bincount(targets.reshape(-1), minlength=tokenizer.vocab_size)
     byte_count = int(counts @ tokenizer.byte_lengths())
-    bits = loss * len(targets) / math.log(2)
-    return Score(loss, math.exp(min(loss, 700)), bits / byte_count if byte_count else None, len(targets))
+    return loss * targets.size / math.log(2) / byte_count if byte_count else None

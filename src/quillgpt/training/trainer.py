@@ -239,9 +239,11 @@ class Trainer:
                 f"the validation loss is {losses.val} at iteration {state.iteration}: training has diverged, and "
                 f"nothing of it is saved; {again}"
             )
+        per_byte = losses.val_bits_per_byte
+        bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
         say = console.outcome if settings.eval_only else console.say
         say(
-            f"evaluation at iter {state.iteration}: train loss {losses.train:.4f}, val loss {losses.val:.4f}"
+            f"evaluation at iter {state.iteration}: train loss {losses.train:.4f}, val loss {losses.val:.4f}{bits}"
             + ("" if state.best_val_loss is None else f" (best {state.best_val_loss:.4f} at {state.best_iteration})"),
             style="green" if is_best(losses, state) else "red",
         )
@@ -250,6 +252,7 @@ class Trainer:
             iter=state.iteration,
             train_loss=losses.train,
             val_loss=losses.val,
+            **({} if per_byte is None else {"val_bits_per_byte": per_byte}),
             tokens=state.tokens,
             seconds=state.seconds,
         )

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, all_starts, spread_starts
-from quillgpt.evaluation import mean_loss
+from quillgpt.evaluation import bits_per_byte, mean_loss
 from quillgpt.training.compilation import uncompiled
 from quillgpt.training.setup import Run
 
@@ -20,10 +22,17 @@ RISES_IN_A_ROW = 2
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean losses of both splits, nats per token."""
+    """What an evaluation finds.
+
+    Attributes:
+        train: Mean loss of the training split, nats per token.
+        val: Mean loss of the validation split, nats per token.
+        val_bits_per_byte: The latter in bits for each byte of text, which compares between tokenizers.
+    """
 
     train: float
     val: float
+    val_bits_per_byte: float | None = None
 
 
 def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> int:
@@ -70,7 +79,9 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                     dtype=run.machine.dtype,
                     advance=advance_and_tell,
                 )
-    return Losses(**losses)
+    offsets = np.arange(1, settings.block_size + 1)
+    targets = run.dataset.val[starts[:, None] + offsets]  # of the validation split, which came last
+    return Losses(**losses, val_bits_per_byte=bits_per_byte(losses["val"], targets, run.dataset.tokenizer))
 
 
 def is_best(losses: Losses, state: TrainingState) -> bool:
