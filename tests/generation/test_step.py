@@ -5,6 +5,7 @@ from quillgpt.config.schema import Sampling
 from quillgpt.generation import generate_ids
 from quillgpt.generation.generate import Context
 from quillgpt.generation.samplers import candidates, draw
+from quillgpt.generation.step import RecordedStep
 from quillgpt.model import KeyValueCache
 from quillgpt.model.cache import OnePositionCache
 from tiny import SHAPES, random_ids, tiny_model
@@ -31,6 +32,25 @@ def test_steps_on_fixed_memory_choose_the_same_tokens(arch, length, window):
     prompt = random_ids(model.shape, 3, length)
     expected = chosen(model, prompt, 50, one_graph=False, window=window)
     assert torch.equal(chosen(model, prompt, 50, one_graph=True, window=window), expected)
+
+
+def test_a_device_that_cannot_record_goes_on_without(monkeypatch, capsys):
+    def refuse(step):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    def begin(step, *arguments):
+        begun(step, *arguments)
+        step._recording = True  # as on a GPU
+
+    begun = RecordedStep.__init__
+    monkeypatch.setattr(RecordedStep, "__init__", begin)
+    monkeypatch.setattr(RecordedStep, "_record", refuse)
+    model = tiny_model()
+    prompt = random_ids(model.shape, 3, 5)
+    expected = chosen(model, prompt, 20, one_graph=False)
+    assert torch.equal(chosen(model, prompt, 20, one_graph=True), expected)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("cannot be recorded as a CUDA graph (operation not permitted when stream is capturing);") == 1
 
 
 @pytest.mark.parametrize("attn_path", ["sdpa", "explicit"])

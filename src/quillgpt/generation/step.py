@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from quillgpt.console import warn
 from quillgpt.model import GPT, KeyValueCache
 from quillgpt.model.cache import OnePositionCache
 
@@ -34,17 +35,18 @@ class RecordedStep:
         self._uniforms = torch.zeros(batch_size, device=device)
         self._chosen = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._recording = device.type == "cuda"
 
     def __call__(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
         """Read the last token of each sample (B,) and choose the next (B,) with random numbers (B,)."""
         self._tokens[:, 0] = tokens
         self._uniforms.copy_(uniforms)
         self._at.position.fill_(self._cache.length)
-        if self._tokens.device.type != "cuda":
+        if self._graph is None and self._recording:
+            self._graph = self._try_to_record()
+        if self._graph is None:
             self._compute()
         else:
-            if self._graph is None:
-                self._graph = self._record()
             self._graph.replay()
         self._cache.advance(1)
         return self._chosen.clone()
@@ -52,6 +54,16 @@ class RecordedStep:
     def _compute(self) -> None:
         hidden = self._model(self._tokens, self._at)
         self._chosen.copy_(self._choose(self._model.logits(hidden[:, -1]), self._uniforms))
+
+    def _try_to_record(self) -> torch.cuda.CUDAGraph | None:
+        """Record the step; where the device or a driver cannot, go on without."""
+        try:
+            return self._record()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            warn(f"the decode step cannot be recorded as a CUDA graph ({reason}); going on without, which is slower")
+            self._recording = False
+            return None
 
     def _record(self) -> torch.cuda.CUDAGraph:
         """Record the step; the runs before it let libraries set up, and only write what the step itself will write."""
