@@ -8,6 +8,7 @@ from torch import Tensor
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens
+from quillgpt.errors import DeviceError
 from quillgpt.model import GPT
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
@@ -121,6 +122,11 @@ class RecordedStep(TrainStep):
 
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._compute()
+        try:
+            with torch.cuda.graph(graph):
+                self._compute()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            message = f"the iteration cannot be recorded as a CUDA graph ({reason}); leave --cuda_graph out"
+            raise DeviceError(message) from error
         return graph
