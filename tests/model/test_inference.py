@@ -5,14 +5,12 @@ from torch import nn
 
 from quillgpt.errors import DeviceError
 from quillgpt.model import check_quantize, for_inference
-from quillgpt.model.inference import FEW_ROWS, Int8Linear, PackedLinear, has_vnni
+from quillgpt.model.inference import FEW_ROWS, Int8Linear, PackedLinear, has_vnni, packs_bfloat16
 from tiny import GPT2, SHAPES, random_ids, tiny_model
 from tolerances import BFLOAT16_FROBENIUS
 
 WAYS = [False, True] if has_vnni() else [False]
-needs_onednn = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU"
-)
+needs_onednn = pytest.mark.skipif(not packs_bfloat16(), reason="oneDNN has no bfloat16 on this CPU")
 
 
 def linear(inputs=96, outputs=64, *, bias=True):
@@ -101,6 +99,14 @@ def test_what_is_no_product_is_shared_with_the_model():
     assert writer.token_embedding.weight is model.token_embedding.weight
     assert writer.blocks[1].mlp_norm.weight is model.blocks[1].mlp_norm.weight
     assert not any(isinstance(module, nn.Linear) for module in writer.modules())
+    assert isinstance(model.head, nn.Linear)
+
+
+def test_without_onednn_the_whole_model_is_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", raising=False)
+    model = for_inference(tiny_model(GPT2), torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert isinstance(model.head, nn.Linear)
 
 

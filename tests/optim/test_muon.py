@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quillgpt.optim.muon import Muon, decay, orthogonalize
+from quillgpt.optim.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("size", [(3, 24, 24), (2, 16, 40), (2, 40, 16)])
@@ -56,12 +56,3 @@ def test_a_gradient_of_zero_moves_nothing() -> None:
     weight.grad = torch.zeros(4, 4)
     Muon([weight], lr=0.1, weight_decay=0.0).step()
     assert torch.equal(weight.detach(), torch.ones(4, 4))
-
-
-def test_cautious_decay_acts_only_where_the_update_makes_smaller() -> None:
-    weight = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
-    direction = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    decay(weight, direction, 0.5, cautious=True)
-    assert weight.tolist() == [[0.5, -1.0], [1.0, -0.5]]
-    decay(weight, direction, 0.5, cautious=False)
-    assert weight.tolist() == [[0.25, -0.5], [0.5, -0.25]]

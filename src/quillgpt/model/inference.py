@@ -46,7 +46,7 @@ def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none"
         return with_linears(model, Int8Linear)
     if dtype == torch.float32:
         return model
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type == "cpu" and packs_bfloat16():
         return with_linears(model, PackedLinear)
     return copy.deepcopy(model).to(dtype)
 
@@ -132,6 +132,12 @@ class Int8Linear(nn.Module):
         else:
             product = F.linear(rows, self.weight.bfloat16())
         return product.float().mul_(self.scales).view(*x.shape[:-1], -1)
+
+
+def packs_bfloat16() -> bool:
+    """Say whether PyTorch has oneDNN here, and oneDNN products of bfloat16 on this CPU."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_vnni() -> bool:

@@ -49,7 +49,6 @@ class Muon(torch.optim.Optimizer):
         weight_decay: Decoupled weight decay.
         momentum: Share of the old momentum that stays.
         fused_maps: For each parameter that holds several linear maps: the rows of each.
-        cautious: Decay only where the update itself makes the weight smaller (Chen et al. 2025, arXiv 2510.12402).
     """
 
     def __init__(
@@ -60,11 +59,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         momentum: float = 0.95,
         fused_maps: dict[Tensor, list[int]] | None = None,
-        cautious: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._fused_maps = fused_maps or {}
-        self._cautious = cautious
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -91,12 +88,5 @@ class Muon(torch.optim.Optimizer):
             directions = orthogonalize(torch.stack([update for _, update in pairs]))
             step_size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
             for (weight, _), direction in zip(pairs, directions, strict=True):
-                if group["weight_decay"]:
-                    decay(weight, direction, group["lr"] * group["weight_decay"], cautious=self._cautious)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.sub_(direction * step_size)
-
-
-def decay(weight: Tensor, direction: Tensor, share: float | Tensor, *, cautious: bool) -> None:
-    """Make a weight smaller by a share of it, everywhere or only where going against `direction` does so too."""
-    kept = 1 - share
-    weight.mul_(torch.where(weight * direction > 0, kept, 1.0) if cautious else kept)

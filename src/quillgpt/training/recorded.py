@@ -6,13 +6,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.checkpoint import TrainingState
-from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Tokens
 from quillgpt.errors import DeviceError
-from quillgpt.model import GPT
-from quillgpt.optim.average import WeightAverage
-from quillgpt.optim.optimizers import OptimizerSet
-from quillgpt.training.choices import Machine
 from quillgpt.training.step import NonFiniteError, TrainStep, seed_iteration
 
 UNRECORDED = 3
@@ -27,26 +21,18 @@ class RecordedStep(TrainStep):
     and each call computes the iteration.
     """
 
-    _graph: torch.cuda.CUDAGraph | None
-    _done: int
-
-    def __init__(
-        self,
-        model: GPT,
-        optimizers: OptimizerSet,
-        tokens: Tokens,
-        settings: TrainSettings,
-        machine: Machine,
-        average: WeightAverage | None = None,
-    ) -> None:
-        super().__init__(model, optimizers, tokens, settings, machine, average)
-        device = machine.device
+    def restore(self, state: TrainingState) -> None:
+        """Take memory and record anew: after a rollback the optimizers' state is elsewhere."""
+        super().restore(state)
+        device, settings = self._machine.device, self._settings
         size = (settings.sequences_per_iteration, settings.block_size)
         self._inputs, self._targets = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
-        self._rates = optimizers.keep_rates_on(device)
+        self._rates = self._optimizers.keep_rates_on(device)
         self._iteration = torch.zeros((), dtype=torch.int64, device=device)
         self._failed_iteration = torch.full_like(self._iteration, -1)
         self._loss, self._failed_loss, self._failed_norm = (torch.zeros((), device=device) for _ in range(3))
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._done = 0
 
     def __call__(self, iteration: int, factor: float = 1.0) -> Tensor:
         """Ask for an iteration and return its loss, nats per token, on the device, where it is when that is done.
@@ -72,12 +58,6 @@ class RecordedStep(TrainStep):
         if self._average is not None:
             self._average.follow(self._model, iteration)
         return self._loss.clone()
-
-    def restore(self, state: TrainingState) -> None:
-        """Record anew: after a rollback the optimizers' state is in other memory."""
-        super().restore(state)
-        self._graph = None
-        self._done = 0
 
     def settle(self) -> None:
         """Wait for all iterations that were asked for.

@@ -135,12 +135,12 @@ class Trainer:
 
     def _iterate(self) -> None:
         state, settings = self._run.state, self._settings
-        before = time.perf_counter()
-        factor = rate_factor(state.iteration, state, settings)
         if is_left_out(state.iteration, state):
             console.say(f"iter {state.iteration + 1}: left out, its batch was not finite before")
             state.iteration += 1
             return
+        before = time.perf_counter()
+        factor = rate_factor(state.iteration, state, settings)
         try:
             loss = self._run.step(state.iteration, factor)
         except NonFiniteError as error:

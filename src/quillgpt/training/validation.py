@@ -11,7 +11,7 @@ import numpy as np
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Tokens, all_starts, spread_starts
+from quillgpt.data.batches import Starts, Tokens, all_starts, spread_starts
 from quillgpt.evaluation import bits_per_byte, mean_loss
 from quillgpt.training.compilation import uncompiled
 from quillgpt.training.setup import Run
@@ -57,21 +57,22 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
         run: The run.
         after_batch: Called after each batch; may raise to stop.
     """
-    settings = run.settings
-    splits: dict[str, Tokens] = {"train": run.dataset.train, "val": run.dataset.val}
-    val_blocks = len(all_starts(len(run.dataset.val), settings.block_size))
-    losses = {}
-    for name, tokens in splits.items():
+    settings, dataset = run.settings, run.dataset
+    val_blocks = len(all_starts(len(dataset.val), settings.block_size))
+
+    def starts_in(name: str, tokens: Tokens) -> Starts:
         blocks = evaluated_blocks(settings, name, val_blocks)
-        starts = spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
+        return spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
+
+    def loss_of(name: str, tokens: Tokens, starts: Starts) -> float:
         with console.progress(f"evaluating {name}", math.ceil(len(starts) / settings.batch_size)) as advance:
 
-            def advance_and_tell(advance: console.Advance = advance) -> None:
+            def advance_and_tell() -> None:
                 advance()
                 after_batch()
 
             with uncompiled(run.evaluated_model):
-                losses[name] = mean_loss(
+                return mean_loss(
                     run.evaluated_model,
                     tokens,
                     starts,
@@ -79,9 +80,12 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                     dtype=run.machine.dtype,
                     advance=advance_and_tell,
                 )
-    offsets = np.arange(1, settings.block_size + 1)
-    targets = run.dataset.val[starts[:, None] + offsets]  # of the validation split, which came last
-    return Losses(**losses, val_bits_per_byte=bits_per_byte(losses["val"], targets, run.dataset.tokenizer))
+
+    train_loss = loss_of("train", dataset.train, starts_in("train", dataset.train))
+    starts = starts_in("val", dataset.val)
+    val_loss = loss_of("val", dataset.val, starts)
+    targets = dataset.val[starts[:, None] + np.arange(1, settings.block_size + 1)]
+    return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer))
 
 
 def is_best(losses: Losses, state: TrainingState) -> bool:
