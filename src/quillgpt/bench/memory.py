@@ -1,20 +1,13 @@
-"""Peak memory of one candidate: it runs once more, alone, in a process of its own.
-
-Candidates share a process while they are timed, and the peak of a process cannot be divided among them.
-"""
+"""Peak memory of a candidate, which has a process of its own."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
+from quillgpt.bench.worker import Worker
 from quillgpt.console import warn
 
 NOT_MEASURED = "not measured"
@@ -33,51 +26,27 @@ class PeakMemory:
     of: str
 
 
-def peak_memory(work: Callable[..., object], *arguments: object, device: str = "cpu") -> PeakMemory:
-    """Run `work` in a fresh process and return the peak of its memory.
-
-    On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
-    Python and the imported packages count too, and processes that it starts itself do not.
+def peak_memory(work: Callable[..., object], *arguments: object) -> PeakMemory:
+    """Run `work` in a fresh process and return the peak of the memory that it holds on the CPU.
 
     Args:
         work: A function that the fresh process can import, so one at the top of a module.
         arguments: Its arguments, which are pickled.
-        device: The device that it computes on.
     """
-    spawn = get_context("spawn")
-    receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_run_and_report, args=(sender, work, arguments, device))
-    process.start()
-    sender.close()
     try:
-        answer = receiver.recv()
-    except EOFError:  # it was killed, most likely for its memory
-        answer = "the process was killed"
-    except BaseException:
-        process.terminate()
-        raise
-    process.join()
-    if isinstance(answer, str):
-        warn(f"peak memory could not be measured: {answer}")
+        with Worker(work, *arguments) as worker:
+            return worker.ask(peak_so_far, "cpu")
+    except Exception as error:
+        warn(f"peak memory could not be measured: {error}")
         return PeakMemory(None, NOT_MEASURED)
-    assert isinstance(answer, PeakMemory)
-    return answer
 
 
-def _run_and_report(
-    sender: Connection, work: Callable[..., object], arguments: tuple[object, ...], device: str
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        try:
-            work(*arguments)
-            answer: PeakMemory | str = _peak_so_far(device)
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-    sender.send(answer)
+def peak_so_far(held: object, device: str) -> PeakMemory:  # noqa: ARG001
+    """Return the most memory that this process has held at one time, for whatever it holds.
 
-
-def _peak_so_far(device: str) -> PeakMemory:
+    On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
+    Python and the imported packages count too, and processes that it starts itself do not.
+    """
     if device.startswith("cuda"):
         import torch
 

@@ -12,12 +12,13 @@ from types import ModuleType
 import torch
 
 from quillgpt.bench import huggingface, nanogpt
-from quillgpt.bench.memory import peak_memory
+from quillgpt.bench.memory import peak_so_far
 from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
 from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, SampleResult, common_numbers
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.bench.shape import measured_shape, shape_numbers
+from quillgpt.bench.worker import workers
 from quillgpt.config.schema import Quantize, Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
@@ -47,20 +48,52 @@ class SampleWork:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """A candidate that is ready to sample.
+class Description:
+    """What a candidate is.
 
     Attributes:
         how: How it is run, in words.
         dtype: The number format of its matrix products.
         parameters: Values in its model.
-        draw: Draws all samples, each with so many new tokens.
     """
 
     how: str
     dtype: str
     parameters: int
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A candidate that is ready to sample.
+
+    Attributes:
+        work: What it does.
+        description: What it is.
+        draw: Draws all samples, each with so many new tokens.
+    """
+
+    work: SampleWork
+    description: Description
     draw: Callable[[int], object]
+
+    def describe(self) -> Description:
+        """Return what it is, without what only its own process can hold."""
+        return self.description
+
+    def rate(self) -> float:
+        """Draw the samples, and return how many tokens it draws in a second."""
+        start = time.perf_counter()
+        self.draw(self.work.tokens)
+        synchronize(torch.device(self.work.settings.device))
+        return self.work.samples * self.work.tokens / (time.perf_counter() - start)
+
+    def profile(self, trace: Path) -> Profile:
+        """Profile a few tokens and write their trace."""
+        count = min(self.work.tokens, PROFILED_TOKENS)
+        device = torch.device(self.work.settings.device)
+        operations = profile_operations(lambda: self.draw(count), device, trace)
+        title = f"costliest operations of {self.work.samples:,} x {count:,} new tokens of quill, time in themselves"
+        return Profile(title, operations, trace)
 
 
 def bench_sampling(
@@ -101,23 +134,19 @@ def bench_sampling(
         samples=samples,
         quantize=quantize,
     )
-    samplers = {candidate.name: make_sampler(work, candidate) for candidate in (QUILL, *peers)}
-    timings = run_rounds({name: partial(_rate, work, sampler) for name, sampler in samplers.items()}, rounds)
-    profile = None
-    if trace is not None:
-        count = min(tokens, PROFILED_TOKENS)
-        operations = profile_operations(lambda: samplers[QUILL.name].draw(count), device, trace)
-        title = f"costliest operations of {samples:,} x {count:,} new tokens of quill, time in themselves"
-        profile = Profile(title, operations, trace)
-    memories = {each.name: peak_memory(_sample_once, work, each, device=str(device)) for each in (QUILL, *peers)}
+    with workers(make_sampler, work, (QUILL, *peers)) as asked:
+        timings = run_rounds({name: partial(worker.ask, Sampler.rate) for name, worker in asked.items()}, rounds)
+        memories = {name: worker.ask(peak_so_far, str(device)) for name, worker in asked.items()}
+        profile = None if trace is None else asked[QUILL.name].ask(Sampler.profile, trace)
+        descriptions = {name: worker.ask(Sampler.describe) for name, worker in asked.items()}
     results = [
         SampleResult(
-            **common_numbers(name, sampler.how, timings[name], 1.0, memories[name]),
-            dtype=sampler.dtype,
-            parameters=sampler.parameters,
+            **common_numbers(name, description.how, timings[name], 1, memories[name]),
+            dtype=description.dtype,
+            parameters=description.parameters,
             ms_per_token=1e3 / timings[name].median,
         )
-        for name, sampler in samplers.items()
+        for name, description in descriptions.items()
     ]
     about = {
         "machine": f"{device} ({device_description(device)})",
@@ -153,7 +182,7 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
 
         how = "key-value cache, all samples in one batch"
         number_format = settings.dtype if work.quantize == "none" else work.quantize
-        return Sampler(how, number_format, model.parameter_count(), draw)
+        return Sampler(work, Description(how, number_format, model.parameter_count()), draw)
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None
@@ -168,16 +197,4 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
     peer.to(device).eval()
     draw_peer = partial(program.draw, peer, samples=work.samples, temperature=TEMPERATURE, top_k=TOP_K, device=device)
     parameters = sum(parameter.numel() for parameter in peer.parameters())
-    return Sampler(how, dtype, parameters, lambda tokens: draw_peer(tokens=tokens))
-
-
-def _rate(work: SampleWork, sampler: Sampler) -> float:
-    device = torch.device(work.settings.device)
-    start = time.perf_counter()
-    sampler.draw(work.tokens)
-    synchronize(device)
-    return work.samples * work.tokens / (time.perf_counter() - start)
-
-
-def _sample_once(work: SampleWork, candidate: Candidate) -> None:
-    make_sampler(work, candidate).draw(work.tokens)
+    return Sampler(work, Description(how, dtype, parameters), lambda tokens: draw_peer(tokens=tokens))

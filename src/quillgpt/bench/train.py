@@ -13,16 +13,17 @@ import numpy as np
 import torch
 
 from quillgpt.bench import huggingface, nanogpt
-from quillgpt.bench.memory import PeakMemory, peak_memory
+from quillgpt.bench.memory import PeakMemory, peak_so_far
 from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
 from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, TrainResult, common_numbers
 from quillgpt.bench.rounds import Timing, run_rounds
 from quillgpt.bench.shape import measured_shape, shape_numbers
 from quillgpt.bench.step import PeerStep
+from quillgpt.bench.worker import workers
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, TrainingWindows, gather
-from quillgpt.device import peak, to_device
+from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.optimizers import make_optimizers
@@ -49,22 +50,55 @@ class TrainWork:
 
 
 @dataclass(frozen=True)
-class Trainee:
-    """A candidate that is ready to train.
+class Description:
+    """What a candidate is.
 
     Attributes:
         settings: With every automatic choice made.
         how: How it is run, in words.
         parameters: Values in its model.
         dtype: The number format that its matrix products are computed in.
-        iterate: Does an iteration and waits for its loss.
     """
 
     settings: TrainSettings
     how: str
     parameters: int
     dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A candidate that is ready to train.
+
+    Attributes:
+        description: What it is.
+        iterate: Does an iteration and waits for its loss.
+    """
+
+    description: Description
     iterate: Callable[[int], object]
+
+    def describe(self) -> Description:
+        """Return what it is, without what only its own process can hold."""
+        return self.description
+
+    def rate(self, iterations: int) -> float:
+        """Do iterations, and return how many it does in a second."""
+        start = time.perf_counter()
+        for iteration in range(iterations):
+            self.iterate(iteration)
+        return iterations / (time.perf_counter() - start)
+
+    def profile(self, trace: Path) -> Profile:
+        """Profile a few iterations and write their trace."""
+
+        def iterate() -> None:
+            for iteration in range(PROFILED_ITERATIONS):
+                self.iterate(iteration)
+
+        operations = profile_operations(iterate, torch.device(self.description.settings.device), trace)
+        title = f"costliest operations of {PROFILED_ITERATIONS} iterations of quill, time in themselves"
+        return Profile(title, operations, trace)
 
 
 def bench_training(
@@ -94,19 +128,14 @@ def bench_training(
     settings, machine = choose_machine(settings)
     shape = measured_shape(settings, vocabulary)
     work = TrainWork(choose_paths(settings, shape, machine), shape, compile_peers)
-    trainees = {candidate.name: make_trainee(work, candidate) for candidate in (QUILL, *peers)}
-    settings = trainees[QUILL.name].settings
-    work = TrainWork(settings, shape, compile_peers)
-    count = settings.tokens_per_iteration * iterations
-    torch.manual_seed(settings.seed)
-    timings = run_rounds(
-        {name: partial(_rate, trainee.iterate, iterations, count) for name, trainee in trainees.items()}, rounds
-    )
-    profile = None
-    if trace is not None:
-        profile = _profile(trainees[QUILL.name], machine, trace)
-    memories = {each.name: peak_memory(_train_briefly, work, each, device=settings.device) for each in (QUILL, *peers)}
-    results = [_result(name, trainees[name], work, timings[name], memories[name], machine) for name in trainees]
+    with workers(make_trainee, work, (QUILL, *peers)) as asked:
+        timings = run_rounds(
+            {name: partial(worker.ask, Trainee.rate, iterations) for name, worker in asked.items()}, rounds
+        )
+        memories = {name: worker.ask(peak_so_far, settings.device) for name, worker in asked.items()}
+        profile = None if trace is None else asked[QUILL.name].ask(Trainee.profile, trace)
+        descriptions = {name: worker.ask(Trainee.describe) for name, worker in asked.items()}
+    results = [_result(name, descriptions[name], work, timings[name], memories[name], machine) for name in timings]
     return _about(settings, shape, machine, iterations), results, profile
 
 
@@ -116,16 +145,21 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     Raises:
         UserError: A peer is not there, or has no such model.
     """
-    settings, machine = choose_machine(work.settings)
+    settings = work.settings
+    device = torch.device(settings.device)
     tokens = np.random.default_rng(0).integers(0, work.shape.vocab_size, RANDOM_TOKENS, dtype=np.uint32)
+    torch.manual_seed(settings.seed)
     if candidate == QUILL:
+        settings, machine = choose_machine(settings)
         model = GPT(work.shape, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
-        model.to(machine.device)
+        model.to(device)
         settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
         step = TrainStep(model, make_optimizers(model, settings), tokens, settings, machine)
         how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
         how += f"{settings.micro_batch_size:,} sequences at once"
-        return Trainee(settings, how, model.parameter_count(), machine.dtype, lambda i: float(step(i)))
+        description = Description(settings, how, model.parameter_count(), machine.dtype)
+        return Trainee(description, lambda iteration: float(step(iteration)))
+    choose_threads(settings.threads)
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None
@@ -134,69 +168,48 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     else:
         peer, program = huggingface.make_model(work.shape, settings.dropout), huggingface
         how = huggingface.describe(peer, work.shape)
-    peer.to(machine.device)
+    peer.to(device)
     iterate = PeerStep(
         torch.compile(peer) if work.compile_peers else peer,
         loss_of=program.loss_of,
-        optimizer=program.make_optimizer(peer, settings, machine.device),
+        optimizer=program.make_optimizer(peer, settings, device),
         batch_size=settings.batch_size,
-        device=machine.device,
+        device=device,
     )
-    dtype = torch.bfloat16 if machine.device.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     how = f"{how}, {_compiled(work.compile_peers)}, {settings.batch_size:,} sequences at once"
     parameters = sum(parameter.numel() for parameter in peer.parameters())
-    return Trainee(settings, how, parameters, dtype, _with_batches(iterate, tokens, settings, machine))
+    return Trainee(Description(settings, how, parameters, dtype), _with_batches(iterate, tokens, settings, device))
 
 
-def _with_batches(step: PeerStep, tokens: Tokens, settings: TrainSettings, machine: Machine) -> Callable[[int], object]:
+def _with_batches(
+    step: PeerStep, tokens: Tokens, settings: TrainSettings, device: torch.device
+) -> Callable[[int], object]:
     """Give a peer the batches that Quill trains on."""
     windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
     batch = settings.sequences_per_iteration
 
     def iterate(iteration: int) -> float:
         inputs, targets = gather(tokens, windows.starts(iteration * batch, batch), settings.block_size)
-        return step(to_device(inputs, machine.device), to_device(targets.contiguous(), machine.device))
+        return step(to_device(inputs, device), to_device(targets.contiguous(), device))
 
     return iterate
 
 
-def _rate(iterate: Callable[[int], object], iterations: int, count: int) -> float:
-    start = time.perf_counter()
-    for iteration in range(iterations):
-        iterate(iteration)
-    return count / (time.perf_counter() - start)
-
-
-def _train_briefly(work: TrainWork, candidate: Candidate) -> None:
-    """Do two iterations, the first of which allocates the optimizer's state."""
-    iterate = make_trainee(work, candidate).iterate
-    iterate(0)
-    iterate(1)
-
-
-def _profile(trainee: Trainee, machine: Machine, trace: Path) -> Profile:
-    def iterate() -> None:
-        for iteration in range(PROFILED_ITERATIONS):
-            trainee.iterate(iteration)
-
-    operations = profile_operations(iterate, machine.device, trace)
-    title = f"costliest operations of {PROFILED_ITERATIONS} iterations of quill, time in themselves"
-    return Profile(title, operations, trace)
-
-
 def _result(
-    name: str, trainee: Trainee, work: TrainWork, timing: Timing, memory: PeakMemory, machine: Machine
+    name: str, description: Description, work: TrainWork, timing: Timing, memory: PeakMemory, machine: Machine
 ) -> TrainResult:
     with torch.device("meta"):  # only to count
         parameters = GPT(work.shape, seed=None).parameter_count(positions=False)
-    limit = peak(machine.device, trainee.dtype)
-    dtype = str(trainee.dtype).removeprefix("torch.")
+    limit = peak(machine.device, description.dtype)
+    dtype = str(description.dtype).removeprefix("torch.")
+    tokens = work.settings.tokens_per_iteration
     return TrainResult(
-        **common_numbers(name, trainee.how, timing, 1.0, memory),
+        **common_numbers(name, description.how, timing, tokens, memory),
         dtype=dtype,
-        parameters=trainee.parameters,
-        ms_per_iteration=work.settings.tokens_per_iteration / timing.median * 1e3,
-        mfu=timing.median * training_flops_per_token(work.shape, parameters) / limit.flops_per_second,
+        parameters=description.parameters,
+        ms_per_iteration=1e3 / timing.median,
+        mfu=timing.median * tokens * training_flops_per_token(work.shape, parameters) / limit.flops_per_second,
         peak_flops_per_second=limit.flops_per_second,
         peak_flops_source=f"{limit.source}, {dtype}",
     )

@@ -1,0 +1,115 @@
+"""A candidate in a process of its own, as its users run it.
+
+Candidates that share a process share what one of them does to it: how freed memory is kept, what is compiled, threads.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from traceback import format_exception
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from quillgpt.bench.peers import Candidate
+from quillgpt.errors import UserError
+
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
+Work = TypeVar("Work")
+
+
+class Worker:
+    """A fresh process that makes an object, keeps it, and does with it what it is asked to.
+
+    What it prints on standard output is dropped.
+
+    Args:
+        make: Makes the object; a function at the top of a module, which the process imports.
+        arguments: Its arguments, which are pickled.
+
+    Raises:
+        UserError: The process ended, most likely for its memory.
+        Exception: What `make` raised.
+    """
+
+    def __init__(self, make: Callable[..., object], *arguments: object) -> None:
+        spawn = get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, question: Callable[Concatenate[Any, P], Answer], *arguments: P.args, **named: P.kwargs) -> Answer:
+        """Return what a function at the top of a module, or a method, gives for the object and these arguments.
+
+        Raises:
+            UserError: The process ended.
+            Exception: What the function raised.
+        """
+        try:
+            self._connection.send((question, arguments, named))
+        except BrokenPipeError:
+            raise UserError(self._end()) from None
+        return self._answer()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.terminate()
+        self._process.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _answer(self) -> Any:
+        try:
+            succeeded, answer = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise UserError(self._end()) from None
+        if not succeeded:
+            raise answer
+        return answer
+
+    def _end(self) -> str:
+        self._process.join()
+        return f"a process that was measured has ended with status {self._process.exitcode}, perhaps for lack of memory"
+
+
+@contextmanager
+def workers(
+    make: Callable[[Work, Candidate], object], work: Work, candidates: Sequence[Candidate]
+) -> Iterator[dict[str, Worker]]:
+    """Give each candidate a process in which `make` has made it ready for the work, by its name."""
+    with ExitStack() as stack:
+        yield {each.name: stack.enter_context(Worker(make, work, each)) for each in candidates}
+
+
+def _serve(connection: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        try:
+            held, answer = make(*arguments), None
+            while True:
+                connection.send((True, answer))
+                try:
+                    question, given, named = connection.recv()
+                except EOFError:  # nobody asks any more
+                    return
+                answer = question(held, *given, **named)
+        except Exception as error:
+            known = isinstance(error, UserError | OSError)
+            connection.send((False, error if known else RuntimeError("".join(format_exception(error)))))
