@@ -113,6 +113,7 @@ def test_contradictions_name_both_values() -> None:
     text = message_of(flags={"arch": "qwen3", "n_head": "6", "n_kv_head": "4"})
     assert "n_head = 6" in text
     assert "n_kv_head = 4" in text
+    assert "it needs optimizer = muon" in message_of(flags={"cautious_weight_decay": "true"})
 
 
 def test_places_and_other_commands_settings_are_known(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_weights_start_as_gpt2s():
         assert abs(parameter.mean().item()) < scale / 10, name
 
 
+def test_with_zero_projections_a_new_block_changes_nothing():
+    plain, zero = GPT(QWEN3, seed=1), GPT(QWEN3, seed=1, zero_projections=True)
+    x = torch.randn(2, 7, QWEN3.n_embd)
+    rotation = (zero.cosines[:7], zero.sines[:7])
+    for before, block in zip(plain.blocks, zero.blocks, strict=True):
+        assert torch.equal(block(x, rotation, None), x)
+        assert torch.equal(block.attention.qkv.weight, before.attention.qkv.weight)  # the rest is drawn as ever
+        assert not torch.equal(before(x, rotation, None), x)
+
+
 def test_the_seed_decides_the_initial_weights():
     def weight(seed):
         return GPT(GPT2, seed=seed).blocks[1].mlp.up.weight

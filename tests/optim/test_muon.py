@@ -56,3 +56,20 @@ def test_a_gradient_of_zero_moves_nothing() -> None:
     weight.grad = torch.zeros(4, 4)
     Muon([weight], lr=0.1, weight_decay=0.0).step()
     assert torch.equal(weight.detach(), torch.ones(4, 4))
+
+
+def test_cautious_decay_shrinks_only_weights_that_the_update_shrinks_too() -> None:
+    torch.manual_seed(0)
+    start, gradient = torch.randn(12, 20), torch.randn(12, 20)
+
+    def after(*, weight_decay: float, cautious: bool = False) -> torch.Tensor:
+        weight = torch.nn.Parameter(start.clone())
+        weight.grad = gradient.clone()
+        Muon([weight], lr=0.1, weight_decay=weight_decay, cautious=cautious).step()
+        return weight.detach()
+
+    free, decayed, cautious = after(weight_decay=0), after(weight_decay=0.5), after(weight_decay=0.5, cautious=True)
+    toward_zero = (free - start) * start < 0
+    assert 60 < int(toward_zero.sum()) < 180
+    torch.testing.assert_close(free - decayed, start * 0.05)
+    torch.testing.assert_close(cautious, torch.where(toward_zero, decayed, free))

@@ -25,10 +25,17 @@ class GPT(nn.Module):
         dropout: Probability of dropping an activation in training.
         attn_path: Which implementation of the attention kernel to use.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
+        zero_projections: Start the projections back into the residual stream at zero.
     """
 
     def __init__(
-        self, shape: ModelShape, *, dropout: float = 0.0, attn_path: str = "sdpa", seed: int | None = 0
+        self,
+        shape: ModelShape,
+        *,
+        dropout: float = 0.0,
+        attn_path: str = "sdpa",
+        seed: int | None = 0,
+        zero_projections: bool = False,
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -46,7 +53,7 @@ class GPT(nn.Module):
             self.register_buffer("cosines", cosines, persistent=False)
             self.register_buffer("sines", sines, persistent=False)
         if seed is not None:
-            initialize(self, shape.n_layer, seed)
+            initialize(self, shape.n_layer, seed, zero_projections=zero_projections)
 
     def tie(self) -> None:
         """Make the head share the token embedding, if the shape says so; loading weights undoes it."""

@@ -11,7 +11,7 @@ STANDARD_DEVIATION = 0.02
 
 
 @torch.no_grad()
-def initialize(model: nn.Module, n_layer: int, seed: int) -> None:
+def initialize(model: nn.Module, n_layer: int, seed: int, *, zero_projections: bool = False) -> None:
     """Draw all weights from N(0, 0.02), biases 0, norms 1; residual projections scaled by 1/sqrt(2 n_layer).
 
     The scale keeps the variance of the residual stream, to which 2 n_layer projections add, near that of the
@@ -23,12 +23,14 @@ def initialize(model: nn.Module, n_layer: int, seed: int) -> None:
             projections.
         n_layer: Number of blocks.
         seed: Seed of the draw.
+        zero_projections: Start the residual projections at 0 instead, so that each block begins as the identity.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             residual = name.endswith((".output.weight", ".down.weight"))
             scale = STANDARD_DEVIATION / math.sqrt(2 * n_layer) if residual else STANDARD_DEVIATION
+            scale = 0.0 if residual and zero_projections else scale
             parameter.normal_(std=scale, generator=generator)
         elif name.endswith(".bias"):
             parameter.zero_()

@@ -49,6 +49,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: Decoupled weight decay.
         momentum: Share of the old momentum that stays.
         fused_maps: For each parameter that holds several linear maps: the rows of each.
+        cautious: Decay only those weights that the update moves toward zero too, so that decay never works against
+            what is learned (Chen et al. 2025, arXiv 2510.12402).
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         momentum: float = 0.95,
         fused_maps: dict[Tensor, list[int]] | None = None,
+        cautious: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._fused_maps = fused_maps or {}
+        self._cautious = cautious
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -88,5 +92,7 @@ class Muon(torch.optim.Optimizer):
             directions = orthogonalize(torch.stack([update for _, update in pairs]))
             step_size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
             for (weight, _), direction in zip(pairs, directions, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.sub_(direction * step_size)
+                shrunk = weight * (group["lr"] * group["weight_decay"])
+                if self._cautious:
+                    shrunk *= direction * weight > 0
+                weight.sub_(direction * step_size).sub_(shrunk)

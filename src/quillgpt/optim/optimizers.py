@@ -118,7 +118,13 @@ def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
         for name, matrix in matrices.items()
         if name.endswith(end)
     }
-    muon = Muon(matrices.values(), lr=settings.muon_learning_rate, weight_decay=settings.weight_decay, fused_maps=fused)
+    muon = Muon(
+        matrices.values(),
+        lr=settings.muon_learning_rate,
+        weight_decay=settings.weight_decay,
+        fused_maps=fused,
+        cautious=settings.cautious_weight_decay,
+    )
     muon.param_groups[0]["highest_lr"] = settings.muon_learning_rate
     return OptimizerSet([muon, _adamw(groups.embeddings, groups.vectors, settings)], _names_of(groups))
 

@@ -61,6 +61,10 @@ class Model(Settings):
         description="Rows of the embedding. Unset: the tokenizer's size, above 1,000 rounded up to a multiple of 64.",
     )
     dropout: Fraction = Field(0.0, description="Probability of dropping an activation in training.")
+    zero_init: bool = Field(
+        False,
+        description="Start the projections back into the residual stream at zero, so that each block begins as the identity.",
+    )
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
     activation: Literal["gelu", "gelu_new"] = Field(
         "gelu", description="GELU by the error function (nanoGPT's) or by tanh (OpenAI's); gpt2 only."
@@ -92,6 +96,10 @@ class Optimization(Settings):
         description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen for the device.",
     )
     weight_decay: Amount = Field(1e-1, description="Decoupled weight decay of tensors with two or more dimensions.")
+    cautious_weight_decay: bool = Field(
+        False,
+        description="Let Muon decay only those weights that its update moves toward zero too (muon only).",
+    )
     beta1: Fraction = Field(0.9, description="AdamW's decay of the mean of gradients.")
     beta2: Fraction = Field(0.95, description="AdamW's decay of the mean of squared gradients.")
     grad_clip: Amount = Field(1.0, description="Largest norm of the gradient; 0 does not clip.")
@@ -218,6 +226,14 @@ class TrainSettings(TrainFields):
                 )
             if self.bias:
                 raise ValueError("bias = true, but arch = qwen3 has no biases; use bias = false or arch = gpt2")
+        return self
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> Self:
+        if self.cautious_weight_decay and self.optimizer != "muon":
+            raise ValueError(
+                f"cautious_weight_decay = true, but optimizer = {self.optimizer}; it needs optimizer = muon"
+            )
         return self
 
     @property
