@@ -9,7 +9,7 @@ from quillgpt.config.sources import preset_names
 from quillgpt.model import GPT, KeyValueCache, padded_vocab_size, usual_mlp_dim
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.groups import describe, group_parameters
-from quillgpt.training.setup import shape_for
+from quillgpt.training.shape import shape_for
 from tiny import GPT2, QWEN3, SHAPES, random_ids, tiny_model
 from tolerances import FLOAT32, FLOAT64
 

@@ -11,8 +11,9 @@ from quillgpt.data.prepare import prepare
 from quillgpt.device import Memory
 from quillgpt.errors import CheckpointError, ConfigError, DataError, UserError
 from quillgpt.plots.record import read_metrics
-from quillgpt.training import foresight, plan, timing, train
-from quillgpt.training.plan import in_bytes, in_words
+from quillgpt.training import train
+from quillgpt.training.planning import foresight, plan, timing
+from quillgpt.training.planning.plan import in_bytes, in_words
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quillgpt.config.schema import TrainSettings
 from quillgpt.model import ModelShape, padded_vocab_size
 from quillgpt.text.corpora import RECIPES
-from quillgpt.training.setup import model_shape
+from quillgpt.training.shape import model_shape
 
 USUAL_VOCABULARIES = {"char": 65, "byte": 257, "gpt2": 50257}
 """Tokens of the tokenizers; characters are counted as tiny Shakespeare has them."""

@@ -45,7 +45,7 @@ def train(
     settings = resolve(source, flags)
 
     if dry_run:
-        from quillgpt.training.plan import check_plan, plan, show_plan
+        from quillgpt.training.planning.plan import check_plan, plan, show_plan
 
         planned = plan(settings)
         show_plan(planned)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quillgpt.config import TrainSettings, resolve, to_toml
 from quillgpt.training.choices import choose_machine, choose_paths
-from quillgpt.training.setup import model_shape
+from quillgpt.training.shape import model_shape
 
 ITERATIONS = 48
 SAVED_EVERY = 6

@@ -18,10 +18,11 @@ from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
-from quillgpt.training.foresight import Outlook, foresee_data
 from quillgpt.training.origin import Origin, find_origin
-from quillgpt.training.setup import build_model, choose_shape
-from quillgpt.training.timing import Timing, measured_timing, predicted_timing, sequences_to_try
+from quillgpt.training.planning.foresight import Outlook, foresee_data
+from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
+from quillgpt.training.setup import build_model
+from quillgpt.training.shape import choose_shape
 from quillgpt.training.validation import evaluated_blocks
 
 USABLE_SHARE = 0.9

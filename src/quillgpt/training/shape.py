@@ -1,0 +1,86 @@
+"""The shape of a run's model: that of the model that it starts from, or what the settings describe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from quillgpt.config.schema import TrainSettings
+from quillgpt.errors import ConfigError
+from quillgpt.model import ModelShape, padded_vocab_size, usual_mlp_dim
+from quillgpt.training.origin import Origin
+
+SHAPE_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
+
+
+def choose_shape(origin: Origin, tokenizer: str, vocab_size: int) -> tuple[TrainSettings, ModelShape]:
+    """Return the settings with the shape of the run's model, and that shape.
+
+    Args:
+        origin: What it starts from.
+        tokenizer: The name of the data set's tokenizer.
+        vocab_size: Its ids.
+
+    Raises:
+        ConfigError: The settings ask for another shape than the model that it starts from has, or for too few rows.
+    """
+    if origin.parent is None:
+        return origin.settings, shape_for(origin.settings, tokenizer, vocab_size)
+    shape = origin.parent.model.shape
+    return adopt_shape(origin.settings, shape, resuming=origin.resumed), shape
+
+
+def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -> TrainSettings:
+    """Take the shape of the model that the run starts from; only block_size may be smaller, unless it is resumed.
+
+    Raises:
+        ConfigError: The block is longer than the model's, or a resumed run is told another shape.
+    """
+    if settings.block_size > shape.block_size:
+        raise ConfigError(
+            f"block_size = {settings.block_size} is longer than the {shape.block_size} of the model in "
+            f"{settings.init_from}; use --block_size={shape.block_size} or less"
+        )
+    stored = {name: value for name, value in asdict(shape).items() if name in SHAPE_SETTINGS}
+    for name, value in stored.items():
+        given = getattr(settings, name)
+        if resuming and given is not None and given != value:
+            raise ConfigError(
+                f"{name} = {given}, but the run in {settings.out_dir} has {name} = {value}; a resumed run keeps its "
+                f"shape. Use --{name}={value}, or resume with the run's own settings: "
+                f"quill train {settings.out_dir}/config.toml --init_from=resume"
+            )
+    return settings.model_copy(update=stored | {"block_size": settings.block_size})
+
+
+def shape_for(settings: TrainSettings, tokenizer: str, tokens: int) -> ModelShape:
+    """Return the shape of a model from scratch, for a tokenizer with so many tokens.
+
+    Raises:
+        ConfigError: vocab_size is smaller than the tokenizer's vocabulary.
+    """
+    rows = settings.vocab_size or padded_vocab_size(tokens)
+    if rows < tokens:
+        raise ConfigError(
+            f"vocab_size = {rows} is smaller than the {tokens} tokens of the tokenizer {tokenizer}; "
+            "leave vocab_size out"
+        )
+    return model_shape(settings, rows)
+
+
+def model_shape(settings: TrainSettings, vocab_size: int) -> ModelShape:
+    """Return the shape that the settings describe, with so many rows in its vocabulary."""
+    return ModelShape(
+        arch=settings.arch,
+        vocab_size=vocab_size,
+        block_size=settings.block_size,
+        n_layer=settings.n_layer,
+        n_head=settings.n_head,
+        n_kv_head=settings.n_kv_head or settings.n_head,
+        n_embd=settings.n_embd,
+        head_dim=settings.n_embd // settings.n_head,
+        mlp_dim=usual_mlp_dim(settings.arch, settings.n_embd),
+        bias=settings.bias,
+        activation=settings.activation,
+        norm_eps=1e-5 if settings.arch == "gpt2" else 1e-6,
+        attn_type=settings.attn_type,
+    )
