@@ -79,7 +79,7 @@ def test_switch_does_not_swallow_the_preset() -> None:
 def test_train_without_a_name(quill: Any) -> None:
     assert quill.trained().vocab_size == 50304
     own = quill.trained("--data", "My Book.txt")
-    assert (own.dataset, own.out_dir, own.n_embd) == ("my_book", "out-my_book", 128)
+    assert (own.dataset, own.out_dir, own.defaults) == ("my_book", "out-my_book", "scaled")
 
 
 def test_train_with_files(quill: Any) -> None:

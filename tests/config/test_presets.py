@@ -95,8 +95,7 @@ PROMISED = {
     "demo": {"dataset": "python_docs", "arch": "qwen3", "optimizer": "muon", "out_dir": "out-demo"},
     "shakespeare_char": SHAKESPEARE_CHAR,
     "shakespeare_char_cpu": SHAKESPEARE_CHAR_CPU,
-    "own_text": SHAKESPEARE_CHAR_CPU
-    | {"wandb_project": "own-text", "dataset": "own_text", "out_dir": "out-own-text", "device": "auto"},
+    "own_text": {"defaults": "scaled", "arch": "qwen3", "optimizer": "muon", "dataset": "own_text"},
     "shakespeare": {"dataset": "shakespeare", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
     "train_mybook": BOOK | {"init_from": "scratch", "out_dir": "out-mybook"},
     "finetune_mybook": BOOK

@@ -163,7 +163,7 @@ def test_extends_is_relative_to_the_file(tmp_path: Path) -> None:
     write(tmp_path / "base.toml", 'extends = "own-text"\nseed = 5\n')
     top = write(tmp_path / "sub" / "top.toml", 'extends = "../base.toml"\n')
     settings = resolve(top, {}, environ={}, dotenv=None)
-    assert (settings.seed, settings.n_layer) == (5, 4)
+    assert (settings.seed, settings.defaults) == (5, "scaled")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_run_folder_as_a_source_names_its_settings(tmp_path: Path) -> None:
 def test_source_by_default() -> None:
     assert resolve(None, {}, environ={}, dotenv=None) == resolve("train_gpt2", {}, environ={}, dotenv=None)
     assert resolve(None, {}, default_preset="demo", environ={}, dotenv=None).out_dir == "out-demo"
-    assert resolve(None, {"data": "a.txt"}, environ={}, dotenv=None).n_embd == 128
-    assert resolve(None, {}, environ={"QUILL_DATA": "a.txt"}, dotenv=None).n_embd == 128
+    assert resolve(None, {"data": "a.txt"}, environ={}, dotenv=None).defaults == "scaled"
+    assert resolve(None, {}, environ={"QUILL_DATA": "a.txt"}, dotenv=None).defaults == "scaled"
 
 
 def test_data_names_the_data_set_and_the_run(tmp_path: Path) -> None:

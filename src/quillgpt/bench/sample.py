@@ -23,6 +23,7 @@ from quillgpt.config.schema import Quantize, Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
 from quillgpt.model import GPT, ModelShape, check_quantize, for_inference
+from quillgpt.training.planning.scaling import with_usual_size
 
 TEMPERATURE, TOP_K = 0.8, 200
 PROFILED_TOKENS = 50
@@ -122,6 +123,7 @@ def bench_sampling(
     Returns:
         What was measured, the results, Quill's first, and the profile.
     """
+    settings = with_usual_size(settings)
     threads = choose_threads(settings.threads)
     device = choose_device(settings.device)
     check_quantize(quantize, device)

@@ -28,6 +28,7 @@ from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
+from quillgpt.training.planning.scaling import with_usual_size
 from quillgpt.training.step import TrainStep
 
 RANDOM_TOKENS = 1_000_000
@@ -125,7 +126,7 @@ def bench_training(
     Returns:
         What was measured, the results, Quill's first, and the profile.
     """
-    settings, machine = choose_machine(settings)
+    settings, machine = choose_machine(with_usual_size(settings))
     shape = measured_shape(settings, vocabulary)
     work = TrainWork(choose_paths(settings, shape, machine), shape, compile_peers)
     with workers(make_trainee, work, (QUILL, *peers)) as asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def train(
     **flags: str,
 ) -> None:
     """Train or finetune a model."""
+    started = time.perf_counter()
     check_source(source, flags)
     if resume:
         if flags.get("init_from", "resume") != "resume":
@@ -56,7 +58,7 @@ def train(
     from quillgpt.training import train as train_model
 
     interruption = Interruption()
-    if train_model(settings, interruption=interruption) is None and not settings.eval_only:
+    if train_model(settings, interruption=interruption, started=started) is None and not settings.eval_only:
         raise SystemExit(interruption.exit_status)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quillgpt.config import TrainSettings, resolve, to_toml
 from quillgpt.training.choices import choose_machine, choose_paths
+from quillgpt.training.planning.scaling import with_usual_size
 from quillgpt.training.shape import model_shape
 
 ITERATIONS = 48
@@ -32,6 +33,8 @@ TEXT, DOCUMENTS = "text.txt", "documents"
 DOCUMENT_COUNT = 300
 
 SHORT_RUN = {
+    "defaults": "fixed",
+    "minutes": None,
     "init_from": "scratch",
     "overwrite": False,
     "eval_only": False,
@@ -106,7 +109,7 @@ def find_subjects(source: str | None, flags: dict[str, str]) -> list[Subject]:
 
 
 def _subject(settings: TrainSettings) -> Subject:
-    settings, machine = choose_machine(settings.model_copy(update=SHORT_RUN))
+    settings, machine = choose_machine(with_usual_size(settings).model_copy(update=SHORT_RUN))
     repeatable = settings.deterministic or machine.device.type == "cuda"
     compiled = settings.compile is True
     settings = settings.model_copy(update={"deterministic": repeatable, "compile": compiled})

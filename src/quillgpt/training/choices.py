@@ -89,6 +89,8 @@ def may_compile(settings: TrainSettings, shape: ModelShape, parameters: int, mac
         return settings.compile
     if machine.device.type == "cpu" and not _has_cpp_compiler():
         return False
+    if settings.minutes is not None:
+        return 60 * settings.minutes >= LONG_RUN_SECONDS
     flops = training_flops_per_token(shape, parameters)
     rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
     return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS

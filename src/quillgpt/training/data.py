@@ -8,7 +8,7 @@ from quillgpt.checkpoint import LoadedModel, TrainingState
 from quillgpt.config.names import split_sources
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
-from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset
+from quillgpt.data.dataset import Dataset, Tokens, dataset_folder, open_dataset
 from quillgpt.data.manifest import read_manifest
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError, UserError
@@ -106,19 +106,19 @@ def check_place(settings: TrainSettings, parent: LoadedModel) -> None:
         )
 
 
-def check_lengths(dataset: Dataset, settings: TrainSettings) -> None:
+def check_lengths(train: Tokens, val: Tokens, settings: TrainSettings) -> None:
     """Check that both splits hold at least one window.
 
     Raises:
         DataError: One does not; names the block size that would fit.
     """
-    for split, tokens in (("training", dataset.train), ("validation", dataset.val)):
+    for split, tokens in (("training", train), ("validation", val)):
         if len(tokens) <= settings.block_size:
-            fitting = min(len(dataset.train), len(dataset.val)) - 1
+            fitting = min(len(train), len(val)) - 1
             shorter = f" or --block_size={fitting}" if fitting >= SHORTEST_USEFUL_BLOCK else ""
-            held_out_little = split == "validation" and len(dataset.train) > 20 * settings.block_size
+            held_out_little = split == "validation" and len(train) > 20 * settings.block_size
             more = ", or hold out more: quill prepare with a larger --val_fraction" if held_out_little else ""
             raise DataError(
-                f"the {split} split of {dataset.name} has {len(tokens):,} tokens, block_size = {settings.block_size} "
-                f"needs {settings.block_size + 1:,}; use a longer text{shorter}{more}"
+                f"the {split} split of {settings.dataset} has {len(tokens):,} tokens, block_size = "
+                f"{settings.block_size} needs {settings.block_size + 1:,}; use a longer text{shorter}{more}"
             )

@@ -24,7 +24,7 @@ class RecordedStep(TrainStep):
     def restore(self, state: TrainingState) -> None:
         """Take memory and record anew: after a rollback the optimizers' state is elsewhere."""
         super().restore(state)
-        device, settings = self._machine.device, self._settings
+        device, settings = self._machine.device, self.settings
         size = (settings.sequences_per_iteration, settings.block_size)
         self._inputs, self._targets = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
         self._rates = self._optimizers.keep_rates_on(device)
@@ -45,7 +45,7 @@ class RecordedStep(TrainStep):
         self._targets.copy_(targets)
         self._iteration.fill_(iteration)
         self._optimizers.set_rates(self._rate_scale(iteration, factor))
-        seed_iteration(self._settings.seed, iteration)
+        seed_iteration(self.settings.seed, iteration)
         if self._machine.device.type != "cuda":
             self._compute()
         elif self._done < UNRECORDED:

@@ -20,6 +20,8 @@ from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
 from quillgpt.training.data import check_lengths, open_data
 from quillgpt.training.origin import Origin, find_origin
+from quillgpt.training.planning.budget import fit_to_budget
+from quillgpt.training.planning.scaling import Text
 from quillgpt.training.recorded import RecordedStep
 from quillgpt.training.shape import SHAPE_SETTINGS, choose_shape
 from quillgpt.training.step import TrainStep
@@ -66,6 +68,12 @@ class Run:
         """The model that is evaluated, kept and sampled from: the average of the weights, where one is kept."""
         return self.average.model if self.average else self.model
 
+    def change_length(self, iterations: int) -> None:
+        """Let the run, and the fall of its learning rate, end at another iteration."""
+        self.settings = self.settings.model_copy(update={"max_iters": iterations, "lr_decay_iters": max(1, iterations)})
+        self.step.settings = self.settings
+        self.state.settings |= {name: getattr(self.settings, name) for name in ("max_iters", "lr_decay_iters")}
+
     @property
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of its origin."""
@@ -88,8 +96,10 @@ def set_up(settings: TrainSettings) -> Run:
     """
     origin = find_origin(settings)
     dataset = open_data(origin)
-    settings, shape = choose_shape(origin, dataset.tokenizer.name, dataset.tokenizer.vocab_size)
-    check_lengths(dataset, settings)
+    name, vocab_size = dataset.tokenizer.name, dataset.tokenizer.vocab_size
+    origin = fit_to_budget(origin, Text(len(dataset.train), len(dataset.val), name, vocab_size), dataset.train)
+    settings, shape = choose_shape(origin, name, vocab_size)
+    check_lengths(dataset.train, dataset.val, settings)
     return assemble(origin, choose_paths(settings, shape, origin.machine), shape, dataset)
 
 

@@ -49,6 +49,7 @@ class TrainStep:
         average: Follows the weights, where an average of them is wanted.
 
     Attributes:
+        settings: The run's settings; what is computed does not follow a change, the learning rate does.
         compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
         scaler: Scales float16 gradients; passes other formats on.
         overflows: Iterations whose float16 gradient overflowed; the scaler left their updates out.
@@ -66,7 +67,7 @@ class TrainStep:
         self._model = model
         self._optimizers = optimizers
         self._tokens = tokens
-        self._settings = settings
+        self.settings = settings
         self._machine = machine
         self._windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
         self.compiled = bool(settings.compile)
@@ -110,22 +111,22 @@ class TrainStep:
 
     def starts(self, iteration: int) -> Starts:
         """Return where the windows of an iteration start in the training split."""
-        batch = self._settings.sequences_per_iteration
+        batch = self.settings.sequences_per_iteration
         return self._windows.starts(iteration * batch, batch)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of an iteration, on the device, each (sequences, block_size)."""
-        inputs, targets = gather(self._tokens, self.starts(iteration), self._settings.block_size)
+        inputs, targets = gather(self._tokens, self.starts(iteration), self.settings.block_size)
         return to_device(inputs, self._machine.device), to_device(targets, self._machine.device)
 
     def parts(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Return a batch in the parts that are computed at once."""
-        size = self._settings.micro_batch_size or len(inputs)
+        size = self.settings.micro_batch_size or len(inputs)
         return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
 
     def _compute_gradient(self, iteration: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """Leave the gradient in the parameters and return the loss; go on uncompiled where compiling fails."""
-        seed_iteration(self._settings.seed, iteration)
+        seed_iteration(self.settings.seed, iteration)
         try:
             loss = self._add_gradients(inputs, targets)
         except Exception as error:  # a compiler can fail in any way, but only before it has worked once
@@ -146,14 +147,14 @@ class TrainStep:
             self.scaler.unscale_(optimizer)
         parameters = list(self._model.parameters())
         norm = torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
-        if self._settings.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.grad_clip, norm)
+        if self.settings.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
         return norm
 
     def _rate_scale(self, iteration: int, factor: float) -> float:
         """Return the share of the highest learning rates that an iteration has."""
-        highest = self._settings.learning_rate
-        return learning_rate(iteration, self._settings) * factor / highest if highest else 0.0
+        highest = self.settings.learning_rate
+        return learning_rate(iteration, self.settings) * factor / highest if highest else 0.0
 
     def _check_finite(self, iteration: int, loss: Tensor, norm: Tensor) -> None:
         """Raise NonFiniteError where an update would spoil the weights; an overflow of float16 is the scaler's."""

@@ -25,6 +25,7 @@ from quillgpt.training.interruption import Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent, check_place
+from quillgpt.training.pace import Pace
 from quillgpt.training.report import RunSummary, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover, rollbacks_of
 from quillgpt.training.saving import Saving
@@ -33,13 +34,19 @@ from quillgpt.training.sinks import open_sinks
 from quillgpt.training.step import NonFiniteError
 from quillgpt.training.validation import Losses, evaluate_splits, is_best, out_of_patience, overfitting
 
+WORTH_SAYING = 0.1
+"""Share of its length by which a run must change at once for a line about it."""
 
-def train(settings: TrainSettings, *, interruption: Interruption | None = None) -> RunSummary | None:
+
+def train(
+    settings: TrainSettings, *, interruption: Interruption | None = None, started: float | None = None
+) -> RunSummary | None:
     """Train a model as the settings say.
 
     Args:
         settings: What to train, on what, and how.
         interruption: Notes requests to stop, which are those of Ctrl-C, SIGTERM and SIGUSR1.
+        started: From when its minutes count, as time.perf_counter has it; None: from now.
 
     Returns:
         What the run came to; None where it was only evaluated, or interrupted.
@@ -47,11 +54,12 @@ def train(settings: TrainSettings, *, interruption: Interruption | None = None) 
     Raises:
         UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.
     """
+    started = time.perf_counter() if started is None else started
     settings = apart_from_parent(settings)
     check_place(settings)
     with nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)):
         run = set_up(settings)
-        trainer = Trainer(run, interruption or Interruption())
+        trainer = Trainer(run, interruption or Interruption(), started)
         show_set_up(run, trainer.peak)
         return trainer.train()
 
@@ -62,14 +70,14 @@ class Trainer:
     Args:
         run: What `set_up` made.
         interruption: Notes requests to stop.
+        started: From when its minutes count.
 
     Attributes:
         peak: The rate that MFU is a share of.
     """
 
-    def __init__(self, run: Run, interruption: Interruption) -> None:
+    def __init__(self, run: Run, interruption: Interruption, started: float) -> None:
         self._run = run
-        self._settings = run.settings
         self._metrics = MetricsLog(None if self._settings.eval_only else run.out_dir / METRICS)
         self._started = time.perf_counter() - run.state.seconds
         self.peak = peak(run.machine.device, run.machine.dtype)
@@ -79,7 +87,12 @@ class Trainer:
         )
         self._saving = Saving(run)
         self._interruption = interruption
-        self._meter = Meter()
+        self._pace = Pace(run, started)
+
+    @property
+    def _settings(self) -> TrainSettings:
+        """The run's settings, whose length follows the clock where it has minutes."""
+        return self._run.settings
 
     def train(self) -> RunSummary | None:
         """Run until max_iters, or until interrupted at a step's boundary."""
@@ -91,13 +104,13 @@ class Trainer:
             return self._train_and_finish()
 
     def _train_and_finish(self) -> RunSummary | None:
-        state, settings = self._run.state, self._settings
+        state = self._run.state
         self._claim_folder()
-        if state.iteration >= settings.max_iters > 0:
+        if state.iteration >= self._settings.max_iters > 0:
             console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
         with self._interruption:
             while True:
-                state = self._run.state  # another one after a rollback
+                state, settings = self._run.state, self._settings  # others after a rollback or a change of length
                 last = state.iteration >= settings.max_iters
                 evaluating = last or state.iteration % settings.eval_interval == 0
                 saving = self._saving.is_due()
@@ -156,9 +169,10 @@ class Trainer:
         now = time.perf_counter()
         state.train_seconds += now - before
         state.seconds = now - self._started
-        self._meter.count(now - before)
+        self._pace.count(now - before)
         if logged:
             self._log(value, rate)
+            self._keep_to_its_minutes()
 
     def _settle(self) -> bool:
         """Say whether all iterations so far were finite; where one was not, recover."""
@@ -171,12 +185,12 @@ class Trainer:
 
     def _recover(self, error: NonFiniteError) -> None:
         recover(self._run, error)
-        self._saving, self._meter = Saving(self._run), Meter()
+        self._saving = Saving(self._run)
         self._claim_folder()
 
     def _log(self, loss: float, rate: float) -> None:
         state, settings = self._run.state, self._settings
-        per_iteration = self._meter.read()
+        per_iteration = self._pace.read()
         tokens_per_second = settings.tokens_per_iteration / per_iteration
         mfu = self._flops_per_iteration / per_iteration / self.peak.flops_per_second
         self._metrics.write(
@@ -192,16 +206,18 @@ class Trainer:
         console.say(
             f"iter {state.iteration}: loss {loss:.4f}, elapsed {clock_time(state.seconds)}, "
             f"{per_iteration * 1e3:.0f} ms/iter, {tokens_per_second:,.0f} tokens/s, mfu {mfu:.1%}, lr {rate:.2e}, "
-            f"{clock_time(self._remaining_seconds())} left"
+            f"{clock_time(self._pace.remaining_seconds())} left"
         )
 
-    def _remaining_seconds(self) -> float:
-        """Predict the time that is left, from the mean costs so far of an iteration and of what comes between."""
-        state, settings = self._run.state, self._settings
-        left = settings.max_iters - state.iteration
-        pauses, pauses_left = 1 + state.iteration // settings.eval_interval, 1 + left // settings.eval_interval
-        pause_seconds = (state.seconds - state.train_seconds) / pauses
-        return left * state.train_seconds / state.iteration + pauses_left * pause_seconds
+    def _keep_to_its_minutes(self) -> None:
+        """Let the length of a run that has minutes follow its speed."""
+        before, iterations = self._settings.max_iters, self._pace.fitting_iterations()
+        if iterations is None:
+            return
+        self._run.change_length(iterations)
+        write_text(self._run.out_dir / "config.toml", to_toml(self._settings))
+        if abs(iterations - before) > before * WORTH_SAYING:
+            console.say(f"{iterations:,} iterations instead of {before:,} fit into {self._settings.minutes:g} minutes")
 
     def _evaluate_and_save(self) -> None:
         """Evaluate, and save `last`, and `best` where it improved; before the first step nothing is saved."""
@@ -228,7 +244,9 @@ class Trainer:
     def _evaluate(self) -> Losses:
         """Print and record the loss of both splits."""
         run, state, settings = self._run, self._run.state, self._settings
+        before = time.perf_counter()
         losses = evaluate_splits(run, self._check_interruption)
+        self._pace.count_evaluation(time.perf_counter() - before)
         state.seconds = time.perf_counter() - self._started
         if not math.isfinite(losses.val):
             again = f"train again with a --learning_rate below {settings.learning_rate:g}"
@@ -326,22 +344,3 @@ class Trainer:
         chart = loss_chart(read_metrics(self._run.out_dir / METRICS), width=width, encoding=console.stderr.encoding)
         if chart:
             console.say(chart)
-
-
-class Meter:
-    """Mean time of an iteration since the last reading."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._iterations = 0
-
-    def count(self, seconds: float) -> None:
-        """Add one iteration."""
-        self._seconds += seconds
-        self._iterations += 1
-
-    def read(self) -> float:
-        """Return the mean seconds of the iterations since the last reading, and start anew."""
-        mean = self._seconds / self._iterations
-        self._seconds, self._iterations = 0.0, 0
-        return mean

@@ -50,6 +50,20 @@ def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> in
     return settings.eval_iters * settings.batch_size
 
 
+def blocks_of_val(run: Run) -> int:
+    """Return how many blocks the validation split has."""
+    return len(all_starts(len(run.dataset.val), run.settings.block_size))
+
+
+def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
+    """Return how many blocks of the training and of the validation split an evaluation takes."""
+    in_val = blocks_of_val(run)
+    in_train = len(all_starts(len(run.dataset.train), run.settings.block_size))
+    wanted = (evaluated_blocks(run.settings, split, in_val) for split in ("train", "val"))
+    train, val = (min(each, blocks) for each, blocks in zip(wanted, (in_train, in_val), strict=True))
+    return train, val
+
+
 def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
     """Return the loss of a run's model on the same blocks of both splits each time.
 
@@ -58,10 +72,9 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
         after_batch: Called after each batch; may raise to stop.
     """
     settings, dataset = run.settings, run.dataset
-    val_blocks = len(all_starts(len(dataset.val), settings.block_size))
+    train_blocks, val_blocks = blocks_of_an_evaluation(run)
 
-    def starts_in(name: str, tokens: Tokens) -> Starts:
-        blocks = evaluated_blocks(settings, name, val_blocks)
+    def starts_in(tokens: Tokens, blocks: int) -> Starts:
         return spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
 
     def loss_of(name: str, tokens: Tokens, starts: Starts) -> float:
@@ -81,8 +94,8 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                     advance=advance_and_tell,
                 )
 
-    train_loss = loss_of("train", dataset.train, starts_in("train", dataset.train))
-    starts = starts_in("val", dataset.val)
+    train_loss = loss_of("train", dataset.train, starts_in(dataset.train, train_blocks))
+    starts = starts_in(dataset.val, val_blocks)
     val_loss = loss_of("val", dataset.val, starts)
     targets = dataset.val[starts[:, None] + np.arange(1, settings.block_size + 1)]
     return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer))

@@ -25,6 +25,14 @@ class Run(Settings):
     """The run."""
 
     out_dir: str = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Minutes that the command may take: max_iters and lr_decay_iters follow from them and from the speed that is measured. Unset: max_iters decides.",
+    )
+    defaults: Literal["fixed", "scaled"] = Field(
+        "fixed",
+        description="What nobody has set. fixed: is as listed here. scaled: size, batch, learning rates, dropout and length follow from the text, the minutes (3 unless set) and the machine, by the rules of docs/recipes.md.",
+    )
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
     init_from: str = Field(
         "scratch",

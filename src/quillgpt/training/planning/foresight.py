@@ -19,7 +19,7 @@ from quillgpt.text.corpora import RECIPES, Texts, recipe_named
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
-from quillgpt.training.data import check_lengths, open_data
+from quillgpt.training.data import open_data
 from quillgpt.training.origin import Origin
 
 MOST_BYTES_PREPARED = 50_000_000
@@ -83,7 +83,6 @@ def foresee_data(origin: Origin, spool: Path) -> Outlook:
         if not is_missing_recipe or dataset_folder(settings.dataset, Path(settings.data_dir)).exists():
             raise
         return _unseen(origin, "it is too large to be prepared by the way;", error)
-    check_lengths(dataset, settings)
     place = Path(settings.data_dir) / dataset.name
     described = f"{place}, which is prepared"
     if rehearsal.used:

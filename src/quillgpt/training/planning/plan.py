@@ -18,8 +18,11 @@ from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
+from quillgpt.training.data import check_lengths
 from quillgpt.training.origin import Origin, find_origin
+from quillgpt.training.planning.budget import fit_to_budget
 from quillgpt.training.planning.foresight import Outlook, foresee_data
+from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.setup import build_model
 from quillgpt.training.shape import choose_shape
@@ -110,7 +113,10 @@ def plan(settings: TrainSettings) -> Plan:
 
 
 def _plan(origin: Origin, data: Outlook) -> Plan:
+    text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
+    origin = fit_to_budget(origin, text, data.train)
     settings, shape = choose_shape(origin, data.tokenizer, data.vocab_size)
+    check_lengths(data.train, data.val, settings)
     machine = origin.machine
     settings = choose_paths(settings, shape, machine)
     cropped = replace(shape, block_size=settings.block_size)

@@ -1,0 +1,87 @@
+"""How fast a run goes, how long it will take, and how many iterations fit into the minutes that it was given."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import fmean
+
+from quillgpt.training.planning.scaling import enough_iterations
+from quillgpt.training.setup import Run
+from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val
+
+RECENT_ITERATIONS = 200
+"""Iterations by which the next ones are judged; the first ones of a run, slower by far, are soon left out."""
+
+LEAST_CHANGE = 0.02
+"""Share of its length by which a run's prediction must be off before the length follows."""
+
+SPARE_SECONDS = 0.5
+
+
+class Pace:
+    """Measures a run and predicts its end.
+
+    Args:
+        run: The run.
+        started: When its command began, by the clock.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, run: Run, started: float, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._run = run
+        self._clock = clock
+        minutes = run.settings.minutes
+        self._deadline = None if minutes is None else started - run.state.seconds + 60 * minutes
+        self._recent: deque[float] = deque(maxlen=RECENT_ITERATIONS)
+        self._since_reading: list[float] = []
+        self._evaluation_seconds = 0.0
+
+    def count(self, seconds: float) -> None:
+        """Take in what an iteration took."""
+        self._recent.append(seconds)
+        self._since_reading.append(seconds)
+
+    def count_evaluation(self, seconds: float) -> None:
+        """Take in what an evaluation of both splits took."""
+        self._evaluation_seconds = seconds
+
+    def read(self) -> float:
+        """Return the mean seconds of the iterations since the last reading, and start anew."""
+        mean = fmean(self._since_reading)
+        self._since_reading.clear()
+        return mean
+
+    def remaining_seconds(self) -> float:
+        """Predict the time that is left for training, from recent iterations and from all that came between."""
+        left = self._run.settings.max_iters - self._run.state.iteration
+        return left * fmean(self._recent) + self._pauses_left() * self._pause_seconds()
+
+    def fitting_iterations(self) -> int | None:
+        """Return the length at which the run would end on time, where it has minutes and is not about as long now."""
+        state, settings = self._run.state, self._run.settings
+        if self._deadline is None or state.iteration >= settings.max_iters:
+            return None
+        spare = self._deadline - self._clock() - self.remaining_seconds() - self._last_seconds()
+        more = int(spare / fmean(self._recent))
+        if settings.defaults == "scaled":  # then more passes over the text than help are not for want of time
+            enough = enough_iterations(settings, len(self._run.dataset.train))
+            more = min(more, max(0, enough - settings.max_iters))
+        if abs(more) <= LEAST_CHANGE * settings.max_iters:
+            return None
+        return max(state.iteration, settings.max_iters + more)
+
+    def _pauses_left(self) -> int:
+        state, settings = self._run.state, self._run.settings
+        return 1 + (settings.max_iters - state.iteration) // settings.eval_interval
+
+    def _pause_seconds(self) -> float:
+        """Return what evaluations and saves have taken, for each time that there were some."""
+        state = self._run.state
+        return (state.seconds - state.train_seconds) / (1 + state.iteration // self._run.settings.eval_interval)
+
+    def _last_seconds(self) -> float:
+        """Predict the time of the best checkpoint's evaluation on the whole validation split, which ends the run."""
+        blocks = sum(blocks_of_an_evaluation(self._run))
+        return SPARE_SECONDS + self._evaluation_seconds * blocks_of_val(self._run) / max(1, blocks)

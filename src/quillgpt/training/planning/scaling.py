@@ -1,0 +1,163 @@
+"""Rules for what nobody has set: a run's size, batch, learning rates, regularization and rhythm.
+
+They follow from the text and from the arithmetic that there is time for, and were measured on tiny Shakespeare:
+docs/recipes.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quillgpt.config.schema import TrainSettings
+from quillgpt.model import GPT, ModelShape
+from quillgpt.model.cost import training_flops_per_token
+from quillgpt.training.shape import shape_for
+
+SIZES = ((2, 64), (3, 96), (4, 128), (4, 192), (4, 256), (6, 384), (8, 512), (12, 768))
+"""Blocks and width, small to large; each costs two to four times as much as the one before."""
+
+HEAD_WIDTH = 64
+
+USUAL_VOCABULARY, USUAL_FLOPS = 100, 5e13
+"""A text by characters, and two or three minutes of two processor cores."""
+
+TOKENS_PER_PARAMETER = 1.5
+"""Tokens, repeated ones included, that a model should see for each of its parameters."""
+
+MOST_PASSES = 40
+"""Passes over a text after which further ones bring nothing, however the model is held back."""
+
+LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
+BLOCKS_OF_A_SPLIT = 4
+"""Blocks that each split should have room for."""
+
+ITERATIONS = 1000
+"""About as many iterations as a run is divided into, within bounds for the tokens of one."""
+
+FEWEST_TOKENS, MOST_TOKENS = 1024, 16384
+
+REGULARIZATION = ((4, 0.0, 0.1), (12, 0.1, 0.1), (math.inf, 0.2, 0.1))
+"""Up to how many passes over the text which dropout and weight decay suit."""
+
+FINETUNING_SHARE = 0.1
+"""Of the learning rates from scratch, for a model that knows something already."""
+
+WARMUP_SHARE, LONGEST_WARMUP = 0.03, 200
+EVALUATIONS, LINES_OF_THE_LOG = 10, 50
+EVALUATED_TOKENS = 50_000
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a run learns from, as far as the rules look at it; None where it is not known.
+
+    Attributes:
+        train_tokens: Tokens to train on.
+        val_tokens: Tokens to validate on.
+        tokenizer: The name of its tokenizer.
+        vocab_size: The tokenizer's ids.
+    """
+
+    train_tokens: int | None
+    val_tokens: int | None
+    tokenizer: str
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        parameters: Its values, position embeddings left out.
+        flops_per_token: Operations of a training step for one token.
+    """
+
+    parameters: int
+    flops_per_token: float
+
+
+def cost_of(shape: ModelShape) -> Cost:
+    """Return what a model costs."""
+    with torch.device("meta"):
+        parameters = GPT(shape, seed=None).parameter_count(positions=False)
+    return Cost(parameters, training_flops_per_token(shape, parameters))
+
+
+def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
+    """Give values to those of these settings that nobody has set."""
+    return settings.model_copy(update={k: v for k, v in values.items() if k not in settings.model_fields_set})
+
+
+def with_block(settings: TrainSettings, text: Text, longest: int | None) -> TrainSettings:
+    """Choose the context: the usual one, or as much of it as the text, or the model that is finetuned, has room for."""
+    room = min(count or math.inf for count in (text.train_tokens, text.val_tokens)) / BLOCKS_OF_A_SPLIT
+    block = min(LONGEST_BLOCK, longest or LONGEST_BLOCK)
+    while block > room and block > SHORTEST_BLOCK:
+        block //= 2
+    return fill(settings, block_size=block)
+
+
+def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSettings:
+    """Choose the largest model that sees enough tokens for its parameters within these operations."""
+    for layers, width in reversed(SIZES):
+        sized = fill(settings, n_layer=layers, n_embd=width)
+        sized = fill(sized, n_head=_heads(sized.n_embd))
+        cost = cost_of(shape_for(sized, text.tokenizer, text.vocab_size))
+        if flops / cost.flops_per_token >= TOKENS_PER_PARAMETER * cost.parameters:
+            break
+    return sized
+
+
+def with_usual_size(settings: TrainSettings) -> TrainSettings:
+    """Choose context, size and batch where the rules are to decide, but there is neither text nor time to look at."""
+    if settings.defaults == "fixed":
+        return settings
+    text = Text(None, None, "char", USUAL_VOCABULARY)
+    return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * ITERATIONS)
+
+
+def with_batch(settings: TrainSettings, tokens: float) -> TrainSettings:
+    """Choose a batch for a run over so many tokens."""
+    in_iteration = min(max(tokens / ITERATIONS, FEWEST_TOKENS), MOST_TOKENS)
+    sequences = max(1, 2 ** round(math.log2(in_iteration / settings.block_size)))
+    return fill(settings, batch_size=sequences, gradient_accumulation_steps=1)
+
+
+def enough_iterations(settings: TrainSettings, train_tokens: int) -> int:
+    """Return the iterations after which more passes over a text of so many tokens bring nothing."""
+    return max(1, MOST_PASSES * train_tokens // settings.tokens_per_iteration)
+
+
+def with_learning_rates(settings: TrainSettings, *, finetuning: bool) -> TrainSettings:
+    """Choose learning rates."""
+    share = FINETUNING_SHARE if finetuning else 1.0
+    return fill(settings, learning_rate=0.01 * share, muon_learning_rate=0.02 * share)
+
+
+def with_regularization(settings: TrainSettings, passes: float) -> TrainSettings:
+    """Choose dropout and weight decay for so many passes over the text."""
+    dropout, weight_decay = next(values for most, *values in REGULARIZATION if passes <= most)
+    return fill(settings, dropout=dropout, weight_decay=weight_decay)
+
+
+def with_rhythm(settings: TrainSettings) -> TrainSettings:
+    """Choose warm-up, and when to evaluate and to log."""
+    iterations = settings.max_iters
+    return fill(
+        settings,
+        lr_decay_iters=max(1, iterations),
+        warmup_iters=min(LONGEST_WARMUP, round(WARMUP_SHARE * iterations)),
+        eval_interval=max(1, math.ceil(iterations / EVALUATIONS)),
+        eval_iters=max(1, math.ceil(EVALUATED_TOKENS / (settings.batch_size * settings.block_size))),
+        log_interval=max(1, iterations // LINES_OF_THE_LOG),
+    )
+
+
+def _heads(width: int) -> int:
+    """Return how many heads of about the usual width divide a model's."""
+    return next(heads for heads in range(max(1, width // HEAD_WIDTH), 0, -1) if width % heads == 0)
