@@ -56,25 +56,23 @@ class Pace:
     def remaining_seconds(self) -> float:
         """Predict the time that is left for training, from recent iterations and from all that came between."""
         left = self._run.settings.max_iters - self._run.state.iteration
-        return left * fmean(self._recent) + self._pauses_left() * self._pause_seconds()
+        pauses = 1 + left // self._run.settings.eval_interval
+        return left * fmean(self._recent) + pauses * self._pause_seconds()
 
     def fitting_iterations(self) -> int | None:
         """Return the length at which the run would end on time, where it has minutes and is not about as long now."""
         state, settings = self._run.state, self._run.settings
         if self._deadline is None or state.iteration >= settings.max_iters:
             return None
-        spare = self._deadline - self._clock() - self.remaining_seconds() - self._last_seconds()
-        more = int(spare / fmean(self._recent))
+        left = self._deadline - self._clock() - self._pause_seconds() - self._last_seconds()
+        each = fmean(self._recent) + self._pause_seconds() / settings.eval_interval
+        more = state.iteration + int(left / each) - settings.max_iters
         if settings.defaults == "scaled":  # then more passes over the text than help are not for want of time
             enough = enough_iterations(settings, len(self._run.dataset.train))
             more = min(more, max(0, enough - settings.max_iters))
         if abs(more) <= LEAST_CHANGE * settings.max_iters:
             return None
         return max(state.iteration, settings.max_iters + more)
-
-    def _pauses_left(self) -> int:
-        state, settings = self._run.state, self._run.settings
-        return 1 + (settings.max_iters - state.iteration) // settings.eval_interval
 
     def _pause_seconds(self) -> float:
         """Return what evaluations and saves have taken, for each time that there were some."""

@@ -214,7 +214,9 @@ class TrainSettings(TrainFields):
 
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
-        if self.n_embd % self.n_head:
+        # What rules fill in later fits what is set.
+        is_open = self.defaults == "scaled" and not {"n_embd", "n_head"} <= self.model_fields_set
+        if self.n_embd % self.n_head and not is_open:
             raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}; change one of them")
         if self.n_kv_head is not None:
             if self.arch == "gpt2" and self.n_kv_head != self.n_head:
@@ -227,7 +229,9 @@ class TrainSettings(TrainFields):
                     f"n_head = {self.n_head} is not divisible by n_kv_head = {self.n_kv_head}; change one of them"
                 )
         if self.arch == "qwen3":
-            if (self.n_embd // self.n_head) % 2:
+            if is_open and self.n_embd % 2:
+                raise ValueError(f"n_embd = {self.n_embd} is odd, which rotary positions cannot use; make it even")
+            if (self.n_embd // self.n_head) % 2 and not is_open:
                 raise ValueError(
                     f"n_embd = {self.n_embd} over n_head = {self.n_head} gives heads of odd width "
                     f"{self.n_embd // self.n_head}, which rotary positions cannot use; make it even"

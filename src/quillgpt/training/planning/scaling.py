@@ -105,6 +105,8 @@ def with_block(settings: TrainSettings, text: Text, longest: int | None) -> Trai
 def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSettings:
     """Choose the largest model that sees enough tokens for its parameters within these operations."""
     for layers, width in reversed(SIZES):
+        if "n_head" in settings.model_fields_set:
+            width = 2 * settings.n_head * max(1, round(width / (2 * settings.n_head)))
         sized = fill(settings, n_layer=layers, n_embd=width)
         sized = fill(sized, n_head=_heads(sized.n_embd))
         cost = cost_of(shape_for(sized, text.tokenizer, text.vocab_size))
@@ -160,4 +162,4 @@ def with_rhythm(settings: TrainSettings) -> TrainSettings:
 
 def _heads(width: int) -> int:
     """Return how many heads of about the usual width divide a model's."""
-    return next(heads for heads in range(max(1, width // HEAD_WIDTH), 0, -1) if width % heads == 0)
+    return next(heads for heads in range(max(1, width // HEAD_WIDTH), 0, -1) if width % (2 * heads) == 0)

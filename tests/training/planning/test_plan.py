@@ -16,7 +16,7 @@ from quillgpt.training.planning import foresight, plan, timing
 from quillgpt.training.planning.plan import in_bytes, in_words
 from quillgpt.training.setup import set_up
 
-from .conftest import MakeSettings
+from ..conftest import MakeSettings
 
 
 @pytest.fixture(autouse=True)

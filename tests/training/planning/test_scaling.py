@@ -1,0 +1,94 @@
+"""The rules fill in what nobody has set, and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quillgpt.config import TrainSettings, resolve
+from quillgpt.errors import ConfigError
+from quillgpt.training.planning import scaling
+from quillgpt.training.planning.scaling import SIZES, TOKENS_PER_PARAMETER, Text, cost_of
+from quillgpt.training.shape import shape_for
+
+BOOK = Text(1_000_000, 100_000, "char", 65)
+
+
+def own_text(**flags: Any) -> TrainSettings:
+    return resolve("own_text", flags, environ={}, dotenv=None)
+
+
+def sized(flops: float, **flags: Any) -> TrainSettings:
+    return scaling.with_size(scaling.with_block(own_text(**flags), BOOK, None), BOOK, flops)
+
+
+def test_more_time_makes_larger_models_and_each_sees_enough_tokens() -> None:
+    sizes = []
+    for flops in (1e8, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e19):
+        settings = sized(flops)
+        cost = cost_of(shape_for(settings, "char", 65))
+        if flops > 1e11:
+            assert flops / cost.flops_per_token >= TOKENS_PER_PARAMETER * cost.parameters
+        sizes.append((settings.n_layer, settings.n_embd))
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (SIZES[0], SIZES[-1])
+    assert len(set(sizes)) >= 5
+
+
+def test_what_is_set_stays() -> None:
+    settings = sized(1e14, n_layer="3", n_head="2", block_size="64", batch_size="5", dropout="0.3")
+    settings = scaling.with_regularization(scaling.with_batch(settings, 1e7), 30)
+    assert (settings.n_layer, settings.n_head, settings.block_size) == (3, 2, 64)
+    assert (settings.batch_size, settings.dropout) == (5, 0.3)
+    assert settings.n_embd % 2 == 0
+    assert sized(1e14, n_embd="100").n_head == 1
+    assert sized(1e14, n_embd="320").n_head == 5
+    assert sized(1e14, n_head="5").n_embd % 10 == 0
+    with pytest.raises(ConfigError, match="n_embd = 33 is odd"):
+        own_text(n_embd="33")
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "longest", "block"),
+    [
+        (1_000_000, 100_000, None, 256),
+        (1_000_000, 600, None, 128),
+        (90, 20, None, 32),
+        (None, None, None, 256),
+        (1_000_000, 100_000, 64, 64),
+    ],
+)
+def test_the_context_fits_the_text_and_the_parent(
+    train: int | None, val: int | None, longest: int | None, block: int
+) -> None:
+    assert scaling.with_block(own_text(), Text(train, val, "char", 65), longest).block_size == block
+
+
+def test_longer_runs_have_larger_batches_within_bounds() -> None:
+    settings = own_text(block_size="256")
+    tokens = [scaling.with_batch(settings, total).tokens_per_iteration for total in (1e4, 3e6, 1e7, 1e12)]
+    assert tokens == sorted(tokens)
+    assert (tokens[0], tokens[-1]) == (scaling.FEWEST_TOKENS, scaling.MOST_TOKENS)
+
+
+def test_repetition_is_answered_with_dropout() -> None:
+    held_back = [scaling.with_regularization(own_text(), passes).dropout for passes in (0.5, 10, 100)]
+    assert held_back == sorted(held_back)
+    assert held_back[0] < held_back[-1]
+
+
+def test_a_run_of_any_length_warms_up_evaluates_and_logs() -> None:
+    for iterations in (1, 7, 100, 100_000):
+        settings = scaling.with_rhythm(own_text(max_iters=str(iterations), batch_size="4", block_size="64"))
+        assert settings.warmup_iters < iterations
+        assert 1 <= settings.eval_interval <= iterations
+        assert 1 <= settings.log_interval <= iterations
+        assert settings.lr_decay_iters == iterations
+        assert settings.eval_iters is not None
+
+
+def test_fixed_defaults_are_left_alone() -> None:
+    settings = resolve("demo", {}, environ={}, dotenv=None)
+    assert scaling.with_usual_size(settings) is settings
+    assert scaling.with_usual_size(own_text()).n_embd < 768
