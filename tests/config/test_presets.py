@@ -95,6 +95,7 @@ PROMISED = {
     "demo": {"dataset": "python_docs", "arch": "qwen3", "optimizer": "muon", "out_dir": "out-demo"},
     "shakespeare_char": SHAKESPEARE_CHAR,
     "shakespeare_char_cpu": SHAKESPEARE_CHAR_CPU,
+    "shakespeare_char_fast": {"dataset": "shakespeare_char", "arch": "qwen3", "optimizer": "muon", "block_size": 256},
     "own_text": {"defaults": "scaled", "arch": "qwen3", "optimizer": "muon", "dataset": "own_text"},
     "shakespeare": {"dataset": "shakespeare", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
     "train_mybook": BOOK | {"init_from": "scratch", "out_dir": "out-mybook"},

@@ -95,6 +95,13 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert in_adamw == set(names.values()) - in_muon
 
 
+def test_muon_has_the_momentum_and_the_caution_that_are_set():
+    changed = settings("muon").model_copy(update={"muon_momentum": 0.7, "cautious_weight_decay": True})
+    muon = make_optimizers(tiny_model(GPT2), changed).optimizers[0]
+    assert muon.param_groups[0]["momentum"] == 0.7
+    assert muon._cautious
+
+
 def test_muon_takes_steps_of_its_own_rate():
     """Muon's update has singular values near 1, so its size follows from rate and shape alone (weight decay apart)."""
     model = tiny_model(GPT2)

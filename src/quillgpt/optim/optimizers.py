@@ -122,6 +122,7 @@ def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
         matrices.values(),
         lr=settings.muon_learning_rate,
         weight_decay=settings.weight_decay,
+        momentum=settings.muon_momentum,
         fused_maps=fused,
         cautious=settings.cautious_weight_decay,
     )

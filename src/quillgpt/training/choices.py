@@ -13,6 +13,7 @@ import torch
 
 from quillgpt.attention import KERNELS, Attend
 from quillgpt.config.schema import TrainSettings
+from quillgpt.console import say
 from quillgpt.device import (
     autocast,
     choose_device,
@@ -33,11 +34,11 @@ from quillgpt.training.compilation import compile_model, leave_uncompiled
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
-LONG_RUN_SECONDS = 120
-"""Predicted length from which a run tries torch.compile, which costs up to half a minute."""
+LONG_RUN_SECONDS = 60
+"""Predicted length from which a run tries torch.compile: that costs half a minute the first time, seconds later on."""
 
-EXPECTED_UTILISATION = 0.5
-"""Share of the peak that training reaches, for predicting its length."""
+EXPECTED_UTILISATION = 0.3
+"""Share of the peak that training reaches uncompiled, for predicting its length: small models less, large ones more."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
             loss.backward()  # type: ignore[no-untyped-call]
 
         seconds = {"eager": seconds_per_call(step, machine.device)}
+        say("compiling the model to see what that gains: up to half a minute the first time, seconds later on")
         compile_model(model)
         try:
             seconds["compiled"] = seconds_per_call(step, machine.device)

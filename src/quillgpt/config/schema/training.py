@@ -92,6 +92,9 @@ class Optimization(Settings):
     )
     learning_rate: Amount = Field(6e-4, description="Highest learning rate (of AdamW).")
     muon_learning_rate: Amount = Field(0.02, description="Highest learning rate of Muon; follows the same schedule.")
+    muon_momentum: Fraction = Field(
+        0.95, description="Share of Muon's momentum that an iteration keeps; small batches want less."
+    )
     max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
     batch_size: Positive = Field(
         12, description="Sequences in each of the gradient_accumulation_steps parts of an iteration."
