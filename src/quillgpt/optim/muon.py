@@ -89,10 +89,11 @@ class Muon(torch.optim.Optimizer):
             for pair in zip(torch.split(parameter, rows), torch.split(update, rows), strict=True):
                 by_shape.setdefault(pair[0].shape, []).append(pair)
         for shape, pairs in by_shape.items():
+            weights = [weight for weight, _ in pairs]
             directions = orthogonalize(torch.stack([update for _, update in pairs]))
+            together = torch.stack(weights)
+            shrunk = together * (group["lr"] * group["weight_decay"])
+            if self._cautious:
+                shrunk *= directions * together > 0
             step_size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-            for (weight, _), direction in zip(pairs, directions, strict=True):
-                shrunk = weight * (group["lr"] * group["weight_decay"])
-                if self._cautious:
-                    shrunk *= direction * weight > 0
-                weight.sub_(direction * step_size).sub_(shrunk)
+            torch._foreach_sub_(weights, list((directions * step_size + shrunk).unbind()))

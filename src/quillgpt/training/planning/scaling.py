@@ -17,15 +17,16 @@ from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.shape import shape_for
 
-SIZES = ((2, 64), (3, 96), (4, 128), (4, 192), (4, 256), (6, 384), (8, 512), (12, 768))
+SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 384), (8, 512), (12, 768))
 """Blocks and width, small to large; each costs two to four times as much as the one before."""
 
-HEAD_WIDTH = 64
+NARROW_HEADS, WIDE_HEADS, NARROW_MODELS = 32, 64, 160
+"""Width of a head in models up to this width, and in wider ones, where narrow heads cost more than they bring."""
 
 USUAL_VOCABULARY, USUAL_FLOPS = 100, 5e13
 """A text by characters, and two or three minutes of two processor cores."""
 
-TOKENS_PER_PARAMETER = 1.5
+TOKENS_PER_PARAMETER = 5.0
 """Tokens, repeated ones included, that a model should see for each of its parameters."""
 
 MOST_PASSES = 40
@@ -35,12 +36,12 @@ LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
 BLOCKS_OF_A_SPLIT = 4
 """Blocks that each split should have room for."""
 
-ITERATIONS = 1000
+ITERATIONS = 1500
 """About as many iterations as a run is divided into, within bounds for the tokens of one."""
 
 FEWEST_TOKENS, MOST_TOKENS = 1024, 16384
 
-REGULARIZATION = ((4, 0.0, 0.1), (12, 0.1, 0.1), (math.inf, 0.2, 0.1))
+REGULARIZATION = ((4, 0.0, 0.1), (8, 0.1, 0.5), (math.inf, 0.2, 1.0))
 """Up to how many passes over the text which dropout and weight decay suit."""
 
 FINETUNING_SHARE = 0.1
@@ -138,7 +139,7 @@ def enough_iterations(settings: TrainSettings, train_tokens: int) -> int:
 def with_learning_rates(settings: TrainSettings, *, finetuning: bool) -> TrainSettings:
     """Choose learning rates."""
     share = FINETUNING_SHARE if finetuning else 1.0
-    return fill(settings, learning_rate=0.01 * share, muon_learning_rate=0.02 * share)
+    return fill(settings, learning_rate=0.01 * share, muon_learning_rate=0.015 * share)
 
 
 def with_regularization(settings: TrainSettings, passes: float) -> TrainSettings:
@@ -162,4 +163,5 @@ def with_rhythm(settings: TrainSettings) -> TrainSettings:
 
 def _heads(width: int) -> int:
     """Return how many heads of about the usual width divide a model's."""
-    return next(heads for heads in range(max(1, width // HEAD_WIDTH), 0, -1) if width % (2 * heads) == 0)
+    usual = width // (NARROW_HEADS if width <= NARROW_MODELS else WIDE_HEADS)
+    return next(heads for heads in range(max(1, usual), 0, -1) if width % (2 * heads) == 0)
