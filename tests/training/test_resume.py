@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from quillgpt.checkpoint.names import checkpoints_folder
-from quillgpt.config import TrainSettings
+from quillgpt.config import TrainSettings, resolve
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
 from quillgpt.plots.record import read_metrics
@@ -94,6 +94,25 @@ def test_a_compiled_run_resumed_equals_uninterrupted(
     tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, changes, 7)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_the_fast_preset_resumed_equals_uninterrupted(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    places = {name: getattr(tiny(), name) for name in ("data_dir", "dataset")}
+    # Its own model, batches, optimizers and schedule; fewer iterations, and blocks that fit the text of the tests.
+    short = {"max_iters": 12, "lr_decay_iters": 12, "warmup_iters": 2, "eval_interval": 4, "eval_iters": 2}
+    machine = {"device": "cpu", "dtype": "bfloat16", "threads": 1, "attn_path": "explicit", "compile": compiled}
+
+    def fast(name: str) -> TrainSettings:
+        flags = {**places, **short, **machine, "block_size": 192, "out_dir": str(tmp_path / name)}
+        return resolve("shakespeare_char_fast", flags, environ={}, dotenv=None)
+
+    train(fast("whole"))
+    train_until(fast("parts"), 7, monkeypatch)
+    train(fast("parts").model_copy(update={"init_from": "resume"}))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:

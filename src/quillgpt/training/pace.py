@@ -17,7 +17,8 @@ RECENT_ITERATIONS = 200
 LEAST_CHANGE = 0.02
 """Share of its length by which a run's prediction must be off before the length follows."""
 
-SPARE_SECONDS = 0.5
+SPARE_SECONDS = 1.5
+"""For saving, and for the program to end."""
 
 
 class Pace:

@@ -217,7 +217,7 @@ class Trainer:
         self._run.change_length(iterations)
         write_text(self._run.out_dir / "config.toml", to_toml(self._settings))
         if abs(iterations - before) > before * WORTH_SAYING:
-            console.say(f"{iterations:,} iterations instead of {before:,} fit into {self._settings.minutes:g} minutes")
+            console.say(f"{iterations:,} iterations instead of {before:,} fit into {self._settings.minutes:g} min")
 
     def _evaluate_and_save(self) -> None:
         """Evaluate, and save `last`, and `best` where it improved; before the first step nothing is saved."""

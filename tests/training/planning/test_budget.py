@@ -9,7 +9,7 @@ import pytest
 
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.training import train
-from quillgpt.training.planning import budget
+from quillgpt.training.planning import budget, scaling
 from quillgpt.training.planning.plan import plan
 from quillgpt.training.setup import set_up
 
@@ -24,6 +24,7 @@ def own(tmp_path: Path, tiny: object) -> Any:  # tiny makes the text
 
 
 def test_minutes_decide_size_and_length(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_TOKEN", 1e6)  # for the tests have little text
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 1e9)
     slow = set_up(own(minutes="2")).settings
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 2e11)
@@ -41,7 +42,7 @@ def test_without_either_there_are_the_usual_minutes(own: Any, capsys: pytest.Cap
     settings = set_up(own(n_embd="32", n_layer="1")).settings
     assert settings.minutes == budget.USUAL_MINUTES
     said = " ".join(capsys.readouterr().err.split())
-    assert "chosen for 3 minutes" in said
+    assert "chosen for 3 min;" in said
     assert "the run ends before its time" in said  # 1,500 words are soon read often enough
 
 

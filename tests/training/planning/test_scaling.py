@@ -12,7 +12,7 @@ from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import SIZES, TOKENS_PER_PARAMETER, Text, cost_of
 from quillgpt.training.shape import shape_for
 
-BOOK = Text(1_000_000, 100_000, "char", 65)
+LIBRARY = Text(1_000_000_000, 100_000, "char", 65)
 
 
 def own_text(**flags: Any) -> TrainSettings:
@@ -20,7 +20,7 @@ def own_text(**flags: Any) -> TrainSettings:
 
 
 def sized(flops: float, **flags: Any) -> TrainSettings:
-    return scaling.with_size(scaling.with_block(own_text(**flags), BOOK, None), BOOK, flops)
+    return scaling.with_size(scaling.with_block(own_text(**flags), LIBRARY, None), LIBRARY, flops)
 
 
 def test_more_time_makes_larger_models_and_each_sees_enough_tokens() -> None:
@@ -36,13 +36,24 @@ def test_more_time_makes_larger_models_and_each_sees_enough_tokens() -> None:
     assert len(set(sizes)) >= 5
 
 
+def test_a_short_text_makes_a_small_model() -> None:
+    settings = own_text()
+    counts = []
+    for tokens in (10_000, 100_000, 1_000_000):
+        text = Text(tokens, tokens, "char", 65)
+        shape = shape_for(scaling.with_size(scaling.with_block(settings, text, None), text, 1e17), "char", 65)
+        counts.append(cost_of(shape).parameters)
+        assert counts[-1] <= scaling.MOST_PARAMETERS_PER_TOKEN * tokens or tokens == 10_000  # there is a smallest model
+    assert counts == sorted(set(counts))
+
+
 def test_what_is_set_stays() -> None:
     settings = sized(1e14, n_layer="3", n_head="2", block_size="64", batch_size="5", dropout="0.3")
     settings = scaling.with_regularization(scaling.with_batch(settings, 1e7), 30)
     assert (settings.n_layer, settings.n_head, settings.block_size) == (3, 2, 64)
     assert (settings.batch_size, settings.dropout) == (5, 0.3)
     assert settings.n_embd % 2 == 0
-    assert sized(1e14, n_embd="100").n_head == 1
+    assert sized(1e14, n_embd="100").n_head == 2  # three would not divide it
     assert sized(1e14, n_embd="320").n_head == 5
     assert sized(1e14, n_head="5").n_embd % 10 == 0
     with pytest.raises(ConfigError, match="n_embd = 33 is odd"):

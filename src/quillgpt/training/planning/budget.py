@@ -57,9 +57,11 @@ def fit_to_budget(origin: Origin, text: Text, train: Tokens) -> Origin:
     if settings.minutes is not None:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
         settings = settings.model_copy(update={"max_iters": min(fitting, enough or fitting)})
-    passes = settings.max_iters * settings.tokens_per_iteration / (text.train_tokens or tokens)
-    settings = scaling.with_rhythm(scaling.with_regularization(settings, passes))
-    _explain(settings, shape, cost.parameters, rate, passes, enough)
+    passes = None
+    if text.train_tokens is not None:
+        passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
+    settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0))
+    _explain(settings, cost.parameters, rate, passes, enough)
     return replace(origin, settings=settings)
 
 
@@ -101,19 +103,22 @@ def _with_size(
     return sized, chosen, rate
 
 
-def _explain(
-    settings: TrainSettings, shape: ModelShape, parameters: int, rate: float, passes: float, enough: int | None
-) -> None:
-    time = f"{settings.minutes:g} minutes" if settings.minutes is not None else f"{settings.max_iters:,} iterations"
-    say(f"chosen for {time}, at the {rate / 1e12:.2g} TFLOP/s of a few steps that were tried:")
+def _explain(settings: TrainSettings, parameters: int, rate: float, passes: float | None, enough: int | None) -> None:
+    tokens = settings.max_iters * settings.tokens_per_iteration
+    length = f"{settings.max_iters:,} iterations"
+    time = length if settings.minutes is None else f"{settings.minutes:g} min"
+    say(f"chosen for {time}; the few steps that were tried ran at {rate / 1e12:.2g} TFLOP/s:")
     say(
-        f"  {shape.n_layer} blocks, {shape.n_embd} wide, {parameters:,} parameters: "
-        f"{settings.max_iters * settings.tokens_per_iteration / parameters:.1f} tokens for each, of at least "
-        f"{scaling.TOKENS_PER_PARAMETER:g} that a larger model should see too"
+        f"  a model of {parameters:,} parameters, each with {tokens / parameters:.1f} tokens to learn from: "
+        f"{scaling.TOKENS_PER_PARAMETER:g} are wanted, and no more than {scaling.MOST_PARAMETERS_PER_TOKEN:g} "
+        "parameters for each token of the text"
     )
+    read = "" if passes is None else f", {passes:.1f} passes over the text"
     say(
-        f"  {settings.max_iters:,} iterations of {settings.tokens_per_iteration:,} tokens: {passes:.1f} passes over "
-        f"the text, so dropout {settings.dropout:g} and weight decay {settings.weight_decay:g}"
+        f"  {length} of {settings.tokens_per_iteration:,} tokens{read}, dropout {settings.dropout:g}, weight decay "
+        f"{settings.weight_decay:g}"
     )
-    if settings.max_iters == enough and settings.minutes is not None:
-        say(f"  {scaling.MOST_PASSES} passes are all that help, so the run ends before its time; more text would help")
+    if settings.minutes is not None and settings.max_iters == enough:
+        say(
+            f"  {scaling.MOST_PASSES} passes are as many as help, so the run ends before its time; more text would help"
+        )

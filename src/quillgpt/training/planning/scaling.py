@@ -29,6 +29,9 @@ USUAL_VOCABULARY, USUAL_FLOPS = 100, 5e13
 TOKENS_PER_PARAMETER = 5.0
 """Tokens, repeated ones included, that a model should see for each of its parameters."""
 
+MOST_PARAMETERS_PER_TOKEN = 4.0
+"""Of a model, for each token of its text: a larger one learns a short text by heart."""
+
 MOST_PASSES = 40
 """Passes over a text after which further ones bring nothing, however the model is held back."""
 
@@ -104,14 +107,15 @@ def with_block(settings: TrainSettings, text: Text, longest: int | None) -> Trai
 
 
 def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSettings:
-    """Choose the largest model that sees enough tokens for its parameters within these operations."""
+    """Choose the largest model that sees enough tokens for its parameters within these operations, of enough text."""
+    most = MOST_PARAMETERS_PER_TOKEN * (text.train_tokens or math.inf)
     for layers, width in reversed(SIZES):
         if "n_head" in settings.model_fields_set:
             width = 2 * settings.n_head * max(1, round(width / (2 * settings.n_head)))
         sized = fill(settings, n_layer=layers, n_embd=width)
         sized = fill(sized, n_head=_heads(sized.n_embd))
         cost = cost_of(shape_for(sized, text.tokenizer, text.vocab_size))
-        if flops / cost.flops_per_token >= TOKENS_PER_PARAMETER * cost.parameters:
+        if cost.parameters <= min(most, flops / cost.flops_per_token / TOKENS_PER_PARAMETER):
             break
     return sized
 
