@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from quillgpt.model import GPT
-from quillgpt.training.compilation import compile_model, leave_uncompiled, uncompiled
+from quillgpt.training.compilation import CACHE_VARIABLE, compile_model, leave_uncompiled, uncompiled
 from tiny import SHAPES, random_ids, tiny_model
 
 
@@ -52,3 +57,19 @@ def test_uncompiled_it_can_be_watched_and_afterwards_it_is_compiled_again() -> N
     assert "forward" not in vars(model.blocks[0])
     assert "loss_of" not in vars(model)
     assert set(model.state_dict()) == names
+
+
+def test_what_is_compiled_stays_in_the_cache_folder(tmp_path: Path) -> None:
+    program = """
+import torch
+from quillgpt.config import resolve
+from quillgpt.training.choices import choose_machine
+choose_machine(resolve("demo", {"dtype": "float32"}))
+torch.optim.AdamW([torch.zeros(1)])
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+print(cache_dir())
+"""
+    kept = {name: value for name, value in os.environ.items() if name != CACHE_VARIABLE}
+    environment = {**kept, "QUILL_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(tmp_path / "compiled"), done.stderr

@@ -29,13 +29,16 @@ from quillgpt.device import (
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
-from quillgpt.training.compilation import compile_model, leave_uncompiled
+from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
-LONG_RUN_SECONDS = 60
+LONG_RUN_SECONDS = 80
 """Predicted length from which a run tries torch.compile: that costs half a minute the first time, seconds later on."""
+
+LONG_RUN_MINUTES = 1.5
+"""The same for a run that has minutes."""
 
 EXPECTED_UTILISATION = 0.3
 """Share of the peak that training reaches uncompiled, for predicting its length: small models less, large ones more."""
@@ -56,6 +59,7 @@ class Machine:
 
 def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
     """Choose threads, device and dtype, and return the settings with these values in place of `auto`."""
+    keep_compiled_code()
     threads = choose_threads(settings.threads)
     compute_deterministically(settings.deterministic)
     device = choose_device(settings.device)
@@ -91,7 +95,7 @@ def may_compile(settings: TrainSettings, shape: ModelShape, parameters: int, mac
     if machine.device.type == "cpu" and not _has_cpp_compiler():
         return False
     if settings.minutes is not None:
-        return 60 * settings.minutes >= LONG_RUN_SECONDS
+        return settings.minutes >= LONG_RUN_MINUTES
     flops = training_flops_per_token(shape, parameters)
     rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
     return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS

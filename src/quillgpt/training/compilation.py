@@ -15,13 +15,19 @@ from quillgpt.model import GPT
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
+def keep_compiled_code() -> None:
+    """Let what is compiled stay in the cache folder for the next run.
+
+    PyTorch takes a folder for temporary files instead, and settles on it when the first optimizer is made.
+    """
+    os.environ.setdefault(CACHE_VARIABLE, str(quill_home() / "compiled"))
+
+
 def compile_model(model: GPT) -> None:
     """Let a model's blocks and its loss run compiled.
 
-    All blocks share one compiled function, which takes the compiler the time of one block; what it made stays in the
-    cache folder for the next run.
+    All blocks share one compiled function, which takes the compiler the time of one block.
     """
-    os.environ.setdefault(CACHE_VARIABLE, str(quill_home() / "compiled"))
     for owner, name in _parts(model):
         setattr(owner, name, torch.compile(getattr(owner, name)))
 

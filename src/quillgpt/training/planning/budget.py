@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from quillgpt.config.schema import TrainSettings
@@ -51,7 +52,7 @@ def fit_to_budget(origin: Origin, text: Text, train: Tokens) -> Origin:
         shape = replace(parent, block_size=settings.block_size)
         rate = measured_rate(settings, shape, train, machine)
     cost = cost_of(shape)
-    tokens = seconds * rate / cost.flops_per_token
+    tokens = min(seconds * rate / cost.flops_per_token, scaling.MOST_PASSES * (text.train_tokens or math.inf))
     settings = scaling.with_batch(settings, tokens)
     enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
     if settings.minutes is not None:
