@@ -34,7 +34,7 @@ from quillgpt.training.compilation import compile_model, keep_compiled_code, lea
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
-LONG_RUN_SECONDS = 80
+LONG_RUN_SECONDS = 60
 """Predicted length from which a run tries torch.compile: that costs half a minute the first time, seconds later on."""
 
 LONG_RUN_MINUTES = 1.5
