@@ -19,6 +19,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from quillgpt.bench.peers import Candidate
 from quillgpt.errors import UserError
 
+PATIENCE_SECONDS = 10
+
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
 Work = TypeVar("Work")
@@ -47,7 +49,7 @@ class Worker:
         try:
             self._answer()
         except BaseException:
-            self.close()
+            self.close(at_once=True)
             raise
 
     def ask(self, question: Callable[Concatenate[Any, P], Answer], *arguments: P.args, **named: P.kwargs) -> Answer:
@@ -63,9 +65,10 @@ class Worker:
             raise UserError(self._end()) from None
         return self._answer()  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Let the process end, which it does when nobody can ask any more; `at_once`, or if it lingers, end it."""
         self._connection.close()
+        self._process.join(timeout=0 if at_once else PATIENCE_SECONDS)
         self._process.terminate()
         self._process.join()
 
@@ -73,7 +76,7 @@ class Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        self.close(at_once=error is not None)
 
     def _answer(self) -> Any:
         try:

@@ -39,7 +39,7 @@ LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
 BLOCKS_OF_A_SPLIT = 4
 """Blocks that each split should have room for."""
 
-ITERATIONS = 1500
+ITERATIONS = 2000
 """About as many iterations as a run is divided into, within bounds for the tokens of one."""
 
 FEWEST_TOKENS, MOST_TOKENS = 1024, 16384
