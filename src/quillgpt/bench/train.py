@@ -25,10 +25,9 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, TrainingWindows, gather
 from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, ModelShape
-from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
-from quillgpt.training.planning.scaling import with_usual_size
+from quillgpt.training.planning.scaling import cost_of, with_usual_size
 from quillgpt.training.step import TrainStep
 
 RANDOM_TOKENS = 1_000_000
@@ -200,8 +199,6 @@ def _with_batches(
 def _result(
     name: str, description: Description, work: TrainWork, timing: Timing, memory: PeakMemory, machine: Machine
 ) -> TrainResult:
-    with torch.device("meta"):  # only to count
-        parameters = GPT(work.shape, seed=None).parameter_count(positions=False)
     limit = peak(machine.device, description.dtype)
     dtype = str(description.dtype).removeprefix("torch.")
     tokens = work.settings.tokens_per_iteration
@@ -210,7 +207,7 @@ def _result(
         dtype=dtype,
         parameters=description.parameters,
         ms_per_iteration=1e3 / timing.median,
-        mfu=timing.median * tokens * training_flops_per_token(work.shape, parameters) / limit.flops_per_second,
+        mfu=timing.median * tokens * cost_of(work.shape).flops_per_token / limit.flops_per_second,
         peak_flops_per_second=limit.flops_per_second,
         peak_flops_source=f"{limit.source}, {dtype}",
     )

@@ -220,3 +220,9 @@ def test_a_micro_batch_that_cannot_fit_is_planned_without_trying_it(
     planned = plan.plan(tiny(attn_path="auto", batch_size=1 << 40, micro_batch_size=1 << 40))
     assert not planned.fits
     assert planned.settings.attn_path != "auto"
+
+
+def test_minutes_are_planned_for(tiny: MakeSettings) -> None:
+    planned = plan.plan(tiny(minutes=0.5))
+    assert planned.settings.max_iters == planned.settings.lr_decay_iters
+    assert planned.iterations * planned.timing.iteration == pytest.approx(30 * 0.85, rel=0.05)

@@ -57,7 +57,8 @@ def fit_to_budget(origin: Origin, text: Text, train: Tokens) -> Origin:
     enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
     if settings.minutes is not None:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
-        settings = settings.model_copy(update={"max_iters": min(fitting, enough or fitting)})
+        length = min(fitting, enough or fitting)
+        settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
     passes = None
     if text.train_tokens is not None:
         passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens

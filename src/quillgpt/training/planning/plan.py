@@ -20,7 +20,7 @@ from quillgpt.optim.groups import group_parameters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths
 from quillgpt.training.origin import Origin, find_origin
-from quillgpt.training.planning.budget import fit_to_budget
+from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, fit_to_budget
 from quillgpt.training.planning.foresight import Outlook, foresee_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
@@ -124,7 +124,8 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
         model = GPT(cropped, seed=None)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
     muon = group_parameters(model).block_matrices.values() if settings.optimizer == "muon" else ()
-    assert settings.micro_batch_size is not None
+    at_once = settings.micro_batch_size
+    assert at_once is not None
 
     def memory_for(sequences: int) -> TrainingMemory:
         return training_memory(
@@ -146,13 +147,16 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     if sequences and (available is None or memory_for(sequences).total <= USABLE_SHARE * _free(available)):
         built, _, optimizers = build_model(origin, settings, shape)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
+    if settings.minutes is not None and settings.defaults == "fixed" and not origin.resumed:
+        fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / timing.iteration))
+        settings = settings.model_copy(update={"max_iters": fitting, "lr_decay_iters": fitting})
     return Plan(
         settings=settings,
         machine=machine,
         shape=cropped,
         parameters=parameters,
         data=data,
-        memory=memory_for(settings.micro_batch_size),
+        memory=memory_for(at_once),
         available=available,
         timing=timing,
         may_compile=may_compile(settings, cropped, without_positions, machine),

@@ -18,7 +18,7 @@ from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.shape import shape_for
 
 SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 384), (8, 512), (12, 768))
-"""Blocks and width, small to large; each costs two to four times as much as the one before."""
+"""Blocks and width, small to large; each costs one and a half to four times as much as the one before."""
 
 NARROW_HEADS, WIDE_HEADS, NARROW_MODELS = 32, 64, 160
 """Width of a head in models up to this width, and in wider ones, where narrow heads cost more than they bring."""
