@@ -19,13 +19,13 @@ from quillgpt.config.schema import Quantize, Sampling
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
-from quillgpt.device import choose_device, choose_dtype, choose_threads
+from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
 from quillgpt.errors import DataError
 from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
 from quillgpt.interop import open_model
-from quillgpt.model import GPT, ModelShape, check_quantize, for_inference
+from quillgpt.model import GPT, ModelShape, check_quantize, inference_form
 from quillgpt.text.corpora import recipe_named
 from quillgpt.text.tokenizer import Tokenizer
 
@@ -38,7 +38,7 @@ class Model:
 
     Attributes:
         folder: Where it was loaded from.
-        gpt: The torch module, float32, in evaluation mode.
+        gpt: The torch module, float32, in evaluation mode; read when it is first asked for.
         tokenizer: Its tokenizer.
         device: Where it computes.
         dtype: The number format that it computes in.
@@ -51,7 +51,6 @@ class Model:
     ) -> None:
         self._loaded = loaded
         self.folder: Path = loaded.folder
-        self.gpt: GPT = loaded.model.to(device).eval()
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.device = device
         self.dtype = dtype
@@ -59,14 +58,25 @@ class Model:
         self.about: dict[str, Any] = loaded.about
 
     @cached_property
+    def gpt(self) -> GPT:
+        """The torch module, float32, in evaluation mode."""
+        return self._loaded.model.to(self.device)
+
+    @cached_property
     def _writer(self) -> GPT:
         """The model with its weights in the computation's format, so that each token reads fewer bytes of memory."""
-        return for_inference(self.gpt, self.dtype, quantize=self.quantize)
+        form = inference_form(self.dtype, quantize=self.quantize, device=self.device)
+        return self.gpt if form is None else self._loaded.build(form).to(self.device)
+
+    @property
+    def parameters(self) -> int:
+        """The number of its parameters, tied ones counted once."""
+        return self._loaded.skeleton().parameter_count()
 
     @property
     def shape(self) -> ModelShape:
         """What fixes the parameters and the function of the model."""
-        return self.gpt.shape
+        return self._loaded.shape
 
     def prompt(self, start: str | None) -> tuple[str, list[int]]:
         """Return a prompt as text and ids; None is the model's own beginning of a text."""
@@ -163,6 +173,7 @@ def load(
         CheckpointError: There is no model, it is damaged, or of another kind.
         DeviceError: The device is not there, or cannot do int8.
     """
+    return_freed_memory()
     choose_threads(threads)
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)

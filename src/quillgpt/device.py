@@ -46,8 +46,8 @@ PUBLISHED_PEAKS = {
 }
 
 
-MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = (-4, 0), (-1, 2**31 - 1), (-2, 64 << 20)
-"""glibc's mallopt: its parameters by number (malloc.h), and the values for them; the last two are bytes."""
+MMAP_MAX, TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = (-4, 0), (-1, 2**31 - 1), (-2, 64 << 20), (-3, 1 << 20)
+"""glibc's mallopt: its parameters by number (malloc.h), and the values for them; all but the first are bytes."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,28 @@ def choose_threads(threads: int | None) -> int:
     return threads
 
 
+def return_freed_memory() -> None:
+    """Let the C library give back what PyTorch frees, where that is glibc: a model that is built passes by in pieces.
+
+    Left to itself it keeps ever larger blocks, and the pieces' remains come to half as much again as the model.
+    """
+    set_allocator(MMAP_THRESHOLD)
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep what PyTorch frees, where that is glibc.
 
     It hands large blocks back to the system at once, and each use of them anew costs a page fault for every 4 KiB:
     a tenth of a training step. Kept, they are used again by the next step, which needs the same.
     """
+    set_allocator(MMAP_MAX, TRIM_THRESHOLD, TOP_PAD)
+
+
+def set_allocator(*parameters: tuple[int, int]) -> None:
+    """Set parameters of glibc's mallopt, each with its value; elsewhere nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        for parameter, value in (MMAP_MAX, TRIM_THRESHOLD, TOP_PAD):
+        for parameter, value in parameters:
             mallopt(parameter, value)
 
 

@@ -15,7 +15,7 @@ import tiny
 from quillgpt.bench import huggingface, nanogpt
 from quillgpt.bench.peers import Candidate, read_peers
 from quillgpt.bench.step import PeerStep
-from quillgpt.checkpoint.huggingface import to_stored
+from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.errors import ConfigError, UserError
 
 

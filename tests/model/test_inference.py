@@ -5,7 +5,13 @@ from torch import nn
 
 from quillgpt.errors import DeviceError
 from quillgpt.model import check_quantize, for_inference
-from quillgpt.model.inference import FEW_ROWS, Int8Linear, PackedLinear, has_vnni, packs_bfloat16
+from quillgpt.model.inference import (
+    FEW_ROWS,
+    Int8Linear,
+    PackedLinear,
+    has_vnni,
+    packs_bfloat16,
+)
 from tiny import GPT2, SHAPES, random_ids, tiny_model
 from tolerances import BFLOAT16_FROBENIUS
 

@@ -6,137 +6,13 @@ config.json under our own key, `quill`, which they ignore.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from quillgpt.errors import CheckpointError
 from quillgpt.model import ModelShape
 
-Tensors = dict[str, Tensor]
 QUILL_KEY = "quill"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One stored tensor that a tensor of ours consists of.
-
-    Attributes:
-        name: Its name in the Hugging Face folder.
-        rows: Its rows in our tensor, where several stored tensors are stacked in one of ours.
-        transposed: It is stored as GPT-2's Conv1D is: (in, out) instead of (out, in).
-    """
-
-    name: str
-    rows: int | None = None
-    transposed: bool = False
-
-
-def stored_parts(name: str, shape: ModelShape) -> list[Part]:
-    """Say where one of our tensors stands in a Hugging Face folder."""
-    kind = re.sub(r"^blocks\.\d+\.", "", name)
-    layer = name.split(".")[1] if name.startswith("blocks.") else ""
-    if shape.arch == "gpt2":
-        prefix = "transformer." + (f"h.{layer}." if layer else "")
-        module, _, leaf = kind.rpartition(".")
-        conv1d = module in ("attention.qkv", "attention.output", "mlp.up", "mlp.down") and leaf == "weight"
-        if module == "head":
-            return [Part("lm_head.weight")]
-        return [Part(f"{prefix}{GPT2_MODULES[module]}.{leaf}", transposed=conv1d)]
-    prefix = "model." + (f"layers.{layer}." if layer else "")
-    if kind == "attention.qkv.weight":
-        heads = {"q": shape.n_head, "k": shape.n_kv_head, "v": shape.n_kv_head}
-        return [Part(f"{prefix}self_attn.{part}_proj.weight", count * shape.head_dim) for part, count in heads.items()]
-    if kind == "mlp.gate_up.weight":
-        return [Part(f"{prefix}mlp.{part}_proj.weight", shape.mlp_dim) for part in ("gate", "up")]
-    if kind == "head.weight":
-        return [Part("lm_head.weight")]
-    return [Part(f"{prefix}{QWEN3_MODULES[kind.removesuffix('.weight')]}.weight")]
-
-
-GPT2_MODULES = {
-    "token_embedding": "wte",
-    "position_embedding": "wpe",
-    "attention_norm": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.output": "attn.c_proj",
-    "mlp_norm": "ln_2",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-    "final_norm": "ln_f",
-}
-QWEN3_MODULES = {
-    "token_embedding": "embed_tokens",
-    "attention_norm": "input_layernorm",
-    "attention.output": "self_attn.o_proj",
-    "attention.query_norm": "self_attn.q_norm",
-    "attention.key_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.down": "mlp.down_proj",
-    "final_norm": "norm",
-}
-
-
-def to_stored(state: Mapping[str, Tensor], shape: ModelShape) -> Tensors:
-    """Turn our tensors into those of the stock class; a tied head is left out, absent biases become zeros."""
-    stored: Tensors = {}
-    for name, tensor in state.items():
-        if name == "head.weight" and shape.tied:
-            continue
-        parts = stored_parts(name, shape)
-        pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
-        for part, piece in zip(parts, pieces, strict=True):
-            stored[part.name] = (piece.T if part.transposed else piece).detach().cpu().contiguous()
-    if shape.arch == "gpt2" and not shape.bias:
-        for name in list(stored):
-            if re.search(r"\.(ln_[12f]|c_attn|c_proj|c_fc)\.weight$", name):
-                stored[name.removesuffix("weight") + "bias"] = torch.zeros(stored[name].shape[-1])
-    return stored
-
-
-def from_stored(stored: Tensors, names: list[str], shape: ModelShape, *, where: str) -> Tensors:
-    """Turn the tensors of a Hugging Face folder into ours.
-
-    Args:
-        stored: Tensors by their stored names; emptied as they are used, to spare memory.
-        names: Names of our tensors, as the model's state_dict has them.
-        shape: The shape of the model.
-        where: The folder's path, for messages.
-
-    Raises:
-        CheckpointError: A tensor is missing or left over, or a bias is not zero where the model has none.
-    """
-    if shape.arch == "gpt2" and not any(name.startswith("transformer.") for name in stored):
-        for name in [name for name in stored if name != "lm_head.weight"]:  # the published GPT-2 folders
-            stored["transformer." + name] = stored.pop(name)
-    state: Tensors = {}
-    for name in names:
-        if name == "head.weight" and shape.tied:
-            continue
-        pieces = []
-        for part in stored_parts(name, shape):
-            if part.name not in stored:
-                raise CheckpointError(
-                    f"{where}: the weights lack the tensor {part.name}, which its configuration says the model has"
-                )
-            piece = stored.pop(part.name)
-            pieces.append(piece.T if part.transposed and piece.ndim == 2 else piece)
-        state[name] = (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
-    for name, tensor in stored.items():
-        if re.search(r"\.attn\.(masked_)?bias$", name) or (name == "lm_head.weight" and shape.tied):
-            continue  # constant masks that old versions stored; a second copy of a tied head
-        if name.endswith(".bias") and not shape.bias:
-            if tensor.count_nonzero():
-                raise CheckpointError(
-                    f"{where}: {name} is not zero, but its configuration says that the model has no biases"
-                )
-            continue
-        raise CheckpointError(f"{where}: the weights hold a tensor that this architecture does not have: {name}")
-    return state
 
 
 def to_config(shape: ModelShape, *, dropout: float, end_of_text: int | None) -> dict[str, Any]:

@@ -3,46 +3,81 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config, from_stored
+from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config
 from quillgpt.checkpoint.names import BEST
 from quillgpt.checkpoint.recover import find_whole_model
-from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS, STATE, WEIGHTS, TrainingState
+from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS, STATE, TrainingState
+from quillgpt.checkpoint.tensors import check_stored, our_tensor, with_prefix
+from quillgpt.checkpoint.weights import StoredWeights, find_tensors
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
-from quillgpt.files import path_inside
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, Form, ModelShape, empty_model, read_into
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
-
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its tokenizer and what is known about it.
+    """A model with its tokenizer and what is known about it; its weights are read when they are asked for.
 
     Attributes:
         folder: The folder, or another program's file, that it was read from.
-        model: The weights in float32, on the CPU, in evaluation mode.
+        shape: What fixes the parameters and the function.
+        dropout: Probability of dropping an activation, for further training.
+        weights: Its tensors, by the names and in the layouts of the stock class; they have been checked.
         tokenizer: Its tokenizer.
         config: The whole config.json.
         tokenizer_spec: What `--tokenizer` means its tokenizer; None: the folder.
+        attn_path: Which implementation of the attention kernel is used.
     """
 
     folder: Path
-    model: GPT
+    shape: ModelShape
+    dropout: float
+    weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
     config: dict[str, Any]
     tokenizer_spec: str | None = None
+    attn_path: str = "sdpa"
+
+    @cached_property
+    def model(self) -> GPT:
+        """The model with weights in float32, on the CPU, in evaluation mode."""
+        return self.build()
+
+    def build(self, form: Form | None = None) -> GPT:
+        """Return the model on the CPU, in evaluation mode.
+
+        Args:
+            form: What each part becomes as soon as it has its weights, such as `inference_form` returns; then no more
+                than one part is in float32 at a time. None: everything stays in float32.
+
+        Raises:
+            CheckpointError: A file has been changed or removed since the model was opened.
+        """
+
+        def read(name: str) -> Tensor:
+            tensor = our_tensor(name, self.weights, self.shape)
+            # Of a table of which few rows are used, these alone are read from the file if it is left as it is.
+            return tensor if form is not None and name == "token_embedding.weight" else tensor.float()
+
+        model = self.skeleton()
+        read_into(model, read, form)
+        return model.eval()
+
+    def skeleton(self) -> GPT:
+        """Return the model without its weights, which are on the device `meta`."""
+        return empty_model(self.shape, dropout=self.dropout, attn_path=self.attn_path)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -112,65 +147,24 @@ def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, 
     """
     folder = find_whole_model(path, prefer=prefer)
     shape, stored_dropout, config = read_shape(folder)
-    with torch.device("meta"):
-        model = GPT(shape, dropout=stored_dropout if dropout is None else dropout, attn_path=attn_path, seed=None)
-    fill(model, read_weights(folder), where=str(folder))
-    return LoadedModel(folder, model, load_tokenizer(folder), config)
+    weights = open_weights(folder, shape)
+    tokenizer = load_tokenizer(folder)
+    dropout = stored_dropout if dropout is None else dropout
+    return LoadedModel(folder, shape, dropout, weights, tokenizer, config, attn_path=attn_path)
 
 
-def fill(model: GPT, stored: dict[str, Tensor], *, where: str) -> None:
-    """Give a model without weights those of a stock class, in float32, and set it to evaluation.
-
-    Args:
-        model: The model, on the device `meta`.
-        stored: Tensors by the names and in the layouts of the stock class; emptied.
-        where: The folder's or file's path, for messages.
+def open_weights(folder: Path, shape: ModelShape) -> StoredWeights:
+    """Open a folder's weights, after checking that they make a model of this shape.
 
     Raises:
-        CheckpointError: A tensor is missing, left over, or of another shape.
+        CheckpointError: They do not, are missing, or damaged.
     """
-    state = from_stored(stored, list(model.state_dict()), model.shape, where=where)
-    for name, expected in model.state_dict().items():
-        if name in state and state[name].shape != expected.shape:
-            raise CheckpointError(
-                f"{where}: {name} has the shape {tuple(state[name].shape)}, its configuration says "
-                f"{tuple(expected.shape)}"
-            )
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
-    model.tie()
-    model.eval()
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of model.safetensors, or of the parts that its index lists.
-
-    Raises:
-        CheckpointError: There are none, or a file is damaged.
-    """
-    files = [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            names = sorted(set(index["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise CheckpointError(f"{folder / INDEX} is damaged; copy or download the model again") from None
-        files = [_part(folder, name) for name in names]
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing; Quill reads weights from safetensors files only")
-        try:
-            tensors |= load_file(file)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{file} is damaged: {error}") from None
-    return tensors
-
-
-def _part(folder: Path, name: object) -> Path:
-    file = path_inside(folder, name)
-    if file is None:
-        raise CheckpointError(f"{folder / INDEX} lists {name!r}, which is outside the model's folder; do not trust it")
-    return file
+    found = find_tensors(folder)
+    names = with_prefix(found, shape)
+    weights = StoredWeights({name: (found[stored][0], stored) for name, stored in names.items()})
+    sizes = {name: found[stored][1] for name, stored in names.items()}
+    check_stored(weights, sizes, empty_model(shape), where=str(folder))
+    return weights
 
 
 @dataclass(frozen=True)

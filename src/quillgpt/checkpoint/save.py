@@ -16,15 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from quillgpt.checkpoint.huggingface import to_config, to_stored
+from quillgpt.checkpoint.huggingface import to_config
 from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
+from quillgpt.checkpoint.tensors import to_stored
+from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.files import flush_to_disk, write_json
 from quillgpt.model import GPT
 from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.text.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 """The weights that are trained, where those of the model are an average of them."""

@@ -29,16 +29,16 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
     from quillgpt.optim.groups import describe, group_parameters
 
     loaded = open_model(Path(model), data_dir=Path(settings.data_dir))
-    shape = loaded.model.shape
-    groups = group_parameters(loaded.model)
+    shape, skeleton = loaded.shape, loaded.skeleton()
+    groups = group_parameters(skeleton)
     end = loaded.tokenizer.end_of_text
     table(
         str(loaded.folder),
         {
             **{name: value for name, value in asdict(shape).items() if name not in FOREIGN[shape.arch]},
-            "dropout": loaded.model.dropout,
-            "parameters": f"{loaded.model.parameter_count():,} "
-            f"({loaded.model.parameter_count(positions=False):,} without positions)",
+            "dropout": loaded.dropout,
+            "parameters": f"{skeleton.parameter_count():,} "
+            f"({skeleton.parameter_count(positions=False):,} without positions)",
             "matrices": describe(groups.decayed),
             "vectors": describe(groups.vectors),
             "tokenizer": f"{identify(loaded.tokenizer)}, "

@@ -68,7 +68,7 @@ def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> No
     number_format = str(model.dtype).removeprefix("torch.") if model.quantize == "none" else model.quantize
     rows = {
         "model": model.folder,
-        "parameters": f"{model.gpt.parameter_count():,}",
+        "parameters": f"{model.parameters:,}",
         "tokenizer": model.tokenizer.name,
         "device": f"{model.device}, {number_format}",
         "prompt": "end-of-text" if prompt == [model.tokenizer.end_of_text] else f"tokens: {len(prompt)}",

@@ -53,7 +53,7 @@ def mean_loss(
         dtype: Number format of matrix products.
         advance: Called after each batch, for a progress bar.
     """
-    device = model.token_embedding.weight.device
+    device = model.device
     block_size = model.shape.block_size
     was_training = model.training
     model.eval()

@@ -28,7 +28,7 @@ def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab
         sampling: How many samples, how long (the caller may stop earlier), and how tokens are chosen.
         vocab_size: Ids from here on have no token and are never chosen.
     """
-    device = model.token_embedding.weight.device
+    device = model.device
     samples, steps = range(sampling.num_samples), sampling.max_new_tokens
     uniforms = torch.stack([uniforms_of_sample(sampling.seed, k, steps) for k in samples], dim=1).to(device)
     penalty = sampling.repetition_penalty
@@ -79,11 +79,8 @@ class Context:
         self._tokens = torch.empty(batch_size, self.length + max_new_tokens, dtype=torch.int64, device=prompt.device)
         self._tokens[:, : self.length] = prompt
         self._choose = choose
-        weight = model.token_embedding.weight
         capacity = min(model.shape.block_size, self.length + max_new_tokens)
-        self._cache = KeyValueCache(
-            model.shape, batch_size, device=weight.device, dtype=weight.dtype, capacity=capacity
-        )
+        self._cache = KeyValueCache(model.shape, batch_size, device=model.device, dtype=model.dtype, capacity=capacity)
         self._unread = min(self.length, capacity)  # last tokens that the cache does not hold yet
         self._step = RecordedStep(model, self._cache, choose) if one_graph else None
 

@@ -13,14 +13,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from quillgpt.checkpoint.huggingface import QUILL_KEY, Tensors
-from quillgpt.checkpoint.load import LoadedModel, fill
+from quillgpt.checkpoint.huggingface import QUILL_KEY
+from quillgpt.checkpoint.load import LoadedModel
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.checkpoint.tensors import Tensors, check_stored
 from quillgpt.console import say
 from quillgpt.data.dataset import META_FILE
 from quillgpt.errors import CheckpointError, TokenizerError
 from quillgpt.files import is_plain_path
-from quillgpt.model import GPT, ModelShape, usual_mlp_dim
+from quillgpt.model import ModelShape, empty_model, usual_mlp_dim
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer
@@ -84,15 +85,15 @@ def load_nanogpt(file: Path, *, data_dir: Path, dropout: float | None = None) ->
     arguments = read_arguments(content.get("model_args"), file)
     weights = read_weights(content.get("model"), file)
     check_sizes(arguments, weights, file)
-    with torch.device("meta"):
-        shape = shape_of(arguments, weights)
-        model = GPT(shape, dropout=arguments.dropout if dropout is None else dropout, seed=None)
-    fill(model, weights, where=str(file))
+    shape = shape_of(arguments, weights)
+    check_stored(weights, weights, empty_model(shape), where=str(file))
     dataset = read_dataset_name(content.get("config"), file)
     tokenizer, spec = find_tokenizer(file, dataset, data_dir, rows=shape.vocab_size)
     # Whether its documents ended with end-of-text is not known; nanoGPT itself begins a sample with a newline.
     about = {"dataset": dataset, "ends_documents": False, "iteration": content.get("iter_num")}
-    return LoadedModel(file, model, tokenizer, {QUILL_KEY: {k: v for k, v in about.items() if v is not None}}, spec)
+    config = {QUILL_KEY: {name: value for name, value in about.items() if value is not None}}
+    dropout = arguments.dropout if dropout is None else dropout
+    return LoadedModel(file, shape, dropout, weights, tokenizer, config, spec)
 
 
 def read_pickle(file: Path) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """The transformer."""
 
+from quillgpt.model.assembly import Form, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT
-from quillgpt.model.inference import check_quantize, for_inference
+from quillgpt.model.inference import check_quantize, for_inference, inference_form
 from quillgpt.model.shape import ModelShape, padded_vocab_size, usual_mlp_dim
 
 __all__ = [
     "GPT",
+    "Form",
     "KeyValueCache",
     "ModelShape",
     "check_quantize",
+    "empty_model",
     "for_inference",
+    "inference_form",
     "padded_vocab_size",
+    "read_into",
     "usual_mlp_dim",
 ]

@@ -40,8 +40,8 @@ class GPT(nn.Module):
         super().__init__()
         self.shape = shape
         self.dropout = dropout
-        self.token_embedding = nn.Embedding(shape.vocab_size, shape.n_embd)
-        self.position_embedding = nn.Embedding(shape.block_size, shape.n_embd) if shape.arch == "gpt2" else None
+        self.token_embedding = embedding(shape.vocab_size, shape.n_embd)
+        self.position_embedding = embedding(shape.block_size, shape.n_embd) if shape.arch == "gpt2" else None
         self.blocks = nn.ModuleList(
             Block(shape, layer, dropout=dropout, attn_path=attn_path) for layer in range(shape.n_layer)
         )
@@ -60,6 +60,16 @@ class GPT(nn.Module):
         if self.shape.tied:
             self.head.weight = self.token_embedding.weight
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.final_norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the residual stream, of keys and of values."""
+        return self.final_norm.weight.dtype
+
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Compute the final hidden states.
 
@@ -72,7 +82,7 @@ class GPT(nn.Module):
         """
         T = tokens.shape[1]
         positions = slice(0, T) if cache is None else cache.begin(T)
-        x = self.token_embedding(tokens)
+        x = self.token_embedding(tokens).to(self.dtype)  # a table that is only read may be in fewer bits
         rotation: Rotation | None = None
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[positions]
@@ -115,3 +125,11 @@ class GPT(nn.Module):
         if not positions and self.position_embedding is not None:
             total -= self.position_embedding.weight.numel()
         return total
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """Return an embedding whose values are still undefined.
+
+    nn.Embedding itself would draw them first, for nothing, and on the device `meta` load half of PyTorch to do so.
+    """
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from quillgpt.config.schema import Quantize
 from quillgpt.errors import DeviceError
+from quillgpt.model.assembly import Form, part_names
 from quillgpt.model.gpt import GPT
 
 INT8_LIMIT = 127
@@ -25,8 +25,31 @@ ZERO_POINT = 128
 """oneDNN takes unsigned activations: 128 stands for 0."""
 SMALLEST_UNIT = 1e-30
 """A row of zeros is no reason to divide by zero."""
+ROWS_AT_ONCE = 1024
+"""Rows of a weight that are rounded at once: all of a large head's would need as much memory again."""
 FEW_ROWS = 16
 """Up to so many rows PyTorch's product with int8 weights is faster than one with weights made bfloat16 again."""
+
+
+def inference_form(dtype: torch.dtype, *, quantize: Quantize = "none", device: torch.device) -> Form | None:
+    """Return what the parts of a model become when it is only to be computed with; None: they stay as they are.
+
+    Args:
+        dtype: Number format of the products.
+        quantize: `none`, or `int8` for weights of 8 bits.
+        device: Where the model computes.
+
+    Raises:
+        DeviceError: int8 on another device than a CPU.
+    """
+    check_quantize(quantize, device)
+    if quantize == "int8":
+        return lambda part: Int8Linear(part) if isinstance(part, nn.Linear) else part
+    if dtype == torch.float32:
+        return None
+    if device.type == "cpu" and packs_bfloat16():
+        return lambda part: PackedLinear(part) if isinstance(part, nn.Linear) else part
+    return lambda part: copy.deepcopy(part).to(device, dtype)
 
 
 def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none") -> GPT:
@@ -35,20 +58,20 @@ def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none"
     Args:
         model: In float32, in evaluation mode, on its device.
         dtype: Number format of the products.
-        quantize: `none`, or `int8` for `Int8Linear` layers.
+        quantize: `none`, or `int8` for weights of 8 bits.
 
     Raises:
         DeviceError: int8 on another device than a CPU.
     """
-    device = model.token_embedding.weight.device
-    check_quantize(quantize, device)
-    if quantize == "int8":
-        return with_linears(model, Int8Linear)
-    if dtype == torch.float32:
+    form = inference_form(dtype, quantize=quantize, device=model.device)
+    if form is None:
         return model
-    if device.type == "cpu" and packs_bfloat16():
-        return with_linears(model, PackedLinear)
-    return copy.deepcopy(model).to(dtype)
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    for name in part_names(twin):
+        twin.set_submodule(name, form(twin.get_submodule(name)))
+    if isinstance(twin.head, nn.Linear):
+        twin.tie()
+    return twin
 
 
 def check_quantize(quantize: Quantize, device: torch.device) -> None:
@@ -59,17 +82,6 @@ def check_quantize(quantize: Quantize, device: torch.device) -> None:
     """
     if quantize == "int8" and device.type != "cpu":
         raise DeviceError(f"quantize = int8 is for CPUs, and the device is {device}; add --device=cpu, or leave it out")
-
-
-def with_linears(model: GPT, make: Callable[[nn.Linear], nn.Module]) -> GPT:
-    """Return a model that shares everything with `model` but its linear layers, the head among them."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
-    for parent in list(twin.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, make(child))
-    return twin
 
 
 class PackedLinear(nn.Module):
@@ -102,8 +114,11 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear, *, vnni: bool | None = None) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        self.scales = (weight.abs().amax(dim=1) / INT8_LIMIT).clamp(min=SMALLEST_UNIT)  # (N,)
-        self.weight = (weight / self.scales[:, None]).round().to(torch.int8)  # (N, K)
+        self.scales = torch.linalg.vector_norm(weight, math.inf, 1).div_(INT8_LIMIT).clamp_(min=SMALLEST_UNIT)  # (N,)
+        self.weight = torch.empty(weight.shape, dtype=torch.int8)  # (N, K)
+        for first in range(0, len(weight), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            self.weight[rows] = (weight[rows] / self.scales[rows, None]).round_()
         self._bias = None if linear.bias is None else linear.bias.detach().float()
         self._vnni = has_vnni() if vnni is None else vnni
         self._ones = torch.ones(len(self.scales), dtype=torch.bfloat16)

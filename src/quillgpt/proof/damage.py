@@ -10,7 +10,8 @@ from pathlib import Path
 
 from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.checkpoint.names import LAST, checkpoints_folder
-from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES, WEIGHTS
+from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES
+from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.proof.compare import require, require_equal_runs
 from quillgpt.proof.ground import FAULTY, Ground, last_state
 from quillgpt.proof.subject import SAVED_EVERY

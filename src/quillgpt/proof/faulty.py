@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from quillgpt.checkpoint import save
+from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.data.batches import Starts, Tokens, gather
 from quillgpt.training import step
 
@@ -47,7 +48,7 @@ def fill_disk(checkpoints: int) -> None:
     def write_or_break_off(tensors: dict[str, Tensor], path: Path) -> None:
         nonlocal written
         write_tensors(tensors, path)
-        written += path.name == save.WEIGHTS
+        written += path.name == WEIGHTS
         if written > checkpoints:
             os.truncate(path, path.stat().st_size // 2)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

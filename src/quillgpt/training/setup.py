@@ -180,7 +180,7 @@ def starting_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -
     options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if origin.parent is None:
         return GPT(shape, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
-    shape = origin.parent.model.shape
+    shape = origin.parent.shape
     state = origin.parent.model.state_dict()
     if settings.block_size < shape.block_size and "position_embedding.weight" in state:
         state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]

@@ -25,7 +25,7 @@ def choose_shape(origin: Origin, tokenizer: str, vocab_size: int) -> tuple[Train
     """
     if origin.parent is None:
         return origin.settings, shape_for(origin.settings, tokenizer, vocab_size)
-    shape = origin.parent.model.shape
+    shape = origin.parent.shape
     return adopt_shape(origin.settings, shape, resuming=origin.resumed), shape
 
 

@@ -42,7 +42,7 @@ def fit_to_budget(origin: Origin, text: Text, train: Tokens) -> Origin:
         return origin
     if not settings.model_fields_set & {"minutes", "max_iters"}:
         settings = settings.model_copy(update={"minutes": USUAL_MINUTES})
-    parent = origin.parent.model.shape if origin.parent else None
+    parent = origin.parent.shape if origin.parent else None
     settings = scaling.with_block(settings, text, parent.block_size if parent else None)
     settings = scaling.with_learning_rates(settings, finetuning=parent is not None)
     seconds = 60 * (settings.minutes or USUAL_MINUTES) * SHARE_FOR_TRAINING

@@ -1,0 +1,95 @@
+"""Tensors in safetensors files, read one by one when they are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from quillgpt.errors import CheckpointError
+from quillgpt.files import path_inside
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class StoredWeights(Mapping[str, Tensor]):
+    """The tensors of a folder by name.
+
+    A tensor is mapped from its file anew each time it is asked for, so that memory holds what is used and no more.
+
+    Attributes:
+        places: In which file each tensor is, and under which name.
+    """
+
+    places: Mapping[str, tuple[Path, str]]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor, on the CPU.
+
+        Raises:
+            CheckpointError: Its file has been changed or removed since it was opened.
+        """
+        file, stored_name = self.places[name]
+        with _opened(file) as tensors:
+            tensor: Tensor = tensors.get_tensor(stored_name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names."""
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self.places)
+
+
+def find_tensors(folder: Path) -> dict[str, tuple[Path, Tensor]]:
+    """Return file and size (a tensor on the device `meta`) of all tensors in model.safetensors, or in its parts.
+
+    Raises:
+        CheckpointError: There are none, or a file is damaged.
+    """
+    found: dict[str, tuple[Path, Tensor]] = {}
+    for file in _files(folder):
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing; Quill reads weights from safetensors files only")
+        with _opened(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                found[name] = file, torch.empty(tensors.get_slice(name).get_shape(), device="meta")
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    if not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        names = sorted(set(index["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise CheckpointError(f"{folder / INDEX} is damaged; copy or download the model again") from None
+    return [_part(folder, name) for name in names]
+
+
+def _part(folder: Path, name: object) -> Path:
+    file = path_inside(folder, name)
+    if file is None:
+        raise CheckpointError(f"{folder / INDEX} lists {name!r}, which is outside the model's folder; do not trust it")
+    return file
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from None
