@@ -99,12 +99,13 @@ class LoadedModel:
             TokenizerError: It was not; names both, and the command that mends it.
         """
         if self.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
+            same_everywhere = self.tokenizer.name if self.tokenizer.name in ("gpt2", "byte") else None
             what = dataset.name if dataset.name in RECIPES else "PATH"
             hint = prepare_hint(f"{dataset.name}_2", data_dir, what=what)
             raise TokenizerError(
                 f"{dataset.folder} was prepared with the tokenizer {identify(dataset.tokenizer)}, but the model in "
                 f"{self.folder} has another, {identify(self.tokenizer)}; under "
-                f"another name, {hint} --tokenizer {self.tokenizer_spec or self.folder}"
+                f"another name, {hint} --tokenizer {self.tokenizer_spec or same_everywhere or self.folder}"
             )
 
 

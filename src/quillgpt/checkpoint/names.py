@@ -167,6 +167,6 @@ def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
             "(config.json and model.safetensors)"
         )
     raise CheckpointError(
-        f"{model} does not exist; expected the folder of a run, a checkpoint or a Hugging Face model. Train one with "
-        "quill train shakespeare_char_cpu, or fetch one: hf download openai-community/gpt2 --local-dir gpt2"
+        f"{model} does not exist; expected the folder of a run, a checkpoint or a Hugging Face model, or a name of the "
+        "hub such as gpt2. Train one with quill train shakespeare_char_cpu"
     )

@@ -28,7 +28,8 @@ TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "a
 
 MODEL = Parameter(
     name="MODEL",
-    help="A run's folder (its best checkpoint is taken), a checkpoint, a Hugging Face folder, or nanoGPT's ckpt.pt.",
+    help="A run's folder (its best checkpoint is taken), a checkpoint, a Hugging Face folder, nanoGPT's "
+    "ckpt.pt, or a name of the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME.",
     completer=complete_model,
 )
 

@@ -36,7 +36,7 @@ class Run(Settings):
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
     init_from: str = Field(
         "scratch",
-        description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint, a Hugging Face folder or nanoGPT's ckpt.pt.",
+        description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or a name of the Hugging Face hub (gpt2, gpt2-xl, OWNER/NAME).",
     )
 
 

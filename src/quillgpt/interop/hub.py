@@ -1,0 +1,132 @@
+"""Models of the Hugging Face hub: named, fetched once, checked, and from then on a folder like any other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from quillgpt.checkpoint.load import read_shape
+from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.console import say, stderr
+from quillgpt.errors import CheckpointError, UserError
+from quillgpt.extras import import_extra
+from quillgpt.files import quill_home, sha256_of, write_json
+from quillgpt.interop.nanogpt import find_nanogpt_file
+from quillgpt.text.downloads import check_downloads_are_allowed
+
+PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+"""Short names of the published GPT-2s: 124M, 355M, 774M and 1558M parameters."""
+
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+CONFIGURATION = "config.json"
+FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "tokenizer*.json")
+"""What is fetched besides the configuration; no program, no pickle, no other format's copy of the weights."""
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""How the hub calls a large file in its cache: by its content's hash."""
+
+
+def find_hub_model(path: Path) -> Path | None:
+    """Return the folder of a model that a person named as the hub does, after fetching it where it is not here.
+
+    A model of that name on this machine goes before. `QUILL_MIRROR` may hold such folders, under `hub/NAME`.
+
+    Args:
+        path: What the person gave: `gpt2`, `owner/name`, or a path, of which nothing is known here.
+
+    Raises:
+        CheckpointError: There is no such model, it cannot be fetched, is not what the hub says, or of another kind.
+        UserError: The package `huggingface_hub` is not installed.
+    """
+    name = path.as_posix()
+    if name in PRETRAINED:
+        if holds_model(path):
+            return None
+    elif not REPOSITORY.fullmatch(name) or path.parent.exists():
+        return None
+    repository = PRETRAINED.get(name, name)
+    for mirrored in (name, repository) if "QUILL_MIRROR" in os.environ else ():
+        folder = Path(os.environ["QUILL_MIRROR"], "hub", mirrored).expanduser()
+        if folder.is_dir():
+            return folder
+    check_downloads_are_allowed(f"{name} of the Hugging Face hub")
+    return fetch_model(name, repository)
+
+
+def holds_model(path: Path) -> bool:
+    """Return whether there is a model at a path, of whatever kind."""
+    here = (path / CONFIGURATION).is_file() or checkpoints_folder(path).is_dir()
+    return here or (path.exists() and find_nanogpt_file(path) is not None)
+
+
+def fetch_model(name: str, repository: str) -> Path:
+    """Fetch a model into the cache that all programs of Hugging Face share, and check it.
+
+    What is there already is not fetched again, and what was cut off goes on from there.
+
+    Raises:
+        CheckpointError: It cannot be had, is not what the hub says, or of another kind.
+        UserError: The package `huggingface_hub` is not installed.
+    """
+    hub = import_extra("huggingface_hub", extra="hub", purpose=f"fetching {name}")
+    hub.utils.logging.set_verbosity_error()
+    if not stderr.is_terminal:
+        hub.utils.disable_progress_bars()
+    try:
+        folder = Path(hub.snapshot_download(repository, allow_patterns=[CONFIGURATION]))
+        read_shape(folder)  # before gigabytes come that cannot be used
+        folder = Path(hub.snapshot_download(repository, revision=folder.name, allow_patterns=[CONFIGURATION, *FILES]))
+    except UserError:
+        raise
+    except Exception as error:  # the library and what it uses raise whatever they like
+        raise _unfetched(name, repository, error, hub.errors) from error
+    say(f"{repository} of the Hugging Face hub, revision {folder.name[:8]}")
+    check_content(folder)
+    return folder
+
+
+def _unfetched(name: str, repository: str, error: Exception, errors: Any) -> CheckpointError:
+    """Return what to say of a model that could not be fetched."""
+    known = f"known by name are {', '.join(PRETRAINED)}"
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(
+            f"{repository} is given only to those who log in and have agreed to its terms on the hub"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return CheckpointError(f"{name} is neither a folder here nor a public model of the Hugging Face hub; {known}")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return CheckpointError(
+        f"{name} is not here, and {repository} could not be fetched from the Hugging Face hub ({reason[:300]}); try "
+        "again, what came is kept; or copy the folder from elsewhere and give its path, or set QUILL_MIRROR to a "
+        f"folder that has hub/{name}"
+    )
+
+
+def check_content(folder: Path) -> None:
+    """Check once that the large files of a fetched model are what the hub says they are: those whose hashes it gives.
+
+    Raises:
+        CheckpointError: A file is another; it is removed, so that it is fetched anew.
+    """
+    known = quill_home() / "hub" / "checked.json"
+    try:
+        checked: dict[str, Any] = dict(json.loads(known.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        checked = {}
+    for link in sorted(folder.iterdir()):
+        file = link.resolve()
+        state = [file.stat().st_size, file.stat().st_mtime_ns]
+        if not SHA256.fullmatch(file.name) or checked.get(str(file)) == state:
+            continue
+        found = sha256_of(file)
+        if found != file.name:
+            file.unlink()
+            raise CheckpointError(
+                f"{link} is not what the Hugging Face hub says it is: its sha256 is {found}, expected {file.name}; it "
+                "is removed, try again"
+            )
+        checked[str(file)] = state
+        write_json(known, checked)

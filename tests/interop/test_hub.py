@@ -1,0 +1,173 @@
+"""Models of the hub, fetched by the real client from a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+import transformers
+
+from interop.mini_hub import MiniHub
+from quillgpt.errors import CheckpointError, UserError
+from quillgpt.interop import open_model
+from quillgpt.interop.hub import find_hub_model
+from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.downloads import DownloadNeededError, without_downloads
+
+SMALL = {"vocab_size": 300, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MiniHub]:
+    """Run an empty hub, with an empty cache; the folder of the test is the working folder."""
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("QUILL_MIRROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    running = MiniHub()
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    template = running.address + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in (
+        ("ENDPOINT", running.address),
+        ("HUGGINGFACE_CO_URL_TEMPLATE", template),
+        ("HF_HUB_CACHE", str(tmp_path / "cache")),
+    ):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+def published(folder: Path, **changes: object) -> Path:
+    """Write a model as transformers does, with a tokenizer."""
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**SMALL, **changes})).save_pretrained(folder)
+    ByteTokenizer().save(folder)
+    return folder
+
+
+def test_a_model_is_fetched_once_and_computes_what_transformers_does(hub, tmp_path):
+    hub.models["openai-community/gpt2"] = folder = published(tmp_path / "published")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    found = open_model(Path("gpt2"))
+    ids = torch.randint(256, (2, 32))
+    with torch.no_grad():
+        theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()(ids).logits
+        ours = found.model.logits(found.model(ids))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    open_model(Path("openai-community/gpt2"))
+    assert hub.fetched(WEIGHTS) == 1
+    assert hub.fetched("pytorch_model.bin") == 0
+
+
+def test_what_was_fetched_is_there_without_the_hub(hub, tmp_path):
+    hub.models["somebody/tiny"] = published(tmp_path / "published")
+    before = open_model(Path("somebody/tiny")).model.state_dict()
+    hub.shutdown()
+    hub.server_close()
+    for name, tensor in open_model(Path("somebody/tiny")).model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_broken_download_goes_on_where_it_was_cut(hub, tmp_path):
+    hub.models["somebody/tiny"] = published(tmp_path / "published", n_embd=512)
+    hub.cut_after[WEIGHTS] = 12_000_000  # of 25 million bytes; the client writes ten million at once
+    assert open_model(Path("somebody/tiny")).shape.n_embd == 512
+    assert len(hub.continued) == 1
+    assert hub.continued[0] > 10_000_000
+
+
+def test_content_that_is_not_what_the_hub_promised_is_refused_and_removed(hub, tmp_path):
+    hub.models["somebody/tiny"] = folder = published(tmp_path / "published")
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-5] ^= 1
+    hub.instead[WEIGHTS] = bytes(content)
+    with pytest.raises(CheckpointError, match=r"is not what the Hugging Face hub says it is: its sha256 is .*removed"):
+        open_model(Path("somebody/tiny"))
+    hub.instead.clear()
+    assert open_model(Path("somebody/tiny")).shape.n_layer == 2
+    assert hub.fetched(WEIGHTS) == 2
+
+
+def test_weights_that_are_no_weights_are_refused(hub, tmp_path):
+    hub.models["somebody/tiny"] = folder = published(tmp_path / "published")
+    (folder / WEIGHTS).write_bytes(b"<html>Please log in</html>" * 100)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        open_model(Path("somebody/tiny"))
+
+
+def test_a_model_of_another_kind_is_refused_before_its_weights_come(hub, tmp_path):
+    folder = tmp_path / "llama"
+    transformers.LlamaConfig().save_pretrained(folder)
+    (folder / WEIGHTS).write_bytes(b"gigabytes")
+    hub.models["somebody/llama"] = folder
+    with pytest.raises(CheckpointError, match="model_type is 'llama'; supported are gpt2 and qwen3"):
+        open_model(Path("somebody/llama"))
+    assert hub.fetched(WEIGHTS) == 0
+
+
+def test_a_model_without_safetensors_is_refused(hub, tmp_path):
+    hub.models["somebody/old"] = folder = published(tmp_path / "published")
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="is missing; Quill reads weights from safetensors files only"):
+        open_model(Path("somebody/old"))
+
+
+def test_names_that_the_hub_does_not_know(hub):
+    with pytest.raises(CheckpointError, match=r"somebody/nothing is neither a folder here nor a public model .* gpt2"):
+        open_model(Path("somebody/nothing"))
+    requests = len(hub.requests)
+    Path("runs").mkdir()
+    for path in ("runs/nothing", "nothing", "a/b/c"):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            open_model(Path(path))
+    assert len(hub.requests) == requests
+
+
+def test_a_model_here_or_in_the_mirror_goes_before(hub, tmp_path, monkeypatch):
+    Path("gpt2").mkdir()  # an empty folder of that name is no model
+    hub.models["openai-community/gpt2"] = published(tmp_path / "published", n_layer=3)
+    assert open_model(Path("gpt2")).shape.n_layer == 3
+    published(tmp_path / "mirror/hub/gpt2", n_layer=4)
+    monkeypatch.setenv("QUILL_MIRROR", str(tmp_path / "mirror"))
+    assert open_model(Path("gpt2")).shape.n_layer == 4
+    published(tmp_path / "gpt2", n_layer=5)
+    assert find_hub_model(Path("gpt2")) is None
+    assert open_model(Path("gpt2")).shape.n_layer == 5
+
+
+def test_nothing_is_fetched_where_nothing_may_be(hub):
+    with without_downloads(), pytest.raises(DownloadNeededError, match="gpt2-xl of the Hugging Face hub is not here"):
+        open_model(Path("gpt2-xl"))
+    assert not hub.requests
+
+
+def test_without_a_connection_it_is_said_what_to_do(hub):
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(CheckpointError, match=r"gpt2 is not here, .* set QUILL_MIRROR to a folder that has hub/gpt2"):
+        open_model(Path("gpt2"))
+
+
+def test_the_package_is_asked_for_by_name(hub, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"fetching gpt2 needs the package huggingface_hub.*quillgpt\[hub\]"):
+        open_model(Path("gpt2"))
+
+
+def test_weights_in_several_parts(hub, tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "published"
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**SMALL))
+    model.save_pretrained(folder, max_shard_size="50KB")
+    ByteTokenizer().save(folder)
+    assert len(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]) > 10
+    hub.models["somebody/parts"] = folder
+    found = open_model(Path("somebody/parts")).model.state_dict()
+    assert torch.equal(found["token_embedding.weight"], model.transformer.wte.weight)
