@@ -121,15 +121,22 @@ class Model:
         return dataset
 
     def evaluate(
-        self, dataset: Dataset | str, *, split: str = "val", data_dir: str = "data", batch_size: int | None = None
+        self,
+        dataset: Dataset | str,
+        *,
+        split: str = "val",
+        data_dir: str = "data",
+        batch_size: int | None = None,
+        batches: int | None = None,
     ) -> Score:
-        """Measure the model on a whole split, in non-overlapping blocks.
+        """Measure the model on a split, in non-overlapping blocks.
 
         Args:
             dataset: A prepared data set, or its name.
             split: `val` or `train`.
             data_dir: Where data sets live.
             batch_size: Blocks computed at once; None takes as many as hold EVALUATION_TOKENS.
+            batches: Batches to take, spread over the split; None takes the whole split.
 
         Raises:
             DataError: The data set is missing, shorter than a block, or has no such split.
@@ -143,10 +150,12 @@ class Model:
             self._loaded.check_tokenizer(dataset, Path(data_dir))
         tokens: Tokens = dataset.train if split == "train" else dataset.val
         batch_size = batch_size or max(1, EVALUATION_TOKENS // self.shape.block_size)
-        batches = -(-((len(tokens) - 1) // self.shape.block_size) // batch_size)
+        in_split = -(-((len(tokens) - 1) // self.shape.block_size) // batch_size)
         gpt, dtype = (self.gpt, self.dtype) if self.quantize == "none" else (self._writer, torch.float32)
-        with progress(f"evaluating {dataset.name} {split}", batches) as advance:
-            return score_split(gpt, self.tokenizer, tokens, batch_size=batch_size, dtype=dtype, advance=advance)
+        with progress(f"evaluating {dataset.name} {split}", min(in_split, batches or in_split)) as advance:
+            return score_split(
+                gpt, self.tokenizer, tokens, batch_size=batch_size, batches=batches, dtype=dtype, advance=advance
+            )
 
 
 def load(

@@ -119,7 +119,7 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("train gone.toml", "gone.toml does not exist"),
         ("train --resume --init_from=gpt2", "--resume goes on with a run, --init_from=gpt2 starts one; give one"),
         ("eval", "eval needs MODEL; quill eval --help shows what it takes"),
-        ("eval out --dataset a --split test", "--split=test must be val or train"),
+        ("eval out --dataset a --split test", "--split=test must be both, val or train"),
         ("info", "info needs MODEL; quill info --help shows what it takes"),
         ("sample out --top_p 2", "--top_p=2 must be a number above 0 and at most 1 or none"),
         ("sample --n_layer 2", "--n_layer is unknown; quill sample --help lists the flags"),

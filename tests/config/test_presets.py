@@ -101,6 +101,33 @@ PROMISED = {
     "train_mybook": BOOK | {"init_from": "scratch", "out_dir": "out-mybook"},
     "finetune_mybook": BOOK
     | {"init_from": "gpt2", "learning_rate": 3e-5, "decay_lr": False, "always_save_checkpoint": False},
+    "finetune": {"init_from": "gpt2", "learning_rate": 3e-5, "patience": 5, "always_save_checkpoint": False},
+    "finetune_shakespeare": {
+        "dataset": "shakespeare",
+        "init_from": "gpt2-xl",
+        "out_dir": "out-shakespeare",
+        "batch_size": 1,
+        "gradient_accumulation_steps": 32,
+        "max_iters": 20,
+        "learning_rate": 3e-5,
+        "decay_lr": False,
+        "eval_interval": 5,
+        "eval_iters": 40,
+        "always_save_checkpoint": False,
+        "wandb_project": "shakespeare",
+    },
+    **{
+        f"eval_{name.replace('-', '_')}": {
+            "init_from": name,
+            "dataset": "openwebtext",
+            "eval_only": True,
+            "batch_size": 8,
+            "eval_iters": 500,
+            "wandb_log": False,
+            "block_size": 1024,
+        }
+        for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+    },
     "train_gpt2": TRAIN_GPT2,
     "openwebtext": TRAIN_GPT2,
     "gpt2_medium": TRAIN_GPT2

@@ -79,7 +79,8 @@ def test_info_and_eval(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("out/ckpt.pt", "12", "char (12 tokens", "letters", "250"):
         assert word in told
     assert main(["eval", "out", "--json", "--device=cpu", "--dtype=float32", "--threads=1"]) == 0
-    score = json.loads(capsys.readouterr().out)
+    train, score = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [train["split"], score["split"]] == ["train", "val"]
     model = quillgpt.load("out", device="cpu", dtype="float32", threads=1)
     assert score["dataset"] == "letters"
     assert score["loss"] == pytest.approx(model.evaluate(open_dataset("letters", Path("data"))).loss, rel=1e-5)

@@ -85,7 +85,9 @@ def test_from_a_text_to_a_model_that_speaks(home: Path) -> None:
     assert [sample["prompt"] + sample["text"] for sample in samples] == [first, second]
     assert {sample["finish_reason"] for sample in samples} == {"length"}
 
-    evaluated = json.loads(quill(home, "eval", "out-book", "--dataset=book", "--dtype=float32", "--json").stdout)
+    evaluated = json.loads(
+        quill(home, "eval", "out-book", "--dataset=book", "--split=val", "--dtype=float32", "--json").stdout
+    )
     assert evaluated["loss"] == pytest.approx(summary["val_loss_full"], abs=1e-5)
     assert "book" in quill(home, "info", "out-book").stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from typing import Annotated
@@ -9,6 +10,8 @@ from typing import Annotated
 from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
 from quillgpt.config import EvalSettings, resolve_eval
 from quillgpt.errors import ConfigError
+
+SPLITS = {"both": ("train", "val"), "val": ("val",), "train": ("train",)}
 
 
 @settings_flags(EvalSettings)
@@ -19,10 +22,11 @@ def evaluate(
     as_json: Annotated[bool, JSON_FLAG] = False,
     **flags: str,
 ) -> None:
-    """Measure a model on whole data sets: loss, perplexity, bits per byte."""
+    """Measure a model on data sets: loss, perplexity, bits per byte."""
     settings = resolve_eval(flags)
 
     from quillgpt.api import load
+    from quillgpt.evaluation import published_losses
 
     loaded = load(
         model,
@@ -36,16 +40,22 @@ def evaluate(
     datasets = [name.strip() for name in given.split(",") if name.strip()]
     if not datasets:
         raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
-    for name, opened in [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]:
+    opened = [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]
+    for (name, dataset), split in itertools.product(opened, SPLITS[settings.split]):
+        batches = settings.eval_iters if settings.split == "both" and split == "train" else None
         score = loaded.evaluate(
-            opened, split=settings.split, data_dir=settings.data_dir, batch_size=settings.batch_size
+            dataset, split=split, data_dir=settings.data_dir, batch_size=settings.batch_size, batches=batches
         )
         if as_json:
-            print(json.dumps({"model": str(loaded.folder), "dataset": name, "split": settings.split, **asdict(score)}))
+            found = {"model": str(loaded.folder), "dataset": name, "split": split, "batches": batches}
+            print(json.dumps(found | asdict(score)))
             continue
+        part = "" if batches is None else f" in {batches} batches"
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} bits per byte"
+        published = published_losses(model, name)
+        compared = "" if published is None else f"; published: {getattr(published, split):.2f}"
         print(
-            f"{name} {settings.split}: loss {score.loss:.4f} nats per token, perplexity {score.perplexity:.4f}{bits}, "
-            f"{score.tokens:,} tokens",
+            f"{name} {split}: loss {score.loss:.4f} nats per token, perplexity {score.perplexity:.4f}{bits}, "
+            f"{score.tokens:,} tokens{part}{compared}",
             flush=True,
         )

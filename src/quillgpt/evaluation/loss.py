@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from quillgpt.data.batches import Starts, Tokens, all_starts, evaluation_batches
+from quillgpt.data.batches import Starts, Tokens, all_starts, evaluation_batches, spread_starts
 from quillgpt.device import autocast, to_device
 from quillgpt.errors import DataError
 from quillgpt.model import GPT
 from quillgpt.text.tokenizer import Tokenizer
+
+SPREAD_SEED = 1337
+"""Which blocks stand for a split of which only a part is scored."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,22 @@ def score_split(
     tokens: Tokens,
     *,
     batch_size: int,
+    batches: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
-    """Score a model on a whole split, in floor((n-1)/block_size) non-overlapping blocks; the remainder is left out.
+    """Score a model on a split, in non-overlapping blocks: floor((n-1)/block_size) of them make the whole split.
 
-    Arguments are those of `mean_loss`; the tokenizer says how many bytes the targets stand for.
+    Arguments are those of `mean_loss`; the tokenizer says how many bytes the targets stand for. With `batches`, no more
+    than so many are taken, from all over the split and always the same ones.
 
     Raises:
         DataError: The split is shorter than one block.
     """
     block_size = model.shape.block_size
     starts = all_starts(len(tokens), block_size)
+    if batches is not None:
+        starts = spread_starts(len(tokens), block_size, batches * batch_size, SPREAD_SEED)
     if len(starts) == 0:
         raise DataError(
             f"the split has {len(tokens):,} tokens; one block of the model needs {block_size + 1:,}. "
@@ -91,7 +98,9 @@ def score_split(
         )
     loss = mean_loss(model, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
     targets = tokens[1 : 1 + len(starts) * block_size]
-    return Score(loss, math.exp(min(loss, 700)), bits_per_byte(loss, targets, tokenizer), len(targets))
+    if batches is not None:
+        targets = tokens[starts[:, None] + np.arange(1, block_size + 1)]
+    return Score(loss, math.exp(min(loss, 700)), bits_per_byte(loss, targets, tokenizer), targets.size)
 
 
 def bits_per_byte(loss: float, targets: Tokens, tokenizer: Tokenizer) -> float | None:

@@ -15,7 +15,7 @@ from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import peak
 from quillgpt.errors import UserError
-from quillgpt.evaluation import score_split
+from quillgpt.evaluation import published_losses, score_split
 from quillgpt.files import write_json, write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
@@ -98,7 +98,7 @@ class Trainer:
         """Run until max_iters, or until interrupted at a step's boundary."""
         state, settings = self._run.state, self._settings
         if settings.eval_only:
-            self._evaluate()
+            self._compare(self._evaluate())
             return None
         with self._metrics.shared_with(open_sinks(settings, iteration=state.iteration if self._run.resumed else None)):
             return self._train_and_finish()
@@ -275,6 +275,14 @@ class Trainer:
             seconds=state.seconds,
         )
         return losses
+
+    def _compare(self, losses: Losses) -> None:
+        """Print what losses mean, and what is published of this model on this data set, if anything is."""
+        settings = self._settings
+        console.outcome(f"perplexity: train {math.exp(losses.train):.2f}, val {math.exp(losses.val):.2f}")
+        published = published_losses(settings.init_from, settings.dataset)
+        if published is not None:
+            console.outcome(f"published: train loss {published.train:.2f}, val loss {published.val:.2f}")
 
     def _check_interruption(self) -> None:
         if self._interruption.requested:

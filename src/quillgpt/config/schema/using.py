@@ -71,7 +71,11 @@ class Measurement(Settings):
         None,
         description="Names of prepared data sets, separated by commas. Unset: the one that the model was trained on.",
     )
-    split: Literal["val", "train"] = Field("val", description="Which part of the data set.")
+    split: Literal["both", "val", "train"] = Field(
+        "both",
+        description="Which part of the data set. val and train: the whole split. both: the whole of val, and eval_iters batches of train.",
+    )
+    eval_iters: Positive = Field(20, description="Batches that are taken from train where split = both.")
     data_dir: str = Field("data", description="Folder in which prepared data sets live.")
     batch_size: Positive | None = Field(
         None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
