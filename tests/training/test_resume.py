@@ -115,6 +115,42 @@ def test_the_fast_preset_resumed_equals_uninterrupted(
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+LORA: list[dict[str, Any]] = [
+    {"arch": "gpt2", "lora_rank": 4, "lora_dropout": 0.1, "dropout": 0.1},
+    {"arch": "qwen3", "lora_rank": 2, "lora_targets": "attention", "dtype": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("changes", LORA, ids=lambda changes: changes["arch"])
+def test_adapters_resumed_equal_uninterrupted(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    train(tiny(out_dir=str(tmp_path / "base"), arch=changes["arch"]))
+    more = changes | {"init_from": str(tmp_path / "base"), "patience": 0}
+    train(tiny(out_dir=str(tmp_path / "whole"), **more))
+    parts = tiny(out_dir=str(tmp_path / "parts"), **more)
+    train_until(parts, 7, monkeypatch)
+    train(parts.model_copy(update={"init_from": "resume"}))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    trained = load_file(checkpoints_folder(tmp_path / "parts") / "last/training/weights.safetensors")
+    assert trained
+    assert all(".lora_" in name for name in trained)
+
+
+def test_adapters_want_their_own_base_and_settings(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, out_dir = tmp_path / "base", tmp_path / "adapted"
+    train(tiny(out_dir=str(base)))
+    settings = tiny(out_dir=str(out_dir), init_from=str(base), lora_rank=4)
+    train_until(settings, 7, monkeypatch)
+    with pytest.raises(ConfigError, match=r"lora_rank = 2, but the run in .* has lora_rank = 4; resume with its own"):
+        train(settings.model_copy(update={"init_from": "resume", "lora_rank": 2}))
+    train(tiny(out_dir=str(base), overwrite=True, seed=2))
+    with pytest.raises(CheckpointError, match=r"the adapters of .* belong to .*, which is gone or has changed"):
+        train(settings.model_copy(update={"init_from": "resume"}))
+
+
 def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     train_until(tiny(attn_path="sdpa", micro_batch_size=2), 5, monkeypatch)
     run = trainer.set_up(tiny(attn_path="auto", init_from="resume", compile="auto", dtype="auto", threads=None))

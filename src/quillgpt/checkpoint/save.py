@@ -16,19 +16,20 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, to_peft
 from quillgpt.checkpoint.huggingface import to_config
 from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.files import flush_to_disk, write_json
-from quillgpt.model import GPT
+from quillgpt.model import GPT, merged_state
 from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.text.tokenizer import Tokenizer
 
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
-"""The weights that are trained, where those of the model are an average of them."""
+"""The weights that are trained, where those of the model are an average of them, or have them merged."""
 STATE = "training/state.json"
 
 SMALL_FILES_BYTES = 2 << 20
@@ -54,6 +55,7 @@ class TrainingState:
         saving_seconds: Time in saves.
         settings: The run's settings, automatic choices filled in.
         data_fingerprint: Identity of the data set.
+        base: The model that adapters belong to, where these are what is trained: its `folder` and `sha256`.
         scaler: State of float16's gradient scaler, empty for other formats.
     """
 
@@ -71,6 +73,7 @@ class TrainingState:
     saving_seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
+    base: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -94,7 +97,7 @@ def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[st
     if padding:
         generation["suppress_tokens"] = padding  # rows without a token are never sampled, in transformers neither
     write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
-    write_tensors(to_stored(model.state_dict(), model.shape), folder / WEIGHTS)
+    write_tensors(to_stored(merged_state(model), model.shape), folder / WEIGHTS)
     tokenizer.save(folder)
 
 
@@ -134,7 +137,8 @@ def save_checkpoint(
         about: As in `save_model`.
         optimizer: The optimizer's tensors by name.
         state: Where the run is.
-        raw_weights: The weights that are trained, by their names in the model, where the model is their average.
+        raw_weights: The weights that are trained, by their names in the model, where they are not those of the
+            checkpoint's model: it is their average, or has them merged.
 
     Raises:
         OSError: The disk has no room for it, or does not take it.
@@ -147,6 +151,10 @@ def save_checkpoint(
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         save_model(temporary, model, tokenizer, about=about)
+        if (adapter := to_peft(model, str(about["init_from"]))) is not None:
+            (temporary / ADAPTER).mkdir()
+            write_tensors(adapter[0], temporary / ADAPTER / ADAPTER_WEIGHTS)
+            write_json(temporary / ADAPTER / ADAPTER_CONFIG, adapter[1])
         (temporary / "training").mkdir()
         for name, named in tensors.items():
             write_tensors({key: value.detach().cpu().contiguous() for key, value in named.items()}, temporary / name)

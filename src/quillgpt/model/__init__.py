@@ -4,6 +4,7 @@ from quillgpt.model.assembly import Form, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
+from quillgpt.model.lora import adapters, add_adapters, merged_state
 from quillgpt.model.shape import ModelShape, padded_vocab_size, usual_mlp_dim
 
 __all__ = [
@@ -11,10 +12,13 @@ __all__ = [
     "Form",
     "KeyValueCache",
     "ModelShape",
+    "adapters",
+    "add_adapters",
     "check_quantize",
     "empty_model",
     "for_inference",
     "inference_form",
+    "merged_state",
     "padded_vocab_size",
     "read_into",
     "usual_mlp_dim",

@@ -58,6 +58,7 @@ def training_memory(
     shape: ModelShape,
     *,
     parameters: int,
+    trained: int | None = None,
     muon_parameters: int = 0,
     averaged: bool = False,
     sequences: int,
@@ -73,6 +74,7 @@ def training_memory(
     Args:
         shape: The shape of the model.
         parameters: Its parameters.
+        trained: How many of them are trained; None: all.
         muon_parameters: How many of them Muon updates.
         averaged: Whether an average of the weights is kept.
         sequences: Full blocks in a micro-batch.
@@ -81,13 +83,14 @@ def training_memory(
         value_bytes: Size of the numbers that matrix products are computed in: 4 for float32, 2 for 16-bit formats.
         gpu: Whether it runs on a GPU, whose fused attention can drop; on CPUs it cannot.
     """
+    trained = parameters if trained is None else trained
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
     saved = saved_bytes_per_token(shape, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
     gradient_of_scores = FLOAT32_BYTES * shape.vocab_size
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
-        gradients=FLOAT32_BYTES * parameters,
-        optimizer=FLOAT32_BYTES * (2 * parameters - muon_parameters),
+        gradients=FLOAT32_BYTES * trained,
+        optimizer=FLOAT32_BYTES * (2 * trained - muon_parameters),
         activations=sequences * shape.block_size * (saved + gradient_of_scores),
     )
 

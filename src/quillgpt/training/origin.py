@@ -13,6 +13,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.interop import find_nanogpt_file, open_model
+from quillgpt.training.base import find_base
 from quillgpt.training.choices import Machine, choose_machine
 from quillgpt.training.sinks import check_sinks
 
@@ -32,12 +33,14 @@ class Origin:
         machine: Device and number format.
         parent: The model that it starts from, or its own last checkpoint, if any.
         stored: What its own last checkpoint holds besides the model; None unless it is resumed.
+        base: The model that the adapters of a resumed run belong to; None where it has none.
     """
 
     settings: TrainSettings
     machine: Machine
     parent: LoadedModel | None
     stored: StoredTraining | None
+    base: LoadedModel | None = None
 
     @property
     def resumed(self) -> bool:
@@ -60,17 +63,18 @@ def find_origin(settings: TrainSettings) -> Origin:
     check_sinks(settings)
     check_out_dir(settings)
     parent = load_parent(settings)
-    stored = None
+    stored = base = None
     if settings.init_from == "resume":
         assert parent is not None
         stored = load_training_state(parent.folder)
         forget_lost_best(stored.state, Path(settings.out_dir))
         settings = adopt_choices(settings, stored.state)
+        base = find_base(settings, stored.state)
     if settings.patience is None:
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
         settings = settings.model_copy(update={"patience": patience})
     settings, machine = choose_machine(settings)
-    return Origin(settings, machine, parent, stored)
+    return Origin(settings, machine, parent, stored, base)
 
 
 def forget_lost_best(state: TrainingState, out_dir: Path) -> None:

@@ -51,6 +51,11 @@ def show_set_up(run: Run, peak: Peak) -> None:
     counted = f"{model.parameter_count():,}" + (
         f" ({model.parameter_count(positions=False):,} without positions)" if positions else ""
     )
+    trained = {}
+    if settings.lora_rank:
+        alpha = settings.lora_alpha or 2 * settings.lora_rank
+        count = sum(each.numel() for each in (groups.decayed | groups.vectors).values())
+        trained = {"trained": f"{count:,}: adapters of rank {settings.lora_rank}, alpha {alpha:g}"}
     console.table(
         "set-up",
         {
@@ -67,6 +72,7 @@ def show_set_up(run: Run, peak: Peak) -> None:
             "computed at once": f"{settings.micro_batch_size} sequences",
             "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
             "parameters": counted,
+            **trained,
             "decayed": describe(groups.decayed),
             "not decayed": describe(groups.vectors),
             "optimizer": settings.optimizer,

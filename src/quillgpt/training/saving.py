@@ -22,7 +22,7 @@ from quillgpt.checkpoint.names import (
 )
 from quillgpt.console import warn
 from quillgpt.errors import UserError
-from quillgpt.training.setup import Run
+from quillgpt.training.setup import Run, trained_parameters
 
 LARGEST_SHARE = 0.02
 """Share of the time that saving by the clock may take; where a save is slower, the next one waits longer."""
@@ -86,7 +86,8 @@ class Saving:
         state.scaler, state.overflows = run.step.scaler.state_dict(), run.step.overflows
         state.settings["compile"] = run.step.compiled
         optimizer = run.optimizers.state()
-        raw_weights: dict[str, Tensor] | None = None if run.average is None else dict(run.model.named_parameters())
+        apart = run.average is not None or run.settings.lora_rank > 0
+        raw_weights: dict[str, Tensor] | None = dict(trained_parameters(run.model)) if apart else None
         check_finite([*run.model.parameters(), *run.evaluated_model.parameters(), *optimizer.values()], state.iteration)
         name = iteration_name(state.iteration)
         started = self._clock()

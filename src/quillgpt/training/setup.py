@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings, fields_in_order
@@ -17,6 +18,7 @@ from quillgpt.model import GPT, ModelShape
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
+from quillgpt.training.base import describe_base, with_adapters
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
 from quillgpt.training.data import check_lengths, open_data
 from quillgpt.training.origin import Origin, find_origin
@@ -127,6 +129,9 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
     init_from = state.settings["init_from"] if origin.resumed else settings.init_from
     settings = settings.model_copy(update={"overwrite": False, "init_from": init_from})
     state = replace(state, settings=settings.model_dump(mode="json"), data_fingerprint=dataset.fingerprint)
+    if settings.lora_rank and not origin.resumed:
+        assert origin.parent is not None
+        state.base = describe_base(origin.parent)
     # Of the parent only the folder: its weights are copied, and would stay in memory for as long as the run.
     parent = origin.parent.folder if origin.parent else None
     return Run(settings, machine, dataset, model, average, optimizers, step, state, parent, origin.resumed)
@@ -180,24 +185,29 @@ def starting_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -
     options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if origin.parent is None:
         return GPT(shape, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
-    shape = origin.parent.shape
-    state = origin.parent.model.state_dict()
+    source = origin.base or origin.parent
+    shape, state = source.shape, source.model.state_dict()
     if settings.block_size < shape.block_size and "position_embedding.weight" in state:
         state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]
     model = GPT(replace(shape, block_size=settings.block_size), seed=None, **options)  # type: ignore[arg-type]
     model.load_state_dict(state)
-    return model
+    return with_adapters(model, settings)
+
+
+def trained_parameters(model: GPT) -> dict[str, Parameter]:
+    """Return what the optimizers update, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def take_raw_weights(model: GPT, origin: Origin) -> None:
-    """Give a resumed run's model the weights that are trained, where its checkpoint's model is their average.
+    """Give a resumed run's model the weights that are trained, where they are not those of its checkpoint's model.
 
     Raises:
         CheckpointError: They are another model's.
     """
-    if origin.stored is None or not origin.stored.state.settings.get("ema_decay"):
+    if origin.stored is None or origin.stored.raw_weights is None:
         return
-    parameters, raw = dict(model.named_parameters()), origin.stored.raw_weights or {}
+    parameters, raw = trained_parameters(model), origin.stored.raw_weights
     if {name: each.shape for name, each in parameters.items()} != {name: each.shape for name, each in raw.items()}:
         assert origin.parent is not None
         raise CheckpointError(f"the training state in {origin.parent.folder} is of another model than its weights")

@@ -4,7 +4,7 @@ Names and defaults are those of nanoGPT's train.py and sample.py; further fields
 and an environment variable (`QUILL_<NAME>`) share one name. This room is pure: it reads no file and imports no torch.
 """
 
-from quillgpt.config.schema.base import DTYPES, DtypeName, Settings, fields_in_order, grouped_fields
+from quillgpt.config.schema.base import DTYPES, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
 from quillgpt.config.schema.training import SPECIAL_ORIGINS, TrainFields, TrainSettings
 from quillgpt.config.schema.using import EvalSettings, PrepareSettings, Prompt, Quantize, SampleSettings, Sampling
 
@@ -13,6 +13,7 @@ __all__ = [
     "SPECIAL_ORIGINS",
     "DtypeName",
     "EvalSettings",
+    "LoraTargets",
     "PrepareSettings",
     "Prompt",
     "Quantize",

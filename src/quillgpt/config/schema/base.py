@@ -18,6 +18,8 @@ Amount = Annotated[float, Field(ge=0)]
 Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smh]$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+LoraTargets = Literal["all", "attention", "mlp"]
+
 DTYPES = ("float32", "bfloat16", "float16")
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -11,6 +11,7 @@ from quillgpt.config.schema.base import (
     Count,
     Duration,
     Fraction,
+    LoraTargets,
     Machine,
     Positive,
     Preparation,
@@ -124,6 +125,22 @@ class Optimization(Settings):
     )
 
 
+class Lora(Settings):
+    """Finetuning by low-rank adapters (LoRA)."""
+
+    lora_rank: Count = Field(
+        0,
+        description="Train adapters of this rank beside the linear layers, which stay as they are; checkpoints hold the two merged, and the adapters alone as the library peft loads them. 0: train all weights.",
+    )
+    lora_alpha: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="The adapters count lora_alpha / lora_rank. Unset: twice the rank."
+    )
+    lora_dropout: Fraction = Field(0.0, description="Probability of dropping an input of an adapter in training.")
+    lora_targets: LoraTargets = Field(
+        "all", description="Which linear layers of the blocks get adapters: those of attention, of the mlp, or all."
+    )
+
+
 class Schedule(Settings):
     """The learning-rate schedule."""
 
@@ -207,7 +224,7 @@ class Processes(Settings):
 
 
 class TrainFields(
-    Run, DataSet, Preparation, Model, Optimization, Schedule, Evaluation, Logging, Machine, Execution, Processes
+    Run, DataSet, Preparation, Model, Optimization, Lora, Schedule, Evaluation, Logging, Machine, Execution, Processes
 ):
     """The settings of `quill train`, each checked by itself."""
 
@@ -249,6 +266,20 @@ class TrainSettings(TrainFields):
             raise ValueError(
                 f"cautious_weight_decay = true, but optimizer = {self.optimizer}; it needs optimizer = muon"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        if not self.lora_rank:
+            return self
+        if self.init_from == "scratch":
+            raise ValueError(
+                f"lora_rank = {self.lora_rank} trains adapters of a model that is there; name one with init_from"
+            )
+        if self.optimizer != "adamw":
+            raise ValueError(f"lora_rank = {self.lora_rank} needs optimizer = adamw, not {self.optimizer}")
+        if self.ema_decay:
+            raise ValueError(f"lora_rank = {self.lora_rank} allows no ema_decay; leave one of them out")
         return self
 
     @property

@@ -7,16 +7,15 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import ModelShape, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
+from quillgpt.training.base import with_adapters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths
 from quillgpt.training.origin import Origin, find_origin
@@ -24,7 +23,7 @@ from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, fit_to_budget
 from quillgpt.training.planning.foresight import Outlook, foresee_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
-from quillgpt.training.setup import build_model
+from quillgpt.training.setup import build_model, trained_parameters
 from quillgpt.training.shape import choose_shape
 from quillgpt.training.validation import evaluated_blocks
 
@@ -120,8 +119,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     machine = origin.machine
     settings = choose_paths(settings, shape, machine)
     cropped = replace(shape, block_size=settings.block_size)
-    with torch.device("meta"):
-        model = GPT(cropped, seed=None)
+    model = with_adapters(empty_model(cropped), settings)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
     muon = group_parameters(model).block_matrices.values() if settings.optimizer == "muon" else ()
     at_once = settings.micro_batch_size
@@ -131,6 +129,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
         return training_memory(
             cropped,
             parameters=parameters,
+            trained=sum(each.numel() for each in trained_parameters(model).values()),
             muon_parameters=sum(each.numel() for each in muon),
             averaged=settings.ema_decay > 0,
             sequences=sequences,

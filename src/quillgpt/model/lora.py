@@ -1,0 +1,94 @@
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685): finetuning that trains a small update of each matrix.
+
+Shapes: K inputs, N outputs, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quillgpt.attention import dropout
+from quillgpt.config.schema import LoraTargets
+from quillgpt.model.gpt import GPT
+
+PARTS: dict[LoraTargets, tuple[str, ...]] = {
+    "all": ("attention", "mlp"),
+    "attention": ("attention",),
+    "mlp": ("mlp",),
+}
+"""The parts of a block whose layers are meant."""
+
+
+class LoRALinear(nn.Module):
+    """A linear layer that stays as it is, and beside it the product of two small matrices, which is trained.
+
+    Args:
+        linear: The layer; its weight and bias are shared, under the same names.
+        rank: R.
+        scale: What the product is multiplied by.
+        dropout: Probability of dropping an input of the product in training.
+        generator: Draws the first matrix; the second starts at zero, so that at first nothing changes.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, *, rank: int, scale: float, dropout: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        bound = 1 / math.sqrt(linear.in_features)
+        self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features).uniform_(-bound, bound, generator=generator))
+        self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank))
+        self.scale = scale
+        self.dropout = dropout
+        self.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last dimension: (..., K) to (..., N)."""
+        dropped = dropout(x, self.dropout if self.training else 0.0)
+        update = F.linear(F.linear(dropped, self.lora_a), self.lora_b)
+        return F.linear(x, self.weight, self.bias) + self.scale * update
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """Return the weight (N, K) with which a plain layer computes the same."""
+        return self.weight + self.scale * (self.lora_b @ self.lora_a)
+
+
+def add_adapters(
+    model: GPT, *, rank: int, alpha: float, dropout: float, targets: LoraTargets = "all", seed: int
+) -> None:
+    """Freeze a model on the CPU, and give the linear layers of its blocks adapters.
+
+    Args:
+        model: The model, with its weights.
+        rank: R.
+        alpha: The adapters' product is multiplied by alpha / rank.
+        dropout: Probability of dropping an input of an adapter in training.
+        targets: The layers of which part of a block.
+        seed: Seed of the draw.
+    """
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for block in model.blocks:
+        for part in PARTS[targets]:
+            module = block.get_submodule(part)
+            for name, linear in list(module.named_children()):
+                if isinstance(linear, nn.Linear):
+                    adapter = LoRALinear(linear, rank=rank, scale=alpha / rank, dropout=dropout, generator=generator)
+                    setattr(module, name, adapter)
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+    """Yield the layers of a model that have adapters, by name."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
+
+
+def merged_state(model: GPT) -> dict[str, Tensor]:
+    """Return a model's tensors by name, as those of a model without adapters that computes the same."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
+    return state | {f"{name}.weight": layer.merged_weight() for name, layer in adapters(model)}

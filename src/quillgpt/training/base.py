@@ -1,0 +1,73 @@
+"""The model that a run's adapters belong to: noted when the run begins, and found again when it is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from quillgpt.checkpoint import LoadedModel, TrainingState
+from quillgpt.checkpoint.weights import StoredWeights
+from quillgpt.config.schema import TrainSettings
+from quillgpt.errors import CheckpointError, ConfigError, UserError
+from quillgpt.files import sha256_of
+from quillgpt.interop import open_model
+from quillgpt.model import GPT, add_adapters
+
+LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
+"""What fixes the adapters of a run."""
+
+
+def describe_base(base: LoadedModel) -> dict[str, str]:
+    """Return what a run with adapters notes of the model that they belong to."""
+    return {"folder": str(base.folder.resolve()), "sha256": weights_sha256(base)}
+
+
+def weights_sha256(loaded: LoadedModel) -> str:
+    """Return a hash of the files that hold a model's weights."""
+    files = {loaded.folder}
+    if isinstance(loaded.weights, StoredWeights):
+        files = {file for file, _ in loaded.weights.places.values()}
+    return hashlib.sha256("".join(sha256_of(file) for file in sorted(files)).encode()).hexdigest()
+
+
+def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | None:
+    """Return the model that a resumed run's adapters belong to; None where all weights are trained.
+
+    Raises:
+        ConfigError: The settings ask for other adapters than the run has.
+        CheckpointError: It is not there any more, or not what it was.
+    """
+    for name in LORA_SETTINGS:
+        before, now = state.settings.get(name, TrainSettings.model_fields[name].default), getattr(settings, name)
+        if before != now:
+            raise ConfigError(
+                f"{name} = {now}, but the run in {settings.out_dir} has {name} = {before}; resume with its own "
+                f"settings: quill train {settings.out_dir}/config.toml --init_from=resume"
+            )
+    if not settings.lora_rank:
+        return None
+    for place in (state.base["folder"], state.settings["init_from"]):
+        try:
+            base = open_model(Path(place), data_dir=Path(settings.data_dir))
+        except UserError:  # then what is said below tells more
+            continue
+        if weights_sha256(base) == state.base["sha256"]:
+            return base
+    raise CheckpointError(
+        f"the adapters of {settings.out_dir} belong to {state.base['folder']}, which is gone or has changed; "
+        f"bring it back, or start from the two merged: --init_from={settings.out_dir} --out_dir=NEW"
+    )
+
+
+def with_adapters(model: GPT, settings: TrainSettings) -> GPT:
+    """Give a model the adapters that the settings ask for, if any."""
+    if settings.lora_rank:
+        add_adapters(
+            model,
+            rank=settings.lora_rank,
+            alpha=settings.lora_alpha or 2.0 * settings.lora_rank,
+            dropout=settings.lora_dropout,
+            targets=settings.lora_targets,
+            seed=settings.seed,
+        )
+    return model

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from quillgpt.model import adapters, add_adapters, merged_state
+from tiny import SHAPES, random_ids, randomize, tiny_model
+from tolerances import FLOAT32
+
+
+def adapted(arch, *, random=True, **options):
+    model = tiny_model(SHAPES[arch])
+    add_adapters(model, **({"rank": 3, "alpha": 6.0, "dropout": 0.0, "seed": 0} | options))
+    if random:
+        for _, layer in adapters(model):
+            nn.init.normal_(layer.lora_b, std=0.2)
+    return model
+
+
+def scores(model, ids):
+    with torch.no_grad():
+        return model.logits(model(ids))
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_at_first_nothing_changes(arch):
+    model, ids = tiny_model(SHAPES[arch]), random_ids(SHAPES[arch], 2, 16)
+    assert torch.equal(scores(adapted(arch, random=False), ids), scores(model, ids))
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_the_merged_model_computes_the_same(arch):
+    model, plain, ids = adapted(arch), tiny_model(SHAPES[arch], seed=1), random_ids(SHAPES[arch], 2, 16)
+    plain.load_state_dict(merged_state(model))
+    torch.testing.assert_close(scores(plain, ids), scores(model, ids), **FLOAT32)
+    assert not torch.allclose(scores(tiny_model(SHAPES[arch]), ids), scores(model, ids), atol=1e-2)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_only_adapters_get_a_gradient(arch):
+    model, ids = adapted(arch), random_ids(SHAPES[arch], 2, 16)
+    model.train()
+    model.loss_sum(ids, ids).backward()
+    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {name for name, _ in model.named_parameters() if ".lora_" in name}
+    assert len(with_gradient) == 2 * 4 * 3  # two matrices for each of four layers in three blocks
+
+
+@pytest.mark.parametrize(("targets", "layers"), [("attention", ["qkv", "output"]), ("mlp", ["up", "down"])])
+def test_targets(targets, layers):
+    assert [name for name, _ in adapters(adapted("gpt2", targets=targets))] == [
+        f"blocks.{block}.{targets}.{layer}" for block in range(3) for layer in layers
+    ]
+
+
+def test_dropout_drops_inputs_of_the_adapters_only():
+    model, ids = adapted("gpt2", dropout=0.5), random_ids(SHAPES["gpt2"], 2, 16)
+    still = scores(model, ids)
+    assert torch.equal(scores(model, ids), still)
+    model.train()
+    assert not torch.equal(scores(model, ids), still)
+    assert torch.equal(scores(adapted("gpt2", dropout=0.5, random=False).train(), ids), scores(tiny_model(), ids))
+
+
+def test_the_seed_decides_over_the_draw():
+    first, again, other = (dict(adapters(adapted("qwen3", seed=seed, random=False))) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name].lora_a, again[name].lora_a) for name in first)
+    assert not any(torch.equal(first[name].lora_a, other[name].lora_a) for name in first)
+
+
+def test_a_random_model_keeps_its_names():
+    model = adapted("gpt2")
+    randomize(model)
+    assert merged_state(model).keys() == tiny_model().state_dict().keys()

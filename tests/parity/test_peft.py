@@ -1,0 +1,62 @@
+"""The adapters that a run keeps open in peft, and do there what they do here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quillgpt.checkpoint import load_model
+from quillgpt.checkpoint.adapter import ADAPTER
+from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.config import resolve
+from quillgpt.data.prepare import prepare
+from quillgpt.training import train
+from tolerances import FLOAT32
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+SMALL = [
+    "--n_layer=2",
+    "--n_head=2",
+    "--n_embd=32",
+    "--block_size=16",
+    "--batch_size=4",
+    "--gradient_accumulation_steps=1",
+]
+QUICK = [
+    "--max_iters=6",
+    "--warmup_iters=0",
+    "--eval_interval=3",
+    "--eval_iters=2",
+    "--dataset=words",
+    "--learning_rate=0.01",
+]
+
+
+@pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
+@pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
+def test_base_and_adapter_compute_what_the_merged_checkpoint_does(tmp_path, monkeypatch, arch, targets):
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("seven wizards watch a lazy dog while the quick fox jumps. " * 40)
+    prepare(["words.txt"], data_dir=Path("data"))
+
+    def run(out_dir, *words):
+        machine = ("--device=cpu", "--dtype=float32", "--threads=1", "--compile=False")
+        flags = dict(word.removeprefix("--").split("=") for word in (*SMALL, *QUICK, *machine, *words))
+        train(resolve(None, {**flags, "out_dir": out_dir, "arch": arch}, environ={}, dotenv=None))
+        return checkpoints_folder(Path(out_dir)) / "best"
+
+    base = run("base")
+    merged = run("adapted", "--init_from=base", "--lora_rank=3", "--lora_alpha=5", f"--lora_targets={targets}")
+    ids = torch.randint(20, (2, 16), generator=torch.Generator().manual_seed(0))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        before = theirs.eval()(ids).logits
+        theirs = peft.PeftModel.from_pretrained(theirs, merged / ADAPTER).eval()(ids).logits
+        model = load_model(merged).model
+        ours = model.logits(model(ids))
+        unadapted = transformers.AutoModelForCausalLM.from_pretrained(merged).eval()(ids).logits
+    assert (theirs - before).abs().max() > 1e-3
+    torch.testing.assert_close(ours, theirs, **FLOAT32)
+    torch.testing.assert_close(unadapted, theirs, **FLOAT32)
