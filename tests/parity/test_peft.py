@@ -16,22 +16,12 @@ from tolerances import FLOAT32
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-SMALL = [
-    "--n_layer=2",
-    "--n_head=2",
-    "--n_embd=32",
-    "--block_size=16",
-    "--batch_size=4",
-    "--gradient_accumulation_steps=1",
-]
-QUICK = [
-    "--max_iters=6",
-    "--warmup_iters=0",
-    "--eval_interval=3",
-    "--eval_iters=2",
-    "--dataset=words",
-    "--learning_rate=0.01",
-]
+QUICK = {
+    **{"n_layer": "2", "n_head": "2", "n_embd": "32", "block_size": "16", "dataset": "words"},
+    **{"batch_size": "4", "gradient_accumulation_steps": "1", "learning_rate": "0.01"},
+    **{"max_iters": "6", "warmup_iters": "0", "eval_interval": "3", "eval_iters": "2"},
+    **{"device": "cpu", "dtype": "float32", "threads": "1", "compile": "False"},
+}
 
 
 @pytest.mark.parametrize("targets", ["all", "attention", "mlp"])
@@ -41,14 +31,12 @@ def test_base_and_adapter_compute_what_the_merged_checkpoint_does(tmp_path, monk
     Path("words.txt").write_text("seven wizards watch a lazy dog while the quick fox jumps. " * 40)
     prepare(["words.txt"], data_dir=Path("data"))
 
-    def run(out_dir, *words):
-        machine = ("--device=cpu", "--dtype=float32", "--threads=1", "--compile=False")
-        flags = dict(word.removeprefix("--").split("=") for word in (*SMALL, *QUICK, *machine, *words))
-        train(resolve(None, {**flags, "out_dir": out_dir, "arch": arch}, environ={}, dotenv=None))
+    def run(out_dir, **more):
+        train(resolve(None, {**QUICK, **more, "out_dir": out_dir, "arch": arch}, environ={}, dotenv=None))
         return checkpoints_folder(Path(out_dir)) / "best"
 
     base = run("base")
-    merged = run("adapted", "--init_from=base", "--lora_rank=3", "--lora_alpha=5", f"--lora_targets={targets}")
+    merged = run("adapted", init_from="base", lora_rank="3", lora_alpha="5", lora_targets=targets)
     ids = torch.randint(20, (2, 16), generator=torch.Generator().manual_seed(0))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():

@@ -55,6 +55,8 @@ class TrainingState:
         saving_seconds: Time in saves.
         settings: The run's settings, automatic choices filled in.
         data_fingerprint: Identity of the data set.
+        replay_fingerprint: Identity of the data set that is replayed, if any.
+        losses_at_start: What the first evaluation found, where a data set is replayed: `val` and `replay`.
         base: The model that adapters belong to, where these are what is trained: its `folder` and `sha256`.
         scaler: State of float16's gradient scaler, empty for other formats.
     """
@@ -73,6 +75,8 @@ class TrainingState:
     saving_seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
+    replay_fingerprint: str = ""
+    losses_at_start: dict[str, float] = field(default_factory=dict)
     base: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
 

@@ -51,6 +51,16 @@ class TrainingWindows:
         return starts
 
 
+def items_of_two(first: int, count: int, share: float) -> tuple[range, range]:
+    """Divide items between two sequences, of which the second gets a share, as evenly as whole items allow.
+
+    Items first .. first + count - 1 of the mixture are the returned items of the first sequence and those of the
+    second; over the whole mixture none of either is left out or comes twice.
+    """
+    before, after = int(first * share), int((first + count) * share)
+    return range(first - before, first + count - after), range(before, after)
+
+
 def permute(places: NDArray[np.int64], size: int, key: np.random.SeedSequence) -> NDArray[np.int64]:
     """Map places of 0 .. size-1 to places by a pseudo-random permutation that is computed, not stored.
 

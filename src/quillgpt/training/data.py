@@ -42,6 +42,30 @@ def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
     return dataset
 
 
+def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingState) -> Dataset | None:
+    """Open the data set that is replayed; None where there is none.
+
+    Raises:
+        DataError: It is missing, too short, or another one than a resumed run's.
+        TokenizerError: It was prepared with another tokenizer than the new text.
+    """
+    if settings.replay_dataset is None:
+        return None
+    replayed = open_dataset(settings.replay_dataset, Path(settings.data_dir))
+    if replayed.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
+        raise TokenizerError(
+            f"{replayed.folder} was prepared with the tokenizer {replayed.tokenizer.name}, {dataset.folder} with "
+            f"another, {dataset.tokenizer.name}; prepare the text that is replayed with --tokenizer {dataset.folder}"
+        )
+    if state.replay_fingerprint not in ("", replayed.fingerprint):
+        raise DataError(
+            f"the data set {replayed.name} is not what {settings.out_dir} has replayed so far (fingerprint "
+            f"{replayed.fingerprint[:12]}, the run's is {state.replay_fingerprint[:12]}); train into another --out_dir"
+        )
+    check_lengths(replayed.train, replayed.val, settings.model_copy(update={"dataset": replayed.name}))
+    return replayed
+
+
 def open_same_data(settings: TrainSettings, state: TrainingState) -> Dataset | None:
     """Open the tokens that a resumed run was trained on, if they are still there; its text need not be."""
     try:

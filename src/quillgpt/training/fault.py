@@ -100,8 +100,19 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 def describe_windows(run: Run, windows: Sequence[int]) -> str:
-    """Say where windows start in the training split, with the beginning of the first one's text."""
+    """Say where windows start in the training split, with the beginning of the first one's text.
+
+    Those of a replayed split count on from its end.
+    """
+    end = len(run.dataset.train)
+    tokens, split, windows = run.dataset.train, "the training split", list(windows)
+    if run.replayed is not None and windows[0] >= end:
+        tokens, split, windows = (
+            run.replayed.train,
+            f"the training split of {run.replayed.name}",
+            [w - end for w in windows],
+        )
     named = ", ".join(f"{start:,}" for start in windows[:WINDOWS_NAMED])
     more = f" and {len(windows) - WINDOWS_NAMED} more" if len(windows) > WINDOWS_NAMED else ""
-    excerpt = run.dataset.tokenizer.decode(run.dataset.train[windows[0] : windows[0] + EXCERPT_TOKENS].tolist())
-    return f"windows at token {named}{more} of the training split, the first beginning with {excerpt!r}"
+    excerpt = run.dataset.tokenizer.decode(tokens[windows[0] : windows[0] + EXCERPT_TOKENS].tolist())
+    return f"windows at token {named}{more} of {split}, the first beginning with {excerpt!r}"

@@ -20,7 +20,7 @@ from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.base import describe_base, with_adapters
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
-from quillgpt.training.data import check_lengths, open_data
+from quillgpt.training.data import check_lengths, open_data, open_replayed
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import fit_to_budget
 from quillgpt.training.planning.scaling import Text
@@ -40,6 +40,7 @@ class Run:
         settings: With a value in place of every `auto`.
         machine: Device and number format.
         dataset: What it learns from.
+        replayed: What it should not forget, and learns from too, if anything.
         model: On its device.
         average: The average of its weights, where one is kept.
         optimizers: With their state, where the run is resumed.
@@ -52,6 +53,7 @@ class Run:
     settings: TrainSettings
     machine: Machine
     dataset: Dataset
+    replayed: Dataset | None
     model: GPT
     average: WeightAverage | None
     optimizers: OptimizerSet
@@ -102,10 +104,13 @@ def set_up(settings: TrainSettings) -> Run:
     origin = fit_to_budget(origin, Text(len(dataset.train), len(dataset.val), name, vocab_size), dataset.train)
     settings, shape = choose_shape(origin, name, vocab_size)
     check_lengths(dataset.train, dataset.val, settings)
-    return assemble(origin, choose_paths(settings, shape, origin.machine), shape, dataset)
+    replayed = open_replayed(settings, dataset, origin.state)
+    return assemble(origin, choose_paths(settings, shape, origin.machine), shape, dataset, replayed)
 
 
-def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset: Dataset) -> Run:
+def assemble(
+    origin: Origin, settings: TrainSettings, shape: ModelShape, dataset: Dataset, replayed: Dataset | None = None
+) -> Run:
     """Make model, optimizers and step.
 
     Args:
@@ -113,6 +118,7 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
         settings: With all choices made but that of compilation.
         shape: The shape of the model that it starts from, or of its own.
         dataset: What it learns from.
+        replayed: What it should not forget, if anything.
 
     Raises:
         CheckpointError: The optimizer's state is another optimizer's.
@@ -121,7 +127,8 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
     model, average, optimizers = build_model(origin, settings, shape)
     settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
     kind = RecordedStep if settings.cuda_graph and machine.device.type == "cuda" else TrainStep
-    step = kind(model, optimizers, dataset.train, settings, machine, average)
+    old = None if replayed is None else replayed.train
+    step = kind(model, optimizers, dataset.train, settings, machine, average, replayed=old)
     step.restore(state)
     if origin.resumed:
         say_changes(state, settings)
@@ -134,7 +141,8 @@ def assemble(origin: Origin, settings: TrainSettings, shape: ModelShape, dataset
         state.base = describe_base(origin.parent)
     # Of the parent only the folder: its weights are copied, and would stay in memory for as long as the run.
     parent = origin.parent.folder if origin.parent else None
-    return Run(settings, machine, dataset, model, average, optimizers, step, state, parent, origin.resumed)
+    state.replay_fingerprint = "" if replayed is None else replayed.fingerprint
+    return Run(settings, machine, dataset, replayed, model, average, optimizers, step, state, parent, origin.resumed)
 
 
 def say_changes(state: TrainingState, settings: TrainSettings) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import warn
-from quillgpt.data.batches import Starts, Tokens, TrainingWindows, gather
+from quillgpt.data.batches import Starts, Tokens, TrainingWindows, gather, items_of_two
 from quillgpt.device import autocast, to_device
 from quillgpt.model import GPT
 from quillgpt.optim.average import WeightAverage
@@ -47,6 +47,7 @@ class TrainStep:
         settings: The run's settings, automatic choices made.
         machine: Device and number format.
         average: Follows the weights, where an average of them is wanted.
+        replayed: The training split of `replay_dataset`, where there is one.
 
     Attributes:
         settings: The run's settings; what is computed does not follow a change, the learning rate does.
@@ -63,6 +64,8 @@ class TrainStep:
         settings: TrainSettings,
         machine: Machine,
         average: WeightAverage | None = None,
+        *,
+        replayed: Tokens | None = None,
     ) -> None:
         self._model = model
         self._optimizers = optimizers
@@ -70,6 +73,9 @@ class TrainStep:
         self.settings = settings
         self._machine = machine
         self._windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
+        self._replayed = replayed
+        if replayed is not None:
+            self._replayed_windows = TrainingWindows(len(replayed), settings.block_size, settings.seed)
         self.compiled = bool(settings.compile)
         self._compiled_once = False
         if self.compiled:
@@ -110,13 +116,21 @@ class TrainStep:
         self.overflows = state.overflows
 
     def starts(self, iteration: int) -> Starts:
-        """Return where the windows of an iteration start in the training split."""
-        batch = self.settings.sequences_per_iteration
-        return self._windows.starts(iteration * batch, batch)
+        """Return where the windows of an iteration start; those of the replayed split count on from the first's end."""
+        settings, batch = self.settings, self.settings.sequences_per_iteration
+        if self._replayed is None:
+            return self._windows.starts(iteration * batch, batch)
+        new, old = items_of_two(iteration * batch, batch, settings.replay)
+        replayed = self._replayed_windows.starts(old.start, len(old)) + len(self._tokens)
+        return np.concatenate([self._windows.starts(new.start, len(new)), replayed])
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of an iteration, on the device, each (sequences, block_size)."""
-        inputs, targets = gather(self._tokens, self.starts(iteration), self.settings.block_size)
+        starts, end = self.starts(iteration), len(self._tokens)
+        inputs, targets = gather(self._tokens, starts[starts < end], self.settings.block_size)
+        if self._replayed is not None:
+            old = gather(self._replayed, starts[starts >= end] - end, self.settings.block_size)
+            inputs, targets = torch.cat([inputs, old[0]]), torch.cat([targets, old[1]])
         return to_device(inputs, self._machine.device), to_device(targets, self._machine.device)
 
     def parts(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

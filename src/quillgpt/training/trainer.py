@@ -32,7 +32,14 @@ from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
 from quillgpt.training.step import NonFiniteError
-from quillgpt.training.validation import Losses, evaluate_splits, is_best, out_of_patience, overfitting
+from quillgpt.training.validation import (
+    Losses,
+    evaluate_splits,
+    is_best,
+    learnt_and_forgotten,
+    out_of_patience,
+    overfitting,
+)
 
 WORTH_SAYING = 0.1
 """Share of its length by which a run must change at once for a line about it."""
@@ -259,6 +266,8 @@ class Trainer:
             )
         per_byte = losses.val_bits_per_byte
         bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
+        if run.replayed is not None:
+            bits += learnt_and_forgotten(losses, state, run.replayed.name)
         say = console.outcome if settings.eval_only else console.say
         say(
             f"evaluation at iter {state.iteration}: train loss {losses.train:.4f}, val loss {losses.val:.4f}{bits}"
@@ -271,6 +280,7 @@ class Trainer:
             train_loss=losses.train,
             val_loss=losses.val,
             **({} if per_byte is None else {"val_bits_per_byte": per_byte}),
+            **({} if losses.replay is None else {"replay_loss": losses.replay}),
             tokens=state.tokens,
             seconds=state.seconds,
         )

@@ -28,11 +28,13 @@ class Losses:
         train: Mean loss of the training split, nats per token.
         val: Mean loss of the validation split, nats per token.
         val_bits_per_byte: The latter in bits for each byte of text, which compares between tokenizers.
+        replay: Mean loss of the validation split of the data set that is replayed; None where there is none.
     """
 
     train: float
     val: float
     val_bits_per_byte: float | None = None
+    replay: float | None = None
 
 
 def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> int:
@@ -98,7 +100,31 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
     starts = starts_in(dataset.val, val_blocks)
     val_loss = loss_of("val", dataset.val, starts)
     targets = dataset.val[starts[:, None] + np.arange(1, settings.block_size + 1)]
-    return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer))
+    replay_loss = None
+    if run.replayed is not None:
+        blocks = len(all_starts(len(run.replayed.val), settings.block_size))
+        old = starts_in(run.replayed.val, evaluated_blocks(settings, "val", blocks))
+        replay_loss = loss_of(run.replayed.name, run.replayed.val, old)
+    return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer), replay_loss)
+
+
+def learnt_and_forgotten(losses: Losses, state: TrainingState, replayed: str) -> str:
+    """Return what an evaluation says of the text that is replayed, and how both texts have fared since the start.
+
+    Args:
+        losses: The evaluation.
+        state: Where the run is; notes the first evaluation.
+        replayed: The name of the data set that is replayed.
+    """
+    assert losses.replay is not None
+    start = state.losses_at_start
+    if not start:
+        start |= {"val": losses.val, "replay": losses.replay}
+        return f", {replayed} loss {losses.replay:.4f}"
+    return (
+        f", {replayed} loss {losses.replay:.4f}; since the start {losses.val - start['val']:+.4f} on the new text, "
+        f"{losses.replay - start['replay']:+.4f} on {replayed}"
+    )
 
 
 def is_best(losses: Losses, state: TrainingState) -> bool:

@@ -51,6 +51,18 @@ class DataSet(Settings):
     )
 
 
+class Replay(Settings):
+    """Old text among the new."""
+
+    replay: Fraction = Field(
+        0.0,
+        description="Share of the sequences that is taken from replay_dataset, so that a model that is finetuned forgets less of it. Each evaluation measures both.",
+    )
+    replay_dataset: str | None = Field(
+        None, description="Name of a data set, prepared with the same tokenizer, that the model should not forget."
+    )
+
+
 class Model(Settings):
     """The model."""
 
@@ -224,7 +236,19 @@ class Processes(Settings):
 
 
 class TrainFields(
-    Run, DataSet, Preparation, Model, Optimization, Lora, Schedule, Evaluation, Logging, Machine, Execution, Processes
+    Run,
+    DataSet,
+    Preparation,
+    Replay,
+    Model,
+    Optimization,
+    Lora,
+    Schedule,
+    Evaluation,
+    Logging,
+    Machine,
+    Execution,
+    Processes,
 ):
     """The settings of `quill train`, each checked by itself."""
 
@@ -265,6 +289,14 @@ class TrainSettings(TrainFields):
         if self.cautious_weight_decay and self.optimizer != "muon":
             raise ValueError(
                 f"cautious_weight_decay = true, but optimizer = {self.optimizer}; it needs optimizer = muon"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_replay(self) -> Self:
+        if (self.replay > 0) != (self.replay_dataset is not None):
+            raise ValueError(
+                f"replay = {self.replay:g}, but replay_dataset = {self.replay_dataset or 'none'}; the two belong together"
             )
         return self
 
