@@ -5,7 +5,7 @@ Shapes: T context, H heads, D head width, C model width, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quillgpt.model.shape import ModelShape
 
@@ -64,6 +64,7 @@ def training_memory(
     sequences: int,
     attn_path: str,
     dropout: bool,
+    recomputed: bool = False,
     value_bytes: int,
     gpu: bool = False,
 ) -> TrainingMemory:
@@ -80,12 +81,17 @@ def training_memory(
         sequences: Full blocks in a micro-batch.
         attn_path: How attention is computed: `sdpa` or `explicit`.
         dropout: Whether there is any.
+        recomputed: Whether only the inputs of blocks are kept, and the rest is computed again, block by block.
         value_bytes: Size of the numbers that matrix products are computed in: 4 for float32, 2 for 16-bit formats.
         gpu: Whether it runs on a GPU, whose fused attention can drop; on CPUs it cannot.
     """
     trained = parameters if trained is None else trained
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
     saved = saved_bytes_per_token(shape, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
+    if recomputed:
+        one_block = replace(shape, n_layer=1)
+        saved = saved_bytes_per_token(one_block, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
+        saved += shape.n_layer * FLOAT32_BYTES * shape.n_embd
     gradient_of_scores = FLOAT32_BYTES * shape.vocab_size
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from quillgpt.attention import dropout
 from quillgpt.model.block import Block, Rotation, make_norm
@@ -26,6 +27,10 @@ class GPT(nn.Module):
         attn_path: Which implementation of the attention kernel to use.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
         zero_projections: Start the projections back into the residual stream at zero.
+
+    Attributes:
+        gradient_checkpointing: Whether, in training, only the input of each block is kept for the backward pass, and
+            the rest computed again there (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class GPT(nn.Module):
         super().__init__()
         self.shape = shape
         self.dropout = dropout
+        self.gradient_checkpointing = False
         self.token_embedding = embedding(shape.vocab_size, shape.n_embd)
         self.position_embedding = embedding(shape.block_size, shape.n_embd) if shape.arch == "gpt2" else None
         self.blocks = nn.ModuleList(
@@ -90,7 +96,10 @@ class GPT(nn.Module):
             rotation = (self.cosines[positions], self.sines[positions])  # type: ignore[index]
         x = dropout(x, self.dropout if self.training else 0.0)
         for block in self.blocks:
-            x = block(x, rotation, cache)
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(block, x, rotation, cache, use_reentrant=False)
+            else:
+                x = block(x, rotation, cache)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x)  # type: ignore[no-any-return]

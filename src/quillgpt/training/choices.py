@@ -13,7 +13,7 @@ import torch
 
 from quillgpt.attention import KERNELS, Attend
 from quillgpt.config.schema import TrainSettings
-from quillgpt.console import say
+from quillgpt.console import say, warn
 from quillgpt.device import (
     autocast,
     choose_device,
@@ -22,6 +22,7 @@ from quillgpt.device import (
     compute_deterministically,
     device_description,
     keep_freed_memory,
+    memory,
     peak,
     remember,
     seconds_per_call,
@@ -30,6 +31,7 @@ from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, ModelShape
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
+from quillgpt.training.memory import fits, free_bytes, memory_needed
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
@@ -74,11 +76,14 @@ def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
 
 def choose_paths(settings: TrainSettings, shape: ModelShape, machine: Machine) -> TrainSettings:
     """Choose micro-batch and attention path, and return the settings with these values."""
-    micro_batch_size = settings.micro_batch_size or _micro_batch(settings, machine.device)
-    attn_path: str = settings.attn_path
-    if attn_path == "auto":
-        attn_path = _fastest_attention(shape, micro_batch_size, settings.dropout, machine)
-    return settings.model_copy(update={"micro_batch_size": micro_batch_size, "attn_path": attn_path})
+    given = settings.micro_batch_size
+    at_once = _fastest_micro_batch(settings, machine.device) if given == "auto" else given
+    if settings.attn_path == "auto":
+        attn_path = _fastest_attention(shape, at_once, settings.dropout, machine)
+        settings = settings.model_copy(update={"attn_path": attn_path})
+    if given == "auto":
+        at_once = _fitting_micro_batch(settings, shape, machine, at_once)
+    return settings.model_copy(update={"micro_batch_size": at_once})
 
 
 def may_compile(settings: TrainSettings, shape: ModelShape, parameters: int, machine: Machine) -> bool:
@@ -107,7 +112,7 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
         return settings.compile
     if not may_compile(settings, model.shape, model.parameter_count(positions=False), machine):
         return False
-    assert settings.micro_batch_size is not None
+    assert isinstance(settings.micro_batch_size, int)
     tokens = torch.zeros(settings.micro_batch_size, model.shape.block_size, dtype=torch.int64, device=machine.device)
     key = f"compile {device_description(machine.device)} {model.shape} {tuple(tokens.shape)} {machine.dtype}"
     key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"
@@ -133,12 +138,30 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
     return seconds["compiled"] < seconds["eager"]
 
 
-def _micro_batch(settings: TrainSettings, device: torch.device) -> int:
+def _fastest_micro_batch(settings: TrainSettings, device: torch.device) -> int:
     if device.type != "cpu":
         return settings.batch_size
     most = max(1, CPU_TOKENS_AT_ONCE // settings.block_size)
     total = settings.sequences_per_iteration
     return next(size for size in range(min(most, total), 0, -1) if total % size == 0)
+
+
+def _fitting_micro_batch(settings: TrainSettings, shape: ModelShape, machine: Machine, most: int) -> int:
+    """Return the largest part of a batch, of at most `most` sequences, that the memory has room for; at least one."""
+    available = memory(machine.device)
+    needed = memory_needed(settings, shape, device=machine.device, dtype=machine.dtype)
+    total = settings.sequences_per_iteration
+    parts = [size for size in range(most, 0, -1) if size == most or total % size == 0]
+    found = next((size for size in parts if fits(needed(size), available)), 1)
+    if found < most:
+        say(f"computing {found} sequences at once instead of {most}: the memory has no room for more")
+    if available is not None and not fits(needed(found), available):
+        warn(
+            f"a step needs about {needed(found).total / 1e9:.1f} GB, and {free_bytes(available) / 1e9:.1f} GB are free; "
+            f"less take --block_size, {'' if settings.gradient_checkpointing else '--gradient_checkpointing, '}"
+            "--lora_rank where a model is finetuned, or a smaller model"
+        )
+    return found
 
 
 def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machine: Machine) -> str:

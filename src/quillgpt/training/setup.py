@@ -179,6 +179,7 @@ def build_model(
         CheckpointError: The optimizer's state is another optimizer's.
     """
     model = starting_model(origin, settings, shape).to(origin.machine.device)
+    model.gradient_checkpointing = settings.gradient_checkpointing
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
     take_raw_weights(model, origin)
     optimizers = make_optimizers(model, settings)

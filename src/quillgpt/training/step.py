@@ -135,7 +135,8 @@ class TrainStep:
 
     def parts(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Return a batch in the parts that are computed at once."""
-        size = self.settings.micro_batch_size or len(inputs)
+        at_once = self.settings.micro_batch_size
+        size = len(inputs) if at_once == "auto" else at_once
         return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
 
     def _compute_gradient(self, iteration: int, inputs: Tensor, targets: Tensor) -> Tensor:

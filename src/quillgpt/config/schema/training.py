@@ -115,9 +115,13 @@ class Optimization(Settings):
     gradient_accumulation_steps: Positive = Field(
         40, description="Parts of an iteration: the global batch is batch_size times this."
     )
-    micro_batch_size: Positive | None = Field(
-        None,
-        description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen for the device.",
+    micro_batch_size: Positive | Literal["auto"] = Field(
+        "auto",
+        description="Sequences computed at once; changes speed and memory, not the result. auto: as many as are fastest on the device, or fewer where its memory is short.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep only each block's input for the backward pass, and compute the rest again there: a fraction of the memory for a quarter more time.",
     )
     weight_decay: Amount = Field(1e-1, description="Decoupled weight decay of tensors with two or more dimensions.")
     cautious_weight_decay: bool = Field(
@@ -289,6 +293,15 @@ class TrainSettings(TrainFields):
         if self.cautious_weight_decay and self.optimizer != "muon":
             raise ValueError(
                 f"cautious_weight_decay = true, but optimizer = {self.optimizer}; it needs optimizer = muon"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gradient_checkpointing(self) -> Self:
+        if self.gradient_checkpointing and self.cuda_graph:
+            raise ValueError(
+                "gradient_checkpointing = true and cuda_graph = true: one makes room for large models, the other makes "
+                "small ones fast; leave one of them out"
             )
         return self
 

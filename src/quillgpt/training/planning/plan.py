@@ -13,22 +13,18 @@ from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
 from quillgpt.model import ModelShape, empty_model
-from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token, training_memory
-from quillgpt.optim.groups import group_parameters
-from quillgpt.training.base import with_adapters
+from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths
+from quillgpt.training.memory import fits, memory_needed
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, fit_to_budget
 from quillgpt.training.planning.foresight import Outlook, foresee_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
-from quillgpt.training.setup import build_model, trained_parameters
+from quillgpt.training.setup import build_model
 from quillgpt.training.shape import choose_shape
 from quillgpt.training.validation import evaluated_blocks
-
-USABLE_SHARE = 0.9
-"""Share of the free memory that may be planned with."""
 
 DAY = 86_400
 
@@ -89,7 +85,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether the memory that is free now holds a step, as far as that is known."""
-        return self.available is None or self.memory.total <= USABLE_SHARE * _free(self.available)
+        return fits(self.memory, self.available)
 
     def _blocks(self, split: str, tokens: int | None) -> int:
         """Return the blocks that an evaluation takes from a split."""
@@ -119,31 +115,16 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     machine = origin.machine
     settings = choose_paths(settings, shape, machine)
     cropped = replace(shape, block_size=settings.block_size)
-    model = with_adapters(empty_model(cropped), settings)
+    model = empty_model(cropped)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
-    muon = group_parameters(model).block_matrices.values() if settings.optimizer == "muon" else ()
+    memory_for = memory_needed(settings, cropped, device=machine.device, dtype=machine.dtype)
     at_once = settings.micro_batch_size
-    assert at_once is not None
-
-    def memory_for(sequences: int) -> TrainingMemory:
-        return training_memory(
-            cropped,
-            parameters=parameters,
-            trained=sum(each.numel() for each in trained_parameters(model).values()),
-            muon_parameters=sum(each.numel() for each in muon),
-            averaged=settings.ema_decay > 0,
-            sequences=sequences,
-            attn_path=settings.attn_path,
-            dropout=settings.dropout > 0,
-            value_bytes=machine.dtype.itemsize,
-            gpu=machine.device.type != "cpu",
-        )
-
+    assert isinstance(at_once, int)
     available = memory(machine.device)
     flops = training_flops_per_token(cropped, without_positions)
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
     sequences = sequences_to_try(settings, timing)
-    if sequences and (available is None or memory_for(sequences).total <= USABLE_SHARE * _free(available)):
+    if sequences and fits(memory_for(sequences), available):
         built, _, optimizers = build_model(origin, settings, shape)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
     if settings.minutes is not None and settings.defaults == "fixed" and not origin.resumed:
@@ -232,10 +213,6 @@ def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> 
     last = max(first, settings.max_iters)
     due = {last, *range(-(-first // settings.eval_interval) * settings.eval_interval, last + 1, settings.eval_interval)}
     return len(due - {evaluated})
-
-
-def _free(available: Memory) -> int:
-    return available.total if available.free is None else available.free
 
 
 def _availability(available: Memory | None) -> str:

@@ -64,7 +64,7 @@ def sequences_to_try(settings: TrainSettings, predicted: Timing) -> int:
     sequence = predicted.iteration / settings.sequences_per_iteration
     if sequence > LONGEST_SEQUENCE_SECONDS:
         return 0
-    assert settings.micro_batch_size is not None
+    assert isinstance(settings.micro_batch_size, int)
     return max(1, min(settings.micro_batch_size, int(TRIED_SECONDS / sequence)))
 
 

@@ -1,0 +1,97 @@
+"""Batches are computed in parts that the memory has room for, and blocks' activations computed again where told so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quillgpt.config import resolve
+from quillgpt.device import Memory
+from quillgpt.errors import ConfigError
+from quillgpt.plots.record import read_metrics
+from quillgpt.training import choices, train
+from quillgpt.training.memory import memory_needed
+from quillgpt.training.setup import set_up
+
+from .conftest import MakeSettings
+from .test_resume import assert_equal_runs
+
+
+def room_for(monkeypatch: pytest.MonkeyPatch, settings, sequences: int) -> None:
+    """Let the machine have just enough memory for parts of so many sequences."""
+    run = set_up(settings)
+    needed = memory_needed(run.settings, run.model.shape, device=torch.device("cpu"), dtype=torch.float32)
+    room = int(needed(sequences).total / 0.9) + 1000
+    monkeypatch.setattr(choices, "memory", lambda device: Memory(2 * room, room))
+
+
+@pytest.mark.parametrize(("room", "parts"), [(8, 8), (7, 4), (3, 2), (1, 1)])
+def test_a_part_of_the_batch_is_as_large_as_fits(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], room: int, parts: int
+) -> None:
+    room_for(monkeypatch, tiny(), room)
+    capsys.readouterr()
+    assert set_up(tiny()).settings.micro_batch_size == parts
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"computing {parts} sequences at once instead of 8: the memory has no room for more" in said) == (parts < 8)
+
+
+def test_the_global_batch_stays_exact_where_memory_is_short(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {}
+    for name, room in (("ample", 8), ("short", 2)):
+        room_for(monkeypatch, tiny(), room)
+        settings = tiny(out_dir=str(tmp_path / name))
+        train(settings)
+        rows = read_metrics(Path(settings.out_dir) / "metrics.jsonl")
+        losses[name] = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert losses["short"] == pytest.approx(losses["ample"], abs=1e-5)
+
+
+def test_where_nothing_fits_it_is_said_what_takes_less(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choices, "memory", lambda device: Memory(1000, 500))
+    assert set_up(tiny()).settings.micro_batch_size == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "less take --block_size, --gradient_checkpointing, --lora_rank" in said
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
+def test_computing_again_changes_nothing_but_the_memory(tiny: MakeSettings, tmp_path: Path, arch: str) -> None:
+    for name, again in (("kept", False), ("again", True)):
+        train(tiny(out_dir=str(tmp_path / name), gradient_checkpointing=again, arch=arch, dropout=0.2))
+    assert_equal_runs(tmp_path / "kept", tmp_path / "again")
+
+
+def test_less_is_needed_where_blocks_are_computed_again(tiny: MakeSettings) -> None:
+    run = set_up(tiny(n_layer=12))
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def activations(**changes: bool) -> int:
+        settings = run.settings.model_copy(update=changes)
+        return memory_needed(settings, run.model.shape, device=device, dtype=dtype)(4).activations
+
+    assert activations(gradient_checkpointing=True) < activations() / 3
+    kept = []
+    for again in (False, True):
+        run.model.gradient_checkpointing = again
+        run.model.train()
+        total = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        inputs, targets = run.step.batch(0)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            run.model.loss_sum(inputs, targets)
+        kept.append(total)
+    assert kept[1] < kept[0] / 3
+
+
+def test_it_is_not_recorded_as_a_graph() -> None:
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        resolve(None, {"gradient_checkpointing": "True", "cuda_graph": "True"}, environ={}, dotenv=None)
