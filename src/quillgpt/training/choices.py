@@ -156,10 +156,10 @@ def _fitting_micro_batch(settings: TrainSettings, shape: ModelShape, machine: Ma
     if found < most:
         say(f"computing {found} sequences at once instead of {most}: the memory has no room for more")
     if available is not None and not fits(needed(found), available):
+        recompute = "" if settings.gradient_checkpointing else "--gradient_checkpointing, "
         warn(
-            f"a step needs about {needed(found).total / 1e9:.1f} GB, and {free_bytes(available) / 1e9:.1f} GB are free; "
-            f"less take --block_size, {'' if settings.gradient_checkpointing else '--gradient_checkpointing, '}"
-            "--lora_rank where a model is finetuned, or a smaller model"
+            f"a step needs about {needed(found).total / 1e9:.1f} GB, {free_bytes(available) / 1e9:.1f} GB are free; "
+            f"less take --block_size, {recompute}--lora_rank where a model is finetuned, or a smaller model"
         )
     return found
 
