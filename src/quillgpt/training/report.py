@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from quillgpt import console
 from quillgpt.config import to_toml
+from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Peak
+from quillgpt.evaluation import published_losses
 from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.training.setup import Run
 
@@ -80,3 +83,11 @@ def show_set_up(run: Run, peak: Peak) -> None:
             + (f", from {run.parent}" if run.parent else ", fresh weights"),
         },
     )
+
+
+def say_perplexity(settings: TrainSettings, *, train: float, val: float) -> None:
+    """Print what losses mean, and what is published of this model on this data set, if anything is."""
+    console.outcome(f"perplexity: train {math.exp(min(train, 700)):.2f}, val {math.exp(min(val, 700)):.2f}")
+    published = published_losses(settings.init_from, settings.dataset)
+    if published is not None:
+        console.outcome(f"published: train loss {published.train:.2f}, val loss {published.val:.2f}")

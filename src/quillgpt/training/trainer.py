@@ -15,7 +15,7 @@ from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import peak
 from quillgpt.errors import UserError
-from quillgpt.evaluation import published_losses, score_split
+from quillgpt.evaluation import score_split
 from quillgpt.files import write_json, write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
@@ -26,20 +26,13 @@ from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent, check_place
 from quillgpt.training.pace import Pace
-from quillgpt.training.report import RunSummary, show_set_up
+from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover, rollbacks_of
 from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
 from quillgpt.training.step import NonFiniteError
-from quillgpt.training.validation import (
-    Losses,
-    evaluate_splits,
-    is_best,
-    learnt_and_forgotten,
-    out_of_patience,
-    overfitting,
-)
+from quillgpt.training.validation import Losses, describe_losses, evaluate_splits, is_best, out_of_patience, overfitting
 
 WORTH_SAYING = 0.1
 """Share of its length by which a run must change at once for a line about it."""
@@ -105,7 +98,8 @@ class Trainer:
         """Run until max_iters, or until interrupted at a step's boundary."""
         state, settings = self._run.state, self._settings
         if settings.eval_only:
-            self._compare(self._evaluate())
+            losses = self._evaluate()
+            say_perplexity(settings, train=losses.train, val=losses.val)
             return None
         with self._metrics.shared_with(open_sinks(settings, iteration=state.iteration if self._run.resumed else None)):
             return self._train_and_finish()
@@ -265,13 +259,9 @@ class Trainer:
                 f"nothing of it is saved; {again}"
             )
         per_byte = losses.val_bits_per_byte
-        bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
-        if run.replayed is not None:
-            bits += learnt_and_forgotten(losses, state, run.replayed.name)
         say = console.outcome if settings.eval_only else console.say
         say(
-            f"evaluation at iter {state.iteration}: train loss {losses.train:.4f}, val loss {losses.val:.4f}{bits}"
-            + ("" if state.best_val_loss is None else f" (best {state.best_val_loss:.4f} at {state.best_iteration})"),
+            f"evaluation at iter {state.iteration}: {describe_losses(losses, run)}",
             style="green" if is_best(losses, state) else "red",
         )
         self._metrics.write(
@@ -285,14 +275,6 @@ class Trainer:
             seconds=state.seconds,
         )
         return losses
-
-    def _compare(self, losses: Losses) -> None:
-        """Print what losses mean, and what is published of this model on this data set, if anything is."""
-        settings = self._settings
-        console.outcome(f"perplexity: train {math.exp(losses.train):.2f}, val {math.exp(losses.val):.2f}")
-        published = published_losses(settings.init_from, settings.dataset)
-        if published is not None:
-            console.outcome(f"published: train loss {published.train:.2f}, val loss {published.val:.2f}")
 
     def _check_interruption(self) -> None:
         if self._interruption.requested:

@@ -108,23 +108,24 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
     return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer), replay_loss)
 
 
-def learnt_and_forgotten(losses: Losses, state: TrainingState, replayed: str) -> str:
-    """Return what an evaluation says of the text that is replayed, and how both texts have fared since the start.
-
-    Args:
-        losses: The evaluation.
-        state: Where the run is; notes the first evaluation.
-        replayed: The name of the data set that is replayed.
-    """
-    assert losses.replay is not None
-    start = state.losses_at_start
-    if not start:
-        start |= {"val": losses.val, "replay": losses.replay}
-        return f", {replayed} loss {losses.replay:.4f}"
-    return (
-        f", {replayed} loss {losses.replay:.4f}; since the start {losses.val - start['val']:+.4f} on the new text, "
-        f"{losses.replay - start['replay']:+.4f} on {replayed}"
-    )
+def describe_losses(losses: Losses, run: Run) -> str:
+    """Return what an evaluation found, in words; of two texts also how both have fared since the first evaluation."""
+    state = run.state
+    said = f"train loss {losses.train:.4f}, val loss {losses.val:.4f}"
+    if losses.val_bits_per_byte is not None:
+        said += f", {losses.val_bits_per_byte:.3f} bits per byte"
+    if losses.replay is not None:
+        assert run.replayed is not None
+        name, start = run.replayed.name, state.losses_at_start
+        said += f", {name} loss {losses.replay:.4f}"
+        if start:
+            said += f"; since the start {losses.val - start['val']:+.4f} on the new text"
+            said += f", {losses.replay - start['replay']:+.4f} on {name}"
+        else:
+            start |= {"val": losses.val, "replay": losses.replay}
+    if state.best_val_loss is not None:
+        said += f" (best {state.best_val_loss:.4f} at {state.best_iteration})"
+    return said
 
 
 def is_best(losses: Losses, state: TrainingState) -> bool:
