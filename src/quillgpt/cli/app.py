@@ -15,6 +15,7 @@ from quillgpt import __version__
 from quillgpt.cli.bench import bench
 from quillgpt.cli.configs import configs
 from quillgpt.cli.eval import evaluate
+from quillgpt.cli.export import export
 from quillgpt.cli.flags import join_switches, switch, take_switches
 from quillgpt.cli.info import info
 from quillgpt.cli.messages import explain
@@ -57,6 +58,7 @@ def make_app() -> App:
     app.command(sample)
     app.command(evaluate, name="eval")
     app.command(info)
+    app.command(export)
     app.command(plot)
     app.command(bench, name="bench")
     app.command(prove)

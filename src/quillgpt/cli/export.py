@@ -1,0 +1,42 @@
+"""`quill export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from quillgpt.cli.flags import MODEL, switch
+from quillgpt.console import say, stdout, table
+
+TO = Parameter(
+    "--to",
+    help="hf: a folder for transformers and whatever reads its format. nanogpt: a ckpt.pt for nanoGPT's sample.py and "
+    "train.py (gpt2-shaped models).",
+)
+FOLDER = Parameter(name="DIR", help="Folder to write; it must be empty, or not there yet.")
+OVERWRITE = switch("--overwrite", "Replace what is in DIR.")
+DATA_DIR = Parameter("--data_dir", help="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
+
+
+def export(
+    model: Annotated[str, MODEL],
+    folder: Annotated[Path, FOLDER],
+    /,
+    *,
+    to: Annotated[Literal["hf", "nanogpt"], TO],
+    overwrite: Annotated[bool, OVERWRITE] = False,
+    data_dir: Annotated[str, DATA_DIR] = "data",
+) -> None:
+    """Write a model for another program, run it there, and compare: certificate.json says what was checked."""
+    from quillgpt.export import export as export_model
+    from quillgpt.interop import open_model
+
+    certificate = export_model(open_model(Path(model), data_dir=Path(data_dir)), to, folder, overwrite=overwrite)
+    rows = {check.name: f"{check.result}: {check.detail}" for check in certificate.checks}
+    for check in certificate.checks:
+        if check.largest_difference is not None:
+            rows[check.name] += f"; the largest is {check.largest_difference:.1e}, {check.tolerance:.0e} is allowed"
+    table(f"{folder} in {certificate.runtime or 'no other program'}", rows, console=stdout)
+    say(f"what was checked is in {folder / 'certificate.json'}")

@@ -1,0 +1,54 @@
+"""A Hugging Face folder alone: our checkpoint without what only training needs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quillgpt.checkpoint import LoadedModel, save_model
+from quillgpt.export.probe import Runtime
+
+
+def write(loaded: LoadedModel, folder: Path) -> None:
+    """Write config.json, model.safetensors and the tokenizer."""
+    save_model(folder, loaded.model, loaded.tokenizer, about=loaded.about)
+
+
+def check_representable(loaded: LoadedModel) -> None:
+    """Both our architectures are stock classes of transformers."""
+
+
+class Transformers(Runtime):
+    """The folder in transformers."""
+
+    def __init__(self, folder: Path) -> None:
+        transformers = importlib.import_module("transformers")
+        self.name = f"transformers {transformers.__version__}"
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.end_of_text = self._model.generation_config.eos_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, in which special tokens are ordinary text."""
+        return list(self._tokenizer(text, split_special_tokens=True, add_special_tokens=False)["input_ids"])
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the scores of every next token, (T, V)."""
+        scores: Tensor = self._model(torch.tensor([list(ids)])).logits[0]
+        return scores
+
+    @torch.no_grad()
+    def generate(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the likeliest continuation, with transformers' own loop and its own stop."""
+        prompt = torch.tensor([list(ids)])
+        found: list[int] = self._model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, do_sample=False
+        )[0, len(ids) :].tolist()
+        return found[: found.index(self.end_of_text)] if self.end_of_text in found else found

@@ -1,0 +1,103 @@
+"""nanoGPT's ckpt.pt: what its sample.py and train.py read, for models that its class can be."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quillgpt.checkpoint import LoadedModel
+from quillgpt.checkpoint.tensors import to_stored
+from quillgpt.errors import CheckpointError
+from quillgpt.export.probe import GREEDY, Runtime
+from quillgpt.generation import generate_ids
+from quillgpt.interop.nanogpt import CHECKPOINT_FILE, STORED_TRANSPOSED, load_nanogpt
+from quillgpt.model import usual_mlp_dim
+from quillgpt.text.char import CharTokenizer
+
+META_FILE = "meta.pkl"
+ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias")
+DATASET = "exported"
+"""The data set that the checkpoint names, so that nanoGPT's sample.py looks for data/exported/meta.pkl."""
+
+
+def check_representable(loaded: LoadedModel) -> None:
+    """Check that nanoGPT's class computes what the model does.
+
+    Raises:
+        CheckpointError: It does not, or nanoGPT has no such tokenizer; names what stands in the way.
+    """
+    shape = loaded.shape
+    needed = {
+        "arch": (shape.arch, "gpt2"),
+        "activation": (shape.activation, "gelu"),
+        "tied": (shape.tied, True),
+        "mlp_dim": (shape.mlp_dim, usual_mlp_dim("gpt2", shape.n_embd)),
+        "norm_eps": (shape.norm_eps, 1e-5),
+        "attn_type": (shape.attn_type, "SM"),
+    }
+    for name, (found, expected) in needed.items():
+        if found != expected:
+            raise CheckpointError(f"nanoGPT's model has {name} = {expected}, {loaded.folder} has {name} = {found}")
+    if not isinstance(loaded.tokenizer, CharTokenizer) and loaded.tokenizer.name != "gpt2":
+        raise CheckpointError(
+            f"nanoGPT knows tokenizers by characters and GPT-2's, {loaded.folder} has {loaded.tokenizer.name}"
+        )
+
+
+def write(loaded: LoadedModel, folder: Path) -> None:
+    """Write ckpt.pt and, where the tokenizer is one by characters, the meta.pkl of its data set.
+
+    Both are pickles, as nanoGPT reads them; they hold tensors and plain values only.
+    """
+    shape, tokenizer = loaded.shape, loaded.tokenizer
+    stored = to_stored(loaded.model.state_dict(), shape)
+    weights = {
+        name: tensor.T.contiguous() if STORED_TRANSPOSED.search(name) else tensor
+        for name, tensor in stored.items()
+        if shape.bias or not name.endswith(".bias")
+    }
+    weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    arguments = {name: getattr(shape, name) for name in ARGUMENTS}
+    content = {
+        "model": weights,
+        "model_args": {**arguments, "dropout": loaded.dropout},
+        "iter_num": int(loaded.about.get("iteration", 0)),
+        "best_val_loss": 1e9,  # train.py compares its own losses with it
+        "config": {"dataset": DATASET},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(content, folder / CHECKPOINT_FILE)
+    if isinstance(tokenizer, CharTokenizer):
+        itos = dict(enumerate(tokenizer.characters))
+        meta = {"vocab_size": len(itos), "itos": itos, "stoi": {character: id for id, character in itos.items()}}
+        (folder / META_FILE).write_bytes(pickle.dumps(meta))
+
+
+class Reader(Runtime):
+    """The files in Quill's own reader of nanoGPT's checkpoints: nanoGPT is no package that could be run."""
+
+    name = "Quill's reader of nanoGPT's files"
+
+    def __init__(self, folder: Path) -> None:
+        loaded = load_nanogpt(folder / CHECKPOINT_FILE, data_dir=folder)
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self.end_of_text = loaded.tokenizer.end_of_text
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        return list(self._tokenizer.encode(text).tolist())
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the scores of every next token, (T, V)."""
+        return self._model.logits(self._model(torch.tensor([list(ids)])))[0]
+
+    def generate(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the likeliest continuation."""
+        tokens = min(self._tokenizer.vocab_size, self._model.shape.vocab_size)
+        found = [int(each) for each in generate_ids(self._model, ids, GREEDY, vocab_size=tokens)][:count]
+        return found[: found.index(self.end_of_text)] if self.end_of_text in found else found

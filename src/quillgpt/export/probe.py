@@ -1,0 +1,155 @@
+"""What a model is asked here and in another program, and how the answers are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from quillgpt.checkpoint import LoadedModel
+from quillgpt.config.schema import Sampling
+from quillgpt.errors import TokenizerError
+from quillgpt.export.certificate import Check
+from quillgpt.generation import generate_ids
+
+TEXTS = (
+    "It was the best of times, it was the worst of times.",
+    "naïve café, 東京 🚀\n\tdef f(x):  return x\n\n   three   spaces, 1234567 and won't",
+)
+"""Texts with what tokenizers differ in, as far as a tokenizer can represent them."""
+
+OWN_TOKENS = 64
+"""Length of a text by the model itself: it has the tokens that it likes best."""
+
+CONTINUED_TOKENS = 24
+"""Tokens that are generated, always the likeliest."""
+
+
+class Runtime(Protocol):
+    """Another program that has opened exported files, and knows nothing but these."""
+
+    name: str
+    end_of_text: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the scores of every next token, (T, V)."""
+
+    def generate(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the likeliest continuation of at most `count` ids, which ends before end-of-text."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Questions and our answers.
+
+    Attributes:
+        texts: Texts to encode.
+        ids: Their ids.
+        logits: Scores of every next token for the ids of each text, as many as fit into the context, (T, V).
+        continuation: The likeliest continuation of the first text, which ends before end-of-text.
+        end_of_text: Id of the token that ends a text.
+    """
+
+    texts: list[str]
+    ids: list[list[int]]
+    logits: list[Tensor]
+    continuation: list[int]
+    end_of_text: int | None
+
+    def context(self, index: int) -> list[int]:
+        """Return the ids that the scores of a text are for."""
+        return self.ids[index][: len(self.logits[index])]
+
+
+@torch.no_grad()
+def make_probe(loaded: LoadedModel) -> Probe:
+    """Ask a model in float32, on the CPU."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    tokens = min(tokenizer.vocab_size, model.shape.vocab_size)
+    first = [tokenizer.end_of_text or 0]
+    own = [int(each) for each in generate_ids(model, first, DRAWN, vocab_size=tokens)]
+    texts, ids = [], []
+    for text in (tokenizer.decode([each for each in own if each != tokenizer.end_of_text]), *TEXTS):
+        with suppress(TokenizerError):  # a character that the tokenizer does not have
+            if encoded := tokenizer.encode(text).tolist():
+                texts.append(text)
+                ids.append(encoded)
+    logits = [
+        model.logits(model(torch.tensor([each[: model.shape.block_size]])))[0, :, :tokens].float() for each in ids
+    ]
+    start = prompt_of(ids[0], model.shape.block_size)
+    continuation = []
+    for token in generate_ids(model, start, GREEDY, vocab_size=tokens):
+        if int(token) == tokenizer.end_of_text:
+            break
+        continuation.append(int(token))
+    return Probe(texts, ids, logits, continuation, tokenizer.end_of_text)
+
+
+DRAWN = Sampling(num_samples=1, max_new_tokens=OWN_TOKENS, temperature=1.0, top_k=None)
+GREEDY = Sampling(num_samples=1, max_new_tokens=CONTINUED_TOKENS, temperature=0.0)
+
+
+def prompt_of(ids: Sequence[int], block_size: int) -> list[int]:
+    """Return the beginning of some ids that leaves room in the context for a continuation."""
+    return list(ids[: max(1, min(16, block_size - CONTINUED_TOKENS))])
+
+
+def compare(probe: Probe, runtime: Runtime, *, block_size: int, tolerance: float) -> list[Check]:
+    """Ask another program the same, and compare.
+
+    Args:
+        probe: Questions and our answers.
+        runtime: The other program.
+        block_size: Longest context of the model.
+        tolerance: Largest difference of a score that passes, as a share of the scores' standard deviation.
+    """
+    return [
+        _compare_ids(probe, runtime),
+        _compare_logits(probe, runtime, tolerance),
+        _compare_continuation(probe, runtime, block_size),
+        _compare_stop(probe, runtime),
+    ]
+
+
+def _compare_ids(probe: Probe, runtime: Runtime) -> Check:
+    name = "token ids"
+    for text, ids in zip(probe.texts, probe.ids, strict=True):
+        if (found := runtime.encode(text)) != ids:
+            return Check(name, "failed", f"{text[:60]!r} became {found[:20]}, expected {ids[:20]}")
+    return Check(name, "passed", f"{sum(map(len, probe.ids))} tokens of {len(probe.texts)} texts")
+
+
+def _compare_logits(probe: Probe, runtime: Runtime, tolerance: float) -> Check:
+    largest = 0.0
+    for index, expected in enumerate(probe.logits):
+        found = runtime.logits(probe.context(index))[:, : expected.shape[1]].float()
+        largest = max(largest, float((found - expected).abs().max() / expected.std()))
+    passes = largest <= tolerance  # which a number that is none does not
+    detail = f"{sum(map(len, probe.logits))} positions; differences are shares of the scores' standard deviation"
+    return Check("logits", "passed" if passes else "failed", detail, largest, tolerance)
+
+
+def _compare_continuation(probe: Probe, runtime: Runtime, block_size: int) -> Check:
+    name, start = "likeliest continuation", prompt_of(probe.ids[0], block_size)
+    count = min(CONTINUED_TOKENS, block_size - len(start)) if block_size > len(start) else 0
+    expected, found = probe.continuation[:count], runtime.generate(start, count)
+    if found == expected:
+        return Check(name, "passed", f"{len(found)} tokens are the same")
+    place = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), len(expected))
+    return Check(name, "failed", f"differs from token {place} on: {found[place:][:5]}, expected {expected[place:][:5]}")
+
+
+def _compare_stop(probe: Probe, runtime: Runtime) -> Check:
+    ours, theirs = probe.end_of_text, runtime.end_of_text
+    said = "no token ends a text" if ours is None else f"token {ours} ends a text"
+    if ours != theirs:
+        return Check("end of text", "failed", f"{said}, but there it is {theirs}")
+    return Check("end of text", "passed", said)

@@ -1,0 +1,152 @@
+"""Models written for other programs, run there from the written files alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from quillgpt.checkpoint import LoadedModel, load_model, save_model
+from quillgpt.cli import main
+from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.export import TARGETS, export
+from quillgpt.export.certificate import CERTIFICATE
+from quillgpt.interop import open_model
+from quillgpt.text.bpe import BytePairTokenizer
+from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.char import CharTokenizer
+from quillgpt.text.gpt2 import gpt2_tokenizer
+from tiny import GPT2, SHAPES, tiny_model
+
+TEXT = "It was the best of times, it was the worst of times; naïve café.\n" * 3
+NANOGPT = replace(GPT2, activation="gelu", norm_eps=1e-5, bias=False)
+
+TOKENIZERS = {
+    "char": lambda: CharTokenizer.from_text([TEXT]),
+    "byte": ByteTokenizer,
+    "bpe": lambda: BytePairTokenizer.train([TEXT], 300),
+    "gpt2": gpt2_tokenizer,
+}
+needs_files = pytest.mark.download
+ALL_TOKENIZERS = [pytest.param(name, marks=needs_files if name == "gpt2" else ()) for name in TOKENIZERS]
+
+
+def saved(folder: Path, shape=GPT2, tokenizer: str = "byte") -> LoadedModel:
+    """Write a small random model with a tokenizer, its vocabulary padded, and open it."""
+    made = TOKENIZERS[tokenizer]()
+    shape = replace(shape, vocab_size=made.vocab_size + 7, block_size=64)
+    save_model(folder, tiny_model(shape), made, about={"iteration": 3})
+    return load_model(folder)
+
+
+@pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
+@pytest.mark.parametrize("arch", SHAPES)
+def test_transformers_does_the_same(tmp_path, arch, tokenizer):
+    loaded = saved(tmp_path / "model", SHAPES[arch], tokenizer)
+    certificate = export(loaded, "hf", tmp_path / "out")
+    assert {check.result for check in certificate.checks} == {"passed"}
+    assert certificate.runtime.startswith("transformers ")
+    written = json.loads((tmp_path / "out" / CERTIFICATE).read_text())
+    assert [check["name"] for check in written["checks"]] == [
+        "token ids",
+        "logits",
+        "likeliest continuation",
+        "end of text",
+    ]
+    assert 0 < written["checks"][1]["largest_difference"] < 1e-4
+    assert not (tmp_path / "out" / "training").exists()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", pytest.param("gpt2", marks=needs_files)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenizer, bias):
+    loaded = saved(tmp_path / "model", replace(NANOGPT, bias=bias), tokenizer)
+    certificate = export(loaded, "nanogpt", tmp_path / "out")
+    assert {check.result for check in certificate.checks} == {"passed"}
+    content = torch.load(tmp_path / "out" / "ckpt.pt", weights_only=True)
+    assert content["model_args"] == {
+        **{"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 64, "bias": bias, "dropout": 0.0},
+        "vocab_size": loaded.shape.vocab_size,
+    }
+    assert content["model"]["transformer.h.0.attn.c_attn.weight"].shape == (96, 32)
+    assert content["model"]["lm_head.weight"].equal(content["model"]["transformer.wte.weight"])
+    assert ("transformer.ln_f.bias" in content["model"]) == bias
+    assert content["iter_num"] == 3
+    assert (tmp_path / "out" / "meta.pkl").exists() == (tokenizer == "char")
+    back = open_model(tmp_path / "out")
+    for name, tensor in loaded.model.state_dict().items():
+        assert back.model.state_dict()[name].equal(tensor)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokenizer", "said"),
+    [
+        (SHAPES["qwen3"], "char", "nanoGPT's model has arch = gpt2, .* has arch = qwen3"),
+        (GPT2, "char", "nanoGPT's model has activation = gelu, .* has activation = gelu_new"),
+        (replace(NANOGPT, tied=False), "char", "nanoGPT's model has tied = True, .* has tied = False"),
+        (replace(NANOGPT, mlp_dim=64), "char", "mlp_dim = 128"),
+        (NANOGPT, "byte", "nanoGPT knows tokenizers by characters and GPT-2's, .* has byte"),
+    ],
+)
+def test_what_nanogpt_cannot_be_is_refused_by_name(tmp_path, shape, tokenizer, said):
+    with pytest.raises(CheckpointError, match=said):
+        export(saved(tmp_path / "model", shape, tokenizer), "nanogpt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("spoil", ["weights", "tokenizer", "end of text"])
+def test_what_behaves_differently_is_not_kept(tmp_path, monkeypatch, spoil, capsys):
+    saved(tmp_path / "model")
+    write = TARGETS["hf"].write
+
+    def write_wrongly(loaded: LoadedModel, folder: Path) -> None:
+        if spoil == "weights":
+            model = loaded.build()
+            with torch.no_grad():
+                model.blocks[1].mlp.up.weight[3, 4] += 0.5
+            save_model(folder, model, loaded.tokenizer, about={})
+            return
+        write(loaded, folder)
+        if spoil == "tokenizer":
+            CharTokenizer.from_text([TEXT]).save(folder)
+        else:
+            path = folder / "generation_config.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": 5}))
+
+    monkeypatch.setitem(TARGETS, "hf", replace(TARGETS["hf"], write=write_wrongly))
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to=hf"]) == 1
+    said = capsys.readouterr().err
+    assert {"weights": "logits", "tokenizer": "opening and running it", "end of text": "end of text"}[spoil] in said
+    assert "nothing is kept of it" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_program_that_is_not_there_is_named_in_the_certificate(tmp_path, monkeypatch, capsys):
+    saved(tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to=hf"]) == 0
+    assert "not run: the package transformers is not installed" in " ".join(capsys.readouterr().out.split())
+    written = json.loads((tmp_path / "out" / CERTIFICATE).read_text())
+    assert written["runtime"] is None
+    assert [check["result"] for check in written["checks"]] == ["not run"]
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    loaded = saved(tmp_path / "model")
+    with pytest.raises(ConfigError, match="is there already; choose another folder, or add --overwrite"):
+        export(loaded, "hf", tmp_path / "model")
+    export(loaded, "hf", tmp_path / "out")
+    export(loaded, "hf", tmp_path / "out", overwrite=True)
+    (tmp_path / "empty").mkdir()
+    export(loaded, "hf", tmp_path / "empty")
+
+
+def test_a_model_whose_context_is_shorter_than_the_probe(tmp_path):
+    made = ByteTokenizer()
+    save_model(tmp_path / "model", tiny_model(replace(GPT2, vocab_size=257, block_size=8)), made, about={})
+    certificate = export(load_model(tmp_path / "model"), "hf", tmp_path / "out")
+    assert {check.result for check in certificate.checks} == {"passed"}
