@@ -185,6 +185,7 @@ def load(
     return_freed_memory()
     choose_threads(threads)
     chosen = choose_device(device)
-    number_format = choose_dtype(dtype, chosen)
     check_quantize(quantize, chosen)
+    # With weights of 8 bits everything else is in float32, and there is nothing to measure.
+    number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
     return Model(open_model(Path(path), data_dir=Path(data_dir)), chosen, number_format, quantize=quantize)

@@ -155,7 +155,7 @@ def save_checkpoint(
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         save_model(temporary, model, tokenizer, about=about)
-        if (adapter := to_peft(model, str(about["init_from"]))) is not None:
+        if (adapter := to_peft(model, str(about.get("init_from")))) is not None:
             (temporary / ADAPTER).mkdir()
             write_tensors(adapter[0], temporary / ADAPTER / ADAPTER_WEIGHTS)
             write_json(temporary / ADAPTER / ADAPTER_CONFIG, adapter[1])

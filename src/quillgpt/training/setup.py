@@ -214,9 +214,12 @@ def take_raw_weights(model: GPT, origin: Origin) -> None:
     Raises:
         CheckpointError: They are another model's.
     """
-    if origin.stored is None or origin.stored.raw_weights is None:
+    if origin.stored is None:
         return
-    parameters, raw = trained_parameters(model), origin.stored.raw_weights
+    before = origin.stored.state.settings
+    if not (before.get("ema_decay") or before.get("lora_rank")):
+        return
+    parameters, raw = trained_parameters(model), origin.stored.raw_weights or {}
     if {name: each.shape for name, each in parameters.items()} != {name: each.shape for name, each in raw.items()}:
         assert origin.parent is not None
         raise CheckpointError(f"the training state in {origin.parent.folder} is of another model than its weights")
