@@ -26,29 +26,23 @@ class Target:
     """A format.
 
     Attributes:
-        check: Raises where a model cannot be represented.
         write: Writes a model into a folder.
         open: Opens the written files in the program that they are for.
-        needs: The package of that program, where it is none of ours.
         tolerance: Largest difference of scores that passes, as a share of their standard deviation.
+        needs: The package of that program, where it is none of ours.
+        check: Raises where a model cannot be represented; None: every model can.
     """
 
-    check: Callable[[LoadedModel], None]
     write: Callable[[LoadedModel, Path], None]
     open: Callable[[Path], Runtime]
-    needs: str | None
     tolerance: float
+    needs: str | None = None
+    check: Callable[[LoadedModel], None] | None = None
 
 
 TARGETS = {
-    "hf": Target(
-        huggingface.check_representable,
-        huggingface.write,
-        huggingface.Transformers,
-        "transformers",
-        FLOAT32_TOLERANCE,
-    ),
-    "nanogpt": Target(nanogpt.check_representable, nanogpt.write, nanogpt.Reader, None, FLOAT32_TOLERANCE),
+    "hf": Target(huggingface.write, huggingface.Transformers, FLOAT32_TOLERANCE, needs="transformers"),
+    "nanogpt": Target(nanogpt.write, nanogpt.Reader, FLOAT32_TOLERANCE, check=nanogpt.check_representable),
 }
 
 
@@ -70,7 +64,8 @@ def export(loaded: LoadedModel, target: str, folder: Path, *, overwrite: bool = 
     chosen = TARGETS[target]
     if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; choose another folder, or add --overwrite")
-    chosen.check(loaded)
+    if chosen.check is not None:
+        chosen.check(loaded)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

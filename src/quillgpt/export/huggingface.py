@@ -18,10 +18,6 @@ def write(loaded: LoadedModel, folder: Path) -> None:
     save_model(folder, loaded.model, loaded.tokenizer, about=loaded.about)
 
 
-def check_representable(loaded: LoadedModel) -> None:
-    """Both our architectures are stock classes of transformers."""
-
-
 class Transformers(Runtime):
     """The folder in transformers."""
 
