@@ -124,7 +124,7 @@ def test_names_that_the_hub_does_not_know(hub):
         open_model(Path("somebody/nothing"))
     requests = len(hub.requests)
     Path("runs").mkdir()
-    for path in ("runs/nothing", "nothing", "a/b/c"):
+    for path in ("runs/nothing", "nothing", "a/b/c", "ruins/ckpt.pt"):
         with pytest.raises(CheckpointError, match="does not exist"):
             open_model(Path(path))
     assert len(hub.requests) == requests

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.checkpoint.tensors import to_stored
+from quillgpt.data.dataset import META_FILE
 from quillgpt.errors import CheckpointError
 from quillgpt.export.probe import GREEDY, Runtime
 from quillgpt.generation import generate_ids
@@ -18,7 +19,6 @@ from quillgpt.interop.nanogpt import CHECKPOINT_FILE, STORED_TRANSPOSED, load_na
 from quillgpt.model import usual_mlp_dim
 from quillgpt.text.char import CharTokenizer
 
-META_FILE = "meta.pkl"
 ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias")
 DATASET = "exported"
 """The data set that the checkpoint names, so that nanoGPT's sample.py looks for data/exported/meta.pkl."""

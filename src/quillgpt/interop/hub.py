@@ -14,7 +14,7 @@ from quillgpt.console import say, stderr
 from quillgpt.errors import CheckpointError, UserError
 from quillgpt.extras import import_extra
 from quillgpt.files import quill_home, sha256_of, write_json
-from quillgpt.interop.nanogpt import find_nanogpt_file
+from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
 from quillgpt.text.downloads import check_downloads_are_allowed
 
 PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
@@ -45,7 +45,7 @@ def find_hub_model(path: Path) -> Path | None:
     if name in PRETRAINED:
         if holds_model(path):
             return None
-    elif not REPOSITORY.fullmatch(name) or path.parent.exists():
+    elif not REPOSITORY.fullmatch(name) or path.parent.exists() or path.suffix in SUFFIXES:
         return None
     repository = PRETRAINED.get(name, name)
     for mirrored in (name, repository) if "QUILL_MIRROR" in os.environ else ():

@@ -28,6 +28,11 @@ class ParameterGroups:
         """Tensors with two or more dimensions."""
         return self.embeddings | self.block_matrices
 
+    @property
+    def trained(self) -> NamedParameters:
+        """All of them."""
+        return self.decayed | self.vectors
+
 
 def group_parameters(model: nn.Module) -> ParameterGroups:
     """Sort a model's trainable parameters into groups."""

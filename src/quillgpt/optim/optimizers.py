@@ -151,4 +151,4 @@ def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSe
 
 
 def _names_of(groups: ParameterGroups) -> dict[Tensor, str]:
-    return {parameter: name for name, parameter in (groups.decayed | groups.vectors).items()}
+    return {parameter: name for name, parameter in groups.trained.items()}

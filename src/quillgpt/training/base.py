@@ -65,7 +65,7 @@ def with_adapters(model: GPT, settings: TrainSettings) -> GPT:
         add_adapters(
             model,
             rank=settings.lora_rank,
-            alpha=settings.lora_alpha or 2.0 * settings.lora_rank,
+            alpha=settings.adapter_alpha,
             dropout=settings.lora_dropout,
             targets=settings.lora_targets,
             seed=settings.seed,

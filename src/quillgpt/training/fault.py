@@ -105,13 +105,10 @@ def describe_windows(run: Run, windows: Sequence[int]) -> str:
     Those of a replayed split count on from its end.
     """
     end = len(run.dataset.train)
-    tokens, split, windows = run.dataset.train, "the training split", list(windows)
+    tokens, split = run.dataset.train, "the training split"
     if run.replayed is not None and windows[0] >= end:
-        tokens, split, windows = (
-            run.replayed.train,
-            f"the training split of {run.replayed.name}",
-            [w - end for w in windows],
-        )
+        tokens, split = run.replayed.train, f"the training split of {run.replayed.name}"
+        windows = [start - end for start in windows]
     named = ", ".join(f"{start:,}" for start in windows[:WINDOWS_NAMED])
     more = f" and {len(windows) - WINDOWS_NAMED} more" if len(windows) > WINDOWS_NAMED else ""
     excerpt = run.dataset.tokenizer.decode(tokens[windows[0] : windows[0] + EXCERPT_TOKENS].tolist())

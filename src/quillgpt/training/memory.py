@@ -38,7 +38,7 @@ def memory_needed(
         return training_memory(
             shape,
             parameters=model.parameter_count(),
-            trained=sum(each.numel() for each in (groups.decayed | groups.vectors).values()),
+            trained=sum(each.numel() for each in groups.trained.values()),
             muon_parameters=sum(each.numel() for each in muon.values()),
             averaged=settings.ema_decay > 0,
             sequences=sequences,

@@ -56,9 +56,8 @@ def show_set_up(run: Run, peak: Peak) -> None:
     )
     trained = {}
     if settings.lora_rank:
-        alpha = settings.lora_alpha or 2 * settings.lora_rank
-        count = sum(each.numel() for each in (groups.decayed | groups.vectors).values())
-        trained = {"trained": f"{count:,}: adapters of rank {settings.lora_rank}, alpha {alpha:g}"}
+        count = sum(each.numel() for each in groups.trained.values())
+        trained = {"trained": f"{count:,}: adapters of rank {settings.lora_rank}, alpha {settings.adapter_alpha:g}"}
     console.table(
         "set-up",
         {

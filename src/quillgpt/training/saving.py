@@ -22,7 +22,8 @@ from quillgpt.checkpoint.names import (
 )
 from quillgpt.console import warn
 from quillgpt.errors import UserError
-from quillgpt.training.setup import Run, trained_parameters
+from quillgpt.optim.groups import group_parameters
+from quillgpt.training.setup import Run
 
 LARGEST_SHARE = 0.02
 """Share of the time that saving by the clock may take; where a save is slower, the next one waits longer."""
@@ -87,7 +88,7 @@ class Saving:
         state.settings["compile"] = run.step.compiled
         optimizer = run.optimizers.state()
         apart = run.average is not None or run.settings.lora_rank > 0
-        raw_weights: dict[str, Tensor] | None = dict(trained_parameters(run.model)) if apart else None
+        raw_weights: dict[str, Tensor] | None = dict(group_parameters(run.model).trained) if apart else None
         check_finite([*run.model.parameters(), *run.evaluated_model.parameters(), *optimizer.values()], state.iteration)
         name = iteration_name(state.iteration)
         started = self._clock()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import Parameter
 
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings, fields_in_order
@@ -16,6 +15,7 @@ from quillgpt.data.dataset import Dataset
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT, ModelShape
 from quillgpt.optim.average import WeightAverage
+from quillgpt.optim.groups import group_parameters
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.base import describe_base, with_adapters
@@ -203,11 +203,6 @@ def starting_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -
     return with_adapters(model, settings)
 
 
-def trained_parameters(model: GPT) -> dict[str, Parameter]:
-    """Return what the optimizers update, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 def take_raw_weights(model: GPT, origin: Origin) -> None:
     """Give a resumed run's model the weights that are trained, where they are not those of its checkpoint's model.
 
@@ -219,7 +214,7 @@ def take_raw_weights(model: GPT, origin: Origin) -> None:
     before = origin.stored.state.settings
     if not (before.get("ema_decay") or before.get("lora_rank")):
         return
-    parameters, raw = trained_parameters(model), origin.stored.raw_weights or {}
+    parameters, raw = group_parameters(model).trained, origin.stored.raw_weights or {}
     if {name: each.shape for name, each in parameters.items()} != {name: each.shape for name, each in raw.items()}:
         assert origin.parent is not None
         raise CheckpointError(f"the training state in {origin.parent.folder} is of another model than its weights")

@@ -328,6 +328,11 @@ class TrainSettings(TrainFields):
         return self
 
     @property
+    def adapter_alpha(self) -> float:
+        """What the adapters count, over their rank."""
+        return self.lora_alpha or 2.0 * self.lora_rank
+
+    @property
     def sequences_per_iteration(self) -> int:
         """Sequences of the global batch."""
         return self.batch_size * self.gradient_accumulation_steps
