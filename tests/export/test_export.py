@@ -10,37 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from exported import TEXT, TOKENIZERS, saved
 from quillgpt.checkpoint import LoadedModel, load_model, save_model
 from quillgpt.cli import main
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import TARGETS, export
 from quillgpt.export.certificate import CERTIFICATE
 from quillgpt.interop import open_model
-from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
-from quillgpt.text.gpt2 import gpt2_tokenizer
 from tiny import GPT2, SHAPES, tiny_model
 
-TEXT = "It was the best of times, it was the worst of times; naïve café.\n" * 3
 NANOGPT = replace(GPT2, activation="gelu", norm_eps=1e-5, bias=False)
-
-TOKENIZERS = {
-    "char": lambda: CharTokenizer.from_text([TEXT]),
-    "byte": ByteTokenizer,
-    "bpe": lambda: BytePairTokenizer.train([TEXT], 300),
-    "gpt2": gpt2_tokenizer,
-}
 needs_files = pytest.mark.download
 ALL_TOKENIZERS = [pytest.param(name, marks=needs_files if name == "gpt2" else ()) for name in TOKENIZERS]
-
-
-def saved(folder: Path, shape=GPT2, tokenizer: str = "byte") -> LoadedModel:
-    """Write a small random model with a tokenizer, its vocabulary padded, and open it."""
-    made = TOKENIZERS[tokenizer]()
-    shape = replace(shape, vocab_size=made.vocab_size + 7, block_size=64)
-    save_model(folder, tiny_model(shape), made, about={"iteration": 3})
-    return load_model(folder)
 
 
 @pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
@@ -53,11 +36,12 @@ def test_transformers_does_the_same(tmp_path, arch, tokenizer):
     written = json.loads((tmp_path / "out" / CERTIFICATE).read_text())
     assert [check["name"] for check in written["checks"]] == [
         "token ids",
+        "text of ids",
         "logits",
         "likeliest continuation",
         "end of text",
     ]
-    assert 0 < written["checks"][1]["largest_difference"] < 1e-4
+    assert 0 < written["checks"][2]["largest_difference"] < 1e-4
     assert not (tmp_path / "out" / "training").exists()
 
 
@@ -103,14 +87,14 @@ def test_what_behaves_differently_is_not_kept(tmp_path, monkeypatch, spoil, caps
     saved(tmp_path / "model")
     write = TARGETS["hf"].write
 
-    def write_wrongly(loaded: LoadedModel, folder: Path) -> None:
+    def write_wrongly(loaded: LoadedModel, folder: Path, number_type: str) -> None:
         if spoil == "weights":
             model = loaded.build()
             with torch.no_grad():
                 model.blocks[1].mlp.up.weight[3, 4] += 0.5
             save_model(folder, model, loaded.tokenizer, about={})
             return
-        write(loaded, folder)
+        write(loaded, folder, number_type)
         if spoil == "tokenizer":
             CharTokenizer.from_text([TEXT]).save(folder)
         else:

@@ -72,7 +72,7 @@ def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float, visi
         value,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=T == S and T > 1,
+        is_causal=bool(T == S and T > 1),  # a bool too where lengths are symbols, as in an export
         enable_gqa=query.shape[1] != key.shape[1],
     )
 

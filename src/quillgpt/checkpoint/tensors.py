@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -77,19 +77,22 @@ QWEN3_MODULES = {
 
 def to_stored(state: Mapping[str, Tensor], shape: ModelShape) -> Tensors:
     """Turn our tensors into those of the stock class; a tied head is left out, absent biases become zeros."""
-    stored: Tensors = {}
+    return {
+        part.name: (piece.T if part.transposed else piece).detach().cpu().contiguous()
+        for part, piece in stored_pieces(state, shape)
+    }
+
+
+def stored_pieces(state: Mapping[str, Tensor], shape: ModelShape) -> Iterator[tuple[Part, Tensor]]:
+    """Yield what `to_stored` stores, piece by piece, still in our layout: (out, in)."""
     for name, tensor in state.items():
         if name == "head.weight" and shape.tied:
             continue
         parts = stored_parts(name, shape)
         pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
-        for part, piece in zip(parts, pieces, strict=True):
-            stored[part.name] = (piece.T if part.transposed else piece).detach().cpu().contiguous()
-    if shape.arch == "gpt2" and not shape.bias:
-        for name in list(stored):
-            if re.search(r"\.(ln_[12f]|c_attn|c_proj|c_fc)\.weight$", name):
-                stored[name.removesuffix("weight") + "bias"] = torch.zeros(stored[name].shape[-1])
-    return stored
+        yield from zip(parts, pieces, strict=True)
+        if shape.arch == "gpt2" and not shape.bias and re.search(r"(norm|qkv|output|up|down)\.weight$", name):
+            yield Part(parts[0].name.removesuffix("weight") + "bias"), torch.zeros(tensor.shape[0])
 
 
 def our_tensor(name: str, stored: Mapping[str, Tensor], shape: ModelShape) -> Tensor:

@@ -12,9 +12,11 @@ from quillgpt.console import say, stdout, table
 
 TO = Parameter(
     "--to",
-    help="hf: a folder for transformers and whatever reads its format. nanogpt: a ckpt.pt for nanoGPT's sample.py and "
-    "train.py (gpt2-shaped models).",
+    help="hf: a folder for transformers and whatever reads its format. gguf: a file for llama.cpp, with a Modelfile "
+    "for Ollama. onnx: a graph for onnxruntime. nanogpt: a ckpt.pt for nanoGPT's sample.py and train.py (gpt2-shaped "
+    "models).",
 )
+TYPE = Parameter("--type", help="What gguf writes matrices in: f16 (the default), f32, or q8_0, 8 bits.")
 FOLDER = Parameter(name="DIR", help="Folder to write; it must be empty, or not there yet.")
 OVERWRITE = switch("--overwrite", "Replace what is in DIR.")
 DATA_DIR = Parameter("--data_dir", help="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
@@ -25,7 +27,8 @@ def export(
     folder: Annotated[Path, FOLDER],
     /,
     *,
-    to: Annotated[Literal["hf", "nanogpt"], TO],
+    to: Annotated[Literal["hf", "gguf", "onnx", "nanogpt"], TO],
+    number_type: Annotated[Literal["f16", "f32", "q8_0"] | None, TYPE] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
     data_dir: Annotated[str, DATA_DIR] = "data",
 ) -> None:
@@ -33,7 +36,8 @@ def export(
     from quillgpt.export import export as export_model
     from quillgpt.interop import open_model
 
-    certificate = export_model(open_model(Path(model), data_dir=Path(data_dir)), to, folder, overwrite=overwrite)
+    loaded = open_model(Path(model), data_dir=Path(data_dir))
+    certificate = export_model(loaded, to, folder, number_type=number_type, overwrite=overwrite)
     rows = {check.name: f"{check.result}: {check.detail}" for check in certificate.checks}
     for check in certificate.checks:
         if check.largest_difference is not None:

@@ -34,6 +34,7 @@ class Certificate:
     Attributes:
         model: What was exported, as a person named it.
         target: The format.
+        number_type: What matrices are written in.
         runtime: The program that ran the exported files, with its version; None where none could.
         quill_version: Of the program that wrote them.
         date: Day of the export, as 2026-11-21.
@@ -42,6 +43,7 @@ class Certificate:
 
     model: str
     target: str
+    number_type: str
     runtime: str | None
     quill_version: str
     date: str

@@ -5,20 +5,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quillgpt import __version__
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.errors import CheckpointError, ConfigError
-from quillgpt.export import huggingface, nanogpt
+from quillgpt.export import gguf, huggingface, nanogpt, onnx
 from quillgpt.export.certificate import CERTIFICATE, Certificate, Check
 from quillgpt.export.probe import Runtime, compare, make_probe
 from quillgpt.files import write_json
 
-FLOAT32_TOLERANCE = 1e-4
-"""Largest difference of scores, as a share of their standard deviation, that float32 in another order of sums makes."""
+SAME_ARITHMETIC = {"f32": 1e-4}
+"""What float32 in another order of sums makes."""
+
+LLAMA_CPP = {"f16": 2e-2, "f32": 1e-2, "q8_0": 2e-1}
+"""Whatever the weights are in, llama.cpp keeps keys and values in 16 bits and looks GELU up in a table of 16 bits; with
+q8_0 it also computes products in 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,32 @@ class Target:
     """A format.
 
     Attributes:
-        write: Writes a model into a folder.
+        write: Writes a model into a folder, in a type of number.
         open: Opens the written files in the program that they are for.
-        tolerance: Largest difference of scores that passes, as a share of their standard deviation.
+        tolerances: The types of numbers that there are, the usual one first, and for each the largest difference of
+            scores that passes, as a share of their standard deviation.
         needs: The package of that program, where it is none of ours.
         check: Raises where a model cannot be represented; None: every model can.
     """
 
-    write: Callable[[LoadedModel, Path], None]
+    write: Callable[[LoadedModel, Path, str], None]
     open: Callable[[Path], Runtime]
-    tolerance: float
+    tolerances: Mapping[str, float]
     needs: str | None = None
     check: Callable[[LoadedModel], None] | None = None
 
 
 TARGETS = {
-    "hf": Target(huggingface.write, huggingface.Transformers, FLOAT32_TOLERANCE, needs="transformers"),
-    "nanogpt": Target(nanogpt.write, nanogpt.Reader, FLOAT32_TOLERANCE, check=nanogpt.check_representable),
+    "hf": Target(huggingface.write, huggingface.Transformers, SAME_ARITHMETIC, needs="transformers"),
+    "gguf": Target(gguf.write, gguf.LlamaCpp, LLAMA_CPP, needs="llama_cpp", check=gguf.check_representable),
+    "onnx": Target(onnx.write, onnx.OnnxRuntime, SAME_ARITHMETIC, needs="onnxruntime"),
+    "nanogpt": Target(nanogpt.write, nanogpt.Reader, SAME_ARITHMETIC, check=nanogpt.check_representable),
 }
 
 
-def export(loaded: LoadedModel, target: str, folder: Path, *, overwrite: bool = False) -> Certificate:
+def export(
+    loaded: LoadedModel, target: str, folder: Path, *, number_type: str | None = None, overwrite: bool = False
+) -> Certificate:
     """Write a model for another program, run it there, and compare.
 
     The folder appears only when no check has failed; what was checked is in its certificate.json.
@@ -55,13 +64,17 @@ def export(loaded: LoadedModel, target: str, folder: Path, *, overwrite: bool = 
         loaded: The model.
         target: A key of TARGETS.
         folder: Where to.
+        number_type: What matrices are written in, one of the target's types; None: its usual one.
         overwrite: Replace what is in the folder.
 
     Raises:
-        ConfigError: The folder is not empty.
+        ConfigError: The folder is not empty, or the target has no such type.
         CheckpointError: The target cannot represent the model, or the exported model behaves differently.
     """
     chosen = TARGETS[target]
+    number_type = number_type or next(iter(chosen.tolerances))
+    if number_type not in chosen.tolerances:
+        raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)}; --type is {number_type}")
     if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; choose another folder, or add --overwrite")
     if chosen.check is not None:
@@ -69,8 +82,8 @@ def export(loaded: LoadedModel, target: str, folder: Path, *, overwrite: bool = 
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        chosen.write(loaded, fresh)
-        certificate = certify(loaded, target, fresh)
+        chosen.write(loaded, fresh, number_type)
+        certificate = certify(loaded, target, fresh, number_type)
         if certificate.failed:
             said = "; ".join(f"{check.name}: {check.detail}" + _measured(check) for check in certificate.failed)
             raise CheckpointError(
@@ -87,21 +100,21 @@ def export(loaded: LoadedModel, target: str, folder: Path, *, overwrite: bool = 
     return certificate
 
 
-def certify(loaded: LoadedModel, target: str, folder: Path) -> Certificate:
+def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) -> Certificate:
     """Run exported files in the program that they are for, and return what was found."""
     chosen, probe = TARGETS[target], make_probe(loaded)
     name = chosen.needs
     try:
         runtime = chosen.open(folder)
         name = runtime.name
-        checks = compare(probe, runtime, block_size=loaded.shape.block_size, tolerance=chosen.tolerance)
+        checks = compare(probe, runtime, tolerance=chosen.tolerances[number_type])
     except Exception as error:  # another program may fail in any way, and then the export has
         if isinstance(error, ModuleNotFoundError) and error.name == chosen.needs:
             name, checks = None, [Check("all", "not run", f"the package {error.name} is not installed")]
         else:
             reason = " ".join(str(error).split()) or type(error).__name__
             checks = [Check("opening and running it", "failed", reason[:200])]
-    return Certificate(str(loaded.folder), target, name, __version__, time.strftime("%Y-%m-%d"), checks)
+    return Certificate(str(loaded.folder), target, number_type, name, __version__, time.strftime("%Y-%m-%d"), checks)
 
 
 def _measured(check: Check) -> str:

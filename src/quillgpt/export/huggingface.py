@@ -13,7 +13,7 @@ from quillgpt.checkpoint import LoadedModel, save_model
 from quillgpt.export.probe import Runtime
 
 
-def write(loaded: LoadedModel, folder: Path) -> None:
+def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
     """Write config.json, model.safetensors and the tokenizer."""
     save_model(folder, loaded.model, loaded.tokenizer, about=loaded.about)
 
@@ -33,6 +33,10 @@ class Transformers(Runtime):
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, in which special tokens are ordinary text."""
         return list(self._tokenizer(text, split_special_tokens=True, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some ids."""
+        return str(self._tokenizer.decode(list(ids)))
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:

@@ -48,7 +48,7 @@ def check_representable(loaded: LoadedModel) -> None:
         )
 
 
-def write(loaded: LoadedModel, folder: Path) -> None:
+def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
     """Write ckpt.pt and, where the tokenizer is one by characters, the meta.pkl of its data set.
 
     Both are pickles, as nanoGPT reads them; they hold tensors and plain values only.
@@ -90,6 +90,10 @@ class Reader(Runtime):
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
         return list(self._tokenizer.encode(text).tolist())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some ids."""
+        return self._tokenizer.decode(ids)
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:

@@ -61,14 +61,14 @@ class BytePairTokenizer:
         """
         self.vocab_size = len(vocab)
         self.end_of_text: int = vocab[END_OF_TEXT]
-        self._vocab = vocab
+        self.vocab, self.merges = vocab, merges
         self._content = byte_level_bpe(vocab, merges, self.end_of_text, use_regex=True)
         self.fingerprint = fingerprint or fingerprint_of(self._content)
         self.name = "gpt2" if self.fingerprint == GPT2_FINGERPRINT else f"bpe:{self.vocab_size}"
 
     @cached_property
     def _ranks(self) -> dict[bytes, int]:
-        return {unspell(token): rank for token, rank in self._vocab.items() if token != END_OF_TEXT}
+        return {unspell(token): rank for token, rank in self.vocab.items() if token != END_OF_TEXT}
 
     @cached_property
     def _engine(self) -> tiktoken.Encoding:

@@ -1,0 +1,187 @@
+"""GGUF: one file with weights, tokenizer and settings for llama.cpp, and a Modelfile that gives it to Ollama."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quillgpt.checkpoint import LoadedModel
+from quillgpt.checkpoint.tensors import stored_pieces
+from quillgpt.config.schema import Sampling
+from quillgpt.export.byte_level import byte_level
+from quillgpt.export.probe import Runtime
+from quillgpt.export.silence import silent_row
+from quillgpt.extras import import_extra
+from quillgpt.files import write_text
+from quillgpt.text.tokenizer_files import END_OF_TEXT
+
+MODEL_FILE = "model.gguf"
+MODELFILE = "Modelfile"
+EMBEDDING, HEAD, POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
+
+
+def check_representable(loaded: LoadedModel) -> None:
+    """Check that the format has a name for the model's kind of tokenizer.
+
+    Raises:
+        CheckpointError: It has none.
+    """
+    byte_level(loaded.tokenizer)
+
+
+def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
+    """Write model.gguf and Modelfile.
+
+    Matrices are in the given type; norms, biases and positions stay in float32. Of embedding and head only the rows
+    that have a token are written. A tokenizer without an end of text gets one that is never drawn, because llama.cpp
+    would take another token for it.
+
+    Args:
+        loaded: The model.
+        folder: Where to.
+        number_type: `f32`, `f16` or `q8_0`; rows that q8_0's groups of 32 do not divide stay in f16.
+    """
+    gguf = import_extra("gguf", extra="export", purpose="Writing GGUF")
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(folder / MODEL_FILE, arch=loaded.shape.arch)
+    _describe_model(writer, loaded)
+    _describe_tokenizer(writer, loaded, gguf)
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if number_type == "f32" else f"MOSTLY_{number_type.upper()}"])
+    for name, tensor in _tensors(loaded, gguf):
+        number = _number_type(name, tensor, number_type, gguf)
+        writer.add_tensor(name, gguf.quantize(tensor.detach().numpy(), number), raw_dtype=number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    write_text(folder / MODELFILE, modelfile(loaded))
+
+
+def _describe_model(writer: Any, loaded: LoadedModel) -> None:
+    shape = loaded.shape
+    writer.add_name(loaded.folder.resolve().name)
+    writer.add_vocab_size(loaded.tokenizer.vocab_size + (loaded.tokenizer.end_of_text is None))
+    writer.add_context_length(shape.block_size)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_feed_forward_length(shape.mlp_dim)
+    writer.add_block_count(shape.n_layer)
+    writer.add_head_count(shape.n_head)
+    writer.add_head_count_kv(shape.n_kv_head)
+    if shape.arch == "gpt2":
+        writer.add_layer_norm_eps(shape.norm_eps)
+        return
+    writer.add_layer_norm_rms_eps(shape.norm_eps)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_rope_freq_base(shape.rope_theta)
+
+
+def _describe_tokenizer(writer: Any, loaded: LoadedModel, gguf: ModuleType) -> None:
+    expressed = byte_level(loaded.tokenizer)
+    end = len(expressed.tokens)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*expressed.tokens, END_OF_TEXT])
+    writer.add_token_types([gguf.TokenType.NORMAL] * end + [gguf.TokenType.CONTROL])
+    writer.add_token_merges(expressed.merges)
+    writer.add_bos_token_id(end)
+    writer.add_eos_token_id(end)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    if loaded.tokenizer.end_of_text is None:
+        writer.add_array("tokenizer.ggml.suppress_tokens", [end])
+
+
+def _tensors(loaded: LoadedModel, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors by GGUF's names, (out, in)."""
+    shape, tokens = loaded.shape, loaded.tokenizer.vocab_size
+    architecture = gguf.MODEL_ARCH[shape.arch.upper()]
+    names = gguf.get_tensor_name_map(architecture, shape.n_layer)
+    for part, tensor in stored_pieces(loaded.model.state_dict(), shape):
+        name = names.get_name(part.name, try_suffixes=(".weight", ".bias"))
+        if name in (EMBEDDING, HEAD):
+            tensor = tensor[:tokens]
+            if loaded.tokenizer.end_of_text is None:
+                silent = silent_row(loaded.model, tokens) if shape.tied or name == HEAD else torch.zeros(shape.n_embd)
+                tensor = torch.cat([tensor, silent[None]])
+        yield name, tensor
+
+
+def _number_type(name: str, tensor: Tensor, wanted: str, gguf: ModuleType) -> Any:
+    if tensor.ndim == 1 or name == POSITIONS:
+        wanted = "f32"
+    elif wanted == "q8_0" and tensor.shape[1] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0]:
+        wanted = "f16"
+    return gguf.GGMLQuantizationType[wanted.upper()]
+
+
+def modelfile(loaded: LoadedModel) -> str:
+    """Return what Ollama needs to know to draw as `quill sample` does: its own defaults forbid repetition, for one."""
+    drawing = Sampling()
+    parameters: dict[str, object] = {
+        "num_ctx": loaded.shape.block_size,
+        "num_predict": drawing.max_new_tokens,
+        "temperature": drawing.temperature,
+        "top_k": drawing.top_k,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "repeat_penalty": drawing.repetition_penalty,
+    }
+    if loaded.tokenizer.end_of_text is not None:
+        parameters["stop"] = f'"{END_OF_TEXT}"'
+    lines = [f"FROM ./{MODEL_FILE}", 'TEMPLATE """{{ .Prompt }}"""']
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache  # llama.cpp calls what it was given as long as the process lives
+def _hush(llama_cpp: Any) -> Any:
+    """Keep llama.cpp from telling the terminal what it reads."""
+    listener = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(listener, None)
+    return listener
+
+
+class LlamaCpp(Runtime):
+    """The file in llama.cpp, with its defaults: keys and values are cached in 16 bits."""
+
+    def __init__(self, folder: Path) -> None:
+        llama_cpp = importlib.import_module("llama_cpp")
+        self.name = f"llama-cpp-python {llama_cpp.__version__}"
+        _hush(llama_cpp)
+        # Its context is that of the file; every position's scores are kept.
+        self._model = llama_cpp.Llama(str(folder / MODEL_FILE), n_ctx=0, logits_all=True, verbose=False)
+        self.end_of_text = self._model.token_eos()
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, in which special tokens are ordinary text."""
+        return list(self._model.tokenize(text.encode("utf-8"), add_bos=False, special=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some ids."""
+        content: bytes = self._model.detokenize(list(ids))
+        return content.decode("utf-8", "replace")
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the scores of every next token, (T, V)."""
+        self._model.reset()
+        self._model.eval(list(ids))
+        return torch.from_numpy(np.array(self._model.scores[: len(ids)]))
+
+    def generate(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the likeliest continuation, with llama.cpp's own loop and its own stop."""
+        self._model.reset()
+        found: list[int] = []
+        for token in self._model.generate(list(ids), temp=0.0, repeat_penalty=1.0):
+            if token == self.end_of_text or len(found) == count:
+                break
+            found.append(token)
+        return found

@@ -1,0 +1,114 @@
+"""ONNX: the model as a graph of operators, for onnxruntime and whatever else reads it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from quillgpt.checkpoint import LoadedModel
+from quillgpt.export.probe import Runtime
+from quillgpt.extras import import_extra
+from quillgpt.files import write_json
+from quillgpt.model import GPT
+from quillgpt.model.cost import FLOAT32_BYTES
+from quillgpt.text.tokenizer_files import TOKENIZER_FILE
+
+MODEL_FILE = "model.onnx"
+GENERATION = "generation_config.json"
+
+LARGEST_FILE = 1 << 30
+"""A file holds at most 2 GiB; weights of more than this many bytes stand beside it, in model.onnx.data."""
+
+
+class Scores(nn.Module):
+    """From ids to the scores of the next token, of ids that have a token: (B, T) to (B, T, V)."""
+
+    def __init__(self, model: GPT, tokens: int) -> None:
+        super().__init__()
+        self.model, self._tokens = model, tokens
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Return the scores."""
+        return self.model.logits(self.model(input_ids))[..., : self._tokens]
+
+
+def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
+    """Write model.onnx, from `input_ids` (batch, length) to `logits` (batch, length, tokens), and the tokenizer.
+
+    Batch and length are free, up to the model's context. The whole context is computed anew for each token: keys and
+    values are not kept.
+    """
+    for package in ("onnx", "onnxscript"):
+        import_extra(package, extra="export", purpose="Writing ONNX")
+    folder.mkdir(parents=True, exist_ok=True)
+    shape, tokenizer = loaded.shape, loaded.tokenizer
+    graph = Scores(loaded.model, min(tokenizer.vocab_size, shape.vocab_size))
+    sizes: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if shape.block_size > 1:
+        sizes[1] = torch.export.Dim("length", max=shape.block_size)
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it says what it finds not installed, none of which is needed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (torch.zeros(2, min(2, shape.block_size), dtype=torch.int64),),
+                str(folder / MODEL_FILE),
+                input_names=["input_ids"],
+                output_names=["logits"],
+                dynamic_shapes={"input_ids": sizes},
+                dynamo=True,
+                external_data=FLOAT32_BYTES * loaded.model.parameter_count() > LARGEST_FILE,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    tokenizer.save(folder)
+    write_json(folder / GENERATION, {"eos_token_id": tokenizer.end_of_text, "max_length": shape.block_size})
+
+
+class OnnxRuntime(Runtime):
+    """The files in onnxruntime; the tokenizer in Hugging Face's tokenizers."""
+
+    def __init__(self, folder: Path) -> None:
+        onnxruntime = importlib.import_module("onnxruntime")
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self._session = onnxruntime.InferenceSession(folder / MODEL_FILE, providers=["CPUExecutionProvider"])
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self._tokenizer.encode_special_tokens = True
+        self.end_of_text = json.loads((folder / GENERATION).read_text(encoding="utf-8"))["eos_token_id"]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, in which special tokens are ordinary text."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some ids."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the scores of every next token, (T, V), from the second of two equal rows."""
+        (scores,) = self._session.run(["logits"], {"input_ids": np.array([ids, ids], dtype=np.int64)})
+        return torch.from_numpy(scores[1])
+
+    def generate(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the likeliest continuation."""
+        found: list[int] = []
+        while len(found) < count:
+            chosen = int(self.logits([*ids, *found])[-1].argmax())
+            if chosen == self.end_of_text:
+                break
+            found.append(chosen)
+        return found

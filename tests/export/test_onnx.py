@@ -1,0 +1,48 @@
+"""Graphs for onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from exported import TOKENIZERS, saved
+from quillgpt.export import export, onnx
+from tiny import GPT2, SHAPES
+
+ALL_TOKENIZERS = [pytest.param(name, marks=pytest.mark.download if name == "gpt2" else ()) for name in TOKENIZERS]
+
+
+@pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
+@pytest.mark.parametrize("arch", SHAPES)
+def test_onnxruntime_does_the_same(tmp_path, arch, tokenizer):
+    loaded = saved(tmp_path / "model", replace(SHAPES[arch], n_layer=2), tokenizer)
+    certificate = export(loaded, "onnx", tmp_path / "out")
+    assert {check.result for check in certificate.checks} == {"passed"}
+    assert certificate.runtime.startswith("onnxruntime ")
+    assert 0 < certificate.checks[2].largest_difference < 1e-4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("certificate.json", "generation_config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"),
+    ]
+
+
+def test_batch_and_length_are_free_and_only_tokens_are_scored(tmp_path):
+    loaded = saved(tmp_path / "model", replace(GPT2, n_layer=1))
+    onnx.write(loaded, tmp_path / "out", "f32")
+    session = onnx.OnnxRuntime(tmp_path / "out")._session
+    for batch, length in ((1, 1), (1, 64), (3, 5), (7, 2)):
+        ids = torch.randint(257, (batch, length))
+        (scores,) = session.run(["logits"], {"input_ids": ids.numpy()})
+        assert scores.shape == (batch, length, 257)
+        with torch.no_grad():
+            expected = loaded.model.logits(loaded.model(ids))[..., :257]
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_large_weights_stand_beside_the_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "LARGEST_FILE", 1000)
+    certificate = export(saved(tmp_path / "model", replace(GPT2, n_layer=1)), "onnx", tmp_path / "out")
+    assert {check.result for check in certificate.checks} == {"passed"}
+    assert (tmp_path / "out" / "model.onnx.data").stat().st_size > 50_000
