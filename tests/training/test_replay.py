@@ -12,6 +12,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import ConfigError, DataError, TokenizerError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
+from quillgpt.training.planning.plan import plan
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings
@@ -113,3 +114,12 @@ def test_the_old_text_must_fit(replaying: MakeSettings, tmp_path: Path) -> None:
 def test_share_and_text_belong_together(flags: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="the two belong together"):
         resolve(None, flags, environ={}, dotenv=None)
+
+
+def test_a_dry_run_counts_what_is_replayed_and_misses_what_is_not_there(replaying: MakeSettings) -> None:
+    with_old, alone = plan(replaying(eval_iters=1)), plan(replaying(eval_iters=1, replay=0.0, replay_dataset=None))
+    assert with_old.data.replayed_val_tokens == 480
+    blocks = {round(each.evaluation_seconds / each.timing.evaluated_token) for each in (with_old, alone)}
+    assert len(blocks) == 2
+    with pytest.raises(DataError, match="nothing"):
+        plan(replaying(replay_dataset="nothing"))

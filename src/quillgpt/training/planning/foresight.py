@@ -19,7 +19,7 @@ from quillgpt.text.corpora import RECIPES, Texts, recipe_named
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
-from quillgpt.training.data import open_data
+from quillgpt.training.data import open_data, open_replayed
 from quillgpt.training.origin import Origin
 
 MOST_BYTES_PREPARED = 50_000_000
@@ -46,6 +46,7 @@ class Outlook:
         val_tokens: Likewise for validation.
         counted: Whether the lengths were counted; else they are estimates.
         assumed: Whether the size of the vocabulary is an assumption.
+        replayed_val_tokens: The length of the validation split of what is replayed; 0 where nothing is.
         obstacle: What would keep a run from starting, although all else is known.
     """
 
@@ -58,6 +59,7 @@ class Outlook:
     val_tokens: int | None = None
     counted: bool = True
     assumed: bool = False
+    replayed_val_tokens: int = 0
     obstacle: UserError | None = None
 
 
@@ -83,6 +85,7 @@ def foresee_data(origin: Origin, spool: Path) -> Outlook:
         if not is_missing_recipe or dataset_folder(settings.dataset, Path(settings.data_dir)).exists():
             raise
         return _unseen(origin, "it is too large to be prepared by the way;", error)
+    replayed = open_replayed(settings, dataset, origin.state)
     place = Path(settings.data_dir) / dataset.name
     described = f"{place}, which is prepared"
     if rehearsal.used:
@@ -98,6 +101,7 @@ def foresee_data(origin: Origin, spool: Path) -> Outlook:
         round(len(dataset.train) * rehearsal.train_scale),
         round(len(dataset.val) * rehearsal.val_scale),
         counted=rehearsal.train_scale == 1,
+        replayed_val_tokens=0 if replayed is None else len(replayed.val),
     )
 
 

@@ -68,8 +68,12 @@ class Plan:
 
     @property
     def evaluation_seconds(self) -> float:
-        """Time of one evaluation of both splits."""
-        blocks = self._blocks("train", self.data.train_tokens) + self._blocks("val", self.data.val_tokens)
+        """Time of one evaluation: of both splits, and of what is replayed."""
+        val_tokens = self.data.val_tokens or 1
+        blocks = self._blocks("train", self.data.train_tokens, val_tokens)
+        blocks += self._blocks("val", self.data.val_tokens, val_tokens)
+        if self.data.replayed_val_tokens:
+            blocks += self._blocks("val", self.data.replayed_val_tokens, self.data.replayed_val_tokens)
         return blocks * self.settings.block_size * self.timing.evaluated_token
 
     @property
@@ -87,10 +91,10 @@ class Plan:
         """Whether the memory that is free now holds a step, as far as that is known."""
         return fits(self.memory, self.available)
 
-    def _blocks(self, split: str, tokens: int | None) -> int:
+    def _blocks(self, split: str, tokens: int | None, val_tokens: int) -> int:
         """Return the blocks that an evaluation takes from a split."""
-        settings, val_tokens = self.settings, self.data.val_tokens
-        wanted = evaluated_blocks(settings, split, ((val_tokens or 1) - 1) // settings.block_size)
+        settings = self.settings
+        wanted = evaluated_blocks(settings, split, (val_tokens - 1) // settings.block_size)
         return wanted if tokens is None else min(wanted, (tokens - 1) // settings.block_size)
 
 
