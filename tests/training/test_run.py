@@ -152,6 +152,13 @@ def test_a_longer_block_than_the_models_is_refused(tiny: MakeSettings, tmp_path:
         train(tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, block_size=32))
 
 
+def test_a_block_that_nobody_asked_for_is_the_models(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(max_iters=2))
+    asked = tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir).model_dump(exclude={"block_size"})
+    assert TrainSettings(**asked).block_size == 1024
+    assert set_up(TrainSettings(**asked)).settings.block_size == 16
+
+
 def test_data_prepared_with_another_tokenizer_is_refused_with_the_command_that_mends_it(
     tiny: MakeSettings, tmp_path: Path
 ) -> None:

@@ -33,8 +33,10 @@ def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -
     """Take the shape of the model that the run starts from; only block_size may be smaller, unless it is resumed.
 
     Raises:
-        ConfigError: The block is longer than the model's, or a resumed run is told another shape.
+        ConfigError: A longer block than the model's was asked for, or a resumed run is told another shape.
     """
+    if "block_size" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"block_size": min(settings.block_size, shape.block_size)})
     if settings.block_size > shape.block_size:
         raise ConfigError(
             f"block_size = {settings.block_size} is longer than the {shape.block_size} of the model in "
