@@ -10,7 +10,7 @@ import torch
 
 from quillgpt.api import load
 from quillgpt.checkpoint.names import checkpoints_folder
-from quillgpt.config import resolve
+from quillgpt.config import TrainSettings, resolve
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError, UserError
 from quillgpt.plots.record import read_metrics
