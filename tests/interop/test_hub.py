@@ -13,11 +13,13 @@ import torch
 import transformers
 
 from interop.mini_hub import MiniHub
+from quillgpt.cli import main
 from quillgpt.errors import CheckpointError, UserError
 from quillgpt.interop import open_model
 from quillgpt.interop.hub import find_hub_model
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.downloads import DownloadNeededError, without_downloads
+from quillgpt.text.gpt2 import gpt2_tokenizer
 
 SMALL = {"vocab_size": 300, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
 WEIGHTS = "model.safetensors"
@@ -171,3 +173,35 @@ def test_weights_in_several_parts(hub, tmp_path):
     hub.models["somebody/parts"] = folder
     found = open_model(Path("somebody/parts")).model.state_dict()
     assert torch.equal(found["token_embedding.weight"], model.transformer.wte.weight)
+
+
+@pytest.fixture
+def full_size(tmp_path: Path, gpt2_files: None) -> Path:
+    """Write GPT-2 in its full size, with random weights and its own tokenizer; before the hub hides the mirror."""
+    folder = tmp_path / "published"
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config()).save_pretrained(folder)
+    gpt2_tokenizer().save(folder)
+    return folder
+
+
+@pytest.mark.deep
+@pytest.mark.download
+def test_gpt2_in_its_full_size_is_fetched_sampled_finetuned_and_exported(full_size, hub, tmp_path, capsys):
+    hub.models["openai-community/gpt2"] = full_size
+    hub.cut_after[WEIGHTS] = 300_000_000
+    found = open_model(Path("gpt2"))
+    assert hub.continued
+    ids = torch.randint(50257, (1, 64))
+    with torch.no_grad():
+        theirs = transformers.GPT2LMHeadModel.from_pretrained(full_size).eval()(ids).logits
+        torch.testing.assert_close(found.model.logits(found.model(ids)), theirs, atol=1e-5, rtol=1e-5)
+    assert main(["sample", "gpt2", "--num_samples=1", "--max_new_tokens=5", "--start=What is"]) == 0
+    (tmp_path / "book.txt").write_text("It was the best of times, it was the worst of times.\n" * 400)
+    for more in ([], ["--lora_rank=4", "--out_dir=out-lora"]):
+        asked = ["--data=book.txt", "--block_size=64", "--batch_size=2", "--gradient_accumulation_steps=1"]
+        assert main(["train", "finetune", *asked, "--max_iters=3", "--eval_interval=3", "--eval_iters=1", *more]) == 0
+    assert main(["export", "out-lora", "for-onnx", "--to=onnx"]) == 0
+    assert main(["export", "out-book", "for-llama", "--to=gguf", "--type=q8_0"]) == 0
+    assert hub.fetched(WEIGHTS) == 2
+    assert "passed" in capsys.readouterr().out
