@@ -180,6 +180,13 @@ def test_the_modelfile_says_how_we_draw(tmp_path):
         assert ('PARAMETER stop "<|endoftext|>"' in said) == (tokenizer == "byte")
 
 
+@pytest.mark.parametrize("place", ["mybook", "mybook/checkpoints/best"])
+def test_the_file_has_the_name_of_the_model(tmp_path, place):
+    loaded = saved(tmp_path / place)
+    write(loaded, tmp_path / "out", "f16")
+    assert gguf.GGUFReader(tmp_path / "out" / "model.gguf").fields["general.name"].contents() == "mybook"
+
+
 def test_rows_that_do_not_divide_into_groups_stay_in_16_bits(tmp_path):
     write(saved(tmp_path / "model", replace(QWEN3, n_embd=48, mlp_dim=64)), tmp_path / "out", "q8_0")
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "out/model.gguf").tensors}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.checkpoint import LoadedModel
+from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.checkpoint.tensors import stored_pieces
 from quillgpt.config.schema import Sampling
 from quillgpt.export.byte_level import byte_level
@@ -67,7 +68,7 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
 
 def _describe_model(writer: Any, loaded: LoadedModel) -> None:
     shape = loaded.shape
-    writer.add_name(loaded.folder.resolve().name)
+    writer.add_name(_name(loaded.folder.absolute()))
     writer.add_vocab_size(loaded.tokenizer.vocab_size + (loaded.tokenizer.end_of_text is None))
     writer.add_context_length(shape.block_size)
     writer.add_embedding_length(shape.n_embd)
@@ -82,6 +83,12 @@ def _describe_model(writer: Any, loaded: LoadedModel) -> None:
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
     writer.add_rope_freq_base(shape.rope_theta)
+
+
+def _name(folder: Path) -> str:
+    """Return the name of a model's folder: a checkpoint's is that of its run."""
+    run = folder.parents[1]
+    return run.name if folder.parent == checkpoints_folder(run) else folder.name
 
 
 def _describe_tokenizer(writer: Any, loaded: LoadedModel, gguf: ModuleType) -> None:
