@@ -22,7 +22,7 @@ INSTALLS = re.compile(r"^(make|pip|source) ", re.MULTILINE)
 FETCHES = re.compile(r"quill (train|prepare) shakespeare")
 SMALL = {
     "QUILL_N_LAYER": "1",
-    "QUILL_N_EMBD": "128",
+    "QUILL_N_EMBD": "64",
     "QUILL_MAX_ITERS": "6",
     "QUILL_EVAL_INTERVAL": "3",
     "QUILL_EVAL_ITERS": "2",

@@ -75,7 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        let_others_read(temporary)
         flush_to_disk(temporary)
         temporary.replace(path)
         flush_to_disk(path.parent)
@@ -109,6 +109,11 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def let_others_read(path: Path) -> None:
+    """Give a file the mode that new files have; what is made as a temporary file is its owner's alone."""
+    path.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, SHAPES, tiny_model
 
+UMASK = os.umask(0)
+os.umask(UMASK)
 NANOGPT = replace(GPT2, activation="gelu", norm_eps=1e-5, bias=False)
 needs_files = pytest.mark.download
 ALL_TOKENIZERS = [pytest.param(name, marks=needs_files if name == "gpt2" else ()) for name in TOKENIZERS]
@@ -127,6 +130,27 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     export(loaded, "hf", tmp_path / "out", overwrite=True)
     (tmp_path / "empty").mkdir()
     export(loaded, "hf", tmp_path / "empty")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "empty").iterdir()} == {0o666 & ~UMASK}
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("model", "model holds other things than an export, which are not overwritten"),
+        (".", "is the folder that you are in"),
+        ("link", "link is a link; give a folder that is not there yet"),
+        ("file.txt", "file.txt is a file; give a folder that is not there yet"),
+    ],
+)
+def test_only_an_export_is_overwritten(tmp_path, monkeypatch, place, said):
+    loaded = saved(tmp_path / "model")
+    (tmp_path / "file.txt").write_text("a poem")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=said):
+        export(loaded, "hf", Path(place), overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_model_whose_context_is_shorter_than_the_probe(tmp_path):

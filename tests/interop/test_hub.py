@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,3 +208,13 @@ def test_gpt2_in_its_full_size_is_fetched_sampled_finetuned_and_exported(full_si
     assert main(["export", "out-book", "for-llama", "--to=gguf", "--type=q8_0"]) == 0
     assert hub.fetched(WEIGHTS) == 2
     assert "passed" in capsys.readouterr().out
+
+
+def test_a_process_that_has_imported_nothing_else_names_what_it_cannot_reach(tmp_path):
+    """Other tests have imported parts of the client that a user's process has not."""
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "QUILL_HOME": str(tmp_path)}
+    kept = {name: value for name, value in os.environ.items() if name != "QUILL_MIRROR"}
+    command = [sys.executable, "-m", "quillgpt", "sample", "gpt2"]
+    done = subprocess.run(command, env=kept | away, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "gpt2 is not here, and openai-community/gpt2 could not be fetched" in done.stderr

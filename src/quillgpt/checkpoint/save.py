@@ -22,7 +22,7 @@ from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.checkpoint.weights import WEIGHTS
-from quillgpt.files import flush_to_disk, write_json
+from quillgpt.files import flush_to_disk, let_others_read, write_json
 from quillgpt.model import GPT, merged_state
 from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.text.tokenizer import Tokenizer
@@ -118,6 +118,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
+    let_others_read(path)
 
 
 def save_checkpoint(

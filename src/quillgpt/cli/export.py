@@ -18,7 +18,7 @@ TO = Parameter(
 )
 TYPE = Parameter("--type", help="What gguf writes matrices in: f16 (the default), f32, or q8_0, 8 bits.")
 FOLDER = Parameter(name="DIR", help="Folder to write; it must be empty, or not there yet.")
-OVERWRITE = switch("--overwrite", "Replace what is in DIR.")
+OVERWRITE = switch("--overwrite", "Replace an earlier export.")
 DATA_DIR = Parameter("--data_dir", help="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
 
 

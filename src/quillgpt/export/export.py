@@ -65,18 +65,18 @@ def export(
         target: A key of TARGETS.
         folder: Where to.
         number_type: What matrices are written in, one of the target's types; None: its usual one.
-        overwrite: Replace what is in the folder.
+        overwrite: Replace an earlier export.
 
     Raises:
-        ConfigError: The folder is not empty, or the target has no such type.
+        ConfigError: The folder holds something, and be it something else than an export, or the target has no such
+            type.
         CheckpointError: The target cannot represent the model, or the exported model behaves differently.
     """
     chosen = TARGETS[target]
     number_type = number_type or next(iter(chosen.tolerances))
     if number_type not in chosen.tolerances:
-        raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)}; --type is {number_type}")
-    if folder.exists() and not overwrite and (folder.is_file() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already; choose another folder, or add --overwrite")
+        raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)} only; --type is {number_type}")
+    _check_free(folder, overwrite=overwrite)
     if chosen.check is not None:
         chosen.check(loaded)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,23 @@ def export(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return certificate
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(
+            f"{folder} is a {'link' if folder.is_symlink() else 'file'}; give a folder that is not there yet"
+        )
+    if folder.resolve() == Path.cwd():
+        raise ConfigError(f"{folder} is the folder that you are in; give one of its own")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"{folder} is there already; choose another folder, or add --overwrite")
+    if not (folder / CERTIFICATE).is_file():
+        raise ConfigError(
+            f"{folder} holds other things than an export, which are not overwritten; choose another folder"
+        )
 
 
 def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) -> Certificate:

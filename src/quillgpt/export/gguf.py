@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +20,15 @@ from quillgpt.checkpoint.tensors import stored_pieces
 from quillgpt.config.schema import Sampling
 from quillgpt.export.byte_level import byte_level
 from quillgpt.export.probe import Runtime
-from quillgpt.export.silence import silent_row
+from quillgpt.export.silence import with_silent_token
 from quillgpt.extras import import_extra
 from quillgpt.files import write_text
+from quillgpt.model import ModelShape
 from quillgpt.text.tokenizer_files import END_OF_TEXT
 
 MODEL_FILE = "model.gguf"
 MODELFILE = "Modelfile"
-EMBEDDING, HEAD, POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
+POSITIONS = "position_embd.weight"
 
 
 def check_representable(loaded: LoadedModel) -> None:
@@ -52,11 +54,13 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
     """
     gguf = import_extra("gguf", extra="export", purpose="Writing GGUF")
     folder.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(folder / MODEL_FILE, arch=loaded.shape.arch)
-    _describe_model(writer, loaded)
+    state, shape = _with_end_of_text(loaded)
+    writer = gguf.GGUFWriter(folder / MODEL_FILE, arch=shape.arch)
+    writer.add_name(_name(loaded.folder.absolute()))
+    _describe_model(writer, shape)
     _describe_tokenizer(writer, loaded, gguf)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if number_type == "f32" else f"MOSTLY_{number_type.upper()}"])
-    for name, tensor in _tensors(loaded, gguf):
+    for name, tensor in _tensors(state, shape, gguf):
         number = _number_type(name, tensor, number_type, gguf)
         writer.add_tensor(name, gguf.quantize(tensor.detach().numpy(), number), raw_dtype=number)
     writer.write_header_to_file()
@@ -66,10 +70,17 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
     write_text(folder / MODELFILE, modelfile(loaded))
 
 
-def _describe_model(writer: Any, loaded: LoadedModel) -> None:
-    shape = loaded.shape
-    writer.add_name(_name(loaded.folder.absolute()))
-    writer.add_vocab_size(loaded.tokenizer.vocab_size + (loaded.tokenizer.end_of_text is None))
+def _with_end_of_text(loaded: LoadedModel) -> tuple[dict[str, Tensor], ModelShape]:
+    """Return the model without rows that have no token, and with an end of text."""
+    tokens, state = loaded.tokenizer.vocab_size, loaded.model.state_dict()
+    if loaded.tokenizer.end_of_text is None:
+        return with_silent_token(state, loaded.shape, tokens)
+    rows = {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
+    return state | rows, replace(loaded.shape, vocab_size=tokens)
+
+
+def _describe_model(writer: Any, shape: ModelShape) -> None:
+    writer.add_vocab_size(shape.vocab_size)
     writer.add_context_length(shape.block_size)
     writer.add_embedding_length(shape.n_embd)
     writer.add_feed_forward_length(shape.mlp_dim)
@@ -107,19 +118,11 @@ def _describe_tokenizer(writer: Any, loaded: LoadedModel, gguf: ModuleType) -> N
         writer.add_array("tokenizer.ggml.suppress_tokens", [end])
 
 
-def _tensors(loaded: LoadedModel, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
+def _tensors(state: dict[str, Tensor], shape: ModelShape, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors by GGUF's names, (out, in)."""
-    shape, tokens = loaded.shape, loaded.tokenizer.vocab_size
-    architecture = gguf.MODEL_ARCH[shape.arch.upper()]
-    names = gguf.get_tensor_name_map(architecture, shape.n_layer)
-    for part, tensor in stored_pieces(loaded.model.state_dict(), shape):
-        name = names.get_name(part.name, try_suffixes=(".weight", ".bias"))
-        if name in (EMBEDDING, HEAD):
-            tensor = tensor[:tokens]
-            if loaded.tokenizer.end_of_text is None:
-                silent = silent_row(loaded.model, tokens) if shape.tied or name == HEAD else torch.zeros(shape.n_embd)
-                tensor = torch.cat([tensor, silent[None]])
-        yield name, tensor
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[shape.arch.upper()], shape.n_layer)
+    for part, tensor in stored_pieces(state, shape):
+        yield names.get_name(part.name, try_suffixes=(".weight", ".bias")), tensor
 
 
 def _number_type(name: str, tensor: Tensor, wanted: str, gguf: ModuleType) -> Any:

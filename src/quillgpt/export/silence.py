@@ -1,48 +1,109 @@
-"""A token that a program wants and the model does not have: a row of the head that is never drawn."""
+"""A token that a program wants and the model does not have: added so that it is never drawn, and nothing else changes.
+
+Heads have no bias, so a row cannot be silenced by a number; it needs something of the hidden state that has one sign
+everywhere. LayerNorm leaves such a thing, RMSNorm is given one. Both hold exactly, whatever the weights are.
+
+Names: C width of the model, g gains and b biases of the final norm, h what it returns, S the sum of an input's squares.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.config.schema import Sampling
-from quillgpt.generation import generate_ids
-from quillgpt.model import GPT
-
-SEEN_POSITIONS = 4096
-"""Hidden states that the row is made from: half from the model's own texts, half from random ones."""
+from quillgpt.model import ModelShape
 
 BELOW = 1000.0
-"""Natural logarithm by which the row's score is to lie below 0: far more than any score is above it."""
+"""By how much the token's score is to lie below 0."""
 
-RIDGE = 1e-3
-"""Share of the hidden states' mean square that keeps the row short."""
+SHIFT = 10.0
+"""Length of what is added to LayerNorm's biases."""
+
+ADDED_WIDTH = 32
+"""Dimensions that are added beside RMSNorm: one is needed, and 32 are a group of 8-bit numbers."""
+
+CONSTANT = 100.0
+"""What the added dimension is behind the final norm, where the input's root mean square is 1."""
 
 
-@torch.no_grad()
-def silent_row(model: GPT, tokens: int) -> Tensor:
-    """Return a row of the head whose score is far below all others wherever the model is likely to be.
-
-    A head has no bias, so a row cannot be silenced by a number. But the hidden states of a trained model lie on one
-    side of the origin: the row is minus `BELOW` times the direction that is most nearly 1 on all of them, by least
-    squares. That is measured, not proved; who exports checks it on other texts.
+def with_silent_token(state: dict[str, Tensor], shape: ModelShape, tokens: int) -> tuple[dict[str, Tensor], ModelShape]:
+    """Return weights and shape of the same model with one more token, whose probability is 0 in any number format.
 
     Args:
-        model: In float32, on the CPU.
-        tokens: Ids that the tokenizer has.
-
-    Returns:
-        (C,).
+        state: The model's tensors, float32.
+        shape: Its shape.
+        tokens: The rows of its vocabulary that have a token; the others are left out.
     """
-    length = model.shape.block_size
-    count = -(-SEEN_POSITIONS // (2 * length))
-    generator = torch.Generator().manual_seed(0)
-    drawn = Sampling(num_samples=count, max_new_tokens=max(1, length - 1), temperature=1.0, top_k=None)
-    first = int(torch.randint(tokens, (1,), generator=generator))
-    own = torch.stack([torch.full((count,), first), *generate_ids(model, [first], drawn, vocab_size=tokens)], dim=1)
-    random = torch.randint(tokens, (count, length), generator=generator)
-    hidden = torch.cat([model(ids[:, -length:]).flatten(0, 1) for ids in (own, random)]).double()
-    square = hidden.T @ hidden / len(hidden)
-    square += torch.eye(len(square)) * RIDGE * square.diagonal().mean()
-    direction: Tensor = torch.linalg.solve(square, hidden.mean(0))
-    return (-BELOW * direction).float()
+    state = state | {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
+    silence = _behind_layer_norm if shape.arch == "gpt2" else _behind_rms_norm
+    state, shape = silence(state, shape)
+    return state, replace(shape, vocab_size=tokens + 1, tied=False)
+
+
+def _behind_layer_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dict[str, Tensor], ModelShape]:
+    """Use that h . u = b . u for u = 1/g: what LayerNorm scales by g has the mean 0.
+
+    So u times any number may be added to a row of the head, at the price of a constant. It is used to move b along u,
+    so that h . u is far from 0, and to take the effect of that from the scores of the other tokens.
+    """
+    gains = state["final_norm.weight"].double()
+    u = F.normalize(1 / torch.where(gains.abs() < 1e-6, 1e-6, gains), dim=0)
+    bias = state.get("final_norm.bias", torch.zeros(shape.n_embd)).double()
+    shift = math.copysign(SHIFT, float(bias @ u)) * u
+    constant = float((bias + shift) @ u)
+    head = state["head.weight"].double()
+    head = head - torch.outer(head @ shift, u) / constant
+    silent = -BELOW / constant * u
+    without_bias = {} if shape.bias else _zero_biases(state)
+    return {
+        **state,
+        **without_bias,
+        "token_embedding.weight": F.pad(state["token_embedding.weight"], (0, 0, 0, 1)),
+        "final_norm.bias": (bias + shift).float(),
+        "head.weight": torch.cat([head, silent[None]]).float(),
+    }, replace(shape, bias=True)
+
+
+def _zero_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    ends = ("norm.weight", "qkv.weight", "output.weight", "up.weight", "down.weight")
+    return {
+        name.removesuffix("weight") + "bias": torch.zeros(len(tensor))
+        for name, tensor in state.items()
+        if name.endswith(ends)
+    }
+
+
+def _behind_rms_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dict[str, Tensor], ModelShape]:
+    """Widen the residual stream by dimensions of which the first is a constant a, and the others are 0.
+
+    A norm over C' dimensions that adds (eps C - a^2)/C' to (S + a^2)/C' divides by sqrt(C/C') times what it divided by,
+    which its gains take back. So a is free below sqrt(eps C). The norms of queries and keys have the same eps:
+    these are scaled as its root. Behind the final norm, a is positive whatever the input is.
+    """
+    width, wider = shape.n_embd, shape.n_embd + ADDED_WIDTH
+    a = math.sqrt(shape.norm_eps * width) / 2
+    norm_eps = (shape.norm_eps * width - a**2) / wider
+    added = (0, ADDED_WIDTH)
+    heads = shape.n_head + shape.n_kv_head
+    changed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(("attention_norm.weight", "mlp_norm.weight", "final_norm.weight")):
+            changed[name] = F.pad(tensor * math.sqrt(width / wider), added)
+        elif name.endswith(("qkv.weight", "gate_up.weight", "head.weight")):
+            changed[name] = F.pad(tensor, added)
+        elif name.endswith(("output.weight", "down.weight")):
+            changed[name] = F.pad(tensor, (0, 0, *added))
+        elif name.endswith("token_embedding.weight"):
+            changed[name] = F.pad(tensor, (*added, 0, 1))
+            changed[name][:, width] = a
+        if name.endswith("qkv.weight"):
+            changed[name][: heads * shape.head_dim] *= math.sqrt(norm_eps / shape.norm_eps)
+    changed["final_norm.weight"][width] = CONSTANT / a * math.sqrt(width / wider)
+    silent = torch.zeros(1, wider)
+    silent[0, width] = -BELOW
+    changed["head.weight"] = torch.cat([changed["head.weight"], silent])
+    return state | changed, replace(shape, n_embd=wider, norm_eps=norm_eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -72,9 +73,11 @@ def fetch_model(name: str, repository: str) -> Path:
         UserError: The package `huggingface_hub` is not installed.
     """
     hub = import_extra("huggingface_hub", extra="hub", purpose=f"fetching {name}")
-    hub.utils.logging.set_verbosity_error()
+    # Named one by one: as attributes they are there only once something else has imported them.
+    utils, errors = (importlib.import_module(f"huggingface_hub.{module}") for module in ("utils", "errors"))
+    utils.logging.set_verbosity_error()
     if not stderr.is_terminal:
-        hub.utils.disable_progress_bars()
+        utils.disable_progress_bars()
     try:
         folder = Path(hub.snapshot_download(repository, allow_patterns=[CONFIGURATION]))
         read_shape(folder)  # before gigabytes come that cannot be used
@@ -82,7 +85,7 @@ def fetch_model(name: str, repository: str) -> Path:
     except UserError:
         raise
     except Exception as error:  # the library and what it uses raise whatever they like
-        raise _unfetched(name, repository, error, hub.errors) from error
+        raise _unfetched(name, repository, error, errors) from error
     say(f"{repository} of the Hugging Face hub, revision {folder.name[:8]}")
     check_content(folder)
     return folder
