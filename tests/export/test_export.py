@@ -17,6 +17,7 @@ from quillgpt.cli import main
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import TARGETS, export
 from quillgpt.export.certificate import CERTIFICATE
+from quillgpt.export.probe import Runtime, compare, make_probe
 from quillgpt.interop import open_model
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
@@ -158,3 +159,49 @@ def test_a_model_whose_context_is_shorter_than_the_probe(tmp_path):
     save_model(tmp_path / "model", tiny_model(replace(GPT2, vocab_size=257, block_size=8)), made, about={})
     certificate = export(load_model(tmp_path / "model"), "hf", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
+    assert {check.name: check.detail for check in certificate.checks}["likeliest continuation"].startswith("7 tokens")
+
+
+class Pretender(Runtime):
+    """A program that answers as our model does, but for what a test changes."""
+
+    def __init__(self, probe, **changes):
+        self.name, self.end_of_text, self.probe, self.changes = "pretender", probe.end_of_text, probe, changes
+
+    def encode(self, text):
+        return self.probe.ids[self.probe.texts.index(text)]
+
+    def decode(self, ids):
+        return self.probe.texts[self.probe.ids.index(ids)]
+
+    def logits(self, ids):
+        index = next(i for i in range(len(self.probe.ids)) if self.probe.context(i) == ids)
+        scores = self.probe.logits[index].clone()
+        if index == len(self.probe.ids) - 1:
+            scores[3, 4] += self.changes.get("error", 0.0)
+        return scores
+
+    def generate(self, ids, count):
+        return self.changes.get("continuation", self.probe.continuation)[:count]
+
+
+def failed(probe, **changes):
+    checks = compare(probe, Pretender(probe, **changes), tolerance=0.01)
+    return [check.name for check in checks if check.result == "failed"]
+
+
+def test_what_is_no_number_fails(tmp_path):
+    probe = make_probe(saved(tmp_path / "model"))
+    assert failed(probe) == []
+    assert failed(probe, error=float("nan")) == ["logits"]
+    assert failed(probe, error=float("inf")) == ["logits"]
+
+
+def test_another_token_passes_only_where_both_score_alike(tmp_path):
+    probe = make_probe(saved(tmp_path / "model"))
+    worst, second = (int(probe.choices[5].argsort()[place]) for place in (0, -2))
+    swapped = {place: [*probe.continuation[:5], place, *probe.continuation[6:]] for place in (worst, second)}
+    assert failed(probe, continuation=swapped[worst]) == ["likeliest continuation"]
+    assert failed(probe, continuation=probe.continuation[:5]) == ["likeliest continuation"]
+    probe.choices[5, second] = probe.choices[5].max() - 0.01 * probe.choices.std()
+    assert failed(probe, continuation=swapped[second]) == []

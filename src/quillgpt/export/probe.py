@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -60,6 +61,7 @@ class Probe:
         ids: Their ids.
         logits: Scores of every next token for the ids of each text, as many as fit into the context, (T, V).
         start: What is continued: the first ids of the first text.
+        asked: The tokens of continuation that are asked for, as many as fit into the context.
         continuation: The likeliest continuation, which ends before end-of-text.
         choices: The scores from which each of its tokens was chosen, and the one after it, (tokens + 1, V).
         end_of_text: Id of the token that ends a text.
@@ -69,6 +71,7 @@ class Probe:
     ids: list[list[int]]
     logits: list[Tensor]
     start: list[int]
+    asked: int
     continuation: list[int]
     choices: Tensor
     end_of_text: int | None
@@ -96,13 +99,11 @@ def make_probe(loaded: LoadedModel) -> Probe:
         return model.logits(model(torch.tensor([ids[: model.shape.block_size]])))[0, :, :tokens].float()
 
     start = prompt_of(ids[0], model.shape.block_size)
-    continuation: list[int] = []
-    for token in generate_ids(model, start, GREEDY, vocab_size=tokens):
-        if int(token) == tokenizer.end_of_text or len(start) + len(continuation) == model.shape.block_size:
-            break
-        continuation.append(int(token))
+    asked = min(CONTINUED_TOKENS, model.shape.block_size - len(start))
+    drawn = [int(each) for each in generate_ids(model, start, GREEDY, vocab_size=tokens)][:asked]
+    continuation = list(takewhile(lambda token: token != tokenizer.end_of_text, drawn))
     choices = scores(start + continuation)[len(start) - 1 :]
-    return Probe(texts, ids, [*map(scores, ids)], start, continuation, choices, tokenizer.end_of_text)
+    return Probe(texts, ids, [*map(scores, ids)], start, asked, continuation, choices, tokenizer.end_of_text)
 
 
 DRAWN = Sampling(num_samples=1, max_new_tokens=OWN_TOKENS, temperature=1.0, top_k=None)
@@ -149,18 +150,19 @@ def _compare_text(probe: Probe, runtime: Runtime) -> Check:
 
 
 def _compare_logits(probe: Probe, scores: list[Tensor], tolerance: float) -> Check:
-    largest = max(
-        float((found[:, : expected.shape[1]] - expected).abs().max() / expected.std())
+    differences = [
+        (found[:, : expected.shape[1]] - expected).abs().max() / expected.std()
         for found, expected in zip(scores, probe.logits, strict=True)
-    )
-    passes = largest <= tolerance  # which a number that is none does not
+    ]
+    largest = float(torch.stack(differences).max())  # NaN where one is, which is no less than anything
+    passes = largest <= tolerance
     detail = f"{sum(map(len, probe.logits))} positions; differences are shares of the scores' standard deviation"
     return Check("logits", "passed" if passes else "failed", detail, largest, tolerance)
 
 
 def _compare_continuation(probe: Probe, runtime: Runtime, tolerance: float) -> Check:
     name, expected = "likeliest continuation", probe.continuation
-    found = runtime.generate(probe.start, min(CONTINUED_TOKENS, len(expected) + 1)) if expected else []
+    found = runtime.generate(probe.start, probe.asked) if probe.asked else []
     if found == expected:
         return Check(name, "passed", f"{len(found)} tokens are the same")
     ends = [probe.end_of_text, None]  # what stands behind the last token
@@ -183,7 +185,8 @@ def _compare_stop(probe: Probe, runtime: Runtime, scores: list[Tensor]) -> Check
     if ours == theirs:
         return Check(name, "passed", said)
     if ours is None and theirs is not None and theirs >= probe.logits[0].shape[1]:
-        nearest = max(float((found[:, theirs] - found[:, :theirs].logsumexp(1)).max()) for found in scores)
+        every = torch.cat(scores)
+        nearest = float((every[:, theirs] - every[:, :theirs].logsumexp(1)).max())
         instead = f"{said}; there, token {theirs} would, with a probability of at most e^{nearest:.0f}"
         return Check(name, "passed" if nearest <= NEVER_DRAWN else "failed", instead)
     return Check(name, "failed", f"{said}, but there it is {theirs}")
