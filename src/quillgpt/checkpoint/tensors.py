@@ -91,7 +91,8 @@ def stored_pieces(state: Mapping[str, Tensor], shape: ModelShape) -> Iterator[tu
         parts = stored_parts(name, shape)
         pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
         yield from zip(parts, pieces, strict=True)
-        if shape.arch == "gpt2" and not shape.bias and re.search(r"(norm|qkv|output|up|down)\.weight$", name):
+        has_bias = shape.arch == "gpt2" and re.search(r"(norm|qkv|output|up|down)\.weight$", name)
+        if has_bias and name.removesuffix("weight") + "bias" not in state:
             yield Part(parts[0].name.removesuffix("weight") + "bias"), torch.zeros(tensor.shape[0])
 
 

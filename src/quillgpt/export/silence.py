@@ -37,6 +37,9 @@ def with_silent_token(state: dict[str, Tensor], shape: ModelShape, tokens: int) 
         state: The model's tensors, float32.
         shape: Its shape.
         tokens: The rows of its vocabulary that have a token; the others are left out.
+
+    Returns:
+        The weights, in gpt2 with a bias of the final norm in any case; and the shape.
     """
     state = state | {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
     silence = _behind_layer_norm if shape.arch == "gpt2" else _behind_rms_norm
@@ -58,23 +61,12 @@ def _behind_layer_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dic
     head = state["head.weight"].double()
     head = head - torch.outer(head @ shift, u) / constant
     silent = -BELOW / constant * u
-    without_bias = {} if shape.bias else _zero_biases(state)
     return {
         **state,
-        **without_bias,
         "token_embedding.weight": F.pad(state["token_embedding.weight"], (0, 0, 0, 1)),
         "final_norm.bias": (bias + shift).float(),
         "head.weight": torch.cat([head, silent[None]]).float(),
-    }, replace(shape, bias=True)
-
-
-def _zero_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    ends = ("norm.weight", "qkv.weight", "output.weight", "up.weight", "down.weight")
-    return {
-        name.removesuffix("weight") + "bias": torch.zeros(len(tensor))
-        for name, tensor in state.items()
-        if name.endswith(ends)
-    }
+    }, shape
 
 
 def _behind_rms_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dict[str, Tensor], ModelShape]:
