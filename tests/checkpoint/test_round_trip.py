@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
+from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.errors import CheckpointError
+from quillgpt.model import for_inference, inference_form
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, SHAPES, random_ids, tiny_model
@@ -47,6 +49,23 @@ def test_a_loaded_model_can_be_trained_with_its_head_tied(save):
     model.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
     assert model.head.weight is model.token_embedding.weight
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("arch", SHAPES)
+def test_a_model_that_only_reads_takes_rows_of_its_table_from_the_file(arch, stored, tmp_path):
+    save_model(tmp_path, tiny_model(SHAPES[arch]), ByteTokenizer(), about={})
+    tensors = {name: tensor.to(stored) for name, tensor in load_file(tmp_path / WEIGHTS).items()}
+    save_file(tensors, tmp_path / WEIGHTS)
+    loaded = load_model(tmp_path)
+    ids = random_ids(loaded.shape, 2, 16)
+    with torch.inference_mode():
+        twin = for_inference(loaded.model, torch.float32, quantize="int8")
+        expected = twin.logits(twin(ids))
+        reader = loaded.build(inference_form(torch.float32, quantize="int8", device=torch.device("cpu")))
+        assert not any(name.startswith("token_embedding") for name in reader.state_dict())
+        (tmp_path / WEIGHTS).unlink()  # as training does with a checkpoint that a better one replaces
+        assert torch.equal(reader.logits(reader(ids)), expected)
 
 
 def test_training_state_and_optimizer_come_back(save):

@@ -99,6 +99,37 @@ def test_reading_with_a_cache_equals_reading_at_once(arch, chunks):
     assert cache.length == cache.capacity == 16
 
 
+@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize(("kept", "error"), [(torch.bfloat16, 0.01), (torch.int8, 0.015)], ids=str)
+def test_a_cache_in_fewer_bits_is_off_by_their_rounding(arch, kept, error):
+    model = tiny_model(SHAPES[arch])
+    ids = random_ids(model.shape, 3, 16)
+    cache = KeyValueCache(model.shape, 3, device=ids.device, dtype=kept)
+    with torch.no_grad():
+        whole = model.logits(model(ids))
+        pieces = torch.cat([model.logits(model(part, cache)) for part in ids.split([5, 1, 1, 6, 3], dim=1)], dim=1)
+    assert {tensor.dtype for tensor in (*cache.keys, *cache.values)} == {kept}
+    assert 0 < (pieces - whole).norm() / whole.norm() < error
+
+
+def test_keys_and_values_of_8_bits_keep_zeros_and_come_from_their_own_layer():
+    cache = KeyValueCache(GPT2, 1, device=torch.device("cpu"), dtype=torch.int8)
+    size = (1, GPT2.n_kv_head, 3, GPT2.head_dim)
+    torch.manual_seed(0)
+    given = [(torch.randn(size) * 100, torch.randn(size) / 100) for _ in range(GPT2.n_layer)]
+    given[1][0][:, :, 1] = 0
+    for layer, (keys, values) in enumerate(given):
+        cache.extend(layer, keys, values)
+    cache.advance(3)
+    nothing = torch.zeros(1, GPT2.n_kv_head, 1, GPT2.head_dim)
+    for layer, kept in enumerate(given):
+        for found, before in zip(cache.extend(layer, nothing, nothing), kept, strict=True):
+            steps = before.abs().amax(-1, keepdim=True) / 127
+            assert found.dtype == torch.float32
+            assert found[:, :, 3].eq(0).all()
+            assert ((found[:, :, :3] - before).abs() <= steps * 0.501).all()
+
+
 def test_a_cleared_cache_remembers_nothing():
     model = tiny_model(QWEN3)
     cache = KeyValueCache(model.shape, 1, device=torch.device("cpu"), dtype=torch.float32)

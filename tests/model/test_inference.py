@@ -98,6 +98,14 @@ def test_a_model_for_inference_scores_nearly_as_the_model(arch, quantize):
     assert error(found, before) < (0.05 if quantize == "int8" else 0.03)
 
 
+@needs_onednn
+def test_keys_and_values_are_kept_in_the_bits_of_the_weights():
+    model = tiny_model(GPT2)
+    assert model.cache_dtype == torch.float32
+    assert for_inference(model, torch.bfloat16).cache_dtype == torch.bfloat16
+    assert for_inference(model, torch.float32, quantize="int8").cache_dtype == torch.int8
+
+
 def test_what_is_no_product_is_shared_with_the_model():
     model = tiny_model(GPT2)
     assert for_inference(model, torch.float32) is model

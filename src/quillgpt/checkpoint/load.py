@@ -17,13 +17,15 @@ from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config
 from quillgpt.checkpoint.names import BEST
 from quillgpt.checkpoint.recover import find_whole_model
 from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS, STATE, TrainingState
-from quillgpt.checkpoint.tensors import check_stored, our_tensor, with_prefix
+from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
 from quillgpt.checkpoint.weights import StoredWeights, find_tensors
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
-from quillgpt.model import GPT, Form, ModelShape, empty_model, read_into
+from quillgpt.model import GPT, Form, ModelShape, StoredTable, empty_model, read_into
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
+
+EMBEDDING = "token_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,18 @@ class LoadedModel:
 
         def read(name: str) -> Tensor:
             tensor = our_tensor(name, self.weights, self.shape)
-            # Of a table of which few rows are used, these alone are read from the file if it is left as it is.
-            return tensor if form is not None and name == "token_embedding.weight" else tensor.float()
+            if form is None:
+                return tensor.float()
+            if name == EMBEDDING:
+                return tensor  # of which few rows are used
+            # A vector is used as it is; left mapped, it would hold the pages around it in memory.
+            return tensor.float().clone() if tensor.ndim == 1 else tensor.float()
 
         model = self.skeleton()
         read_into(model, read, form)
+        if form is not None and model.device.type == "cpu" and isinstance(self.weights, StoredWeights):
+            rows = self.weights.rows(stored_parts(EMBEDDING, self.shape)[0].name)
+            model.set_submodule("token_embedding", StoredTable(rows))
         return model.eval()
 
     def skeleton(self) -> GPT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from quillgpt.files import path_inside
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+HEADER_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,29 @@ class StoredWeights(Mapping[str, Tensor]):
         with _opened(file) as tensors:
             tensor: Tensor = tensors.get_tensor(stored_name)
         return tensor
+
+    def rows(self, name: str) -> Callable[[int], Tensor]:
+        """Return what reads single rows of a tensor.
+
+        Mapping the file would keep the pages around each row in memory, 64 KiB for a row of a few. The file stays open,
+        so it may be replaced meanwhile.
+
+        Raises:
+            CheckpointError: The file has been changed or removed since it was opened.
+        """
+        file, stored_name = self.places[name]
+        dtype, row_bytes = (example := self[name][0]).dtype, example.nbytes
+        stream = file.open("rb")
+        header_bytes = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
+        table = (
+            HEADER_LENGTH_BYTES + header_bytes + json.loads(stream.read(header_bytes))[stored_name]["data_offsets"][0]
+        )
+
+        def read(row: int) -> Tensor:
+            stream.seek(table + row * row_bytes)
+            return torch.frombuffer(bytearray(stream.read(row_bytes)), dtype=dtype)
+
+        return read
 
     def __iter__(self) -> Iterator[str]:
         """Return the names."""

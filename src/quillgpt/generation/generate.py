@@ -80,7 +80,9 @@ class Context:
         self._tokens[:, : self.length] = prompt
         self._choose = choose
         capacity = min(model.shape.block_size, self.length + max_new_tokens)
-        self._cache = KeyValueCache(model.shape, batch_size, device=model.device, dtype=model.dtype, capacity=capacity)
+        self._cache = KeyValueCache(
+            model.shape, batch_size, device=model.device, dtype=model.cache_dtype, capacity=capacity
+        )
         self._unread = min(self.length, capacity)  # last tokens that the cache does not hold yet
         self._step = RecordedStep(model, self._cache, choose) if one_graph else None
 

@@ -1,6 +1,6 @@
 """The transformer."""
 
-from quillgpt.model.assembly import Form, empty_model, read_into
+from quillgpt.model.assembly import Form, StoredTable, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
@@ -12,6 +12,7 @@ __all__ = [
     "Form",
     "KeyValueCache",
     "ModelShape",
+    "StoredTable",
     "adapters",
     "add_adapters",
     "check_quantize",

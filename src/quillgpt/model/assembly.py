@@ -6,6 +6,7 @@ A part is a module that has parameters of its own: an embedding, a linear layer,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -46,3 +47,19 @@ def part_names(model: GPT) -> list[str]:
     """Return the names of a model's parts, the head first: the largest is best changed while little else is there."""
     names = [name for name, each in model.named_modules() if next(each.parameters(recurse=False), None) is not None]
     return sorted(names, key=lambda name: name != "head")
+
+
+class StoredTable(nn.Module):
+    """A large table of which few rows are used, such as a token embedding's: a row is read when it is first asked for.
+
+    Args:
+        read: Returns a row (C,) by its number.
+    """
+
+    def __init__(self, read: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self._row = cache(read)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows of ids (...) as (..., C)."""
+        return torch.stack([self._row(each) for each in ids.flatten().tolist()]).view(*ids.shape, -1)

@@ -73,8 +73,14 @@ class GPT(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the residual stream, of keys and of values."""
+        """Number format of the residual stream and of attention."""
         return self.final_norm.weight.dtype
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Number format in which keys and values are kept: that of the weights, where it has fewer bits."""
+        kept: torch.dtype = getattr(self.head, "weight_dtype", self.dtype)
+        return kept
 
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Compute the final hidden states.

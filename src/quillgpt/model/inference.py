@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from quillgpt.config.schema import Quantize
 from quillgpt.errors import DeviceError
 from quillgpt.model.assembly import Form, part_names
+from quillgpt.model.cache import INT8_LIMIT, SMALLEST_UNIT
 from quillgpt.model.gpt import GPT
 
-INT8_LIMIT = 127
 ZERO_POINT = 128
 """oneDNN takes unsigned activations: 128 stands for 0."""
-SMALLEST_UNIT = 1e-30
-"""A row of zeros is no reason to divide by zero."""
 ROWS_AT_ONCE = 1024
 """Rows of a weight that are rounded at once: all of a large head's would need as much memory again."""
 FEW_ROWS = 16
@@ -91,6 +89,8 @@ class PackedLinear(nn.Module):
     other rows.
     """
 
+    weight_dtype = torch.bfloat16
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         # The hint is one row; other numbers of rows work with the same layout.
@@ -110,6 +110,8 @@ class Int8Linear(nn.Module):
     value (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers). Others take them in bfloat16. A row's
     result does not depend on other rows.
     """
+
+    weight_dtype = torch.int8
 
     def __init__(self, linear: nn.Linear, *, vnni: bool | None = None) -> None:
         super().__init__()

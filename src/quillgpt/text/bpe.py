@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tiktoken
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from quillgpt.console import say
 from quillgpt.errors import TokenizerError
@@ -129,6 +128,8 @@ class BytePairTokenizer:
         Raises:
             TokenizerError: `vocab_size` leaves no room for all bytes and the end of a text.
         """
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # several MB that only learning needs
+
         if vocab_size < SMALLEST_VOCABULARY:
             raise TokenizerError(
                 f"bpe:{vocab_size} is too small: {SMALLEST_VOCABULARY} ids are needed for every byte and the end of "

@@ -19,7 +19,6 @@ from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
 from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer, saved_gpt2_tokenizer
-from quillgpt.text.huggingface import HuggingFaceTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_json_object
 
@@ -151,4 +150,6 @@ def _load(path: Path, *, name: str) -> Tokenizer:
     end = read_json_object(config).get("eos_token") if config.is_file() else None
     if isinstance(end, dict):
         end = end.get("content")
+    from quillgpt.text.huggingface import HuggingFaceTokenizer  # brings a library that our own tokenizers do without
+
     return HuggingFaceTokenizer(content, name=name, end=end if isinstance(end, str) else None)
