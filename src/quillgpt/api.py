@@ -16,6 +16,7 @@ import torch
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
 from quillgpt.config.schema import Quantize, Sampling
+from quillgpt.config.schema.attention import PolyForm
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
@@ -166,6 +167,8 @@ def load(
     threads: int | None = None,
     data_dir: str = "data",
     quantize: Quantize = "none",
+    attn_type: str | None = None,
+    poly_form: PolyForm = "power2",
 ) -> Model:
     """Load a model to use.
 
@@ -177,6 +180,8 @@ def load(
         threads: CPU threads; None takes one for each core.
         data_dir: Where data sets live; the meta.pkl of a nanoGPT model is sought there.
         quantize: none, or int8 for weights of 8 bits, on CPUs.
+        attn_type: Another attention kernel than the model's own; None: its own.
+        poly_form: The polynomial of a GKpoly that is named by attn_type.
 
     Raises:
         CheckpointError: There is no model, it is damaged, or of another kind.
@@ -188,4 +193,7 @@ def load(
     check_quantize(quantize, chosen)
     # With weights of 8 bits everything else is in float32, and there is nothing to measure.
     number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
-    return Model(open_model(Path(path), data_dir=Path(data_dir)), chosen, number_format, quantize=quantize)
+    loaded = open_model(Path(path), data_dir=Path(data_dir))
+    if attn_type is not None:
+        loaded = loaded.with_kernel(loaded.shape.kernel.swapped(attn_type, poly_form=poly_form))
+    return Model(loaded, chosen, number_format, quantize=quantize)

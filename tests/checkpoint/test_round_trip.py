@@ -4,7 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
+from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.errors import CheckpointError
@@ -140,3 +142,43 @@ def test_saving_the_same_iteration_again_replaces_it(save, run):
     folder = save(3, model=new, state=replace(STATE, iteration=3))
     assert torch.equal(load_model(folder).model.token_embedding.weight, new.token_embedding.weight)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["iter-000003"]
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_a_kernel_comes_back_and_no_stock_class_takes_it_for_softmax(arch, tmp_path):
+    kernel = KernelSpec(
+        "GKpoly-6", poly_form="chebyshev", poly_range=8.0, learn_tau=True, learn_gain=True, qk_norm=True
+    )
+    model = tiny_model(SHAPES[arch], kernel=kernel)
+    save_model(tmp_path, model, ByteTokenizer(), about={})
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["model_type"], config["arch"], config["attn_type"]) == ("quill", arch, "GKpoly-6")
+    with pytest.raises(ValueError, match="quill"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.shape == model.shape
+    ids = random_ids(model.shape, 1, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids), model(ids))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("attn_type", "GKpoly-99", "GKpoly-99 is no attention kernel; expected SM, GK"),
+        ("attn_type", 3, "attn_type"),
+        ("len_alpha", "1", "len_alpha"),
+        ("poly_form", "spline", "poly_form"),
+        ("poly_range", -1.0, "poly_range"),
+        ("arch", "llama", "model_type is 'llama'"),
+        ("learn_tau", None, "learn_tau is missing"),
+    ],
+)
+def test_a_damaged_kernel_is_named(key, value, complaint, tmp_path):
+    save_model(tmp_path, tiny_model(GPT2, kernel=KernelSpec("GK")), ByteTokenizer(), about={})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {name: each for name, each in config.items() if name != key} | ({} if value is None else {key: value})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as error:
+        load_model(tmp_path)
+    assert complaint in str(error.value).replace("'", "") or complaint in str(error.value)

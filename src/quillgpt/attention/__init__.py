@@ -1,6 +1,7 @@
 """Attention kernels, each with fast paths and a slow reference."""
 
 from quillgpt.attention.dropout import dropout
-from quillgpt.attention.kernels import KERNELS, Attend, Kernel
+from quillgpt.attention.kernels import Attend, attention_path, attention_paths
+from quillgpt.attention.spec import SOFTMAX, KernelSpec
 
-__all__ = ["KERNELS", "Attend", "Kernel", "dropout"]
+__all__ = ["SOFTMAX", "Attend", "KernelSpec", "attention_path", "attention_paths", "dropout"]

@@ -28,19 +28,24 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     return x * factors
 
 
-def draw_factors(like: Tensor, probability: float) -> Tensor:
-    """Draw what each element is multiplied by: 0, or the scale of those that stay; shape and type as `like`."""
+def draw_factors(like: Tensor, probability: float, *, generator: torch.Generator | None = None) -> Tensor:
+    """Draw what each element is multiplied by: 0, or the scale of those that stay; shape, type and device as `like`."""
     dropped_levels = min(round(probability * LEVELS), LEVELS - 1)
-    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device)
+    words.random_(-(1 << 63), None, generator=generator)
     draws = words.view(torch.int16)[: like.numel()].view(like.shape)  # uniform on [-2^15, 2^15)
     keep = (draws >= dropped_levels - LEVELS // 2).to(like.dtype)
     return keep.mul_(LEVELS / (LEVELS - dropped_levels))
 
 
+def _draw_factors(like: Tensor, probability: float) -> Tensor:
+    return draw_factors(like, probability)
+
+
 # To the compiler this is one step that it takes as it is, so that a compiled model draws what an uncompiled one does.
 compiled_factors = torch.library.custom_op(
     "quill::dropout_factors",
-    draw_factors,
+    _draw_factors,
     mutates_args=(),
     tags=(torch.Tag.nondeterministic_seeded,),
 )

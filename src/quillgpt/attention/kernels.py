@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
 
-from quillgpt.attention import reference
+from quillgpt.attention.paths import Augmented, Recompute
 from quillgpt.attention.softmax import softmax_explicit, softmax_sdpa
+from quillgpt.attention.spec import KernelSpec
+from quillgpt.errors import ConfigError
 
 
 class Attend(Protocol):
@@ -25,22 +26,36 @@ class Attend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """One way for tokens to look at each other.
+def attention_paths(spec: KernelSpec, *, block_size: int, dropout: bool = False) -> Mapping[str, Attend]:
+    """Return the implementations of a kernel by the names that `attn_path` gives them; equal but for rounding.
 
-    Attributes:
-        paths: Fast implementations by the name that `attn_path` gives them; equal but for rounding.
-        reference: The formula, for tests: (query, key, value), all with H heads, without dropout.
+    Args:
+        spec: The kernel.
+        block_size: Context of the model.
+        dropout: Whether weights are dropped in training, which not every path can.
     """
+    recompute = Recompute(spec, block_size)
+    match spec.type.family:
+        case "SM":
+            return {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
+        case "GK" | "GKn" if not (dropout and spec.type.family == "GK" and not spec.normalized):
+            return {"recompute": recompute, "augmented": Augmented(spec)}
+        case _:
+            return {"recompute": recompute}
 
-    paths: Mapping[str, Attend]
-    reference: Callable[[Tensor, Tensor, Tensor], Tensor]
 
+def attention_path(spec: KernelSpec, name: str, *, block_size: int, dropout: bool = False) -> Attend:
+    """Return one implementation of a kernel; `auto` is the first.
 
-KERNELS: dict[str, Kernel] = {
-    "SM": Kernel(
-        paths={"sdpa": softmax_sdpa, "explicit": softmax_explicit},
-        reference=reference.softmax_attention,
-    ),
-}
+    Raises:
+        ConfigError: The kernel has no such path.
+    """
+    paths = attention_paths(spec, block_size=block_size, dropout=dropout)
+    if name == "auto":
+        return next(iter(paths.values()))
+    if name not in paths:
+        dropping = " with dropout" if dropout else ""
+        raise ConfigError(
+            f"attn_path = {name} is no way to compute {spec.attn_type}{dropping}; give auto or {' or '.join(paths)}"
+        )
+    return paths[name]

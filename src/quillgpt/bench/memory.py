@@ -70,3 +70,12 @@ def peak_resident_bytes() -> int | None:
         return None
     kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return None if kibibytes is None else int(kibibytes) * 1024
+
+
+def reset_peak() -> int | None:
+    """Forget the highest resident memory so far, and return that of now; None where this system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return peak_resident_bytes()

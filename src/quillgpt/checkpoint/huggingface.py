@@ -1,14 +1,20 @@
 """How our models are written as Hugging Face folders, and which of those we can hold.
 
 A checkpoint is a stock `GPT2LMHeadModel` or `Qwen3ForCausalLM` folder. What those classes cannot say stands in
-config.json under our own key, `quill`, which they ignore.
+config.json under our own key, `quill`, which they ignore. A model whose attention is not theirs has a `model_type` that
+they refuse, `quill`: names, layouts and keys stay those of its architecture, the kernel's settings stand beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any
 
+from pydantic import ValidationError
+
+from quillgpt.attention import SOFTMAX, KernelSpec
+from quillgpt.config.schema.attention import Attention
 from quillgpt.errors import CheckpointError
 from quillgpt.model import ModelShape
 
@@ -23,6 +29,14 @@ def to_config(shape: ModelShape, *, dropout: float, end_of_text: int | None) -> 
         dropout: Its dropout in training, for those who train on.
         end_of_text: Id of the end-of-text token, where the tokenizer has one.
     """
+    config = _stock_config(shape, dropout=dropout, end_of_text=end_of_text)
+    if shape.kernel == SOFTMAX:
+        return config
+    own = {"architectures": ["QuillForCausalLM"], "model_type": QUILL_KEY, "arch": shape.arch}
+    return config | own | asdict(shape.kernel)
+
+
+def _stock_config(shape: ModelShape, *, dropout: float, end_of_text: int | None) -> dict[str, Any]:
     common: dict[str, Any] = {
         "vocab_size": shape.vocab_size,
         "bos_token_id": end_of_text,
@@ -84,6 +98,8 @@ def from_config(config: Mapping[str, Any], where: str) -> tuple[ModelShape, floa
         "qwen3": _qwen3_shape,
     }
     kind = config.get("model_type")
+    if kind == QUILL_KEY:
+        kind = config.get("arch")
     if not isinstance(kind, str) or kind not in readers:
         raise CheckpointError(
             f"{where}: model_type is {kind!r}; supported are gpt2 and qwen3, the two architectures that Quill holds"
@@ -101,8 +117,22 @@ def from_config(config: Mapping[str, Any], where: str) -> tuple[ModelShape, floa
         raise CheckpointError(f"{where}: the key {missing} is missing") from None
     except (AttributeError, TypeError, ValueError, ArithmeticError):
         raise CheckpointError(f"{where}: a value is not of the kind that its key needs; the file is damaged") from None
+    shape = replace(shape, kernel=_kernel(config, where))
     _check_possible(shape, dropout, where)
     return shape, dropout
+
+
+def _kernel(config: Mapping[str, Any], where: str) -> KernelSpec:
+    if config.get("model_type") != QUILL_KEY:
+        return SOFTMAX
+    try:
+        checked = Attention.model_validate({field.name: config[field.name] for field in fields(KernelSpec)})
+    except KeyError as missing:
+        raise CheckpointError(f"{where}: the key {missing} is missing") from None
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise CheckpointError(f"{where}: {' '.join(map(str, (*found['loc'], found['msg'])))}") from None
+    return KernelSpec(**checked.model_dump(exclude={"attn_path"}))
 
 
 def _check_possible(shape: ModelShape, dropout: float, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config
 from quillgpt.checkpoint.names import BEST
 from quillgpt.checkpoint.recover import find_whole_model
@@ -40,7 +41,7 @@ class LoadedModel:
         tokenizer: Its tokenizer.
         config: The whole config.json.
         tokenizer_spec: What `--tokenizer` means its tokenizer; None: the folder.
-        attn_path: Which implementation of the attention kernel is used.
+        attn_path: Which implementation of the attention kernel is used; `auto` is the kernel's first.
     """
 
     folder: Path
@@ -50,7 +51,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     config: dict[str, Any]
     tokenizer_spec: str | None = None
-    attn_path: str = "sdpa"
+    attn_path: str = "auto"
 
     @cached_property
     def model(self) -> GPT:
@@ -87,6 +88,10 @@ class LoadedModel:
     def skeleton(self) -> GPT:
         """Return the model without its weights, which are on the device `meta`."""
         return empty_model(self.shape, dropout=self.dropout, attn_path=self.attn_path)
+
+    def with_kernel(self, kernel: KernelSpec) -> LoadedModel:
+        """Return the model with the same weights and another attention kernel, computed by its first path."""
+        return replace(self, shape=replace(self.shape, kernel=kernel), attn_path="auto")
 
     @property
     def about(self) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
     return *from_config(config, str(path)), config
 
 
-def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, attn_path: str = "sdpa") -> LoadedModel:
+def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, attn_path: str = "auto") -> LoadedModel:
     """Load a run's best checkpoint, a checkpoint, or a Hugging Face folder of our architectures.
 
     In place of a run's damaged checkpoint its newest whole one is loaded, with a warning that names the damage.

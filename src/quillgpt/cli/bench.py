@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -13,6 +14,8 @@ from quillgpt.cli.completion import complete_path, complete_preset
 from quillgpt.cli.flags import JSON_FLAG, settings_flags, switch
 from quillgpt.config import resolve
 from quillgpt.config.schema import Quantize, TrainFields
+from quillgpt.config.schema.attention import PolyForm, parse_attn_type
+from quillgpt.console import stdout, table
 from quillgpt.errors import ConfigError
 
 PRESET_HELP = "A preset, a .toml file, or a .py file of nanoGPT; --preset NAME says the same. [default: {}]"
@@ -220,6 +223,44 @@ def prepare(
         profiled=profile,
     )
     show("prepare", *found, as_json=comparison.as_json)
+
+
+@bench.command
+def attention(
+    attn_type: Annotated[str, Parameter(name="ATTN_TYPE", help="The kernel, such as GK or GKpoly-8.")] = "GK",
+    /,
+    *,
+    poly_form: Annotated[PolyForm, Parameter(help="GKpoly's polynomial, as of quill train.")] = "power2",
+    tokens: Annotated[int, Parameter(help="Length of the text.", metavar="N")] = 2048,
+    heads: Annotated[int, Parameter(help="Heads.", metavar="N")] = 4,
+    width: Annotated[int, Parameter(help="Width of a head.", metavar="N")] = 64,
+    batch_size: Annotated[int, Parameter(name="--batch_size", help="Texts at once.", metavar="N")] = 1,
+    dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="Of queries, keys and values.")] = "float32",
+    threads: Annotated[int | None, Parameter(help="CPU threads.", metavar="N")] = None,
+    spread: Annotated[float, Parameter(help="Standard deviation of queries, keys and values.", metavar="X")] = 0.554,
+    rounds: Annotated[int, Parameter(help="Counted rounds of each path.", metavar="N")] = 3,
+    as_json: Annotated[bool, JSON_FLAG] = False,
+) -> None:
+    """Measure attention alone on the CPU: every path of a kernel beside its naive form, forward and backward."""
+    check_counts(rounds=rounds, tokens=tokens, heads=heads, width=width, batch_size=batch_size, threads=threads)
+    try:
+        parse_attn_type(attn_type)
+    except ValueError as error:
+        raise ConfigError(f"ATTN_TYPE: {error}") from None
+
+    from quillgpt.attention import KernelSpec
+    from quillgpt.bench.attention import AttentionWork, bench_attention, shown
+    from quillgpt.device import choose_threads
+
+    spec = KernelSpec(attn_type, poly_form=poly_form)
+    work = AttentionWork(spec, (batch_size, heads, tokens, width), dtype, choose_threads(threads), spread)
+    results = bench_attention(work, rounds)
+    if as_json:
+        for each in results:
+            print(json.dumps({"what": "attention", "tokens": tokens, "dtype": dtype} | asdict(each)))
+    else:
+        sizes = f"B {batch_size}, H {heads}, T {tokens}, D {width}, {dtype}, {work.threads} threads"
+        table(f"bench attention {spec}: {sizes}", {each.path: shown(each) for each in results}, console=stdout)
 
 
 def check_counts(**counts: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
 from quillgpt.config import EvalSettings, resolve_eval
+from quillgpt.console import warn
 from quillgpt.errors import ConfigError
 
 SPLITS = {"both": ("train", "val"), "val": ("val",), "train": ("train",)}
@@ -35,7 +36,11 @@ def evaluate(
         threads=settings.threads,
         data_dir=settings.data_dir,
         quantize=settings.quantize,
+        attn_type=settings.attn_type,
+        poly_form=settings.poly_form,
     )
+    if settings.attn_type is not None:
+        warn(f"attention is computed by {loaded.shape.kernel}, whatever the model was trained with")
     given = settings.dataset or loaded.about.get("dataset", "")
     datasets = [name.strip() for name in given.split(",") if name.strip()]
     if not datasets:

@@ -35,7 +35,8 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
     table(
         str(loaded.folder),
         {
-            **{name: value for name, value in asdict(shape).items() if name not in FOREIGN[shape.arch]},
+            **{name: value for name, value in asdict(shape).items() if name not in (*FOREIGN[shape.arch], "kernel")},
+            "attention": str(shape.kernel),
             "dropout": loaded.dropout,
             "parameters": f"{skeleton.parameter_count():,} "
             f"({skeleton.parameter_count(positions=False):,} without positions)",

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quillgpt import __version__
+from quillgpt.attention import SOFTMAX
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import gguf, huggingface, nanogpt, onnx
@@ -77,6 +78,11 @@ def export(
     if number_type not in chosen.tolerances:
         raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)} only; --type is {number_type}")
     _check_free(folder, overwrite=overwrite)
+    if loaded.shape.kernel != SOFTMAX:
+        raise CheckpointError(
+            f"{loaded.folder} computes attention by {loaded.shape.kernel}, and what --to {target} writes knows "
+            "softmax (SM) only; use the model with Quill"
+        )
     if chosen.check is not None:
         chosen.check(loaded)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def check_representable(loaded: LoadedModel) -> None:
         "tied": (shape.tied, True),
         "mlp_dim": (shape.mlp_dim, usual_mlp_dim("gpt2", shape.n_embd)),
         "norm_eps": (shape.norm_eps, 1e-5),
-        "attn_type": (shape.attn_type, "SM"),
+        "attn_type": (str(shape.kernel), "SM"),
     }
     for name, (found, expected) in needed.items():
         if found != expected:

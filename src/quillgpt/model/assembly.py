@@ -18,7 +18,7 @@ Form = Callable[[nn.Module], nn.Module]
 """Given a part with its weights, returns what takes its place."""
 
 
-def empty_model(shape: ModelShape, *, dropout: float = 0.0, attn_path: str = "sdpa") -> GPT:
+def empty_model(shape: ModelShape, *, dropout: float = 0.0, attn_path: str = "auto") -> GPT:
     """Return a model whose weights have sizes but no content: they are on the device `meta`."""
     with torch.device("meta"):
         return GPT(shape, dropout=dropout, attn_path=attn_path, seed=None)

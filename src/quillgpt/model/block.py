@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quillgpt.attention import KERNELS, dropout
+from quillgpt.attention import attention_path, dropout
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.rope import rotate
 from quillgpt.model.shape import ModelShape
@@ -45,6 +45,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
+class PerHead(nn.Module):
+    """A learnt number for each head."""
+
+    def __init__(self, heads: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((heads,), start))
+
+    def forward(self, like: Tensor) -> Tensor:
+        """Return the numbers, (heads, 1, 1), in the format of `like`."""
+        return self.weight[:, None, None].to(like.dtype)
+
+
 class Attention(nn.Module):
     """Causal multi-head self-attention by the kernel that the shape names."""
 
@@ -54,12 +66,15 @@ class Attention(nn.Module):
         self.heads = (shape.n_head, shape.n_kv_head, shape.n_kv_head)
         self.head_dim = shape.head_dim
         self.dropout = dropout
-        self.attend = KERNELS[shape.attn_type].paths[attn_path]
+        self.attend = attention_path(shape.kernel, attn_path, block_size=shape.block_size, dropout=dropout > 0)
         self.qkv = nn.Linear(shape.n_embd, shape.qkv_dim, bias=shape.bias)
         self.output = nn.Linear(shape.n_head * shape.head_dim, shape.n_embd, bias=shape.bias)
         normed = shape.arch == "qwen3"
         self.query_norm = RMSNorm(shape.head_dim, eps=shape.norm_eps) if normed else None
         self.key_norm = RMSNorm(shape.head_dim, eps=shape.norm_eps) if normed else None
+        self.unit_norm = shape.kernel.qk_norm and not normed
+        self.log_tau = PerHead(shape.n_kv_head, 0.0) if shape.kernel.learn_tau else None
+        self.gain = PerHead(shape.n_head, 1.0) if shape.kernel.learn_gain else None
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
         """Mix positions: x (B, T, C) to (B, T, C)."""
@@ -67,12 +82,19 @@ class Attention(nn.Module):
         query, key, value = (part.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2) for part in parts)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
+        if self.unit_norm:
+            query, key = F.rms_norm(query, query.shape[-1:]), F.rms_norm(key, key.shape[-1:])
+        if self.log_tau is not None:  # a factor of the squared distance is its root's of queries and keys
+            root = torch.exp(0.5 * self.log_tau(key))
+            query, key = query * root.repeat_interleave(query.shape[1] // key.shape[1], 0), key * root
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
         visible = cache.visible if cache is not None else None
         mixed = self.attend(query, key, value, self.dropout if self.training else 0.0, visible)  # (B, H, T, D)
+        if self.gain is not None:
+            mixed = mixed * self.gain(mixed)
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 

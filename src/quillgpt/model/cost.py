@@ -79,7 +79,7 @@ def training_memory(
         muon_parameters: How many of them Muon updates.
         averaged: Whether an average of the weights is kept.
         sequences: Full blocks in a micro-batch.
-        attn_path: How attention is computed: `sdpa` or `explicit`.
+        attn_path: How attention is computed, as the settings name it.
         dropout: Whether there is any.
         recomputed: Whether only the inputs of blocks are kept, and the rest is computed again, block by block.
         value_bytes: Size of the numbers that matrix products are computed in: 4 for float32, 2 for 16-bit formats.
@@ -117,7 +117,10 @@ def saved_bytes_per_token(
     norms = 2 * C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes)
     # gpt2: before and after GELU. qwen3: gate and up, the gate's SiLU, and their product.
     hidden = (4 if gated else 2) * shape.mlp_dim * value_bytes
-    if attn_path == "sdpa" and (gpu or not dropout):
+    if attn_path in ("recompute", "augmented"):  # inputs and result, and their wider copies
+        copies = value_bytes if attn_path == "recompute" else 2 * FLOAT32_BYTES
+        attention = value_bytes * (shape.qkv_dim + heads_width) + copies * 3 * heads_width
+    elif attn_path == "sdpa" and (gpu or not dropout):
         attention = value_bytes * (shape.qkv_dim + (2 if gated else 1) * heads_width) + FLOAT32_BYTES * shape.n_head
     else:  # by two products, which PyTorch computes in float32 where its own kernel cannot drop
         product_bytes = FLOAT32_BYTES if attn_path == "sdpa" else value_bytes

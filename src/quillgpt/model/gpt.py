@@ -24,7 +24,7 @@ class GPT(nn.Module):
     Args:
         shape: What fixes the parameters and the function.
         dropout: Probability of dropping an activation in training.
-        attn_path: Which implementation of the attention kernel to use.
+        attn_path: Which implementation of the attention kernel to use; `auto` is the kernel's first.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
         zero_projections: Start the projections back into the residual stream at zero.
 
@@ -38,7 +38,7 @@ class GPT(nn.Module):
         shape: ModelShape,
         *,
         dropout: float = 0.0,
-        attn_path: str = "sdpa",
+        attn_path: str = "auto",
         seed: int | None = 0,
         zero_projections: bool = False,
     ) -> None:

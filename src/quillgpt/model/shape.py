@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from quillgpt.attention import SOFTMAX, KernelSpec
+
 Arch = Literal["gpt2", "qwen3"]
 Activation = Literal["gelu", "gelu_new"]
 
@@ -27,7 +29,7 @@ class ModelShape:
         norm_eps: Added to the variance in norms.
         rope_theta: Base of the wavelengths of rotary positions (qwen3).
         tied: The output head is the token embedding.
-        attn_type: Name of the attention kernel.
+        kernel: How tokens look at each other.
     """
 
     arch: Arch
@@ -44,7 +46,7 @@ class ModelShape:
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     tied: bool = True
-    attn_type: str = "SM"
+    kernel: KernelSpec = SOFTMAX
 
     @property
     def qkv_dim(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quillgpt.attention import KERNELS, Attend
+from quillgpt.attention import Attend, attention_paths
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.device import (
@@ -165,12 +165,12 @@ def _fitting_micro_batch(settings: TrainSettings, shape: ModelShape, machine: Ma
 
 
 def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machine: Machine) -> str:
-    paths = KERNELS[shape.attn_type].paths
+    paths = attention_paths(shape.kernel, block_size=shape.block_size, dropout=dropout > 0)
     if machine.device.type != "cpu":
         return next(iter(paths))
     sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // shape.block_size))  # the order is that of more, too
     sizes = (sequences, shape.n_head, shape.block_size, shape.head_dim)
-    key = f"attention {shape.attn_type} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
+    key = f"attention {shape.kernel} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
 
     def seconds_of(attend: Attend) -> float:
         query, key, value = (torch.randn(sizes, dtype=machine.dtype, requires_grad=True) for _ in range(3))

@@ -25,7 +25,7 @@ from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import fit_to_budget
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.recorded import RecordedStep
-from quillgpt.training.shape import SHAPE_SETTINGS, choose_shape
+from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, choose_shape
 from quillgpt.training.step import TrainStep
 
 ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
@@ -151,7 +151,8 @@ def say_changes(state: TrainingState, settings: TrainSettings) -> None:
     changed = {
         name: f"{before[name]} -> {now[name]}"
         for name in fields_in_order(type(settings))
-        if now[name] != before.get(name, now[name]) and name not in ("init_from", "overwrite", *SHAPE_SETTINGS)
+        if now[name] != before.get(name, now[name])
+        and name not in ("init_from", "overwrite", *SHAPE_SETTINGS, *KERNEL_SETTINGS)
     }
     if not changed:
         return
@@ -195,12 +196,19 @@ def starting_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -
     if origin.parent is None:
         return GPT(shape, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
     source = origin.base or origin.parent
-    shape, state = source.shape, source.model.state_dict()
+    state = source.model.state_dict()
     if settings.block_size < shape.block_size and "position_embedding.weight" in state:
         state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]
-    model = GPT(replace(shape, block_size=settings.block_size), seed=None, **options)  # type: ignore[arg-type]
-    model.load_state_dict(state)
+    shape = replace(source.shape, block_size=settings.block_size, kernel=shape.kernel)
+    model = GPT(shape, seed=None, **options)  # type: ignore[arg-type]
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(OF_KERNELS)}
+    state = {name: tensor for name, tensor in state.items() if name in own or not name.endswith(OF_KERNELS)}
+    model.load_state_dict(own | state)
     return with_adapters(model, settings)
+
+
+OF_KERNELS = (".log_tau.weight", ".gain.weight")
+"""Parameters that a model begins with, or leaves behind, where it goes on with another attention kernel."""
 
 
 def take_raw_weights(model: GPT, origin: Origin) -> None:

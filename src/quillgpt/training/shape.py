@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 
+from quillgpt.attention import KernelSpec
 from quillgpt.config.schema import TrainSettings
+from quillgpt.console import say
 from quillgpt.errors import ConfigError
 from quillgpt.model import ModelShape, padded_vocab_size, usual_mlp_dim
 from quillgpt.training.origin import Origin
 
 SHAPE_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
+KERNEL_SETTINGS = tuple(field.name for field in fields(KernelSpec))
 
 
 def choose_shape(origin: Origin, tokenizer: str, vocab_size: int) -> tuple[TrainSettings, ModelShape]:
@@ -26,6 +29,11 @@ def choose_shape(origin: Origin, tokenizer: str, vocab_size: int) -> tuple[Train
     if origin.parent is None:
         return origin.settings, shape_for(origin.settings, tokenizer, vocab_size)
     shape = origin.parent.shape
+    if not origin.resumed:
+        kernel = asked_kernel(origin.settings, shape.kernel)
+        if kernel != shape.kernel:
+            say(f"{origin.parent.folder} computes {shape.kernel}; this run goes on with {kernel}")
+        shape = replace(shape, kernel=kernel)
     return adopt_shape(origin.settings, shape, resuming=origin.resumed), shape
 
 
@@ -42,7 +50,7 @@ def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -
             f"block_size = {settings.block_size} is longer than the {shape.block_size} of the model in "
             f"{settings.init_from}; use --block_size={shape.block_size} or less"
         )
-    stored = {name: value for name, value in asdict(shape).items() if name in SHAPE_SETTINGS}
+    stored = {name: value for name, value in asdict(shape).items() if name in SHAPE_SETTINGS} | asdict(shape.kernel)
     for name, value in stored.items():
         given = getattr(settings, name)
         if resuming and given is not None and given != value:
@@ -52,6 +60,21 @@ def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -
                 f"quill train {settings.out_dir}/config.toml --init_from=resume"
             )
     return settings.model_copy(update=stored | {"block_size": settings.block_size})
+
+
+def kernel_of(settings: TrainSettings) -> KernelSpec:
+    """Return the attention kernel that the settings describe."""
+    return KernelSpec(**{name: getattr(settings, name) for name in KERNEL_SETTINGS})
+
+
+def asked_kernel(settings: TrainSettings, before: KernelSpec) -> KernelSpec:
+    """Return the kernel of the model that a run starts from, changed where the settings name another.
+
+    Another `attn_type` begins with the usual options; they belong to a kernel.
+    """
+    asked = {name: getattr(settings, name) for name in KERNEL_SETTINGS if name in settings.model_fields_set}
+    start = before if asked.get("attn_type", before.attn_type) == before.attn_type else KernelSpec()
+    return replace(start, **asked)
 
 
 def shape_for(settings: TrainSettings, tokenizer: str, tokens: int) -> ModelShape:
@@ -84,5 +107,5 @@ def model_shape(settings: TrainSettings, vocab_size: int) -> ModelShape:
         bias=settings.bias,
         activation=settings.activation,
         norm_eps=1e-5 if settings.arch == "gpt2" else 1e-6,
-        attn_type=settings.attn_type,
+        kernel=kernel_of(settings),
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from quillgpt.config.schema.attention import Attention
 from quillgpt.config.schema.base import (
     Amount,
     Count,
@@ -89,11 +90,6 @@ class Model(Settings):
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
     activation: Literal["gelu", "gelu_new"] = Field(
         "gelu", description="GELU by the error function (nanoGPT's) or by tanh (OpenAI's); gpt2 only."
-    )
-    attn_type: Literal["SM"] = Field("SM", description="Attention kernel: SM is softmax.")
-    attn_path: Literal["auto", "sdpa", "explicit"] = Field(
-        "auto",
-        description="How attention is computed; auto takes the path that a short measurement finds faster.",
     )
 
 
@@ -245,6 +241,7 @@ class TrainFields(
     Preparation,
     Replay,
     Model,
+    Attention,
     Optimization,
     Lora,
     Schedule,

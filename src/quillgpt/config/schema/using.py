@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from quillgpt.config.schema.attention import AnotherKernel
 from quillgpt.config.schema.base import Amount, Count, Machine, Positive, Preparation, Settings
 
 Quantize = Literal["none", "int8"]
@@ -82,7 +83,7 @@ class Measurement(Settings):
     )
 
 
-class EvalSettings(Measurement, Machine, Weights):
+class EvalSettings(Measurement, AnotherKernel, Machine, Weights):
     """The settings of `quill eval`."""
 
 

@@ -1,0 +1,126 @@
+"""The paths of every kernel but softmax, with the arguments that all paths share.
+
+Shapes: B batch, H heads, G key and value heads (H is a multiple of G), T query position, S key position, D head width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quillgpt.attention.recompute import Piece, Rows, weighted_sums
+from quillgpt.attention.softmax import causal_mask
+from quillgpt.attention.spec import KernelSpec
+
+SMALLEST_TOTAL = 1e-30
+"""A query none of whose keys has a weight takes nothing."""
+
+
+class Recompute:
+    """Any kernel but softmax, in memory that grows with the length; see quillgpt.attention.recompute.
+
+    Args:
+        spec: The kernel.
+        block_size: Context of the model, which `len_scale = "block"` divides by.
+    """
+
+    def __init__(self, spec: KernelSpec, block_size: int) -> None:
+        self.spec, self.block_size = spec, block_size
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+    ) -> Tensor:
+        """Mix values; arguments and result are those of `Attend`."""
+        key, value = in_groups(query, key, value)
+        if visible is None:
+            sums, totals = weighted_sums(query, key, value, self.spec, dropout=dropout)
+        else:
+            sums, totals = _sums_of_one(query, key, value, self.spec, visible)
+        if self.spec.normalized:
+            sums = sums / totals.clamp(min=SMALLEST_TOTAL).unsqueeze(-1)
+        lengths = self._lengths(query.shape[2], key.shape[2], visible, sums)
+        if lengths is not None:
+            sums = sums / lengths**self.spec.len_alpha
+        return sums.to(value.dtype)
+
+    def _lengths(self, queries: int, keys: int, visible: Tensor | None, like: Tensor) -> Tensor | float | None:
+        """Return what sums are divided by, a number or (T, 1); None: by nothing."""
+        how = self.spec.len_scale if self.spec.type.family == "PA" and not self.spec.normalized else "none"
+        if how == "none":
+            return None
+        if how == "block":
+            return float(self.block_size)
+        if visible is not None:
+            return visible.sum().to(like.dtype)
+        if how == "seq":
+            return float(keys)
+        return torch.arange(keys - queries + 1, keys + 1, device=like.device, dtype=like.dtype).unsqueeze(-1)
+
+
+class Augmented:
+    """GK and GKn by PyTorch's fused softmax attention, with columns that make the squared distance a product.
+
+    Softmax of q.k - |k|^2/2 is GKn: what depends on the query alone falls out. GK's weights are those of a softmax over
+    one key more, whose score is 0 and whose value is a column of its own: the result is (sum, 1) / (1 + total), and the
+    two columns' ratio is the sum.
+
+    Args:
+        spec: GK or GKn.
+    """
+
+    def __init__(self, spec: KernelSpec) -> None:
+        self.normalized = spec.normalized
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+    ) -> Tensor:
+        """Mix values; arguments and result are those of `Attend`, without dropout.
+
+        Raises:
+            ValueError: There is dropout, which a fused softmax cannot apply to these weights.
+        """
+        if dropout and not self.normalized:
+            raise ValueError("the augmented path of GK drops no weights")
+        key, value = in_groups(query, key, value)
+        exact = query.dtype if query.dtype == torch.float64 else torch.float32
+        T, S, D = query.shape[2], key.shape[2], value.shape[-1]
+        q, k, v = query.to(exact), key.to(exact), value.to(exact)
+        key_half = k.square().sum(-1, keepdim=True) * -0.5
+        if self.normalized:
+            q, k, v = torch.cat([q, torch.ones_like(q[..., :1])], -1), torch.cat([k, key_half], -1), F.pad(v, (0, 1))
+        else:
+            query_half = q.square().sum(-1, keepdim=True) * -0.5
+            q = torch.cat([q, torch.ones_like(query_half), query_half], -1)
+            k = torch.cat([k, key_half, torch.ones_like(key_half)], -1)
+            # The key before all others, and a query in front of the first, so that causality still lines up.
+            q, k = F.pad(q, (0, 0, 1, 0)), F.pad(k, (0, 0, 1, 0))
+            own = F.one_hot(torch.tensor(D, device=v.device), D + 2).to(exact)
+            v = torch.cat([own.expand(*v.shape[:2], 1, D + 2), F.pad(v, (0, 2))], 2)
+        extra = 0 if self.normalized else 1
+        mask = None
+        if visible is not None or T != S:
+            seen = causal_mask(T, S, query.device) if visible is None else visible
+            mask = F.pad(seen, (extra, 0, extra, 0), value=True)
+        found = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=query.shape[-1] ** -0.5
+        )
+        if self.normalized:
+            return found[..., :D].to(value.dtype)
+        return (found[:, :, 1:, :D] / found[:, :, 1:, D : D + 1]).to(value.dtype)
+
+
+def in_groups(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values with as many heads as the queries have."""
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1:
+        return key, value
+    return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+
+
+def _sums_of_one(query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Do what `weighted_sums` does for a single query that sees what `visible`, bool (1, S), says."""
+    rows = Rows(query.flatten(0, 1), key.flatten(0, 1), spec)
+    everything = Piece(0, slice(None), slice(None), key.shape[2])
+    weights = rows.weight.value(rows.argument(everything)).masked_fill_(~visible, 0).view(*query.shape[:2], 1, -1)
+    return weights @ value.to(weights.dtype), weights.sum(-1)

@@ -1,0 +1,155 @@
+"""What a pointwise kernel makes of its argument: the weight of a key, and the slope that the backward pass needs.
+
+A weight is a function phi of one number u: the scaled product s = q.k / sqrt(D) of query and key (PA), or their
+negative squared distance x = -|q-k|^2 / (2 sqrt(D)) <= 0 (GK, GKpoly). No weight depends on another, so none needs a
+maximum or a sum over keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quillgpt.attention.spec import KernelSpec
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A weight function.
+
+    Attributes:
+        value: phi(u), of any shape.
+        slope: Given u and phi(u), returns phi'(u).
+    """
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+
+
+@lru_cache
+def pointwise(spec: KernelSpec) -> Pointwise:
+    """Return the weight function of a kernel other than SM.
+
+    The argument is that before `attn_bias` is added and before rounding errors above 0 of a distance are cut off.
+    """
+    if spec.type.family == "PA":
+        found = ACTIVATIONS[spec.type.activation]
+        return found if spec.attn_bias == 0 else _shifted(found, spec.attn_bias)
+    if spec.type.family in ("GK", "GKn"):
+        return EXPONENTIAL
+    n = spec.type.n
+    if spec.poly_form == "chebyshev":
+        return _chebyshev(n, spec.poly_range)
+    return {"power2": _power2, "limit": _limit, "taylor": _taylor, "squared-taylor": _squared_taylor}[spec.poly_form](n)
+
+
+def _shifted(unshifted: Pointwise, bias: float) -> Pointwise:
+    return Pointwise(lambda u: unshifted.value(u + bias), lambda u, phi: unshifted.slope(u + bias, phi))
+
+
+def _gelu_slope(s: Tensor, _: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * s * s) / math.sqrt(2 * math.pi)
+    return 0.5 * (1 + torch.erf(s / math.sqrt(2))) + s * density
+
+
+def _silu_slope(s: Tensor, phi: Tensor) -> Tensor:
+    share = torch.sigmoid(s)
+    return share + phi * (1 - share)
+
+
+EXPONENTIAL = Pointwise(torch.exp, lambda _, phi: phi)
+
+ACTIVATIONS: dict[str, Pointwise] = {
+    "gelu": Pointwise(F.gelu, _gelu_slope),
+    "relu": Pointwise(F.relu, lambda s, _: (s > 0).to(s.dtype)),
+    "sigmoid": Pointwise(torch.sigmoid, lambda _, phi: phi * (1 - phi)),
+    "square": Pointwise(torch.square, lambda s, _: 2 * s),
+    "relu-square": Pointwise(lambda s: F.relu(s).square(), lambda s, _: 2 * F.relu(s)),
+    "softplus": Pointwise(lambda s: torch.logaddexp(s, torch.zeros_like(s)), lambda s, _: torch.sigmoid(s)),
+    "tanh": Pointwise(torch.tanh, lambda _, phi: 1 - phi * phi),
+    "exp": EXPONENTIAL,
+    "identity": Pointwise(torch.clone, lambda s, _: torch.ones_like(s)),
+    "elu1": Pointwise(lambda s: F.elu(s) + 1, lambda s, _: torch.exp(s.clamp(max=0))),
+    "silu": Pointwise(F.silu, _silu_slope),
+}
+
+
+def _power2(n: int) -> Pointwise:
+    """(1 + x/2^n)^(2^n) by n squarings."""
+
+    def slope(x: Tensor, _: Tensor) -> Tensor:
+        return _one_power_less(1 + x / 2**n, n)
+
+    return Pointwise(lambda x: _square_times((x / 2**n).add_(1), n), slope)
+
+
+def _squared_taylor(n: int) -> Pointwise:
+    """(1 + y + y^2/2)^(2^n) with y = x/2^n, by n squarings; positive everywhere."""
+
+    def base(y: Tensor) -> Tensor:
+        return (y * 0.5).add_(1).mul_(y).add_(1)
+
+    def slope(x: Tensor, _: Tensor) -> Tensor:
+        y = x / 2**n
+        return _one_power_less(base(y), n).mul_(1 + y)
+
+    return Pointwise(lambda x: _square_times(base(x / 2**n), n), slope)
+
+
+def _limit(n: int) -> Pointwise:
+    """(1 + x/n)^n."""
+    return Pointwise(lambda x: (1 + x / n).pow(n), lambda x, _: (1 + x / n).pow(n - 1))
+
+
+def _taylor(n: int) -> Pointwise:
+    """1 + x + x^2/2! + ... + x^n/n!, whose derivative is the same with a term less."""
+
+    def value(x: Tensor, degree: int) -> Tensor:
+        total = torch.ones_like(x)
+        for k in range(degree, 0, -1):
+            total.mul_(x).div_(k).add_(1)
+        return total
+
+    return Pointwise(lambda x: value(x, n), lambda x, _: value(x, n - 1))
+
+
+def chebyshev_coefficients(degree: int, reach: float) -> list[float]:
+    """Return exp on [-reach, 0] as a series of Chebyshev polynomials of t = 1 + 2x/reach, through their nodes."""
+    fitted = np.polynomial.Chebyshev.interpolate(np.exp, degree, domain=[-reach, 0])
+    return [float(each) for each in fitted.coef]
+
+
+def _chebyshev(degree: int, reach: float) -> Pointwise:
+    coefficients = chebyshev_coefficients(degree, reach)
+    derived = [float(each) for each in np.polynomial.Chebyshev(coefficients).deriv().coef]
+
+    def series(x: Tensor, of: list[float]) -> Tensor:
+        """Add up by Clenshaw's recurrence."""
+        t = 1 + x * (2 / reach)
+        one, two = torch.zeros_like(t), torch.zeros_like(t)
+        for coefficient in of[:0:-1]:
+            one, two = (2 * t).mul_(one).sub_(two).add_(coefficient), one
+        return t.mul_(one).sub_(two).add_(of[0])
+
+    return Pointwise(lambda x: series(x, coefficients), lambda x, _: series(x, derived).mul_(2 / reach))
+
+
+def _square_times(base: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        base.square_()
+    return base
+
+
+def _one_power_less(base: Tensor, times: int) -> Tensor:
+    """Raise to the power 2^times - 1, the product of the powers 1, 2, 4, ..., 2^(times-1); overwrites `base`."""
+    product = base.clone()
+    for _ in range(times - 1):
+        product.mul_(base.square_())
+    return product

@@ -1,0 +1,269 @@
+"""Pointwise attention in memory that grows with the length of the text, not with its square.
+
+y_i = sum_{j <= i} phi(u_ij) v_j, taken a piece of queries at a time. The backward pass computes the weights of a piece
+again: with g_i the gradient of y_i, W_ij = phi'(u_ij) (g_i . v_j), and dV = phi^T g, dQ = W K / sqrt(D), dK = W^T Q /
+sqrt(D), where for the squared distance dQ loses rowsum(W) Q / sqrt(D) and dK colsum(W) K / sqrt(D).
+
+Shapes: N batch times heads, T query position, S key position, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from json import dumps, loads
+
+import torch
+from torch import Tensor
+
+from quillgpt.attention.dropout import draw_factors
+from quillgpt.attention.pointwise import pointwise
+from quillgpt.attention.spec import KernelSpec
+
+QUERIES_AT_ONCE = 128
+WEIGHTS_AT_ONCE = 1 << 20
+"""So many weights are in memory at a time: a few megabytes, which a processor's cache holds."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some queries of some heads, and the keys that the last of them sees.
+
+    Attributes:
+        number: Its number.
+        heads: Which of the N.
+        queries: Which of the T.
+        visible: Keys up to that of its last query.
+    """
+
+    number: int
+    heads: slice
+    queries: slice
+    visible: int
+
+
+def pieces(heads: int, query_length: int, key_length: int) -> Iterator[Piece]:
+    """Cut attention into pieces; a pure function of the sizes, so that both passes cut alike."""
+    number = 0
+    for first in range(0, query_length, QUERIES_AT_ONCE):
+        last = min(first + QUERIES_AT_ONCE, query_length)
+        visible = key_length - query_length + last
+        at_once = max(1, WEIGHTS_AT_ONCE // ((last - first) * visible))
+        for head in range(0, heads, at_once):
+            yield Piece(number, slice(head, head + at_once), slice(first, last), visible)
+            number += 1
+
+
+def weighted_sums(
+    query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, *, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Add up what each query's weights take of the values, and the weights.
+
+    Args:
+        query: (B, H, T, D); the queries are the last T of the S positions.
+        key: (B, H, S, D).
+        value: (B, H, S, D).
+        spec: The kernel; its weights are not normalised here.
+        dropout: Probability of dropping a weight from the sum over values.
+
+    Returns:
+        Sums over values, (B, H, T, D), and sums of weights, (B, H, T), both in float32 or float64; the latter only
+        where the kernel is normalised, else of size 0.
+    """
+    seed = draw_seed(torch.empty(0)) if dropout else torch.empty(0, dtype=torch.int64)
+    sums, totals = _weighted_sums(
+        query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seed, _written(spec), dropout
+    )
+    batch = query.shape[:2]
+    return sums.unflatten(0, batch), totals.unflatten(0, batch) if spec.normalized else totals
+
+
+@torch.library.custom_op("quill::attention_seed", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def draw_seed(apart: Tensor) -> Tensor:  # noqa: ARG001
+    """Draw a seed, int64 (1,); `apart` is a tensor of each call's own, without which a compiler merges equal calls."""
+    return torch.randint(1 << 62, (1,))
+
+
+@draw_seed.register_fake
+def _(apart: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.empty(1, dtype=torch.int64)
+
+
+# One step to a compiler: what it would make of the loop over pieces depends on the length of the text.
+@torch.library.custom_op("quill::weighted_sums", mutates_args=())
+def _weighted_sums(
+    query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
+) -> tuple[Tensor, Tensor]:
+    kernel = _read(spec)
+    rows = Rows(query, key, kernel)
+    weighed = value.to(rows.query.dtype)
+    sums = weighed.new_empty(*query.shape[:2], value.shape[-1])
+    totals = rows.query.new_empty(query.shape[:2] if kernel.normalized else (0,))
+    for piece in rows.pieces():
+        weights = hide_future(rows.weight.value(rows.argument(piece)))
+        if kernel.normalized:
+            totals[piece.heads, piece.queries] = weights.sum(-1)
+        if dropout:
+            weights.mul_(_factors(weights, seed, piece, dropout))
+        sums[piece.heads, piece.queries] = weights @ weighed[piece.heads, : piece.visible]
+    return sums, totals
+
+
+@_weighted_sums.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,  # noqa: ARG001
+    value: Tensor,
+    seed: Tensor,  # noqa: ARG001
+    spec: str,
+    dropout: float,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    exact = query.dtype if query.dtype == torch.float64 else torch.float32
+    return (
+        value.new_empty(*query.shape[:2], value.shape[-1], dtype=exact),
+        query.new_empty(query.shape[:2] if _read(spec).normalized else (0,), dtype=exact),
+    )
+
+
+@torch.library.custom_op("quill::weighted_sums_backward", mutates_args=())
+def _backward(
+    sums_gradient: Tensor,
+    totals_gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seed: Tensor,
+    spec: str,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernel = _read(spec)
+    rows = Rows(query, key, kernel)
+    exact = rows.query.dtype
+    values, gradients = value.to(exact), sums_gradient.to(exact)
+    query_gradient = torch.empty_like(query)
+    key_sums, value_gradient = torch.zeros_like(rows.key), torch.zeros_like(values)
+    for piece in rows.pieces():
+        argument = rows.argument(piece)
+        weights = rows.weight.value(argument)
+        mine, seen = (piece.heads, piece.queries), (piece.heads, slice(piece.visible))
+        change = gradients[mine] @ values[seen].mT
+        if dropout:
+            factors = _factors(weights, seed, piece, dropout)
+            change.mul_(factors)
+        if kernel.normalized:
+            change.add_(totals_gradient[mine].unsqueeze(-1))
+        change = hide_future(change.mul_(rows.weight.slope(argument, weights)))
+        if dropout:
+            weights = weights.mul_(factors)
+        value_gradient[seen] += hide_future(weights).mT @ gradients[mine]
+        query_gradient[mine] = rows.query_gradient(change, piece).to(query.dtype)
+        key_sums[seen] += change.mT @ rows.query[mine]
+    return query_gradient, rows.key_gradient(key_sums).to(key.dtype), value_gradient.to(value.dtype)
+
+
+@_backward.register_fake
+def _(
+    sums_gradient: Tensor,  # noqa: ARG001
+    totals_gradient: Tensor,  # noqa: ARG001
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seed: Tensor,  # noqa: ARG001
+    spec: str,  # noqa: ARG001
+    dropout: float,  # noqa: ARG001
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
+    *tensors, ctx.spec, ctx.dropout = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, sums_gradient, totals_gradient):  # type: ignore[no-untyped-def]
+    query, key, value, seed = ctx.saved_tensors
+    found = _backward(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
+    return *found, None, None, None
+
+
+_weighted_sums.register_autograd(_differentiate, setup_context=_keep)
+
+
+class Rows:
+    """Queries and keys laid out so that one product gives the argument of the weights, in float32 at least.
+
+    For the distance, -|q-k|^2/2 = q.k - |q|^2/2 - |k|^2/2 is the product of (q, 1, -|q|^2/2) and (k, -|k|^2/2, 1).
+    The squares are those of the numbers as they come, rounded or not, so that nothing is left over where query and key
+    agree.
+
+    Args:
+        query: (N, T, D).
+        key: (N, S, D).
+        spec: The kernel.
+    """
+
+    def __init__(self, query: Tensor, key: Tensor, spec: KernelSpec) -> None:
+        exact = query.dtype if query.dtype == torch.float64 else torch.float32
+        self.weight = pointwise(spec)
+        self._of_distance, self._width = spec.of_distance, query.shape[-1]
+        self._scale = 1 / math.sqrt(self._width)
+        query, key = query.to(exact), key.to(exact)
+        if self._of_distance:
+            ones = query.new_ones(1)
+            query = torch.cat([query, ones.expand(*query.shape[:-1], 1), _half_square(query).neg_()], -1)
+            key = torch.cat([key, _half_square(key).neg_(), ones.expand(*key.shape[:-1], 1)], -1)
+        self.query, self.key = query * self._scale, key
+
+    def pieces(self) -> Iterator[Piece]:
+        """Cut them."""
+        return pieces(len(self.query), self.query.shape[1], self.key.shape[1])
+
+    def argument(self, piece: Piece) -> Tensor:
+        """Return the argument of the weights, (heads, queries, visible)."""
+        found = self.query[piece.heads, piece.queries] @ self.key[piece.heads, : piece.visible].mT
+        return found.clamp_(max=0) if self._of_distance else found
+
+    def query_gradient(self, change: Tensor, piece: Piece) -> Tensor:
+        """Return the gradient of a piece's queries from that of its arguments."""
+        found = change @ self.key[piece.heads, : piece.visible]
+        if not self._of_distance:
+            return found * self._scale
+        own = self.query[piece.heads, piece.queries, : self._width]  # times the scale already
+        return found[..., : self._width] * self._scale - found[..., -1:] * own
+
+    def key_gradient(self, found: Tensor) -> Tensor:
+        """Return the gradient of the keys from the sum of all pieces' products."""
+        if not self._of_distance:
+            return found
+        width = self._width
+        return found[..., :width] - found[..., width : width + 1] * self.key[..., :width]
+
+
+def hide_future(weights: Tensor) -> Tensor:
+    """Zero, in place, the weights of keys after their query: the queries are the last of the keys.
+
+    They are set and not multiplied by zero: a weight there may be infinite.
+    """
+    weights[..., -weights.shape[-2] :].tril_()
+    return weights
+
+
+def _half_square(x: Tensor) -> Tensor:
+    return x.square().sum(-1, keepdim=True).mul_(0.5)
+
+
+def _factors(weights: Tensor, seed: Tensor, piece: Piece, dropout: float) -> Tensor:
+    """Draw what a piece's weights are multiplied by; the same in both passes."""
+    generator = torch.Generator(weights.device).manual_seed(int(seed) + piece.number)
+    return draw_factors(weights, dropout, generator=generator)
+
+
+def _written(spec: KernelSpec) -> str:
+    return dumps(asdict(spec))
+
+
+@lru_cache
+def _read(spec: str) -> KernelSpec:
+    return KernelSpec(**loads(spec))

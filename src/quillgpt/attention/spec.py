@@ -1,0 +1,98 @@
+"""What an attention kernel computes, apart from the model around it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from quillgpt.config.schema.attention import AttentionType, LenScale, PolyForm, has_signed_weights, parse_attn_type
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """The function of an attention kernel.
+
+    Attributes:
+        attn_type: Name of the kernel, as `parse_attn_type` reads it.
+        poly_form: The polynomial of GKpoly.
+        poly_range: Where its form `chebyshev` fits exp: [-poly_range, 0].
+        len_scale: What PA divides by.
+        len_alpha: Exponent of that.
+        attn_bias: Added to PA's scores.
+        row_norm: Divide each query's weights by their sum (beside GKn, which always does).
+        learn_tau: A learnt factor of the squared distance for each key and value head.
+        learn_gain: A learnt factor of the result for each head.
+        qk_norm: Queries and keys of length sqrt D (gpt2).
+    """
+
+    attn_type: str = "SM"
+    poly_form: PolyForm = "power2"
+    poly_range: float = 16.0
+    len_scale: LenScale = "block"
+    len_alpha: float = 1.0
+    attn_bias: float = 0.0
+    row_norm: bool = False
+    learn_tau: bool = False
+    learn_gain: bool = False
+    qk_norm: bool = False
+
+    def __str__(self) -> str:
+        """Name the kernel, with what differs from the usual."""
+        usual = KernelSpec(self.attn_type)
+        changed = {name: value for name, value in asdict(self).items() if value != getattr(usual, name)}
+        return self.attn_type + "".join(f", {name} = {value}" for name, value in changed.items())
+
+    def swapped(self, attn_type: str, *, poly_form: PolyForm = "power2") -> KernelSpec:
+        """Return another kernel for the same parameters: what a model learnt for its heads goes on to count."""
+        kept = {name: getattr(self, name) for name in ("learn_tau", "learn_gain", "qk_norm")}
+        return KernelSpec(attn_type, poly_form=poly_form, **kept)
+
+    @cached_property
+    def type(self) -> AttentionType:
+        """The parsed name."""
+        return parse_attn_type(self.attn_type)
+
+    @property
+    def of_distance(self) -> bool:
+        """Whether the weights depend on the distance of query and key instead of their product."""
+        return self.type.family in ("GK", "GKn", "GKpoly")
+
+    @property
+    def normalized(self) -> bool:
+        """Whether each query's weights add up to 1."""
+        return self.row_norm or self.type.family in ("SM", "GKn")
+
+    @property
+    def signed(self) -> bool:
+        """Whether a weight can be negative."""
+        return has_signed_weights(self.type, self.poly_form)
+
+    @property
+    def degree(self) -> int | None:
+        """Degree of the weights as a polynomial of the argument; None: they are none."""
+        n = self.type.n
+        if self.type.family == "GKpoly":
+            return {"power2": 1 << n, "squared-taylor": 2 << n}.get(self.poly_form, n)
+        return {"PA_square": 2, "PA_identity": 1}.get(self.attn_type)
+
+    @property
+    def depth(self) -> int | None:
+        """Multiplications one after another, from queries and keys to what attention returns; None: no polynomial.
+
+        One for the scores, those of the polynomial, one for the mask, one for the sum over values; constants are taken
+        to be folded into the weights. An estimate of what encrypted computation costs, not a measurement. A division by
+        the row sums is no polynomial, so normalised kernels have none.
+        """
+        if self.degree is None or self.normalized:
+            return None
+        return 3 + self._polynomial_depth(self.degree)
+
+    def _polynomial_depth(self, degree: int) -> int:
+        if self.type.family == "PA":
+            return degree - 1
+        squarings = {"power2": self.type.n, "squared-taylor": self.type.n + 1, "limit": (degree - 1).bit_length()}
+        return squarings.get(self.poly_form, degree.bit_length())  # ceil(log2(degree + 1))
+
+
+SOFTMAX = KernelSpec()
+"""What stock classes compute."""

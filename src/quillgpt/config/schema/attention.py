@@ -1,0 +1,147 @@
+"""The grammar of `attn_type`, and the settings of attention. Pure: what the names mean stands in quillgpt.attention."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from quillgpt.config.schema.base import Settings
+from quillgpt.errors import did_you_mean
+
+Family = Literal["SM", "GK", "GKn", "GKpoly", "PA"]
+PolyForm = Literal["power2", "limit", "taylor", "chebyshev", "squared-taylor"]
+LenScale = Literal["block", "pos", "none", "seq"]
+
+ACTIVATIONS = (
+    *("gelu", "relu", "sigmoid", "square", "relu-square"),
+    *("softplus", "tanh", "exp", "identity", "elu1", "silu"),
+)
+SIGNED_ACTIVATIONS = frozenset({"gelu", "tanh", "identity", "silu"})
+LARGEST_POLY = 14
+"""Above it, float32 cannot hold (1 + x/2^n)^(2^n) any more: its relative error is 2^n units in the last place."""
+
+VALID = f"SM, GK, GKn, GKpoly-1 to GKpoly-{LARGEST_POLY}, {', '.join('PA_' + name for name in ACTIVATIONS)}"
+
+OPTIONS: dict[str, frozenset[Family]] = {
+    "poly_form": frozenset({"GKpoly"}),
+    "poly_range": frozenset({"GKpoly"}),
+    "len_scale": frozenset({"PA"}),
+    "len_alpha": frozenset({"PA"}),
+    "attn_bias": frozenset({"PA"}),
+    "row_norm": frozenset({"GK", "GKpoly", "PA"}),
+    "learn_tau": frozenset({"GK", "GKn", "GKpoly"}),
+    "learn_gain": frozenset({"SM", "GK", "GKn", "GKpoly", "PA"}),
+    "qk_norm": frozenset({"SM", "GK", "GKn", "GKpoly", "PA"}),
+}
+"""The kernels that each option is for."""
+
+
+@dataclass(frozen=True)
+class AttentionType:
+    """What a name for `attn_type` says.
+
+    Attributes:
+        family: The kind of kernel.
+        n: The number behind GKpoly-.
+        activation: The name behind PA_.
+    """
+
+    family: Family
+    n: int = 0
+    activation: str = ""
+
+
+def parse_attn_type(name: str) -> AttentionType:
+    """Read the name of an attention kernel.
+
+    Raises:
+        ValueError: It is none; lists those that there are.
+    """
+    if name in ("SM", "GK", "GKn"):
+        return AttentionType(name)  # type: ignore[arg-type]
+    poly = re.fullmatch(r"GKpoly-([1-9][0-9]?)", name, re.ASCII)
+    if poly and int(poly[1]) <= LARGEST_POLY:
+        return AttentionType("GKpoly", n=int(poly[1]))
+    family, _, activation = name.partition("_")
+    if family == "PA" and activation in ACTIVATIONS:
+        return AttentionType("PA", activation=activation)
+    known = ("SM", "GK", "GKn", "GKpoly-8", *(f"PA_{each}" for each in ACTIVATIONS))
+    raise ValueError(f"{name} is no attention kernel; expected {VALID}{did_you_mean(name, known)}")
+
+
+def has_signed_weights(kind: AttentionType, poly_form: PolyForm) -> bool:
+    """Say whether a kernel's weights can be negative; then a query's do not make shares of their sum."""
+    if kind.family == "GKpoly":
+        return poly_form == "chebyshev" or (poly_form in ("limit", "taylor") and kind.n % 2 == 1)
+    return kind.activation in SIGNED_ACTIVATIONS
+
+
+class Attention(Settings):
+    """Attention."""
+
+    attn_type: str = Field(
+        "SM",
+        description="Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to 14. PA_NAME: the activation NAME of the scores (gelu, relu, sigmoid, square, relu-square, softplus, tanh, exp, identity, elu1, silu).",
+    )
+    attn_path: Literal["auto", "sdpa", "explicit", "recompute", "augmented"] = Field(
+        "auto",
+        description="How attention is computed; auto takes the path that a short measurement finds fastest. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute.",
+    )
+    poly_form: PolyForm = Field(
+        "power2",
+        description="GKpoly's polynomial. power2: (1 + x/2^N)^(2^N), degree 2^N. limit: (1 + x/N)^N. taylor: of degree N. chebyshev: of degree N on [-poly_range, 0]. squared-taylor: (1 + y + y^2/2)^(2^N) with y = x/2^N, degree 2^(N+1).",
+    )
+    poly_range: Annotated[float, Field(gt=0)] = Field(
+        16.0, description="Where poly_form chebyshev fits exp: from minus this to 0."
+    )
+    len_scale: LenScale = Field(
+        "block",
+        description="What PA divides its sums by, to the power of len_alpha. block: block_size. pos: the number of keys a query sees. none: nothing. seq: the length of the text at hand, as the original does; earlier scores then change when text is appended.",
+    )
+    len_alpha: Annotated[float, Field(ge=0)] = Field(1.0, description="Exponent of len_scale.")
+    attn_bias: float = Field(0.0, description="Added to PA's scores before the activation.")
+    row_norm: bool = Field(
+        False, description="Divide each query's weights by their sum; for kernels whose weights are never negative."
+    )
+    learn_tau: bool = Field(
+        False, description="Learn how narrow the Gaussian is, for each key and value head (GK, GKn, GKpoly)."
+    )
+    learn_gain: bool = Field(False, description="Learn a factor for what attention returns, for each head.")
+    qk_norm: bool = Field(
+        False,
+        description="Normalise queries and keys to a length of sqrt D (gpt2; qwen3 always does, with learnt weights), so that the argument of GK lies in [-2 sqrt D, 0].",
+    )
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        kind = parse_attn_type(self.attn_type)
+        for name, families in OPTIONS.items():
+            value = getattr(self, name)
+            if value != Attention.model_fields[name].default and kind.family not in families:
+                raise ValueError(
+                    f"{name} = {value} is for {', '.join(sorted(families))}, and attn_type is {self.attn_type}; leave it out"
+                )
+        if self.row_norm and has_signed_weights(kind, self.poly_form):
+            raise ValueError(
+                "row_norm = true divides by the sum of a query's weights, and those of "
+                f"{self.attn_type} can be negative; leave it out"
+            )
+        return self
+
+
+class AnotherKernel(Settings):
+    """Attention."""
+
+    attn_type: str | None = Field(
+        None, description="Compute attention by another kernel than the model's own, which eval then says."
+    )
+    poly_form: PolyForm = Field("power2", description="The polynomial of attn_type GKpoly-N.")
+
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        if self.attn_type is not None:
+            parse_attn_type(self.attn_type)
+        return self

@@ -1,0 +1,107 @@
+"""Models with other kernels than softmax: read at once and token by token, and the parameters that kernels bring."""
+
+import pytest
+import torch
+
+from quillgpt.attention import KernelSpec
+from quillgpt.config.schema.attention import ACTIVATIONS
+from quillgpt.model import GPT, KeyValueCache
+from tiny import SHAPES, random_ids, tiny_model
+from tolerances import FLOAT32
+
+KERNELS = [
+    KernelSpec("GK", learn_tau=True, learn_gain=True),
+    KernelSpec("GK", qk_norm=True),
+    KernelSpec("GKn", learn_tau=True),
+    *(KernelSpec(f"GKpoly-{n}") for n in (4, 8)),
+    KernelSpec("GKpoly-6", poly_form="chebyshev", qk_norm=True),
+    KernelSpec("GKpoly-4", row_norm=True),
+    *(KernelSpec(f"PA_{name}") for name in ACTIVATIONS),
+    KernelSpec("PA_gelu", len_scale="pos", learn_gain=True),
+    KernelSpec("PA_sigmoid", len_scale="none", attn_bias=-2.0),
+]
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_reading_with_a_cache_equals_reading_at_once(kernel, arch):
+    model = tiny_model(SHAPES[arch], kernel=kernel)
+    ids = random_ids(model.shape, 3, 16)
+    cache = KeyValueCache(model.shape, 3, device=ids.device, dtype=torch.float32)
+    with torch.no_grad():
+        pieces = [model.logits(model(part, cache)) for part in ids.split([5, 1, 1, 6, 3], dim=1)]
+        rounding = 1e-5 * max(1, (kernel.degree or 1) / 16)
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model.logits(model(ids)), rtol=rounding, atol=rounding)
+
+
+def test_the_length_at_hand_makes_a_cache_differ():
+    model = tiny_model(SHAPES["gpt2"], kernel=KernelSpec("PA_relu", len_scale="seq"))
+    ids = random_ids(model.shape, 1, 16)
+    cache = KeyValueCache(model.shape, 1, device=ids.device, dtype=torch.float32)
+    with torch.no_grad():
+        pieces = torch.cat([model(part, cache) for part in ids.split(8, dim=1)], dim=1)
+        assert not torch.allclose(pieces[:, :8], model(ids)[:, :8], atol=1e-3)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("kernel", [*KERNELS, KernelSpec("PA_relu", len_scale="seq")], ids=str)
+def test_no_position_sees_the_future(kernel, arch):
+    model = tiny_model(SHAPES[arch], kernel=kernel)
+    ids = random_ids(model.shape, 1, 16)
+    changed = ids.clone()
+    changed[:, 9:] = (changed[:, 9:] + 1) % 65
+    with torch.no_grad():
+        torch.testing.assert_close(model(changed)[:, :9], model(ids)[:, :9], **FLOAT32)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_what_kernels_learn_begins_as_nothing(arch):
+    kernel = KernelSpec("GK", learn_tau=True, learn_gain=True)
+    model, plain = GPT(SHAPES[arch], seed=3).eval(), None
+    learning = GPT(SHAPES[arch].__class__(**{**vars(SHAPES[arch]), "kernel": kernel}), seed=3).eval()
+    plain = GPT(SHAPES[arch].__class__(**{**vars(SHAPES[arch]), "kernel": KernelSpec("GK")}), seed=3).eval()
+    ids = random_ids(model.shape, 1, 16)
+    torch.testing.assert_close(learning(ids), plain(ids), **FLOAT32)
+    learning.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
+    for block in learning.blocks:
+        assert block.attention.log_tau.weight.shape == (model.shape.n_kv_head,)
+        assert block.attention.gain.weight.shape == (model.shape.n_head,)
+        assert block.attention.log_tau.weight.grad.abs().min() > 0
+        assert block.attention.gain.weight.grad.abs().min() > 0
+
+
+def test_tau_is_a_factor_of_the_squared_distance():
+    shape = SHAPES["qwen3"]
+    kernel = KernelSpec("GK", learn_tau=True)
+    model = tiny_model(shape, kernel=kernel)
+    wide = tiny_model(shape, kernel=kernel)
+    with torch.no_grad():
+        for block in wide.blocks:  # twice the square by sqrt(2) in queries and keys, or by tau
+            block.attention.query_norm.weight.mul_(2**0.5)
+            block.attention.key_norm.weight.mul_(2**0.5)
+        for block in model.blocks:
+            block.attention.log_tau.weight.add_(torch.tensor(2.0).log())
+        ids = random_ids(shape, 1, 16)
+        torch.testing.assert_close(model(ids), wide(ids), **FLOAT32)
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
+    model = tiny_model(SHAPES[arch], kernel=KernelSpec("GK", qk_norm=True))
+    found = []
+    for block in model.blocks:
+        if arch == "qwen3":  # whose norms have weights of their own
+            torch.nn.init.ones_(block.attention.query_norm.weight)
+            torch.nn.init.ones_(block.attention.key_norm.weight)
+        inner = block.attention.attend
+
+        def attend(query, key, *rest, inner=inner):
+            grouped = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+            found.append(torch.cdist(query, grouped).square() / (2 * query.shape[-1] ** 0.5))
+            return inner(query, key, *rest)
+
+        block.attention.attend = attend
+    with torch.no_grad():
+        model(random_ids(model.shape, 2, 16))
+    assert len(found) == 3
+    assert max(each.max().item() for each in found) <= 2 * model.shape.head_dim**0.5 + 1e-4
