@@ -102,7 +102,8 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUILL_DEVICE", "mps")
     assert quill("eval", "run", "--dataset", "a, b", "--split", "train", "--quantize=int8") == 0
     machine = {"device": "mps", "dtype": "auto", "threads": None, "data_dir": "data", "quantize": "int8"}
-    assert quill.calls == [(("run",), machine)]
+    kernel = {"attn_type": None, "poly_form": "power2"}
+    assert quill.calls == [(("run",), machine | kernel)]
     assert measured == [("a", "train"), ("b", "train")]
     assert quill.out.splitlines()[0] == (
         "a train: loss 1.5000 nats per token, perplexity 4.4800, 2.1600 bits per byte, 1,000 tokens"

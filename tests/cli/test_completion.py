@@ -59,7 +59,7 @@ def test_in_bash(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None
     assert tab("train", "--optimizer", "") == ["adamw", "muon"]
     assert tab("train", "--data", "a") == ["a\\ book.txt"]
     assert tab("prepare", "python") == ["python_docs"]
-    assert tab("configs", "show", "train_g") == ["train_gpt2"]
+    assert tab("configs", "show", "train_gpt2_gkp") == ["train_gpt2_gkpoly8"]
     assert tab("sample", "") == ["out-x/"]
     assert tab("info", "--q") == ["--quiet"]
 
