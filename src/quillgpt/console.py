@@ -7,8 +7,9 @@ would put these words among the results, out of order, and bars that move need a
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,6 +44,13 @@ def say(message: str, style: str | None = None) -> None:
     """Print one line of set-up or progress on standard error; `message` is shown as it is, without markup."""
     if not is_quiet():
         outcome(message, style)
+
+
+def say_from_signal(message: str) -> None:
+    """Print one line like `say`, but past the stream's buffer, which a signal may find half written."""
+    if not is_quiet():
+        with suppress(AttributeError, OSError, ValueError):  # no standard error, or one that is no file
+            os.write(sys.stderr.fileno(), f"{message}\n".encode())
 
 
 def outcome(message: str, style: str | None = None) -> None:

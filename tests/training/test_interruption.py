@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +75,23 @@ def test_a_run_in_another_thread_leaves_signals_alone_and_stops_when_it_is_asked
     logged = [line for line in capsys.readouterr().err.splitlines() if line.startswith("iter ")]
     assert len(logged) == len(set(logged))
     assert [line.split(":")[0] for line in logged[:3]] == ["iter 1", "iter 2", "iter 3"]
+
+
+class SignallingStream(io.RawIOBase):
+    """A file that is sent a signal in the middle of being written to."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return len(content)
+
+
+def test_a_signal_in_the_middle_of_a_line_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BufferedWriter(SignallingStream()), line_buffering=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Interruption() as interruption:
+        print("iter 1: a line", file=sys.stderr)
+        assert interruption.requested
+    monkeypatch.undo()

@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-from quillgpt.console import say
+from quillgpt.console import say_from_signal
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
@@ -53,4 +53,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt(number)
         self.requested, self.signal = True, signal.Signals(number)
-        say("stopping after this step and saving; once more to stop at once")
+        say_from_signal("stopping after this step and saving; once more to stop at once")
