@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quillgpt.attention.recompute import Piece, Rows, weighted_sums
-from quillgpt.attention.softmax import causal_mask
+from quillgpt.attention.softmax import causal_mask, in_groups
 from quillgpt.attention.spec import KernelSpec
 
 SMALLEST_TOTAL = 1e-30
@@ -108,14 +108,6 @@ class Augmented:
         if self.normalized:
             return found[..., :D].to(value.dtype)
         return (found[:, :, 1:, :D] / found[:, :, 1:, D : D + 1]).to(value.dtype)
-
-
-def in_groups(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return keys and values with as many heads as the queries have."""
-    groups = query.shape[1] // key.shape[1]
-    if groups == 1:
-        return key, value
-    return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
 
 
 def _sums_of_one(query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,6 +51,14 @@ def causal_bias(query_length: int, key_length: int, like: Tensor) -> Tensor:
     return like.new_zeros(query_length, key_length).masked_fill(forbidden, float("-inf"))
 
 
+def in_groups(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values with as many heads as the queries have."""
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1:
+        return key, value
+    return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+
+
 def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None) -> Tensor:
     """Attend by PyTorch's fused scaled_dot_product_attention.
 
@@ -86,9 +94,7 @@ def softmax_explicit(
     fused kernel is slow. Queries are taken in pieces, and no piece computes weights for keys after its last query:
     of long blocks that leaves out nearly half of the work. Arguments and result are those of `softmax_sdpa`.
     """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    key, value = in_groups(query, key, value)
     T, S = query.shape[-2], key.shape[-2]
     query = query * (1 / math.sqrt(query.shape[-1]))
     mixed = []

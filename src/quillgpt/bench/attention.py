@@ -168,8 +168,6 @@ def naive(query: Tensor, key: Tensor, value: Tensor, *, spec: KernelSpec, block_
         weights = 1 + argument / 2**spec.type.n
         for _ in range(spec.type.n):
             weights = weights * weights
-    elif spec.type.activation == "relu-square":
-        weights = argument.relu().square()
     else:
         weights = pointwise(spec).value(argument)
     weights = weights.masked_fill(hidden, 0)
