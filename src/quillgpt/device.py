@@ -291,6 +291,34 @@ def remember(key: str, measure: Callable[[], Measurement], *, of: Collection[str
     return known[full_key]  # type: ignore[no-any-return]
 
 
+def peak_resident_bytes() -> int | None:
+    """Return the highest resident memory of this process so far; None on systems other than Linux and macOS.
+
+    Linux carries the figure of `getrusage` over from the process that started this one, so its own record is read.
+    """
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if kibibytes is None else int(kibibytes) * 1024
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory that this process has held at one time for a device; None where that is not known.
+
+    On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
+    Python and the imported packages count too, and processes that it starts itself do not.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes() if device.type == "cpu" else None
+
+
 def _is_measurement(value: object, of: Collection[str]) -> bool:
     numbers = [value] if not of else [value.get(name) for name in of] if isinstance(value, dict) else [None]
     return all(isinstance(number, int | float) and 0 < number < 1e30 for number in numbers)

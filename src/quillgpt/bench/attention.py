@@ -14,11 +14,11 @@ from torch import Tensor
 from quillgpt.attention import KernelSpec, attention_path, attention_paths
 from quillgpt.attention.pointwise import pointwise
 from quillgpt.attention.reference import reference_weights
-from quillgpt.bench.memory import peak_resident_bytes, reset_peak
+from quillgpt.bench.memory import reset_peak
 from quillgpt.bench.results import number
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.bench.worker import Worker
-from quillgpt.device import choose_threads
+from quillgpt.device import choose_threads, peak_resident_bytes
 
 NAIVE = "naive"
 SHORT = 16

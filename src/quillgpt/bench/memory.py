@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt.bench.worker import Worker
 from quillgpt.console import warn
+from quillgpt.device import peak_memory_bytes, peak_resident_bytes
 
 NOT_MEASURED = "not measured"
 
@@ -47,29 +47,15 @@ def peak_so_far(held: object, device: str) -> PeakMemory:  # noqa: ARG001
     On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
     Python and the imported packages count too, and processes that it starts itself do not.
     """
-    if device.startswith("cuda"):
-        import torch
+    import torch
 
-        return PeakMemory(torch.cuda.max_memory_allocated(device), "on the GPU, as PyTorch allocated it")
-    resident = peak_resident_bytes() if device == "cpu" else None
-    return PeakMemory(resident, NOT_MEASURED if resident is None else "the whole process, Python and packages included")
-
-
-def peak_resident_bytes() -> int | None:
-    """Return the highest resident memory of this process so far; None on systems other than Linux and macOS.
-
-    Linux carries the figure of `getrusage` over from the process that started this one, so its own record is read.
-    """
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
-    return None if kibibytes is None else int(kibibytes) * 1024
+    found = peak_memory_bytes(torch.device(device))
+    if found is None:
+        return PeakMemory(None, NOT_MEASURED)
+    on_gpu = device.startswith("cuda")
+    return PeakMemory(
+        found, "on the GPU, as PyTorch allocated it" if on_gpu else "the whole process, Python and packages included"
+    )
 
 
 def reset_peak() -> int | None:

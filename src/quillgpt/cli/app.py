@@ -18,6 +18,7 @@ from quillgpt.cli.eval import evaluate
 from quillgpt.cli.export import export
 from quillgpt.cli.flags import join_switches, switch, take_switches
 from quillgpt.cli.info import info
+from quillgpt.cli.lab import lab
 from quillgpt.cli.messages import explain
 from quillgpt.cli.plot import plot
 from quillgpt.cli.prepare import prepare
@@ -61,6 +62,7 @@ def make_app() -> App:
     app.command(export)
     app.command(plot)
     app.command(bench, name="bench")
+    app.command(lab, name="lab")
     app.command(prove)
     app.command(configs, name="configs", alias="list-configs")
     app.register_install_completion_command(help="Let the Tab key complete commands, flags and names in your shell.")

@@ -1,6 +1,6 @@
 """Settings: the one vocabulary, presets, files, environment and flags."""
 
-from quillgpt.config.load import resolve, resolve_eval, resolve_prepare, resolve_sample, resolve_sampling
+from quillgpt.config.load import resolve, resolve_eval, resolve_lab, resolve_prepare, resolve_sample, resolve_sampling
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
 from quillgpt.config.sources import preset_description, preset_names
 from quillgpt.config.write import to_toml
@@ -14,6 +14,7 @@ __all__ = [
     "preset_names",
     "resolve",
     "resolve_eval",
+    "resolve_lab",
     "resolve_prepare",
     "resolve_sample",
     "resolve_sampling",

@@ -6,7 +6,15 @@ import sys
 
 from pydantic.fields import FieldInfo
 
-from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, Settings, TrainFields, grouped_fields
+from quillgpt.config.schema import (
+    EvalSettings,
+    LabSettings,
+    PrepareSettings,
+    SampleSettings,
+    Settings,
+    TrainFields,
+    grouped_fields,
+)
 from quillgpt.config.values import expectation, spell
 
 INTRODUCTION = """\
@@ -41,6 +49,7 @@ COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
     ("quill prepare", PrepareSettings),
     ("quill sample", SampleSettings),
     ("quill eval", EvalSettings),
+    ("quill lab ranges, quill lab swap and quill lab look", LabSettings),
 )
 
 

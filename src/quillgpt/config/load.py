@@ -16,6 +16,7 @@ from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, 
 from quillgpt.config.names import name_of_sources, split_sources
 from quillgpt.config.schema import (
     EvalSettings,
+    LabSettings,
     PrepareSettings,
     SampleSettings,
     Sampling,
@@ -110,6 +111,17 @@ def resolve_eval(
         ConfigError: As `resolve`.
     """
     return _resolve_flat(EvalSettings, flags, environ, dotenv)
+
+
+def resolve_lab(
+    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
+) -> LabSettings:
+    """Return the settings of looking at a model's attention, from `.env`, the environment and flags.
+
+    Raises:
+        ConfigError: As `resolve`.
+    """
+    return _resolve_flat(LabSettings, flags, environ, dotenv)
 
 
 def resolve_prepare(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quillgpt.attention import attention_path, dropout
+from quillgpt.attention import attention_path, dropout, range_excess
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.rope import rotate
 from quillgpt.model.shape import ModelShape
@@ -58,7 +58,12 @@ class PerHead(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention by the kernel that the shape names."""
+    """Causal multi-head self-attention by the kernel that the shape names.
+
+    Attributes:
+        range_limit: How far below 0 a Gaussian kernel's arguments may lie unnoticed; None notices nothing.
+        excess: What lay below in the last pass of training; see `range_excess`.
+    """
 
     def __init__(self, shape: ModelShape, layer: int, *, dropout: float, attn_path: str) -> None:
         super().__init__()
@@ -75,6 +80,8 @@ class Attention(nn.Module):
         self.unit_norm = shape.kernel.qk_norm and not normed
         self.log_tau = PerHead(shape.n_kv_head, 0.0) if shape.kernel.learn_tau else None
         self.gain = PerHead(shape.n_head, 1.0) if shape.kernel.learn_gain else None
+        self.range_limit: float | None = None
+        self.excess: Tensor | None = None
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
         """Mix positions: x (B, T, C) to (B, T, C)."""
@@ -89,6 +96,8 @@ class Attention(nn.Module):
             query, key = query * root.repeat_interleave(query.shape[1] // key.shape[1], 0), key * root
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if self.range_limit is not None and self.training:
+            self.excess = range_excess(query, key, self.range_limit)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
         visible = cache.visible if cache is not None else None

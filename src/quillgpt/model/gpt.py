@@ -82,6 +82,15 @@ class GPT(nn.Module):
         kept: torch.dtype = getattr(self.head, "weight_dtype", self.dtype)
         return kept
 
+    def limit_range(self, limit: float) -> None:
+        """Notice, in training, how far arguments of a Gaussian kernel lie below -limit."""
+        for block in self.blocks:
+            block.attention.range_limit = limit  # type: ignore[union-attr]
+
+    def range_excess(self) -> Tensor:
+        """Return what was noticed in the last pass, a scalar: the mean over layers, added up over texts."""
+        return torch.stack([block.attention.excess for block in self.blocks]).mean()  # type: ignore[misc, union-attr]
+
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Compute the final hidden states.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from quillgpt.plots.chart import short_number
 from quillgpt.plots.record import Axis, Points, Row, curve, lowest
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -57,15 +58,34 @@ def save_figure(runs: Mapping[str, list[Row]], paths: list[Path], *, axis: Axis 
         UserError: matplotlib is not installed.
     """
     purpose = "a figure (unlike quill plot --terminal)"
+    write_figure(lambda: draw_figure(runs, axis=axis), paths, purpose=purpose)
+
+
+def write_figure(draw: Callable[[], Figure], paths: Iterable[Path], *, purpose: str = "a figure") -> None:
+    """Draw a figure and write it to each path, as its ending says; the same numbers give the same files.
+
+    Args:
+        draw: Draws it.
+        paths: Files that end in .png or .svg; their folders are made.
+        purpose: What matplotlib is needed for, as the beginning of a sentence.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
     matplotlib = import_extra("matplotlib", extra="plots", purpose=purpose)
-    # A fixed salt and no date: the same numbers give the same file.
     with matplotlib.rc_context({"font.size": 10, "axes.axisbelow": True, "svg.hashsalt": "quill"}):
-        figure = draw_figure(runs, axis=axis)
+        figure = draw()
         for path in paths:
             kind = path.suffix.lower().removeprefix(".")
             metadata = {"Date": None} if kind == "svg" else {}
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+
+
+def tidy(panel: Axes) -> None:
+    """Give a panel a light grid and no frame above and to the right."""
+    panel.grid(color="#dddddd", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def draw_figure(runs: Mapping[str, list[Row]], *, axis: Axis = "iter") -> Figure:
@@ -99,8 +119,7 @@ def draw_figure(runs: Mapping[str, list[Row]], *, axis: Axis = "iter") -> Figure
     speeds.set_ylabel("tokens per second")
     speeds.set_xlabel(x_label)
     for panel in (losses, rates, speeds):
-        panel.grid(color="#dddddd", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
         panel.margins(x=0.02)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -30,6 +30,7 @@ class RunSummary:
         left_out: Iterations that were left out because they were not finite.
         overflows: Updates that float16's gradient scaler left out.
         parameters: Values in the model.
+        peak_memory_bytes: Most memory that the last session held at one time; see `device.peak_memory_bytes`.
     """
 
     best_val_loss: float
@@ -43,6 +44,7 @@ class RunSummary:
     left_out: list[int]
     overflows: int
     parameters: int
+    peak_memory_bytes: int | None
 
 
 def show_set_up(run: Run, peak: Peak) -> None:

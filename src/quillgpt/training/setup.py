@@ -25,7 +25,7 @@ from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import fit_to_budget
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.recorded import RecordedStep
-from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, choose_shape
+from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, choose_shape, range_limit
 from quillgpt.training.step import TrainStep
 
 ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
@@ -181,6 +181,8 @@ def build_model(
     """
     model = starting_model(origin, settings, shape).to(origin.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
+    if settings.range_penalty:
+        model.limit_range(range_limit(settings, shape.kernel))
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
     take_raw_weights(model, origin)
     optimizers = make_optimizers(model, settings)

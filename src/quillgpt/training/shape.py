@@ -67,6 +67,25 @@ def kernel_of(settings: TrainSettings) -> KernelSpec:
     return KernelSpec(**{name: getattr(settings, name) for name in KERNEL_SETTINGS})
 
 
+def range_limit(settings: TrainSettings, kernel: KernelSpec) -> float:
+    """Return how far below 0 arguments of a kernel cost nothing: as told, or as far as its polynomial is near exp.
+
+    Raises:
+        ConfigError: Its argument is no distance, or nobody says how far.
+    """
+    if not kernel.of_distance:
+        raise ConfigError(
+            f"range_penalty = {settings.range_penalty:g} is for GK, GKn and GKpoly, and attn_type is "
+            f"{kernel.attn_type}; leave it out"
+        )
+    n = float(kernel.type.n)
+    ends = {"power2": 2**n, "limit": n, "squared-taylor": 2 * 2**n, "chebyshev": kernel.poly_range}
+    found = ends.get(kernel.poly_form) if kernel.type.family == "GKpoly" else None
+    if settings.range_limit is None and found is None:
+        raise ConfigError(f"range_penalty needs --range_limit, since {kernel} has no end of its own")
+    return settings.range_limit or found or 0.0
+
+
 def asked_kernel(settings: TrainSettings, before: KernelSpec) -> KernelSpec:
     """Return the kernel of the model that a run starts from, changed where the settings name another.
 

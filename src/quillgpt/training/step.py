@@ -184,7 +184,10 @@ class TrainStep:
         for part_inputs, part_targets in self.parts(inputs, targets):
             with autocast(self._machine.device, self._machine.dtype):
                 part_loss = self._model.loss_sum(part_inputs, part_targets) / targets.numel()
-            self.scaler.scale(part_loss).backward()  # type: ignore[no-untyped-call]
+            objective = part_loss
+            if self.settings.range_penalty:
+                objective = objective + self.settings.range_penalty * self._model.range_excess() / len(inputs)
+            self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
         return loss
 

@@ -13,7 +13,7 @@ from quillgpt.checkpoint import load_model
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
-from quillgpt.device import peak
+from quillgpt.device import peak, peak_memory_bytes
 from quillgpt.errors import UserError
 from quillgpt.evaluation import score_split
 from quillgpt.files import write_json, write_text
@@ -326,6 +326,7 @@ class Trainer:
             left_out=[each.iteration + 1 for each in rollbacks_of(state)],
             overflows=state.overflows,
             parameters=run.model.parameter_count(),
+            peak_memory_bytes=peak_memory_bytes(run.machine.device),
         )
         write_json(run.out_dir / "summary.json", asdict(summary))
         self._show_chart()

@@ -6,13 +6,22 @@ and an environment variable (`QUILL_<NAME>`) share one name. This room is pure: 
 
 from quillgpt.config.schema.base import DTYPES, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
 from quillgpt.config.schema.training import SPECIAL_ORIGINS, TrainFields, TrainSettings
-from quillgpt.config.schema.using import EvalSettings, PrepareSettings, Prompt, Quantize, SampleSettings, Sampling
+from quillgpt.config.schema.using import (
+    EvalSettings,
+    LabSettings,
+    PrepareSettings,
+    Prompt,
+    Quantize,
+    SampleSettings,
+    Sampling,
+)
 
 __all__ = [
     "DTYPES",
     "SPECIAL_ORIGINS",
     "DtypeName",
     "EvalSettings",
+    "LabSettings",
     "LoraTargets",
     "PrepareSettings",
     "Prompt",

@@ -132,6 +132,19 @@ class Attention(Settings):
         return self
 
 
+class RangePenalty(Settings):
+    """Attention."""
+
+    range_penalty: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Weight of a penalty that pulls the arguments x of GK, GKn and GKpoly into a range: the mean of max(0, -x - range_limit)^2 over pairs, heads and layers is added to what is minimised, not to the losses that are shown.",
+    )
+    range_limit: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="How far below 0 arguments cost nothing. Unset: as far as the polynomial is near exp, such as 2^N.",
+    )
+
+
 class AnotherKernel(Settings):
     """Attention."""
 

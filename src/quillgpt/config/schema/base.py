@@ -30,16 +30,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
-class Machine(Settings):
+class Processor(Settings):
     """The machine."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    threads: Positive | None = Field(
+        None, description="CPU threads. Unset: one for each core that the process may use."
+    )
+
+
+class Machine(Processor):
+    """The machine."""
+
     dtype: DtypeName = Field(
         "auto",
         description="Number format of the computation; auto takes bfloat16 where a short measurement finds it faster than float32.",
-    )
-    threads: Positive | None = Field(
-        None, description="CPU threads. Unset: one for each core that the process may use."
     )
 
 
@@ -64,13 +69,13 @@ class Preparation(Settings):
 
 def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
     """Return the fields of a command's settings by the heading of their group, in the order of the inheritance."""
-    groups = {}
+    groups: dict[str, dict[str, FieldInfo]] = {}
     for group in schema.__mro__:
         if not issubclass(group, Settings) or group is Settings:
             continue
         own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
         if own:
-            groups[(group.__doc__ or group.__name__).removesuffix(".")] = own
+            groups.setdefault((group.__doc__ or group.__name__).removesuffix("."), {}).update(own)
     return groups
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from quillgpt.config.schema.attention import Attention
+from quillgpt.config.schema.attention import Attention, RangePenalty
 from quillgpt.config.schema.base import (
     Amount,
     Count,
@@ -242,6 +242,7 @@ class TrainFields(
     Replay,
     Model,
     Attention,
+    RangePenalty,
     Optimization,
     Lora,
     Schedule,

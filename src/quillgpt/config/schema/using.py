@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from quillgpt.config.schema.attention import AnotherKernel
-from quillgpt.config.schema.base import Amount, Count, Machine, Positive, Preparation, Settings
+from quillgpt.config.schema.base import Amount, Count, Machine, Positive, Preparation, Processor, Settings
 
 Quantize = Literal["none", "int8"]
 
@@ -85,6 +85,21 @@ class Measurement(Settings):
 
 class EvalSettings(Measurement, AnotherKernel, Machine, Weights):
     """The settings of `quill eval`."""
+
+
+class Reading(Settings):
+    """The text that is read."""
+
+    dataset: str | None = Field(None, description="A prepared data set. Unset: the one that the model was trained on.")
+    split: Literal["val", "train"] = Field("val", description="Which part of it.")
+    blocks: Positive = Field(
+        16, description="Blocks of the model's block_size that are read, spread evenly over the split."
+    )
+    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
+
+
+class LabSettings(Reading, Processor):
+    """The settings of `quill lab` where it reads with a model."""
 
 
 class Naming(Settings):

@@ -1,0 +1,41 @@
+"""How far arguments of a Gaussian kernel lie below a limit: what training can be told to avoid.
+
+Shapes: B batch, H heads, G key and value heads, T position, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from quillgpt.attention.recompute import weighted_sums
+from quillgpt.attention.softmax import in_groups
+from quillgpt.attention.spec import KernelSpec
+
+
+def range_excess(query: Tensor, key: Tensor, limit: float) -> Tensor:
+    """Return the mean of max(0, -x - limit)^2 over all pairs that see each other and all heads, added up over texts.
+
+    x = -|q-k|^2 / (2 sqrt D). The excess is itself a kernel of a product,
+    -x = (-q, 1, |q|^2/2).(k, |k|^2/2, 1) / sqrt D, summed over values of 1: it takes no more memory than attention.
+
+    Args:
+        query: (B, H, T, D).
+        key: (B, G, T, D).
+        limit: Above 0.
+
+    Returns:
+        A scalar, float32 or finer.
+    """
+    exact = query.dtype if query.dtype == torch.float64 else torch.float32
+    q, k = query.to(exact), in_groups(query, key, key)[0].to(exact)
+    T, D = q.shape[-2:]
+    ones = torch.ones_like(q[..., :1])
+    scale = math.sqrt((D + 2) / D)  # the kernel divides by the root of its width, which is larger by two
+    left = torch.cat([-q, ones, q.square().sum(-1, keepdim=True) * 0.5], -1) * scale
+    right = torch.cat([k, k.square().sum(-1, keepdim=True) * 0.5, ones], -1)
+    kernel = KernelSpec("PA_relu-square", attn_bias=-limit, len_scale="none")
+    sums, _ = weighted_sums(left, right, ones, kernel)
+    return sums.sum() / (query.shape[1] * T * (T + 1) / 2)

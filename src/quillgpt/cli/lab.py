@@ -1,0 +1,270 @@
+"""`quill lab`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Group, Parameter
+
+from quillgpt.cli.completion import complete_preset
+from quillgpt.cli.flags import MODEL, settings_flags
+from quillgpt.config import resolve, resolve_lab
+from quillgpt.config.schema import LabSettings, TrainFields
+from quillgpt.config.schema.attention import PolyForm
+from quillgpt.console import outcome, say, stdout
+from quillgpt.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from quillgpt.lab.tables import ResultTable
+
+DEFAULT_PRESET = "shakespeare_char_cpu"
+PRESET = Parameter(
+    name="PRESET",
+    help=f"A preset, a .toml file, or a .py file of nanoGPT. [default: {DEFAULT_PRESET}]",
+    completer=complete_preset,
+)
+OUT = Parameter(
+    name="--out", help="Folder for tables and pictures. [default: lab/ and the model's name]", show_default=False
+)
+
+lab = App(
+    help="Attention research: compare kernels, look at what they compute, put one in place of another.",
+    help_epilogue="Tables are printed, and written as CSV and Markdown; pictures (PNG and SVG) need the extra plots. "
+    "docs/attention.md explains the kernels and shows what came of it.",
+    help_format="plaintext",
+    group_parameters=Group("The command", sort_key=-1),
+)
+
+
+@lab.command
+@settings_flags(TrainFields)
+def compare(
+    preset: Annotated[str | None, PRESET] = None,
+    /,
+    *,
+    attn: Annotated[
+        str,
+        Parameter(help="Kernels, separated by commas; GKpoly-1..10 names ten.", metavar="KERNELS"),
+    ] = "SM,GK,GKn,GKpoly-8,PA_gelu,PA_relu",
+    seeds: Annotated[
+        int, Parameter(help="Runs of each kernel, with seeds that count up from --seed.", metavar="N")
+    ] = 3,
+    out: Annotated[
+        Path, Parameter(help="Folder of the runs and of the results; runs that are finished there are not run again.")
+    ] = Path("lab/compare"),
+    named_preset: Annotated[
+        str | None, Parameter(name="--preset", help="The same as PRESET.", metavar="NAME", completer=complete_preset)
+    ] = None,
+    **flags: str,
+) -> None:
+    """Train the same model with several kernels and seeds, and put what came of it side by side."""
+    from quillgpt.lab.swap import read_kernels
+
+    names = read_kernels(attn)
+    for flag, instead in {"attn_type": "--attn", "out_dir": "--out", "init_from": None}.items():
+        if flags.get(flag, "scratch") in ("resume", "finetune") or (flag in flags and instead):
+            raise ConfigError(
+                f"--{flag}={flags[flag]} is not for a comparison" + (f"; give {instead}" if instead else "")
+            )
+    if seeds < 1:
+        raise ConfigError(f"seeds = {seeds}; expected a whole number above 0")
+    preset = named_preset or preset or DEFAULT_PRESET
+    first = resolve(preset, {name: value for name, value in flags.items() if name == "seed"}).seed
+
+    from quillgpt.lab.compare import Experiment, compare, loss_curves
+    from quillgpt.lab.figures import draw_comparison
+    from quillgpt.lab.verdicts import run_table, verdict_table, verdicts
+
+    shared = {name: value for name, value in flags.items() if name != "seed"}
+    experiment = Experiment(preset, shared, out)
+    outcomes = list(compare(experiment, names, range(first, first + seeds)))
+    found = verdicts(outcomes)
+    title = f"{' '.join([experiment.preset, *(f'--{name}={value}' for name, value in shared.items())])}, {seeds} seeds"
+    publish(verdict_table(title, found), out, "kernels")
+    run_table(title, outcomes).write(out, "runs")
+    done = [each for each in found if each.outcomes]
+    if done:
+        picture(out, "kernels", lambda: draw_comparison(done, loss_curves(experiment, done)))
+    if len(done) < len(found):
+        raise UserError(f"some runs failed; what they said is in {out}/*.log, and the same command tries them again")
+
+
+@lab.command
+@settings_flags(LabSettings)
+def ranges(
+    model: Annotated[str, MODEL],
+    /,
+    *,
+    out: Annotated[Path | None, OUT] = None,
+    **flags: str,
+) -> None:
+    """Measure the arguments of each head over held-out text, and name the polynomial that it needs."""
+    settings = resolve_lab(flags)
+
+    from quillgpt.lab.figures import draw_kernel
+    from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
+    from quillgpt.lab.subject import open_subject
+
+    subject = open_subject(model, settings)
+    kernel = subject.gpt.shape.kernel
+    found = measure_ranges(subject.gpt, subject.inputs())
+    title = f"arguments of {kernel} in {model}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
+    folder = out or default_folder(model)
+    publish(range_table(title, found), folder, "ranges")
+    histogram_table(title, found).write(folder, "histograms")
+    if (shares := violations(found)) is not None:
+        formal, dangerous = shares
+        outcome(f"of all pairs {formal:.4%} lie where the polynomial turns back, {dangerous:.4%} where it grows again")
+    picture(folder, "ranges", lambda: draw_kernel(kernel, found))
+
+
+@lab.command
+@settings_flags(LabSettings)
+def swap(
+    model: Annotated[str, MODEL],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="Kernels, separated by commas; GKpoly-1..10 names ten.", metavar="KERNELS")],
+    poly_form: Annotated[PolyForm, Parameter(name="--poly_form", help="GKpoly's polynomial.")] = "power2",
+    out: Annotated[Path | None, OUT] = None,
+    **flags: str,
+) -> None:
+    """Evaluate a model with other kernels than the one it was trained with."""
+    settings = resolve_lab(flags)
+
+    from quillgpt.lab.figures import draw_swaps
+    from quillgpt.lab.subject import open_subject
+    from quillgpt.lab.swap import read_kernels, swap, swap_table
+
+    names = read_kernels(to)
+    subject = open_subject(model, settings)
+    found = []
+    for each in swap(subject, names, poly_form=poly_form):
+        say(f"{each.kernel}: loss {each.score.loss:.4f}")
+        found.append(each)
+    title = f"{model} with other kernels, {subject.dataset.name} {subject.split}, {found[0].score.tokens:,} tokens"
+    folder = out or default_folder(model)
+    publish(swap_table(title, found), folder, "swap")
+    picture(folder, "swap", lambda: draw_swaps(found))
+
+
+@lab.command
+@settings_flags(TrainFields)
+def convert(
+    model: Annotated[str, MODEL],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="The kernel to convert to, such as GKpoly-8.", metavar="KERNEL")],
+    calibrate: Annotated[bool, Parameter(help="Choose each head's gain and the width of its Gaussian first.")] = True,
+    match_iters: Annotated[
+        int,
+        Parameter(
+            name="--match_iters", help="Let each layer's attention learn to return what it did, so long.", metavar="N"
+        ),
+    ] = 0,
+    blocks: Annotated[int, Parameter(help="Held-out blocks that each stage is measured on.", metavar="N")] = 64,
+    out: Annotated[Path | None, OUT] = None,
+    **flags: str,
+) -> None:
+    """Put another kernel in place of a trained model's: swap, calibrate, match its layers, finetune.
+
+    Finetuning is the preset finetune with your settings; --max_iters=0 leaves it out.
+    """
+    from quillgpt.lab.swap import read_kernels
+
+    names = read_kernels(to)
+    if len(names) > 1:
+        raise ConfigError(f"--to={to} names {len(names)} kernels; a model is converted to one")
+    [name] = names
+    folder = out or default_folder(model) / f"to-{name}"
+    for flag, instead in {"attn_type": "--to", "out_dir": "--out", "init_from": "MODEL"}.items():
+        if flag in flags:
+            raise ConfigError(f"--{flag}={flags[flag]} is not for a conversion; give {instead}")
+    reading = {each: flags[each] for each in ("dataset", "data_dir", "device", "threads") if each in flags}
+    settings = resolve_lab(reading | {"blocks": str(blocks)})
+
+    from quillgpt.lab.convert import convert, stage_table, target_kernel
+    from quillgpt.lab.subject import open_subject
+    from quillgpt.training.shape import kernel_of
+
+    subject = open_subject(model, settings)
+    own = {"attn_type": name, "out_dir": str(folder / "finetuned"), "dataset": subject.dataset.name}
+    finetuning = resolve("finetune", flags | own)
+    kernel = target_kernel(subject.gpt.shape.kernel, kernel_of(finetuning))
+    stages = []
+    for stage in convert(
+        subject,
+        kernel,
+        folder,
+        calibrated=calibrate,
+        match_iters=match_iters,
+        finetuning=finetuning if finetuning.max_iters else None,
+    ):
+        say(f"{stage.name}: loss {stage.loss:.4f}")
+        stages.append(stage)
+    title = f"{model} to {kernel}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
+    publish(stage_table(title, stages), folder, "stages")
+    outcome(f"the model is {stages[-1].folder or folder / 'start'}")
+
+
+@lab.command
+@settings_flags(LabSettings)
+def look(
+    model: Annotated[str, MODEL],
+    /,
+    *,
+    start: Annotated[
+        str | None,
+        Parameter(help="The text whose attention maps are drawn. Unset: the first 32 tokens of the blocks."),
+    ] = None,
+    out: Annotated[Path | None, OUT] = None,
+    **flags: str,
+) -> None:
+    """Draw a model's attention: maps of a text, entropy and row sums, loss by position and in longer texts."""
+    settings = resolve_lab(flags)
+
+    from quillgpt.lab.figures import draw_lengths, draw_maps, draw_rows
+    from quillgpt.lab.lengths import length_table, losses_by_length
+    from quillgpt.lab.subject import open_subject, text_tokens
+    from quillgpt.lab.weights import attention_weights, row_statistics
+
+    subject = open_subject(model, settings)
+    gpt, folder = subject.gpt, out or default_folder(model)
+    tokens, words = text_tokens(subject, start)
+    kernel = str(gpt.shape.kernel)
+    picture(folder, "maps", lambda: draw_maps(attention_weights(gpt, tokens), words, title=f"{model}, {kernel}"))
+    picture(folder, "rows", lambda: draw_rows(row_statistics(gpt, subject.inputs())))
+    lengths = losses_by_length(gpt, subject.tokens, blocks=len(subject.starts))
+    title = f"{model} in blocks of other lengths, {subject.dataset.name} {subject.split}"
+    publish(length_table(title, lengths, gpt.shape.block_size), folder, "lengths")
+    picture(folder, "lengths", lambda: draw_lengths(lengths, gpt.shape.block_size))
+
+
+def default_folder(model: str) -> Path:
+    """Return where results about a model go unless somebody says otherwise."""
+    return Path("lab") / (Path(model).name or "model")
+
+
+def publish(table: ResultTable, folder: Path, name: str) -> None:
+    """Print a table, and write it."""
+    table.show()
+    for path in table.write(folder, name):
+        stdout.print(str(path), markup=False, emoji=False)
+
+
+def picture(folder: Path, name: str, draw: Callable[[], Figure]) -> None:
+    """Draw a picture as PNG and SVG; say what is missing where matplotlib is not installed."""
+    from quillgpt.plots.figure import write_figure
+
+    paths: Iterable[Path] = [folder / f"{name}.png", folder / f"{name}.svg"]
+    try:
+        write_figure(draw, paths, purpose="a picture")
+    except UserError as error:
+        outcome(f"no {name}.png: {error}")
+        return
+    for path in paths:
+        stdout.print(str(path), markup=False, emoji=False)

@@ -1,0 +1,209 @@
+"""Kernels side by side: every kernel and seed is a training run of its own, and only the kernel differs.
+
+Runs of one seed begin with the same weights, read the same windows of text in the same order, and are equally long.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.config import resolve
+from quillgpt.config.schema import LabSettings, TrainSettings
+from quillgpt.config.schema.attention import OPTIONS, parse_attn_type
+from quillgpt.console import say, warn
+from quillgpt.errors import ConfigError, UserError
+from quillgpt.files import write_json
+from quillgpt.lab.ranges import measure_ranges, violations
+from quillgpt.lab.subject import open_subject
+from quillgpt.lab.verdicts import Outcome, Verdict
+from quillgpt.plots.record import METRICS, Points, curve, read_metrics
+
+COMPARISON = "comparison.json"
+OUTCOME = "outcome.json"
+INTERRUPTED = (130, 138, 143)
+"""Statuses with which a run leaves that somebody has stopped."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared.
+
+    Attributes:
+        preset: A preset or a file of settings.
+        flags: Further settings, as flags; an option of a kernel goes to the kernels that know it.
+        folder: Where runs and results go.
+    """
+
+    preset: str
+    flags: Mapping[str, str]
+    folder: Path
+
+    def run_folder(self, attn_type: str, seed: int) -> Path:
+        """Return the folder of a run."""
+        return self.folder / f"{attn_type}-seed-{seed}"
+
+    def flags_of(self, attn_type: str, seed: int) -> dict[str, str]:
+        """Return the flags of a run."""
+        family = parse_attn_type(attn_type).family
+        known = {name: value for name, value in self.flags.items() if family in OPTIONS.get(name, (family,))}
+        own = {"attn_type": attn_type, "seed": str(seed), "out_dir": str(self.run_folder(attn_type, seed))}
+        return known | own
+
+    def settings_of(self, attn_type: str, seed: int) -> TrainSettings:
+        """Return the settings of a run.
+
+        Raises:
+            ConfigError: They are none, or do not fix how long it is.
+        """
+        settings = resolve(self.preset, self.flags_of(attn_type, seed))
+        if settings.defaults == "scaled" or settings.minutes is not None:
+            raise ConfigError(
+                f"{self.preset} lets each run choose its size or length by the clock, and slow kernels would learn "
+                "less; compare with a preset of fixed size, such as shakespeare_char_cpu, without --minutes"
+            )
+        return settings
+
+    def words_of(self, attn_type: str, seed: int) -> list[str]:
+        """Return the words of the command that is the run."""
+        flags = self.flags_of(attn_type, seed)
+        return ["train", self.preset, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) -> Iterator[Outcome]:
+    """Train every kernel with every seed, one run after the other, and yield what each came to.
+
+    Runs that are finished are not run again, runs that were stopped go on.
+
+    Raises:
+        ConfigError: The folder holds a comparison with other settings, or settings do not fit.
+        UserError: A run was interrupted.
+    """
+    for name in names:
+        experiment.settings_of(name, seeds[0])
+    _claim(experiment)
+    runs = [(name, seed) for seed in seeds for name in names]
+    for number, (name, seed) in enumerate(runs, start=1):
+        finished = experiment.run_folder(name, seed) / OUTCOME
+        if finished.is_file():
+            yield Outcome(**json.loads(finished.read_text(encoding="utf-8")))
+            continue
+        say(f"run {number} of {len(runs)}: quill {' '.join(experiment.words_of(name, seed))}")
+        outcome = _run(experiment, name, seed)
+        if outcome.failure is None:
+            write_json(finished, asdict(outcome))
+            say(f"{name}, seed {seed}: loss {outcome.val_loss:.4f}")
+        else:
+            warn(f"{name}, seed {seed} failed: {outcome.failure}")
+        yield outcome
+
+
+def loss_curves(experiment: Experiment, found: Sequence[Verdict]) -> dict[str, list[Points]]:
+    """Return tokens and validation loss of the evaluations of every run, by kernel."""
+    return {
+        each.kernel: [
+            curve(
+                read_metrics(experiment.run_folder(run.attn_type, run.seed) / METRICS),
+                "eval",
+                "val_loss",
+                axis="tokens",
+            )
+            for run in each.outcomes
+        ]
+        for each in found
+    }
+
+
+def _claim(experiment: Experiment) -> None:
+    """Write down what all runs of a folder share.
+
+    Raises:
+        ConfigError: Other things are written there.
+    """
+    path = experiment.folder / COMPARISON
+    wanted = {"preset": experiment.preset, "flags": dict(experiment.flags)}
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted:
+            flags = " ".join(f"--{name}={value}" for name, value in found["flags"].items())
+            raise ConfigError(
+                f"{experiment.folder} holds a comparison of {found['preset']} {flags}".rstrip()
+                + "; compare with the same settings, or give another --out"
+            )
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)
+
+
+def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
+    folder = experiment.run_folder(name, seed)
+    settings = experiment.settings_of(name, seed)
+    words = experiment.words_of(name, seed) + (["--init_from=resume"] if has_checkpoint(folder) else [])
+    log = experiment.folder / f"{folder.name}.log"
+    status = _train(words, log)
+    if status in INTERRUPTED:
+        raise UserError(f"{folder} was interrupted; the same command goes on where it was")
+    if status != 0:
+        return _failed(settings, log)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    reading = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
+    subject = open_subject(str(folder), reading)
+    kernel = subject.gpt.shape.kernel
+    shares = violations(measure_ranges(subject.gpt, subject.inputs())) or (None, None)
+    return Outcome(
+        attn_type=name,
+        seed=seed,
+        kernel=str(kernel),
+        val_loss=summary["val_loss_full"],
+        tokens_per_second=summary["tokens"] / summary["train_seconds"],
+        wall_seconds=summary["wall_seconds"],
+        peak_memory_bytes=summary["peak_memory_bytes"],
+        non_finite=len(summary["left_out"]),
+        degree=kernel.degree,
+        depth=kernel.depth,
+        below=shares[0],
+        dangerous=shares[1],
+    )
+
+
+def _failed(settings: TrainSettings, log: Path) -> Outcome:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    reason = lines[-1].removeprefix("quill: ") if lines else "it said nothing"
+    return Outcome(settings.attn_type, settings.seed, settings.attn_type, failure=reason)
+
+
+def _train(words: Sequence[str], log: Path) -> int:
+    """Run the command line in a process of its own, its words going into a file, and return its status.
+
+    A request to stop is handed on to it, so that it writes its checkpoint, and then raised here.
+    """
+    with log.open("ab") as file, _terminations_raised():
+        command = [sys.executable, "-m", "quillgpt", *words]
+        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            return process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+
+
+@contextmanager
+def _terminations_raised() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt while the block runs, as Ctrl-C does."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

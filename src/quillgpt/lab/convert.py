@@ -1,0 +1,139 @@
+"""From a trained model to one with another attention kernel, with the loss after each stage."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quillgpt.attention import KernelSpec
+from quillgpt.checkpoint import load_model, save_model
+from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema.attention import OPTIONS
+from quillgpt.console import progress, say
+from quillgpt.data.batches import TrainingWindows, gather
+from quillgpt.device import to_device
+from quillgpt.evaluation import score_split
+from quillgpt.lab.calibrate import calibrate
+from quillgpt.lab.matching import match
+from quillgpt.lab.subject import Subject
+from quillgpt.lab.tables import ResultTable
+from quillgpt.lab.variants import with_kernel
+from quillgpt.model import GPT
+from quillgpt.training import train
+
+START = "start"
+"""Folder of the model that finetuning starts from, and of the result where there is none."""
+
+MATCHING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a conversion has come to.
+
+    Attributes:
+        name: What was done.
+        loss: On the subject's blocks, or, after finetuning, of the run's best checkpoint; nats per token.
+        tokens: Tokens that were read for it, calibration and training together.
+        folder: Where the model is; None: it was not kept.
+    """
+
+    name: str
+    loss: float
+    tokens: int
+    folder: Path | None = None
+
+
+def target_kernel(own: KernelSpec, asked: KernelSpec) -> KernelSpec:
+    """Return the kernel to convert to: what is asked for, with a gain and, for distances, a tau to learn."""
+    return replace(
+        asked,
+        qk_norm=own.qk_norm or asked.qk_norm,
+        learn_gain=True,
+        learn_tau=asked.type.family in OPTIONS["learn_tau"],
+    )
+
+
+def convert(
+    subject: Subject,
+    kernel: KernelSpec,
+    folder: Path,
+    *,
+    calibrated: bool,
+    match_iters: int,
+    finetuning: TrainSettings | None,
+) -> Iterator[Stage]:
+    """Convert a model stage by stage, and yield what each came to.
+
+    Args:
+        subject: The model, and the held-out blocks that it is measured on.
+        kernel: The kernel to convert to.
+        folder: Where the results go.
+        calibrated: Whether gains and taus are chosen so that attention returns nearly what it did.
+        match_iters: Iterations in which each layer's attention learns to return what it did; 0: none.
+        finetuning: The settings of the run that follows, but for where it starts; None: there is none.
+    """
+    teacher, train_tokens = subject.gpt, subject.dataset.train
+    yield Stage(f"{teacher.shape.kernel}, as it was trained", _loss(subject, teacher), 0)
+    student = copy.deepcopy(with_kernel(teacher, kernel))
+    yield Stage(f"swapped for {kernel.attn_type}", _loss(subject, student), 0)
+    block_size, read = teacher.shape.block_size, 0
+    windows = TrainingWindows(len(train_tokens), block_size, seed=0)
+
+    def batch(number: int) -> Tensor:
+        size = subject.batch_size
+        inputs, _ = gather(train_tokens, windows.starts(number * size, size), block_size)
+        return to_device(inputs, subject.model.device)
+
+    if calibrated:
+        calibrate(student, teacher, [batch(0)])
+        read += subject.batch_size * block_size
+        yield Stage("gains and taus calibrated", _loss(subject, student), read)
+    if match_iters:
+        with progress("matching layers", match_iters) as advance:
+            losses = match(
+                student, teacher, batch, iterations=match_iters, learning_rate=MATCHING_RATE, advance=advance
+            )
+        say(f"mismatch of the layers' attention: {losses[0]:.4f} at first, {losses[-1]:.4f} at last")
+        read += match_iters * subject.batch_size * block_size
+        yield Stage(f"layers matched, {match_iters} iterations", _loss(subject, student), read)
+    start = folder / START
+    about = {name: value for name, value in subject.model.about.items() if name != "bias"}
+    save_model(start, student, subject.model.tokenizer, about=about)
+    if finetuning is None:
+        return
+    summary = train(finetuning.model_copy(update={"init_from": str(start)}))
+    if summary is None:
+        return
+    run = Path(finetuning.out_dir)
+    tuned = load_model(run).model.to(subject.model.device)
+    how = f"adapters of rank {finetuning.lora_rank}" if finetuning.lora_rank else "all weights"
+    yield Stage(
+        f"finetuned ({how}), best at {summary.best_iter} of {summary.iterations}",
+        _loss(subject, tuned),
+        read + summary.tokens,
+        run,
+    )
+
+
+@torch.no_grad()
+def _loss(subject: Subject, model: GPT) -> float:
+    batches = -(-len(subject.starts) // subject.batch_size)
+    return score_split(
+        model, subject.model.tokenizer, subject.tokens, batch_size=subject.batch_size, batches=batches
+    ).loss
+
+
+def stage_table(title: str, stages: list[Stage]) -> ResultTable:
+    """Return a row for each stage."""
+    formats = {"stage": "s", "loss": ".4f", "lost": "+.4f", "tokens": ",d"}
+    rows = [
+        {"stage": each.name, "loss": each.loss, "lost": each.loss - stages[0].loss, "tokens": each.tokens}
+        for each in stages
+    ]
+    return ResultTable(title, formats, rows)

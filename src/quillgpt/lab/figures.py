@@ -1,0 +1,245 @@
+"""The lab's pictures; they need matplotlib, but no display."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quillgpt.attention import KernelSpec
+from quillgpt.attention.pointwise import pointwise
+from quillgpt.lab.lengths import LengthLoss
+from quillgpt.lab.observe import looks_at_distance
+from quillgpt.lab.polynomials import shallowest
+from quillgpt.lab.ranges import BINS, HeadRange
+from quillgpt.lab.swap import Swapped
+from quillgpt.lab.verdicts import Verdict
+from quillgpt.lab.weights import RowStatistics
+from quillgpt.plots.chart import short_number
+from quillgpt.plots.figure import COLOURS, INK, tidy
+from quillgpt.plots.record import Points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INCHES_PER_MAP = 3.4
+LONGEST_TICKS = 40
+"""Tokens of a text above which a map does not name them."""
+MOST_MAPS = 64
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure whose parts keep clear of each other; sizes in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+
+
+def draw_kernel(kernel: KernelSpec, found: Sequence[HeadRange]) -> Figure:
+    """Draw a kernel's weight over its argument, polynomials beside exp, above where the arguments of all heads lie."""
+    figure = new_figure(9, 6)
+    shapes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    low, high = min(each.minimum for each in found), max(each.maximum for each in found)
+    argument = torch.linspace(low, high, 1000, dtype=torch.float64)
+    if looks_at_distance(kernel):
+        shapes.plot(argument, argument.exp(), color=INK, linewidth=2.2, label="exp")
+        for colour, spec in zip(COLOURS, _polynomials(kernel, found), strict=False):
+            label = f"{spec.attn_type}, {spec.poly_form}: degree {spec.degree}, depth {spec.depth}"
+            shapes.plot(argument, pointwise(spec).value(argument), color=colour, linestyle="--", label=label)
+        shapes.set_ylim(-0.15, 1.15)
+        histogram.set_xlabel("argument x = -|q - k|² / (2 √D)")
+    else:
+        shapes.plot(argument, pointwise(kernel).value(argument), color=COLOURS[0], label=kernel.attn_type)
+        histogram.set_xlabel("argument s = q·k / √D")
+    together = np.concatenate([each.kept for each in found])
+    histogram.hist(together, bins=BINS, weights=np.full(len(together), 1 / len(together)), color=COLOURS[5])
+    histogram.set_yscale("log")
+    histogram.set_ylabel("share of pairs")
+    shapes.set_ylabel("weight")
+    shapes.legend(frameon=False)
+    for panel in (shapes, histogram):
+        tidy(panel)
+    return figure
+
+
+def _polynomials(kernel: KernelSpec, found: Sequence[HeadRange]) -> list[KernelSpec]:
+    """Return what to draw beside exp: the kernel's own polynomial, and the shallowest that serves all heads."""
+    own = [kernel] if kernel.type.family == "GKpoly" else []
+    shared = shallowest(min(each.minimum for each in found))
+    return own if shared is None or shared.spec in own else [*own, shared.spec]
+
+
+def draw_maps(weights: Tensor, words: Sequence[str], *, title: str) -> Figure:
+    """Draw the weights of every head, a row of pictures for each layer, each with the sums of its rows beside it.
+
+    Args:
+        weights: (layers, H, T, T).
+        words: The T tokens.
+        title: What they are of.
+    """
+    layers, heads, T, _ = weights.shape
+    figure = new_figure(max(6.0, INCHES_PER_MAP * heads), INCHES_PER_MAP * layers + 0.6)
+    figure.suptitle(title)
+    ratios = [each for _ in range(heads) for each in (4, 1)]
+    panels = figure.subplots(layers, 2 * heads, squeeze=False, width_ratios=ratios, sharey=True)
+    signed = bool((weights < 0).any())
+    for layer in range(layers):
+        for head in range(heads):
+            own, (map_panel, sums) = weights[layer, head], panels[layer, 2 * head : 2 * head + 2]
+            largest = float(own.abs().max()) or 1.0
+            scale: dict[str, Any] = {"vmin": -largest, "vmax": largest, "cmap": "RdBu_r"}
+            map_panel.imshow(own, aspect="auto", **(scale if signed else {"vmin": 0, "vmax": largest, "cmap": "Blues"}))
+            map_panel.set_title(f"layer {layer}, head {head}", fontsize=8)
+            sums.barh(range(T), own.sum(-1), color=COLOURS[1], height=1)
+            sums.tick_params(labelsize=6)
+            _name_tokens(map_panel, words)
+    for layer in range(layers):
+        panels[layer, 0].set_ylabel("query", fontsize=8)
+    figure.supxlabel("key; beside each map the sums of its rows", fontsize=8)
+    return figure
+
+
+def _name_tokens(panel: Axes, words: Sequence[str]) -> None:
+    panel.tick_params(labelsize=5, length=1, pad=1)
+    if len(words) <= LONGEST_TICKS:
+        panel.set_xticks(range(len(words)), words, rotation=90)
+        panel.set_yticks(range(len(words)), words)
+
+
+def by_position(values: Tensor) -> tuple[list[float], list[float]]:
+    """Return positions, from 1, and the mean of values (T,) around each: the farther, the more are taken together."""
+    spans = list(itertools.pairwise(np.unique(np.geomspace(1, len(values) + 1, 40).astype(int))))
+    middles = [(low + high - 1) / 2 for low, high in spans]
+    return middles, [float(values[low - 1 : high - 1].mean()) for low, high in spans]
+
+
+def draw_rows(statistics: RowStatistics) -> Figure:
+    """Draw entropy, row sum and length of the result by position: a line for each head, a colour for each layer."""
+    figure = new_figure(9, 9)
+    panels = figure.subplots(3, 1, sharex=True)
+    named = (
+        (statistics.entropy, "entropy of the weights (nats)"),
+        (statistics.sums, "sum of the weights"),
+        (statistics.lengths, "length of the result |y|"),
+    )
+    layers, _, T = statistics.sums.shape
+    position = np.arange(1, T + 1)
+    for panel, (values, name) in zip(panels, named, strict=True):
+        for layer in range(layers):
+            for head, line in enumerate(values[layer]):
+                label = f"layer {layer}" if head == 0 else None
+                colour = COLOURS[layer % len(COLOURS)]
+                panel.plot(*by_position(line), color=colour, linewidth=0.9, label=label)
+        panel.set_ylabel(name)
+        panel.set_ylim(0, 1.05 * max(float(values.max()), 1e-6) if float(values.min()) >= 0 else None)
+        panel.set_xscale("log")
+        tidy(panel)
+    panels[0].plot(position, np.log(position), color=INK, linestyle=":", label="all keys alike")
+    panels[0].legend(frameon=False, ncols=min(4, layers + 1))
+    panels[-1].set_xlabel("position of the query")
+    return figure
+
+
+def draw_lengths(found: Sequence[LengthLoss], block_size: int) -> Figure:
+    """Draw the loss by position of blocks of several lengths, and the mean loss by length."""
+    figure = new_figure(9, 7)
+    positions, means = figure.subplots(2, 1, height_ratios=(2, 1))
+    for colour, each in zip(COLOURS, found, strict=False):
+        positions.plot(*by_position(each.by_position), color=colour, label=f"blocks of {each.length:,}")
+    positions.axvline(block_size, color=INK, linestyle=":", label="length of training")
+    positions.set_xscale("log")
+    positions.set_xlabel("position")
+    positions.legend(frameon=False)
+    means.plot([each.length / block_size for each in found], [each.loss for each in found], "o-", color=COLOURS[0])
+    means.set_xscale("log", base=2)
+    means.set_xlabel("length of a block, in lengths of training")
+    means.set_xticks([each.length / block_size for each in found], [f"{each.length / block_size:g}" for each in found])
+    for panel in (positions, means):
+        panel.set_ylabel("loss (nats per token)")
+        tidy(panel)
+    return figure
+
+
+def draw_swaps(found: Sequence[Swapped]) -> Figure:
+    """Draw perplexity over the n of GKpoly-n, and over the multiplicative depth, the best for each depth joined."""
+    figure = new_figure(9, 4.5)
+    by_n, by_depth = figure.subplots(1, 2, sharey=True)
+    polynomials = [each for each in found if each.kernel.type.family == "GKpoly" and _is_finite(each)]
+    by_n.plot(
+        [each.kernel.type.n for each in polynomials],
+        [each.score.perplexity for each in polynomials],
+        "o-",
+        color=COLOURS[0],
+        label="GKpoly-n",
+    )
+    others = [each for each in found if each.kernel.depth is None and _is_finite(each)]
+    for colour, each in zip(COLOURS[1:], others, strict=False):
+        for panel in (by_n, by_depth):
+            own = ", the model's own" if each.own else ""
+            panel.axhline(each.score.perplexity, color=colour, linestyle="--", label=f"{each.kernel.attn_type}{own}")
+    points = {
+        each.kernel.attn_type: (each.kernel.depth, each.score.perplexity)
+        for each in found
+        if each.kernel.depth is not None and _is_finite(each)
+    }
+    for name, point in points.items():
+        by_depth.plot(*point, "o", color=COLOURS[0])
+        by_depth.annotate(name, point, fontsize=7, rotation=50, xytext=(2, 4), textcoords="offset points")
+    if front := _front(points.values()):
+        by_depth.plot(*zip(*front, strict=True), color=COLOURS[0], linewidth=1)
+    by_n.set_xlabel("n")
+    by_n.set_ylabel("perplexity")
+    by_depth.set_xlabel("estimated multiplicative depth")
+    by_n.set_yscale("log")
+    by_n.legend(frameon=False)
+    for panel in (by_n, by_depth):
+        tidy(panel)
+    return figure
+
+
+def _is_finite(each: Swapped) -> bool:
+    return math.isfinite(each.score.loss)
+
+
+def _front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that no other has both less depth and less perplexity than, sorted."""
+    front: list[tuple[float, float]] = []
+    for depth, perplexity in sorted(points):
+        if not front or perplexity < front[-1][1]:
+            front.append((depth, perplexity))
+    return front
+
+
+def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Points]]) -> Figure:
+    """Draw the validation loss of every run over tokens, and each kernel's mean final loss with its standard error.
+
+    Args:
+        found: The kernels, those with a result.
+        curves: By kernel, for each seed, tokens and loss of the evaluations.
+    """
+    figure = new_figure(10, 5)
+    learning, finals = figure.subplots(1, 2, width_ratios=(3, 2))
+    ranked = sorted(found, key=lambda each: each.loss or math.inf)
+    for number, each in enumerate(ranked):
+        colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
+        for seed, points in enumerate(curves[each.kernel]):
+            label = each.kernel if seed == 0 else None
+            learning.plot(*zip(*points, strict=True), style, color=colour, linewidth=1, label=label)
+        finals.errorbar(each.loss, number, xerr=each.standard_error, fmt="o", color=colour, capsize=3)
+    finals.set_yticks(range(len(ranked)), [each.kernel for each in ranked])
+    finals.invert_yaxis()
+    finals.set_xlabel("final validation loss ± standard error")
+    learning.set_xlabel("tokens trained on")
+    learning.set_ylabel("validation loss (nats per token)")
+    learning.xaxis.set_major_formatter(lambda value, _: short_number(value))
+    learning.legend(frameon=False, fontsize=8)
+    for panel in (learning, finals):
+        tidy(panel)
+    return figure

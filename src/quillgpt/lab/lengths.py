@@ -1,0 +1,81 @@
+"""Loss by position, and in texts shorter and longer than those of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quillgpt.data.batches import Starts, Tokens, evaluation_batches
+from quillgpt.device import to_device
+from quillgpt.lab.tables import ResultTable
+from quillgpt.lab.variants import with_block_size
+from quillgpt.model import GPT
+
+FACTORS = (0.5, 1.0, 2.0, 4.0)
+TOKENS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class LengthLoss:
+    """What a model makes of blocks of one length.
+
+    Attributes:
+        length: Tokens of a block.
+        loss: Mean over all positions, nats per token.
+        by_position: Mean at each position, float64 (length,).
+    """
+
+    length: int
+    loss: float
+    by_position: Tensor
+
+
+@torch.inference_mode()
+def loss_by_position(model: GPT, tokens: Tokens, starts: Starts, length: int) -> LengthLoss:
+    """Measure the loss at each position of the blocks that begin at `starts`."""
+    total = torch.zeros(length, dtype=torch.float64)
+    at_once = max(1, TOKENS_AT_ONCE // length)
+    for inputs, targets in evaluation_batches(tokens, starts, block_size=length, batch_size=at_once):
+        scores = model.logits(model(to_device(inputs, model.device))).float()
+        losses = F.cross_entropy(scores.mT, to_device(targets, model.device), reduction="none")
+        total += losses.double().sum(0).cpu()
+    by_position = total / len(starts)
+    return LengthLoss(length, float(by_position.mean()), by_position)
+
+
+def losses_by_length(model: GPT, tokens: Tokens, *, blocks: int) -> list[LengthLoss]:
+    """Measure a model on the same text in blocks of half to four times its block_size, as far as the text has them.
+
+    Args:
+        model: In evaluation mode.
+        tokens: The split; its first tokens are read.
+        blocks: How many of the longest blocks are read at most; of shorter ones, as many as make the same text.
+    """
+    lengths = [int(model.shape.block_size * factor) for factor in FACTORS]
+    lengths = [length for length in lengths if 2 <= length < len(tokens)]
+    count = min(blocks, (len(tokens) - 1) // max(lengths))
+    found = []
+    for length in lengths:
+        starts = torch.arange(0, count * max(lengths), length).numpy()
+        starts = starts[starts + length < len(tokens)]
+        found.append(loss_by_position(with_block_size(model, length), tokens, starts, length))
+    return found
+
+
+def length_table(title: str, found: list[LengthLoss], block_size: int) -> ResultTable:
+    """Return a row for each length."""
+    formats: Mapping[str, str] = {"length": ",d", "of block_size": "g", "loss": ".4f", "last quarter": ".4f"}
+    rows = [
+        {
+            "length": each.length,
+            "of block_size": each.length / block_size,
+            "loss": each.loss,
+            "last quarter": float(each.by_position[-max(1, each.length // 4) :].mean()),
+        }
+        for each in found
+    ]
+    return ResultTable(title, formats, rows)

@@ -1,0 +1,66 @@
+"""Looking at the queries, keys and values of a model while it reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from quillgpt.attention import Attend, KernelSpec
+from quillgpt.attention.softmax import in_groups
+from quillgpt.model import GPT
+from quillgpt.model.block import Attention
+
+Watch = Callable[[int, Tensor, Tensor, Tensor], object]
+"""Is given a layer's number, its queries (B,H,T,D), keys (B,H,T,D) and values (B,H,T,D)."""
+
+
+def attentions(model: GPT) -> list[Attention]:
+    """Return the attention of every layer."""
+    return [block.attention for block in model.blocks]  # type: ignore[misc]
+
+
+@contextmanager
+def observed(model: GPT, watch: Watch) -> Iterator[None]:
+    """Let `watch` see the queries, keys and values that every layer's kernel is given."""
+    own = [attention.attend for attention in attentions(model)]
+
+    def between(layer: int, attend: Attend) -> Attend:
+        def watched(
+            query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+        ) -> Tensor:
+            watch(layer, query, *in_groups(query, key, value))
+            return attend(query, key, value, dropout, visible)
+
+        return watched
+
+    try:
+        for layer, (attention, attend) in enumerate(zip(attentions(model), own, strict=True)):
+            attention.attend = between(layer, attend)
+        yield
+    finally:
+        for attention, attend in zip(attentions(model), own, strict=True):
+            attention.attend = attend
+
+
+def arguments(query: Tensor, key: Tensor, *, of_distance: bool) -> Tensor:
+    """Return all pairs' arguments, (..., T, S) in float32: s = q.k / sqrt(D), or x = -|q-k|^2 / (2 sqrt(D))."""
+    query, key = query.float(), key.float()
+    found = query @ key.mT
+    if of_distance:
+        halves = [0.5 * each.square().sum(-1) for each in (query, key)]
+        found = (found - halves[0].unsqueeze(-1) - halves[1].unsqueeze(-2)).clamp_(max=0)
+    return found / math.sqrt(query.shape[-1])
+
+
+def looks_at_distance(kernel: KernelSpec) -> bool:
+    """Say whether x is what is asked of a model: of softmax too, since that is what would take its place."""
+    return kernel.type.family != "PA"
+
+
+def visible_pairs(length: int) -> Tensor:
+    """Return which pairs of a query and a key count, bool (T, T)."""
+    return torch.ones(length, length, dtype=torch.bool).tril()

@@ -1,0 +1,95 @@
+"""What an experiment is about: a model, and the text that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quillgpt.api import Model, load
+from quillgpt.config.schema import LabSettings
+from quillgpt.data.batches import Starts, Tokens, gather, spread_starts
+from quillgpt.data.dataset import Dataset
+from quillgpt.device import to_device
+from quillgpt.errors import ConfigError, DataError
+from quillgpt.evaluation.loss import SPREAD_SEED
+from quillgpt.model import GPT
+
+TOKENS_AT_ONCE = 4096
+SHOWN_TOKENS = 32
+"""Length of the text that is looked at where none is given."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that computes in float32, and blocks of a text.
+
+    Attributes:
+        model: The model with its tokenizer.
+        dataset: The data set.
+        split: Which part of it is read.
+        starts: Where the blocks begin.
+    """
+
+    model: Model
+    dataset: Dataset
+    split: str
+    starts: Starts
+
+    @property
+    def gpt(self) -> GPT:
+        """The torch module."""
+        return self.model.gpt
+
+    @property
+    def tokens(self) -> Tokens:
+        """The split."""
+        return self.dataset.train if self.split == "train" else self.dataset.val
+
+    def inputs(self) -> Iterator[Tensor]:
+        """Yield the blocks one by one, (1, block_size), on the model's device."""
+        for start in self.starts:
+            yield to_device(gather(self.tokens, start[None], self.gpt.shape.block_size)[0], self.model.device)
+
+    @property
+    def batch_size(self) -> int:
+        """Blocks to compute at once."""
+        return max(1, TOKENS_AT_ONCE // self.gpt.shape.block_size)
+
+
+def open_subject(path: str, settings: LabSettings) -> Subject:
+    """Load a model, open the text and choose its blocks.
+
+    Raises:
+        UserError: The model or the data set is missing or they do not belong together, or the split is too short.
+    """
+    model = load(path, device=settings.device, dtype="float32", threads=settings.threads, data_dir=settings.data_dir)
+    name = settings.dataset or model.about.get("dataset", "")
+    if not name:
+        raise ConfigError(f"{path} does not say what it was trained on; name a prepared text with --dataset NAME")
+    dataset = model.open_dataset(name, data_dir=settings.data_dir)
+    tokens = dataset.train if settings.split == "train" else dataset.val
+    starts = spread_starts(len(tokens), model.shape.block_size, settings.blocks, SPREAD_SEED)
+    if len(starts) == 0:
+        raise DataError(
+            f"{dataset.folder}, {settings.split}: {len(tokens):,} tokens hold no block of the model's "
+            f"{model.shape.block_size:,}; name another --dataset or --split"
+        )
+    return Subject(model, dataset, settings.split, starts)
+
+
+def text_tokens(subject: Subject, text: str | None) -> tuple[Tensor, list[str]]:
+    """Return a text's tokens (1, T) and how each is written; without a text, the beginning of the subject's blocks.
+
+    Raises:
+        TokenizerError: The tokenizer lacks a character of the text.
+    """
+    tokenizer, longest = subject.model.tokenizer, min(SHOWN_TOKENS, subject.gpt.shape.block_size)
+    ids = next(subject.inputs())[0, :longest].tolist() if text is None else tokenizer.encode(text)
+    ids = [int(each) for each in ids][: subject.gpt.shape.block_size]
+    if not ids:
+        raise ConfigError("the text to look at is empty; give some with --start TEXT")
+    words = [tokenizer.decode([each]).replace("\n", "\\n").replace(" ", "␣") for each in ids]
+    return torch.tensor([ids], device=subject.model.device), words
