@@ -133,8 +133,8 @@ def test_configs_show_prints_toml(quill: Any, monkeypatch: pytest.MonkeyPatch) -
 
 def test_help_explains_every_setting(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    for command, schema in zip(("train", "sample", "eval", "prepare"), COMMANDS, strict=True):
-        assert quill(command, "--help") == 0
+    for command, schema in zip(("train", "sample", "eval", "prepare", "lab swap"), COMMANDS, strict=True):
+        assert quill(*command.split(), "--help") == 0
         for name, field in schema.model_fields.items():
             (line,) = [line for line in quill.out.splitlines() if f"│ --{name} " in line]
             assert field.description in line

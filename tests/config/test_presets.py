@@ -95,6 +95,7 @@ PROMISED = {
     "demo": {"dataset": "python_docs", "arch": "qwen3", "optimizer": "muon", "out_dir": "out-demo"},
     "shakespeare_char": SHAKESPEARE_CHAR,
     "shakespeare_char_cpu": SHAKESPEARE_CHAR_CPU,
+    "shakespeare_char_best": {"dataset": "shakespeare_char", "arch": "qwen3", "cautious_weight_decay": True},
     "shakespeare_char_fast": {"dataset": "shakespeare_char", "arch": "qwen3", "optimizer": "muon", "block_size": 256},
     "train_11": {"n_layer": 1, "n_head": 1, "n_embd": 768, "block_size": 1024, "attn_type": "GK", "max_iters": 10_000},
     "train_gpt2_gk": {"attn_type": "GK", "n_layer": 12, "dataset": "openwebtext"},

@@ -14,6 +14,7 @@ from quillgpt.cli import main
 from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import export
+from quillgpt.lab.ranges import measure_ranges
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 
@@ -137,3 +138,26 @@ def test_an_option_of_another_kernel_is_refused(changes: dict, complaint: str, t
 def test_a_path_of_another_kernel_is_refused(attn_type: str, tiny: MakeSettings) -> None:
     with pytest.raises(ConfigError, match=f"attn_path = sdpa is no way to compute {attn_type}; give auto or recompute"):
         train(tiny(attn_type=attn_type, attn_path="sdpa"))
+
+
+@pytest.mark.parametrize("options", [{}, {"compile": True}, {"gradient_checkpointing": True}, {"micro_batch_size": 2}])
+def test_a_penalty_pulls_arguments_into_the_range(options: dict, tiny: MakeSettings, tmp_path: Path) -> None:
+    common = {"attn_type": "GKpoly-3", "attn_path": "auto", "max_iters": 40, "lr_decay_iters": 40, "range_limit": 0.05}
+    train(tiny(out_dir=str(tmp_path / "free"), range_penalty=0.0, **common))
+    train(tiny(out_dir=str(tmp_path / "bound"), range_penalty=20.0, **(common | options)))
+    least = {
+        name: min(each.minimum for each in measure_ranges(load_model(tmp_path / name).model, [torch.arange(16)[None]]))
+        for name in ("free", "bound")
+    }
+    assert least["bound"] > 0.5 * least["free"]
+    rows = {name: read_metrics(tmp_path / name / "metrics.jsonl") for name in ("free", "bound")}
+    assert rows["bound"][0]["val_loss"] == pytest.approx(rows["free"][0]["val_loss"], abs=1e-5)  # losses leave it out
+
+
+def test_a_penalty_does_not_depend_on_the_parts_of_a_batch(tiny: MakeSettings, tmp_path: Path) -> None:
+    common = {"attn_type": "GK", "attn_path": "recompute", "range_penalty": 1.0, "range_limit": 0.1}
+    for size in (1, 8):
+        train(tiny(out_dir=str(tmp_path / str(size)), micro_batch_size=size, **common))
+    one, other = (load_model(tmp_path / size).model.state_dict() for size in ("1", "8"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)

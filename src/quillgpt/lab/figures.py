@@ -48,15 +48,16 @@ def draw_kernel(kernel: KernelSpec, found: Sequence[HeadRange]) -> Figure:
     shapes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     low, high = min(each.minimum for each in found), max(each.maximum for each in found)
     argument = torch.linspace(low, high, 1000, dtype=torch.float64)
+    x = argument.numpy()
     if looks_at_distance(kernel):
-        shapes.plot(argument, argument.exp(), color=INK, linewidth=2.2, label="exp")
+        shapes.plot(x, argument.exp().numpy(), color=INK, linewidth=2.2, label="exp")
         for colour, spec in zip(COLOURS, _polynomials(kernel, found), strict=False):
             label = f"{spec.attn_type}, {spec.poly_form}: degree {spec.degree}, depth {spec.depth}"
-            shapes.plot(argument, pointwise(spec).value(argument), color=colour, linestyle="--", label=label)
+            shapes.plot(x, pointwise(spec).value(argument).numpy(), color=colour, linestyle="--", label=label)
         shapes.set_ylim(-0.15, 1.15)
         histogram.set_xlabel("argument x = -|q - k|² / (2 √D)")
     else:
-        shapes.plot(argument, pointwise(kernel).value(argument), color=COLOURS[0], label=kernel.attn_type)
+        shapes.plot(x, pointwise(kernel).value(argument).numpy(), color=COLOURS[0], label=kernel.attn_type)
         histogram.set_xlabel("argument s = q·k / √D")
     together = np.concatenate([each.kept for each in found])
     histogram.hist(together, bins=BINS, weights=np.full(len(together), 1 / len(together)), color=COLOURS[5])
@@ -92,8 +93,8 @@ def draw_maps(weights: Tensor, words: Sequence[str], *, title: str) -> Figure:
     signed = bool((weights < 0).any())
     for layer in range(layers):
         for head in range(heads):
-            own, (map_panel, sums) = weights[layer, head], panels[layer, 2 * head : 2 * head + 2]
-            largest = float(own.abs().max()) or 1.0
+            own, (map_panel, sums) = weights[layer, head].numpy(), panels[layer, 2 * head : 2 * head + 2]
+            largest = float(np.abs(own).max()) or 1.0
             scale: dict[str, Any] = {"vmin": -largest, "vmax": largest, "cmap": "RdBu_r"}
             map_panel.imshow(own, aspect="auto", **(scale if signed else {"vmin": 0, "vmax": largest, "cmap": "Blues"}))
             map_panel.set_title(f"layer {layer}, head {head}", fontsize=8)

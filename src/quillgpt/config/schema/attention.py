@@ -133,7 +133,7 @@ class Attention(Settings):
 
 
 class RangePenalty(Settings):
-    """Attention."""
+    """The range of attention's arguments."""
 
     range_penalty: Annotated[float, Field(ge=0)] = Field(
         0.0,

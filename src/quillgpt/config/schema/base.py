@@ -75,7 +75,8 @@ def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
             continue
         own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
         if own:
-            groups.setdefault((group.__doc__ or group.__name__).removesuffix("."), {}).update(own)
+            heading = (group.__doc__ or group.__name__).removesuffix(".")
+            groups[heading] = own | groups.get(heading, {})  # a group that builds on another of its name follows it
     return groups
 
 

@@ -1,0 +1,123 @@
+"""From softmax to another kernel."""
+
+import copy
+
+import pytest
+import torch
+
+from quillgpt.attention import KernelSpec
+from quillgpt.checkpoint import load_model
+from quillgpt.cli import main
+from quillgpt.lab.calibrate import calibrate
+from quillgpt.lab.convert import target_kernel
+from quillgpt.lab.matching import match, mismatch
+from quillgpt.lab.observe import attentions
+from quillgpt.lab.variants import with_kernel
+from tiny import GPT2, QWEN3, random_ids, tiny_model
+from tolerances import FLOAT32
+
+
+def student_of(teacher, name):
+    return copy.deepcopy(with_kernel(teacher, target_kernel(teacher.shape.kernel, KernelSpec(name))))
+
+
+@pytest.mark.parametrize("name", ["GKn", "GK", "GKpoly-10"])
+@pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
+def test_calibration_finds_the_gain_and_tau_that_were_hidden(name, shape):
+    """A teacher that is itself such a kernel with a gain and a tau among those that are tried is found exactly."""
+    teacher = tiny_model(shape, kernel=KernelSpec(name, learn_tau=True, learn_gain=True))
+    with torch.no_grad():
+        for attention in attentions(teacher):
+            attention.gain.weight.copy_(torch.tensor([0.5, 1.5, -2.0, 3.0]))
+            attention.log_tau.weight.fill_(0.0)
+        plain = student_of(teacher, name)
+        for attention in attentions(plain):
+            attention.gain.weight.fill_(1.0)
+        # What the teacher's kernel returns comes before its gain: put it into the values' scale instead.
+        for attention in attentions(teacher):
+            attend, gain = attention.attend, attention.gain.weight[:, None, None].clone()
+            attention.attend = lambda q, k, v, d, s=None, attend=attend, gain=gain: (
+                attend(q * 2**0.25, k * 2**0.25, v, d, s) * gain
+            )
+        calibrate(plain, teacher, [random_ids(shape, 2, 16)])
+    for attention in attentions(plain):
+        torch.testing.assert_close(attention.gain.weight, torch.tensor([0.5, 1.5, -2.0, 3.0]), rtol=1e-4, atol=1e-4)
+        expected = torch.full_like(attention.log_tau.weight, 0.5 * torch.tensor(2.0).log().item())
+        torch.testing.assert_close(attention.log_tau.weight, expected, **FLOAT32)
+
+
+@pytest.mark.parametrize("name", ["PA_relu", "GKpoly-6"])
+def test_calibration_comes_nearer_to_the_teacher(name):
+    teacher, ids = tiny_model(GPT2), random_ids(GPT2, 4, 16)
+    student = student_of(teacher, name)
+    before = float(mismatch(student, teacher, ids).detach())
+    weights = {
+        key: each.clone()
+        for key, each in student.state_dict().items()
+        if not key.endswith(("tau.weight", "gain.weight"))
+    }
+    calibrate(student, teacher, [ids])
+    assert float(mismatch(student, teacher, ids).detach()) < 0.9 * before
+    assert all(torch.equal(student.state_dict()[key], each) for key, each in weights.items())
+
+
+def test_matching_changes_attention_alone_and_comes_nearer():
+    teacher = tiny_model(GPT2)
+    student = student_of(teacher, "GKpoly-6")
+    before = {name: each.clone() for name, each in student.state_dict().items()}
+    kept = {name: each.clone() for name, each in teacher.state_dict().items()}
+    losses = match(student, teacher, lambda i: random_ids(GPT2, 8, 16, seed=i), iterations=60, learning_rate=5e-3)
+    assert len(losses) == 60
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    changed = {name for name, each in student.state_dict().items() if not torch.equal(each, before[name])}
+    assert changed
+    assert all(".attention." in name for name in changed)
+    assert all(torch.equal(each, kept[name]) for name, each in teacher.state_dict().items())
+
+
+def test_a_conversion_by_the_command_line(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    words = ["lab", "convert", "SM", "--to=GKpoly-8", f"--out={tmp_path / 'to'}", "--threads=1", "--dtype=float32"]
+    words += ["--blocks=8", "--match_iters=20", "--max_iters=20", "--lr_decay_iters=20", "--learning_rate=1e-3"]
+    assert main([*words, "--eval_interval=10", "--range_penalty=0.1"]) == 0, capsys.readouterr().err
+    rows = (tmp_path / "to" / "stages.csv").read_text().splitlines()[1:]
+    names = [row.split(",")[0].strip('"') for row in rows]
+    assert names[:3] == [["SM", " as it was trained"][0], "swapped for GKpoly-8", "gains and taus calibrated"]
+    losses = [float(row.rsplit(",", 3)[1]) for row in rows]
+    trained, swapped, calibrated, matched, tuned = losses
+    assert trained < matched < calibrated < swapped
+    assert trained < tuned < matched + 0.005
+    kernel = load_model(tmp_path / "to" / "finetuned").shape.kernel
+    assert str(kernel) == "GKpoly-8, learn_tau = True, learn_gain = True"
+    start = load_model(tmp_path / "to" / "start")
+    assert start.shape.kernel == kernel
+    assert start.about["dataset"] == "small"
+
+
+def test_a_conversion_with_adapters_keeps_the_other_weights(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    words = ["lab", "convert", "SM", "--to=PA_relu", f"--out={tmp_path / 'to'}", "--threads=1", "--dtype=float32"]
+    words += ["--blocks=4", "--max_iters=4", "--lr_decay_iters=4", "--eval_interval=2", "--lora_rank=2"]
+    assert main([*words, "--lora_targets=attention"]) == 0, capsys.readouterr().err
+    start, tuned = (load_model(tmp_path / "to" / name).model.state_dict() for name in ("start", "finetuned"))
+    changed = {name for name in start if not torch.equal(start[name], tuned[name])}
+    assert changed == {f"blocks.{i}.attention.{part}.weight" for i in range(2) for part in ("qkv", "output")}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--to=GK,SM"], "--to=GK,SM names 2 kernels; a model is converted to one"),
+        (["--to=GG"], "GG is no attention kernel"),
+        (["--to=GK", "--attn_type=GK"], "--attn_type=GK is not for a conversion; give --to"),
+        (
+            ["--to=PA_relu", "--range_penalty=1"],
+            "range_penalty = 1 is for GK, GKn and GKpoly, and attn_type is PA_relu",
+        ),
+        (["--to=GK", "--range_penalty=1"], "range_penalty needs --range_limit"),
+    ],
+)
+def test_what_is_refused(words, complaint, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    assert main(["lab", "convert", "SM", f"--out={tmp_path / 'to'}", "--threads=1", "--blocks=2", *words]) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,141 @@
+"""Ranges, weights and lengths, on a trained model, against straightforward computations."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from quillgpt.attention import KernelSpec
+from quillgpt.evaluation import score_split
+from quillgpt.lab.lengths import losses_by_length
+from quillgpt.lab.observe import attentions, observed
+from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
+from quillgpt.lab.variants import stretched, with_block_size, with_kernel
+from quillgpt.lab.weights import attention_weights, row_statistics
+from quillgpt.model import GPT
+from tiny import GPT2, QWEN3, random_ids, tiny_model
+from tolerances import EXACT, FLOAT32
+
+
+def all_arguments(model, blocks):
+    """Return x of every head, (layers, H, pairs), from differences of queries and keys, in float64."""
+    found = [[] for _ in model.blocks]
+
+    def watch(layer, query, key, _):
+        distance = (query[0, :, :, None].double() - key[0, :, None].double()).square().sum(-1)
+        visible = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
+        found[layer].append((-distance / (2 * math.sqrt(query.shape[-1])))[:, visible])
+
+    with torch.no_grad(), observed(model, watch):
+        for block in blocks:
+            model(block)
+    return torch.stack([torch.cat(each, 1) for each in found])
+
+
+def test_ranges_are_those_of_all_pairs(subject):
+    model = with_kernel(subject.gpt, KernelSpec("GKpoly-2"))
+    blocks = list(subject.inputs())
+    truth = all_arguments(model, blocks)
+    found = measure_ranges(model, blocks)
+    assert [(each.layer, each.head) for each in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for each, own in zip(found, truth.flatten(0, 1), strict=True):
+        assert each.pairs == len(own) == 12 * 32 * 33 // 2
+        assert each.minimum == pytest.approx(float(own.min()), rel=1e-5)
+        assert each.maximum == pytest.approx(float(own.max()), abs=1e-4)
+        for quantile, share in zip(each.quantiles, (0.001, 0.01, 0.5), strict=True):
+            low, high = np.quantile(own.numpy(), [max(0, share - 0.01), share + 0.02])
+            assert low - 1e-4 <= quantile <= high + 1e-4
+        assert each.below == int((own < -4).sum())
+        assert each.dangerous == int((own < -8 + 12).sum())
+    formal, dangerous = violations(found)
+    assert formal == pytest.approx(float((truth < -4).double().mean()))
+    assert 0 < formal < dangerous == 1.0
+
+
+def test_tables_of_ranges_name_a_polynomial_for_each_head(subject):
+    found = measure_ranges(subject.gpt, subject.inputs())
+    assert violations(found) is None
+    table = range_table("ranges", found)
+    assert list(table.formats)[:3] == ["layer", "head", "min"]
+    assert "x < -N" not in table.formats
+    assert all(row["error"] <= 1e-2 for row in table.rows)
+    bins = histogram_table("bins", found).rows
+    assert sum(row["share"] for row in bins) == pytest.approx(4.0)
+
+
+def test_the_ranges_of_products_know_no_polynomial(subject):
+    found = measure_ranges(with_kernel(subject.gpt, KernelSpec("PA_gelu")), subject.inputs())
+    assert {(each.smallest_n, each.polynomial, each.below) for each in found} == {(None, None, None)}
+    assert min(each.minimum for each in found) < 0 < max(each.maximum for each in found)
+
+
+@pytest.mark.parametrize("name", ["SM", "GK", "GKn", "GKpoly-6", "PA_tanh"])
+@pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
+def test_weights_times_values_are_what_attention_returns(name, shape):
+    model = tiny_model(shape, kernel=KernelSpec(name))
+    ids = random_ids(model.shape, 1, 16)
+    values, results = [], []
+    with torch.inference_mode(), observed(model, lambda _, __, ___, value: values.append(value[0])):
+        for attention in attentions(model):
+            inner = attention.attend
+            attention.attend = lambda *given, inner=inner: results.append(inner(*given)[0]) or results[-1][None]
+        model(ids)
+    own = tiny_model(shape, kernel=KernelSpec(name))
+    weights = attention_weights(own, ids)
+    assert weights.shape == (3, 4, 16, 16)
+    torch.testing.assert_close(weights @ torch.stack(values), torch.stack(results), rtol=1e-4, atol=1e-5)
+    statistics = row_statistics(own, [ids])
+    torch.testing.assert_close(statistics.sums, weights.sum(-1), **FLOAT32)
+    torch.testing.assert_close(statistics.lengths, torch.stack(results).norm(dim=-1), rtol=1e-4, atol=1e-5)
+    assert statistics.entropy.min() >= 0
+    assert bool((statistics.entropy <= torch.arange(1, 17).log() + 1e-5).all())
+
+
+def test_positions_and_lengths_add_up_to_the_usual_loss(subject):
+    found = losses_by_length(subject.gpt, subject.tokens, blocks=4)
+    assert [each.length for each in found] == [16, 32, 64, 128]
+    usual = found[1]
+    tokens = subject.tokens[: 4 * 128 + 1]
+    score = score_split(subject.gpt, subject.model.tokenizer, tokens, batch_size=4)
+    assert usual.loss == pytest.approx(score.loss, abs=1e-6)
+    assert usual.loss == pytest.approx(float(usual.by_position.mean()))
+    assert float(usual.by_position[0]) > float(usual.by_position[8:].mean())  # the first has no context
+
+
+def test_longer_blocks_begin_as_usual_ones_do():
+    model = tiny_model(QWEN3, kernel=KernelSpec("PA_relu"))
+    longer = with_block_size(model, 64)
+    ids = random_ids(model.shape, 2, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(longer(ids)[:, :16], model(ids[:, :16]), **FLOAT32)
+    assert longer.shape.block_size == 64
+
+
+def test_learned_positions_are_stretched():
+    model = tiny_model(GPT2)
+    table = model.position_embedding.weight.detach()
+    longer = with_block_size(model, 31).position_embedding.weight
+    torch.testing.assert_close(longer[::2], table, **FLOAT32)
+    torch.testing.assert_close(longer[1], (table[0] + table[1]) / 2, **FLOAT32)
+    torch.testing.assert_close(stretched(table, 16), table, **FLOAT32)
+
+
+def test_a_model_with_another_kernel_shares_its_weights():
+    model = tiny_model(GPT2, kernel=KernelSpec("GK", learn_tau=True))
+    other = with_kernel(model, KernelSpec("GKn", learn_tau=True, learn_gain=True))
+    assert other.blocks[0].attention.qkv.weight.data_ptr() == model.blocks[0].attention.qkv.weight.data_ptr()
+    assert other.head.weight is other.token_embedding.weight
+    torch.testing.assert_close(
+        other.blocks[1].attention.log_tau.weight, model.blocks[1].attention.log_tau.weight, **EXACT
+    )
+    assert bool((other.blocks[0].attention.gain.weight == 1).all())
+    truth = GPT(replace(model.shape, kernel=KernelSpec("GKn", learn_tau=True))).eval()
+    truth.load_state_dict(model.state_dict())
+    ids = random_ids(model.shape, 1, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(other(ids), truth(ids), **FLOAT32)
+        assert not torch.allclose(other(ids), model(ids), atol=1e-3)
+    assert F.softmax(model.logits(model(ids)), -1).isfinite().all()
