@@ -111,6 +111,7 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("train -x", "-x is unknown; quill train --help lists the flags"),
         ("train a b", "b is one word too many; quill train --help shows what it takes"),
         ("train --batch_size", "--batch_size needs a value: --batch_size=..."),
+        ("export a b --to", "--to needs a value: --to=hf|gguf|onnx|nanogpt"),
         ("train --n_layer --bias", "--n_layer needs a value: --n_layer=..."),
         ("train --n_layer -3", "--n_layer=-3 must be a whole number above 0"),
         ("train --batch_size=", "--batch_size= must be a whole number above 0"),

@@ -293,3 +293,62 @@ def test_a_text_that_no_path_can_be_gives_a_name_all_the_same(word: str) -> None
 
 def test_a_value_that_is_not_utf8_cannot_be_recorded() -> None:
     assert message_of(flags={"out_dir": "caf\udce9"}).endswith("is not UTF-8, and cannot be recorded; rename it")
+
+
+RUN = """\
+dataset = "book"
+data = "book.txt"
+val_fraction = 0.2
+minutes = 5.0
+patience = 0
+overwrite = true
+learning_rate = 1e-2
+muon_learning_rate = 2e-2
+min_lr = 1e-3
+n_layer = 3
+max_iters = 400
+defaults = "scaled"
+"""
+
+
+def finetuning(folder: Path, **flags: object) -> TrainSettings:
+    folder.mkdir(exist_ok=True)
+    write(folder / "config.toml", RUN)
+    return resolve(None, {"init_from": "finetune", "out_dir": str(folder), **flags}, environ={}, dotenv=None)
+
+
+def test_finetuning_leaves_a_runs_text_time_and_patience_behind(tmp_path: Path) -> None:
+    settings = finetuning(tmp_path)
+    assert (settings.dataset, settings.data, settings.n_layer, settings.max_iters) == ("book", None, 3, 400)
+    assert (settings.minutes, settings.patience, settings.overwrite) == (None, None, False)
+    rates = (settings.learning_rate, settings.muon_learning_rate, settings.min_lr)
+    assert rates == pytest.approx((1e-3, 2e-3, 1e-4))
+
+
+def test_finetuning_takes_another_text_by_either_name(tmp_path: Path) -> None:
+    settings = finetuning(tmp_path, dataset="other")
+    assert (settings.dataset, settings.data) == ("other", None)
+    settings = finetuning(tmp_path, data="letters.txt")
+    assert (settings.dataset, settings.data) == ("letters", "letters.txt")
+    assert settings.out_dir == str(tmp_path)
+    settings = finetuning(tmp_path, learning_rate="3e-4", minutes="1", patience="9")
+    assert (settings.learning_rate, settings.minutes, settings.patience) == (3e-4, 1.0, 9)
+
+
+def test_resuming_keeps_everything(tmp_path: Path) -> None:
+    write(tmp_path / "config.toml", RUN)
+    settings = resolve(None, {"init_from": "resume", "out_dir": str(tmp_path)}, environ={}, dotenv=None)
+    assert (settings.data, settings.minutes, settings.learning_rate) == ("book.txt", 5.0, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "preset_rate", "block_is_open"),
+    [({"init_from": "gpt2"}, 3e-5, True), ({"init_from": "a/b"}, 3e-5, True), ({"init_from": "scratch"}, 6e-4, False)],
+)
+def test_a_model_to_start_from_brings_its_preset(
+    flags: dict[str, object], preset_rate: float, block_is_open: bool
+) -> None:
+    settings = resolve(None, flags, environ={}, dotenv=None)
+    assert settings.learning_rate == preset_rate
+    assert ("block_size" not in settings.model_fields_set) == block_is_open
+    assert resolve(None, flags | {"data": "x.txt"}, environ={}, dotenv=None).defaults == "scaled"

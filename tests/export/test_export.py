@@ -64,6 +64,11 @@ def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenize
     assert content["model"]["lm_head.weight"].equal(content["model"]["transformer.wte.weight"])
     assert ("transformer.ln_f.bias" in content["model"]) == bias
     assert content["iter_num"] == 3
+    decayed, others = content["optimizer"]["param_groups"]  # as nanoGPT's configure_optimizers sorts them
+    own = {name: each for name, each in content["model"].items() if name != "lm_head.weight"}
+    assert len(decayed["params"]) == sum(each.ndim >= 2 for each in own.values())
+    assert len(others["params"]) == sum(each.ndim < 2 for each in own.values())
+    assert content["optimizer"]["state"] == {}
     assert (tmp_path / "out" / "meta.pkl").exists() == (tokenizer == "char")
     back = open_model(tmp_path / "out")
     for name, tensor in loaded.model.state_dict().items():

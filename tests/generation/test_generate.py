@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quillgpt.config.schema import Sampling
+from quillgpt.errors import CheckpointError
 from quillgpt.generation import generate_ids
 from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
 from quillgpt.model import for_inference
@@ -118,3 +119,14 @@ def test_tokens_come_one_by_one_and_generation_stops_when_nobody_asks():
     steps = generate_ids(model, [1], Sampling(num_samples=3, max_new_tokens=100), vocab_size=65)
     assert [len(step) for step in itertools.islice(steps, 4)] == [3] * 4
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_model_with_nan_is_named_as_such(temperature, penalty):
+    model = tiny_model(GPT2)
+    with torch.no_grad():
+        model.blocks[1].mlp.up.weight[3, 2] = float("nan")
+    sampling = Sampling(num_samples=2, max_new_tokens=5, temperature=temperature, repetition_penalty=penalty)
+    with pytest.raises(CheckpointError, match="a weight is NaN, or too large"):
+        list(generate_ids(model, [1, 2, 3], sampling, vocab_size=65))

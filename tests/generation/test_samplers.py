@@ -125,3 +125,12 @@ def test_random_numbers_depend_on_seed_and_sample_alone():
     for other in (uniforms_of_sample(3, 5, 100), uniforms_of_sample(4, 3, 100)):
         assert not torch.equal(numbers, other)
     assert ((numbers >= 0) & (numbers < 1)).all()
+
+
+@pytest.mark.parametrize("sampling", [ALL, Sampling(temperature=0.0), Sampling(top_k=3, top_p=0.9, min_p=0.1)])
+def test_scores_that_are_no_numbers_are_told_apart(sampling):
+    scores = torch.zeros(3, 7)
+    scores[1, 4] = math.nan
+    taken = draw(*candidates(scores, sampling), torch.full((3,), 0.5))
+    assert int(taken[1]) == -1
+    assert bool((taken[[0, 2]] >= 0).all())

@@ -274,3 +274,11 @@ def test_a_checkpoint_without_the_weights_that_are_trained_is_refused(tiny: Make
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="is of another model than its weights"):
         train(settings.model_copy(update={"init_from": "resume", "max_iters": 16}))
+
+
+def test_adapters_fit_the_model(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(out_dir=str(tmp_path / "base"), max_iters=2))
+    with pytest.raises(ConfigError, match="lora_rank = 33, but the model is only 32 wide"):
+        train(tiny(init_from=str(tmp_path / "base"), lora_rank=33))
+    with pytest.raises(ValueError, match="lora_alpha = 8 belongs to adapters; give lora_rank too"):
+        tiny(init_from=str(tmp_path / "base"), lora_alpha=8.0)

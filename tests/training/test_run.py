@@ -132,12 +132,15 @@ def test_divergence_is_said_and_not_saved(tiny: MakeSettings) -> None:
     assert not checkpoints_folder(Path(settings.out_dir)).exists()
 
 
-def test_a_model_to_start_from_gives_its_shape_and_keeps_its_own_files(tiny: MakeSettings, tmp_path: Path) -> None:
+def test_a_model_to_start_from_gives_its_shape_and_keeps_its_own_files(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(tiny(max_iters=8))
     parent = Path(tiny().out_dir)
     before = {path: path.stat().st_mtime_ns for path in parent.rglob("*")}
     finetuned = tiny(out_dir=str(tmp_path / "fine"), init_from=str(parent), n_layer=5, n_embd=64, block_size=8)
     run = set_up(finetuned)
+    assert "n_layer = 2, not 5, n_embd = 32, not 64" in " ".join(capsys.readouterr().err.split())
     assert (run.settings.n_layer, run.settings.n_embd, run.settings.block_size) == (2, 32, 8)
     assert run.model.shape.block_size == 8
     parent_weight = load(parent, dtype="float32").gpt.token_embedding.weight

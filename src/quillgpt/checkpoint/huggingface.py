@@ -148,7 +148,9 @@ def _check_possible(shape: ModelShape, dropout: float, where: str) -> None:
             raise CheckpointError(f"{where}: {name} is {value!r}; expected a number above 0")
     if not 0 <= dropout < 1:
         raise CheckpointError(f"{where}: the dropout is {dropout!r}; expected a number from 0 to below 1")
-    if shape.n_head % shape.n_kv_head or (shape.arch == "gpt2" and shape.n_embd % shape.n_head):
+    if shape.n_head % shape.n_kv_head:
+        raise CheckpointError(f"{where}: {shape.n_head} heads cannot share {shape.n_kv_head} key heads evenly")
+    if shape.arch == "gpt2" and shape.n_embd % shape.n_head:
         raise CheckpointError(f"{where}: a width of {shape.n_embd} cannot be divided into its {shape.n_head} heads")
     if shape.arch == "qwen3" and shape.head_dim % 2:
         raise CheckpointError(f"{where}: head_dim is {shape.head_dim}; expected an even number, for rotary positions")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args, get_origin
+
 from cyclopts import CycloptsError
 from cyclopts.exceptions import (
     CoercionError,
@@ -33,7 +35,9 @@ def explain(error: CycloptsError) -> str:
         case MissingArgumentError() if error.argument is not None:
             name = error.keyword or error.argument.name
             if name.startswith("-"):
-                return f"{name} needs a value: {name}=..."
+                hint = error.argument.hint
+                choices = get_args(hint) if get_origin(hint) is Literal else ()
+                return f"{name} needs a value: {name}=" + ("|".join(map(str, choices)) if choices else "...")
             return f"{command.removeprefix('quill ')} needs {name}; {command} --help shows what it takes"
         case CoercionError() if error.token is not None and error.token.keyword and error.target_type is int:
             return f"{error.token.keyword}={error.token.value} must be a whole number"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
 from quillgpt.config.names import name_of_sources, split_sources
 from quillgpt.config.schema import (
+    SPECIAL_ORIGINS,
     EvalSettings,
     LabSettings,
     PrepareSettings,
@@ -25,10 +27,19 @@ from quillgpt.config.schema import (
     TrainSettings,
 )
 from quillgpt.config.sources import source_layers
+from quillgpt.console import say
 from quillgpt.errors import ConfigError
 
 OWN_TEXT = "own_text"
 """The preset for a text that is given without a preset."""
+
+FINETUNE = "finetune"
+"""The preset for a model to start from that is given without a preset."""
+
+OF_A_TEXT = frozenset({"data", "val", "val_fraction", "tokenizer", "deduplicate", "drop_repeated_lines"})
+"""Settings that say what a data set is made of."""
+
+RATES = ("learning_rate", "min_lr", "muon_learning_rate")
 
 DOTENV = Path(".env")
 """The file of environment variables, in the folder where a command runs."""
@@ -51,7 +62,8 @@ def resolve(
 
     Args:
         source: A preset's name (hyphens are underscores), or a path that ends in .toml or .py. None: the settings of
-            the run that is resumed or finetuned, `own_text` where `data` is set, else `default_preset`.
+            the run that is resumed or finetuned, `own_text` where `data` is set, `finetune` where `init_from` names a
+            model, else `default_preset`.
         flags: Values by name; text is read by the setting's type.
         default_preset: The preset without a source.
         environ: Environment variables; None takes the process's own.
@@ -63,7 +75,10 @@ def resolve(
     outer = _outer_layers(TrainFields, flags, environ, dotenv)
     if source is None:
         source = _usual_source(merge(TrainFields, outer), default_preset)
-    layers = [*source_layers(source), *outer]
+    given, inner = merge(TrainFields, outer), source_layers(source)
+    if given.get("init_from") == "finetune" and Path(source) == _config_of(given):
+        inner = [_for_finetuning(layer, given) for layer in inner]
+    layers = [*inner, *outer]
     values = merge(TrainFields, layers)
     if isinstance(data := values.get("data"), str):
         own = {name for layer in layers if not layer.shipped for name in layer.values}
@@ -75,11 +90,30 @@ def resolve(
 
 
 def _usual_source(given: Mapping[str, object], default_preset: str) -> str:
-    if given.get("init_from") in ("resume", "finetune"):
-        run = Path(str(given.get("out_dir", TrainFields.model_fields["out_dir"].default))) / "config.toml"
-        if run.is_file():
-            return str(run)
-    return OWN_TEXT if given.get("data") is not None else default_preset
+    origin = given.get("init_from", "scratch")
+    if origin in ("resume", "finetune") and _config_of(given).is_file():
+        return str(_config_of(given))
+    if given.get("data") is not None:
+        return OWN_TEXT
+    return default_preset if origin in SPECIAL_ORIGINS else FINETUNE
+
+
+def _config_of(given: Mapping[str, object]) -> Path:
+    """Return where the settings of a run are whose folder is named by out_dir."""
+    return Path(str(given.get("out_dir", TrainFields.model_fields["out_dir"].default))) / "config.toml"
+
+
+def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:
+    """Return a run's settings as those of a run that starts from its weights.
+
+    Its text, its time and its patience stay behind, and learning rates are a tenth.
+    """
+    left = OF_A_TEXT | {"minutes", "patience", "overwrite"} | ({"dataset"} if given.get("data") is not None else set())
+    values = {name: value for name, value in layer.values.items() if name not in left}
+    rates = {name: value / 10 for name in RATES if isinstance(value := values.get(name), float)}
+    if rates and not given.keys() & set(RATES):
+        say(f"learning rates are a tenth of what they were there: learning_rate = {rates.get('learning_rate', 0):g}")
+    return replace(layer, values=values | rates)
 
 
 def resolve_sample(

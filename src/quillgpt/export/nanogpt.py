@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,8 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
         "model": weights,
         "model_args": {**arguments, "dropout": loaded.dropout},
         "iter_num": int(loaded.about.get("iteration", 0)),
-        "best_val_loss": 1e9,  # train.py compares its own losses with it
+        "best_val_loss": 1e9,  # train.py compares its own losses with it, so its first evaluation is the best so far
+        "optimizer": fresh_optimizer(weights),
         "config": {"dataset": DATASET},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,15 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
         itos = dict(enumerate(tokenizer.characters))
         meta = {"vocab_size": len(itos), "itos": itos, "stoi": {character: id for id, character in itos.items()}}
         (folder / META_FILE).write_bytes(pickle.dumps(meta))
+
+
+def fresh_optimizer(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the state of an optimizer that has not done a step, in the groups that nanoGPT's train.py makes."""
+    own = [tensor for name, tensor in weights.items() if name != "lm_head.weight"]  # tied, so it is no parameter
+    groups = [[each for each in own if each.ndim >= 2], [each for each in own if each.ndim < 2]]
+    parameters = [{"params": [torch.nn.Parameter(each) for each in group]} for group in groups]
+    state: dict[str, Any] = torch.optim.AdamW(parameters, fused=False).state_dict()
+    return state
 
 
 class Reader(Runtime):

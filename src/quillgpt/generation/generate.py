@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.config.schema import Sampling
+from quillgpt.errors import CheckpointError
 from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
 from quillgpt.generation.step import RecordedStep
 from quillgpt.model import GPT, KeyValueCache
@@ -27,6 +28,9 @@ def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab
         prompt: Ids before the sample, at least one.
         sampling: How many samples, how long (the caller may stop earlier), and how tokens are chosen.
         vocab_size: Ids from here on have no token and are never chosen.
+
+    Raises:
+        CheckpointError: A score is NaN.
     """
     device = model.device
     samples, steps = range(sampling.num_samples), sampling.max_new_tokens
@@ -46,9 +50,12 @@ def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab
     for step in range(steps):
         with torch.inference_mode():
             chosen = context.next_tokens(uniforms[step])
+            ids = chosen.cpu()
+            if int(ids.min()) < 0:
+                raise CheckpointError("the model's scores are no numbers (NaN): a weight is NaN, or too large")
             if penalty != 1.0:
                 seen.scatter_(1, chosen[:, None], True)
-        yield chosen.cpu()
+        yield ids
 
 
 class Context:

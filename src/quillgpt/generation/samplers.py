@@ -39,7 +39,7 @@ def candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     count = min(sampling.top_k or scores.shape[-1], scores.shape[-1])
     if sampling.temperature == 0:
         best, ids = scores.topk(1, dim=-1)
-        return torch.ones_like(best), ids
+        return torch.where(best.isnan(), best, 1.0), ids
     kept, ids = scores.topk(count, dim=-1)
     probabilities = (kept / sampling.temperature).softmax(-1)
     if sampling.top_p is not None:
@@ -59,13 +59,14 @@ def draw(probabilities: Tensor, ids: Tensor, uniforms: Tensor) -> Tensor:
         uniforms: Random numbers of [0, 1), (B,), one for each sample, so that a sample does not depend on the others.
 
     Returns:
-        Ids (B,).
+        Ids (B,); -1 where a probability is NaN.
     """
     cumulative = probabilities.cumsum(-1)
     # The last number of a sum may fall short of 1, and candidates that were cut (probability 0) must stay out.
     place = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
     last = (probabilities > 0).sum(-1, keepdim=True) - 1
-    return ids.gather(-1, torch.minimum(place, last)).squeeze(-1)
+    taken = ids.gather(-1, torch.minimum(place, last).clamp(min=0))
+    return torch.where(cumulative[:, -1:].isnan(), -1, taken).squeeze(-1)
 
 
 def uniforms_of_sample(seed: int, sample: int, count: int) -> Tensor:

@@ -100,7 +100,7 @@ def _unfetched(name: str, repository: str, error: Exception, errors: Any) -> Che
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return CheckpointError(f"{name} is neither a folder here nor a public model of the Hugging Face hub; {known}")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
     return CheckpointError(
         f"{name} is not here, and {repository} could not be fetched from the Hugging Face hub ({reason[:300]}); try "
         "again, what came is kept; or copy the folder from elsewhere and give its path, or set QUILL_MIRROR to a "

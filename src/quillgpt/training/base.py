@@ -60,7 +60,16 @@ def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | No
 
 
 def with_adapters(model: GPT, settings: TrainSettings) -> GPT:
-    """Give a model the adapters that the settings ask for, if any."""
+    """Give a model the adapters that the settings ask for, if any.
+
+    Raises:
+        ConfigError: Their rank is larger than the model is wide.
+    """
+    if settings.lora_rank > model.shape.n_embd:
+        raise ConfigError(
+            f"lora_rank = {settings.lora_rank}, but the model is only {model.shape.n_embd} wide, and a matrix has no "
+            "larger rank; 8 to 64 is usual"
+        )
     if settings.lora_rank:
         add_adapters(
             model,

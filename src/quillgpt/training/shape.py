@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 
 from quillgpt.attention import KernelSpec
 from quillgpt.config.schema import TrainSettings
-from quillgpt.console import say
+from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError
 from quillgpt.model import ModelShape, padded_vocab_size, usual_mlp_dim
 from quillgpt.training.origin import Origin
@@ -59,6 +59,14 @@ def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -
                 f"shape. Use --{name}={value}, or resume with the run's own settings: "
                 f"quill train {settings.out_dir}/config.toml --init_from=resume"
             )
+    kept = [
+        f"{name} = {value}, not {getattr(settings, name)}"
+        for name, value in stored.items()
+        if name in SHAPE_SETTINGS and name not in ("block_size", "vocab_size") and name in settings.model_fields_set
+        if getattr(settings, name) not in (None, value)
+    ]
+    if kept:
+        warn(f"the shape is that of the model that is there: {', '.join(kept)}")
     return settings.model_copy(update=stored | {"block_size": settings.block_size})
 
 

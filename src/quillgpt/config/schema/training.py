@@ -314,6 +314,8 @@ class TrainSettings(TrainFields):
     @model_validator(mode="after")
     def _check_lora(self) -> Self:
         if not self.lora_rank:
+            if self.lora_alpha is not None:
+                raise ValueError(f"lora_alpha = {self.lora_alpha:g} belongs to adapters; give lora_rank too")
             return self
         if self.init_from == "scratch":
             raise ValueError(

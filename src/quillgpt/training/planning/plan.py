@@ -14,6 +14,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
 from quillgpt.model import ModelShape, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
+from quillgpt.training.base import with_adapters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths
 from quillgpt.training.memory import fits, memory_needed
@@ -38,6 +39,7 @@ class Plan:
         machine: Device and number format.
         shape: The shape of the model.
         parameters: Its values.
+        adapters: Values of the adapters, which alone are trained; 0: all weights are.
         data: What it learns from.
         memory: What a step needs.
         available: What the device has; None where that is not known.
@@ -52,6 +54,7 @@ class Plan:
     machine: Machine
     shape: ModelShape
     parameters: int
+    adapters: int
     data: Outlook
     memory: TrainingMemory
     available: Memory | None
@@ -121,6 +124,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     cropped = replace(shape, block_size=settings.block_size)
     model = empty_model(cropped)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
+    adapters = with_adapters(empty_model(cropped), settings).parameter_count() - parameters
     memory_for = memory_needed(settings, cropped, device=machine.device, dtype=machine.dtype)
     at_once = settings.micro_batch_size
     assert isinstance(at_once, int)
@@ -139,6 +143,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
         machine=machine,
         shape=cropped,
         parameters=parameters,
+        adapters=adapters,
         data=data,
         memory=memory_for(at_once),
         available=available,
@@ -164,11 +169,15 @@ def show_plan(plan: Plan) -> None:
         ]
         tokens = f"{about}{counts[0]} train and {counts[1]} val tokens"
         passes = f"{about}{settings.max_iters * settings.tokens_per_iteration / data.train_tokens:.1f}"
+    trained = {}
+    if plan.adapters:
+        trained["trained"] = f"{plan.adapters:,}: adapters of rank {settings.lora_rank}"
     rows = {
         "data": data.described,
         "tokens": f"{tokens}, tokenizer {data.tokenizer} of {'about ' if data.assumed else ''}{data.vocab_size:,}",
         "passes over the data": passes,
         "parameters": f"{plan.parameters:,}",
+        **trained,
         "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "
         f"{settings.batch_size} sequences x {settings.block_size} tokens; "
         f"{settings.max_iters * settings.tokens_per_iteration:,} in all",
