@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from quillgpt.attention import KernelSpec
+from quillgpt.attention import KernelSpec, attention_paths
+from quillgpt.attention.reference import reference_attention
+from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.evaluation import score_split
 from quillgpt.lab.lengths import losses_by_length
 from quillgpt.lab.observe import attentions, observed
@@ -16,8 +18,9 @@ from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, vi
 from quillgpt.lab.variants import stretched, with_block_size, with_kernel
 from quillgpt.lab.weights import attention_weights, row_statistics
 from quillgpt.model import GPT
+from quillgpt.model.initialization import mean_distance_argument
 from tiny import GPT2, QWEN3, random_ids, tiny_model
-from tolerances import EXACT, FLOAT32
+from tolerances import BFLOAT16_FROBENIUS, EXACT, FLOAT32
 
 
 def all_arguments(model, blocks):
@@ -139,3 +142,44 @@ def test_a_model_with_another_kernel_shares_its_weights():
         torch.testing.assert_close(other(ids), truth(ids), **FLOAT32)
         assert not torch.allclose(other(ids), model(ids), atol=1e-3)
     assert F.softmax(model.logits(model(ids)), -1).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arch", "heads", "width", "qk_norm"),
+    [("gpt2", 1, 256, False), ("gpt2", 8, 256, False), ("gpt2", 4, 256, True), ("qwen3", 4, 128, False)],
+)
+def test_the_mean_argument_at_the_start_is_predicted(arch, heads, width, qk_norm):
+    sizes = {"n_layer": 1, "n_head": heads, "n_kv_head": heads, "n_embd": width, "head_dim": width // heads}
+    shape = replace(GPT2 if arch == "gpt2" else QWEN3, **sizes, block_size=64, kernel=KernelSpec("GK", qk_norm=qk_norm))
+    found = all_arguments(GPT(shape, seed=0).eval(), [random_ids(shape, 1, 64, seed=seed) for seed in range(8)])
+    # Pairs of one token twice, such as a query and its own key, are no nearer: queries and keys are different maps.
+    assert float(found.mean()) == pytest.approx(mean_distance_argument(shape), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "name", ["SM", "GK", "GKn", "GKpoly-4", "GKpoly-8", "GKpoly-14", *(f"PA_{each}" for each in ACTIVATIONS)]
+)
+def test_bfloat16_is_near_on_a_trained_models_activations(name, subject):
+    """Results and gradients, against the formula in float64 on the same numbers."""
+    given = []
+    with torch.no_grad(), observed(subject.gpt, lambda _, *tensors: given.append(tensors)):
+        subject.gpt(next(subject.inputs()))
+    kernel = KernelSpec(name)
+    for path in attention_paths(kernel, block_size=32).values():
+        for tensors in given:
+            rounded = [each.clone().bfloat16().requires_grad_() for each in tensors]
+            exact = [each.detach().double().requires_grad_() for each in rounded]
+            truth = reference_attention(*exact, kernel, block_size=32)
+            found = path(*rounded, 0.0)
+            upstream = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+            pairs = [
+                (found, truth),
+                *zip(
+                    torch.autograd.grad(found, rounded, upstream),
+                    torch.autograd.grad(truth, exact, upstream.double()),
+                    strict=True,
+                ),
+            ]
+            for own, expected in pairs:
+                own, expected = own.detach().double(), expected.detach()
+                assert float((own - expected).norm() / expected.norm()) <= BFLOAT16_FROBENIUS

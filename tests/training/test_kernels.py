@@ -17,6 +17,7 @@ from quillgpt.export import export
 from quillgpt.lab.ranges import measure_ranges
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
+from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings
 
@@ -161,3 +162,22 @@ def test_a_penalty_does_not_depend_on_the_parts_of_a_batch(tiny: MakeSettings, t
     one, other = (load_model(tmp_path / size).model.state_dict() for size in ("1", "8"))
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_weak"),
+    [
+        ({"attn_type": "GK", "n_head": 1, "n_embd": 512}, True),
+        ({"attn_type": "GKpoly-8", "n_head": 1, "n_embd": 512}, True),
+        ({"attn_type": "GKn", "n_head": 1, "n_embd": 512}, False),
+        ({"attn_type": "SM", "n_head": 1, "n_embd": 512}, False),
+        ({"attn_type": "GK", "n_head": 16, "n_embd": 512}, False),
+    ],
+)
+def test_attention_that_is_off_at_the_start_is_said(
+    changes: dict, is_weak: bool, tiny: MakeSettings, capsys: pytest.CaptureFixture
+) -> None:
+    set_up(tiny(attn_path="auto", **changes))
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("attention is nearly off at the start" in said) == is_weak
+    assert ("--attn_type=GKn, which divides by the sum of the weights, would mend it" in said) == is_weak

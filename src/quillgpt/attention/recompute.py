@@ -45,9 +45,12 @@ class Piece:
 
 
 def pieces(heads: int, query_length: int, key_length: int) -> Iterator[Piece]:
-    """Cut attention into pieces; a pure function of the sizes, so that both passes cut alike."""
+    """Cut attention into pieces; a pure function of the sizes, so that both passes cut alike.
+
+    The last queries come first: they see the most keys, and the memory that their weights leave serves all others.
+    """
     number = 0
-    for first in range(0, query_length, QUERIES_AT_ONCE):
+    for first in reversed(range(0, query_length, QUERIES_AT_ONCE)):
         last = min(first + QUERIES_AT_ONCE, query_length)
         visible = key_length - query_length + last
         at_once = max(1, WEIGHTS_AT_ONCE // ((last - first) * visible))

@@ -77,7 +77,7 @@ def bench_attention(work: AttentionWork, rounds: int) -> list[AttentionResult]:
     finally:
         for each in held.values():
             each.close()
-    peaks = {name: _peak_megabytes(work, name) for name in names}
+    peaks = {name: peak_megabytes(work, name) for name in names}
     return [
         AttentionResult(
             attention=str(work.spec),
@@ -91,7 +91,8 @@ def bench_attention(work: AttentionWork, rounds: int) -> list[AttentionResult]:
     ]
 
 
-def _peak_megabytes(work: AttentionWork, path: str) -> float | None:
+def peak_megabytes(work: AttentionWork, path: str) -> float | None:
+    """Return the memory that a pass needs beyond its inputs, in a process of its own; None where it is not known."""
     with Worker(Passes, work, path) as fresh:  # freed memory stays with a process, and would not count again
         return fresh.ask(Passes.peak_megabytes)
 

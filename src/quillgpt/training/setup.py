@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT, ModelShape
+from quillgpt.model.initialization import mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.groups import group_parameters
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
@@ -27,6 +29,9 @@ from quillgpt.training.planning.scaling import Text
 from quillgpt.training.recorded import RecordedStep
 from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, choose_shape, range_limit
 from quillgpt.training.step import TrainStep
+
+WEAK_ARGUMENT = -4.0
+"""Below it, exp is less than a fiftieth."""
 
 ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
 """Settings that say which text an iteration learns from."""
@@ -124,6 +129,8 @@ def assemble(
         CheckpointError: The optimizer's state is another optimizer's.
     """
     machine, state = origin.machine, origin.state
+    if origin.parent is None:
+        warn_of_weak_attention(shape)
     model, average, optimizers = build_model(origin, settings, shape)
     settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
     kind = RecordedStep if settings.cuda_graph and machine.device.type == "cuda" else TrainStep
@@ -143,6 +150,20 @@ def assemble(
     parent = origin.parent.folder if origin.parent else None
     state.replay_fingerprint = "" if replayed is None else replayed.fingerprint
     return Run(settings, machine, dataset, replayed, model, average, optimizers, step, state, parent, origin.resumed)
+
+
+def warn_of_weak_attention(shape: ModelShape) -> None:
+    """Say where a fresh model's Gaussian weights are next to nothing, and what would mend it."""
+    kernel, argument = shape.kernel, mean_distance_argument(shape)
+    if not kernel.of_distance or kernel.normalized or argument > WEAK_ARGUMENT:
+        return
+    learning = "" if kernel.learn_tau else ", --learn_tau"
+    warn(
+        f"attention is nearly off at the start: an average pair of a query and a key, heads {shape.head_dim} wide, has "
+        f"the argument {argument:.1f}, and {kernel.attn_type} gives it a weight of about {math.exp(argument):.0e}. "
+        f"More and so narrower heads{learning}, or --attn_type=GKn, which divides by the sum of the weights, "
+        "would mend it"
+    )
 
 
 def say_changes(state: TrainingState, settings: TrainSettings) -> None:

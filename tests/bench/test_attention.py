@@ -1,0 +1,33 @@
+"""What `quill bench attention` measures, and what it must find."""
+
+import itertools
+
+import pytest
+
+from quillgpt.attention import KernelSpec
+from quillgpt.bench.attention import AttentionWork, bench_attention, peak_megabytes
+from quillgpt.device import peak_resident_bytes
+
+LARGEST_GROWTH = 2.6
+"""Of memory, for a text that is twice as long; the naive form's is 4."""
+
+
+def test_every_path_is_measured_beside_the_naive_form():
+    work = AttentionWork(KernelSpec("GK"), (1, 2, 64, 16), "float32", 1, 0.5)
+    found = bench_attention(work, rounds=1)
+    assert [each.path for each in found] == ["naive", "recompute", "augmented"]
+    assert found[0].times_as_fast == 1
+    assert all(each.relative_error < 1e-5 for each in found)
+
+
+@pytest.mark.skipif(peak_resident_bytes() is None, reason="this system does not tell a process its peak memory")
+@pytest.mark.parametrize(("name", "path"), [("GK", "augmented"), ("GKpoly-8", "recompute"), ("PA_gelu", "recompute")])
+def test_memory_grows_with_the_length_not_with_its_square(name, path):
+    lengths = (1024, 2048, 4096)
+    peaks = [
+        peak_megabytes(AttentionWork(KernelSpec(name), (1, 4, length, 64), "float32", 1, 0.554), path)
+        for length in lengths
+    ]
+    if None in peaks:
+        pytest.skip("this system does not let a process forget its peak memory")
+    assert all(after < LARGEST_GROWTH * before for before, after in itertools.pairwise(peaks)), peaks
