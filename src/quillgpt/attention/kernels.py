@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Mapping
+from functools import cache
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from quillgpt.attention.paths import Augmented, Recompute
+from quillgpt.attention.recompute import Operation
 from quillgpt.attention.softmax import softmax_explicit, softmax_sdpa
 from quillgpt.attention.spec import KernelSpec
 from quillgpt.errors import ConfigError
@@ -34,14 +39,28 @@ def attention_paths(spec: KernelSpec, *, block_size: int, dropout: bool = False)
         block_size: Context of the model.
         dropout: Whether weights are dropped in training, which not every path can.
     """
-    recompute = Recompute(spec, block_size)
-    match spec.type.family:
-        case "SM":
-            return {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
-        case "GK" | "GKn" if not (dropout and spec.type.family == "GK" and not spec.normalized):
-            return {"recompute": recompute, "augmented": Augmented(spec)}
-        case _:
-            return {"recompute": recompute}
+    if spec.type.family == "SM":
+        return {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
+    paths: dict[str, Attend] = {"recompute": Recompute(spec, block_size)}
+    if spec.type.family in ("GK", "GKn") and (spec.normalized or not dropout):
+        paths["augmented"] = Augmented(spec)
+    if (operation := triton_operation()) is not None:
+        paths["triton"] = Recompute(spec, block_size, operation)
+    return paths
+
+
+@cache
+def triton_operation() -> Operation | None:
+    """Return the recomputing kernel in Triton; None where there is no GPU for it, or no Triton.
+
+    `TRITON_INTERPRET=1` has Triton's interpreter run it on a CPU, which is for checking alone.
+    """
+    wanted = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+    if not wanted or importlib.util.find_spec("triton") is None:
+        return None
+    from quillgpt.attention.triton_kernels import triton_weighted_sums
+
+    return triton_weighted_sums
 
 
 def attention_path(spec: KernelSpec, name: str, *, block_size: int, dropout: bool = False) -> Attend:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.attention.recompute import Piece, Rows, weighted_sums
+from quillgpt.attention.recompute import Operation, Piece, Rows, weighted_sums
 from quillgpt.attention.softmax import causal_mask, in_groups
 from quillgpt.attention.spec import KernelSpec
 
@@ -23,10 +23,11 @@ class Recompute:
     Args:
         spec: The kernel.
         block_size: Context of the model, which `len_scale = "block"` divides by.
+        operation: What computes it; None: plain PyTorch.
     """
 
-    def __init__(self, spec: KernelSpec, block_size: int) -> None:
-        self.spec, self.block_size = spec, block_size
+    def __init__(self, spec: KernelSpec, block_size: int, operation: Operation | None = None) -> None:
+        self.spec, self.block_size, self.operation = spec, block_size, operation
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
@@ -34,7 +35,7 @@ class Recompute:
         """Mix values; arguments and result are those of `Attend`."""
         key, value = in_groups(query, key, value)
         if visible is None:
-            sums, totals = weighted_sums(query, key, value, self.spec, dropout=dropout)
+            sums, totals = weighted_sums(query, key, value, self.spec, dropout=dropout, operation=self.operation)
         else:
             sums, totals = _sums_of_one(query, key, value, self.spec, visible)
         if self.spec.normalized:

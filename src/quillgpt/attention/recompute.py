@@ -10,17 +10,15 @@ Shapes: N batch times heads, T query position, S key position, D head width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from json import dumps, loads
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from quillgpt.attention.dropout import draw_factors
 from quillgpt.attention.pointwise import pointwise
-from quillgpt.attention.spec import KernelSpec
+from quillgpt.attention.spec import KernelSpec, read_spec
 
 QUERIES_AT_ONCE = 128
 WEIGHTS_AT_ONCE = 1 << 20
@@ -60,7 +58,13 @@ def pieces(heads: int, query_length: int, key_length: int) -> Iterator[Piece]:
 
 
 def weighted_sums(
-    query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, *, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spec: KernelSpec,
+    *,
+    dropout: float = 0.0,
+    operation: Operation | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Add up what each query's weights take of the values, and the weights.
 
@@ -70,17 +74,18 @@ def weighted_sums(
         value: (B, H, S, D).
         spec: The kernel; its weights are not normalised here.
         dropout: Probability of dropping a weight from the sum over values.
+        operation: Computes it; None: in plain PyTorch.
 
     Returns:
         Sums over values, (B, H, T, D), and sums of weights, (B, H, T), both in float32 or float64; the latter only
         where the kernel is normalised, else of size 0.
     """
     seed = draw_seed(torch.empty(0)) if dropout else torch.empty(0, dtype=torch.int64)
-    sums, totals = _weighted_sums(
-        query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seed, _written(spec), dropout
+    sums, totals = (operation or piecewise_sums)(
+        query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seed, spec.written, dropout
     )
     batch = query.shape[:2]
-    return sums.unflatten(0, batch), totals.unflatten(0, batch) if spec.normalized else totals
+    return sums.view(*batch, *sums.shape[1:]), totals.view(*batch, -1) if spec.normalized else totals
 
 
 @torch.library.custom_op("quill::attention_seed", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
@@ -94,12 +99,66 @@ def _(apart: Tensor) -> Tensor:  # noqa: ARG001
     return torch.empty(1, dtype=torch.int64)
 
 
-# One step to a compiler: what it would make of the loop over pieces depends on the length of the text.
-@torch.library.custom_op("quill::weighted_sums", mutates_args=())
-def _weighted_sums(
+Operation = Callable[[Tensor, Tensor, Tensor, Tensor, str, float], tuple[Tensor, Tensor]]
+"""From queries (N,T,D), keys (N,S,D), values (N,S,E), a seed, a kernel in writing and a probability of dropout to sums
+over values (N,T,E) and, where the kernel is normalised, of weights (N,T)."""
+
+
+def define_operation(
+    name: str, forward: Operation, backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
+) -> Operation:
+    """Make an operation that autograd differentiates and that a compiler takes as one step.
+
+    What a compiler would make of a loop over pieces depends on the length of the text.
+
+    Args:
+        name: Of the operation.
+        forward: Computes it.
+        backward: Given the gradients of both results and then what `forward` is given, returns those of queries, keys
+            and values.
+    """
+    library = {"mutates_args": ()}
+    operation = torch.library.custom_op(f"quill::{name}", forward, **library)  # type: ignore[call-overload]
+    gradients = torch.library.custom_op(f"quill::{name}_backward", backward, **library)  # type: ignore[call-overload]
+
+    @operation.register_fake  # type: ignore[untyped-decorator]
+    def _(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        exact = query.dtype if query.dtype == torch.float64 else torch.float32
+        return (
+            value.new_empty(*query.shape[:2], value.shape[-1], dtype=exact),
+            query.new_empty(query.shape[:2] if read_spec(spec).normalized else (0,), dtype=exact),
+        )
+
+    @gradients.register_fake  # type: ignore[untyped-decorator]
+    def _(
+        sums_gradient: Tensor,  # noqa: ARG001
+        totals_gradient: Tensor,  # noqa: ARG001
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        seed: Tensor,  # noqa: ARG001
+        spec: str,  # noqa: ARG001
+        dropout: float,  # noqa: ARG001
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+    def keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
+        *tensors, ctx.spec, ctx.dropout = inputs
+        ctx.save_for_backward(*tensors)
+
+    def differentiate(ctx, sums_gradient, totals_gradient):  # type: ignore[no-untyped-def]
+        query, key, value, seed = ctx.saved_tensors
+        found = gradients(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
+        return *found, None, None, None
+
+    operation.register_autograd(differentiate, setup_context=keep)
+    return operation  # type: ignore[no-any-return]
+
+
+def _sums_of_pieces(
     query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    kernel = _read(spec)
+    kernel = read_spec(spec)
     rows = Rows(query, key, kernel)
     weighed = value.to(rows.query.dtype)
     sums = weighed.new_empty(*query.shape[:2], value.shape[-1])
@@ -114,24 +173,7 @@ def _weighted_sums(
     return sums, totals
 
 
-@_weighted_sums.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,  # noqa: ARG001
-    value: Tensor,
-    seed: Tensor,  # noqa: ARG001
-    spec: str,
-    dropout: float,  # noqa: ARG001
-) -> tuple[Tensor, Tensor]:
-    exact = query.dtype if query.dtype == torch.float64 else torch.float32
-    return (
-        value.new_empty(*query.shape[:2], value.shape[-1], dtype=exact),
-        query.new_empty(query.shape[:2] if _read(spec).normalized else (0,), dtype=exact),
-    )
-
-
-@torch.library.custom_op("quill::weighted_sums_backward", mutates_args=())
-def _backward(
+def _gradients_of_pieces(
     sums_gradient: Tensor,
     totals_gradient: Tensor,
     query: Tensor,
@@ -141,7 +183,7 @@ def _backward(
     spec: str,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kernel = _read(spec)
+    kernel = read_spec(spec)
     rows = Rows(query, key, kernel)
     exact = rows.query.dtype
     values, gradients = value.to(exact), sums_gradient.to(exact)
@@ -166,32 +208,8 @@ def _backward(
     return query_gradient, rows.key_gradient(key_sums).to(key.dtype), value_gradient.to(value.dtype)
 
 
-@_backward.register_fake
-def _(
-    sums_gradient: Tensor,  # noqa: ARG001
-    totals_gradient: Tensor,  # noqa: ARG001
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    seed: Tensor,  # noqa: ARG001
-    spec: str,  # noqa: ARG001
-    dropout: float,  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
-    *tensors, ctx.spec, ctx.dropout = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx, sums_gradient, totals_gradient):  # type: ignore[no-untyped-def]
-    query, key, value, seed = ctx.saved_tensors
-    found = _backward(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
-    return *found, None, None, None
-
-
-_weighted_sums.register_autograd(_differentiate, setup_context=_keep)
+piecewise_sums = define_operation("weighted_sums", _sums_of_pieces, _gradients_of_pieces)
+"""The operation in plain PyTorch."""
 
 
 class Rows:
@@ -261,12 +279,3 @@ def _factors(weights: Tensor, seed: Tensor, piece: Piece, dropout: float) -> Ten
     """Draw what a piece's weights are multiplied by; the same in both passes."""
     generator = torch.Generator(weights.device).manual_seed(int(seed) + piece.number)
     return draw_factors(weights, dropout, generator=generator)
-
-
-def _written(spec: KernelSpec) -> str:
-    return dumps(asdict(spec))
-
-
-@lru_cache
-def _read(spec: str) -> KernelSpec:
-    return KernelSpec(**loads(spec))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from json import dumps, loads
 
 from quillgpt.config.schema.attention import AttentionType, LenScale, PolyForm, has_signed_weights, parse_attn_type
 
@@ -46,6 +47,11 @@ class KernelSpec:
         """Return another kernel for the same parameters: what a model learnt for its heads goes on to count."""
         kept = {name: getattr(self, name) for name in ("learn_tau", "learn_gain", "qk_norm")}
         return KernelSpec(attn_type, poly_form=poly_form, **kept)
+
+    @property
+    def written(self) -> str:
+        """The kernel as text, which `read_spec` reads."""
+        return dumps(asdict(self))
 
     @cached_property
     def type(self) -> AttentionType:
@@ -92,6 +98,12 @@ class KernelSpec:
             return degree - 1
         squarings = {"power2": self.type.n, "squared-taylor": self.type.n + 1, "limit": (degree - 1).bit_length()}
         return squarings.get(self.poly_form, degree.bit_length())  # ceil(log2(degree + 1))
+
+
+@lru_cache
+def read_spec(written: str) -> KernelSpec:
+    """Return the kernel that a text describes."""
+    return KernelSpec(**loads(written))
 
 
 SOFTMAX = KernelSpec()

@@ -42,6 +42,11 @@ LONG_RUN_SECONDS = 60
 LONG_RUN_MINUTES = 1.5
 """The same for a run that has minutes."""
 
+NEVER_SECONDS = 1e9
+
+LARGEST_ERROR = 0.02
+"""Of a path in bfloat16, relative to another: above it, one of the two is wrong."""
+
 EXPECTED_UTILISATION = 0.3
 """Share of the peak that training reaches uncompiled, for predicting its length: small models less, large ones more."""
 
@@ -129,7 +134,7 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
         try:
             seconds["compiled"] = seconds_per_call(step, machine.device)
         except Exception:  # a compiler can fail in any way; then it is not chosen
-            seconds["compiled"] = 1e9
+            seconds["compiled"] = NEVER_SECONDS
         leave_uncompiled(model)
         model.zero_grad(set_to_none=True)
         return seconds
@@ -166,26 +171,44 @@ def _fitting_micro_batch(settings: TrainSettings, shape: ModelShape, machine: Ma
 
 def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machine: Machine) -> str:
     paths = attention_paths(shape.kernel, block_size=shape.block_size, dropout=dropout > 0)
-    if machine.device.type != "cpu":
+    if machine.device.type != "cpu" and shape.kernel.type.family == "SM":
         return next(iter(paths))
     sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // shape.block_size))  # the order is that of more, too
     sizes = (sequences, shape.n_head, shape.block_size, shape.head_dim)
     key = f"attention {shape.kernel} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
+    usual = next(iter(paths.values()))
 
-    def seconds_of(attend: Attend) -> float:
-        query, key, value = (torch.randn(sizes, dtype=machine.dtype, requires_grad=True) for _ in range(3))
+    def seconds_of(name: str, attend: Attend) -> float:
+        inputs = [torch.randn(sizes, dtype=machine.dtype, device=machine.device, requires_grad=True) for _ in range(3)]
 
         def forward_and_backward() -> None:
-            attend(query, key, value, dropout).sum().backward()  # type: ignore[no-untyped-call]
+            attend(*inputs, dropout).sum().backward()  # type: ignore[call-arg, arg-type, no-untyped-call]
 
-        return seconds_per_call(forward_and_backward, machine.device)
+        try:
+            right = name != "triton" or _agree(attend, usual, inputs)
+            return seconds_per_call(forward_and_backward, machine.device) if right else NEVER_SECONDS
+        except Exception as error:  # what is compiled for a GPU can fail in any way; then it is not chosen
+            if attend is usual:
+                raise
+            warn(f"attn_path = {name} does not work here ({str(error).splitlines()[0]}); another is taken")
+            return NEVER_SECONDS
 
     seconds = remember(
         f"{key} {torch.get_num_threads()} threads",
-        lambda: {name: seconds_of(path) for name, path in paths.items()},
+        lambda: {name: seconds_of(name, path) for name, path in paths.items()},
         of=paths,
     )
     return min(paths, key=lambda name: seconds[name])
+
+
+def _agree(attend: Attend, other: Attend, inputs: list[torch.Tensor]) -> bool:
+    """Say whether two paths give nearly the same results and gradients."""
+    found = []
+    for each in (attend, other):
+        result = each(*inputs, 0.0)  # type: ignore[call-arg, arg-type]
+        found.append([result, *torch.autograd.grad(result.float().square().sum(), inputs)])
+    errors = [(own - truth).float().norm() / truth.float().norm() for own, truth in zip(*found, strict=True)]
+    return bool(torch.stack(errors).max() <= LARGEST_ERROR)
 
 
 def _has_cpp_compiler() -> bool:

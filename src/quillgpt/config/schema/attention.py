@@ -86,9 +86,9 @@ class Attention(Settings):
         "SM",
         description="Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to 14. PA_NAME: the activation NAME of the scores (gelu, relu, sigmoid, square, relu-square, softplus, tanh, exp, identity, elu1, silu).",
     )
-    attn_path: Literal["auto", "sdpa", "explicit", "recompute", "augmented"] = Field(
+    attn_path: Literal["auto", "sdpa", "explicit", "recompute", "augmented", "triton"] = Field(
         "auto",
-        description="How attention is computed; auto takes the path that a short measurement finds fastest. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute.",
+        description="How attention is computed; auto takes the path that a short measurement finds fastest. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton is recompute on a GPU, where Triton is installed.",
     )
     poly_form: PolyForm = Field(
         "power2",

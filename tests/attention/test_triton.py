@@ -1,0 +1,92 @@
+"""The Triton kernels: run by Triton's interpreter on a CPU, or, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+CHECK = """
+import sys
+import torch
+from quillgpt.attention import KernelSpec, attention_paths
+from quillgpt.attention.kernels import triton_operation
+from quillgpt.attention.reference import reference_attention
+from quillgpt.config.schema.attention import ACTIVATIONS
+
+device = sys.argv[1]
+dtype = getattr(torch, sys.argv[2])
+limit = float(sys.argv[3])
+assert triton_operation() is not None
+specs = [
+    *(KernelSpec(name) for name in ("GK", "GKn", "GKpoly-1", "GKpoly-6")),
+    *(KernelSpec("GKpoly-5", poly_form=form) for form in ("limit", "taylor", "chebyshev", "squared-taylor")),
+    *(KernelSpec(f"PA_{name}") for name in ACTIVATIONS),
+    KernelSpec("PA_sigmoid", attn_bias=-1.5),
+    KernelSpec("PA_gelu", len_scale="pos"),
+    KernelSpec("PA_square", row_norm=True),
+]
+worst = 0.0
+for spec in specs:
+    for T, S, H, G in ((70, 70, 2, 2), (1, 1, 2, 2), (3, 67, 4, 2)):  # more than a block, one position, after a cache
+        torch.manual_seed(T)
+        inputs = [torch.randn(2, heads, n, 20).to(dtype) for heads, n in ((H, T), (G, S), (G, S))]
+        own = [each.to(device).requires_grad_() for each in inputs]
+        truth = [each.double().requires_grad_() for each in inputs]
+        found = attention_paths(spec, block_size=64)["triton"](*own, 0.0)
+        grouped = [each.repeat_interleave(H // G, 1) for each in truth[1:]]
+        expected = reference_attention(truth[0], *grouped, spec, block_size=64)
+        upstream = torch.randn(expected.shape).to(dtype)
+        pairs = zip(
+            (found, *torch.autograd.grad(found, own, upstream.to(device))),
+            (expected, *torch.autograd.grad(expected, truth, upstream.double())),
+        )
+        for mine, right in pairs:
+            mine, right = mine.detach().cpu().double(), right.detach()
+            error = float((mine - right).norm() / right.norm().clamp(min=1))
+            assert error <= limit, (str(spec), T, error)
+            worst = max(worst, error)
+print(f"worst {worst:.1e}")
+
+spec = KernelSpec("GK")
+path = attention_paths(spec, block_size=64, dropout=True)["triton"]
+query, key = (torch.randn(1, 4, 96, 16, device=device) * 0.1 for _ in range(2))
+value = torch.eye(96, device=device).expand(1, 4, 96, 96).contiguous()  # so that the result is the weights themselves
+torch.manual_seed(5)
+weights = path(query, key, value, 0.25)
+torch.manual_seed(5)
+assert torch.equal(path(query, key, value, 0.25), weights)
+assert not torch.equal(path(query, key, value, 0.25), weights)
+whole = path(query, key, value, 0.0)
+kept = weights[whole > 0] != 0
+assert abs(float(kept.float().mean()) - 0.75) < 0.02
+torch.testing.assert_close(weights[whole > 0][kept], whole[whole > 0][kept] / 0.75, rtol=1e-5, atol=1e-6)
+torch.manual_seed(5)
+leaf = value.clone().requires_grad_()
+path(query, key, leaf, 0.25).sum().backward()
+torch.testing.assert_close(leaf.grad.sum(-1) / 96, weights.sum(-2), rtol=1e-4, atol=1e-5)  # the same are dropped
+"""
+
+
+def run(device: str, dtype: str, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a process of its own: whether kernels are interpreted is settled when they are defined.
+    if device == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    command = [sys.executable, "-c", CHECK, device, dtype, str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_interpreted_kernels_are_the_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("cpu", "float32", 1e-5, monkeypatch)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+def test_compiled_kernels_are_the_formulas(dtype: str, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("cuda", dtype, limit, monkeypatch)
