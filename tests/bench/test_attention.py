@@ -1,7 +1,5 @@
 """What `quill bench attention` measures, and what it must find."""
 
-import itertools
-
 import pytest
 
 from quillgpt.attention import KernelSpec
@@ -23,11 +21,12 @@ def test_every_path_is_measured_beside_the_naive_form():
 @pytest.mark.skipif(peak_resident_bytes() is None, reason="this system does not tell a process its peak memory")
 @pytest.mark.parametrize(("name", "path"), [("GK", "augmented"), ("GKpoly-8", "recompute"), ("PA_gelu", "recompute")])
 def test_memory_grows_with_the_length_not_with_its_square(name, path):
-    lengths = (1024, 2048, 4096)
+    lengths = (1024, 4096)  # twice as long twice, since a single step can be off by what freed memory stays
     peaks = [
         peak_megabytes(AttentionWork(KernelSpec(name), (1, 4, length, 64), "float32", 1, 0.554), path)
         for length in lengths
     ]
     if None in peaks:
         pytest.skip("this system does not let a process forget its peak memory")
-    assert all(after < LARGEST_GROWTH * before for before, after in itertools.pairwise(peaks)), peaks
+    before, after = peaks
+    assert after < LARGEST_GROWTH**2 * before

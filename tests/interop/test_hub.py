@@ -218,3 +218,9 @@ def test_a_process_that_has_imported_nothing_else_names_what_it_cannot_reach(tmp
     done = subprocess.run(command, env=kept | away, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert "gpt2 is not here, and openai-community/gpt2 could not be fetched" in done.stderr
+
+
+def test_a_misspelled_name_is_answered_with_the_one_that_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="gpt2-meduim is neither a folder here .*; did you mean gpt2-medium"):
+        open_model(Path("gpt2-meduim"))

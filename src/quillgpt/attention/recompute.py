@@ -21,7 +21,7 @@ from quillgpt.attention.pointwise import pointwise
 from quillgpt.attention.spec import KernelSpec, read_spec
 
 QUERIES_AT_ONCE = 128
-WEIGHTS_AT_ONCE = 1 << 20
+WEIGHTS_AT_ONCE = 1 << 19
 """So many weights are in memory at a time: a few megabytes, which a processor's cache holds."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from quillgpt.checkpoint.load import read_shape
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.console import say, stderr
-from quillgpt.errors import CheckpointError, UserError
+from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
 from quillgpt.files import quill_home, sha256_of, write_json
 from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
@@ -46,6 +46,10 @@ def find_hub_model(path: Path) -> Path | None:
     if name in PRETRAINED:
         if holds_model(path):
             return None
+    elif name.startswith("gpt2") and not path.exists() and (meant := closest(name, PRETRAINED)):
+        raise CheckpointError(
+            f"{name} is neither a folder here nor a model that is known by name; did you mean {meant}?"
+        )
     elif not REPOSITORY.fullmatch(name) or path.parent.exists() or path.suffix in SUFFIXES:
         return None
     repository = PRETRAINED.get(name, name)

@@ -80,7 +80,9 @@ def show_set_up(run: Run, peak: Peak) -> None:
             "decayed": describe(groups.decayed),
             "not decayed": describe(groups.vectors),
             "optimizer": settings.optimizer,
-            "start": f"iteration {run.state.iteration} of {settings.max_iters}"
+            "start": (
+                "evaluation only" if settings.eval_only else f"iteration {run.state.iteration} of {settings.max_iters}"
+            )
             + (f", from {run.parent}" if run.parent else ", fresh weights"),
         },
     )
