@@ -222,5 +222,5 @@ def test_a_process_that_has_imported_nothing_else_names_what_it_cannot_reach(tmp
 
 def test_a_misspelled_name_is_answered_with_the_one_that_was_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="gpt2-meduim is neither a folder here .*; did you mean gpt2-medium"):
+    with pytest.raises(CheckpointError, match=r"gpt2-meduim is neither a folder here .*; did you mean gpt2-medium"):
         open_model(Path("gpt2-meduim"))

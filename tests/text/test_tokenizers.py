@@ -379,3 +379,15 @@ def test_merges_over_which_the_library_would_end_the_process_are_refused_before(
     with pytest.raises(TokenizerError, match=r"no usable tokenizer \(the merge .* makes no token"):
         load_tokenizer(tmp_path)
     assert "panicked" not in capfd.readouterr().err
+
+
+@pytest.mark.download
+def test_gpt2s_two_files_are_its_tokenizer(tmp_path, published):
+    (tmp_path / "vocab.json").write_bytes(published(GPT2_VOCABULARY).read_bytes())
+    (tmp_path / "merges.txt").write_bytes(published(GPT2_MERGES).read_bytes())
+    found = load_tokenizer(tmp_path)
+    assert (found.name, found.fingerprint) == ("gpt2", gpt2_tokenizer().fingerprint)
+    assert found.encode("Hello, world").tolist() == [15496, 11, 995]
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(TokenizerError, match="make no byte-level tokenizer of GPT-2's kind"):
+        load_tokenizer(tmp_path)

@@ -94,6 +94,26 @@ def _forward_kernel(
 
 
 @triton.jit
+def _weights_and_changes(
+    q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
+    FORM: tl.constexpr, n: tl.constexpr, OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """Return the weights that are applied, and the gradients of their arguments, both (queries, keys)."""
+    visible = (rows[:, None] + S - T >= keys[None, :]) & (keys[None, :] < S) & (rows[:, None] < T)
+    u = _argument(q, k, scale, OF_DISTANCE)
+    phi = tl.where(visible, weight(u, COEFFICIENTS, bias, reach, FORM, n), 0.0)
+    change = tl.dot(gradient.to(v.dtype), tl.trans(v), input_precision="ieee")
+    applied = phi
+    if DROPOUT:
+        factors = _factors(seed, head, rows, keys, T, S, dropout)
+        change = change * factors
+        applied = phi * factors
+    if TOTAL:
+        change += tl.load(TOTALS_GRADIENT + head * T + rows, mask=rows < T, other=0.0)[:, None]
+    return applied, tl.where(visible, change * slope(u, phi, COEFFICIENTS, bias, reach, FORM, n), 0.0)
+
+
+@triton.jit
 def _query_kernel(
     Q, K, V, SUMS_GRADIENT, TOTALS_GRADIENT, QUERY_GRADIENT, COEFFICIENTS, seed, T, S, scale, bias, reach, dropout,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
@@ -110,15 +130,10 @@ def _query_kernel(
         keys = start + tl.arange(0, KEYS)
         k = _rows(K, head, keys, S, D, BLOCK_D)
         v = _rows(V, head, keys, S, E, BLOCK_E)
-        visible = (rows[:, None] + S - T >= keys[None, :]) & (keys[None, :] < S)
-        u = _argument(q, k, scale, OF_DISTANCE)
-        phi = weight(u, COEFFICIENTS, bias, reach, FORM, n)
-        change = tl.dot(gradient.to(v.dtype), tl.trans(v), input_precision="ieee")
-        if DROPOUT:
-            change = change * _factors(seed, head, rows, keys, T, S, dropout)
-        if TOTAL:
-            change += tl.load(TOTALS_GRADIENT + head * T + rows, mask=rows < T, other=0.0)[:, None]
-        change = tl.where(visible, change * slope(u, phi, COEFFICIENTS, bias, reach, FORM, n), 0.0)
+        _, change = _weights_and_changes(
+            q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
+            FORM, n, OF_DISTANCE, TOTAL, DROPOUT,
+        )  # fmt: skip
         row_sums += tl.sum(change, 1)
         found += tl.dot(change.to(k.dtype), k, input_precision="ieee")
     if OF_DISTANCE:
@@ -145,19 +160,11 @@ def _key_kernel(
         rows = start + tl.arange(0, M)
         q = _rows(Q, head, rows, T, D, BLOCK_D)
         gradient = _rows(SUMS_GRADIENT, head, rows, T, E, BLOCK_E)
-        visible = (rows[:, None] + S - T >= keys[None, :]) & (keys[None, :] < S) & (rows[:, None] < T)
-        u = _argument(q, k, scale, OF_DISTANCE)
-        phi = tl.where(visible, weight(u, COEFFICIENTS, bias, reach, FORM, n), 0.0)
-        change = tl.dot(gradient.to(v.dtype), tl.trans(v), input_precision="ieee")
-        dropped = phi
-        if DROPOUT:
-            factors = _factors(seed, head, rows, keys, T, S, dropout)
-            change = change * factors
-            dropped = phi * factors
-        if TOTAL:
-            change += tl.load(TOTALS_GRADIENT + head * T + rows, mask=rows < T, other=0.0)[:, None]
-        change = tl.where(visible, change * slope(u, phi, COEFFICIENTS, bias, reach, FORM, n), 0.0)
-        value_gradient += tl.dot(tl.trans(dropped).to(v.dtype), gradient.to(v.dtype), input_precision="ieee")
+        weights, change = _weights_and_changes(
+            q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
+            FORM, n, OF_DISTANCE, TOTAL, DROPOUT,
+        )  # fmt: skip
+        value_gradient += tl.dot(tl.trans(weights).to(v.dtype), gradient.to(v.dtype), input_precision="ieee")
         key_gradient += tl.dot(tl.trans(change).to(q.dtype), q, input_precision="ieee")
         column_sums += tl.sum(change, 0)
     if OF_DISTANCE:

@@ -89,7 +89,7 @@ def compare(
     done = [each for each in found if each.outcomes]
     if done:
         picture(out, "kernels", lambda: draw_comparison(done, loss_curves(experiment, done)))
-    if len(done) < len(found):
+    if any(each.failures for each in found):
         raise UserError(f"some runs failed; what they said is in {out}/*.log, and the same command tries them again")
 
 

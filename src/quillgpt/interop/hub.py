@@ -23,7 +23,14 @@ PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 CONFIGURATION = "config.json"
-FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "tokenizer*.json")
+FILES = (
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+)
 """What is fetched besides the configuration; no program, no pickle, no other format's copy of the weights."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.attention import attention_path
-from quillgpt.lab.observe import attentions
+from quillgpt.lab.observe import attentions, observed
 from quillgpt.model import GPT
 from quillgpt.model.block import Attention
 
@@ -32,42 +32,26 @@ def calibrate(student: GPT, teacher: GPT, blocks: Iterable[Tensor]) -> None:
         teacher: In evaluation mode.
         blocks: What is read, each (1, T).
     """
-    sums: dict[tuple[int, int], Tensor] = {}
     mine = attentions(student)
-    for block in blocks:
-        for layer, (query, key, value, found) in enumerate(_attended(teacher, block)):
-            for number, tau in enumerate(_taus(mine[layer])):
-                root = math.sqrt(tau)
-                attend = attention_path(student.shape.kernel, "auto", block_size=student.shape.block_size)
-                own = attend(query * root, key * root, value, 0.0)
-                products = torch.stack([own * own, own * found, found * found]).double().sum((1, 3, 4))  # (3, H)
-                sums[layer, number] = sums.get((layer, number), 0) + products
-    for layer, attention in enumerate(mine):
-        _settle(attention, torch.stack([sums[layer, number] for number in range(len(_taus(attention)))]))
+    sums = [[torch.zeros(3, student.shape.n_head, dtype=torch.float64) for _ in _taus(each)] for each in mine]
+    attend = attention_path(student.shape.kernel, "auto", block_size=student.shape.block_size)
+
+    def watch(layer: int, query: Tensor, key: Tensor, value: Tensor, found: Tensor) -> None:
+        for number, tau in enumerate(_taus(mine[layer])):
+            root = math.sqrt(tau)
+            own = attend(query * root, key * root, value, 0.0)
+            products = torch.stack([own * own, own * found, found * found])  # (3, B, H, T, D)
+            sums[layer][number] += products.double().sum((1, 3, 4)).cpu()
+
+    with observed(teacher, watch):
+        for block in blocks:
+            teacher(block)
+    for attention, own in zip(mine, sums, strict=True):
+        _settle(attention, torch.stack(own))
 
 
 def _taus(attention: Attention) -> list[float]:
     return TAUS if attention.log_tau is not None else [1.0]
-
-
-def _attended(teacher: GPT, block: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Return queries (B,H,T,D), keys and values (B,G,T,D), and what the kernel gave, of every layer."""
-    own = [attention.attend for attention in attentions(teacher)]
-    found = []
-    try:
-        for attention, attend in zip(attentions(teacher), own, strict=True):
-
-            def kept(query, key, value, dropout, visible=None, /, *, attend=attend):  # type: ignore[no-untyped-def]
-                mixed = attend(query, key, value, dropout, visible)
-                found.append((query, key, value, mixed))
-                return mixed
-
-            attention.attend = kept
-        teacher(block)
-    finally:
-        for attention, attend in zip(attentions(teacher), own, strict=True):
-            attention.attend = attend
-    return found
 
 
 def _settle(attention: Attention, sums: Tensor) -> None:
@@ -83,4 +67,4 @@ def _settle(attention: Attention, sums: Tensor) -> None:
     else:
         of_heads = torch.zeros(gain.shape[1], dtype=torch.int64)
     if attention.gain is not None:
-        attention.gain.weight.copy_(gain.gather(0, of_heads[None].to(gain.device))[0])
+        attention.gain.weight.copy_(gain.gather(0, of_heads[None])[0])

@@ -14,8 +14,8 @@ from quillgpt.attention.softmax import in_groups
 from quillgpt.model import GPT
 from quillgpt.model.block import Attention
 
-Watch = Callable[[int, Tensor, Tensor, Tensor], object]
-"""Is given a layer's number, its queries (B,H,T,D), keys (B,H,T,D) and values (B,H,T,D)."""
+Watch = Callable[[int, Tensor, Tensor, Tensor, Tensor], object]
+"""Is given a layer's number, its queries, keys and values, and what its kernel returned, each (B,H,T,D)."""
 
 
 def attentions(model: GPT) -> list[Attention]:
@@ -25,15 +25,16 @@ def attentions(model: GPT) -> list[Attention]:
 
 @contextmanager
 def observed(model: GPT, watch: Watch) -> Iterator[None]:
-    """Let `watch` see the queries, keys and values that every layer's kernel is given."""
+    """Let `watch` see what every layer's kernel is given, and what it returns."""
     own = [attention.attend for attention in attentions(model)]
 
     def between(layer: int, attend: Attend) -> Attend:
         def watched(
             query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
         ) -> Tensor:
-            watch(layer, query, *in_groups(query, key, value))
-            return attend(query, key, value, dropout, visible)
+            mixed = attend(query, key, value, dropout, visible)
+            watch(layer, query, *in_groups(query, key, value), mixed)
+            return mixed
 
         return watched
 

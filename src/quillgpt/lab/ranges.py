@@ -71,7 +71,7 @@ def measure_ranges(model: GPT, blocks: Iterable[Tensor], *, seed: int = 0) -> li
     heads = [[_Head(shape.kernel, at_once, seed) for _ in range(shape.n_head)] for _ in range(shape.n_layer)]
     pairs = visible_pairs(blocks[0].shape[1]).to(model.device)
 
-    def watch(layer: int, query: Tensor, key: Tensor, _: Tensor) -> None:
+    def watch(layer: int, query: Tensor, key: Tensor, *_: Tensor) -> None:
         for head, q, k in zip(heads[layer], query[0], key[0], strict=True):
             head.add(arguments(q, k, of_distance=looks_at_distance(shape.kernel))[pairs])
 

@@ -19,7 +19,7 @@ def attention_weights(model: GPT, tokens: Tensor) -> Tensor:
     kernel, block_size = model.shape.kernel, model.shape.block_size
     found: list[Tensor] = []
 
-    def watch(_: int, query: Tensor, key: Tensor, __: Tensor) -> None:
+    def watch(_: int, query: Tensor, key: Tensor, *__: Tensor) -> None:
         heads = _heads(query, key)
         found.append(torch.cat([reference_weights(q, k, kernel, block_size=block_size)[0] for q, k in heads]).cpu())
 
@@ -51,11 +51,11 @@ def row_statistics(model: GPT, blocks: Iterable[Tensor]) -> RowStatistics:
     totals: list[list[Tensor]] = [[] for _ in range(model.shape.n_layer)]
     count = 0
 
-    def watch(layer: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+    def watch(layer: int, query: Tensor, key: Tensor, _: Tensor, mixed: Tensor) -> None:
         rows = []
-        for q, k, v in _heads(query, key, value):
+        for q, k, y in _heads(query, key, mixed):
             weights = reference_weights(q, k, kernel, block_size=block_size)[0, 0]
-            rows.append(torch.stack([weights.sum(-1), entropy(weights), (weights @ v[0, 0]).norm(dim=-1)]).cpu())
+            rows.append(torch.stack([weights.sum(-1), entropy(weights), y[0, 0].norm(dim=-1)]).cpu())
         totals[layer].append(torch.stack(rows, 1))  # (3, H, T)
 
     with observed(model, watch):

@@ -20,7 +20,10 @@ from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
 from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer, saved_gpt2_tokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
-from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_json_object
+from quillgpt.text.tokenizer_files import CONFIG_FILE, END_OF_TEXT, TOKENIZER_FILE, byte_level_bpe, read_json_object
+
+OLDER_FILES = ("vocab.json", "merges.txt")
+"""What stands in a tokenizer.json's place in models from before there was one."""
 
 KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
 
@@ -75,6 +78,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         TokenizerError: There is no tokenizer.json, or none that can be used.
     """
     if not (folder / TOKENIZER_FILE).is_file():
+        if all((folder / name).is_file() for name in OLDER_FILES):
+            return _load_older(folder)
         raise TokenizerError(
             f"{folder} has no {TOKENIZER_FILE}; give a data set, a checkpoint, or a Hugging Face folder"
         )
@@ -133,6 +138,27 @@ def check_spec(spec: str) -> None:
     if spec.startswith("bpe"):
         hint = "; did you mean bpe:1024?"
     raise TokenizerError(f"{spec} is no tokenizer; expected {KINDS}{hint}")
+
+
+def _load_older(folder: Path) -> Tokenizer:
+    """Load a tokenizer from the two files in which GPT-2's was first given.
+
+    Raises:
+        TokenizerError: They are none of the kind of GPT-2's.
+    """
+    vocabulary, merges = (folder / name for name in OLDER_FILES)
+    content = read_json_object(vocabulary)
+    lines = merges.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = [line.split(" ") for line in lines if line.strip() and not line.startswith("#version")]
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        whole = byte_level_bpe(content, pairs, content[END_OF_TEXT], use_regex=True)
+        tokenizer = BytePairTokenizer.from_content(whole)
+        if tokenizer is not None:
+            return tokenizer
+    raise TokenizerError(
+        f"{vocabulary} and {merges.name} make no byte-level tokenizer of GPT-2's kind; save the model with a "
+        f"{TOKENIZER_FILE} (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+    )
 
 
 def _load(path: Path, *, name: str) -> Tokenizer:
