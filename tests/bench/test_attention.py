@@ -19,7 +19,7 @@ def test_every_path_is_measured_beside_the_naive_form():
 
 
 @pytest.mark.skipif(peak_resident_bytes() is None, reason="this system does not tell a process its peak memory")
-@pytest.mark.parametrize(("name", "path"), [("GK", "augmented"), ("GKpoly-8", "recompute"), ("PA_gelu", "recompute")])
+@pytest.mark.parametrize(("name", "path"), [("GK", "augmented"), ("PA_gelu", "recompute")])
 def test_memory_grows_with_the_length_not_with_its_square(name, path):
     lengths = (1024, 4096)  # twice as long twice, since a single step can be off by what freed memory stays
     peaks = [

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
+from threading import Event
 
 import pytest
 from filelock import FileLock
@@ -197,16 +198,17 @@ def test_two_processes_fetch_a_file_once(site):
     assert len(site.requests) == 1
 
 
-def test_a_fetch_waits_for_another_that_holds_the_lock(site, capsys):
+def test_a_fetch_waits_for_another_that_holds_the_lock(site, monkeypatch):
+    said, waits = [], Event()
+    monkeypatch.setattr(downloads, "say", lambda words: (said.append(words), waits.set()))
     download = address_download(site.publish("/input.txt", CONTENT))
     download.cached.parent.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         with FileLock(download.cached.with_name(".input.txt.lock")):
             fetched = pool.submit(fetch, download)
-            said = ""
-            while "Waiting for another process that is fetching input.txt" not in said:
-                assert not fetched.done()
-                said += capsys.readouterr().err
+            assert waits.wait(timeout=30)
+            assert said == ["Waiting for another process that is fetching input.txt"]
+            assert not fetched.done()
             download.cached.write_bytes(CONTENT)
         assert fetched.result(timeout=10) == download.cached
     assert site.requests == []
