@@ -46,6 +46,17 @@ def test_calibration_finds_the_gain_and_tau_that_were_hidden(name, shape):
         torch.testing.assert_close(attention.log_tau.weight, expected, **FLOAT32)
 
 
+def test_calibration_passes_over_widths_at_which_a_polynomial_overflows():
+    teacher, ids = tiny_model(GPT2), random_ids(GPT2, 4, 16)
+    with torch.no_grad():
+        for attention in attentions(teacher):
+            attention.qkv.weight.mul_(30)  # arguments in the thousands
+    student = student_of(teacher, "GKpoly-8")
+    calibrate(student, teacher, [ids])
+    found = float(mismatch(student, teacher, ids).detach())
+    assert found <= 1.0 + 1e-5  # no further than nothing at all
+
+
 @pytest.mark.parametrize("name", ["PA_relu", "GKpoly-6"])
 def test_calibration_comes_nearer_to_the_teacher(name):
     teacher, ids = tiny_model(GPT2), random_ids(GPT2, 4, 16)

@@ -59,6 +59,8 @@ def _settle(attention: Attention, sums: Tensor) -> None:
     own, cross, found = sums.unbind(1)
     gain = cross / own.clamp(min=1e-30) if attention.gain is not None else torch.ones_like(cross)
     rest = found - 2 * gain * cross + gain.square() * own  # (taus, H)
+    rest = rest.nan_to_num(nan=math.inf)  # a polynomial overflows where a tau puts arguments outside its range
+    gain = gain.nan_to_num(nan=0.0)
     if attention.log_tau is not None:
         kv_heads = len(attention.log_tau.weight)
         best = rest.view(len(rest), kv_heads, -1).sum(-1).argmin(0)  # (G,)
