@@ -55,6 +55,11 @@ for spec in specs:
             worst = max(worst, error)
 print(f"worst {worst:.1e}")
 
+for width, format in ((300, torch.float32), (16, torch.float64)):  # what the kernels leave to plain PyTorch
+    inputs = [torch.randn(1, 2, 9, width).to(device, format) for _ in range(3)]
+    paths = attention_paths(KernelSpec("GK"), block_size=64)
+    assert torch.equal(paths["triton"](*inputs, 0.0), paths["recompute"](*inputs, 0.0))
+
 spec = KernelSpec("GK")
 path = attention_paths(spec, block_size=64, dropout=True)["triton"]
 query, key = (torch.randn(1, 4, 96, 16, device=device) * 0.1 for _ in range(2))

@@ -11,16 +11,16 @@ Shapes: N batch times heads, T query position, S key position, D head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from quillgpt.attention.pointwise import chebyshev_coefficients
-from quillgpt.attention.recompute import Operation, define_operation
+from quillgpt.attention.recompute import define_operation, piecewise_sums
 from quillgpt.attention.spec import KernelSpec, read_spec
 from quillgpt.attention.triton_weights import slope, weight
 
@@ -28,6 +28,9 @@ WIDEST = 256
 """Widest head whose block of queries a GPU's registers hold."""
 
 BLOCK_QUERIES, BLOCK_KEYS = 64, 64
+
+Arguments = tuple[tuple[object, ...], dict[str, object]]
+"""Positional and named."""
 
 
 @triton.jit
@@ -173,19 +176,9 @@ def _key_kernel(
     _store(VALUE_GRADIENT, value_gradient, head, keys, S, E, BLOCK_E)
 
 
-@dataclass(frozen=True)
-class _Launch:
-    """What all kernels of one call share."""
-
-    positional: tuple[object, ...]
-    named: dict[str, object]
-
-
 @lru_cache
 def _coefficients(degree: int, reach: float, device: torch.device) -> Tensor:
     """Return those of the series and of its derivative, one after the other."""
-    import numpy as np
-
     own = chebyshev_coefficients(degree, reach)
     derived = np.polynomial.Chebyshev(own).deriv().coef
     return torch.tensor([*own, *map(float, derived)], dtype=torch.float32, device=device)
@@ -197,7 +190,8 @@ def _form(kernel: KernelSpec) -> str:
     return kernel.type.activation if family == "PA" else kernel.poly_form if family == "GKpoly" else "exp"
 
 
-def _launch(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, kernel: KernelSpec, dropout: float) -> _Launch:
+def _launch(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, kernel: KernelSpec, dropout: float) -> Arguments:
+    """Return what all kernels of one call share."""
     width, value_width = query.shape[-1], value.shape[-1]
     form = _form(kernel)
     degree = kernel.type.n
@@ -205,7 +199,7 @@ def _launch(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, kernel: Ker
     bias = kernel.attn_bias if kernel.type.family == "PA" else 0.0
     number = int(seed) % (1 << 31) if dropout else 0
     sizes = (number, query.shape[1], key.shape[1], width**-0.5, bias, kernel.poly_range, dropout)
-    return _Launch(
+    return (
         (table, *sizes),
         {
             "D": width,
@@ -230,9 +224,9 @@ def _forward(
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     sums = value.new_empty(*query.shape[:2], value.shape[-1], dtype=torch.float32)
     totals = query.new_empty(query.shape[:2] if kernel.normalized else (0,), dtype=torch.float32)
-    launch = _launch(query, key, value, seed, kernel, dropout)
+    positional, named = _launch(query, key, value, seed, kernel, dropout)
     grid = (triton.cdiv(query.shape[1], BLOCK_QUERIES), len(query))
-    _forward_kernel[grid](query, key, value, sums, totals, *launch.positional, **launch.named)
+    _forward_kernel[grid](query, key, value, sums, totals, *positional, **named)
     return sums, totals
 
 
@@ -249,13 +243,23 @@ def _backward(
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     gradients = (sums_gradient.contiguous(), totals_gradient.contiguous())
     found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    launch = _launch(query, key, value, seed, read_spec(spec), dropout)
+    positional, named = _launch(query, key, value, seed, read_spec(spec), dropout)
     inputs = (query, key, value, *gradients)
     by_query = (triton.cdiv(query.shape[1], BLOCK_QUERIES), len(query))
     by_key = (triton.cdiv(key.shape[1], BLOCK_KEYS), len(query))
-    _query_kernel[by_query](*inputs, found[0], *launch.positional, **launch.named)
-    _key_kernel[by_key](*inputs, found[1], found[2], *launch.positional, **launch.named)
+    _query_kernel[by_query](*inputs, found[0], *positional, **named)
+    _key_kernel[by_key](*inputs, found[1], found[2], *positional, **named)
     return found
 
 
-triton_weighted_sums: Operation = define_operation("triton_weighted_sums", _forward, _backward)
+_operation = define_operation("triton_weighted_sums", _forward, _backward)
+_INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
+def triton_weighted_sums(
+    query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """Do what `piecewise_sums` does, and leave to it what these kernels cannot: CPUs, float64 and wide heads."""
+    here = query.is_cuda or _INTERPRETED
+    fits = here and query.dtype != torch.float64 and max(query.shape[-1], value.shape[-1]) <= WIDEST
+    return (_operation if fits else piecewise_sums)(query, key, value, seed, spec, dropout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -260,7 +260,7 @@ def picture(folder: Path, name: str, draw: Callable[[], Figure]) -> None:
     """Draw a picture as PNG and SVG; say what is missing where matplotlib is not installed."""
     from quillgpt.plots.figure import write_figure
 
-    paths: Iterable[Path] = [folder / f"{name}.png", folder / f"{name}.svg"]
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     try:
         write_figure(draw, paths, purpose="a picture")
     except UserError as error:

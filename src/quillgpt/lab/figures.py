@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 INCHES_PER_MAP = 3.4
 LONGEST_TICKS = 40
 """Tokens of a text above which a map does not name them."""
-MOST_MAPS = 64
 
 
 def new_figure(width: float, height: float) -> Figure:
