@@ -224,3 +224,10 @@ def test_a_misspelled_name_is_answered_with_the_one_that_was_meant(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"gpt2-meduim is neither a folder here .*; did you mean gpt2-medium"):
         open_model(Path("gpt2-meduim"))
+
+
+def test_an_owner_whose_name_begins_like_gpt2_is_no_misspelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUILL_MIRROR", raising=False)
+    with without_downloads(), pytest.raises(DownloadNeededError):
+        find_hub_model(Path("gpt2-lab/gpt2-medium"))

@@ -111,8 +111,8 @@ def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:
     left = OF_A_TEXT | {"minutes", "patience", "overwrite"} | ({"dataset"} if given.get("data") is not None else set())
     values = {name: value for name, value in layer.values.items() if name not in left}
     rates = {name: value / 10 for name in RATES if isinstance(value := values.get(name), float)}
-    if rates and not given.keys() & set(RATES):
-        say(f"learning rates are a tenth of what they were there: learning_rate = {rates.get('learning_rate', 0):g}")
+    if "learning_rate" in rates and "learning_rate" not in given:
+        say(f"learning rates are a tenth of what they were there: learning_rate = {rates['learning_rate']:g}")
     return replace(layer, values=values | rates)
 
 

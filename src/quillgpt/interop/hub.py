@@ -53,7 +53,7 @@ def find_hub_model(path: Path) -> Path | None:
     if name in PRETRAINED:
         if holds_model(path):
             return None
-    elif name.startswith("gpt2") and not path.exists() and (meant := closest(name, PRETRAINED)):
+    elif name.startswith("gpt2") and "/" not in name and not path.exists() and (meant := closest(name, PRETRAINED)):
         raise CheckpointError(
             f"{name} is neither a folder here nor a model that is known by name; did you mean {meant}?"
         )

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from quillgpt.attention import KernelSpec
@@ -17,13 +16,11 @@ from quillgpt.config.schema.attention import OPTIONS
 from quillgpt.console import progress, say
 from quillgpt.data.batches import TrainingWindows, gather
 from quillgpt.device import to_device
-from quillgpt.evaluation import score_split
 from quillgpt.lab.calibrate import calibrate
 from quillgpt.lab.matching import match
 from quillgpt.lab.subject import Subject
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
-from quillgpt.model import GPT
 from quillgpt.training import train
 
 START = "start"
@@ -79,9 +76,9 @@ def convert(
         finetuning: The settings of the run that follows, but for where it starts; None: there is none.
     """
     teacher, train_tokens = subject.gpt, subject.dataset.train
-    yield Stage(f"{teacher.shape.kernel}, as it was trained", _loss(subject, teacher), 0)
+    yield Stage(f"{teacher.shape.kernel}, as it was trained", subject.score(teacher).loss, 0)
     student = copy.deepcopy(with_kernel(teacher, kernel))
-    yield Stage(f"swapped for {kernel.attn_type}", _loss(subject, student), 0)
+    yield Stage(f"swapped for {kernel.attn_type}", subject.score(student).loss, 0)
     block_size, read = teacher.shape.block_size, 0
     windows = TrainingWindows(len(train_tokens), block_size, seed=0)
 
@@ -93,7 +90,7 @@ def convert(
     if calibrated:
         calibrate(student, teacher, [batch(0)])
         read += subject.batch_size * block_size
-        yield Stage("gains and taus calibrated", _loss(subject, student), read)
+        yield Stage("gains and taus calibrated", subject.score(student).loss, read)
     if match_iters:
         with progress("matching layers", match_iters) as advance:
             losses = match(
@@ -101,7 +98,7 @@ def convert(
             )
         say(f"mismatch of the layers' attention: {losses[0]:.4f} at first, {losses[-1]:.4f} at last")
         read += match_iters * subject.batch_size * block_size
-        yield Stage(f"layers matched, {match_iters} iterations", _loss(subject, student), read)
+        yield Stage(f"layers matched, {match_iters} iterations", subject.score(student).loss, read)
     start = folder / START
     about = {name: value for name, value in subject.model.about.items() if name != "bias"}
     save_model(start, student, subject.model.tokenizer, about=about)
@@ -115,18 +112,10 @@ def convert(
     how = f"adapters of rank {finetuning.lora_rank}" if finetuning.lora_rank else "all weights"
     yield Stage(
         f"finetuned ({how}), best at {summary.best_iter} of {summary.iterations}",
-        _loss(subject, tuned),
+        subject.score(tuned).loss,
         read + summary.tokens,
         run,
     )
-
-
-@torch.no_grad()
-def _loss(subject: Subject, model: GPT) -> float:
-    batches = -(-len(subject.starts) // subject.batch_size)
-    return score_split(
-        model, subject.model.tokenizer, subject.tokens, batch_size=subject.batch_size, batches=batches
-    ).loss
 
 
 def stage_table(title: str, stages: list[Stage]) -> ResultTable:

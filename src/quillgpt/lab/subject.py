@@ -14,6 +14,7 @@ from quillgpt.data.batches import Starts, Tokens, gather, spread_starts
 from quillgpt.data.dataset import Dataset
 from quillgpt.device import to_device
 from quillgpt.errors import ConfigError, DataError
+from quillgpt.evaluation import Score, score_split
 from quillgpt.evaluation.loss import SPREAD_SEED
 from quillgpt.model import GPT
 
@@ -52,6 +53,11 @@ class Subject:
         """Yield the blocks one by one, (1, block_size), on the model's device."""
         for start in self.starts:
             yield to_device(gather(self.tokens, start[None], self.gpt.shape.block_size)[0], self.model.device)
+
+    def score(self, gpt: GPT) -> Score:
+        """Measure a model of the same tokens on the blocks."""
+        batches = -(-len(self.starts) // self.batch_size)
+        return score_split(gpt, self.model.tokenizer, self.tokens, batch_size=self.batch_size, batches=batches)
 
     @property
     def batch_size(self) -> int:

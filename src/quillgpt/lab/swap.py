@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from quillgpt.attention import KernelSpec
 from quillgpt.config.schema.attention import PolyForm, parse_attn_type
 from quillgpt.errors import ConfigError
-from quillgpt.evaluation import Score, score_split
+from quillgpt.evaluation import Score
 from quillgpt.lab.subject import Subject
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
@@ -65,13 +65,7 @@ def swap(subject: Subject, names: Sequence[str], *, poly_form: PolyForm = "power
     own = subject.gpt.shape.kernel
     others = [own.swapped(name, poly_form=poly_form) for name in names]
     for kernel in [own, *(each for each in others if each != own)]:
-        score = score_split(
-            with_kernel(subject.gpt, kernel),
-            subject.model.tokenizer,
-            subject.tokens,
-            batch_size=subject.batch_size,
-            batches=-(-len(subject.starts) // subject.batch_size),
-        )
+        score = subject.score(with_kernel(subject.gpt, kernel))
         yield Swapped(kernel, kernel == own, score)
 
 

@@ -190,7 +190,8 @@ def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machi
         except Exception as error:  # what is compiled for a GPU can fail in any way; then it is not chosen
             if attend is usual:
                 raise
-            warn(f"attn_path = {name} does not work here ({str(error).splitlines()[0]}); another is taken")
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            warn(f"attn_path = {name} does not work here ({reason}); another is taken")
             return NEVER_SECONDS
 
     seconds = remember(
