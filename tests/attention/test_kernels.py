@@ -96,6 +96,15 @@ def test_path_is_near_the_reference_in_bfloat16(kernel, path, case):
         assert (found.double() - expected).norm() / norm <= BFLOAT16_FROBENIUS
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("kernel", "path"), [each for each in PATHS if each[0] != "SM"])
+def test_autocast_does_not_round_the_arguments_of_weights(kernel, path, case):
+    expected = value_and_gradients(by(kernel, path), inputs(case, torch.bfloat16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = value_and_gradients(by(kernel, path), inputs(case, torch.bfloat16))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize(("kernel", "path"), PATHS)
 def test_no_path_looks_ahead(kernel, path):
     query, key, value = (tensor.detach() for tensor in inputs("training"))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from quillgpt.api import load
+from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import load_model
 from quillgpt.cli import main
 from quillgpt.config.schema.attention import ACTIVATIONS
+from quillgpt.device import autocast
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import export
 from quillgpt.lab.ranges import measure_ranges
+from quillgpt.model import GPT
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
+from quillgpt.training.compilation import compile_model
 from quillgpt.training.setup import set_up
+from tiny import SHAPES, random_ids, randomize
 
 from .conftest import MakeSettings
 
@@ -37,6 +43,30 @@ def test_every_kernel_learns(attn_type: str, tiny: MakeSettings) -> None:
     assert stored.attn_type == attn_type
     found = load(settings.out_dir, dtype="float32").evaluate("tiny", data_dir=settings.data_dir)
     assert found.loss == pytest.approx(summary.val_loss_full, abs=1e-5)
+
+
+@pytest.mark.parametrize(("attn_type", "path"), [("GKpoly-14", "recompute"), ("GK", "recompute"), ("GK", "augmented")])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_in_bfloat16_weighs_by_unrounded_arguments(attn_type: str, path: str, compiled: bool) -> None:
+    def loss_and_gradients(model: GPT, dtype: torch.dtype) -> list[torch.Tensor]:
+        ids = random_ids(model.shape, 8, model.shape.block_size, seed=1)
+        with autocast(torch.device("cpu"), dtype):
+            loss = model.loss_sum(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+
+    def model(attn_type: str, path: str) -> GPT:
+        found = GPT(replace(SHAPES["gpt2"], kernel=KernelSpec(attn_type)), attn_path=path).train()
+        randomize(found)
+        return found
+
+    exact = loss_and_gradients(model("GK", "recompute"), torch.float32)
+    rounded = model(attn_type, path)
+    if compiled:
+        compile_model(rounded)
+    # 1 + x/2^14 in bfloat16 is 1, and so is every weight then
+    for one, other in zip(loss_and_gradients(rounded, torch.bfloat16), exact, strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm()
 
 
 @pytest.mark.parametrize("attn_type", ["GK", "PA_gelu"])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.attention.recompute import Operation, Piece, Rows, weighted_sums
+from quillgpt.attention.recompute import Operation, Piece, Rows, unrounded, weighted_sums
 from quillgpt.attention.softmax import causal_mask, in_groups
 from quillgpt.attention.spec import KernelSpec
 
@@ -103,9 +103,10 @@ class Augmented:
         if visible is not None or T != S:
             seen = causal_mask(T, S, query.device) if visible is None else visible
             mask = F.pad(seen, (extra, 0, extra, 0), value=True)
-        found = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=query.shape[-1] ** -0.5
-        )
+        with unrounded(q):
+            found = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=query.shape[-1] ** -0.5
+            )
         if self.normalized:
             return found[..., :D].to(value.dtype)
         return (found[:, :, 1:, :D] / found[:, :, 1:, D : D + 1]).to(value.dtype)
@@ -115,5 +116,6 @@ def _sums_of_one(query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, vi
     """Do what `weighted_sums` does for a single query that sees what `visible`, bool (1, S), says."""
     rows = Rows(query.flatten(0, 1), key.flatten(0, 1), spec)
     everything = Piece(0, slice(None), slice(None), key.shape[2])
-    weights = rows.weight.value(rows.argument(everything)).masked_fill_(~visible, 0).view(*query.shape[:2], 1, -1)
-    return weights @ value.to(weights.dtype), weights.sum(-1)
+    with unrounded(query):
+        weights = rows.weight.value(rows.argument(everything)).masked_fill_(~visible, 0).view(*query.shape[:2], 1, -1)
+        return weights @ value.to(weights.dtype), weights.sum(-1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -81,11 +82,20 @@ def weighted_sums(
         where the kernel is normalised, else of size 0.
     """
     seed = draw_seed(torch.empty(0)) if dropout else torch.empty(0, dtype=torch.int64)
-    sums, totals = (operation or piecewise_sums)(
-        query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seed, spec.written, dropout
-    )
+    with unrounded(query):
+        sums, totals = (operation or piecewise_sums)(
+            query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seed, spec.written, dropout
+        )
     batch = query.shape[:2]
     return sums.view(*batch, *sums.shape[1:]), totals.view(*batch, -1) if spec.normalized else totals
+
+
+def unrounded(like: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast out on the device of a tensor: it would compute products of float32 in bfloat16.
+
+    A polynomial of degree 256 has nothing left of an argument that was rounded so.
+    """
+    return torch.autocast(like.device.type, enabled=False)
 
 
 @torch.library.custom_op("quill::attention_seed", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
@@ -148,7 +158,8 @@ def define_operation(
 
     def differentiate(ctx, sums_gradient, totals_gradient):  # type: ignore[no-untyped-def]
         query, key, value, seed = ctx.saved_tensors
-        found = gradients(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
+        with unrounded(query):
+            found = gradients(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
         return *found, None, None, None
 
     operation.register_autograd(differentiate, setup_context=keep)

@@ -98,7 +98,7 @@ def draw_maps(weights: Tensor, words: Sequence[str], *, title: str) -> Figure:
             map_panel.imshow(own, aspect="auto", **(scale if signed else {"vmin": 0, "vmax": largest, "cmap": "Blues"}))
             map_panel.set_title(f"layer {layer}, head {head}", fontsize=8)
             sums.barh(range(T), own.sum(-1), color=COLOURS[1], height=1)
-            sums.tick_params(labelsize=6)
+            sums.tick_params(labelsize=6, left=False)
             _name_tokens(map_panel, words)
     for layer in range(layers):
         panels[layer, 0].set_ylabel("query", fontsize=8)
@@ -169,12 +169,12 @@ def draw_lengths(found: Sequence[LengthLoss], block_size: int) -> Figure:
 
 def draw_swaps(found: Sequence[Swapped]) -> Figure:
     """Draw perplexity over the n of GKpoly-n, and over the multiplicative depth, the best for each depth joined."""
-    figure = new_figure(9, 4.5)
+    figure = new_figure(9, 5)
     by_n, by_depth = figure.subplots(1, 2, sharey=True)
-    polynomials = [each for each in found if each.kernel.type.family == "GKpoly" and _is_finite(each)]
+    polynomials = [each for each in found if each.kernel.type.family == "GKpoly"]
     by_n.plot(
         [each.kernel.type.n for each in polynomials],
-        [each.score.perplexity for each in polynomials],
+        [each.score.perplexity if _is_finite(each) else math.nan for each in polynomials],  # nan interrupts the line
         "o-",
         color=COLOURS[0],
         label="GKpoly-n",
@@ -198,14 +198,14 @@ def draw_swaps(found: Sequence[Swapped]) -> Figure:
     by_n.set_ylabel("perplexity")
     by_depth.set_xlabel("estimated multiplicative depth")
     by_n.set_yscale("log")
-    by_n.legend(frameon=False)
+    figure.legend(*by_n.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     for panel in (by_n, by_depth):
         tidy(panel)
     return figure
 
 
 def _is_finite(each: Swapped) -> bool:
-    return math.isfinite(each.score.loss)
+    return math.isfinite(each.score.perplexity)
 
 
 def _front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
