@@ -12,6 +12,7 @@ import time
 import pytest
 
 from quillgpt.cli import main
+from quillgpt.lab.compare import Experiment
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.verdicts import Outcome, verdict_table, verdicts
 from quillgpt.plots.record import read_metrics
@@ -19,6 +20,13 @@ from quillgpt.plots.record import read_metrics
 from .conftest import SMALL
 
 FLAGS = [f"--{name}={value}" for name, value in (SMALL | {"max_iters": 12, "eval_interval": 6}).items()]
+
+
+def test_what_is_left_to_each_run_elsewhere_is_the_same_for_all_here(tmp_path):
+    words = {name: Experiment("shakespeare_char_cpu", {}, tmp_path).words_of(name, 1) for name in ("SM", "GK")}
+    assert all("--compile=False" in each for each in words.values())
+    chosen = Experiment("shakespeare_char_cpu", {"compile": "True"}, tmp_path).words_of("GK", 1)
+    assert [word for word in chosen if "compile" in word] == ["--compile=True"]
 
 
 def test_a_comparison_and_going_on_with_it(place, tmp_path, monkeypatch, capsys):

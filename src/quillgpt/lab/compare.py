@@ -52,11 +52,15 @@ class Experiment:
         return self.folder / f"{attn_type}-seed-{seed}"
 
     def flags_of(self, attn_type: str, seed: int) -> dict[str, str]:
-        """Return the flags of a run."""
+        """Return the flags of a run.
+
+        Whether it is compiled is the same for all, or else slower kernels, whose runs are longer, would be alone in it.
+        """
         family = parse_attn_type(attn_type).family
         known = {name: value for name, value in self.flags.items() if family in OPTIONS.get(name, (family,))}
         own = {"attn_type": attn_type, "seed": str(seed), "out_dir": str(self.run_folder(attn_type, seed))}
-        return known | own
+        compiled = resolve(self.preset, known).compile
+        return known | own | ({"compile": "False"} if compiled == "auto" else {})
 
     def settings_of(self, attn_type: str, seed: int) -> TrainSettings:
         """Return the settings of a run.
