@@ -1,6 +1,6 @@
 """How near is near enough, once for all tests."""
 
-FLOAT64 = {"rtol": 1e-9, "atol": 1e-11}
+FLOAT64 = {"rtol": 1e-12, "atol": 1e-12}
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 BFLOAT16_FROBENIUS = 1e-2
 """Largest norm of the error in bfloat16, relative to the norm of the true value."""

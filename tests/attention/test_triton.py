@@ -23,17 +23,19 @@ dtype = getattr(torch, sys.argv[2])
 limit = float(sys.argv[3])
 assert triton_operation() is not None
 specs = [
-    *(KernelSpec(name) for name in ("GK", "GKn", "GKpoly-1", "GKpoly-6")),
+    *(KernelSpec(name) for name in ("GK", "GKpoly-1", "GKpoly-6")),
     *(KernelSpec("GKpoly-5", poly_form=form) for form in ("limit", "taylor", "chebyshev", "squared-taylor")),
     *(KernelSpec(f"PA_{name}") for name in ACTIVATIONS),
     KernelSpec("PA_sigmoid", attn_bias=-1.5),
     KernelSpec("PA_gelu", len_scale="pos"),
     KernelSpec("PA_square", row_norm=True),
+    KernelSpec("GKpoly-4", row_norm=True),
 ]
 worst = 0.0
 for spec in specs:
+    assert "triton" in attention_paths(spec, block_size=64)
     cases = [(70, 70, 2, 2)]  # more than a block
-    if spec.attn_type in ("GK", "GKn", "PA_gelu"):
+    if spec.attn_type in ("GK", "GKpoly-4", "PA_gelu"):
         cases += [(1, 1, 2, 2), (3, 67, 4, 2)]  # one position; after a cache, with grouped heads
     for T, S, H, G in cases:
         torch.manual_seed(T)
@@ -54,6 +56,13 @@ for spec in specs:
             assert error <= limit, (str(spec), T, error)
             worst = max(worst, error)
 print(f"worst {worst:.1e}")
+assert "triton" not in attention_paths(KernelSpec("GKn"), block_size=64)
+
+common = 300 + torch.randn(1, 1, 40, 16, device=device)  # whose squares leave x above 0 by their rounding
+ones = torch.eye(40, device=device)[None, None]
+for name in ("GK", "GKpoly-8"):
+    weights = attention_paths(KernelSpec(name), block_size=64)["triton"](common, common, ones, 0.0)
+    assert weights.max() <= 1, name
 
 for width, format in ((300, torch.float32), (16, torch.float64)):  # what the kernels leave to plain PyTorch
     inputs = [torch.randn(1, 2, 9, width).to(device, format) for _ in range(3)]

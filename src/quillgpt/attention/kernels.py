@@ -44,7 +44,8 @@ def attention_paths(spec: KernelSpec, *, block_size: int, dropout: bool = False)
     paths: dict[str, Attend] = {"recompute": Recompute(spec, block_size)}
     if spec.type.family in ("GK", "GKn") and (spec.normalized or not dropout):
         paths["augmented"] = Augmented(spec)
-    if (operation := triton_operation()) is not None:
+    # Triton's kernels see the keys a piece at a time, and so no query's greatest argument before the last.
+    if not spec.is_softmax and (operation := triton_operation()) is not None:
         paths["triton"] = Recompute(spec, block_size, operation)
     return paths
 

@@ -117,5 +117,9 @@ def _sums_of_one(query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, vi
     rows = Rows(query.flatten(0, 1), key.flatten(0, 1), spec)
     everything = Piece(0, slice(None), slice(None), key.shape[2])
     with unrounded(query):
-        weights = rows.weight.value(rows.argument(everything)).masked_fill_(~visible, 0).view(*query.shape[:2], 1, -1)
+        weights = (
+            rows.weight.value(rows.argument(everything, visible))
+            .masked_fill_(~visible, 0)
+            .view(*query.shape[:2], 1, -1)
+        )
         return weights @ value.to(weights.dtype), weights.sum(-1)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quillgpt.attention.dropout import draw_factors
 from quillgpt.attention.pointwise import pointwise
+from quillgpt.attention.softmax import causal_mask
 from quillgpt.attention.spec import KernelSpec, read_spec
 
 QUERIES_AT_ONCE = 128
@@ -79,7 +80,7 @@ def weighted_sums(
 
     Returns:
         Sums over values, (B, H, T, D), and sums of weights, (B, H, T), both in float32 or float64; the latter only
-        where the kernel is normalised, else of size 0.
+        where the kernel is normalised, else of size 0. Of a softmax only their ratio has a meaning.
     """
     seed = draw_seed(torch.empty(0)) if dropout else torch.empty(0, dtype=torch.int64)
     with unrounded(query):
@@ -239,7 +240,7 @@ class Rows:
     def __init__(self, query: Tensor, key: Tensor, spec: KernelSpec) -> None:
         exact = query.dtype if query.dtype == torch.float64 else torch.float32
         self.weight = pointwise(spec)
-        self._of_distance, self._width = spec.of_distance, query.shape[-1]
+        self._of_distance, self._is_softmax, self._width = spec.of_distance, spec.is_softmax, query.shape[-1]
         self._scale = 1 / math.sqrt(self._width)
         query, key = query.to(exact), key.to(exact)
         if self._of_distance:
@@ -252,10 +253,23 @@ class Rows:
         """Cut them."""
         return pieces(len(self.query), self.query.shape[1], self.key.shape[1])
 
-    def argument(self, piece: Piece) -> Tensor:
-        """Return the argument of the weights, (heads, queries, visible)."""
+    def argument(self, piece: Piece, seen: Tensor | None = None) -> Tensor:
+        """Return the argument of the weights, (heads, queries, visible).
+
+        Where the weights are a softmax, a query's greatest argument is made 0: exp of those of far keys alone would be
+        0 for all of them. What this multiplies sums and weights by is the same, so their ratio and its gradients stay.
+
+        Args:
+            piece: Which queries and keys.
+            seen: Bool, which keys each query sees; None: those up to its own.
+        """
         found = self.query[piece.heads, piece.queries] @ self.key[piece.heads, : piece.visible].mT
-        return found.clamp_(max=0) if self._of_distance else found
+        if self._of_distance:
+            found.clamp_(max=0)
+        if self._is_softmax:
+            seen = causal_mask(*found.shape[-2:], found.device) if seen is None else seen
+            found.masked_fill_(~seen, -math.inf).sub_(found.amax(-1, keepdim=True))
+        return found
 
     def query_gradient(self, change: Tensor, piece: Piece) -> Tensor:
         """Return the gradient of a piece's queries from that of its arguments."""

@@ -48,14 +48,13 @@ def reference_weights(query: Tensor, key: Tensor, spec: KernelSpec, *, block_siz
     T, S, D = query.shape[-2], key.shape[-2], query.shape[-1]
     seen = torch.ones(T, S, dtype=torch.bool, device=query.device).tril(S - T)
     products = torch.einsum("bhtd,bhsd->bhts", query, key) / math.sqrt(D)
-    if spec.type.family == "SM":
-        return products.masked_fill(~seen, -math.inf).softmax(-1)
+    argument = products + spec.attn_bias
     if spec.of_distance:
-        squares = (query[:, :, :, None] - key[:, :, None]).square().sum(-1)
-        weights = _of_distance(-squares / (2 * math.sqrt(D)), spec)
-    else:
-        weights = _of_product(products + spec.attn_bias, spec.type.activation)
-    weights = torch.where(seen, weights, 0)
+        argument = -(query[:, :, :, None] - key[:, :, None]).square().sum(-1) / (2 * math.sqrt(D))
+    if spec.is_softmax:
+        return argument.masked_fill(~seen, -math.inf).softmax(-1)
+    phi = _of_distance(argument, spec) if spec.of_distance else _of_product(argument, spec.type.activation)
+    weights = torch.where(seen, phi, 0)
     if spec.normalized:
         return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
     if spec.type.family != "PA" or spec.len_scale == "none":

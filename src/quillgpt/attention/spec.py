@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from json import dumps, loads
 
-from quillgpt.config.schema.attention import AttentionType, LenScale, PolyForm, has_signed_weights, parse_attn_type
+from quillgpt.config.schema.attention import AttentionType, LenScale, PolyForm, parse_attn_type
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class KernelSpec:
         return self.row_norm or self.type.family in ("SM", "GKn")
 
     @property
-    def signed(self) -> bool:
-        """Whether a weight can be negative."""
-        return has_signed_weights(self.type, self.poly_form)
+    def is_softmax(self) -> bool:
+        """Whether the weights are a softmax of their arguments: the same number more for all keys changes nothing."""
+        return self.normalized and (self.type.family in ("SM", "GK", "GKn") or self.attn_type == "PA_exp")
 
     @property
     def degree(self) -> int | None:
