@@ -16,7 +16,6 @@ import torch
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
 from quillgpt.config.schema import Quantize, Sampling
-from quillgpt.config.schema.attention import PolyForm
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
@@ -168,7 +167,7 @@ def load(
     data_dir: str = "data",
     quantize: Quantize = "none",
     attn_type: str | None = None,
-    poly_form: PolyForm = "power2",
+    **kernel_options: Any,
 ) -> Model:
     """Load a model to use.
 
@@ -181,10 +180,11 @@ def load(
         data_dir: Where data sets live; the meta.pkl of a nanoGPT model is sought there.
         quantize: none, or int8 for weights of 8 bits, on CPUs.
         attn_type: Another attention kernel than the model's own; None: its own.
-        poly_form: The polynomial of a GKpoly that is named by attn_type.
+        kernel_options: Options of that kernel, such as poly_form; those that are not given are the model's own.
 
     Raises:
         CheckpointError: There is no model, it is damaged, or of another kind.
+        ConfigError: The attention kernel lacks an option.
         DeviceError: The device is not there, or cannot do int8.
     """
     return_freed_memory()
@@ -194,6 +194,6 @@ def load(
     # With weights of 8 bits everything else is in float32, and there is nothing to measure.
     number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
     loaded = open_model(Path(path), data_dir=Path(data_dir))
-    if attn_type is not None:
-        loaded = loaded.with_kernel(loaded.shape.kernel.swapped(attn_type, poly_form=poly_form))
+    own = loaded.shape.kernel
+    loaded = loaded.with_kernel(own.swapped(attn_type or own.attn_type, **kernel_options))
     return Model(loaded, chosen, number_format, quantize=quantize)

@@ -102,8 +102,7 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUILL_DEVICE", "mps")
     assert quill("eval", "run", "--dataset", "a, b", "--split", "train", "--quantize=int8") == 0
     machine = {"device": "mps", "dtype": "auto", "threads": None, "data_dir": "data", "quantize": "int8"}
-    kernel = {"attn_type": None, "poly_form": "power2"}
-    assert quill.calls == [(("run",), machine | kernel)]
+    assert quill.calls == [(("run",), machine | {"attn_type": None})]
     assert measured == [("a", "train"), ("b", "train")]
     assert quill.out.splitlines()[0] == (
         "a train: loss 1.5000 nats per token, perplexity 4.4800, 2.1600 bits per byte, 1,000 tokens"
@@ -133,7 +132,7 @@ def test_configs_show_prints_toml(quill: Any, monkeypatch: pytest.MonkeyPatch) -
 
 def test_help_explains_every_setting(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    for command, schema in zip(("train", "sample", "eval", "prepare", "lab swap"), COMMANDS, strict=True):
+    for command, schema in zip(("train", "sample", "eval", "prepare", "lab look", "lab swap"), COMMANDS, strict=True):
         assert quill(*command.split(), "--help") == 0
         for name, field in schema.model_fields.items():
             (line,) = [line for line in quill.out.splitlines() if f"│ --{name} " in line]

@@ -30,7 +30,12 @@ COMMANDS = {
     "swap": (["swap", "SM", "--to=GKpoly-2..4,PA_square,GK"], {"swap": ["csv", "md", "png", "svg"]}),
     "look": (
         ["look", "SM", "--start=the quick brown"],
-        {"maps": ["png", "svg"], "rows": ["png", "svg"], "lengths": ["csv", "md", "png", "svg"]},
+        {
+            "maps": ["png", "svg"],
+            "rows": ["csv", "md", "png", "svg"],
+            "lengths": ["csv", "md", "png", "svg"],
+            "positions": ["csv", "md"],
+        },
     ),
 }
 
@@ -44,7 +49,7 @@ def test_tables_and_pictures_are_written(name, here, tmp_path, capsys):
     wanted = {tmp_path / f"{stem}.{ending}" for stem, endings in expected.items() for ending in endings}
     assert set(tmp_path.iterdir()) == wanted
     for path in wanted:
-        assert str(path) in out or path.stem == "histograms"
+        assert str(path) in out or (path.stem in ("histograms", "rows", "positions") and path.suffix in (".csv", ".md"))
         if path.suffix == ".svg":
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
         if path.suffix == ".png":
@@ -87,6 +92,36 @@ def test_bad_input_is_answered_in_a_line(words, status, complaint, here, tmp_pat
     assert complaint in " ".join(said.split())
     assert "Traceback" not in said
     assert not (tmp_path / "x").exists()
+
+
+def test_results_do_not_go_to_a_file(here, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        assert main(["lab", "ranges", "SM", f"--out={place}"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert (
+            said
+            == f"quill: {tmp_path / 'file'} is a file, so results cannot go to {place}; give another folder with --out"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "kernel"),
+    [
+        (
+            ["--to=GKpoly-6", "--poly_form=chebyshev", "--poly_range=30"],
+            "GKpoly-6, poly_form = chebyshev, poly_range = 30",
+        ),
+        (["--to=PA_relu", "--len_scale=pos", "--attn_bias=0.5"], "PA_relu, len_scale = pos, attn_bias = 0.5"),
+        (["--to=GK,PA_square", "--row_norm"], "GK, row_norm = True"),
+    ],
+)
+def test_a_swap_takes_the_options_of_kernels(words, kernel, here, tmp_path, capsys):
+    assert main(["lab", "swap", "SM", *words, "--threads=1", "--blocks=2", f"--out={tmp_path}"]) == 0
+    with (tmp_path / "swap.csv").open() as file:
+        assert list(csv.DictReader(file))[1]["kernel"].replace(".0", "") == kernel
+    assert main(["lab", "swap", "SM", *words[1:], "--to=SM", "--threads=1", f"--out={tmp_path}"]) == 2
+    assert "and none is named; leave it out" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from quillgpt.cli import main
-from quillgpt.lab.compare import Experiment
+from quillgpt.lab import compare as comparing
+from quillgpt.lab.compare import Experiment, compare
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.verdicts import Outcome, verdict_table, verdicts
 from quillgpt.plots.record import read_metrics
@@ -53,7 +54,7 @@ def test_a_comparison_and_going_on_with_it(place, tmp_path, monkeypatch, capsys)
     assert float(softmax["peak MB"]) > 100
     assert (softmax["degree"], poly["degree"], poly["depth"]) == ("", "2", "4")
     assert 0 < float(poly["x < -N"]) < 1
-    assert float(poly["x < -2N+12"]) == 1.0  # -2N+12 is above 0 for N = 2
+    assert poly["x < -2N+12"] == poly["x < -N"]  # -2N+12 is above 0 for N = 2
     # The same weights to begin with, whatever the kernel; other ones with another seed.
     first = {
         name: next(row["val_loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["kind"] == "eval")
@@ -68,11 +69,48 @@ def test_a_comparison_and_going_on_with_it(place, tmp_path, monkeypatch, capsys)
     assert "| PA_relu, len_scale = pos | 1 | 0 |" in table
     # Other settings are another comparison.
     assert main([*words, "--attn=SM", "--learning_rate=1e-4"]) == 2
-    assert "holds a comparison of shakespeare_char_cpu" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds a comparison of shakespeare_char_cpu" in said
+    assert "with learning_rate = 0.01; compare" in said
+    # And so is another text.
+    outcome = json.loads((tmp_path / "GKpoly-1-seed-1337" / "outcome.json").read_text())
+    (tmp_path / "GKpoly-1-seed-1337" / "outcome.json").write_text(json.dumps(outcome | {"data": "another"}))
+    assert main([*words, "--attn=SM,GKpoly-1", "--seeds=1"]) == 2
+    assert "GKpoly-1-seed-1337 is not that of the runs before it" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_preset_that_was_changed_is_another_comparison(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    mine = tmp_path / "mine.toml"
+    mine.write_text("learning_rate = 1e-3\n")
+    words = ["lab", "compare", str(mine), *FLAGS, f"--out={tmp_path / 'out'}", "--seeds=1", "--attn=SM"]
+    words = [word for word in words if not word.startswith("--learning_rate")]
+    assert main(words) == 0, capsys.readouterr().err
+    mine.write_text("learning_rate = 1e-5\n")
+    assert main(words) == 2
+    assert "with learning_rate = 0.001" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_penalty_goes_to_the_kernels_that_have_a_range(tmp_path):
+    experiment = Experiment("shakespeare_char_cpu", {"range_penalty": "1", "range_limit": "9"}, tmp_path)
+    having = {
+        name: "--range_penalty=1" in experiment.words_of(name, 1) for name in ("SM", "GKn", "GKpoly-4", "PA_relu")
+    }
+    assert having == {"SM": False, "GKn": True, "GKpoly-4": True, "PA_relu": False}
+
+
+def test_a_run_that_is_killed_says_by_what(tmp_path, monkeypatch):
+    def killed(words, log):
+        log.write_text("iter 20: loss 2.1\n")
+        return -9
+
+    monkeypatch.setattr(comparing, "_train", killed)
+    [outcome] = compare(Experiment("shakespeare_char_cpu", {}, tmp_path), ["SM"], [1])
+    assert outcome.failure == "its process was ended by signal 9 (Killed)"
 
 
 def test_a_comparison_that_is_stopped_goes_on(place, tmp_path):
-    flags = [*FLAGS, "--max_iters=3000", "--lr_decay_iters=3000", "--eval_interval=50", f"--out={tmp_path}"]
+    flags = [*FLAGS, "--max_iters=400", "--lr_decay_iters=400", "--eval_interval=20", f"--out={tmp_path}"]
     command = [sys.executable, "-m", "quillgpt", "lab", "compare", "shakespeare_char_cpu", *flags]
     command += ["--attn=GK", "--seeds=1"]
     environment = os.environ | {"QUILL_QUIET": "0"}
@@ -88,8 +126,13 @@ def test_a_comparison_that_is_stopped_goes_on(place, tmp_path):
     assert process.returncode == 143
     assert "interrupted" in words
     state = json.loads((run / "checkpoints" / "last" / "training" / "state.json").read_text())
-    assert 0 < state["iteration"] < 3000
+    assert 0 < state["iteration"] < 400
     assert not (run / "outcome.json").exists()
+    subprocess.run(command, cwd=place, env=environment, check=True, timeout=120, capture_output=True)
+    assert (run / "outcome.json").exists()
+    [*_, resumed] = read_metrics(run / "metrics.jsonl")
+    assert resumed["iter"] == 400
+    assert f"iteration {state['iteration']} of 400" in (tmp_path / "GK-seed-1337.log").read_text()
     log = (tmp_path / "GK-seed-1337.log").read_text()
     assert "Traceback" not in log
 

@@ -1,6 +1,7 @@
 """From softmax to another kernel."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ import torch
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import load_model
 from quillgpt.cli import main
+from quillgpt.config import TrainSettings
+from quillgpt.errors import UserError
+from quillgpt.lab import convert as converting
 from quillgpt.lab.calibrate import calibrate
-from quillgpt.lab.convert import target_kernel
+from quillgpt.lab.convert import convert, target_kernel
 from quillgpt.lab.matching import match, mismatch
 from quillgpt.lab.observe import attentions
 from quillgpt.lab.variants import with_kernel
@@ -18,32 +22,70 @@ from tolerances import FLOAT32
 
 
 def student_of(teacher, name):
-    return copy.deepcopy(with_kernel(teacher, target_kernel(teacher.shape.kernel, KernelSpec(name))))
+    return copy.deepcopy(with_kernel(teacher, target_kernel(teacher.shape.kernel.swapped(name))))
 
 
 @pytest.mark.parametrize("name", ["GKn", "GK", "GKpoly-10"])
 @pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
 def test_calibration_finds_the_gain_and_tau_that_were_hidden(name, shape):
-    """A teacher that is itself such a kernel with a gain and a tau among those that are tried is found exactly."""
+    """From a teacher whose heads have gains and taus, a student that has forgotten them finds them again."""
+    shape = replace(shape, n_head=4, n_kv_head=2 if shape is QWEN3 else shape.n_kv_head)
     teacher = tiny_model(shape, kernel=KernelSpec(name, learn_tau=True, learn_gain=True))
+    gains, taus = torch.tensor([0.5, 1.5, -2.0, 3.0]), torch.tensor([0.0, 1.0, -1.0, 2.0])[: shape.n_kv_head]
     with torch.no_grad():
         for attention in attentions(teacher):
-            attention.gain.weight.copy_(torch.tensor([0.5, 1.5, -2.0, 3.0]))
-            attention.log_tau.weight.fill_(0.0)
-        plain = student_of(teacher, name)
-        for attention in attentions(plain):
+            attention.gain.weight.copy_(gains)
+            attention.log_tau.weight.copy_(taus)
+        student = copy.deepcopy(teacher)
+        for attention in attentions(student):
             attention.gain.weight.fill_(1.0)
-        # What the teacher's kernel returns comes before its gain: put it into the values' scale instead.
+            attention.log_tau.weight.fill_(9.0)
+    calibrate(student, teacher, [random_ids(shape, 2, 16)])
+    for attention in attentions(student):
+        torch.testing.assert_close(attention.gain.weight, gains, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(attention.log_tau.weight, taus, **FLOAT32)
+
+
+@pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
+def test_calibration_finds_other_widths_for_other_keys(shape):
+    """A teacher whose queries and keys are longer than its student's, key head by key head, is found exactly."""
+    teacher = tiny_model(shape, kernel=KernelSpec("GK", learn_tau=True, learn_gain=True))
+    student = student_of(tiny_model(shape), "GK")
+    factors = torch.tensor([2.0, 0.5, 1.0, 4.0])[: shape.n_kv_head].log()
+    state = teacher.state_dict()
+    with torch.no_grad():
+        student.load_state_dict({key: each.clone() for key, each in state.items()})
         for attention in attentions(teacher):
-            attend, gain = attention.attend, attention.gain.weight[:, None, None].clone()
-            attention.attend = lambda q, k, v, d, s=None, attend=attend, gain=gain: (
-                attend(q * 2**0.25, k * 2**0.25, v, d, s) * gain
+            own = attention.attend
+            root = torch.exp(0.5 * factors)[:, None, None]
+            grown = root.repeat_interleave(shape.n_head // shape.n_kv_head, 0)
+            attention.attend = lambda q, k, v, d, s=None, own=own, root=root, grown=grown: own(
+                q * grown, k * root, v, d, s
             )
-        calibrate(plain, teacher, [random_ids(shape, 2, 16)])
-    for attention in attentions(plain):
-        torch.testing.assert_close(attention.gain.weight, torch.tensor([0.5, 1.5, -2.0, 3.0]), rtol=1e-4, atol=1e-4)
-        expected = torch.full_like(attention.log_tau.weight, 0.5 * torch.tensor(2.0).log().item())
-        torch.testing.assert_close(attention.log_tau.weight, expected, **FLOAT32)
+        before = [attention.log_tau.weight.clone() for attention in attentions(teacher)]
+        calibrate(student, teacher, [random_ids(shape, 2, 16)])
+    for attention, start in zip(attentions(student), before, strict=True):
+        torch.testing.assert_close(attention.log_tau.weight, start + factors, **FLOAT32)
+
+
+@pytest.mark.parametrize("name", ["SM", "PA_exp"])
+def test_calibration_of_a_kernel_without_tau_sees_keys_as_it_will_have_them(name):
+    kernel = KernelSpec("GK", learn_tau=True)
+    teacher = tiny_model(GPT2, kernel=kernel, n_head=1, n_kv_head=1, head_dim=GPT2.n_embd)
+    with torch.no_grad():
+        for attention in attentions(teacher):
+            attention.log_tau.weight.fill_(-3.0)
+            attention.output.weight.copy_(torch.eye(GPT2.n_embd))
+            attention.output.bias.zero_()
+    student, ids = student_of(teacher, name), random_ids(GPT2, 2, 16)
+    calibrate(student, teacher, [ids])
+    best = float(mismatch(student, teacher, ids).detach())
+    for change in (0.9, 1.1):  # no other gain comes nearer
+        other = copy.deepcopy(student)
+        with torch.no_grad():
+            for attention in attentions(other):
+                attention.gain.weight.mul_(change)
+        assert float(mismatch(other, teacher, ids).detach()) > best
 
 
 def test_calibration_passes_over_widths_at_which_a_polynomial_overflows():
@@ -119,6 +161,7 @@ def test_a_conversion_with_adapters_keeps_the_other_weights(place, tmp_path, mon
     ("words", "complaint"),
     [
         (["--to=GK,SM"], "--to=GK,SM names 2 kernels; a model is converted to one"),
+        (["--to=GK", "--match_iters=-1"], "match_iters = -1; expected a whole number, 0 for none"),
         (["--to=GG"], "GG is no attention kernel"),
         (["--to=GK", "--attn_type=GK"], "--attn_type=GK is not for a conversion; give --to"),
         (
@@ -132,3 +175,43 @@ def test_what_is_refused(words, complaint, place, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(place)
     assert main(["lab", "convert", "SM", f"--out={tmp_path / 'to'}", "--threads=1", "--blocks=2", *words]) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_conversion_is_not_overwritten(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    words = ["lab", "convert", "SM", "--to=GK", f"--out={tmp_path}", "--threads=1", "--dtype=float32", "--blocks=2"]
+    words += ["--max_iters=2", "--eval_interval=2"]
+    assert main(words) == 0, capsys.readouterr().err
+    stages = (tmp_path / "stages.csv").read_text()
+    assert "layers matched" not in stages
+    assert "finetuned" in stages
+    before = (tmp_path / "start" / "model.safetensors").stat().st_mtime_ns
+    assert main(words) == 2
+    assert f"{tmp_path}/finetuned holds a finetuned model; give another --out" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert (tmp_path / "start" / "model.safetensors").stat().st_mtime_ns == before
+    assert main([*words, "--overwrite"]) == 0, capsys.readouterr().err
+
+
+def test_a_conversion_that_is_interrupted_says_so(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(converting, "train", lambda settings: None)
+    kernel = target_kernel(KernelSpec("GK"))
+    finetuning = TrainSettings(out_dir=str(tmp_path / "finetuned"))
+    stages = []
+    with pytest.raises(UserError, match="finetuning was interrupted"):
+        for stage in convert(subject, kernel, tmp_path, calibrated=False, match_iters=0, finetuning=finetuning):
+            stages.append(stage)
+    assert len(stages) == 2
+
+
+def test_matching_does_not_learn_from_what_overflows():
+    teacher = tiny_model(GPT2)
+    with torch.no_grad():
+        for attention in attentions(teacher):
+            attention.qkv.weight.mul_(100)
+    student = student_of(teacher, "GKpoly-6")
+    before = [each.clone() for each in student.parameters()]
+    with pytest.raises(UserError, match="not finite in iteration 1 of matching layers"):
+        match(student, teacher, lambda i: random_ids(GPT2, 2, 16, seed=i), iterations=3, learning_rate=1e-3)
+    assert all(torch.equal(one, other) for one, other in zip(student.parameters(), before, strict=True))

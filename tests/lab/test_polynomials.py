@@ -36,6 +36,12 @@ def test_chebyshev_wins_on_a_short_range():
     assert found.spec.depth == 3 + 4
 
 
+def test_the_error_is_that_of_the_worst_argument_however_long_the_range():
+    found = shallowest(-16000.0)
+    x = -torch.arange(0, 64, 1e-3, dtype=torch.float64)
+    assert found.error == pytest.approx(float((pointwise(found.spec).value(x) - x.exp()).abs().max()), rel=0.01)
+
+
 def test_no_polynomial_reaches_arbitrarily_far():
     assert shallowest(-1e9) is None
 
@@ -45,4 +51,5 @@ def test_where_a_power_turns_back():
     weight = pointwise(KernelSpec("GKpoly-6")).value
     assert float(weight(torch.tensor(formal))) == 0.0
     assert float(weight(torch.tensor(dangerous))) == pytest.approx(math.exp(-12), rel=3)
+    assert turning_points(KernelSpec("GKpoly-3")) == (-8.0, -8.0)  # never near 0 behind its turn
     assert turning_points(KernelSpec("GK")) is turning_points(KernelSpec("GKpoly-6", poly_form="taylor")) is None

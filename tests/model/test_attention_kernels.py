@@ -1,10 +1,13 @@
 """Models with other kernels than softmax: read at once and token by token, and the parameters that kernels bring."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from quillgpt.attention import KernelSpec
 from quillgpt.config.schema.attention import ACTIVATIONS
+from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, KeyValueCache
 from tiny import SHAPES, random_ids, tiny_model
 from tolerances import FLOAT32
@@ -105,3 +108,53 @@ def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
         model(random_ids(model.shape, 2, 16))
     assert len(found) == 3
     assert max(each.max().item() for each in found) <= 2 * model.shape.head_dim**0.5 + 1e-4
+
+
+@pytest.mark.parametrize("kernel", [KernelSpec("GK", learn_tau=True), KernelSpec("GKpoly-6", learn_tau=True)], ids=str)
+def test_the_gradient_of_tau_is_that_of_finite_differences(kernel):
+    shape = replace(SHAPES["qwen3"], kernel=kernel)
+    model = tiny_model(shape).double()
+    ids = random_ids(shape, 1, 16)
+    taus = [torch.linspace(-1, 1, shape.n_kv_head).double().requires_grad_() for _ in range(shape.n_layer)]
+    names = [f"blocks.{layer}.attention.log_tau.weight" for layer in range(shape.n_layer)]
+
+    def loss(*taus):
+        hidden = torch.func.functional_call(model, dict(zip(names, taus, strict=True)), (ids,))
+        return hidden.pow(4).sum()
+
+    assert torch.autograd.gradcheck(loss, taus, rtol=1e-5, atol=1e-7)
+
+
+def test_each_key_head_has_a_tau_of_its_own():
+    shape = replace(SHAPES["qwen3"], kernel=KernelSpec("GK", learn_tau=True))
+    model, ids, seen = tiny_model(shape), random_ids(SHAPES["qwen3"], 1, 16), []
+    attention = model.blocks[0].attention
+    inner = attention.attend
+    attention.attend = lambda query, key, *rest: (seen.append((query, key)), inner(query, key, *rest))[1]
+    with torch.no_grad():
+        attention.log_tau.weight.zero_()
+        model(ids)
+        taus = torch.linspace(1, 2, shape.n_kv_head)
+        attention.log_tau.weight.copy_(taus)
+        model(ids)
+    [(query, key), (wider, further)] = seen
+    groups = shape.n_head // shape.n_kv_head
+    assert groups > 1
+    for head in range(shape.n_head):  # query heads of a group come one after the other
+        root = torch.exp(taus[head // groups] / 2)
+        torch.testing.assert_close(wider[:, head], query[:, head] * root, **FLOAT32)
+        torch.testing.assert_close(further[:, head // groups], key[:, head // groups] * root, **FLOAT32)
+
+
+def test_a_swapped_kernel_keeps_what_both_have():
+    own = KernelSpec("PA_relu", len_scale="pos", row_norm=True, learn_gain=True, qk_norm=True)
+    assert own.swapped("PA_square", len_alpha=0.5) == replace(own, attn_type="PA_square", len_alpha=0.5)
+    assert own.swapped("GKpoly-4") == KernelSpec("GKpoly-4", row_norm=True, learn_gain=True, qk_norm=True)
+    assert not own.swapped("PA_gelu").row_norm  # whose weights have signs
+    gaussian = KernelSpec("GKpoly-8", poly_form="chebyshev", poly_range=64.0, learn_tau=True)
+    assert gaussian.swapped("GKpoly-4") == replace(gaussian, attn_type="GKpoly-4")
+    assert gaussian.swapped("SM") == KernelSpec("SM")
+    with pytest.raises(ConfigError, match="len_scale = pos is for PA, and attn_type is GK; leave it out"):
+        own.swapped("GK", len_scale="pos")
+    with pytest.raises(ConfigError, match="those of PA_gelu can be negative"):
+        own.swapped("PA_gelu", row_norm=True)

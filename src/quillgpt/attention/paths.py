@@ -39,7 +39,9 @@ class Recompute:
         else:
             sums, totals = _sums_of_one(query, key, value, self.spec, visible)
         if self.spec.normalized:
-            sums = sums / totals.clamp(min=SMALLEST_TOTAL).unsqueeze(-1)
+            totals = totals.unsqueeze(-1)
+            weighed = totals > SMALLEST_TOTAL
+            sums = torch.where(weighed, sums / torch.where(weighed, totals, 1), 0)
         lengths = self._lengths(query.shape[2], key.shape[2], visible, sums)
         if lengths is not None:
             sums = sums / lengths**self.spec.len_alpha
@@ -117,9 +119,6 @@ def _sums_of_one(query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, vi
     rows = Rows(query.flatten(0, 1), key.flatten(0, 1), spec)
     everything = Piece(0, slice(None), slice(None), key.shape[2])
     with unrounded(query):
-        weights = (
-            rows.weight.value(rows.argument(everything, visible))
-            .masked_fill_(~visible, 0)
-            .view(*query.shape[:2], 1, -1)
-        )
+        weights = rows.weight.value(rows.argument(everything, visible)).masked_fill_(~visible, 0)
+        weights = weights.view(*query.shape[:2], 1, -1)
         return weights @ value.to(weights.dtype), weights.sum(-1)

@@ -267,7 +267,7 @@ class Rows:
         if self._of_distance:
             found.clamp_(max=0)
         if self._is_softmax:
-            seen = causal_mask(*found.shape[-2:], found.device) if seen is None else seen
+            seen = causal_mask(found.shape[-2], found.shape[-1], found.device) if seen is None else seen
             found.masked_fill_(~seen, -math.inf).sub_(found.amax(-1, keepdim=True))
         return found
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from json import dumps, loads
+from typing import Any
 
-from quillgpt.config.schema.attention import AttentionType, LenScale, PolyForm, parse_attn_type
+from quillgpt.config.schema.attention import (
+    OPTIONS,
+    AttentionType,
+    LenScale,
+    PolyForm,
+    check_options,
+    has_signed_weights,
+    options_of,
+    parse_attn_type,
+)
+from quillgpt.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,23 @@ class KernelSpec:
         changed = {name: value for name, value in asdict(self).items() if value != getattr(usual, name)}
         return self.attn_type + "".join(f", {name} = {value}" for name, value in changed.items())
 
-    def swapped(self, attn_type: str, *, poly_form: PolyForm = "power2") -> KernelSpec:
-        """Return another kernel for the same parameters: what a model learnt for its heads goes on to count."""
-        kept = {name: getattr(self, name) for name in ("learn_tau", "learn_gain", "qk_norm")}
-        return KernelSpec(attn_type, poly_form=poly_form, **kept)
+    def swapped(self, attn_type: str, **options: Any) -> KernelSpec:
+        """Return another kernel for the same parameters.
+
+        What a model learnt for its heads goes on to count, and so do options that both kernels have, unless others are
+        given.
+
+        Raises:
+            ConfigError: The kernel lacks a given option.
+        """
+        kept = options_of(attn_type, {name: getattr(self, name) for name in OPTIONS})
+        if has_signed_weights(parse_attn_type(attn_type), options.get("poly_form", self.poly_form)):
+            kept["row_norm"] = False
+        try:
+            check_options(attn_type, options)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return KernelSpec(attn_type, **kept | options)
 
     @property
     def written(self) -> str:
@@ -74,6 +98,13 @@ class KernelSpec:
         return self.normalized and (self.type.family in ("SM", "GK", "GKn") or self.attn_type == "PA_exp")
 
     @property
+    def reach(self) -> float | None:
+        """How far below 0 its polynomial is near exp; None: it has none, or none with such an end (taylor)."""
+        n = float(self.type.n)
+        ends = {"power2": 2**n, "limit": n, "squared-taylor": 2 * 2**n, "chebyshev": self.poly_range}
+        return ends.get(self.poly_form) if self.type.family == "GKpoly" else None
+
+    @property
     def degree(self) -> int | None:
         """Degree of the weights as a polynomial of the argument; None: they are none."""
         n = self.type.n
@@ -87,7 +118,7 @@ class KernelSpec:
 
         One for the scores, those of the polynomial, one for the mask, one for the sum over values; constants are taken
         to be folded into the weights. An estimate of what encrypted computation costs, not a measurement. A division by
-        the row sums is no polynomial, so normalised kernels have none.
+        the row sums is no polynomial, so normalised kernels have none. The norms of queries and keys are not counted.
         """
         if self.degree is None or self.normalized:
             return None

@@ -37,9 +37,9 @@ def evaluate(
         data_dir=settings.data_dir,
         quantize=settings.quantize,
         attn_type=settings.attn_type,
-        poly_form=settings.poly_form,
+        **settings.kernel_options,
     )
-    if settings.attn_type is not None:
+    if settings.attn_type is not None or settings.kernel_options:
         warn(f"attention is computed by {loaded.shape.kernel}, whatever the model was trained with")
     given = settings.dataset or loaded.about.get("dataset", "")
     datasets = [name.strip() for name in given.split(",") if name.strip()]

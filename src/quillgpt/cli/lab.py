@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,8 @@ from cyclopts import App, Group, Parameter
 
 from quillgpt.cli.completion import complete_preset
 from quillgpt.cli.flags import MODEL, settings_flags
-from quillgpt.config import resolve, resolve_lab
-from quillgpt.config.schema import LabSettings, TrainFields
-from quillgpt.config.schema.attention import PolyForm
+from quillgpt.config import resolve, resolve_lab, resolve_swap
+from quillgpt.config.schema import LabSettings, SwapSettings, TrainFields
 from quillgpt.console import outcome, say, stdout
 from quillgpt.errors import ConfigError, UserError
 
@@ -75,15 +75,16 @@ def compare(
     preset = named_preset or preset or DEFAULT_PRESET
     first = resolve(preset, {name: value for name, value in flags.items() if name == "seed"}).seed
 
-    from quillgpt.lab.compare import Experiment, compare, loss_curves
+    from quillgpt.lab.compare import Experiment, compare, finished_before, loss_curves
     from quillgpt.lab.figures import draw_comparison
     from quillgpt.lab.verdicts import run_table, verdict_table, verdicts
 
     shared = {name: value for name, value in flags.items() if name != "seed"}
     experiment = Experiment(preset, shared, out)
     outcomes = list(compare(experiment, names, range(first, first + seeds)))
+    outcomes += [each for each in finished_before(experiment) if each not in outcomes]
     found = verdicts(outcomes)
-    title = f"{' '.join([experiment.preset, *(f'--{name}={value}' for name, value in shared.items())])}, {seeds} seeds"
+    title = " ".join([experiment.preset, *(f"--{name}={value}" for name, value in shared.items())])
     publish(verdict_table(title, found), out, "kernels")
     run_table(title, outcomes).write(out, "runs")
     done = [each for each in found if each.outcomes]
@@ -103,7 +104,7 @@ def ranges(
     **flags: str,
 ) -> None:
     """Measure the arguments of each head over held-out text, and name the polynomial that it needs."""
-    settings = resolve_lab(flags)
+    settings, folder = resolve_lab(flags), results_folder(out or default_folder(model))
 
     from quillgpt.lab.figures import draw_kernel
     from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
@@ -113,7 +114,6 @@ def ranges(
     kernel = subject.gpt.shape.kernel
     found = measure_ranges(subject.gpt, subject.inputs())
     title = f"arguments of {kernel} in {model}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
-    folder = out or default_folder(model)
     publish(range_table(title, found), folder, "ranges")
     histogram_table(title, found).write(folder, "histograms")
     if (shares := violations(found)) is not None:
@@ -123,18 +123,17 @@ def ranges(
 
 
 @lab.command
-@settings_flags(LabSettings)
+@settings_flags(SwapSettings)
 def swap(
     model: Annotated[str, MODEL],
     /,
     *,
     to: Annotated[str, Parameter(help="Kernels, separated by commas; GKpoly-1..10 names ten.", metavar="KERNELS")],
-    poly_form: Annotated[PolyForm, Parameter(name="--poly_form", help="GKpoly's polynomial.")] = "power2",
     out: Annotated[Path | None, OUT] = None,
     **flags: str,
 ) -> None:
     """Evaluate a model with other kernels than the one it was trained with."""
-    settings = resolve_lab(flags)
+    settings, folder = resolve_swap(flags), results_folder(out or default_folder(model))
 
     from quillgpt.lab.figures import draw_swaps
     from quillgpt.lab.subject import open_subject
@@ -143,11 +142,10 @@ def swap(
     names = read_kernels(to)
     subject = open_subject(model, settings)
     found = []
-    for each in swap(subject, names, poly_form=poly_form):
+    for each in swap(subject, names, settings.kernel_options):
         say(f"{each.kernel}: loss {each.score.loss:.4f}")
         found.append(each)
     title = f"{model} with other kernels, {subject.dataset.name} {subject.split}, {found[0].score.tokens:,} tokens"
-    folder = out or default_folder(model)
     publish(swap_table(title, found), folder, "swap")
     picture(folder, "swap", lambda: draw_swaps(found))
 
@@ -179,22 +177,29 @@ def convert(
     names = read_kernels(to)
     if len(names) > 1:
         raise ConfigError(f"--to={to} names {len(names)} kernels; a model is converted to one")
+    if match_iters < 0:
+        raise ConfigError(f"match_iters = {match_iters}; expected a whole number, 0 for none")
     [name] = names
-    folder = out or default_folder(model) / f"to-{name}"
+    folder = results_folder(out or default_folder(model) / f"to-{name}")
     for flag, instead in {"attn_type": "--to", "out_dir": "--out", "init_from": "MODEL"}.items():
         if flag in flags:
             raise ConfigError(f"--{flag}={flags[flag]} is not for a conversion; give {instead}")
     reading = {each: flags[each] for each in ("dataset", "data_dir", "device", "threads") if each in flags}
     settings = resolve_lab(reading | {"blocks": str(blocks)})
 
+    from quillgpt.checkpoint.names import has_checkpoint
     from quillgpt.lab.convert import convert, stage_table, target_kernel
     from quillgpt.lab.subject import open_subject
-    from quillgpt.training.shape import kernel_of
+    from quillgpt.training.shape import asked_kernel
 
     subject = open_subject(model, settings)
-    own = {"attn_type": name, "out_dir": str(folder / "finetuned"), "dataset": subject.dataset.name}
+    run = folder / "finetuned"
+    own = {"attn_type": name, "out_dir": str(run), "dataset": subject.dataset.name}
     finetuning = resolve("finetune", flags | own)
-    kernel = target_kernel(subject.gpt.shape.kernel, kernel_of(finetuning))
+    if has_checkpoint(run) and not finetuning.overwrite:
+        raise ConfigError(f"{run} holds a finetuned model; give another --out, or --overwrite to convert anew")
+    kernel = target_kernel(asked_kernel(finetuning, subject.gpt.shape.kernel))
+    title = f"{model} to {kernel}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
     stages = []
     for stage in convert(
         subject,
@@ -206,7 +211,7 @@ def convert(
     ):
         say(f"{stage.name}: loss {stage.loss:.4f}")
         stages.append(stage)
-    title = f"{model} to {kernel}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
+        stage_table(title, stages).write(folder, "stages")
     publish(stage_table(title, stages), folder, "stages")
     outcome(f"the model is {stages[-1].folder or folder / 'start'}")
 
@@ -225,28 +230,45 @@ def look(
     **flags: str,
 ) -> None:
     """Draw a model's attention: maps of a text, entropy and row sums, loss by position and in longer texts."""
-    settings = resolve_lab(flags)
+    settings, folder = resolve_lab(flags), results_folder(out or default_folder(model))
 
+    from quillgpt.generation import read_start
     from quillgpt.lab.figures import draw_lengths, draw_maps, draw_rows
-    from quillgpt.lab.lengths import length_table, losses_by_length
+    from quillgpt.lab.lengths import length_table, losses_by_length, position_table
     from quillgpt.lab.subject import open_subject, text_tokens
-    from quillgpt.lab.weights import attention_weights, row_statistics
+    from quillgpt.lab.weights import attention_weights, row_statistics, row_table
 
     subject = open_subject(model, settings)
-    gpt, folder = subject.gpt, out or default_folder(model)
-    tokens, words = text_tokens(subject, start)
+    gpt = subject.gpt
+    tokens, words = text_tokens(subject, start and read_start(start))
     kernel = str(gpt.shape.kernel)
     picture(folder, "maps", lambda: draw_maps(attention_weights(gpt, tokens), words, title=f"{model}, {kernel}"))
-    picture(folder, "rows", lambda: draw_rows(row_statistics(gpt, subject.inputs())))
+    rows = row_statistics(gpt, subject.inputs())
+    row_table(f"weights of {model} by the position of the query", rows).write(folder, "rows")
+    picture(folder, "rows", lambda: draw_rows(rows))
     lengths = losses_by_length(gpt, subject.tokens, blocks=len(subject.starts))
     title = f"{model} in blocks of other lengths, {subject.dataset.name} {subject.split}"
     publish(length_table(title, lengths, gpt.shape.block_size), folder, "lengths")
+    position_table(title, lengths).write(folder, "positions")
     picture(folder, "lengths", lambda: draw_lengths(lengths, gpt.shape.block_size))
 
 
 def default_folder(model: str) -> Path:
     """Return where results about a model go unless somebody says otherwise."""
     return Path("lab") / (Path(model).name or "model")
+
+
+def results_folder(folder: Path) -> Path:
+    """Return a folder for results, if there is or can be one: before anything is computed.
+
+    Raises:
+        ConfigError: A file is in its place, or nothing may be written there.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "may not be written to" if there.is_dir() else "is a file"
+        raise ConfigError(f"{there} {reason}, so results cannot go to {folder}; give another folder with --out")
+    return folder
 
 
 def publish(table: ResultTable, folder: Path, name: str) -> None:

@@ -1,6 +1,14 @@
 """Settings: the one vocabulary, presets, files, environment and flags."""
 
-from quillgpt.config.load import resolve, resolve_eval, resolve_lab, resolve_prepare, resolve_sample, resolve_sampling
+from quillgpt.config.load import (
+    resolve,
+    resolve_eval,
+    resolve_lab,
+    resolve_prepare,
+    resolve_sample,
+    resolve_sampling,
+    resolve_swap,
+)
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
 from quillgpt.config.sources import preset_description, preset_names
 from quillgpt.config.write import to_toml
@@ -18,5 +26,6 @@ __all__ = [
     "resolve_prepare",
     "resolve_sample",
     "resolve_sampling",
+    "resolve_swap",
     "to_toml",
 ]

@@ -12,6 +12,7 @@ from quillgpt.config.schema import (
     PrepareSettings,
     SampleSettings,
     Settings,
+    SwapSettings,
     TrainFields,
     grouped_fields,
 )
@@ -49,7 +50,8 @@ COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
     ("quill prepare", PrepareSettings),
     ("quill sample", SampleSettings),
     ("quill eval", EvalSettings),
-    ("quill lab ranges, quill lab swap and quill lab look", LabSettings),
+    ("quill lab ranges and quill lab look", LabSettings),
+    ("quill lab swap", SwapSettings),
 )
 
 

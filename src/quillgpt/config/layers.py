@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.schema import EvalSettings, LabSettings, PrepareSettings, SampleSettings, Settings, TrainFields
+from quillgpt.config.schema import (
+    EvalSettings,
+    LabSettings,
+    PrepareSettings,
+    SampleSettings,
+    Settings,
+    SwapSettings,
+    TrainFields,
+)
 from quillgpt.config.values import read_value
 from quillgpt.console import QUIET_VARIABLE
 from quillgpt.errors import ConfigError, closest
@@ -19,7 +27,14 @@ LARGEST_INTEGER_BITS = 1024
 LONGEST_SHOWN = 200
 """Characters of a value that a message repeats."""
 
-COMMANDS: tuple[type[Settings], ...] = (TrainFields, SampleSettings, EvalSettings, PrepareSettings, LabSettings)
+COMMANDS: tuple[type[Settings], ...] = (
+    TrainFields,
+    SampleSettings,
+    EvalSettings,
+    PrepareSettings,
+    LabSettings,
+    SwapSettings,
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from quillgpt.config.schema import (
     SampleSettings,
     Sampling,
     Settings,
+    SwapSettings,
     TrainFields,
     TrainSettings,
 )
@@ -156,6 +157,17 @@ def resolve_lab(
         ConfigError: As `resolve`.
     """
     return _resolve_flat(LabSettings, flags, environ, dotenv)
+
+
+def resolve_swap(
+    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
+) -> SwapSettings:
+    """Return the settings of evaluating with other attention kernels, from `.env`, the environment and flags.
+
+    Raises:
+        ConfigError: As `resolve`.
+    """
+    return _resolve_flat(SwapSettings, flags, environ, dotenv)
 
 
 def resolve_prepare(

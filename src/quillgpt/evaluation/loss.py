@@ -96,9 +96,24 @@ def score_split(
             f"the split has {len(tokens):,} tokens; one block of the model needs {block_size + 1:,}. "
             "Evaluate on a longer text"
         )
+    return score_blocks(model, tokenizer, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
+
+
+def score_blocks(
+    model: GPT,
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    starts: Starts,
+    *,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    advance: Callable[[], object] = lambda: None,
+) -> Score:
+    """Score a model on those blocks of a split that begin at `starts`; arguments are those of `score_split`."""
+    block_size = model.shape.block_size
     loss = mean_loss(model, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
     targets = tokens[1 : 1 + len(starts) * block_size]
-    if batches is not None:
+    if len(starts) < len(all_starts(len(tokens), block_size)):
         targets = tokens[starts[:, None] + np.arange(1, block_size + 1)]
     return Score(loss, math.exp(min(loss, 700)), bits_per_byte(loss, targets, tokenizer), targets.size)
 

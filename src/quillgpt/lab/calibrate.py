@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from quillgpt.attention import attention_path
@@ -24,47 +25,63 @@ TAUS = [2 ** (k / 2) for k in range(-10, 7)]
 def calibrate(student: GPT, teacher: GPT, blocks: Iterable[Tensor]) -> None:
     """Set gain and tau of every head of a student so that its attention returns what the teacher's does.
 
-    Both are given the teacher's queries, keys and values. For each tau that is tried, the gain is that of least
-    squares; the tau whose rest is least is kept. A student without one of the two keeps it at 1.
+    Both are given the teacher's queries, keys and values. For each factor of the teacher's tau that is tried, the gain
+    is that of least squares; the tau whose rest is least is kept. A student without one of the two keeps it at 1.
 
     Args:
         student: Has the teacher's weights and another kernel that learns tau, gain or both.
         teacher: In evaluation mode.
         blocks: What is read, each (1, T).
     """
-    mine = attentions(student)
+    mine, theirs = attentions(student), attentions(teacher)
     sums = [[torch.zeros(3, student.shape.n_head, dtype=torch.float64) for _ in _taus(each)] for each in mine]
     attend = attention_path(student.shape.kernel, "auto", block_size=student.shape.block_size)
 
     def watch(layer: int, query: Tensor, key: Tensor, value: Tensor, found: Tensor) -> None:
-        for number, tau in enumerate(_taus(mine[layer])):
-            root = math.sqrt(tau)
-            own = attend(query * root, key * root, value, 0.0)
-            products = torch.stack([own * own, own * found, found * found])  # (3, B, H, T, D)
+        own, their = mine[layer], theirs[layer]
+        if their.gain is not None:
+            found = found * their.gain(found)
+        root = _root_of_tau(their, query)
+        query, key = query / root, key / root
+        if own.unit_norm:
+            query, key = F.rms_norm(query, query.shape[-1:]), F.rms_norm(key, key.shape[-1:])
+        for number, factor in enumerate(_taus(own)):
+            width = math.sqrt(factor) * (root if own.log_tau is not None else 1.0)
+            got = attend(query * width, key * width, value, 0.0)
+            products = torch.stack([got * got, got * found, found * found])  # (3, B, H, T, D)
             sums[layer][number] += products.double().sum((1, 3, 4)).cpu()
 
     with observed(teacher, watch):
         for block in blocks:
             teacher(block)
-    for attention, own in zip(mine, sums, strict=True):
-        _settle(attention, torch.stack(own))
+    for own, their, of_layer in zip(mine, theirs, sums, strict=True):
+        _settle(own, their, torch.stack(of_layer))
+
+
+def _root_of_tau(attention: Attention, query: Tensor) -> Tensor:
+    """Return what an attention multiplies queries and keys by, (H, 1, 1)."""
+    if attention.log_tau is None:
+        return query.new_ones(query.shape[1], 1, 1)
+    root = torch.exp(0.5 * attention.log_tau(query))
+    return root.repeat_interleave(query.shape[1] // len(root), 0)
 
 
 def _taus(attention: Attention) -> list[float]:
     return TAUS if attention.log_tau is not None else [1.0]
 
 
-def _settle(attention: Attention, sums: Tensor) -> None:
-    """Choose tau and gain from the sums of own own, own found and found found, (taus, 3, H)."""
-    own, cross, found = sums.unbind(1)
-    gain = cross / own.clamp(min=1e-30) if attention.gain is not None else torch.ones_like(cross)
-    rest = found - 2 * gain * cross + gain.square() * own  # (taus, H)
+def _settle(attention: Attention, teacher: Attention, sums: Tensor) -> None:
+    """Choose tau and gain from the sums of got got, got found and found found, (taus, 3, H)."""
+    got, cross, found = sums.unbind(1)
+    gain = cross / got.clamp(min=1e-30) if attention.gain is not None else torch.ones_like(cross)
+    rest = found - 2 * gain * cross + gain.square() * got  # (taus, H)
     rest = rest.nan_to_num(nan=math.inf)  # a polynomial overflows where a tau puts arguments outside its range
     gain = gain.nan_to_num(nan=0.0)
     if attention.log_tau is not None:
         kv_heads = len(attention.log_tau.weight)
         best = rest.view(len(rest), kv_heads, -1).sum(-1).argmin(0)  # (G,)
-        attention.log_tau.weight.copy_(torch.tensor([math.log(TAUS[each]) for each in best.tolist()]))
+        factors = torch.tensor([math.log(TAUS[each]) for each in best.tolist()])
+        attention.log_tau.weight.copy_(factors if teacher.log_tau is None else teacher.log_tau.weight.cpu() + factors)
         of_heads = best.repeat_interleave(gain.shape[1] // kv_heads)
     else:
         of_heads = torch.zeros(gain.shape[1], dtype=torch.int64)

@@ -18,7 +18,7 @@ from types import FrameType
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import resolve
 from quillgpt.config.schema import LabSettings, TrainSettings
-from quillgpt.config.schema.attention import OPTIONS, parse_attn_type
+from quillgpt.config.schema.attention import OPTIONS, RangePenalty, parse_attn_type
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError, UserError
 from quillgpt.files import write_json
@@ -28,7 +28,13 @@ from quillgpt.lab.verdicts import Outcome, Verdict
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
 
 COMPARISON = "comparison.json"
+OWN_SETTINGS = frozenset({"attn_type", *OPTIONS, "seed", "out_dir"})
+"""Settings in which runs of one comparison may differ."""
+
 OUTCOME = "outcome.json"
+FAMILIES = OPTIONS | dict.fromkeys(RangePenalty.model_fields, OPTIONS["learn_tau"])
+"""The kernels that settings are for, where not all have them."""
+
 INTERRUPTED = (130, 138, 143)
 """Statuses with which a run leaves that somebody has stopped."""
 
@@ -57,10 +63,10 @@ class Experiment:
         Whether it is compiled is the same for all, or else slower kernels, whose runs are longer, would be alone in it.
         """
         family = parse_attn_type(attn_type).family
-        known = {name: value for name, value in self.flags.items() if family in OPTIONS.get(name, (family,))}
+        known = {name: value for name, value in self.flags.items() if family in FAMILIES.get(name, (family,))}
         own = {"attn_type": attn_type, "seed": str(seed), "out_dir": str(self.run_folder(attn_type, seed))}
-        compiled = resolve(self.preset, known).compile
-        return known | own | ({"compile": "False"} if compiled == "auto" else {})
+        left_open = resolve(self.preset, known | own).compile == "auto"
+        return known | own | ({"compile": "False"} if left_open else {})
 
     def settings_of(self, attn_type: str, seed: int) -> TrainSettings:
         """Return the settings of a run.
@@ -93,21 +99,40 @@ def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) 
     """
     for name in names:
         experiment.settings_of(name, seeds[0])
-    _claim(experiment)
+    _claim(experiment, experiment.settings_of(names[0], seeds[0]))
     runs = [(name, seed) for seed in seeds for name in names]
+    texts: set[str] = set()
     for number, (name, seed) in enumerate(runs, start=1):
         finished = experiment.run_folder(name, seed) / OUTCOME
         if finished.is_file():
-            yield Outcome(**json.loads(finished.read_text(encoding="utf-8")))
+            outcome = Outcome(**json.loads(finished.read_text(encoding="utf-8")))
+            _check_text(outcome, texts, finished)
+            yield outcome
             continue
         say(f"run {number} of {len(runs)}: quill {' '.join(experiment.words_of(name, seed))}")
         outcome = _run(experiment, name, seed)
+        _check_text(outcome, texts, finished)
         if outcome.failure is None:
             write_json(finished, asdict(outcome))
             say(f"{name}, seed {seed}: loss {outcome.val_loss:.4f}")
         else:
             warn(f"{name}, seed {seed} failed: {outcome.failure}")
         yield outcome
+
+
+def finished_before(experiment: Experiment) -> list[Outcome]:
+    """Return what the finished runs of the folder came to, named now or earlier."""
+    paths = sorted(experiment.folder.glob(f"*/{OUTCOME}"))
+    return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def _check_text(outcome: Outcome, texts: set[str], path: Path) -> None:
+    if outcome.data is not None:
+        texts.add(outcome.data)
+    if len(texts) > 1:
+        raise ConfigError(
+            f"the data set of {path.parent} is not that of the runs before it: it was prepared anew; give another --out"
+        )
 
 
 def loss_curves(experiment: Experiment, found: Sequence[Verdict]) -> dict[str, list[Points]]:
@@ -126,21 +151,26 @@ def loss_curves(experiment: Experiment, found: Sequence[Verdict]) -> dict[str, l
     }
 
 
-def _claim(experiment: Experiment) -> None:
+def _claim(experiment: Experiment, settings: TrainSettings) -> None:
     """Write down what all runs of a folder share.
 
     Raises:
         ConfigError: Other things are written there.
     """
     path = experiment.folder / COMPARISON
-    wanted = {"preset": experiment.preset, "flags": dict(experiment.flags)}
-    if path.is_file():
+    everything = settings.model_dump(mode="json")
+    shared = {name: value for name, value in everything.items() if name not in OWN_SETTINGS}
+    wanted = {"preset": experiment.preset, "flags": dict(experiment.flags), "settings": shared}
+    begun = any(experiment.folder.glob(f"*/{OUTCOME}")) or any(experiment.folder.glob("*/checkpoints"))
+    if path.is_file() and begun:
         found = json.loads(path.read_text(encoding="utf-8"))
+        flags = " ".join(f"--{name}={value}" for name, value in found["flags"].items())
+        holds = f"{experiment.folder} holds a comparison of {found['preset']} {flags}".rstrip()
+        other = [f"{name} = {value}" for name, value in found["settings"].items() if shared.get(name) != value]
         if found != wanted:
-            flags = " ".join(f"--{name}={value}" for name, value in found["flags"].items())
             raise ConfigError(
-                f"{experiment.folder} holds a comparison of {found['preset']} {flags}".rstrip()
-                + "; compare with the same settings, or give another --out"
+                f"{holds}{' with ' if other else ''}{', '.join(other)}; compare with the same settings, or give "
+                "another --out"
             )
     experiment.folder.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
@@ -151,11 +181,17 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
     settings = experiment.settings_of(name, seed)
     words = experiment.words_of(name, seed) + (["--init_from=resume"] if has_checkpoint(folder) else [])
     log = experiment.folder / f"{folder.name}.log"
+    before = log.stat().st_size if log.exists() else 0
     status = _train(words, log)
     if status in INTERRUPTED:
         raise UserError(f"{folder} was interrupted; the same command goes on where it was")
     if status != 0:
-        return _failed(settings, log)
+        said = log.read_bytes()[before:].decode("utf-8", "replace").strip().splitlines()
+        told = [line.removeprefix("quill: ") for line in said if line.startswith("quill: ")]
+        reason = [*said, *told][-1] if said else "it said nothing"
+        if status < 0:
+            reason = f"its process was ended by signal {-status} ({signal.strsignal(-status)})"
+        return Outcome(name, seed, name, failure=reason)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     reading = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
     subject = open_subject(str(folder), reading)
@@ -169,18 +205,13 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
         tokens_per_second=summary["tokens"] / summary["train_seconds"],
         wall_seconds=summary["wall_seconds"],
         peak_memory_bytes=summary["peak_memory_bytes"],
+        data=subject.dataset.fingerprint,
         non_finite=len(summary["left_out"]),
         degree=kernel.degree,
         depth=kernel.depth,
         below=shares[0],
         dangerous=shares[1],
     )
-
-
-def _failed(settings: TrainSettings, log: Path) -> Outcome:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = lines[-1].removeprefix("quill: ") if lines else "it said nothing"
-    return Outcome(settings.attn_type, settings.seed, settings.attn_type, failure=reason)
 
 
 def _train(words: Sequence[str], log: Path) -> int:

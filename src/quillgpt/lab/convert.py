@@ -12,10 +12,10 @@ from torch import Tensor
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import load_model, save_model
 from quillgpt.config.schema import TrainSettings
-from quillgpt.config.schema.attention import OPTIONS
 from quillgpt.console import progress, say
 from quillgpt.data.batches import TrainingWindows, gather
 from quillgpt.device import to_device
+from quillgpt.errors import UserError
 from quillgpt.lab.calibrate import calibrate
 from quillgpt.lab.matching import match
 from quillgpt.lab.subject import Subject
@@ -46,14 +46,9 @@ class Stage:
     folder: Path | None = None
 
 
-def target_kernel(own: KernelSpec, asked: KernelSpec) -> KernelSpec:
+def target_kernel(asked: KernelSpec) -> KernelSpec:
     """Return the kernel to convert to: what is asked for, with a gain and, for distances, a tau to learn."""
-    return replace(
-        asked,
-        qk_norm=own.qk_norm or asked.qk_norm,
-        learn_gain=True,
-        learn_tau=asked.type.family in OPTIONS["learn_tau"],
-    )
+    return replace(asked, learn_gain=True, learn_tau=asked.of_distance)
 
 
 def convert(
@@ -74,6 +69,9 @@ def convert(
         calibrated: Whether gains and taus are chosen so that attention returns nearly what it did.
         match_iters: Iterations in which each layer's attention learns to return what it did; 0: none.
         finetuning: The settings of the run that follows, but for where it starts; None: there is none.
+
+    Raises:
+        UserError: Matching overflows, or finetuning is interrupted.
     """
     teacher, train_tokens = subject.gpt, subject.dataset.train
     yield Stage(f"{teacher.shape.kernel}, as it was trained", subject.score(teacher).loss, 0)
@@ -90,7 +88,7 @@ def convert(
     if calibrated:
         calibrate(student, teacher, [batch(0)])
         read += subject.batch_size * block_size
-        yield Stage("gains and taus calibrated", subject.score(student).loss, read)
+        yield Stage(f"gains{' and taus' if kernel.learn_tau else ''} calibrated", subject.score(student).loss, read)
     if match_iters:
         with progress("matching layers", match_iters) as advance:
             losses = match(
@@ -106,7 +104,7 @@ def convert(
         return
     summary = train(finetuning.model_copy(update={"init_from": str(start)}))
     if summary is None:
-        return
+        raise UserError(f"finetuning was interrupted; {folder} has the stages so far")
     run = Path(finetuning.out_dir)
     tuned = load_model(run).model.to(subject.model.device)
     how = f"adapters of rank {finetuning.lora_rank}" if finetuning.lora_rank else "all weights"

@@ -96,9 +96,10 @@ def draw_maps(weights: Tensor, words: Sequence[str], *, title: str) -> Figure:
             largest = float(np.abs(own).max()) or 1.0
             scale: dict[str, Any] = {"vmin": -largest, "vmax": largest, "cmap": "RdBu_r"}
             map_panel.imshow(own, aspect="auto", **(scale if signed else {"vmin": 0, "vmax": largest, "cmap": "Blues"}))
-            map_panel.set_title(f"layer {layer}, head {head}", fontsize=8)
+            map_panel.set_title(f"layer {layer}, head {head}, up to {largest:.2g}", fontsize=8)
             sums.barh(range(T), own.sum(-1), color=COLOURS[1], height=1)
             sums.tick_params(labelsize=6, left=False)
+            sums.locator_params(axis="x", nbins=2)
             _name_tokens(map_panel, words)
     for layer in range(layers):
         panels[layer, 0].set_ylabel("query", fontsize=8)
@@ -169,9 +170,13 @@ def draw_lengths(found: Sequence[LengthLoss], block_size: int) -> Figure:
 
 def draw_swaps(found: Sequence[Swapped]) -> Figure:
     """Draw perplexity over the n of GKpoly-n, and over the multiplicative depth, the best for each depth joined."""
+    from matplotlib.ticker import LogFormatter
+
     figure = new_figure(9, 5)
     by_n, by_depth = figure.subplots(1, 2, sharey=True)
-    polynomials = [each for each in found if each.kernel.type.family == "GKpoly"]
+    polynomials = sorted(
+        (each for each in found if each.kernel.type.family == "GKpoly"), key=lambda each: each.kernel.type.n
+    )
     by_n.plot(
         [each.kernel.type.n for each in polynomials],
         [each.score.perplexity if _is_finite(each) else math.nan for each in polynomials],  # nan interrupts the line
@@ -180,12 +185,12 @@ def draw_swaps(found: Sequence[Swapped]) -> Figure:
         label="GKpoly-n",
     )
     others = [each for each in found if each.kernel.depth is None and _is_finite(each)]
-    for colour, each in zip(COLOURS[1:], others, strict=False):
+    for colour, each in zip(itertools.cycle(COLOURS[1:]), others, strict=False):
         for panel in (by_n, by_depth):
             own = ", the model's own" if each.own else ""
             panel.axhline(each.score.perplexity, color=colour, linestyle="--", label=f"{each.kernel.attn_type}{own}")
     points = {
-        each.kernel.attn_type: (each.kernel.depth, each.score.perplexity)
+        str(each.kernel): (each.kernel.depth, each.score.perplexity)
         for each in found
         if each.kernel.depth is not None and _is_finite(each)
     }
@@ -198,6 +203,8 @@ def draw_swaps(found: Sequence[Swapped]) -> Figure:
     by_n.set_ylabel("perplexity")
     by_depth.set_xlabel("estimated multiplicative depth")
     by_n.set_yscale("log")
+    by_n.yaxis.set_major_formatter("{x:g}")
+    by_n.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     figure.legend(*by_n.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     for panel in (by_n, by_depth):
         tidy(panel)

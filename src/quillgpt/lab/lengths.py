@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.data.batches import Starts, Tokens, evaluation_batches
+from quillgpt.data.batches import Starts, Tokens, evaluation_batches, spread_starts
 from quillgpt.device import to_device
+from quillgpt.evaluation.loss import SPREAD_SEED
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_block_size
 from quillgpt.model import GPT
@@ -52,16 +54,17 @@ def losses_by_length(model: GPT, tokens: Tokens, *, blocks: int) -> list[LengthL
 
     Args:
         model: In evaluation mode.
-        tokens: The split; its first tokens are read.
-        blocks: How many of the longest blocks are read at most; of shorter ones, as many as make the same text.
+        tokens: The split.
+        blocks: How many of the longest blocks are read at most, spread evenly over it; of shorter ones, as many as make
+            the same text.
     """
     lengths = [int(model.shape.block_size * factor) for factor in FACTORS]
     lengths = [length for length in lengths if 2 <= length < len(tokens)]
-    count = min(blocks, (len(tokens) - 1) // max(lengths))
+    whole = spread_starts(len(tokens), max(lengths), blocks, SPREAD_SEED)
     found = []
     for length in lengths:
-        starts = torch.arange(0, count * max(lengths), length).numpy()
-        starts = starts[starts + length < len(tokens)]
+        within = np.arange(0, max(lengths) - length + 1, length)
+        starts = (whole[:, None] + within).reshape(-1)
         found.append(loss_by_position(with_block_size(model, length), tokens, starts, length))
     return found
 
@@ -77,5 +80,16 @@ def length_table(title: str, found: list[LengthLoss], block_size: int) -> Result
             "last quarter": float(each.by_position[-max(1, each.length // 4) :].mean()),
         }
         for each in found
+    ]
+    return ResultTable(title, formats, rows)
+
+
+def position_table(title: str, found: list[LengthLoss]) -> ResultTable:
+    """Return a row for each position, from 1, in blocks of each length."""
+    formats = {"length": "d", "position": "d", "loss": ".4f"}
+    rows = [
+        {"length": each.length, "position": position, "loss": loss}
+        for each in found
+        for position, loss in enumerate(each.by_position.tolist(), start=1)
     ]
     return ResultTable(title, formats, rows)

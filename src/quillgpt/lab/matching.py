@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from quillgpt.errors import UserError
 from quillgpt.lab.observe import attentions
 from quillgpt.model import GPT
 
@@ -37,6 +38,9 @@ def match(
 
     Returns:
         The loss of each iteration: squared error over the square of the teacher's output, mean over layers.
+
+    Raises:
+        UserError: The student's attention overflows.
     """
     parameters = [each for attention in attentions(student) for each in attention.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
@@ -45,6 +49,12 @@ def match(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
         loss = mismatch(student, teacher, batch(iteration))
+        if not loss.isfinite():
+            raise UserError(
+                f"attention returns numbers that are not finite in iteration {iteration + 1} of matching layers, so "
+                f"nothing can be learnt from it: {student.shape.kernel} is far outside of where it is near exp. Let "
+                "calibration come first, or take a kernel with a longer reach (quill lab ranges shows what is needed)"
+            )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from quillgpt.attention import Attend, KernelSpec
@@ -60,8 +59,3 @@ def arguments(query: Tensor, key: Tensor, *, of_distance: bool) -> Tensor:
 def looks_at_distance(kernel: KernelSpec) -> bool:
     """Say whether x is what is asked of a model: of softmax too, since that is what would take its place."""
     return kernel.type.family != "PA"
-
-
-def visible_pairs(length: int) -> Tensor:
-    """Return which pairs of a query and a key count, bool (T, T)."""
-    return torch.ones(length, length, dtype=torch.bool).tril()

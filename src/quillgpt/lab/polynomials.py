@@ -51,7 +51,9 @@ def shallowest(minimum: float) -> Polynomial | None:
 
     Of several it is the nearest; None: there is none. chebyshev is fitted to just that range.
     """
-    checked = torch.linspace(minimum, 0, CHECKED, dtype=torch.float64)
+    # Errors are largest where exp is not 0 yet, which in a long range only few evenly spaced arguments are.
+    spans = (minimum, max(minimum, -64.0))
+    checked = torch.cat([torch.linspace(each, 0, CHECKED, dtype=torch.float64) for each in spans])
     exact = checked.exp()
     errors = ((spec, float((pointwise(spec).value(checked) - exact).abs().max())) for spec in _candidates(minimum))
     sufficient = [Polynomial(spec, error) for spec, error in errors if error <= TOLERANCE]
@@ -59,11 +61,13 @@ def shallowest(minimum: float) -> Polynomial | None:
 
 
 def turning_points(kernel: KernelSpec) -> tuple[float, float] | None:
-    """Return below what (1 + x/N)^N, N = 2^n, turns back, and is no longer near 0; None for other kernels."""
-    if kernel.type.family != "GKpoly" or kernel.poly_form != "power2":
+    """Return below what (1 + x/N)^N, N = 2^n, turns back, and is no longer near 0; None for other kernels.
+
+    For n up to 3 it is never near 0, and both are one.
+    """
+    if kernel.reach is None or kernel.poly_form != "power2":
         return None
-    N = float(2**kernel.type.n)
-    return -N, -2 * N + NEGLIGIBLE
+    return -kernel.reach, min(-kernel.reach, -2 * kernel.reach + NEGLIGIBLE)
 
 
 def _candidates(minimum: float) -> Iterator[KernelSpec]:

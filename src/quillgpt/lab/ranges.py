@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quillgpt.attention import KernelSpec
-from quillgpt.lab.observe import arguments, looks_at_distance, observed, visible_pairs
+from quillgpt.attention.softmax import causal_mask
+from quillgpt.lab.observe import arguments, looks_at_distance, observed
 from quillgpt.lab.polynomials import Polynomial, shallowest, smallest_n, turning_points
 from quillgpt.lab.tables import ResultTable
 from quillgpt.model import GPT
@@ -36,13 +38,12 @@ class HeadRange:
         head: Its number there, from 0.
         minimum: The least, of all pairs.
         maximum: The greatest.
-        quantiles: At 0.1 %, 1 % and 50 %.
+        quantiles: At 0.1 %, 1 % and 50 %, of those that are kept.
         pairs: How many pairs there were.
         below: How many of them below -N, where (1 + x/N)^N turns back; None where the kernel is no such polynomial.
         dangerous: How many below -2N + 12, where it is no longer near 0; None likewise.
-        smallest_n: The least n whose polynomial of degree 2^n has no pair below -2^n; None: there is none.
-        polynomial: The polynomial of least depth that errs by no more than a hundredth; None: there is none.
-        kept: Some of the arguments, drawn evenly, float32 (KEPT or a few more,).
+        of_distance: Whether the arguments are those of a Gaussian.
+        kept: All arguments, or where there are more some of them, drawn evenly, float32 (KEPT or a few more,).
     """
 
     layer: int
@@ -53,9 +54,18 @@ class HeadRange:
     pairs: int
     below: int | None
     dangerous: int | None
-    smallest_n: int | None
-    polynomial: Polynomial | None
+    of_distance: bool
     kept: NDArray[np.float32]
+
+    @property
+    def smallest_n(self) -> int | None:
+        """The least n whose polynomial of degree 2^n has no pair below -2^n; None: there is none."""
+        return smallest_n(self.minimum) if self.of_distance else None
+
+    @cached_property
+    def polynomial(self) -> Polynomial | None:
+        """The polynomial of least depth that errs by no more than a hundredth; None: there is none."""
+        return shallowest(self.minimum) if self.of_distance else None
 
 
 def measure_ranges(model: GPT, blocks: Iterable[Tensor], *, seed: int = 0) -> list[HeadRange]:
@@ -69,7 +79,7 @@ def measure_ranges(model: GPT, blocks: Iterable[Tensor], *, seed: int = 0) -> li
     shape, blocks = model.shape, list(blocks)
     at_once = KEPT // len(blocks) + 1
     heads = [[_Head(shape.kernel, at_once, seed) for _ in range(shape.n_head)] for _ in range(shape.n_layer)]
-    pairs = visible_pairs(blocks[0].shape[1]).to(model.device)
+    pairs = causal_mask(blocks[0].shape[1], blocks[0].shape[1], model.device)
 
     def watch(layer: int, query: Tensor, key: Tensor, *_: Tensor) -> None:
         for head, q, k in zip(heads[layer], query[0], key[0], strict=True):
@@ -145,13 +155,14 @@ class _Head:
             formal, dangerous = self._turning
             self._below += int((found < formal).sum())
             self._dangerous += int((found < dangerous).sum())
-        self._kept.append(found[torch.randint(len(found), (self._at_once,), generator=self._generator)])
+        if len(found) > self._at_once:
+            found = found[torch.randint(len(found), (self._at_once,), generator=self._generator)]
+        self._kept.append(found)
 
     def result(self, layer: int, head: int) -> HeadRange:
         """Return what was found."""
         kept = torch.cat(self._kept).numpy()
         low, first, median = (float(each) for each in np.quantile(kept, (0.001, 0.01, 0.5)))
-        of_distance = looks_at_distance(self._kernel)
         return HeadRange(
             layer=layer,
             head=head,
@@ -161,7 +172,6 @@ class _Head:
             pairs=self._pairs,
             below=self._below if self._turning is not None else None,
             dangerous=self._dangerous if self._turning is not None else None,
-            smallest_n=smallest_n(self._minimum) if of_distance else None,
-            polynomial=shallowest(self._minimum) if of_distance else None,
+            of_distance=looks_at_distance(self._kernel),
             kept=kept,
         )

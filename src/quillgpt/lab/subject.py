@@ -14,7 +14,7 @@ from quillgpt.data.batches import Starts, Tokens, gather, spread_starts
 from quillgpt.data.dataset import Dataset
 from quillgpt.device import to_device
 from quillgpt.errors import ConfigError, DataError
-from quillgpt.evaluation import Score, score_split
+from quillgpt.evaluation import Score, score_blocks
 from quillgpt.evaluation.loss import SPREAD_SEED
 from quillgpt.model import GPT
 
@@ -56,8 +56,7 @@ class Subject:
 
     def score(self, gpt: GPT) -> Score:
         """Measure a model of the same tokens on the blocks."""
-        batches = -(-len(self.starts) // self.batch_size)
-        return score_split(gpt, self.model.tokenizer, self.tokens, batch_size=self.batch_size, batches=batches)
+        return score_blocks(gpt, self.model.tokenizer, self.tokens, self.starts, batch_size=self.batch_size)
 
     @property
     def batch_size(self) -> int:

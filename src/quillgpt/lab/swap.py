@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from quillgpt.attention import KernelSpec
-from quillgpt.config.schema.attention import PolyForm, parse_attn_type
+from quillgpt.config.schema.attention import LARGEST_POLY, OPTIONS, options_of, parse_attn_type
 from quillgpt.errors import ConfigError
 from quillgpt.evaluation import Score
 from quillgpt.lab.subject import Subject
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
+
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 RANGE = re.compile(r"GKpoly-([0-9]+)\.\.([0-9]+)", re.ASCII)
 
@@ -44,6 +48,7 @@ def read_kernels(names: str) -> list[str]:
             first, last = int(span[1]), int(span[2])
             if first > last:
                 raise ConfigError(f"{name} counts down; write GKpoly-{last}..{first}")
+            last = min(last, LARGEST_POLY + 1)  # one too many, which is then refused
             found += [f"GKpoly-{n}" for n in range(first, last + 1)]
         else:
             found.append(name)
@@ -60,10 +65,22 @@ def read_kernels(names: str) -> list[str]:
     return found
 
 
-def swap(subject: Subject, names: Sequence[str], *, poly_form: PolyForm = "power2") -> Iterable[Swapped]:
-    """Score a model with its own kernel and then with each of the named ones, on the subject's blocks."""
+def swap(subject: Subject, names: Sequence[str], options: Mapping[str, Any] = NONE) -> Iterable[Swapped]:
+    """Score a model with its own kernel and then with each of the named ones, on the subject's blocks.
+
+    Args:
+        subject: The model and the blocks.
+        names: The kernels.
+        options: Options, each for those of the kernels that have it.
+
+    Raises:
+        ConfigError: None of them has an option.
+    """
     own = subject.gpt.shape.kernel
-    others = [own.swapped(name, poly_form=poly_form) for name in names]
+    for option in options:
+        if not any(options_of(name, {option: None}) for name in names):
+            raise ConfigError(f"{option} is for {', '.join(sorted(OPTIONS[option]))}, and none is named; leave it out")
+    others = [own.swapped(name, **options_of(name, options)) for name in names]
     for kernel in [own, *(each for each in others if each != own)]:
         score = subject.score(with_kernel(subject.gpt, kernel))
         yield Swapped(kernel, kernel == own, score)

@@ -21,6 +21,7 @@ class Outcome:
         tokens_per_second: While it trained.
         wall_seconds: From start to end, evaluations included.
         peak_memory_bytes: Most memory that the process held at one time.
+        data: Fingerprint of the data set that it read.
         non_finite: Iterations that were left out because they were not finite.
         degree: Degree of the weights as a polynomial; None: they are none.
         depth: Estimated multiplicative depth; None likewise.
@@ -36,6 +37,7 @@ class Outcome:
     tokens_per_second: float | None = None
     wall_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    data: str | None = None
     non_finite: int | None = None
     degree: int | None = None
     depth: int | None = None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from quillgpt.attention.reference import reference_weights
 from quillgpt.lab.observe import observed
+from quillgpt.lab.tables import ResultTable
 from quillgpt.model import GPT
 
 
@@ -64,6 +65,19 @@ def row_statistics(model: GPT, blocks: Iterable[Tensor]) -> RowStatistics:
             count += 1
     sums, entropies, lengths = torch.stack([torch.stack(each).sum(0) for each in totals], 1) / count
     return RowStatistics(sums, entropies, lengths)
+
+
+def row_table(title: str, statistics: RowStatistics) -> ResultTable:
+    """Return a row for each layer, head and position, from 1, of the query."""
+    formats = {"layer": "d", "head": "d", "position": "d", "entropy": ".4f", "sum": ".4g", "length": ".4g"}
+    together = torch.stack([statistics.entropy, statistics.sums, statistics.lengths], -1)  # (layers, H, T, 3)
+    rows = [
+        {"layer": layer, "head": head, "position": t + 1, "entropy": found[0], "sum": found[1], "length": found[2]}
+        for layer, heads in enumerate(together.tolist())
+        for head, positions in enumerate(heads)
+        for t, found in enumerate(positions)
+    ]
+    return ResultTable(title, formats, rows)
 
 
 def _heads(*tensors: Tensor) -> Iterator[list[Tensor]]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields, replace
 
 from quillgpt.attention import KernelSpec
 from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema.attention import options_of
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError
 from quillgpt.model import ModelShape, padded_vocab_size, usual_mlp_dim
@@ -86,22 +87,20 @@ def range_limit(settings: TrainSettings, kernel: KernelSpec) -> float:
             f"range_penalty = {settings.range_penalty:g} is for GK, GKn and GKpoly, and attn_type is "
             f"{kernel.attn_type}; leave it out"
         )
-    n = float(kernel.type.n)
-    ends = {"power2": 2**n, "limit": n, "squared-taylor": 2 * 2**n, "chebyshev": kernel.poly_range}
-    found = ends.get(kernel.poly_form) if kernel.type.family == "GKpoly" else None
-    if settings.range_limit is None and found is None:
+    found = settings.range_limit or kernel.reach
+    if found is None:
         raise ConfigError(f"range_penalty needs --range_limit, since {kernel} has no end of its own")
-    return settings.range_limit or found or 0.0
+    return found
 
 
 def asked_kernel(settings: TrainSettings, before: KernelSpec) -> KernelSpec:
     """Return the kernel of the model that a run starts from, changed where the settings name another.
 
-    Another `attn_type` begins with the usual options; they belong to a kernel.
+    Options that both have stay unless the settings name others.
     """
     asked = {name: getattr(settings, name) for name in KERNEL_SETTINGS if name in settings.model_fields_set}
-    start = before if asked.get("attn_type", before.attn_type) == before.attn_type else KernelSpec()
-    return replace(start, **asked)
+    attn_type = asked.pop("attn_type", before.attn_type)
+    return before.swapped(attn_type, **options_of(attn_type, asked))
 
 
 def shape_for(settings: TrainSettings, tokenizer: str, tokens: int) -> ModelShape:

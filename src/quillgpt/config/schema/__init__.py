@@ -14,6 +14,7 @@ from quillgpt.config.schema.using import (
     Quantize,
     SampleSettings,
     Sampling,
+    SwapSettings,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SampleSettings",
     "Sampling",
     "Settings",
+    "SwapSettings",
     "TrainFields",
     "TrainSettings",
     "fields_in_order",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -79,6 +80,30 @@ def has_signed_weights(kind: AttentionType, poly_form: PolyForm) -> bool:
     return kind.activation in SIGNED_ACTIVATIONS
 
 
+def options_of(attn_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that a kernel has."""
+    family = parse_attn_type(attn_type).family
+    return {name: value for name, value in options.items() if family in OPTIONS[name]}
+
+
+def check_options(attn_type: str, options: Mapping[str, Any]) -> None:
+    """Check that a kernel has options, and that they go together.
+
+    Raises:
+        ValueError: It lacks one, or cannot be normalised.
+    """
+    kind = parse_attn_type(attn_type)
+    for name, value in options.items():
+        if kind.family not in OPTIONS[name]:
+            families = ", ".join(sorted(OPTIONS[name]))
+            raise ValueError(f"{name} = {value} is for {families}, and attn_type is {attn_type}; leave it out")
+    if options.get("row_norm") and has_signed_weights(kind, options.get("poly_form", "power2")):
+        raise ValueError(
+            f"row_norm = true divides by the sum of a query's weights, and those of {attn_type} can be negative; "
+            "leave it out"
+        )
+
+
 class Attention(Settings):
     """Attention."""
 
@@ -117,18 +142,9 @@ class Attention(Settings):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        kind = parse_attn_type(self.attn_type)
-        for name, families in OPTIONS.items():
-            value = getattr(self, name)
-            if value != Attention.model_fields[name].default and kind.family not in families:
-                raise ValueError(
-                    f"{name} = {value} is for {', '.join(sorted(families))}, and attn_type is {self.attn_type}; leave it out"
-                )
-        if self.row_norm and has_signed_weights(kind, self.poly_form):
-            raise ValueError(
-                "row_norm = true divides by the sum of a query's weights, and those of "
-                f"{self.attn_type} can be negative; leave it out"
-            )
+        options = {name: getattr(self, name) for name in OPTIONS}
+        usual = {name: Attention.model_fields[name].default for name in OPTIONS}
+        check_options(self.attn_type, {name: value for name, value in options.items() if value != usual[name]})
         return self
 
 
@@ -145,13 +161,31 @@ class RangePenalty(Settings):
     )
 
 
-class AnotherKernel(Settings):
+class KernelOptions(Settings):
+    """Options of another kernel than the model's own; unset: the model's, where both have it, or the usual."""
+
+    poly_form: PolyForm | None = Field(None, description="The polynomial of a GKpoly.")
+    poly_range: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Where poly_form chebyshev fits exp: from minus this to 0."
+    )
+    len_scale: LenScale | None = Field(None, description="What a PA divides its sums by.")
+    len_alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="Exponent of len_scale.")
+    attn_bias: float | None = Field(None, description="Added to a PA's scores.")
+    row_norm: bool | None = Field(None, description="Divide each query's weights by their sum.")
+
+    @property
+    def kernel_options(self) -> dict[str, Any]:
+        """Those that are set, by name."""
+        options = {name: getattr(self, name) for name in KernelOptions.model_fields}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+class AnotherKernel(KernelOptions):
     """Attention."""
 
     attn_type: str | None = Field(
         None, description="Compute attention by another kernel than the model's own, which eval then says."
     )
-    poly_form: PolyForm = Field("power2", description="The polynomial of attn_type GKpoly-N.")
 
     @model_validator(mode="after")
     def _check_name(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quillgpt.config.schema.attention import AnotherKernel
+from quillgpt.config.schema.attention import AnotherKernel, KernelOptions
 from quillgpt.config.schema.base import Amount, Count, Machine, Positive, Preparation, Processor, Settings
 
 Quantize = Literal["none", "int8"]
@@ -100,6 +100,10 @@ class Reading(Settings):
 
 class LabSettings(Reading, Processor):
     """The settings of `quill lab` where it reads with a model."""
+
+
+class SwapSettings(LabSettings, KernelOptions):
+    """The settings of `quill lab swap`."""
 
 
 class Naming(Settings):
