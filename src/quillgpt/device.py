@@ -24,6 +24,7 @@ from torch.utils import deterministic
 from quillgpt import __version__
 from quillgpt.errors import DeviceError
 from quillgpt.files import quill_home, write_json
+from quillgpt.process import peak_resident_bytes
 
 PROBE_SECONDS = 0.05
 
@@ -289,23 +290,6 @@ def remember(key: str, measure: Callable[[], Measurement], *, of: Collection[str
         with suppress(OSError):  # a cache folder that cannot be written costs a measurement, not the run
             write_json(path, known)
     return known[full_key]  # type: ignore[no-any-return]
-
-
-def peak_resident_bytes() -> int | None:
-    """Return the highest resident memory of this process so far; None on systems other than Linux and macOS.
-
-    Linux carries the figure of `getrusage` over from the process that started this one, so its own record is read.
-    """
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
-    return None if kibibytes is None else int(kibibytes) * 1024
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -4,7 +4,7 @@ import pytest
 
 from quillgpt.attention import KernelSpec
 from quillgpt.bench.attention import AttentionWork, bench_attention, peak_megabytes
-from quillgpt.device import peak_resident_bytes
+from quillgpt.process import peak_resident_bytes
 
 LARGEST_GROWTH = 2.6
 """Of memory, for a text that is twice as long; the naive form's is 4."""

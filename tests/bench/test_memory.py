@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from quillgpt.bench.memory import peak_memory
-from quillgpt.device import peak_resident_bytes
+from quillgpt.process import peak_resident_bytes
 
 PAGE, MEGABYTE = 4096, 1_000_000
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,13 @@ def test_the_command_compares_speed_memory_and_tokens(
         assert row["megabytes_per_second"] * row["seconds"] == pytest.approx(text.stat().st_size / 1e6)
         assert row["tokens_per_second"] * row["seconds"] == pytest.approx(row["tokens"])
         assert row["peak_memory_bytes"] is None or row["peak_memory_bytes"] > 1e6
+
+
+def test_what_is_measured_is_the_command_and_imports_no_torch(tmp_path: Path) -> None:
+    preparer = Preparer(PrepareWork(tmp_path / "text.txt", "char"), QUILL)
+    assert preparer._command(tmp_path)[1:4] == ["-m", "quillgpt", "prepare"]
+    program = "import sys, quillgpt.bench.prepare; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.usefixtures("gpt2_files")

@@ -18,7 +18,8 @@ from quillgpt.bench.memory import reset_peak
 from quillgpt.bench.results import number
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.bench.worker import Worker
-from quillgpt.device import choose_threads, peak_resident_bytes
+from quillgpt.device import choose_threads
+from quillgpt.process import peak_resident_bytes
 
 NAIVE = "naive"
 SHORT = 16

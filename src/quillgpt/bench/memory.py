@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quillgpt.bench.worker import Worker
 from quillgpt.console import warn
-from quillgpt.device import peak_memory_bytes, peak_resident_bytes
+from quillgpt.process import peak_resident_bytes
 
 NOT_MEASURED = "not measured"
 
@@ -47,15 +47,15 @@ def peak_so_far(held: object, device: str) -> PeakMemory:  # noqa: ARG001
     On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
     Python and the imported packages count too, and processes that it starts itself do not.
     """
-    import torch
+    if device == "cpu":  # without PyTorch, which not every candidate imports
+        found, of = peak_resident_bytes(), "the whole process, Python and packages included"
+    else:
+        import torch
 
-    found = peak_memory_bytes(torch.device(device))
-    if found is None:
-        return PeakMemory(None, NOT_MEASURED)
-    on_gpu = device.startswith("cuda")
-    return PeakMemory(
-        found, "on the GPU, as PyTorch allocated it" if on_gpu else "the whole process, Python and packages included"
-    )
+        from quillgpt.device import peak_memory_bytes
+
+        found, of = peak_memory_bytes(torch.device(device)), "on the GPU, as PyTorch allocated it"
+    return PeakMemory(None, NOT_MEASURED) if found is None else PeakMemory(found, of)
 
 
 def reset_peak() -> int | None:

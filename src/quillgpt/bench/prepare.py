@@ -189,7 +189,7 @@ class Preparer:
         self.tokens = 0
         self.hashes: list[str] = []
         if self._script is None:
-            self.how = "quillgpt.data.prepare, one process"
+            self.how = "quill prepare, one process"
         else:
             self.how = f"data/{self._script.parent.name}/prepare.py, one process"
 
@@ -237,8 +237,8 @@ class Preparer:
     def _command(self, folder: Path) -> list[str]:
         if self._script is not None:
             return [sys.executable, "prepare.py"]
-        program = f"from {__name__} import main; main()"
-        return [sys.executable, "-c", program, str(self._work.text), str(folder), self._work.tokenizer]
+        words = ["prepare", str(self._work.text), f"--data_dir={folder}", f"--dataset={DATA_SET}"]
+        return [sys.executable, "-m", "quillgpt", *words, f"--tokenizer={self._work.tokenizer}"]
 
     def _environment(self, folder: Path) -> dict[str, str]:
         if self._script is None:
@@ -264,12 +264,6 @@ def prepare_with_quill(work: PrepareWork, data_dir: Path) -> None:
         tokenizer=work.tokenizer,
         val_fraction=0.1,
     )
-
-
-def main() -> None:
-    """Prepare a text as the words of the command line say: text, data_dir, tokenizer."""
-    text, data_dir, tokenizer = sys.argv[1:]
-    prepare_with_quill(PrepareWork(Path(text), tokenizer), Path(data_dir))
 
 
 def put_tiktoken_files(folder: Path) -> None:

@@ -227,6 +227,8 @@ def _front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Points]]) -> Figure:
     """Draw the validation loss of every run over tokens, and each kernel's mean final loss with its standard error.
 
+    The loss before training, which is that of guessing, would leave the others little room.
+
     Args:
         found: The kernels, those with a result.
         curves: By kernel, for each seed, tokens and loss of the evaluations.
@@ -238,7 +240,8 @@ def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Poin
         colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
         for seed, points in enumerate(curves[each.kernel]):
             label = each.kernel if seed == 0 else None
-            learning.plot(*zip(*points, strict=True), style, color=colour, linewidth=1, label=label)
+            tokens, losses = np.array(points).reshape(-1, 2).T
+            learning.plot(tokens[tokens > 0], losses[tokens > 0], style, color=colour, linewidth=1, label=label)
         finals.errorbar(each.loss, number, xerr=each.standard_error, fmt="o", color=colour, capsize=3)
     finals.set_yticks(range(len(ranked)), [each.kernel for each in ranked])
     finals.invert_yaxis()
@@ -246,6 +249,7 @@ def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Poin
     learning.set_xlabel("tokens trained on")
     learning.set_ylabel("validation loss (nats per token)")
     learning.xaxis.set_major_formatter(lambda value, _: short_number(value))
+    learning.locator_params(axis="x", nbins=5)
     learning.legend(frameon=False, fontsize=8)
     for panel in (learning, finals):
         tidy(panel)
