@@ -233,7 +233,7 @@ def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Poin
         found: The kernels, those with a result.
         curves: By kernel, for each seed, tokens and loss of the evaluations.
     """
-    figure = new_figure(10, 5)
+    figure = new_figure(10, 5.5)
     learning, finals = figure.subplots(1, 2, width_ratios=(3, 2))
     ranked = sorted(found, key=lambda each: each.loss or math.inf)
     for number, each in enumerate(ranked):
@@ -250,7 +250,8 @@ def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Poin
     learning.set_ylabel("validation loss (nats per token)")
     learning.xaxis.set_major_formatter(lambda value, _: short_number(value))
     learning.locator_params(axis="x", nbins=5)
-    learning.legend(frameon=False, fontsize=8)
+    names = learning.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=8, frameon=False, fontsize=8)
     for panel in (learning, finals):
         tidy(panel)
     return figure
