@@ -97,6 +97,11 @@ def test_a_penalty_goes_to_the_kernels_that_have_a_range(tmp_path):
         name: "--range_penalty=1" in experiment.words_of(name, 1) for name in ("SM", "GKn", "GKpoly-4", "PA_relu")
     }
     assert having == {"SM": False, "GKn": True, "GKpoly-4": True, "PA_relu": False}
+    shared = [
+        {key: value for key, value in experiment.settings_of(name, 1) if key not in comparing.OWN_SETTINGS}
+        for name in having
+    ]
+    assert shared[0] == shared[1] == shared[2] == shared[3]
 
 
 def test_a_run_that_is_killed_says_by_what(tmp_path, monkeypatch):

@@ -28,12 +28,13 @@ from quillgpt.lab.verdicts import Outcome, Verdict
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
 
 COMPARISON = "comparison.json"
-OWN_SETTINGS = frozenset({"attn_type", *OPTIONS, "seed", "out_dir"})
-"""Settings in which runs of one comparison may differ."""
-
 OUTCOME = "outcome.json"
+
 FAMILIES = OPTIONS | dict.fromkeys(RangePenalty.model_fields, OPTIONS["learn_tau"])
 """The kernels that settings are for, where not all have them."""
+
+OWN_SETTINGS = frozenset({"attn_type", *FAMILIES, "seed", "out_dir"})
+"""Settings in which runs of one comparison may differ."""
 
 INTERRUPTED = (130, 138, 143)
 """Statuses with which a run leaves that somebody has stopped."""
