@@ -1,6 +1,7 @@
 """What the lab's commands print and write, and their pictures."""
 
 import csv
+import math
 import sys
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ import torch
 
 from quillgpt.attention import KernelSpec
 from quillgpt.cli import main
+from quillgpt.evaluation import Score
 from quillgpt.lab.figures import draw_comparison, draw_kernel, draw_lengths, draw_maps, draw_rows, draw_swaps
 from quillgpt.lab.lengths import LengthLoss
 from quillgpt.lab.ranges import measure_ranges
@@ -122,6 +124,16 @@ def test_a_swap_takes_the_options_of_kernels(words, kernel, here, tmp_path, caps
         assert list(csv.DictReader(file))[1]["kernel"].replace(".0", "") == kernel
     assert main(["lab", "swap", "SM", *words[1:], "--to=SM", "--threads=1", f"--out={tmp_path}"]) == 2
     assert "and none is named; leave it out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_overflows_says_so(here, tmp_path, capsys, monkeypatch):
+    overflown = Score(math.nan, math.nan, None, 10)
+    monkeypatch.setattr("quillgpt.lab.subject.score_blocks", lambda *_, **__: overflown)
+    assert main(["lab", "swap", "SM", "--to=GKpoly-1", "--threads=1", f"--out={tmp_path}"]) == 0
+    assert "GKpoly-1: loss nan: it overflows on arguments" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr("quillgpt.api.score_split", lambda *_, **__: overflown)
+    assert main(["eval", "SM", "--attn_type=GKpoly-1", "--split=val", "--threads=1"]) == 0
+    assert "the loss on small val is nan: the model overflows" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture

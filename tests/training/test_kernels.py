@@ -27,7 +27,7 @@ from tiny import SHAPES, random_ids, randomize
 
 from .conftest import MakeSettings
 
-NAMES = ["GK", "GKn", "GKpoly-1", "GKpoly-4", "GKpoly-8", *(f"PA_{name}" for name in ACTIVATIONS)]
+NAMES = ["SM", "GK", "GKn", "GKpoly-1", "GKpoly-4", "GKpoly-8", *(f"PA_{name}" for name in ACTIVATIONS)]
 
 
 @pytest.mark.parametrize("attn_type", NAMES)

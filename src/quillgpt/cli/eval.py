@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import asdict
 from typing import Annotated
 
@@ -51,6 +52,11 @@ def evaluate(
         score = loaded.evaluate(
             dataset, split=split, data_dir=settings.data_dir, batch_size=settings.batch_size, batches=batches
         )
+        if not math.isfinite(score.loss):
+            warn(
+                f"the loss on {name} {split} is {score.loss}: the model overflows on this text. Where its attention "
+                "kernel is a polynomial, quill lab ranges shows how far its arguments reach"
+            )
         if as_json:
             found = {"model": str(loaded.folder), "dataset": name, "split": split, "batches": batches}
             print(json.dumps(found | asdict(score)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,8 @@ def swap(
     subject = open_subject(model, settings)
     found = []
     for each in swap(subject, names, settings.kernel_options):
-        say(f"{each.kernel}: loss {each.score.loss:.4f}")
+        overflows = "" if math.isfinite(each.score.loss) else ": it overflows on arguments that lie outside its range"
+        say(f"{each.kernel}: loss {each.score.loss:.4f}{overflows}")
         found.append(each)
     title = f"{model} with other kernels, {subject.dataset.name} {subject.split}, {found[0].score.tokens:,} tokens"
     publish(swap_table(title, found), folder, "swap")
