@@ -30,12 +30,16 @@ TRAINED_SHARE = 0.5
 
 SAMPLES, SAMPLED_TOKENS = 8, 300
 
+ENDED_SHARE = 0.5
+"""Of the samples, how many must end by themselves. So short a run leaves models that lose the thread now and then; one
+that has not learnt the end of a text never ends."""
+
 POISONED = ITERATIONS // 2 + SAVED_EVERY // 2
 """The iteration, counted from 0, whose batch is poisoned: between two checkpoints."""
 
 
 def end_of_text(ground: Ground) -> str:
-    """Train on short documents; the model must know where they end, and its samples must end by themselves."""
+    """Train on short documents; the model must know where they end, and most samples must end by themselves."""
 
     def find(subject: Subject) -> str:
         settings, run = subject.settings, ground.folder / f"{subject.stem}-documents"
@@ -52,7 +56,7 @@ def end_of_text(ground: Ground) -> str:
         untrained = GPT(model.shape, seed=settings.seed).to(model.device).eval()
         before, after = (loss_on_ends(ground, model, gpt) for gpt in (untrained, model.gpt))
         figure = f"loss {before:.2f} before training, {after:.2f} after, {ended} of {len(rows)} samples ended"
-        require(after <= TRAINED_SHARE * before and ended == len(rows) == SAMPLES, figure)
+        require(len(rows) == SAMPLES and after <= TRAINED_SHARE * before and ended >= ENDED_SHARE * SAMPLES, figure)
         return figure
 
     return ground.each(find)
