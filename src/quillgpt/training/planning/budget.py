@@ -59,10 +59,11 @@ def fit_to_budget(origin: Origin, text: Text, train: Tokens) -> Origin:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
         length = min(fitting, enough or fitting)
         settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
-    passes = None
+    passes, crowding = None, 0.0
     if text.train_tokens is not None:
         passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
-    settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0))
+        crowding = cost.parameters / text.train_tokens
+    settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
     _explain(settings, cost.parameters, rate, passes, enough)
     return replace(origin, settings=settings)
 

@@ -39,13 +39,16 @@ LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
 BLOCKS_OF_A_SPLIT = 4
 """Blocks that each split should have room for."""
 
-ITERATIONS = 2000
-"""About as many iterations as a run is divided into, within bounds for the tokens of one."""
+FEWEST_ITERATIONS, USUAL_ITERATIONS = 2000, 6000
+FEWEST_TOKENS, USUAL_TOKENS, MOST_TOKENS = 1024, 2048, 16384
+"""A run of more than the fewest iterations has the usual number of tokens in each, and one of more than the usual
+iterations more tokens: small batches learn more from the same text, and cost a processor nothing."""
 
-FEWEST_TOKENS, MOST_TOKENS = 1024, 16384
+FEW_PASSES = 4
+"""Passes over a text that no model needs to be held back for."""
 
-REGULARIZATION = ((4, 0.0, 0.1), (8, 0.1, 0.5), (math.inf, 0.2, 1.0))
-"""Up to how many passes over the text which dropout and weight decay suit."""
+REGULARIZATION = ((8, 0.0, 0.1), (80, 0.1, 0.5), (math.inf, 0.2, 1.0))
+"""Up to how many passes, times the model's parameters for each token of the text, which dropout and weight decay suit."""
 
 FINETUNING_SHARE = 0.1
 """Of the learning rates from scratch, for a model that knows something already."""
@@ -125,12 +128,13 @@ def with_usual_size(settings: TrainSettings) -> TrainSettings:
     if settings.defaults == "fixed":
         return settings
     text = Text(None, None, "char", USUAL_VOCABULARY)
-    return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * ITERATIONS)
+    return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * FEWEST_ITERATIONS)
 
 
 def with_batch(settings: TrainSettings, tokens: float) -> TrainSettings:
     """Choose a batch for a run over so many tokens."""
-    in_iteration = min(max(tokens / ITERATIONS, FEWEST_TOKENS), MOST_TOKENS)
+    in_iteration = max(FEWEST_TOKENS, min(tokens / FEWEST_ITERATIONS, USUAL_TOKENS), tokens / USUAL_ITERATIONS)
+    in_iteration = min(in_iteration, MOST_TOKENS)
     sequences = max(1, 2 ** round(math.log2(in_iteration / settings.block_size)))
     return fill(settings, batch_size=sequences, gradient_accumulation_steps=1)
 
@@ -146,9 +150,10 @@ def with_learning_rates(settings: TrainSettings, *, finetuning: bool) -> TrainSe
     return fill(settings, learning_rate=0.01 * share, muon_learning_rate=0.015 * share)
 
 
-def with_regularization(settings: TrainSettings, passes: float) -> TrainSettings:
-    """Choose dropout and weight decay for so many passes over the text."""
-    dropout, weight_decay = next(values for most, *values in REGULARIZATION if passes <= most)
+def with_regularization(settings: TrainSettings, passes: float, parameters_per_token: float) -> TrainSettings:
+    """Choose dropout and weight decay for so many passes over a text, for each token of which the model has so much."""
+    strain = passes * parameters_per_token if passes > FEW_PASSES else 0.0
+    dropout, weight_decay = next(values for most, *values in REGULARIZATION if strain <= most)
     return fill(settings, dropout=dropout, weight_decay=weight_decay)
 
 
