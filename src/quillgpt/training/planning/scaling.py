@@ -47,8 +47,8 @@ iterations more tokens: small batches learn more from the same text, and cost a 
 FEW_PASSES = 4
 """Passes over a text that no model needs to be held back for."""
 
-REGULARIZATION = ((8, 0.0, 0.1), (80, 0.1, 0.5), (math.inf, 0.2, 1.0))
-"""Up to how many passes, times the model's parameters for each token of the text, which dropout and weight decay suit."""
+REGULARIZATION = ((15, 0.0, 0.1), (80, 0.1, 0.5), (math.inf, 0.2, 1.0))
+"""Up to how many passes, times the parameters for each token of the text, which dropout and weight decay suit."""
 
 FINETUNING_SHARE = 0.1
 """Of the learning rates from scratch, for a model that knows something already."""
