@@ -12,7 +12,7 @@ from cyclopts import App, Group, Parameter
 
 from quillgpt.cli.completion import complete_preset
 from quillgpt.cli.flags import MODEL, settings_flags
-from quillgpt.config import resolve, resolve_lab, resolve_swap
+from quillgpt.config import resolve, resolve_flat
 from quillgpt.config.schema import LabSettings, SwapSettings, TrainFields
 from quillgpt.console import outcome, say, stdout
 from quillgpt.errors import ConfigError, UserError
@@ -105,7 +105,7 @@ def ranges(
     **flags: str,
 ) -> None:
     """Measure the arguments of each head over held-out text, and name the polynomial that it needs."""
-    settings, folder = resolve_lab(flags), results_folder(out or default_folder(model))
+    settings, folder = resolve_flat(LabSettings, flags), results_folder(out or default_folder(model))
 
     from quillgpt.lab.figures import draw_kernel
     from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
@@ -134,7 +134,7 @@ def swap(
     **flags: str,
 ) -> None:
     """Evaluate a model with other kernels than the one it was trained with."""
-    settings, folder = resolve_swap(flags), results_folder(out or default_folder(model))
+    settings, folder = resolve_flat(SwapSettings, flags), results_folder(out or default_folder(model))
 
     from quillgpt.lab.figures import draw_swaps
     from quillgpt.lab.subject import open_subject
@@ -187,7 +187,7 @@ def convert(
         if flag in flags:
             raise ConfigError(f"--{flag}={flags[flag]} is not for a conversion; give {instead}")
     reading = {each: flags[each] for each in ("dataset", "data_dir", "device", "threads") if each in flags}
-    settings = resolve_lab(reading | {"blocks": str(blocks)})
+    settings = resolve_flat(LabSettings, reading | {"blocks": str(blocks)})
 
     from quillgpt.checkpoint.names import has_checkpoint
     from quillgpt.lab.convert import convert, stage_table, target_kernel
@@ -232,7 +232,7 @@ def look(
     **flags: str,
 ) -> None:
     """Draw a model's attention: maps of a text, entropy and row sums, loss by position and in longer texts."""
-    settings, folder = resolve_lab(flags), results_folder(out or default_folder(model))
+    settings, folder = resolve_flat(LabSettings, flags), results_folder(out or default_folder(model))
 
     from quillgpt.generation import read_start
     from quillgpt.lab.figures import draw_lengths, draw_maps, draw_rows

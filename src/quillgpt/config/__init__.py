@@ -3,11 +3,10 @@
 from quillgpt.config.load import (
     resolve,
     resolve_eval,
-    resolve_lab,
+    resolve_flat,
     resolve_prepare,
     resolve_sample,
     resolve_sampling,
-    resolve_swap,
 )
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
 from quillgpt.config.sources import preset_description, preset_names
@@ -22,10 +21,9 @@ __all__ = [
     "preset_names",
     "resolve",
     "resolve_eval",
-    "resolve_lab",
+    "resolve_flat",
     "resolve_prepare",
     "resolve_sample",
     "resolve_sampling",
-    "resolve_swap",
     "to_toml",
 ]

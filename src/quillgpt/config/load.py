@@ -18,12 +18,10 @@ from quillgpt.config.names import name_of_sources, split_sources
 from quillgpt.config.schema import (
     SPECIAL_ORIGINS,
     EvalSettings,
-    LabSettings,
     PrepareSettings,
     SampleSettings,
     Sampling,
     Settings,
-    SwapSettings,
     TrainFields,
     TrainSettings,
 )
@@ -125,7 +123,7 @@ def resolve_sample(
     Raises:
         ConfigError: As `resolve`.
     """
-    return _resolve_flat(SampleSettings, flags, environ, dotenv)
+    return resolve_flat(SampleSettings, flags, environ, dotenv)
 
 
 def resolve_sampling(given: Mapping[str, object]) -> Sampling:
@@ -134,7 +132,7 @@ def resolve_sampling(given: Mapping[str, object]) -> Sampling:
     Raises:
         ConfigError: As `resolve`.
     """
-    return _resolve_flat(Sampling, given, {}, None)
+    return resolve_flat(Sampling, given, {}, None)
 
 
 def resolve_eval(
@@ -145,29 +143,7 @@ def resolve_eval(
     Raises:
         ConfigError: As `resolve`.
     """
-    return _resolve_flat(EvalSettings, flags, environ, dotenv)
-
-
-def resolve_lab(
-    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
-) -> LabSettings:
-    """Return the settings of looking at a model's attention, from `.env`, the environment and flags.
-
-    Raises:
-        ConfigError: As `resolve`.
-    """
-    return _resolve_flat(LabSettings, flags, environ, dotenv)
-
-
-def resolve_swap(
-    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
-) -> SwapSettings:
-    """Return the settings of evaluating with other attention kernels, from `.env`, the environment and flags.
-
-    Raises:
-        ConfigError: As `resolve`.
-    """
-    return _resolve_flat(SwapSettings, flags, environ, dotenv)
+    return resolve_flat(EvalSettings, flags, environ, dotenv)
 
 
 def resolve_prepare(
@@ -178,12 +154,20 @@ def resolve_prepare(
     Raises:
         ConfigError: As `resolve`.
     """
-    return _resolve_flat(PrepareSettings, flags, environ, dotenv)
+    return resolve_flat(PrepareSettings, flags, environ, dotenv)
 
 
-def _resolve_flat(
-    schema: type[SettingsT], flags: Mapping[str, object], environ: Mapping[str, str] | None, dotenv: Path | None
+def resolve_flat(
+    schema: type[SettingsT],
+    flags: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path | None = DOTENV,
 ) -> SettingsT:
+    """Return the settings of a command that has no presets, from `.env`, the environment and flags.
+
+    Raises:
+        ConfigError: As `resolve`.
+    """
     return _build(schema, merge(schema, _outer_layers(schema, flags, environ, dotenv)))
 
 
