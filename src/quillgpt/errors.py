@@ -6,6 +6,7 @@ Every message says what was given, what was expected, and what to do; the comman
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -44,3 +45,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean X?"` for the known name closest to `name`, or an empty string."""
     meant = closest(name, known)
     return f"; did you mean {meant}?" if meant else ""
+
+
+def shorten(value: object, most: int = 80) -> str:
+    """Return how a value is written in Python, cut in its middle where that is longer than `most` characters.
+
+    What was read from a file may be of any size; a message quotes of it what a person can read.
+    """
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = most
+    try:
+        written = short.repr(value)
+    except ValueError:  # Python does not write whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
+    cut = (most - 3) // 2
+    return written if len(written) <= most else f"{written[:cut]}...{written[-cut:]}"
