@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from quillgpt.config.names import expand
 from quillgpt.errors import TokenizerError, did_you_mean
 from quillgpt.files import sha256_of
+from quillgpt.text.added_tokens import FolderTokens, read_folder_tokens, with_folder_tokens
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
 from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer, saved_gpt2_tokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
-from quillgpt.text.tokenizer_files import CONFIG_FILE, END_OF_TEXT, TOKENIZER_FILE, byte_level_bpe, read_json_object
+from quillgpt.text.tokenizer_files import TOKENIZER_FILE, byte_level_bpe, read_json_object
 
 OLDER_FILES = ("vocab.json", "merges.txt")
 """What stands in a tokenizer.json's place in models from before there was one."""
+
+MARK = re.compile(r"<.*>|\[.*\]", re.DOTALL)
+"""How the names of special tokens look, which a vocabulary may have without a merge that makes them."""
 
 KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
 
@@ -147,35 +151,49 @@ def _load_older(folder: Path) -> Tokenizer:
         TokenizerError: They are none of the kind of GPT-2's.
     """
     vocabulary, merges = (folder / name for name in OLDER_FILES)
+    found = read_folder_tokens(folder, is_gpt2=_kind_of_model(folder) in (None, "gpt2"))
     content = read_json_object(vocabulary)
-    lines = merges.read_text(encoding="utf-8", errors="replace").splitlines()
-    pairs = [line.split(" ") for line in lines if line.strip() and not line.startswith("#version")]
-    with suppress(AttributeError, KeyError, TypeError, ValueError):
-        whole = byte_level_bpe(content, pairs, content[END_OF_TEXT], use_regex=True)
-        tokenizer = BytePairTokenizer.from_content(whole)
-        if tokenizer is not None:
-            return tokenizer
-    raise TokenizerError(
-        f"{vocabulary} and {merges.name} make no byte-level tokenizer of GPT-2's kind; save the model with a "
-        f"{TOKENIZER_FILE} (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+    lines = merges.read_text(encoding="utf-8", errors="replace").split("\n")
+    pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
+    if not found.is_gpt2 or not content or not all(len(pair) == 2 for pair in pairs):
+        raise TokenizerError(
+            f"{vocabulary} and {merges.name} make no byte-level tokenizer of GPT-2's kind; save the model with a "
+            f"{TOKENIZER_FILE} (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+        )
+    made = {first + second for first, second in pairs} | {each.token.content for each in found.declared}
+    unmade = next(
+        (token for token in content if len(token) > 1 and token not in made and not MARK.fullmatch(token)), ""
     )
+    if unmade:
+        raise TokenizerError(
+            f"{vocabulary} has the token {unmade!r:.80}, which no line of {merges.name} makes and no file names as an "
+            "added one; copy the two files again, or name it in added_tokens.json"
+        )
+    whole = byte_level_bpe(content, pairs, None, use_regex=True)
+    return _from_content(with_folder_tokens(whole, found, vocabulary), name=vocabulary.name, found=found)
+
+
+def _kind_of_model(folder: Path) -> object:
+    """Return what config.json says the model is; None where there is none."""
+    path = folder / "config.json"
+    return read_json_object(path).get("model_type") if path.is_file() else None
 
 
 def _load(path: Path, *, name: str) -> Tokenizer:
     if path.suffix == ".pkl":
         return read_nanogpt_meta(path)
-    if path.is_file() and sha256_of(path) == GPT2_SAVED_SHA256:
+    found = read_folder_tokens(path.parent) if path.name == TOKENIZER_FILE else FolderTokens()
+    if found.is_plain_gpt2 and path.is_file() and sha256_of(path) == GPT2_SAVED_SHA256:
         return saved_gpt2_tokenizer(path)
-    content = read_json_object(path)
+    return _from_content(with_folder_tokens(read_json_object(path), found, path), name=name, found=found)
+
+
+def _from_content(content: dict[str, Any], *, name: str, found: FolderTokens) -> Tokenizer:
     for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # not even the outline of a file of ours
             tokenizer = family.from_content(content)
             if tokenizer is not None:
                 return tokenizer
-    config = path.with_name(CONFIG_FILE)
-    end = read_json_object(config).get("eos_token") if config.is_file() else None
-    if isinstance(end, dict):
-        end = end.get("content")
     from quillgpt.text.huggingface import HuggingFaceTokenizer  # brings a library that our own tokenizers do without
 
-    return HuggingFaceTokenizer(content, name=name, end=end if isinstance(end, str) else None)
+    return HuggingFaceTokenizer(content, name=name, end=found.end_of_text)

@@ -82,19 +82,19 @@ def tokenizer_content(**parts: Any) -> dict[str, Any]:
 
 
 def byte_level_bpe(
-    vocab: dict[str, int], merges: Sequence[Sequence[str]], end_of_text: int, *, use_regex: bool
+    vocab: dict[str, int], merges: Sequence[Sequence[str]], end_of_text: int | None, *, use_regex: bool
 ) -> dict[str, Any]:
     """Return the content of a byte-level BPE tokenizer, as GPT-2's is written.
 
     Args:
         vocab: Ids by token, each byte spelled as GPT-2 spells it.
         merges: Pairs that become one token, most frequent first.
-        end_of_text: Id of the end of a text.
+        end_of_text: Id of the end of a text; None: it is not known here.
         use_regex: Cut the text into GPT-2's words first; without merges there is no need to.
     """
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
     return tokenizer_content(
-        added_tokens=[added_token(END_OF_TEXT, end_of_text)],
+        added_tokens=[] if end_of_text is None else [added_token(END_OF_TEXT, end_of_text)],
         pre_tokenizer=byte_level,
         decoder=byte_level,
         model={
