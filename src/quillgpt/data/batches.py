@@ -7,12 +7,15 @@ loader state, and the number of processes does not matter.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from quillgpt.errors import DataError
 
 Tokens = NDArray[np.unsignedinteger]
 Starts = NDArray[np.int64]
@@ -108,10 +111,26 @@ def spread_starts(token_count: int, block_size: int, count: int, seed: int) -> S
 
 
 def gather(tokens: Tokens, starts: Starts, block_size: int) -> tuple[Tensor, Tensor]:
-    """Read windows as inputs and targets, each (len(starts), block_size), int64."""
+    """Read windows as inputs and targets, each (len(starts), block_size), int64.
+
+    Raises:
+        DataError: The file that the tokens are mapped from has become shorter.
+    """
+    _check_length(tokens)
     windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
     both = torch.from_numpy(windows)
     return both[:, :-1], both[:, 1:]
+
+
+def _check_length(tokens: Tokens) -> None:
+    """Check that a mapped file is as long as it was: the system ends a program that reads beyond its end."""
+    mapped = tokens.base
+    if isinstance(mapped, mmap.mmap) and mapped.size() < len(mapped):
+        file = getattr(tokens, "filename", "a token file")
+        raise DataError(
+            f"{file} has become shorter while it was read: {mapped.size():,} of {len(mapped):,} bytes are left, since "
+            "something else writes to it; prepare the data set again and go on with --init_from=resume"
+        )
 
 
 def evaluation_batches(

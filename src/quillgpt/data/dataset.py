@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from quillgpt.config.names import ALIASES, dataset_name
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from quillgpt.data.verification import Content, content_of
 from quillgpt.errors import DataError, did_you_mean
-from quillgpt.files import sha256_of
 from quillgpt.text.corpora import RECIPES, recipe_named
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
@@ -54,13 +54,19 @@ class Dataset:
     manifest: Manifest | None
 
 
-def open_dataset(name: str, data_dir: Path, *, tokenizer: Tokenizer | None = None) -> Dataset:
+def open_dataset(
+    name: str, data_dir: Path, *, tokenizer: Tokenizer | None = None, verify_anew: bool = False
+) -> Dataset:
     """Open `data_dir/name`, prepared by Quill or by one of nanoGPT's prepare.py.
+
+    All of its token files is read once, to see that they are what was prepared, and then not until they change.
 
     Args:
         name: The data set's name.
         data_dir: Where data sets live.
-        tokenizer: The tokenizer of a data set of Quill's, where it is at hand already; by default it is loaded.
+        tokenizer: The tokenizer of a data set that this process has just made, which is not read again; by default it
+            is loaded.
+        verify_anew: Read all of the token files in any case.
 
     Raises:
         DataError: It is missing, unfinished or damaged.
@@ -69,7 +75,8 @@ def open_dataset(name: str, data_dir: Path, *, tokenizer: Tokenizer | None = Non
     folder = dataset_folder(name, data_dir)
     manifest = read_manifest(folder)
     if manifest is None:
-        return _open_nanogpt(folder, data_dir)
+        return _open_nanogpt(folder, data_dir, verify_anew=verify_anew)
+    just_made = tokenizer is not None
     tokenizer = tokenizer or load_tokenizer(folder)
     if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
         raise DataError(
@@ -84,19 +91,23 @@ def open_dataset(name: str, data_dir: Path, *, tokenizer: Tokenizer | None = Non
                 f"{folder / file} has {len(tokens):,} tokens, but {MANIFEST_FILE} says {split.tokens:,}; "
                 f"{prepare_hint(folder.name, data_dir)}"
             )
+        if not just_made:
+            content = _checked_content(folder / file, manifest.dtype, tokenizer, data_dir, anew=verify_anew)
+            if content.sha256 != split.sha256:
+                raise DataError(
+                    f"{folder / file} is damaged, or was changed: its SHA-256 is {content.sha256[:12]}, "
+                    f"{MANIFEST_FILE} says {split.sha256[:12]}; {prepare_hint(folder.name, data_dir)}"
+                )
         splits.append(tokens)
-    return _checked(
-        Dataset(
-            name=folder.name,
-            folder=folder,
-            tokenizer=tokenizer,
-            train=splits[0],
-            val=splits[1],
-            ends_documents=manifest.ends_documents,
-            fingerprint=_fingerprint(manifest.train.sha256, manifest.val.sha256),
-            manifest=manifest,
-        ),
-        data_dir,
+    return Dataset(
+        name=folder.name,
+        folder=folder,
+        tokenizer=tokenizer,
+        train=splits[0],
+        val=splits[1],
+        ends_documents=manifest.ends_documents,
+        fingerprint=fingerprint_of(manifest),
+        manifest=manifest,
     )
 
 
@@ -138,7 +149,12 @@ def missing_dataset(name: str, data_dir: Path) -> DataError:
     )
 
 
-def _open_nanogpt(folder: Path, data_dir: Path) -> Dataset:
+def fingerprint_of(manifest: Manifest) -> str:
+    """Return the identity of the data that a dataset.json describes."""
+    return _fingerprint(manifest.train.sha256, manifest.val.sha256)
+
+
+def _open_nanogpt(folder: Path, data_dir: Path, *, verify_anew: bool) -> Dataset:
     if not is_nanogpt_folder(folder):
         if (folder / TOKENIZER_FILE).exists():
             raise DataError(
@@ -148,20 +164,19 @@ def _open_nanogpt(folder: Path, data_dir: Path) -> Dataset:
         raise missing_dataset(folder.name, data_dir)
     meta = folder / META_FILE
     tokenizer: Tokenizer = read_nanogpt_meta(meta) if meta.is_file() else gpt2_tokenizer()
-    train, val = (_memory_map(folder / file, "uint16", data_dir) for file in (TRAIN_FILE, VAL_FILE))
+    files = [folder / TRAIN_FILE, folder / VAL_FILE]
+    train, val = (_memory_map(file, "uint16", data_dir) for file in files)
+    contents = [_checked_content(file, "uint16", tokenizer, data_dir, anew=verify_anew) for file in files]
     end = tokenizer.end_of_text
-    return _checked(
-        Dataset(
-            name=folder.name,
-            folder=folder,
-            tokenizer=tokenizer,
-            train=train,
-            val=val,
-            ends_documents=end is not None and any(bool(np.any(window == end)) for window in _windows(train)),
-            fingerprint=_fingerprint(sha256_of(folder / TRAIN_FILE), sha256_of(folder / VAL_FILE)),
-            manifest=None,
-        ),
-        data_dir,
+    return Dataset(
+        name=folder.name,
+        folder=folder,
+        tokenizer=tokenizer,
+        train=train,
+        val=val,
+        ends_documents=end is not None and any(bool(np.any(window == end)) for window in _windows(train)),
+        fingerprint=_fingerprint(*(content.sha256 for content in contents)),
+        manifest=None,
     )
 
 
@@ -188,14 +203,13 @@ def _windows(tokens: Tokens) -> list[Tokens]:
     return [tokens[start : start + CHECKED_WINDOW_TOKENS] for start in starts]
 
 
-def _checked(dataset: Dataset, data_dir: Path) -> Dataset:
-    tokenizer = dataset.tokenizer
-    for file, tokens in ((TRAIN_FILE, dataset.train), (VAL_FILE, dataset.val)):
-        largest = max(int(window.max()) for window in _windows(tokens))
-        if largest >= tokenizer.vocab_size:
-            raise DataError(
-                f"{dataset.folder / file} has the token id {largest}, but its tokenizer {tokenizer.name} has only "
-                f"{tokenizer.vocab_size}; the file is damaged or was made with another tokenizer, so "
-                f"{prepare_hint(dataset.name, data_dir)}"
-            )
-    return dataset
+def _checked_content(file: Path, dtype: str, tokenizer: Tokenizer, data_dir: Path, *, anew: bool) -> Content:
+    """Return what a token file holds after checking that the tokenizer has all of its ids."""
+    content = content_of(file, dtype, anew=anew)
+    if content.largest_id >= tokenizer.vocab_size:
+        raise DataError(
+            f"{file} has the token id {content.largest_id} (token {content.place:,} of the file), but its tokenizer "
+            f"{tokenizer.name} has only {tokenizer.vocab_size}; the file is damaged or was made with another "
+            f"tokenizer, so {prepare_hint(file.parent.name, data_dir)}"
+        )
+    return content

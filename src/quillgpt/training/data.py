@@ -51,7 +51,8 @@ def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingStat
     """
     if settings.replay_dataset is None:
         return None
-    replayed = open_dataset(settings.replay_dataset, Path(settings.data_dir))
+    goes_on = state.replay_fingerprint != ""
+    replayed = open_dataset(settings.replay_dataset, Path(settings.data_dir), verify_anew=goes_on)
     if replayed.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
         raise TokenizerError(
             f"{replayed.folder} was prepared with the tokenizer {replayed.tokenizer.name}, {dataset.folder} with "
@@ -69,7 +70,7 @@ def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingStat
 def open_same_data(settings: TrainSettings, state: TrainingState) -> Dataset | None:
     """Open the tokens that a resumed run was trained on, if they are still there; its text need not be."""
     try:
-        dataset = open_dataset(settings.dataset, Path(settings.data_dir))
+        dataset = open_dataset(settings.dataset, Path(settings.data_dir), verify_anew=True)
     except UserError:  # then opening it in the usual way says why, or makes it again
         return None
     return dataset if dataset.fingerprint == state.data_fingerprint else None

@@ -1,0 +1,103 @@
+"""What a token file holds, found out by reading all of it, and remembered for as long as the file stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.console import progress, say
+from quillgpt.errors import DataError, UserError
+from quillgpt.files import quill_home, write_json
+from quillgpt.records import Record, read_record
+
+CHUNK_BYTES = 1 << 20
+SETTLED_SECONDS = 2.0
+"""Age below which a file's times do not tell it from what is written over it a moment later."""
+
+ANNOUNCED_BYTES = 500_000_000
+"""Size from which on reading a file takes seconds, and is said."""
+
+
+class FileState(Record):
+    """What the system says of a file; it changes with the file's content, unless a disk changes that by itself."""
+
+    bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileState:
+        """Return the state that `stat` tells."""
+        return cls(
+            bytes=found.st_size,
+            modified_ns=found.st_mtime_ns,
+            changed_ns=found.st_ctime_ns,
+            inode=found.st_ino,
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether any later change of the file would show."""
+        return max(self.modified_ns, self.changed_ns) < time.time_ns() - SETTLED_SECONDS * 1e9
+
+
+class Content(Record):
+    """What a token file holds: its hash, its largest id, and the place of the first token that has it."""
+
+    state: FileState
+    sha256: str
+    largest_id: int
+    place: int
+
+
+def content_of(path: Path, dtype: str, *, anew: bool = False) -> Content:
+    """Return what a token file holds, from the cache where it has not changed since it was read.
+
+    Args:
+        path: The file, which holds at least one token.
+        dtype: The type of its ids.
+        anew: Read it in any case, since a disk may change a file without a trace.
+
+    Raises:
+        DataError: It changes while it is read.
+    """
+    note = quill_home() / "verified" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+    if not anew:
+        with suppress(UserError):  # what was never read, or is damaged, is read now
+            known = read_record(note, Content, UserError, mend="")
+            if known.state == FileState.of(path.stat()):
+                return known
+    content = _read(path, np.dtype(dtype).newbyteorder("<"))
+    with suppress(OSError):  # then it is read again next time
+        if content.state.is_settled:
+            write_json(note, content.model_dump())
+        else:
+            note.unlink(missing_ok=True)
+    return content
+
+
+def _read(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Content:
+    digest = hashlib.sha256()
+    largest_id, place, taken = -1, 0, 0
+    with path.open("rb") as file:
+        state = FileState.of(os.fstat(file.fileno()))
+        if state.bytes >= ANNOUNCED_BYTES:
+            say(f"Reading {path} ({state.bytes / 1e9:.1f} GB) to see that it is whole; this is remembered")
+        with progress(f"Verifying {path.name}", state.bytes, as_bytes=True) as advance:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                ids: NDArray[np.unsignedinteger] = np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize)
+                if ids.size and int(ids.max()) > largest_id:
+                    largest_id, place = int(ids.max()), taken + int(ids.argmax())
+                taken += len(ids)
+                advance(len(chunk))
+        if FileState.of(os.fstat(file.fileno())) != state:
+            raise DataError(f"{path} changes while it is read; wait until whatever writes it has finished")
+    return Content(state=state, sha256=digest.hexdigest(), largest_id=largest_id, place=place)

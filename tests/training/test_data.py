@@ -1,0 +1,46 @@
+"""What a run reads, and that a resumed run reads what it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quillgpt.data import verification
+from quillgpt.errors import DataError
+from quillgpt.training import train
+
+from .conftest import MakeSettings
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_resumed_run_verifies_its_tokens_whatever_is_remembered(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "SETTLED_SECONDS", 0.0)
+    train(tiny(max_iters=2))
+    read, files = verification._read, []
+    monkeypatch.setattr(verification, "_read", lambda path, dtype: (files.append(path.name), read(path, dtype))[1])
+    train(tiny(max_iters=2, eval_only=True))
+    assert files == []
+    train(tiny(max_iters=3, init_from="resume"))
+    assert files == ["train.bin", "val.bin"]
+
+
+def test_a_run_whose_tokens_were_damaged_is_resumed_when_they_can_be_made_again_and_else_refused(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny(max_iters=2))
+    flip(tmp_path / "data" / "tiny" / "train.bin")
+    capsys.readouterr()
+    assert train(tiny(max_iters=3, init_from="resume")) is not None
+    assert "train.bin is damaged" in capsys.readouterr().err
+    flip(tmp_path / "data" / "tiny" / "train.bin")
+    (tmp_path / "tiny.txt").unlink()
+    with pytest.raises(DataError, match=r"train\.bin is damaged, or was changed"):
+        train(tiny(max_iters=4, init_from="resume"))
