@@ -2,54 +2,78 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from quillgpt.errors import DataError
+from offline.sitecustomize import MAY_FETCH, stay_here
 from quillgpt.text import downloads
+from quillgpt.text.transfer import Partial, TransferError
+
+OFFLINE = Path(__file__).parent / "offline"
+MIRROR = os.environ.get("QUILL_MIRROR")
+HOMES = {fetches: tempfile.mkdtemp(prefix="quill-home-") for fetches in (False, True)}
+"""Cache folders: tests keep out of the person's own, and those that fetch nothing out of what others have fetched."""
+
+receive = downloads.receive
+unreachable: dict[str, str] = {}
+
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # else `datasets` tells a server of local files, too
+stay_here(pytest.fail)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quill_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep the tests out of the person's own cache folder."""
-    home = tmp_path_factory.mktemp("quill-home")
-    before = os.environ.get("QUILL_HOME")
-    os.environ["QUILL_HOME"] = str(home)
-    yield home
-    if before is None:
-        del os.environ["QUILL_HOME"]
-    else:
-        os.environ["QUILL_HOME"] = before
-
-
-@functools.cache
-def _fetched(download: downloads.Download) -> Path | str:
-    downloads.TIMEOUT_SECONDS = 10.0  # a network that drops everything should not hold up the suite
+def receive_or_skip(partial: Partial, *, title: str, timeout_seconds: float) -> None:
+    """Receive a file, or skip a test that may fetch with the reason why it cannot; what failed is not tried again."""
+    if MAY_FETCH not in os.environ:
+        return receive(partial, title=title, timeout_seconds=timeout_seconds)
     try:
-        return downloads.fetch(download)
-    except DataError as error:
-        return str(error)
+        if title not in unreachable:
+            # A network that drops everything should not hold up the suite.
+            return receive(partial, title=title, timeout_seconds=10.0)
+    except TransferError as error:
+        unreachable[title] = str(error)
+    pytest.skip(f"{title} could not be fetched ({unreachable[title]}), and QUILL_MIRROR names no folder that has it")
+
+
+def settle(fetches: bool) -> None:
+    """Let this process and those that it starts fetch, or not."""
+    os.environ["QUILL_HOME"] = HOMES[fetches]
+    os.environ.pop("QUILL_MIRROR", None)
+    os.environ.pop(MAY_FETCH, None)
+    if fetches:
+        os.environ[MAY_FETCH] = "1"
+        if MIRROR is not None:
+            os.environ["QUILL_MIRROR"] = MIRROR
+
+
+def pytest_configure() -> None:
+    downloads.receive = receive_or_skip
+    settle(fetches=False)
+
+
+def pytest_unconfigure() -> None:
+    for home in HOMES.values():
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures of any scope
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    settle(fetches=item.get_closest_marker("download") is not None)
 
 
 @pytest.fixture(scope="session")
 def published() -> Callable[[downloads.Download], Path]:
-    """Give the path of a published file, or skip the test with the reason why it cannot be had."""
-
-    def path_of(download: downloads.Download) -> Path:
-        found = _fetched(download)
-        if isinstance(found, str):
-            pytest.skip(found)
-        return found
-
-    return path_of
+    """Give the path of a published file, or skip the test, which is marked `download`, with the reason."""
+    return downloads.fetch
 
 
 @pytest.fixture(scope="session")
-def gpt2_files(published: Callable[[downloads.Download], Path]) -> None:
-    """Skip the test where GPT-2's published tokenizer files cannot be had."""
-    published(downloads.GPT2_MERGES)
-    published(downloads.GPT2_VOCABULARY)
+def gpt2_files() -> None:
+    """Fetch GPT-2's published tokenizer files, or skip the test, which is marked `download`."""
+    downloads.fetch(downloads.GPT2_MERGES)
+    downloads.fetch(downloads.GPT2_VOCABULARY)

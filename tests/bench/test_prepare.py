@@ -60,6 +60,7 @@ def test_what_is_measured_is_the_command_and_imports_no_torch(tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.download
 @pytest.mark.usefixtures("gpt2_files")
 def test_nanogpt_gets_the_files_of_tiktoken_that_quill_has(checkout: Path, tmp_path: Path) -> None:
     work = PrepareWork(tmp_path / "text.txt", "gpt2")

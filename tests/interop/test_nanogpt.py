@@ -130,6 +130,7 @@ def test_the_table_of_characters_is_sought_beside_it_and_then_in_its_data_set(wr
     assert load(file, data_dir=tmp_path / "data").tokenizer.decode([0]) == LETTERS[0]
 
 
+@pytest.mark.download
 @pytest.mark.usefixtures("gpt2_files")
 @pytest.mark.parametrize("dataset", ["letters", None])
 def test_without_a_table_it_is_gpt2s_which_is_said_and_padding_is_never_sampled(
@@ -149,6 +150,7 @@ def test_without_a_table_it_is_gpt2s_which_is_said_and_padding_is_never_sampled(
             assert max(sample.ids) < 50257
 
 
+@pytest.mark.download
 @pytest.mark.usefixtures("gpt2_files")
 def test_a_vocabulary_that_is_not_gpt2s_needs_its_table(write: Any) -> None:
     refuses(write(meta=False), "vocabulary of 12", "no meta.pkl in", "50,257", "--data_dir", error=TokenizerError)
