@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -7,9 +8,12 @@ import torch
 import quillgpt
 from quillgpt.checkpoint import TrainingState, save_checkpoint, save_model
 from quillgpt.checkpoint.names import BEST, point
+from quillgpt.cli.eval import evaluate
+from quillgpt.config.schema import LabSettings
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError, DeviceError, TokenizerError
 from quillgpt.evaluation import score_split
+from quillgpt.lab.subject import open_subject
 from quillgpt.text.byte import ByteTokenizer
 from tiny import GPT2, QWEN3, tiny_model
 
@@ -107,6 +111,20 @@ def test_a_missing_data_set_is_refused(model, tmp_path):
         model.evaluate("dogs", data_dir=str(tmp_path))
     with pytest.raises(DataError, match=r"quill prepare wikitext .*--tokenizer .*model"):
         model.evaluate("wiki", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("recorded", ["../private", "/etc", "a/b", "..", "a\\b", 3, ["cats"], "x" * 9000])
+def test_a_model_that_names_something_else_than_a_data_set_is_not_followed(folder, recorded):
+    config = json.loads((folder / "config.json").read_text())
+    config["quill"]["dataset"] = recorded
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = quillgpt.load(folder, device="cpu", dtype="float32", threads=1)
+    with pytest.raises(CheckpointError, match="no folder in data_dir; do not trust it") as caught:
+        evaluate(str(folder))
+    assert len(str(caught.value)) < 400 + len(str(folder))
+    with pytest.raises(CheckpointError, match="do not trust it"):
+        open_subject(str(folder), LabSettings(threads=1))
+    assert loaded.about["dataset"] == recorded
 
 
 def test_a_run_loads_as_its_best_checkpoint(tmp_path):

@@ -15,12 +15,13 @@ import torch
 
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
+from quillgpt.config.names import is_dataset_name
 from quillgpt.config.schema import Quantize, Sampling
 from quillgpt.console import progress
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
 from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
-from quillgpt.errors import DataError
+from quillgpt.errors import CheckpointError, DataError, shorten
 from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
@@ -77,6 +78,23 @@ class Model:
     def shape(self) -> ModelShape:
         """What fixes the parameters and the function of the model."""
         return self._loaded.shape
+
+    @property
+    def recorded_dataset(self) -> str | None:
+        """The name of the data set that it was trained on, where it says one.
+
+        Raises:
+            CheckpointError: What it says is no name of a folder in data_dir.
+        """
+        recorded = self.about.get("dataset")
+        if recorded is None:
+            return None
+        if not isinstance(recorded, str) or not is_dataset_name(recorded):
+            raise CheckpointError(
+                f"{self.folder} names the data set {shorten(recorded)}, which is no folder in data_dir; do not trust "
+                "it, and name a data set with --dataset NAME"
+            )
+        return recorded
 
     def prompt(self, start: str | None) -> tuple[str, list[int]]:
         """Return a prompt as text and ids; None is the model's own beginning of a text."""

@@ -5,7 +5,7 @@ import pytest
 
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import ensure_dataset, prepare
-from quillgpt.errors import DataError
+from quillgpt.errors import ConfigError, DataError
 from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY
 
 TEXT = "The cat sat on the mat.\nThe dog sat on the log.\n" * 20
@@ -150,3 +150,20 @@ def test_a_cut_off_token_file_and_a_strange_tokenizer_are_named(data_dir, tmp_pa
     (other.folder / "tokenizer.json").write_bytes((dataset.folder / "tokenizer.json").read_bytes())
     with pytest.raises(DataError, match="is not the tokenizer char that other was prepared with"):
         open_dataset("other", data_dir)
+
+
+@pytest.mark.parametrize("name", ["../other/rhyme", "./rhyme", "..\\other\\rhyme", "{}/rhyme", "rhyme/../rhyme"])
+def test_a_path_means_no_data_set_and_touches_none(data_dir, tmp_path, name):
+    name = name.format(tmp_path / "other")
+    here = prepared(data_dir, tmp_path)
+    (tmp_path / "rhyme.txt").write_text(TEXT[::-1])
+    prepare([str(tmp_path / "rhyme.txt")], data_dir=tmp_path / "other")
+    for use in (
+        lambda: open_dataset(name, data_dir),
+        lambda: ensure_dataset(name, data_dir=data_dir),
+        lambda: prepare([str(tmp_path / "rhyme.txt")], data_dir=data_dir, dataset=name, replace=True),
+    ):
+        with pytest.raises(ConfigError, match="is a path, and the name of a folder in data_dir is expected"):
+            use()
+    assert open_dataset("rhyme/", data_dir).fingerprint == here.fingerprint
+    assert sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(".")) == ["rhyme"]

@@ -42,8 +42,9 @@ def evaluate(
     )
     if settings.attn_type is not None or settings.kernel_options:
         warn(f"attention is computed by {loaded.shape.kernel}, whatever the model was trained with")
-    given = settings.dataset or loaded.about.get("dataset", "")
-    datasets = [name.strip() for name in given.split(",") if name.strip()]
+    datasets = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
+    if settings.dataset is None and (recorded := loaded.recorded_dataset):
+        datasets = [recorded]
     if not datasets:
         raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
     opened = [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]

@@ -5,17 +5,24 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from quillgpt.errors import ConfigError
+from quillgpt.errors import ConfigError, shorten
 
 STANDARD_INPUT: Final = "-"
 
 ALIASES: Final = {"owt": "openwebtext", "wiki": "wikitext"}
 """Short names of corpora."""
+
+TEXTS: Final = ("http://", "https://", "hf:", "gutenberg:")
+"""How words begin that mean a text elsewhere than in a file."""
+
+LONGEST_NAME_BYTES: Final = 255
+"""What file systems take."""
 
 
 def expand(path: str) -> Path:
@@ -34,15 +41,57 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_path(name: str) -> bool:
+    """Return whether a word leads elsewhere on some system; a separator at its end is what shells complete it with."""
+    inner = name.strip().rstrip("/\\")
+    return "/" in inner or "\\" in inner or PureWindowsPath(inner).drive != ""
+
+
 def dataset_name(given: str) -> str:
     """Return a data set's name as its folder is called: lower case, with underscores for what is no letter or digit.
 
     Raises:
-        ConfigError: Nothing is left of it.
+        ConfigError: It is a path and no name, or no folder can be called so.
     """
-    name = re.sub(r"[^\w.]+", "_", given.lower()).strip("_.")
+    given = given.strip()
+    shown = shorten(given)
+    if any(unicodedata.category(character) == "Cc" for character in given):
+        raise ConfigError(f"dataset = {shown} has a character that cannot be seen; give a name without it")
+    if given.lower().startswith(TEXTS) or (is_path(given) and _is_file(expand(given))):
+        raise ConfigError(f"dataset = {shown} is a text, and the name of a data set is expected; give it as --data")
+    if is_path(given):
+        path = (PurePosixPath if "/" in given else PureWindowsPath)(given)
+        instead = "the folder above it as --data_dir, and its name as --dataset"
+        if len(given) < LONGEST_NAME_BYTES:
+            instead = f"--data_dir={path.parent} --dataset={path.name}"
+        raise ConfigError(
+            f"dataset = {shown} is a path, and the name of a folder in data_dir is expected; give {instead}"
+        )
+    name = _spelled(given)
+    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        raise ConfigError(f"dataset = {shown} is too long for the name of a folder; give a shorter one")
+    return name
+
+
+def _is_file(path: Path) -> bool:
+    return exists(path) and path.is_file()
+
+
+def is_dataset_name(recorded: str) -> bool:
+    """Return whether what a file says is the name of a data set."""
+    try:
+        dataset_name(recorded)
+    except ConfigError:
+        return False
+    return True
+
+
+def _spelled(text: str) -> str:
+    name = re.sub(r"[^\w.]+", "_", text.lower()).strip("_.")
     if not name:
-        raise ConfigError(f"{given!r} gives no name for a data set; name one with --dataset NAME")
+        raise ConfigError(f"{shorten(text)} gives no name for a data set; name one with --dataset NAME")
+    if os.name == "nt" and PureWindowsPath(name).is_reserved():
+        raise ConfigError(f"{name} is no name that a folder can have on Windows; name another one with --dataset NAME")
     return name
 
 
@@ -54,21 +103,31 @@ def name_of_sources(sources: Sequence[str]) -> str:
     Raises:
         ConfigError: There is no letter or digit in it.
     """
-    first = sources[0].strip()
-    if first == STANDARD_INPUT:
+    name = _spelled(_called(sources[0].strip()))
+    while len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        name = name[:-1]
+    return name
+
+
+def _called(source: str) -> str:
+    """Return what a source is called by itself, before it is spelled as a name."""
+    if source == STANDARD_INPUT:
         return "stdin"
-    if first.startswith(("http://", "https://")):
-        address = urlsplit(first)
-        return dataset_name(PurePosixPath(unquote(address.path)).stem or address.netloc)
-    if first.startswith("gutenberg:"):
-        return dataset_name(first)
-    if first.startswith("hf:"):
-        path = Path(first.removeprefix("hf:").partition(":")[0])
-        return dataset_name(path.stem if exists(path) and path.is_file() else path.name)
-    path = expand(first).resolve()
+    if source.lower().startswith(("http://", "https://")):
+        try:
+            address = urlsplit(source)
+        except ValueError:  # no address; whoever fetches it says so
+            return "address"
+        return PurePosixPath(unquote(address.path)).stem or address.hostname or "address"
+    if source.startswith("gutenberg:"):
+        return source
+    if source.startswith("hf:"):
+        path = Path(source.removeprefix("hf:").partition(":")[0])
+        return path.stem if _is_file(path) else path.name
+    path = expand(source).resolve()
     while glob.has_magic(path.name) and not exists(path):
         path = path.parent
-    return dataset_name(path.name if exists(path) and path.is_dir() else path.stem)
+    return path.name if exists(path) and path.is_dir() else path.stem
 
 
 def split_sources(data: str) -> list[str]:

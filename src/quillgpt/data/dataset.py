@@ -112,11 +112,15 @@ def open_dataset(
 
 
 def dataset_folder(name: str, data_dir: Path) -> Path:
-    """Return the folder of a data set: the one that exists under the name as given, else under the usual spelling."""
-    given = data_dir / name
-    if given.is_dir() and name.strip("./\\"):
-        return given
+    """Return the folder of a data set: the one that exists under the name as given, else under the usual spelling.
+
+    Raises:
+        ConfigError: It is a path and no name, or no folder can be called so.
+    """
     usual = data_dir / dataset_name(name)
+    given = data_dir / name.strip().rstrip("/\\")
+    if given.is_dir():
+        return given
     return data_dir / ALIASES[usual.name] if usual.name in ALIASES and not usual.is_dir() else usual
 
 

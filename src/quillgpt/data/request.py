@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quillgpt.config.names import STANDARD_INPUT, dataset_name, expand, name_of_sources
+from quillgpt.config.names import STANDARD_INPUT, dataset_name, exists, expand, is_path, name_of_sources
 from quillgpt.data.dataset import dataset_folder
 from quillgpt.data.manifest import Manifest, SourceRecord, read_manifest
 from quillgpt.errors import DataError, did_you_mean
@@ -205,11 +205,11 @@ def _can_be_read(word: str) -> bool:
 
 def _own_text_hint(name: str, data_dir: Path) -> str:
     folder = data_dir / name
-    return f", and {folder} has no input.txt" if folder.is_dir() else ""
+    return f", and {folder} has no input.txt" if exists(folder) and folder.is_dir() else ""
 
 
 def _request_for_name(name: str, data_dir: Path) -> Request | None:
-    if not name.strip("./\\") or "/" in name:
+    if not name.strip("./\\") or is_path(name):
         return None
     folder = dataset_folder(name, data_dir)
     return request_of_dataset(folder, read_manifest(folder))

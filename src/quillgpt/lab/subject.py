@@ -71,7 +71,7 @@ def open_subject(path: str, settings: LabSettings) -> Subject:
         UserError: The model or the data set is missing or they do not belong together, or the split is too short.
     """
     model = load(path, device=settings.device, dtype="float32", threads=settings.threads, data_dir=settings.data_dir)
-    name = settings.dataset or model.about.get("dataset", "")
+    name = settings.dataset or model.recorded_dataset
     if not name:
         raise ConfigError(f"{path} does not say what it was trained on; name a prepared text with --dataset NAME")
     dataset = model.open_dataset(name, data_dir=settings.data_dir)
