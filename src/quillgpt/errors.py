@@ -5,9 +5,11 @@ Every message says what was given, what was expected, and what to do; the comman
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Iterable
+
+LETTERS_PER_SLIP = 4
+"""How long a name is for each mistyped letter with which it is still likely to be meant."""
 
 
 class UserError(Exception):
@@ -35,10 +37,19 @@ class DeviceError(UserError):
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` was most likely meant to be, or None where none is near."""
+    """Return the known name that `name` was most likely meant to be, or None where none is near.
+
+    Near is what a slip of the fingers makes of a name: of about four letters one may be left out, added, changed or
+    swapped with the next. Case, and hyphens for underscores, do not count.
+    """
+    from rapidfuzz import process  # only where somebody mistyped something
+    from rapidfuzz.distance import OSA
+
     spelled = {candidate.lower().replace("-", "_"): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), spelled, n=1, cutoff=0.6)
-    return spelled[close[0]] if close else None
+    given = name.lower().replace("-", "_")
+    most = (len(given) + 1) // LETTERS_PER_SLIP
+    found = process.extractOne(given, list(spelled), scorer=OSA.distance, score_cutoff=most)
+    return spelled[found[0]] if found else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

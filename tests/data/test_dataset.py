@@ -110,7 +110,7 @@ def test_a_damaged_token_file_is_named(nanogpt, data_dir, content):
 def test_missing_files_and_data_sets_name_the_command(data_dir, tmp_path):
     dataset = prepared(data_dir, tmp_path)
     for name, words in (
-        ("rime", "did you mean rhyme"),
+        ("ryhme", "did you mean rhyme"),
         ("shakespear", "did you mean shakespeare"),
         ("xyz", "quill prepare"),
     ):

@@ -22,6 +22,7 @@ from quillgpt.config import (
 )
 from quillgpt.config.nanogpt import read_nanogpt
 
+DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items()}
 COMMANDS = {
     resolve_sample: SampleSettings,
     resolve_eval: EvalSettings,
@@ -210,7 +211,7 @@ statements = st.builds("{} = {}".format, targets, expressions) | st.sampled_from
 def test_a_python_file_is_read_and_never_run(folder: Path, text: str) -> None:
     (folder / "config.py").write_bytes(text.encode("utf-8", "surrogatepass"))
     with only_user_errors():
-        read_nanogpt(folder / "config.py")
+        read_nanogpt(folder / "config.py", DEFAULTS)
     with only_user_errors():
         resolve("config.py", {}, environ={}, dotenv=None)
     assert not (folder / "ran").exists()

@@ -35,8 +35,8 @@ Every setting has one name, and four places may set it. A later place wins:
 - What is true or false: `--bias`, `--no-bias`, `--bias=True`, `--bias False`; in TOML `bias = true`.
 - What can be unset is unset by `none`: `--eval_iters none`, `QUILL_EVAL_ITERS=none`, `eval_iters = "none"`.
 - A TOML file may build on a preset or another file: `extends = "shakespeare_char"`, `extends = "../base.toml"`.
-- A nanoGPT `config/*.py` file works where a TOML file does. It is read, not executed: values, earlier names and
-  arithmetic on them.
+- A nanoGPT `config/*.py` file works where a TOML file does. It is read, not executed: values, earlier names,
+  arithmetic, text and comparisons. What no setting depends on is passed over.
 - An unknown name is an error in every place but a `.py` file, where it is a warning.
 - Of a flag that is given twice the last one counts; `--data a.txt --data b.txt` gives two texts.
 - `QUILL_HOME` (where downloads are kept), `QUILL_MIRROR` (a folder to look in before downloading) and `QUILL_QUIET=1`

@@ -3,66 +3,74 @@
 from __future__ import annotations
 
 import ast
-import operator
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from quillgpt.config.expressions import Imported, Names, Unread, Value, evaluate
 from quillgpt.errors import ConfigError
 
-LARGEST_FILE_BYTES = 1 << 20
-LARGEST_INTEGER_BITS = 1024
-LONGEST_TEXT = 10_000
-LONGEST_LIST = 1_000
+LARGEST_FILE_BYTES = 1 << 18
 
-BINARY: dict[type[ast.operator], Callable[[int | float, int | float], int | float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
 STATEMENTS = {
-    ast.Import: "an import other than `import time`",
-    ast.ImportFrom: "an import",
-    ast.AugAssign: "an assignment that changes a value",
-    ast.AnnAssign: "an assignment with a type",
-    ast.FunctionDef: "a function",
+    ast.AugAssign: "an assignment to a part of something",
+    ast.AsyncFor: "a loop",
+    ast.AsyncFunctionDef: "a function",
+    ast.AsyncWith: "a with statement",
     ast.ClassDef: "a class",
-    ast.If: "an if statement",
+    ast.Delete: "a deletion",
     ast.For: "a loop",
+    ast.FunctionDef: "a function",
+    ast.Match: "a match statement",
+    ast.Raise: "a raise statement",
+    ast.Try: "a try statement",
     ast.While: "a loop",
     ast.With: "a with statement",
-    ast.Try: "a try statement",
-    ast.Expr: "an expression",
 }
-EXPRESSIONS = {
-    ast.Call: "a call",
-    ast.Attribute: "an attribute",
-    ast.Subscript: "a subscript",
-    ast.IfExp: "a conditional value",
-    ast.JoinedStr: "a formatted string",
-    ast.Lambda: "a function",
-    ast.Compare: "a comparison",
-    ast.BoolOp: "a logical operation",
-}
-ALLOWED = "only assignments of values, earlier names and arithmetic are read"
+ALLOWED = "only values, earlier names, arithmetic, text and comparisons are read, nothing is executed"
 
-Value = int | float | str | bool | list["Value"] | None
+RUNS_ANYTHING = ("exec", "eval", "setattr", "__import__")
+ALL_NAMES = ("globals", "locals", "vars")
+READING = ("items", "keys", "values", "get", "copy")
+"""Methods of `globals()` that change nothing."""
+
+BY_MACHINE = frozenset({"device", "dtype", "compile", "backend"})
+"""Settings that Quill chooses itself where a file asks the machine."""
+
+SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
-def read_nanogpt(path: Path) -> dict[str, Value]:
-    """Return what a nanoGPT config file assigns, by name.
+@dataclass
+class NanogptFile:
+    """What a config file of nanoGPT says.
 
-    Assignments of literals, of earlier names, arithmetic on numbers, `+` on strings and `str(time.time())` are read.
-    Names with a leading underscore can be used but are not returned, as in nanoGPT.
+    Attributes:
+        values: What it assigns, by name; names that begin with an underscore are left out, as in nanoGPT.
+        ignored: Names of its own that it assigns something to that is not read.
+        skipped: Statements that decide no setting, each with its line.
+        chosen: Settings that it takes from the machine, which Quill chooses instead.
+    """
+
+    values: dict[str, Value] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)
+
+
+def read_nanogpt(path: Path, defaults: Mapping[str, Value]) -> NanogptFile:
+    """Read a config file of nanoGPT's.
+
+    What it assigns is computed as far as it is made of values, earlier names, arithmetic, text and comparisons. What
+    cannot be, such as an import, a call or a loop, is passed over where no setting depends on it.
+
+    Args:
+        path: The file.
+        defaults: The settings by name, with the values that they have before the file, as nanoGPT's train.py has them.
 
     Raises:
-        ConfigError: The file cannot be read, or holds anything else; the message names the line.
+        ConfigError: The file cannot be read, or a setting depends on what is not understood; names the line.
     """
     try:
         source = path.read_bytes()
@@ -78,98 +86,187 @@ def read_nanogpt(path: Path) -> dict[str, Value]:
         raise ConfigError(f"{path} line {error.lineno}: not valid Python: {error.msg}") from None
     except (ValueError, MemoryError, RecursionError):
         raise ConfigError(f"{path} is not a Python file that can be read") from None
-    return _Reader(path).read(module)
-
-
-def _all_values(values: list[Value]) -> Iterator[tuple[Value]]:
-    """Yield each value of a list and of the lists in it, in a tuple; the lists themselves count too."""
-    for value in values:
-        yield (value,)
-        if isinstance(value, list):
-            yield from _all_values(value)
+    reader = _Reader(defaults)
+    try:
+        reader.check(module)
+        reader.read(module.body)
+        return reader.result()
+    except Unread as unread:
+        raise ConfigError(f"{path} line {unread.line}: found {unread.found}; {ALLOWED}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply for a config file") from None
 
 
 class _Reader:
-    """Evaluates the few kinds of statement that a config file needs."""
+    """Follows a file's statements, and keeps for each name its value, or what was not understood of it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._values: dict[str, Value] = {}
+    def __init__(self, defaults: Mapping[str, Value]) -> None:
+        self._defaults = defaults
+        self._assigned: dict[str, Value | Unread | Imported] = {}
+        usual: dict[str, Value | Unread | Imported] = {"__name__": "__main__"}
+        usual.update({name: value for name, value in defaults.items() if value != "auto"})
+        self._names: Names = ChainMap(self._assigned, usual)
+        self._set_by_functions: dict[str, Unread] = {}
+        self._given: set[str] = set()
+        self._skipped: list[str] = []
 
-    def read(self, module: ast.Module) -> dict[str, Value]:
-        for statement in module.body:
-            match statement:
-                case ast.Expr(value=ast.Constant()):
-                    pass
-                case ast.Import(names=[ast.alias(name="time", asname=None)]):
-                    pass
-                case ast.Assign(targets=targets, value=expression):
-                    value = self._evaluate_whole(expression)
-                    for target in targets:
-                        if not isinstance(target, ast.Name):
-                            raise self._refusal(target, "an assignment to something other than a name")
-                        self._values[target.id] = value
-                case _:
-                    raise self._refusal(statement, STATEMENTS.get(type(statement), type(statement).__name__.lower()))
-        return {name: value for name, value in self._values.items() if not name.startswith("_")}
+    def check(self, module: ast.Module) -> None:
+        """Refuse what may set any name whatever, wherever it stands.
 
-    def _evaluate_whole(self, expression: ast.expr) -> Value:
+        Raises:
+            Unread: There is something of this kind.
+        """
+        only_read: set[int] = set()
+        for node in ast.walk(module):
+            match node:
+                case ast.Attribute(value=ast.Call() as call, attr=attribute) if attribute in READING:
+                    only_read.add(id(call))
+                case ast.Subscript(value=ast.Call() as call, ctx=ast.Load()):
+                    only_read.add(id(call))
+                case ast.ImportFrom(names=[ast.alias(name="*")], module=name):
+                    raise Unread(node, f"from {name} import *, which may set anything")
+                case ast.Call(func=ast.Name(id=name)) if name in RUNS_ANYTHING:
+                    raise Unread(node, f"{name}(), which may set anything")
+                case ast.Call(func=ast.Name(id=name)) if name in ALL_NAMES and id(node) not in only_read:
+                    raise Unread(node, f"{name}(), which may set anything")
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    reason = Unread(node, f"{node.name}, which is not run and would set it")
+                    inner = (each for each in ast.walk(node) if isinstance(each, ast.Global))
+                    self._set_by_functions |= {name: reason for each in inner for name in each.names}
+
+    def read(self, statements: Sequence[ast.stmt]) -> None:
+        for statement in statements:
+            self._read(statement)
+
+    def result(self) -> NanogptFile:
+        """Return what was read.
+
+        Raises:
+            Unread: A setting depends on what was not understood.
+        """
+        found = NanogptFile(skipped=self._skipped)
+        for name, value in (self._assigned | self._set_by_functions).items():
+            if name.startswith("_") or (isinstance(value, Imported) and name not in self._defaults):
+                continue
+            if isinstance(value, Imported):
+                value = Unread(ast.Pass(lineno=value.line), f"an import of {value.path}")
+            if not isinstance(value, Unread):
+                found.values[name] = value
+            elif name not in self._defaults:
+                found.ignored += [name] if name in self._given else []
+            elif value.of_machine and name in BY_MACHINE:
+                found.values[name] = self._defaults[name]
+                found.chosen.append(name)
+            else:
+                value.found += f", which decides {name}"
+                raise value
+        return found
+
+    def _read(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Assert() | ast.Global():
+                pass
+            case ast.Import(names=aliases):
+                for alias in aliases:
+                    first = alias.name.partition(".")[0]
+                    self._assigned[alias.asname or first] = Imported(
+                        alias.name if alias.asname else first, statement.lineno
+                    )
+            case ast.ImportFrom(module=module, names=aliases):
+                for alias in aliases:
+                    self._assigned[alias.asname or alias.name] = Imported(f"{module}.{alias.name}", statement.lineno)
+            case ast.Assign(targets=targets, value=expression):
+                value = self._evaluate(expression)
+                for target in targets:
+                    self._assign(target, value)
+            case ast.AnnAssign(target=target, value=expression):
+                if expression is not None:
+                    self._assign(target, self._evaluate(expression))
+            case ast.AugAssign(target=ast.Name(id=name) as target, op=operation, value=expression):
+                before = ast.copy_location(ast.Name(name, ast.Load()), target)
+                changed = ast.copy_location(ast.BinOp(before, operation, expression), statement)
+                self._assign(target, self._evaluate(changed))
+            case ast.If(test=test, body=body, orelse=otherwise):
+                condition = self._evaluate(test)
+                if isinstance(condition, Unread):
+                    self._skip(statement, "an if statement", because=condition)
+                else:
+                    self.read(body if condition else otherwise)
+            case ast.Expr(value=expression):
+                what = f"{ast.unparse(expression.func)[:40]}()" if isinstance(expression, ast.Call) else "an expression"
+                self._skip(statement, what)
+            case _:
+                self._skip(statement, STATEMENTS.get(type(statement), f"a {type(statement).__name__.lower()}"))
+
+    def _evaluate(self, expression: ast.expr) -> Value | Unread:
+        for node in ast.walk(expression):
+            if isinstance(node, ast.NamedExpr):
+                self._assigned[node.target.id] = Unread(node, "an assignment within an expression")
         try:
-            return self._evaluate(expression)
-        except RecursionError:
-            raise self._refusal(expression, "an expression nested too deeply") from None
+            return evaluate(expression, self._names)
+        except Unread as unread:
+            self._forget_what_may_change(expression, unread)
+            return unread
 
-    def _evaluate(self, node: ast.expr) -> Value:
-        match node:
-            case ast.Constant(value=int() | float() | str() | bool() | None as value):
-                if isinstance(value, int) and value.bit_length() > LARGEST_INTEGER_BITS:
-                    raise self._refusal(node, "a number that is too large")
-                return value
-            case ast.List(elts=elements) | ast.Tuple(elts=elements):
-                values = [self._evaluate(element) for element in elements]
-                if next(islice(_all_values(values), LONGEST_LIST, None), None) is not None:
-                    raise self._refusal(
-                        node, "a list that is too long"
-                    )  # ten lines of [a, a, ...] would fill the memory
-                return values
+    def _assign(self, target: ast.expr, value: Value | Unread) -> None:
+        match target:
             case ast.Name(id=name):
-                if name not in self._values:
-                    raise self._refusal(node, f"the name {name}, which no earlier line assigns")
-                return self._values[name]
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-                number = self._number(operand)
-                return -number if isinstance(sign, ast.USub) else +number
-            case ast.BinOp(left=left, op=operation, right=right) if type(operation) in BINARY:
-                return self._combine(node, self._evaluate(left), operation, self._evaluate(right))
-            case ast.Call() if ast.unparse(node) == "str(time.time())":
-                return str(time.time())
-        raise self._refusal(node, EXPRESSIONS.get(type(node), type(node).__name__.lower()))
+                self._assigned[name] = value
+                self._given.add(name)
+            case ast.Tuple(elts=elements) | ast.List(elts=elements):
+                fits = isinstance(value, list | str) and len(value) == len(elements)
+                if not fits or any(isinstance(each, ast.Starred) for each in elements):
+                    parts = [value if isinstance(value, Unread) else Unread(target, "an unpacking")] * len(elements)
+                else:
+                    parts = list(value)  # type: ignore[arg-type]
+                for each, part in zip(elements, parts, strict=True):
+                    self._assign(each, part)
+            case ast.Starred(value=inner):
+                self._assign(inner, value)
+            case _:
+                self._skip(target, "an assignment to a part of something")
 
-    def _number(self, node: ast.expr) -> int | float:
-        value = self._evaluate(node)
-        if not isinstance(value, int | float):
-            raise self._refusal(node, f"{value!r}, where a number is needed")
-        return value
+    def _skip(self, node: ast.AST, what: str, *, because: Unread | None = None) -> None:
+        """Pass over a statement; what it may assign or change is not known any more."""
+        words = what if because is None else f"{what} that depends on {because.found}"
+        reason = Unread(node, words, of_machine=because is not None and because.of_machine)
+        for name in assigned_names(node):
+            self._assigned[name] = reason
+        self._forget_what_may_change(node, reason)
+        self._skipped.append(f"{what} (line {reason.line})")
 
-    def _combine(self, node: ast.expr, left: Value, operation: ast.operator, right: Value) -> Value:
-        if isinstance(left, str) and isinstance(right, str) and isinstance(operation, ast.Add):
-            if len(left) + len(right) > LONGEST_TEXT:
-                raise self._refusal(node, "a text that is too long")
-            return left + right
-        if not isinstance(left, int | float) or not isinstance(right, int | float):
-            raise self._refusal(node, f"arithmetic on {left!r} and {right!r}")
-        if isinstance(operation, ast.Pow) and isinstance(left, int) and isinstance(right, int):
-            bits = right * left.bit_length() if abs(left) > 1 else 1
-            if bits > LARGEST_INTEGER_BITS:  # found before it is computed: 9**9**9 would fill the memory
-                raise self._refusal(node, "a power that is too large")
-        try:
-            result = BINARY[type(operation)](left, right)
-        except (ZeroDivisionError, OverflowError) as error:
-            raise self._refusal(node, f"arithmetic that fails ({error})") from None
-        if isinstance(result, complex) or (isinstance(result, int) and result.bit_length() > LARGEST_INTEGER_BITS):
-            raise self._refusal(node, "arithmetic whose result is no usable number")
-        return result
+    def _forget_what_may_change(self, node: ast.AST, reason: Unread) -> None:
+        """Forget lists and dicts that stand in what is not understood: it may change them."""
+        mentioned = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        values = [self._assigned[name] for name in mentioned if name in self._assigned]
+        changing = {id(value) for value in values if isinstance(value, list | dict)}
+        for name, value in self._assigned.items():
+            if id(value) in changing:
+                self._assigned[name] = reason
 
-    def _refusal(self, node: ast.AST, found: str) -> ConfigError:
-        line = getattr(node, "lineno", 1)
-        return ConfigError(f"{self._path} line {line}: found {found}; {ALLOWED}, nothing is executed")
+
+def assigned_names(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement may assign, also in its branches; those of a function or a class are its own."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            yield name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+            yield from _assigned_inside(node)
+            return
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in aliases)
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name
+    if isinstance(node, SCOPES):
+        yield from _assigned_inside(node)
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from assigned_names(child)
+
+
+def _assigned_inside(node: ast.AST) -> Iterator[str]:
+    """Yield what `:=` assigns; other variables of a function or a comprehension are its own."""
+    yield from (each.target.id for each in ast.walk(node) if isinstance(each, ast.NamedExpr))

@@ -12,11 +12,13 @@ from quillgpt.config.layers import Layer
 from quillgpt.config.names import exists, expand
 from quillgpt.config.nanogpt import read_nanogpt
 from quillgpt.config.schema import TrainFields
-from quillgpt.console import warn
+from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError, closest, did_you_mean
 
 EXTENDS = "extends"
 SUFFIXES = (".toml", ".py")
+MOST_NAMED = 30
+"""Names in one message."""
 
 
 @cache
@@ -122,16 +124,26 @@ def _backslash_hint(path: Path) -> str:
 
 
 def _read_python(path: Path) -> Layer:
-    values = read_nanogpt(path)
-    known = {name: value for name, value in values.items() if name in TrainFields.model_fields}
+    defaults = {name: setting.default for name, setting in TrainFields.model_fields.items()}
+    read = read_nanogpt(path, defaults)
+    known = {name: value for name, value in read.values.items() if name in defaults}
     ignored = [
-        f"{name} (did you mean {meant}?)" if (meant := closest(name, TrainFields.model_fields)) else name
-        for name in values
-        if name not in known
+        f"{name} (did you mean {meant}?)" if (meant := closest(name, defaults)) else name
+        for name in (*read.values, *read.ignored)
+        if name not in defaults
     ]
     if ignored:
-        warn(f"{path} sets what is no setting of Quill, ignored: {', '.join(ignored)}")
+        warn(f"{path} sets what is no setting of Quill, ignored: {_listed(ignored)}")
+    if read.chosen:
+        say(f"{path} asks the machine for {', '.join(read.chosen)}; Quill chooses it (auto)")
+    if read.skipped:
+        say(f"{path} is read, not run; passed over, since no setting depends on it: {_listed(read.skipped)}")
     return Layer(known, f"in {path}", lax=True)
+
+
+def _listed(words: list[str]) -> str:
+    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
+    return ", ".join(words[:MOST_NAMED]) + more
 
 
 def _split_extends(layer: Layer) -> tuple[str | None, Layer]:
