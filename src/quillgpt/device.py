@@ -6,7 +6,6 @@ What is measured is measured once per machine and kept under `QUILL_HOME`, so tw
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import platform
 import sys
@@ -15,16 +14,17 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils import deterministic
 
 from quillgpt import __version__
-from quillgpt.errors import DeviceError
+from quillgpt.errors import DeviceError, UserError
 from quillgpt.files import quill_home, write_json
 from quillgpt.process import peak_resident_bytes
+from quillgpt.records import read_record
 
 PROBE_SECONDS = 0.05
 
@@ -280,10 +280,8 @@ def remember(key: str, measure: Callable[[], Measurement], *, of: Collection[str
     path = quill_home() / "measurements.json"
     full_key = f"{key} | quill {__version__} torch {torch.__version__}"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        known = None
-    if not isinstance(known, dict):  # never measured, or a damaged cache: measuring again mends both
+        known = read_record(path, dict[str, Any], UserError, mend="")
+    except UserError:  # never measured, or a damaged cache: measuring again mends both
         known = {}
     if not _is_measurement(known.get(full_key), of):
         known[full_key] = measure()

@@ -22,6 +22,9 @@ DEEPEST = 100
 LONGEST_NAME = 100
 """Characters of the name of a place in a file that are shown."""
 
+OF_NAMES = ("missing", "extra_forbidden")
+"""Complaints about names, not about a value."""
+
 Content = TypeVar("Content")
 
 EXPECTED = {
@@ -35,6 +38,11 @@ EXPECTED = {
     "list_type": "a list",
     "dict_type": "an object",
     "model_type": "an object",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "string_pattern_mismatch": "text that fits {pattern}",
 }
 """What pydantic's commonest complaints ask for, in the words of JSON."""
 
@@ -135,28 +143,32 @@ def _describe(failure: ValidationError, content: object) -> str:
     """Say what the first thing is that is wrong, and what each kind that it could have been asks for."""
     problems = failure.errors(include_url=False)
     first = problems[0]
-    if first["type"] == "missing":
-        return f"{_name(first['loc'])} is missing"
-    if first["type"] == "extra_forbidden":
-        return f"{_name(first['loc'])} is not one of its names"
     place = _place(content, first["loc"])
-    expected = dict.fromkeys(_expected(each) for each in problems if _place(content, each["loc"]) == place)
+    if first["type"] == "missing":
+        return f"{_name([*place, first['loc'][-1]])} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"{_name(place)} is not one of its names"
+    expected = dict.fromkeys(
+        _expected(each) for each in problems if each["type"] not in OF_NAMES and _place(content, each["loc"]) == place
+    )
     return f"{_name(place)} is {shorten(first['input'])}, expected {' or '.join(expected)}"
 
 
 def _expected(problem: ErrorDetails) -> str:
-    words = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return EXPECTED.get(problem["type"], words)
+    words = EXPECTED.get(problem["type"])
+    if words is None:
+        return problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return words.format(**problem.get("ctx", {}))
 
 
 def _place(content: Any, location: Sequence[int | str]) -> list[int | str]:
-    """Return where in the content a problem is: its location, without the name of a kind of a union at its end."""
+    """Return where in the content a problem is: its location, without the names of the kinds of a union."""
     place: list[int | str] = []
     for part in location:
         try:
             content = content[part]
         except (LookupError, TypeError):
-            break
+            continue
         place.append(part)
     return place
 

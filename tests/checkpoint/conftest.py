@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from quillgpt.checkpoint import TrainingState, save_checkpoint
@@ -20,7 +18,7 @@ def save(tmp_path):
             CHARACTERS,
             about={"dataset": "abc"},
             optimizer=optimizer or {},
-            state=replace(state or TrainingState(), iteration=iteration),
+            state=(state or TrainingState()).model_copy(update={"iteration": iteration}),
         )
 
     return save_run

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quillgpt.checkpoint import load_model, load_training_state, save_model
+from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
 from quillgpt.errors import CheckpointError
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, QWEN3, tiny_model
@@ -54,7 +54,7 @@ def test_a_missing_file_is_named(name, save):
 def test_a_checkpoint_with_a_missing_or_damaged_manifest_is_not_trusted(content, save):
     file = save() / "manifest.json"
     file.unlink() if content is None else file.write_text(content)
-    refuses(file.parent, file, "missing or damaged")
+    refuses(file.parent, file, "is missing" if content is None else "is damaged", "cannot be trusted")
 
 
 def test_a_newer_format_asks_for_a_newer_quill(save):
@@ -73,7 +73,7 @@ def test_a_format_that_this_quill_did_not_write_is_damage(save):
 def test_a_manifest_with_a_damaged_entry_is_not_trusted(entry, save):
     file = save() / "manifest.json"
     edit(file, files={"config.json": entry})
-    refuses(file.parent, file, "missing or damaged")
+    refuses(file.parent, file, "is damaged: files.config.json", "cannot be trusted")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -330,5 +330,58 @@ def test_a_manifest_that_makes_no_sense_is_damaged(content, save):
 def test_a_training_state_that_makes_no_sense_is_damaged(content, save):
     folder = save()
     (folder / "training" / "state.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"training state in .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"training/state\.json is damaged"):
         load_training_state(folder)
+
+
+WRONG = ("x", "", None, True, -1, 0.5, 2**70, 1e300, float("nan"), float("inf"), [], [1], {}, {"a": 1}, {"folder": "x"})
+
+
+@pytest.mark.parametrize("key", TrainingState.model_fields)
+def test_a_value_of_the_wrong_kind_in_the_training_state_is_refused_by_name_or_means_something(key, save):
+    folder = save()
+    file = folder / "training" / "state.json"
+    refusals = []
+    for value in WRONG:
+        edit(file, **{key: value})
+        try:
+            found = load_training_state(folder).state
+            assert str(getattr(found, key)) == str(value) or getattr(found, key) == value
+        except CheckpointError as error:
+            refusals.append(str(error))
+    assert len(refusals) >= 8
+    assert all(each.startswith(f"{file} is damaged: {key}") for each in refusals)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"settings": {"n_layer": "x"}}, "settings.n_layer is 'x', expected a whole number"),
+        ({"settings": {"device": 3}}, "settings.device is 3, expected text"),
+        ({"settings": {"learning_rate": [1]}}, "settings.learning_rate is [1], expected a number"),
+        ({"settings": {"init_from": None}}, "settings.init_from is None, expected text"),
+        ({"rollbacks": [{"iteration": 3}]}, "rollbacks.0.back_to is missing"),
+        ({"rollbacks": [{"iteration": 3, "back_to": 2, "reason": 1, "windows": []}]}, "rollbacks.0.reason is 1"),
+        ({"base": {"folder": "x"}}, "base.sha256 is missing"),
+        ({"losses_at_start": {"val": 1.0}}, "losses_at_start.replay is missing"),
+        ({"scaler": {"scale": 2.0}}, "scaler.growth_factor is missing"),
+    ],
+)
+def test_a_wrong_value_inside_the_training_state_is_named(changes, said, save):
+    folder = save()
+    edit(folder / "training" / "state.json", **changes)
+    with pytest.raises(CheckpointError, match=re.escape(f"state.json is damaged: {said}")):
+        load_training_state(folder)
+
+
+def test_a_training_state_of_another_iteration_than_its_checkpoint_is_refused(save):
+    folder = save(7)
+    edit(folder / "training" / "state.json", iteration=5)
+    with pytest.raises(CheckpointError, match="iteration is 5, expected 7, as the checkpoint is called iter-000007"):
+        load_training_state(folder)
+
+
+def test_a_setting_that_this_version_does_not_know_is_left_alone(save):
+    folder = save()
+    edit(folder / "training" / "state.json", settings={"n_layer": 3, "of_a_later_version": [1]})
+    assert load_training_state(folder).state.settings["of_a_later_version"] == [1]

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -25,7 +24,13 @@ STATE = TrainingState(
     evaluated_iteration=6,
     settings={"n_layer": 3, "dtype": "float32"},
     data_fingerprint="abc",
-    scaler={"scale": 65536.0},
+    scaler={
+        "scale": 65536.0,
+        "growth_factor": 2.0,
+        "backoff_factor": 0.5,
+        "growth_interval": 2000,
+        "_growth_tracker": 3,
+    },
 )
 
 
@@ -139,7 +144,7 @@ def test_a_model_without_training_state_cannot_be_resumed(tmp_path):
 def test_saving_the_same_iteration_again_replaces_it(save, run):
     save(3)
     new = tiny_model(GPT2, seed=50)
-    folder = save(3, model=new, state=replace(STATE, iteration=3))
+    folder = save(3, model=new, state=STATE.model_copy(update={"iteration": 3}))
     assert torch.equal(load_model(folder).model.token_embedding.weight, new.token_embedding.weight)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["iter-000003"]
 

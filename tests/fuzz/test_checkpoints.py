@@ -3,7 +3,6 @@
 import json
 import shutil
 import struct
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,12 +12,27 @@ import torch
 
 from fuzzing import as_json, check_message, damage, fuzz, mutate, only_user_errors, randoms
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_checkpoint
+from quillgpt.checkpoint.state import Rollback
 from quillgpt.errors import CheckpointError
 from quillgpt.text.byte import ByteTokenizer
 from tiny import SHAPES, tiny_model
 
 STATE = TrainingState(
-    tokens=640, seconds=1.5, best_val_loss=2.5, best_iteration=1, settings={"n_layer": 1}, scaler={"scale": 2.0}
+    tokens=640,
+    seconds=1.5,
+    best_val_loss=2.5,
+    best_iteration=1,
+    settings={"n_layer": 1, "checkpoint_interval": "10m", "patience": None, "learning_rate": 0.001},
+    rollbacks=[Rollback(iteration=3, back_to=2, reason="loss", windows=[1, 2])],
+    losses_at_start={"val": 3.5, "replay": 2.5},
+    base={"folder": "base", "sha256": "abc"},
+    scaler={
+        "scale": 2.0,
+        "growth_factor": 2.0,
+        "backoff_factor": 0.5,
+        "growth_interval": 2000,
+        "_growth_tracker": 3,
+    },
 )
 
 
@@ -32,7 +46,7 @@ def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         model = tiny_model(
             SHAPES[request.param], seed=iteration, vocab_size=257, n_layer=1, n_embd=16, head_dim=4, mlp_dim=16
         )
-        state = TrainingState(**{**asdict(STATE), "iteration": iteration})
+        state = STATE.model_copy(update={"iteration": iteration})
         about = {"dataset": "abc", "bias": model.shape.bias}
         folders.append(
             save_checkpoint(

@@ -190,7 +190,9 @@ def test_swaps_over_n_and_the_best_of_each_depth(subject):
 @pytest.mark.usefixtures("drawing")
 def test_a_comparison_is_ranked():
     outcomes = [
-        Outcome(name, seed, name, val_loss=loss) for name, loss in (("GK", 2.0), ("SM", 1.0)) for seed in (1, 2)
+        Outcome(attn_type=name, seed=seed, kernel=name, val_loss=loss)
+        for name, loss in (("GK", 2.0), ("SM", 1.0))
+        for seed in (1, 2)
     ]
     curves = {name: [[(0.0, 4.0), (10.0, 2.0)]] * 2 for name in ("GK", "SM")}
     learning, finals = draw_comparison(verdicts(outcomes), curves).axes

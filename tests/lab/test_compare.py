@@ -175,8 +175,11 @@ def test_what_is_refused(words, complaint, tmp_path, monkeypatch, capsys):
 
 
 def test_means_and_errors_over_seeds():
-    outcomes = [Outcome("GK", seed, "GK", val_loss=loss, non_finite=seed) for seed, loss in enumerate((1.0, 1.2, 1.7))]
-    outcomes.append(Outcome("GK", 3, "GK", failure="the loss is nan"))
+    outcomes = [
+        Outcome(attn_type="GK", seed=seed, kernel="GK", val_loss=loss, non_finite=seed)
+        for seed, loss in enumerate((1.0, 1.2, 1.7))
+    ]
+    outcomes.append(Outcome(attn_type="GK", seed=3, kernel="GK", failure="the loss is nan"))
     [found] = verdicts(outcomes)
     assert found.loss == pytest.approx(1.3)
     assert found.standard_error == pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))

@@ -196,8 +196,8 @@ def test_overflows_of_float16_are_the_scalers_and_are_counted(
 
 
 def test_the_rate_is_lowered_from_where_the_run_went_back_to_until_an_interval_after(tiny: MakeSettings) -> None:
-    records = [Rollback(20, 15, "", []), Rollback(22, 15, "", [])]
-    state = TrainingState(rollbacks=[vars(each) for each in records])
+    records = [Rollback(iteration=each, back_to=15, reason="", windows=[]) for each in (20, 22)]
+    state = TrainingState(rollbacks=records)
     factors = [rate_factor(each, state, tiny()) for each in (14, 15, 24, 25, 26, 27)]
     assert factors == [1, 0.25, 0.25, 0.5, 0.5, 1]
 

@@ -1,7 +1,8 @@
 """Checkpoints: Hugging Face model folders plus what resuming needs."""
 
 from quillgpt.checkpoint.load import LoadedModel, StoredTraining, load_model, load_training_state
-from quillgpt.checkpoint.save import TrainingState, save_checkpoint, save_model
+from quillgpt.checkpoint.save import save_checkpoint, save_model
+from quillgpt.checkpoint.state import TrainingState
 
 __all__ = [
     "LoadedModel",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,14 +14,16 @@ from torch import Tensor
 
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config
-from quillgpt.checkpoint.names import BEST
+from quillgpt.checkpoint.names import BEST, iteration_of
 from quillgpt.checkpoint.recover import find_whole_model
-from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS, STATE, TrainingState
+from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS
+from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
 from quillgpt.checkpoint.weights import StoredWeights, find_tensors
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
 from quillgpt.model import GPT, Form, ModelShape, StoredTable, empty_model, read_into
+from quillgpt.records import read_record
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -135,14 +136,7 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
         CheckpointError: The file is missing, no JSON, or of an unsupported kind.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(f"{path} cannot be read") from None
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is no JSON object; the model is damaged")
+    config = read_record(path, dict[str, Any], CheckpointError, mend="copy, download or export the model again")
     return *from_config(config, str(path)), config
 
 
@@ -207,11 +201,16 @@ def load_training_state(folder: Path) -> StoredTraining:
         raise CheckpointError(
             f"{folder} holds a model but no training state; start from it with --init_from={folder} instead of resume"
         )
+    mend = f"start from the model with --init_from={folder}"
+    state = read_record(folder / STATE, TrainingState, CheckpointError, mend=mend)
+    name = folder.resolve().name
+    if (called := iteration_of(name)) not in (None, state.iteration):
+        raise CheckpointError(
+            f"{folder / STATE} is damaged: iteration is {state.iteration}, expected {called}, as the checkpoint is "
+            f"called {name}; {mend}"
+        )
     try:
-        state = TrainingState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
         raw_weights = load_file(folder / RAW_WEIGHTS) if (folder / RAW_WEIGHTS).is_file() else None
         return StoredTraining(state, load_file(folder / OPTIMIZER), raw_weights)
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError):
-        raise CheckpointError(
-            f"the training state in {folder / 'training'} is damaged; start from the model with --init_from={folder}"
-        ) from None
+        raise CheckpointError(f"the training state in {folder / 'training'} is damaged; {mend}") from None

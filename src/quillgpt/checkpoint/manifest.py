@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 from quillgpt import __version__
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, shorten
 from quillgpt.files import path_inside, sha256_of, write_json
+from quillgpt.records import Record, check_record, read_json
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 LISTED = (".json", ".safetensors")
 """Endings of all files that are ever read from a checkpoint: each that is there must be listed."""
+
+
+class FileRecord(Record):
+    """One file, as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Record):
+    """The content of manifest.json."""
+
+    format_version: Literal[1]
+    quill_version: str
+    files: dict[str, FileRecord]
 
 
 class NewerFormatError(CheckpointError):
@@ -37,6 +53,25 @@ def write_manifest(folder: Path) -> None:
     )
 
 
+def read_manifest(path: Path) -> Manifest:
+    """Return what a manifest.json says.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+        NewerFormatError: It is of a format that this Quill does not know.
+    """
+    mend = "the checkpoint cannot be trusted"
+    content = read_json(path, CheckpointError, mend=mend)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    # This very version writes no other format.
+    if type(version) is int and version > FORMAT_VERSION and content.get("quill_version") != __version__:
+        raise NewerFormatError(
+            f"{path}: format_version is {shorten(version)}, this Quill reads up to {FORMAT_VERSION}; install a newer "
+            "Quill"
+        )
+    return check_record(content, Manifest, CheckpointError, path, mend=mend)
+
+
 def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
     """Check that every file of a checkpoint is there, is listed, and is what was written.
 
@@ -49,34 +84,22 @@ def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
         NewerFormatError: It is of a format that this Quill does not know.
     """
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
-        version = manifest["format_version"]
-        newer = version > FORMAT_VERSION
-        if newer and manifest["quill_version"] == __version__:
-            raise ValueError  # this very version writes no such format
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
-        raise CheckpointError(f"{path} is missing or damaged; the checkpoint cannot be trusted") from None
-    if newer:
-        raise NewerFormatError(
-            f"{path}: format_version is {version}, this Quill reads up to {FORMAT_VERSION}; install a newer Quill"
-        )
+    files = read_manifest(path).files
     there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix in LISTED}
     if unlisted := sorted((there | set(needed)) - files.keys() - {MANIFEST}):
         raise CheckpointError(
             f"{path} does not list {unlisted[0]}; one of the two was changed, and the checkpoint cannot be trusted"
         )
-    for name, (expected_size, expected_hash) in files.items():
+    for name, expected in files.items():
         file = path_inside(folder, name)
         if file is None:
             raise CheckpointError(
-                f"{path} lists {name!r}, which is outside the checkpoint; do not trust this checkpoint"
+                f"{path} lists {shorten(name)}, which is outside the checkpoint; do not trust this checkpoint"
             )
         if not file.is_file():
             raise CheckpointError(f"{file} is missing; the checkpoint is damaged")
         size = file.stat().st_size
-        if size != expected_size:
-            raise CheckpointError(f"{file} is damaged: it has {size:,} bytes, {expected_size:,} were written")
-        if sha256_of(file) != expected_hash:
+        if size != expected.bytes:
+            raise CheckpointError(f"{file} is damaged: it has {size:,} bytes, {expected.bytes:,} were written")
+        if sha256_of(file) != expected.sha256:
             raise CheckpointError(f"{file} is damaged: its content is not what was written (SHA-256 differs)")

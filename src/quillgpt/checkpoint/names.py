@@ -8,6 +8,7 @@ those.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.errors import CheckpointError
 from quillgpt.files import flush_to_disk
+
+NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
+"""What checkpoints are called, and nothing else: a folder of another name is a person's own."""
 
 BEST, LAST = "best", "last"
 UNFINISHED = ".writing-"
@@ -32,6 +36,12 @@ def checkpoints_folder(out_dir: Path) -> Path:
 def iteration_name(iteration: int) -> str:
     """Return the name of the checkpoint after so many iterations."""
     return f"iter-{iteration:06d}"
+
+
+def iteration_of(name: str) -> int | None:
+    """Return the iteration of a checkpoint's name; None for a name that Quill gives no checkpoint."""
+    found = NUMBERED.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def has_checkpoint(out_dir: Path) -> bool:
@@ -79,8 +89,8 @@ def take_name(fresh: Path, name: Path) -> None:
 
 def numbered(out_dir: Path) -> list[Path]:
     """Return a run's checkpoints, the oldest first; damaged ones are among them."""
-    folders = [path for path in checkpoints_folder(out_dir).glob("iter-*") if path.is_dir()]
-    return sorted(folders, key=lambda path: (len(path.name), path.name))  # the number grows a digit at 1,000,000
+    found = ((iteration_of(path.name), path) for path in checkpoints_folder(out_dir).glob("iter-*") if path.is_dir())
+    return [path for _, path in sorted((iteration, path) for iteration, path in found if iteration is not None)]
 
 
 def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
@@ -116,7 +126,7 @@ def go_back(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int 
     best = iteration_name(best_iteration or iteration)
     if (parent / BEST).resolve().name != best and (parent / best).is_dir():
         point(out_dir, BEST, best)
-    later = [path for path in numbered(out_dir) if int(path.name.removeprefix("iter-")) > iteration]
+    later = [path for path in numbered(out_dir) if (iteration_of(path.name) or 0) > iteration]
     for path in (*later, *_unfinished(parent)):
         remove(path)
 

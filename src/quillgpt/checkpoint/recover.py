@@ -6,7 +6,8 @@ from pathlib import Path
 
 from quillgpt.checkpoint.manifest import MANIFEST, NewerFormatError, verify_manifest
 from quillgpt.checkpoint.names import BEST, find_models
-from quillgpt.checkpoint.save import OPTIMIZER, STATE
+from quillgpt.checkpoint.save import OPTIMIZER
+from quillgpt.checkpoint.state import STATE
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError

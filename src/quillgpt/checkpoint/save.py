@@ -8,7 +8,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quillgpt.checkpoint.huggingface import to_config
 from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
+from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.files import flush_to_disk, let_others_read, write_json
@@ -30,55 +30,9 @@ from quillgpt.text.tokenizer import Tokenizer
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 """The weights that are trained, where those of the model are an average of them, or have them merged."""
-STATE = "training/state.json"
 
 SMALL_FILES_BYTES = 2 << 20
 """Room for what is no tensor: tokenizer, configuration, state."""
-
-
-@dataclass
-class TrainingState:
-    """What resuming needs besides weights and optimizer; data order and dropout follow from seed and iteration.
-
-    Attributes:
-        iteration: Optimizer steps done.
-        tokens: Target tokens seen.
-        seconds: Time since the start of training, evaluations included, pauses between sessions left out.
-        train_seconds: Time in training steps alone.
-        best_val_loss: Lowest validation loss so far, nats per token; None before the first.
-        best_iteration: Where it was measured.
-        best_train_loss: The training loss of the same evaluation.
-        evaluations_since_best: Evaluations since then.
-        evaluated_iteration: Where the last evaluation was, so that a resumed run does not repeat it.
-        rollbacks: What was found not finite, and where the run went back to; see `training.rollback.Rollback`.
-        overflows: Iterations that float16's gradient scaler left out.
-        saving_seconds: Time in saves.
-        settings: The run's settings, automatic choices filled in.
-        data_fingerprint: Identity of the data set.
-        replay_fingerprint: Identity of the data set that is replayed, if any.
-        losses_at_start: What the first evaluation found, where a data set is replayed: `val` and `replay`.
-        base: The model that adapters belong to, where these are what is trained: its `folder` and `sha256`.
-        scaler: State of float16's gradient scaler, empty for other formats.
-    """
-
-    iteration: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    best_val_loss: float | None = None
-    best_iteration: int | None = None
-    best_train_loss: float | None = None
-    evaluations_since_best: int = 0
-    evaluated_iteration: int | None = None
-    rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    overflows: int = 0
-    saving_seconds: float = 0.0
-    settings: dict[str, Any] = field(default_factory=dict)
-    data_fingerprint: str = ""
-    replay_fingerprint: str = ""
-    losses_at_start: dict[str, float] = field(default_factory=dict)
-    base: dict[str, str] = field(default_factory=dict)
-    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[str, Any]) -> None:
@@ -163,7 +117,7 @@ def save_checkpoint(
         (temporary / "training").mkdir()
         for name, named in tensors.items():
             write_tensors({key: value.detach().cpu().contiguous() for key, value in named.items()}, temporary / name)
-        write_json(temporary / STATE, asdict(state))
+        write_json(temporary / STATE, state.model_dump())
         for name in (WEIGHTS, *tensors, "training"):
             flush_to_disk(temporary / name)
         write_manifest(temporary)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, shorten
 from quillgpt.files import path_inside
+from quillgpt.records import Record, read_record
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -95,18 +97,24 @@ def find_tensors(folder: Path) -> dict[str, tuple[Path, Tensor]]:
 def _files(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file():
         return [folder / WEIGHTS]
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        names = sorted(set(index["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise CheckpointError(f"{folder / INDEX} is damaged; copy or download the model again") from None
-    return [_part(folder, name) for name in names]
+    index = read_record(folder / INDEX, Index, CheckpointError, mend="copy or download the model again")
+    return [_part(folder, name) for name in sorted(set(index.weight_map.values()))]
 
 
-def _part(folder: Path, name: object) -> Path:
+class Index(Record):
+    """Which file holds which tensor, as the hub's libraries write it beside weights in several files."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    weight_map: dict[str, str]
+
+
+def _part(folder: Path, name: str) -> Path:
     file = path_inside(folder, name)
     if file is None:
-        raise CheckpointError(f"{folder / INDEX} lists {name!r}, which is outside the model's folder; do not trust it")
+        raise CheckpointError(
+            f"{folder / INDEX} lists {shorten(name)}, which is outside the model's folder; do not trust it"
+        )
     return file
 
 

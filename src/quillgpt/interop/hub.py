@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
 from quillgpt.files import quill_home, sha256_of, write_json
 from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
+from quillgpt.records import read_record
 from quillgpt.text.downloads import check_downloads_are_allowed
 
 PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
@@ -127,8 +127,8 @@ def check_content(folder: Path) -> None:
     """
     known = quill_home() / "hub" / "checked.json"
     try:
-        checked: dict[str, Any] = dict(json.loads(known.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        checked = read_record(known, dict[str, list[int]], UserError, mend="")
+    except UserError:  # nothing checked so far, or a damaged record: checking again mends both
         checked = {}
     for link in sorted(folder.iterdir()):
         file = link.resolve()

@@ -5,27 +5,29 @@ Runs of one seed begin with the same weights, read the same windows of text in t
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import resolve
 from quillgpt.config.schema import LabSettings, TrainSettings
 from quillgpt.config.schema.attention import OPTIONS, RangePenalty, parse_attn_type
 from quillgpt.console import say, warn
-from quillgpt.errors import ConfigError, UserError
+from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.files import write_json
 from quillgpt.lab.ranges import measure_ranges, violations
 from quillgpt.lab.subject import open_subject
 from quillgpt.lab.verdicts import Outcome, Verdict
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
+from quillgpt.records import Record, read_record
+from quillgpt.training.report import RunSummary
 
 COMPARISON = "comparison.json"
 OUTCOME = "outcome.json"
@@ -106,7 +108,7 @@ def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) 
     for number, (name, seed) in enumerate(runs, start=1):
         finished = experiment.run_folder(name, seed) / OUTCOME
         if finished.is_file():
-            outcome = Outcome(**json.loads(finished.read_text(encoding="utf-8")))
+            outcome = _read_outcome(finished)
             _check_text(outcome, texts, finished)
             yield outcome
             continue
@@ -114,7 +116,7 @@ def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) 
         outcome = _run(experiment, name, seed)
         _check_text(outcome, texts, finished)
         if outcome.failure is None:
-            write_json(finished, asdict(outcome))
+            write_json(finished, outcome.model_dump())
             say(f"{name}, seed {seed}: loss {outcome.val_loss:.4f}")
         else:
             warn(f"{name}, seed {seed} failed: {outcome.failure}")
@@ -124,7 +126,11 @@ def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) 
 def finished_before(experiment: Experiment) -> list[Outcome]:
     """Return what the finished runs of the folder came to, named now or earlier."""
     paths = sorted(experiment.folder.glob(f"*/{OUTCOME}"))
-    return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return [_read_outcome(path) for path in paths]
+
+
+def _read_outcome(path: Path) -> Outcome:
+    return read_record(path, Outcome, ConfigError, mend="remove it, and its run is trained again")
 
 
 def _check_text(outcome: Outcome, texts: set[str], path: Path) -> None:
@@ -152,6 +158,14 @@ def loss_curves(experiment: Experiment, found: Sequence[Verdict]) -> dict[str, l
     }
 
 
+class Comparison(Record):
+    """What all runs of a folder share; the content of comparison.json."""
+
+    preset: str
+    flags: dict[str, Any]
+    settings: dict[str, Any]
+
+
 def _claim(experiment: Experiment, settings: TrainSettings) -> None:
     """Write down what all runs of a folder share.
 
@@ -164,11 +178,11 @@ def _claim(experiment: Experiment, settings: TrainSettings) -> None:
     wanted = {"preset": experiment.preset, "flags": dict(experiment.flags), "settings": shared}
     begun = any(experiment.folder.glob(f"*/{OUTCOME}")) or any(experiment.folder.glob("*/checkpoints"))
     if path.is_file() and begun:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        flags = " ".join(f"--{name}={value}" for name, value in found["flags"].items())
-        holds = f"{experiment.folder} holds a comparison of {found['preset']} {flags}".rstrip()
-        other = [f"{name} = {value}" for name, value in found["settings"].items() if shared.get(name) != value]
-        if found != wanted:
+        found = read_record(path, Comparison, ConfigError, mend="give another --out")
+        flags = " ".join(f"--{name}={value}" for name, value in found.flags.items())
+        holds = f"{experiment.folder} holds a comparison of {found.preset} {flags}".rstrip()
+        other = [f"{name} = {shorten(value)}" for name, value in found.settings.items() if shared.get(name) != value]
+        if found.model_dump() != wanted:
             raise ConfigError(
                 f"{holds}{' with ' if other else ''}{', '.join(other)}; compare with the same settings, or give "
                 "another --out"
@@ -192,8 +206,8 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
         reason = [*said, *told][-1] if said else "it said nothing"
         if status < 0:
             reason = f"its process was ended by signal {-status} ({signal.strsignal(-status)})"
-        return Outcome(name, seed, name, failure=reason)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return Outcome(attn_type=name, seed=seed, kernel=name, failure=reason)
+    summary = read_record(folder / "summary.json", RunSummary, UserError, mend="remove the folder")
     reading = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
     subject = open_subject(str(folder), reading)
     kernel = subject.gpt.shape.kernel
@@ -202,12 +216,12 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
         attn_type=name,
         seed=seed,
         kernel=str(kernel),
-        val_loss=summary["val_loss_full"],
-        tokens_per_second=summary["tokens"] / summary["train_seconds"],
-        wall_seconds=summary["wall_seconds"],
-        peak_memory_bytes=summary["peak_memory_bytes"],
+        val_loss=summary.val_loss_full,
+        tokens_per_second=summary.tokens / summary.train_seconds,
+        wall_seconds=summary.wall_seconds,
+        peak_memory_bytes=summary.peak_memory_bytes,
         data=subject.dataset.fingerprint,
-        non_finite=len(summary["left_out"]),
+        non_finite=len(summary.left_out),
         degree=kernel.degree,
         depth=kernel.depth,
         below=shares[0],

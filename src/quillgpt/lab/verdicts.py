@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from quillgpt.lab.tables import ResultTable
+from quillgpt.records import Record
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """What a run came to; the content of its outcome.json.
 
     Attributes:
@@ -126,5 +126,5 @@ def verdict_table(title: str, found: Sequence[Verdict]) -> ResultTable:
 
 def run_table(title: str, outcomes: Sequence[Outcome]) -> ResultTable:
     """Return a row for each run, with all that is known of it."""
-    formats = dict.fromkeys(Outcome.__dataclass_fields__, "")
-    return ResultTable(title, formats, [asdict(each) for each in outcomes])
+    formats = dict.fromkeys(Outcome.model_fields, "")
+    return ResultTable(title, formats, [each.model_dump() for each in outcomes])

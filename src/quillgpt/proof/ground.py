@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -19,8 +18,10 @@ from typing import Any
 
 from quillgpt.checkpoint.names import LAST, UNFINISHED, checkpoints_folder
 from quillgpt.config.layers import ENVIRONMENT_PREFIX, PLACES
+from quillgpt.errors import UserError
 from quillgpt.plots.record import METRICS, read_metrics
 from quillgpt.proof.subject import Subject, write_texts
+from quillgpt.records import read_record
 
 QUILL = ("-m", "quillgpt")
 FAULTY = ("-m", "quillgpt.proof.faulty")
@@ -203,4 +204,4 @@ def unfinished(run: Path) -> list[Path]:
 def last_state(run: Path) -> dict[str, Any]:
     """Return the training state of a run's last checkpoint; empty where there is none."""
     state = checkpoints_folder(run) / LAST / "training" / "state.json"
-    return dict(json.loads(state.read_text(encoding="utf-8"))) if state.is_file() else {}
+    return read_record(state, dict[str, Any], UserError, mend="") if state.is_file() else {}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from quillgpt.errors import TokenizerError
 from quillgpt.files import write_json, write_text
+from quillgpt.records import read_record
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tokenizer.json"
@@ -48,15 +49,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         TokenizerError: The file cannot be read or holds no JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path} is not a readable tokenizer file ({error}); restore it or make it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} should hold a JSON object; restore it or make it again")
-    return content
+    return read_record(path, dict[str, Any], TokenizerError, mend="restore it or make it again")
 
 
 def added_token(content: str, token_id: int) -> dict[str, Any]:

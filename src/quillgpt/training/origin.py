@@ -156,7 +156,7 @@ def load_parent(settings: TrainSettings) -> LoadedModel | None:
 
 def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
     """Take a resumed run's own automatic choices wherever the user has not said otherwise."""
-    unset = {name: state.settings.get(name) for name in CHOSEN if getattr(settings, name) in ("auto", None)}
+    chosen = {name for name in CHOSEN if getattr(settings, name) in ("auto", None)}
     if settings.defaults == "scaled":  # then whatever nobody has set was chosen
-        unset |= {name: value for name, value in state.settings.items() if name not in settings.model_fields_set}
-    return settings.model_copy(update=unset)
+        chosen |= type(settings).model_fields.keys() - settings.model_fields_set
+    return settings.model_copy(update={name: state.settings[name] for name in chosen & state.settings.keys()})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from pydantic import ConfigDict
 
 from quillgpt import console
 from quillgpt.config import to_toml
@@ -11,11 +12,11 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Peak
 from quillgpt.evaluation import published_losses
 from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.records import Record
 from quillgpt.training.setup import Run
 
 
-@dataclass(frozen=True)
-class RunSummary:
+class RunSummary(Record):
     """What a run came to; the content of summary.json.
 
     Attributes:
@@ -32,6 +33,8 @@ class RunSummary:
         parameters: Values in the model.
         peak_memory_bytes: Most memory that the last session held at one time; see `device.peak_memory_bytes`.
     """
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     best_val_loss: float
     best_iter: int

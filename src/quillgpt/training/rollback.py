@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.checkpoint.state import Rollback
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.training.fault import describe_windows, find_fault
@@ -21,31 +20,9 @@ MOST_AT_ONCE = 3
 """How often the learning rate may be lowered at once; then the run is given up."""
 
 
-@dataclass(frozen=True)
-class Rollback:
-    """One return to an earlier state; what a run does after it is a function of these records.
-
-    Attributes:
-        iteration: The iteration that was not finite; it is left out from then on.
-        back_to: The iteration whose state was restored.
-        reason: What was not finite, and where.
-        windows: Starts of the windows concerned, in the training split.
-    """
-
-    iteration: int
-    back_to: int
-    reason: str
-    windows: list[int]
-
-
-def rollbacks_of(state: TrainingState) -> list[Rollback]:
-    """Return the rollbacks of a run."""
-    return [Rollback(**each) for each in state.rollbacks]
-
-
 def is_left_out(iteration: int, state: TrainingState) -> bool:
     """Say whether an iteration's batch was found to spoil the run."""
-    return any(each.iteration == iteration for each in rollbacks_of(state))
+    return any(each.iteration == iteration for each in state.rollbacks)
 
 
 def rate_factor(iteration: int, state: TrainingState, settings: TrainSettings) -> float:
@@ -54,7 +31,7 @@ def rate_factor(iteration: int, state: TrainingState, settings: TrainSettings) -
     It is halved from where a rollback led to until `eval_interval` iterations after the one that was not finite.
     """
     return LOWERED ** sum(
-        each.back_to <= iteration <= each.iteration + settings.eval_interval for each in rollbacks_of(state)
+        each.back_to <= iteration <= each.iteration + settings.eval_interval for each in state.rollbacks
     )
 
 
@@ -116,13 +93,8 @@ def go_back(run: Run, iteration: int, reason: str, windows: list[int]) -> None:
     run.step.restore(origin.state)
     run.resumed = saved
     run.parent = origin.parent.folder if origin.parent else None
-    run.state = replace(
-        origin.state,
-        settings=before.settings,
-        data_fingerprint=before.data_fingerprint,
-        rollbacks=[*before.rollbacks, asdict(Rollback(iteration, origin.state.iteration, reason, windows))],
-        # Time goes on: only what was learnt is taken back.
-        seconds=before.seconds,
-        train_seconds=before.train_seconds,
-        saving_seconds=before.saving_seconds,
-    )
+    this = Rollback(iteration=iteration, back_to=origin.state.iteration, reason=reason, windows=windows)
+    # Time goes on: only what was learnt is taken back.
+    kept = ("settings", "data_fingerprint", "seconds", "train_seconds", "saving_seconds")
+    update = {name: getattr(before, name) for name in kept} | {"rollbacks": [*before.rollbacks, this]}
+    run.state = origin.state.model_copy(update=update)

@@ -140,9 +140,10 @@ def assemble(
     if origin.resumed:
         say_changes(state, settings)
     # What is recorded is how the run began; a later reader of its config.toml must not start it over by accident.
-    init_from = state.settings["init_from"] if origin.resumed else settings.init_from
+    init_from = state.settings.get("init_from", "scratch") if origin.resumed else settings.init_from
     settings = settings.model_copy(update={"overwrite": False, "init_from": init_from})
-    state = replace(state, settings=settings.model_dump(mode="json"), data_fingerprint=dataset.fingerprint)
+    recorded = {"settings": settings.model_dump(mode="json"), "data_fingerprint": dataset.fingerprint}
+    state = state.model_copy(update=recorded)
     if settings.lora_rank and not origin.resumed:
         assert origin.parent is not None
         state.base = describe_base(origin.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from quillgpt.console import say
 from quillgpt.errors import UserError
 from quillgpt.extras import import_extra
 from quillgpt.files import write_json
+from quillgpt.records import Record, read_record
 
 WANDB_STATE = "wandb.json"
 TENSORBOARD = "tensorboard"
@@ -80,6 +80,21 @@ def open_sinks(settings: TrainSettings, *, iteration: int | None) -> list[Sink]:
     return sinks
 
 
+class WandbRun(Record):
+    """The content of the file that keeps a run of wandb."""
+
+    id: str
+
+
+def read_wandb_run(path: Path) -> str:
+    """Return the id of the wandb run that a file keeps.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    return read_record(path, WandbRun, UserError, mend="remove it, and a new run of wandb begins").id
+
+
 class WandbSink:
     """Weights & Biases, in the mode that WANDB_MODE says.
 
@@ -93,7 +108,7 @@ class WandbSink:
         out_dir = Path(settings.out_dir)
         out_dir.mkdir(parents=True, exist_ok=True)
         state = out_dir / WANDB_STATE
-        known = json.loads(state.read_text(encoding="utf-8"))["id"] if resumed and state.is_file() else None
+        known = read_wandb_run(state) if resumed and state.is_file() else None
         try:
             self._run = wandb.init(
                 project=settings.wandb_project,

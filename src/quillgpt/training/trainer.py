@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 from quillgpt import console
@@ -27,7 +26,7 @@ from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent, check_place
 from quillgpt.training.pace import Pace
 from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
-from quillgpt.training.rollback import is_left_out, rate_factor, recover, rollbacks_of
+from quillgpt.training.rollback import is_left_out, rate_factor, recover
 from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
@@ -323,12 +322,12 @@ class Trainer:
             train_seconds=state.train_seconds,
             wall_seconds=time.perf_counter() - self._started,
             saving_seconds=state.saving_seconds,
-            left_out=[each.iteration + 1 for each in rollbacks_of(state)],
+            left_out=[each.iteration + 1 for each in state.rollbacks],
             overflows=state.overflows,
             parameters=run.model.parameter_count(),
             peak_memory_bytes=peak_memory_bytes(run.machine.device),
         )
-        write_json(run.out_dir / "summary.json", asdict(summary))
+        write_json(run.out_dir / "summary.json", summary.model_dump())
         self._show_chart()
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
         console.outcome(
