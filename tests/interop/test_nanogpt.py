@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,20 @@ def refuses(path: Path, *words: object, error: type[Exception] = CheckpointError
     assert "\n" not in str(caught.value)
 
 
-def reference(weights: dict[str, Tensor], ids: Tensor, *, heads: int) -> Tensor:
+def softmax_of_products(q: Tensor, k: Tensor, future: Tensor) -> Tensor:
+    """Return what each query takes from each key: (B, H, T, D) twice to (B, H, T, T)."""
+    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(future, -torch.inf)
+    return scores.softmax(-1)
+
+
+def reference(
+    weights: dict[str, Tensor],
+    ids: Tensor,
+    *,
+    heads: int,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] = softmax_of_products,
+    gelu: str = "none",
+) -> Tensor:
     """Compute GPT-2 with nanoGPT's tensors in float64, by the formulas: (B, T) to (B, T, V)."""
     weights = {name.removeprefix("transformer."): tensor.double() for name, tensor in weights.items()}
     B, T = ids.shape
@@ -58,12 +72,10 @@ def reference(weights: dict[str, Tensor], ids: Tensor, *, heads: int) -> Tensor:
             part.view(B, T, heads, -1).transpose(1, 2)
             for part in linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").split(width, dim=-1)
         )
-        scores = (q @ k.mT / (width // heads) ** 0.5).masked_fill(future, -torch.inf)
-        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, width)
+        mixed = (attend(q, k, future) @ v).transpose(1, 2).reshape(B, T, width)
         x = x + linear(mixed, f"{block}.attn.c_proj")
         hidden = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
-        erf = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
-        x = x + linear(erf, f"{block}.mlp.c_proj")
+        x = x + linear(F.gelu(hidden, approximate=gelu), f"{block}.mlp.c_proj")
     return norm(x, "ln_f") @ weights["lm_head.weight"].T
 
 

@@ -103,6 +103,14 @@ def test_a_run_starts_from_its_weights(words: list[str], out_dir: str, here: Pat
     assert [path.name for path in (here / "out").iterdir()] == ["ckpt.pt"]
 
 
+def test_it_is_named_when_a_new_run_begins_beside_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (here / "out" / "ckpt.pt").read_bytes()
+    assert main(["train", "--out_dir=out", *RUN, "--n_layer=1", "--n_head=1", "--n_embd=8", "--block_size=8"]) == 0
+    assert "out/ckpt.pt is a checkpoint of nanoGPT's and stays; out means the new run" in capsys.readouterr().err
+    assert (here / "out" / "ckpt.pt").read_bytes() == before
+    assert open_model(Path("out")).shape.n_layer == 1
+
+
 @pytest.mark.parametrize("words", [["--resume"], ["--init_from=resume"]])
 def test_its_run_is_not_resumed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--out_dir=out", *words, *RUN]) == 1

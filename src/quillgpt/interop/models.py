@@ -28,4 +28,4 @@ def open_model(path: Path, *, data_dir: Path = Path("data"), dropout: float | No
     file = find_nanogpt_file(path)
     if file is None:
         return load_model(path, dropout=dropout)
-    return load_nanogpt(file, data_dir=data_dir, dropout=dropout)
+    return load_nanogpt(file, data_dir=data_dir, dropout=dropout, open_base=open_model)

@@ -62,6 +62,7 @@ def find_origin(settings: TrainSettings) -> Origin:
     settings = apart_from_parent(settings)
     check_sinks(settings)
     check_out_dir(settings)
+    name_neighbour(settings)
     parent = load_parent(settings)
     stored = base = None
     if settings.init_from == "resume":
@@ -130,6 +131,13 @@ def check_out_dir(settings: TrainSettings) -> None:
             f"{out_dir} already holds a checkpoint; go on training it with quill train {out_dir / 'config.toml'} "
             "--init_from=resume, start over with --overwrite, or choose another --out_dir"
         )
+
+
+def name_neighbour(settings: TrainSettings) -> None:
+    """Say that another program's run is in the folder of a new one, which its path means from then on."""
+    file = find_nanogpt_file(Path(settings.out_dir))
+    if file is not None and settings.init_from != "resume" and not settings.eval_only:
+        say(f"{file} is a checkpoint of nanoGPT's and stays; {settings.out_dir} means the new run from now on")
 
 
 def load_parent(settings: TrainSettings) -> LoadedModel | None:
