@@ -12,7 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from quillgpt.errors import TokenizerError
 from quillgpt.files import sha256_of
-from quillgpt.text.bpe import GPT2_FINGERPRINT, BytePairTokenizer, last_cut_of_gpt2
+from quillgpt.text.bpe import GPT2_FINGERPRINT, BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY
@@ -20,6 +20,7 @@ from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer
 from quillgpt.text.huggingface import HuggingFaceTokenizer
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_spec
 from quillgpt.text.tokenizer_files import fingerprint_of
+from quillgpt.text.words import last_cut_of_gpt2
 
 END = "<|endoftext|>"
 WHITESPACE = " \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u2003\u2028\u2029\u3000"

@@ -9,10 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from quillgpt.checkpoint.names import has_checkpoint
@@ -26,6 +24,7 @@ from quillgpt.lab.ranges import measure_ranges, violations
 from quillgpt.lab.subject import open_subject
 from quillgpt.lab.verdicts import Outcome, Verdict
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
+from quillgpt.process import interrupted_by_sigterm
 from quillgpt.records import Record, read_record
 from quillgpt.training.report import RunSummary
 
@@ -234,7 +233,7 @@ def _train(words: Sequence[str], log: Path) -> int:
 
     A request to stop is handed on to it, so that it writes its checkpoint, and then raised here.
     """
-    with log.open("ab") as file, _terminations_raised():
+    with log.open("ab") as file, interrupted_by_sigterm():
         command = [sys.executable, "-m", "quillgpt", *words]
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -243,17 +242,3 @@ def _train(words: Sequence[str], log: Path) -> int:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
-
-
-@contextmanager
-def _terminations_raised() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt while the block runs, as Ctrl-C does."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,19 +23,17 @@ from quillgpt.text.tokenizer_files import (
     save_tokenizer,
     without_surrogates,
 )
-from quillgpt.text.words import CUT, END, WordEncoder
+from quillgpt.text.words import CUT, END, WordEncoder, encode_long_word, last_cut_of_gpt2
 
 SMALLEST_VOCABULARY = 257  # every byte, and the end of a text
+LARGEST_VOCABULARY = 1_000_000  # four times that of the largest models; so many rows are a model by themselves
 
 # GPT-2's pattern (openai/gpt-2, encoder.py), with possessive runs: the same matches without backtracking, so that a
 # megabyte of spaces costs no stack.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 GPT2_FINGERPRINT = "9400cf24e4f9e6f53a72423efafae22b61d31d9169917b1e0762ca90982c40fe"
-
-_SAFE_CUT = re.compile(r"\S(?=[ \n])")
-_CUT_WINDOW = 64
-_TRAINING_PIECE = 1 << 16
+_WINDOW = 1 << 16  # bytes of a word that are encoded at once: so many take a few hundredths of a second
 
 
 class BytePairTokenizer:
@@ -84,8 +80,12 @@ class BytePairTokenizer:
 
     def _encode_word(self, word: bytes) -> list[int]:
         rank = self._ranks.get(word)  # as tiktoken does: a word that is a token is not put together
-        ids: list[int] = self._engine.encode_ordinary(word.decode("utf-8")) if rank is None else [rank]
-        return ids
+        if rank is not None:
+            return [rank]
+        engine = self._engine
+        if len(word) <= _WINDOW:
+            return engine._encode_single_piece(word)
+        return encode_long_word(engine._encode_single_piece, engine.decode_single_token_bytes, word, window=_WINDOW)
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> BytePairTokenizer | None:
@@ -126,35 +126,20 @@ class BytePairTokenizer:
                 a line that says so.
 
         Raises:
-            TokenizerError: `vocab_size` leaves no room for all bytes and the end of a text.
+            TokenizerError: `vocab_size` is too small or too large, or learning failed.
         """
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # several MB that only learning needs
+        check_size(vocab_size)
+        from quillgpt.text.merges import learn_merges  # brings a library of several MB that only learning needs
 
-        if vocab_size < SMALLEST_VOCABULARY:
-            raise TokenizerError(
-                f"bpe:{vocab_size} is too small: {SMALLEST_VOCABULARY} ids are needed for every byte and the end of "
-                f"a text; give --tokenizer bpe:{SMALLEST_VOCABULARY} or more"
-            )
-        learner = Tokenizer(models.BPE())
-        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - 1,
-            min_frequency=2,
-            initial_alphabet=sorted(BYTE_TO_CHARACTER),
-            special_tokens=[],
-            show_progress=False,
-        )
-        learner.train_from_iterator(_cut_safely(_short(pieces)), trainer)
-        described = json.loads(learner.to_str())["model"]
-        merges = _pairs(described["merges"])
-        vocab = described["vocab"] | {END_OF_TEXT: len(described["vocab"])}
+        learned, merges = learn_merges(pieces, vocab_size - 1, name=f"bpe:{vocab_size}")
+        vocab = learned | {END_OF_TEXT: len(learned)}
         in_order = {token: vocab[token] for token in sorted(vocab, key=vocab.__getitem__)}
         if len(in_order) < vocab_size:
             say(
                 f"The text is too small for bpe:{vocab_size}: it has repeated pairs for only {len(in_order)} tokens, "
                 f"so the tokenizer is bpe:{len(in_order)}."
             )
-        return cls(in_order, merges)
+        return cls(in_order, _pairs(merges))
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of a text; a literal `<|endoftext|>` in it is ordinary text."""
@@ -196,55 +181,29 @@ class BytePairTokenizer:
         save_tokenizer(folder, self._content, kind=self.name, end_of_text=END_OF_TEXT)
 
 
+def check_size(vocab_size: int) -> None:
+    """Check that so many ids can be learned.
+
+    Raises:
+        TokenizerError: They are too few for every byte and the end of a text, or more than any model has.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise TokenizerError(
+            f"bpe:{vocab_size} is too small: {SMALLEST_VOCABULARY} ids are needed for every byte and the end of "
+            f"a text; give --tokenizer bpe:{SMALLEST_VOCABULARY} or more"
+        )
+    if vocab_size > LARGEST_VOCABULARY:
+        raise TokenizerError(
+            f"bpe:{vocab_size} is too large: {LARGEST_VOCABULARY:,} ids are the most that can be "
+            "learned; give --tokenizer bpe:1024 for a book, bpe:32768 for a gigabyte"
+        )
+
+
 def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
         return without_surrogates(text).encode("utf-8")
-
-
-def last_cut_of_gpt2(text: str) -> int:
-    r"""Return the last place between a character that is no white space and a space or a line end; 0 if none.
-
-    Such a cut changes no id, whatever stands before and after `text`. Let it be at p. No alternative of the
-    pattern matches something that is no white space followed by white space, so a match ends at p in the whole
-    text, and every greedy run that reaches p ends there in the left part too. The pattern looks ahead only after
-    a run of white space (`(?!\S)`, `$`), at a place no later than p-1, because the character at p-1 is none; it
-    therefore sees the same in the left part as in the whole. It never looks back, so the matches from p on depend
-    on the right part alone. Python's idea of white space (str.isspace) includes the pattern's (Unicode's
-    White_Space) and a few controls more, hence "no white space" by Python's idea and "white space" by both.
-    """
-    window = _CUT_WINDOW
-    while True:
-        start = max(0, len(text) - window)
-        cut = 0
-        for match in _SAFE_CUT.finditer(text, start):
-            cut = match.end()
-        if cut:
-            return cut
-        if start == 0:
-            return 0
-        window *= 4
-
-
-def _short(pieces: Iterable[str]) -> Iterator[str]:
-    # The trainer reads some hundred pieces ahead, whatever their length.
-    return (piece[at : at + _TRAINING_PIECE] for piece in pieces for at in range(0, len(piece), _TRAINING_PIECE))
-
-
-def _cut_safely(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the same text, cut only where the pre-tokenizer cuts, so that the pieces do not change what is learned."""
-    rest: list[str] = []
-    before = ""
-    for piece in pieces:
-        cut = last_cut_of_gpt2(before + piece) - len(before)
-        if cut >= 0 and (cut or rest):
-            yield "".join([*rest, piece[:cut]])
-            rest = []
-            piece = piece[cut:]
-        rest.append(piece)
-        before = piece[-1:] or before
-    yield "".join(rest)
 
 
 def _pairs(merges: list[Any]) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from quillgpt.config.names import expand
 from quillgpt.errors import TokenizerError, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text.added_tokens import FolderTokens, read_folder_tokens, with_folder_tokens
-from quillgpt.text.bpe import BytePairTokenizer
+from quillgpt.text.bpe import BytePairTokenizer, check_size
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
@@ -30,6 +30,9 @@ MARK = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 """How the names of special tokens look, which a vocabulary may have without a merge that makes them."""
 
 KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
+
+_DIGITS = 12
+"""Of a number so many are read: already these are too many ids."""
 
 
 @runtime_checkable
@@ -131,17 +134,20 @@ def check_spec(spec: str) -> None:
     """Check that a name for `--tokenizer` means something.
 
     Raises:
-        TokenizerError: It does not.
+        TokenizerError: It does not, or its number is too small or too large.
     """
     if names_kind(spec):
+        if spec.startswith("bpe:"):
+            check_size(int(spec.removeprefix("bpe:").lstrip("0")[:_DIGITS] or 0))
         return
     path = expand(spec)
-    if path.is_file() or (path / TOKENIZER_FILE).is_file():
-        return
+    with suppress(OSError):  # a name longer than any
+        if path.is_file() or (path / TOKENIZER_FILE).is_file():
+            return
     hint = did_you_mean(spec, ("char", "byte", "gpt2"))
     if spec.startswith("bpe"):
         hint = "; did you mean bpe:1024?"
-    raise TokenizerError(f"{spec} is no tokenizer; expected {KINDS}{hint}")
+    raise TokenizerError(f"{spec[:80]} is no tokenizer; expected {KINDS}{hint}")
 
 
 def _load_older(folder: Path) -> Tokenizer:

@@ -7,6 +7,7 @@ belongs to and which ids a word has, and the tests compare whole texts.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -29,6 +30,8 @@ _MASKS = np.array([(1 << 8 * count) - 1 for count in range(8)] + [-1], dtype=np.
 _SCATTER = 0x1E3779B97F4A7C15  # odd, and without a pattern
 
 _ALL = slice(None)
+_SAFE_CUT = re.compile(r"\S(?=[ \n])")
+_CUT_WINDOW = 64
 
 _OTHER, _LETTER, _NUMBER, _WHITE, _CUT, _UNKNOWN = range(6)
 _CLASSES = {_LETTER: r"\p{L}", _NUMBER: r"\p{N}", _WHITE: r"\s"}
@@ -109,6 +112,59 @@ class WordEncoder:
         self._table = np.zeros((1 << SLOT_BITS, 4), dtype=np.int64)  # two integers of the key, place, count
         self._learn(CUT, [])
         self._learn(END, [self._end_of_text])
+
+
+def encode_long_word(
+    encode: Callable[[bytes], list[int]], spell: Callable[[int], bytes], word: bytes, *, window: int
+) -> list[int]:
+    """Return the ids of a word of any length, of which only so much is encoded at once.
+
+    Ids are those of the whole word exactly where each two neighbours, encoded together, are these two again. Within a
+    window they are; between two windows it is looked at, and where they are not, the later one begins earlier.
+
+    Args:
+        encode: Returns the ids of a short word, by merges that were learned.
+        spell: Returns the bytes of an id.
+        word: The word.
+        window: Bytes that are encoded at once; more where a seam is hard to find.
+    """
+    ids: list[int] = []
+    at = 0
+    while True:
+        part = encode(word[at : at + window])
+        while ids and encode(spell(ids[-1]) + spell(part[0])) != [ids[-1], part[0]]:
+            at -= len(spell(ids.pop()))
+            window += window // 8 + 1
+            part = encode(word[at : at + window])
+        if at + window >= len(word):
+            return ids + part
+        kept = part[: max(1, len(part) * 7 // 8)]  # what the cut end of the window has changed is near to it
+        ids += kept
+        at += sum(len(spell(each)) for each in kept)
+
+
+def last_cut_of_gpt2(text: str) -> int:
+    r"""Return the last place between a character that is no white space and a space or a line end; 0 if none.
+
+    Such a cut changes no id, whatever stands before and after `text`. Let it be at p. No alternative of the
+    pattern matches something that is no white space followed by white space, so a match ends at p in the whole
+    text, and every greedy run that reaches p ends there in the left part too. The pattern looks ahead only after
+    a run of white space (`(?!\S)`, `$`), at a place no later than p-1, because the character at p-1 is none; it
+    therefore sees the same in the left part as in the whole. It never looks back, so the matches from p on depend
+    on the right part alone. Python's idea of white space (str.isspace) includes the pattern's (Unicode's
+    White_Space) and a few controls more, hence "no white space" by Python's idea and "white space" by both.
+    """
+    window = _CUT_WINDOW
+    while True:
+        start = max(0, len(text) - window)
+        cut = 0
+        for match in _SAFE_CUT.finditer(text, start):
+            cut = match.end()
+        if cut:
+            return cut
+        if start == 0:
+            return 0
+        window *= 4
 
 
 def word_starts(content: bytes) -> NDArray[np.int64]:
