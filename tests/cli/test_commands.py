@@ -32,6 +32,7 @@ def test_prepare(quill: Any) -> None:
         "deduplicate": False,
         "drop_repeated_lines": None,
         "replace": True,
+        "overwrite": False,
     }
     assert quill.err == "quill: stop here\n"
 

@@ -79,15 +79,15 @@ def test_a_nanogpt_folder_without_meta_has_gpt2s_tokens(nanogpt, data_dir, publi
 
 def test_a_meta_that_is_still_right_is_kept_for_nanogpts_checkpoints(nanogpt, data_dir):
     (nanogpt / "input.txt").write_text(TEXT[::-1])
-    prepare(["poems"], data_dir=data_dir)
+    prepare(["poems"], data_dir=data_dir, overwrite=True)
     assert (nanogpt / "meta.pkl").exists()
 
 
 def test_a_changed_input_beside_nanogpts_tokens_is_mentioned(nanogpt, data_dir, capsys):
     (nanogpt / "input.txt").write_text("New words.\n" * 30)
     ensure_dataset("poems", data_dir=data_dir)
-    assert "quill prepare poems" in " ".join(capsys.readouterr().err.split())
-    dataset = prepare(["poems"], data_dir=data_dir).dataset
+    assert "quill prepare poems --overwrite" in " ".join(capsys.readouterr().err.split())
+    dataset = prepare(["poems"], data_dir=data_dir, overwrite=True).dataset
     assert dataset.tokenizer.decode(dataset.train[:10]) == "New words."
     assert not (nanogpt / "meta.pkl").exists()
 
@@ -135,7 +135,9 @@ def test_an_unfinished_preparation_is_not_taken_for_nanogpts(data_dir, tmp_path)
 def test_a_damaged_manifest_is_named(data_dir, tmp_path, content):
     dataset = prepared(data_dir, tmp_path)
     (dataset.folder / "dataset.json").write_text(content)
-    with pytest.raises(DataError, match=r"dataset\.json is damaged or of another version"):
+    with pytest.raises(
+        DataError, match=r"dataset\.json is damaged: .*prepare it again: quill prepare PATH --dataset=rhyme"
+    ):
         open_dataset("rhyme", data_dir)
 
 

@@ -16,6 +16,7 @@ from quillgpt.text.char import CharTokenizer
 from quillgpt.text.downloads import TINY_SHAKESPEARE
 
 TEXT = "The cat sat on the mat.\nThe dog  sat on the log.\n\n" * 20
+FILES = ["dataset.json", "tokenizer.json", "tokenizer_config.json", "train.bin", "val.bin"]
 
 
 @pytest.fixture
@@ -46,13 +47,7 @@ def test_a_file_makes_a_data_set_of_its_name(book, data_dir):
     ]
     assert recorded["train"]["characters"] + recorded["val"]["characters"] == len(TEXT)
     assert recorded["train"]["sha256"] == sha256_of(data_dir / "my_book" / "train.bin")
-    assert sorted(path.name for path in done.dataset.folder.iterdir()) == [
-        "dataset.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "train.bin",
-        "val.bin",
-    ]
+    assert sorted(path.name for path in done.dataset.folder.iterdir()) == FILES
 
 
 def test_what_is_unchanged_is_reused_and_says_so(book, data_dir, capsys):
@@ -88,7 +83,7 @@ def test_a_damaged_data_set_is_prepared_again(book, data_dir):
     (before.dataset.folder / "val.bin").write_bytes(b"")
     assert not prepare([str(book)], data_dir=data_dir).reused
     (before.dataset.folder / "dataset.json").write_text("{")
-    after = prepare([str(book)], data_dir=data_dir)
+    after = prepare([str(book)], data_dir=data_dir, overwrite=True)
     assert after.dataset.fingerprint == before.dataset.fingerprint
 
 
@@ -245,15 +240,18 @@ def test_a_failure_leaves_the_data_set_as_it_was(book, data_dir):
     assert open_dataset("my_book", data_dir).fingerprint == before.fingerprint
 
 
-def test_a_stop_between_the_files_is_no_whole_data_set(book, data_dir, monkeypatch):
-    prepare([str(book)], data_dir=data_dir)
+def test_an_interrupted_preparation_leaves_the_data_set_as_it_was_and_says_so(book, data_dir, monkeypatch, capsys):
+    before = prepare([str(book)], data_dir=data_dir).dataset
     book.write_text(TEXT.replace("cat", "cow"))
     with monkeypatch.context() as patch:
         patch.setattr("quillgpt.data.manifest.Manifest.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare([str(book)], data_dir=data_dir)
-    with pytest.raises(DataError, match="not finished"):
-        open_dataset("my_book", data_dir)
+    assert (
+        "was interrupted: the earlier data set is as it was; the same command begins it anew" in capsys.readouterr().err
+    )
+    assert open_dataset("my_book", data_dir).fingerprint == before.fingerprint
+    assert sorted(path.name for path in before.folder.iterdir()) == FILES
     assert "cow" in words(prepare([str(book)], data_dir=data_dir).dataset)
 
 

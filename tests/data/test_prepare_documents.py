@@ -216,5 +216,5 @@ def test_what_is_no_file_is_not_replaced_by_another_text_either(tmp_path: Path, 
     rows = prepare([f"hf:{tmp_path / 'tales'}"], data_dir=data_dir, tokenizer="byte")
     assert rows.manifest.val_fraction == 0.1
     make_folder(tmp_path / "other" / "tales", bodies(12))
-    with pytest.raises(DataError, match=r"tales was made from hf:.*--dataset=tales_2"):
+    with pytest.raises(DataError, match=r"tales was made from .hf:.*--dataset=tales_2"):
         prepare([str(tmp_path / "other" / "tales")], data_dir=data_dir, tokenizer="byte")

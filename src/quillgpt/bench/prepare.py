@@ -23,7 +23,8 @@ from quillgpt.bench.results import PrepareResult, Profile, common_numbers
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.config.names import expand
 from quillgpt.console import quietly
-from quillgpt.data.dataset import TRAIN_FILE, VAL_FILE, open_dataset
+from quillgpt.data.dataset import open_dataset
+from quillgpt.data.place import TRAIN_FILE, VAL_FILE
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.files import sha256_of

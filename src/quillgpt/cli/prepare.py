@@ -51,6 +51,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         deduplicate=settings.deduplicate,
         drop_repeated_lines=settings.drop_repeated_lines,
         replace=settings.dataset is not None,
+        overwrite=settings.overwrite,
     )
     table(f"data set {prepared.manifest.name}", _summary(prepared))
 

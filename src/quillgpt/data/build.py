@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.console import progress, say, warn
-from quillgpt.data.dataset import META_FILE, TRAIN_FILE, VAL_FILE
+from quillgpt.data.dataset import META_FILE
 from quillgpt.data.documents import Documents, Survey, choose, survey, with_gaps, without_lines
 from quillgpt.data.encoding import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
 from quillgpt.data.manifest import (
     FORMAT_VERSION,
-    MANIFEST_FILE,
     Manifest,
     RepeatedLine,
     Report,
     TokenizerRecord,
+    again,
 )
+from quillgpt.data.place import TRAIN_FILE, VAL_FILE, staged
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
 from quillgpt.errors import DataError, UserError
-from quillgpt.files import atomic_path
 from quillgpt.text.documents import Piece
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
@@ -38,17 +39,20 @@ REPEATED_SHARE = 0.05
 """Share of the documents in which a line stands from which on it is worth a word."""
 
 
-def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int) -> Tokenizer:
-    """Write the files of a data set, dataset.json last, and return the tokenizer that they were made with.
+def build(
+    request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int, overwrite: bool = False
+) -> Tokenizer:
+    """Make the files of a data set, which replace those of an earlier one, and return their tokenizer.
 
     Args:
         request: What it is made from.
         tokenizer: A tokenizer, or the name of one.
         folder: Where the files go.
         chunk_characters: About how many characters are encoded at once.
+        overwrite: Remove nanoGPT's meta.pkl where it describes other tokens.
 
     Raises:
-        DataError: There is too little text, or it cannot be read.
+        DataError: There is too little text, it cannot be read, or a meta.pkl describes other tokens.
         TokenizerError: The tokenizer cannot be made or cannot represent the text.
     """
     texts = request.texts()
@@ -76,46 +80,41 @@ def build(request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_c
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
     with (
-        atomic_path(folder / TRAIN_FILE) as train_path,
-        atomic_path(folder / VAL_FILE) as val_path,
+        staged(folder) as staging,
         progress(f"Encoding {folder.name}", characters + int(val_found.lengths.sum())) as advance,
     ):
         splits = []
-        for stream, path in zip(division.parts(), (train_path, val_path), strict=True):
+        for stream, name in zip(division.parts(), (TRAIN_FILE, VAL_FILE), strict=True):
             chunks = chunk_stream(stream, made.last_cut, chunk_characters)
-            with path.open("wb") as file:
+            with (staging / name).open("wb") as file:
                 encoded = encode_batches(batch_stream(chunks, chunk_characters), made)
                 splits.append(write_tokens(encoded, file, dtype, on_progress=advance))
-        # From here to the new dataset.json the folder has a tokenizer.json but no manifest: not finished.
-        made.save(folder)
-        (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    if (folder / META_FILE).is_file() and not _describes(folder / META_FILE, made):
-        say(f"Removing {folder / META_FILE}, which described the earlier tokens")
-        (folder / META_FILE).unlink()
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        name=folder.name,
-        recipe=request.recipe,
-        sources=train.records,
-        val_fraction=texts.val_fraction if val is None else None,
-        val_sources=None if val is None else val.records,
-        split_by=division.by,
-        deduplicate=request.cleaning.deduplicate,
-        drop_repeated_lines=request.cleaning.drop_repeated_lines,
-        report=report.model_copy(update={"shared_documents": division.shared_documents}),
-        ends_documents=ends,
-        tokenizer=TokenizerRecord(
-            requested=tokenizer if isinstance(tokenizer, str) else None,
-            name=made.name,
-            fingerprint=made.fingerprint,
-            vocab_size=made.vocab_size,
-            end_of_text=made.end_of_text,
-        ),
-        dtype=dtype,
-        train=splits[0],
-        val=splits[1],
-    )
-    manifest.save(folder)
+        made.save(staging)
+        _check_meta(folder / META_FILE, made, overwrite=overwrite)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name=folder.name,
+            recipe=request.recipe,
+            sources=train.records,
+            val_fraction=texts.val_fraction if val is None else None,
+            val_sources=None if val is None else val.records,
+            split_by=division.by,
+            deduplicate=request.cleaning.deduplicate,
+            drop_repeated_lines=request.cleaning.drop_repeated_lines,
+            report=report.model_copy(update={"shared_documents": division.shared_documents}),
+            ends_documents=ends,
+            tokenizer=TokenizerRecord(
+                requested=tokenizer if isinstance(tokenizer, str) else None,
+                name=made.name,
+                fingerprint=made.fingerprint,
+                vocab_size=made.vocab_size,
+                end_of_text=made.end_of_text,
+            ),
+            dtype=dtype,
+            train=splits[0],
+            val=splits[1],
+        )
+        manifest.save(staging)
     return made
 
 
@@ -211,12 +210,21 @@ def _counted(stream: Iterable[Piece], advance: Callable[[float], object]) -> Ite
         yield piece
 
 
-def _describes(meta: Path, tokenizer: Tokenizer) -> bool:
-    """Return whether nanoGPT's meta.pkl, which its checkpoints need, is still right."""
-    try:
-        return read_nanogpt_meta(meta).fingerprint == tokenizer.fingerprint
-    except UserError:
-        return False
+def _check_meta(meta: Path, tokenizer: Tokenizer, *, overwrite: bool) -> None:
+    """Check that nanoGPT's meta.pkl, which its checkpoints need, is still right, or remove it."""
+    if not meta.is_file():
+        return
+    with suppress(UserError):
+        if read_nanogpt_meta(meta).fingerprint == tokenizer.fingerprint:
+            return
+    if not overwrite:
+        raise DataError(
+            f"{meta}, which is nanoGPT's, describes other tokens than these, and its checkpoints may need it; name "
+            f"another data set, such as --dataset={meta.parent.name}_2, or let it be removed: quill prepare PATH "
+            f"{again(meta.parent)}"
+        )
+    say(f"Removing {meta}, which described the earlier tokens")
+    meta.unlink()
 
 
 def _place_of_cut(characters: int, val_fraction: float) -> int:

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.names import ALIASES, dataset_name
-from quillgpt.data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again, read_manifest
+from quillgpt.data.place import (
+    STAGING,
+    TRAIN_FILE,
+    VAL_FILE,
+    finish_replacement,
+    is_half_replaced,
+    one_preparation,
+)
 from quillgpt.data.verification import Content, content_of
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.text.corpora import RECIPES, recipe_named
@@ -20,8 +28,6 @@ from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 from quillgpt.text.tokenizer_files import TOKENIZER_FILE
 
-TRAIN_FILE = "train.bin"
-VAL_FILE = "val.bin"
 META_FILE = "meta.pkl"
 CHECKED_WINDOWS = 64
 CHECKED_WINDOW_TOKENS = 1 << 14
@@ -73,6 +79,7 @@ def open_dataset(
         TokenizerError: Its tokenizer cannot be loaded.
     """
     folder = dataset_folder(name, data_dir)
+    go_on(folder)
     manifest = read_manifest(folder)
     if manifest is None:
         return _open_nanogpt(folder, data_dir, verify_anew=verify_anew)
@@ -124,9 +131,23 @@ def dataset_folder(name: str, data_dir: Path) -> Path:
     return data_dir / ALIASES[usual.name] if usual.name in ALIASES and not usual.is_dir() else usual
 
 
+def go_on(folder: Path) -> None:
+    """Finish a preparation that was killed when all was made and not everything was in its place yet."""
+    if is_half_replaced(folder):
+        with one_preparation(folder):
+            if is_half_replaced(folder):  # still, if another process was waited for
+                try:
+                    finish_replacement(folder)
+                except OSError as error:
+                    raise DataError(
+                        f"the preparation of {folder} was interrupted, and cannot be finished ({error.strerror}); "
+                        f"remove what is in the way, or make it writable"
+                    ) from error
+
+
 def is_nanogpt_folder(folder: Path) -> bool:
     """Return whether a folder holds nanoGPT's token files; one of ours that was not finished has a tokenizer.json."""
-    ours = (folder / MANIFEST_FILE).exists() or (folder / TOKENIZER_FILE).exists()
+    ours = any((folder / name).exists() for name in (MANIFEST_FILE, TOKENIZER_FILE, STAGING))
     return not ours and (folder / TRAIN_FILE).is_file() and (folder / VAL_FILE).is_file()
 
 
@@ -144,6 +165,12 @@ def missing_dataset(name: str, data_dir: Path) -> DataError:
     if recipe is not None:
         what = RECIPES[recipe].description
         return DataError(f"{data_dir / recipe} is not prepared: {what}; {prepare_hint(recipe, data_dir)}")
+    folder = dataset_folder(name, data_dir)
+    if folder.is_dir():
+        return DataError(
+            f"{folder} is there, but no tokens are in it: put its text there as input.txt, or "
+            f"{prepare_hint(folder.name, data_dir)}"
+        )
     prepared = [folder.name for folder in sorted(data_dir.glob("*")) if folder.is_dir()]
     guess = did_you_mean(name, [*RECIPES, *prepared])
     hint = f"{prepare_hint(dataset_name(name), data_dir)}, or train on a text: quill train --data PATH"
@@ -160,10 +187,10 @@ def fingerprint_of(manifest: Manifest) -> str:
 
 def _open_nanogpt(folder: Path, data_dir: Path, *, verify_anew: bool) -> Dataset:
     if not is_nanogpt_folder(folder):
-        if (folder / TOKENIZER_FILE).exists():
+        if (folder / TOKENIZER_FILE).exists() or (folder / STAGING).exists():
+            how = f"quill prepare PATH {again(folder)}"
             raise DataError(
-                f"the preparation of {folder} was not finished (it has no {MANIFEST_FILE}); "
-                f"{prepare_hint(folder.name, data_dir)}"
+                f"the preparation of {folder} was not finished (it has no {MANIFEST_FILE}); prepare it with: {how}"
             )
         raise missing_dataset(folder.name, data_dir)
     meta = folder / META_FILE

@@ -3,58 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from quillgpt.errors import DataError
 from quillgpt.files import write_json
+from quillgpt.records import Record, read_record
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_FILE = "dataset.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+Count = Annotated[int, Field(ge=0)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class SourceRecord(_Record):
+class SourceRecord(Record):
     """A document: where it came from, and its bytes before decoding."""
 
     location: str
-    sha256: str
-    bytes: int
+    sha256: Hash
+    bytes: Count
     encoding: str
 
 
-class SplitRecord(_Record):
+class SplitRecord(Record):
     """One token file: what it holds, and what it hashes to. `bytes` counts the text as UTF-8."""
 
-    documents: int
-    characters: int
-    bytes: int
-    tokens: int
-    sha256: str
+    documents: Count
+    characters: Count
+    bytes: Count
+    tokens: Count
+    sha256: Hash
 
 
-class TokenizerRecord(_Record):
+class TokenizerRecord(Record):
     """The tokenizer: what was asked for (None where a model's own was given), and what it is."""
 
     requested: str | None
     name: str
-    fingerprint: str
-    vocab_size: int
-    end_of_text: int | None
+    fingerprint: Hash
+    vocab_size: Annotated[int, Field(gt=0)]
+    end_of_text: Count | None
 
 
-class RepeatedLine(_Record):
+class RepeatedLine(Record):
     """A line, without the space around it, and the number of documents in which it stands."""
 
     line: str
-    documents: int
+    documents: Count
 
 
-class Report(_Record):
+class Report(Record):
     """What was noticed about the documents, before anything was removed.
 
     Attributes:
@@ -65,14 +66,14 @@ class Report(_Record):
         examples: The commonest of these lines.
     """
 
-    documents: int
-    duplicate_documents: int
-    shared_documents: int
-    repeated_lines: int
+    documents: Count
+    duplicate_documents: Count
+    shared_documents: Count
+    repeated_lines: Count
     examples: list[RepeatedLine]
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """The content of dataset.json.
 
     Exactly one of `val_fraction` and `val_sources` says how the split was made; `split_by` says whether it goes through
@@ -83,11 +84,11 @@ class Manifest(_Record):
     name: str
     recipe: str | None
     sources: list[SourceRecord]
-    val_fraction: float | None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None
     val_sources: list[SourceRecord] | None
     split_by: Literal["characters", "documents", "given"] | None = None
     deduplicate: bool = False
-    drop_repeated_lines: int | None = None
+    drop_repeated_lines: Count | None = None
     report: Report | None = None
     ends_documents: bool
     tokenizer: TokenizerRecord
@@ -107,14 +108,12 @@ def read_manifest(folder: Path) -> Manifest | None:
         DataError: The file is damaged, or was written by a newer Quill.
     """
     path = folder / MANIFEST_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{path} is damaged or of another version of Quill ({where}: {first['msg']}); "
-            "delete it and prepare the data set again"
-        ) from error
+    return read_record(path, Manifest, DataError, mend=f"prepare it again: quill prepare PATH {again(folder)}")
+
+
+def again(folder: Path) -> str:
+    """Return the flags of `quill prepare` that replace a folder's data set, whatever it is."""
+    where = "" if folder.parent == Path("data") else f" --data_dir={folder.parent}"
+    return f"--dataset={folder.name}{where} --overwrite"

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt.console import say, warn
 from quillgpt.data.build import build
 from quillgpt.data.dataset import (
-    TRAIN_FILE,
     Dataset,
     dataset_folder,
+    go_on,
     is_nanogpt_folder,
     missing_dataset,
     open_dataset,
 )
-from quillgpt.data.manifest import MANIFEST_FILE, Manifest, read_manifest
-from quillgpt.data.request import Cleaning, Request, difference, request_from_words, request_of_dataset
-from quillgpt.errors import DataError, UserError
+from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again, read_manifest
+from quillgpt.data.place import TRAIN_FILE, made_files, one_preparation, remember_as_made_here
+from quillgpt.data.request import (
+    Cleaning,
+    Request,
+    difference,
+    names_files_of_others,
+    request_from_words,
+    request_of_dataset,
+)
+from quillgpt.errors import DataError, UserError, shorten
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
 
@@ -59,6 +68,7 @@ def prepare(
     deduplicate: bool = False,
     drop_repeated_lines: int | None = None,
     replace: bool = False,
+    overwrite: bool = False,
     chunk_characters: int = CHUNK_CHARACTERS,
     make: Maker | None = None,
 ) -> Preparation:
@@ -76,6 +86,7 @@ def prepare(
         deduplicate: Leave out documents that are equal to an earlier one.
         drop_repeated_lines: Leave out lines that stand in at least so many documents.
         replace: Whether a data set of this name that was made from other files may be replaced.
+        overwrite: Whether that may be done too where Quill did not make it, or cannot tell what it was made from.
         chunk_characters: About how many characters are encoded at once.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
 
@@ -101,7 +112,8 @@ def prepare(
             request,
             tokenizer,
             data_dir=data_dir,
-            replace=replace,
+            replace=replace or overwrite,
+            overwrite=overwrite,
             chunk_characters=chunk_characters,
             make=make,
         )
@@ -126,16 +138,22 @@ def ensure_dataset(
     if isinstance(tokenizer, str):
         check_spec(tokenizer)
     folder = dataset_folder(name, data_dir)
+    go_on(folder)
     if is_nanogpt_folder(folder):
         text = folder / "input.txt"
         if text.is_file() and text.stat().st_mtime > (folder / TRAIN_FILE).stat().st_mtime:
-            warn(f"{text} is newer than {folder / TRAIN_FILE}; to use it: quill prepare {folder.name}")
+            warn(f"{text} is newer than {folder / TRAIN_FILE}; to use it: quill prepare {folder.name} --overwrite")
         return open_dataset(folder.name, data_dir)
     manifest = read_manifest(folder)
     request = request_of_dataset(folder, manifest)
     if request is None:
-        if manifest is not None:
-            return open_dataset(folder.name, data_dir)
+        if manifest is not None and names_files_of_others(folder, manifest):
+            say(
+                f"{folder} was not prepared with this cache folder, so it is used as it is, and whether its text "
+                f"has changed is not looked at; to prepare it again: quill prepare PATH --dataset={folder.name}"
+            )
+        if manifest is not None or made_files(folder):
+            return open_dataset(folder.name, data_dir)  # which says what is wrong with it
         raise missing_dataset(name, data_dir)
     if manifest is None and request.recipe is not None and RECIPES[request.recipe].is_large and request.own is None:
         raise missing_dataset(name, data_dir)
@@ -164,58 +182,128 @@ def _prepare(
     data_dir: Path,
     replace: bool,
     chunk_characters: int,
+    overwrite: bool = False,
     quiet: bool = False,
     make: Maker | None = None,
 ) -> Preparation:
     started = time.perf_counter()
     folder = data_dir / request.name
+    _check_folder(folder)
+    go_on(folder)
     if tokenizer is None:
         tokenizer = _default_tokenizer(request)
-    reason, manifest = None, None
-    if (folder / MANIFEST_FILE).is_file():
-        try:
-            manifest = read_manifest(folder)
-            assert manifest is not None
-            reason = difference(request, manifest) or _tokenizer_difference(tokenizer, manifest)
-            if reason is None:
-                opened = open_dataset(request.name, data_dir)
-                if not quiet:
-                    say(f"{folder} is prepared already; its text, split and tokenizer are unchanged")
-                return Preparation(opened, manifest, reused=True, seconds=time.perf_counter() - started)
-        except UserError as error:
-            reason = str(error)
-    if is_nanogpt_folder(folder) and request.recipe is None and not (folder / "input.txt").is_file():
+    found = _look(request, tokenizer, folder)
+    if found.dataset is None and make is None:
+        with one_preparation(folder):
+            found = _look(request, tokenizer, folder)  # what the process made that may have been waited for
+            if found.dataset is None:
+                _check_place(request, folder, found, replace=replace, overwrite=overwrite)
+                say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
+                with _saying_what_is_left(folder):
+                    made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
+                remember_as_made_here(folder)
+                dataset = open_dataset(folder.name, folder.parent, tokenizer=made)
+                return _preparation(dataset, started, reused=False)
+    if found.dataset is None:
+        assert make is not None
+        _check_place(request, folder, found, replace=replace, overwrite=overwrite)
+        made_at = make(request, tokenizer, folder)
+        return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
+    if not quiet:
+        say(f"{folder} is prepared already; its text, split and tokenizer are unchanged")
+        _trust(request, folder, found.dataset.manifest)
+    return _preparation(found.dataset, started, reused=True)
+
+
+def _trust(request: Request, folder: Path, manifest: Manifest | None) -> None:
+    """Let a data set that names just the texts that a person has named be made again from them by itself."""
+    given = [source.location for source in (request.own.train if request.own else [])]
+    val = None if request.val_sources is None else [source.location for source in request.val_sources]
+    if manifest is not None and given == [record.location for record in manifest.sources]:
+        recorded = None if manifest.val_sources is None else [record.location for record in manifest.val_sources]
+        if val == recorded:
+            remember_as_made_here(folder)
+
+
+def _preparation(dataset: Dataset, started: float, *, reused: bool) -> Preparation:
+    assert dataset.manifest is not None
+    return Preparation(dataset, dataset.manifest, reused=reused, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in a data set's folder.
+
+    Attributes:
+        manifest: What its dataset.json says; None where it has none that can be read.
+        dataset: The data set, where it is what is asked for.
+        reason: Why it has to be made again; empty where there is nothing.
+    """
+
+    manifest: Manifest | None = None
+    dataset: Dataset | None = None
+    reason: str = ""
+
+
+def _look(request: Request, tokenizer: str | Tokenizer, folder: Path) -> Found:
+    manifest = None
+    try:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return Found()
+        reason = difference(request, manifest) or _tokenizer_difference(tokenizer, manifest)
+        if reason is None:
+            return Found(manifest, open_dataset(request.name, folder.parent))
+    except UserError as error:
+        reason = str(error)
+    return Found(manifest, reason=reason)
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a data set's folder is one, or can be made."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, and the folder of a data set is to be there; name another one: --dataset")
+    if folder.parent.exists() and not folder.parent.is_dir():
+        raise DataError(f"{folder.parent} is a file, and data sets are kept in a folder; give another --data_dir")
+
+
+@contextmanager
+def _saying_what_is_left(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = "the earlier data set is as it was" if made_files(folder) else "nothing of it is left"
+        say(f"The preparation of {folder} was interrupted: {left}; the same command begins it anew")
+        raise
+
+
+def _check_place(request: Request, folder: Path, found: Found, *, replace: bool, overwrite: bool) -> None:
+    """Check that a text does not take the place of another one by having the same name, or of what is not Quill's."""
+    if overwrite:
+        return
+    manifest, elsewhere = found.manifest, f"name another data set, such as --dataset={folder.name}_2"
+    there = made_files(folder)
+    if manifest is None and there:
+        why = f"{found.reason.partition(';')[0]}, so" if found.reason else f"{folder} has no {MANIFEST_FILE}, and"
+        as_it_is = f", train on it as it is (quill train --dataset={folder.name})" if is_nanogpt_folder(folder) else ""
         raise DataError(
-            f"{folder} holds tokens that nanoGPT prepared and Quill could not make again; name another data set "
-            f"with --dataset, such as --dataset={folder.name}_2"
+            f"{why} Quill cannot tell what {', '.join(there)} in {folder} were made from; {elsewhere}{as_it_is}, or "
+            f"replace them: quill prepare PATH {again(folder)}"
         )
-    if not replace:
-        _check_place(request, folder, manifest)
-    say(f"Preparing {folder}" if reason is None else f"Preparing {folder} again: {reason}")
-    made = None
-    if make is None:
-        made = build(request, tokenizer, folder, chunk_characters=chunk_characters)
-    else:
-        folder = make(request, tokenizer, folder)
-    opened = open_dataset(folder.name, folder.parent, tokenizer=made)
-    assert opened.manifest is not None
-    return Preparation(opened, opened.manifest, reused=False, seconds=time.perf_counter() - started)
-
-
-def _check_place(request: Request, folder: Path, manifest: Manifest | None) -> None:
-    """Check that a person's own text does not take the place of another one by having the same name."""
-    if request.own is None or request.recipe is not None:
+    if replace or (manifest and manifest.recipe is not None and manifest.recipe == request.recipe):
         return
-    there = {record.location for record in manifest.sources} if manifest and manifest.recipe is None else set()
-    # A file that is no longer where it was may have been moved; what is no file of the person's cannot have been.
-    still_there = any(Path(each).is_file() or not Path(each).is_absolute() for each in there)
-    if still_there and there.isdisjoint(source.location for source in request.own.train):
-        taken = f"was made from {min(there)}"
-    elif folder.name in RECIPES and not (folder / "input.txt").is_file():
-        taken = "is the place of a recipe"
-    else:
+    if (manifest is None or manifest.recipe is not None) and folder.name in RECIPES:
+        if request.recipe is None and not (folder / "input.txt").is_file():
+            raise DataError(f"{folder} is the place of a recipe, and this is another text; {elsewhere}")
         return
-    raise DataError(f"{folder} {taken}, and this is another text; name its data set: --dataset={folder.name}_2")
+    if manifest is None or request.hashes() == [record.sha256 for record in manifest.sources]:
+        return
+    places = [record.location for record in manifest.sources] or [manifest.name]
+    if request.own is None or {source.location for source in request.own.train}.isdisjoint(places):
+        raise DataError(
+            f"{folder} was made from {shorten(min(places), 300)}, and this is another text; {elsewhere}, or replace "
+            f"it: quill prepare PATH {again(folder).removesuffix(' --overwrite')}"
+        )
 
 
 def _default_tokenizer(request: Request) -> str:

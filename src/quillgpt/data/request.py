@@ -9,8 +9,10 @@ from pathlib import Path
 
 from quillgpt.config.names import STANDARD_INPUT, dataset_name, exists, expand, is_path, name_of_sources
 from quillgpt.data.dataset import dataset_folder
-from quillgpt.data.manifest import Manifest, SourceRecord, read_manifest
+from quillgpt.data.manifest import MANIFEST_FILE, Manifest, SourceRecord, read_manifest
+from quillgpt.data.place import was_made_here
 from quillgpt.errors import DataError, did_you_mean
+from quillgpt.files import path_inside
 from quillgpt.text.corpora import ADDRESSES, BOOK, RECIPES, Texts, recipe_named, texts_of
 from quillgpt.text.documents import Source
 from quillgpt.text.hub import PREFIX
@@ -143,7 +145,8 @@ def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None
 def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | None:
     """Return how a data set is made today, or None where its text is not to be had.
 
-    Its own input.txt comes first, then the recipe, then the files that dataset.json remembers.
+    Its own input.txt comes first, then the recipe, then the files that dataset.json remembers. Those are read only
+    where Quill wrote that dataset.json itself: one from elsewhere may name any file of this machine.
 
     Args:
         folder: The data set's folder, which may be missing.
@@ -156,8 +159,11 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
             return None
         return Request(folder.name, recipe, None if own is None else Texts([own]))
     val_sources = None
+    is_ours = was_made_here(folder)
+    if own is not None and not is_ours and path_inside(folder, Path(own.name).name) is None:
+        own = None
     if manifest.val_sources is not None and not _is_own_split(manifest):
-        val_sources = _remembered(manifest.val_sources)
+        val_sources = _remembered(manifest.val_sources) if is_ours else None
         if val_sources is None:
             return None
     recipe = manifest.recipe if manifest.recipe in RECIPES else None
@@ -167,7 +173,7 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
         return replace(request, own=Texts([own]))
     if recipe is not None:
         return request
-    sources = _remembered(manifest.sources)
+    sources = _remembered(manifest.sources) if is_ours else None
     return None if sources is None else replace(request, own=Texts(sources))
 
 
@@ -212,7 +218,21 @@ def _request_for_name(name: str, data_dir: Path) -> Request | None:
     if not name.strip("./\\") or is_path(name):
         return None
     folder = dataset_folder(name, data_dir)
-    return request_of_dataset(folder, read_manifest(folder))
+    manifest = read_manifest(folder)
+    request = request_of_dataset(folder, manifest)
+    if request is None and manifest is not None and names_files_of_others(folder, manifest):
+        raise DataError(
+            f"{folder} was not prepared with this cache folder, so the files that its {MANIFEST_FILE} names are not "
+            f"read by themselves; give the text: quill prepare PATH --dataset={folder.name}"
+        )
+    return request
+
+
+def names_files_of_others(folder: Path, manifest: Manifest) -> bool:
+    """Return whether a data set from elsewhere, or from before the cache folder, names files that are here."""
+    return not was_made_here(folder) and any(
+        Path(record.location).is_absolute() and exists(Path(record.location)) for record in manifest.sources
+    )
 
 
 def _own_text(folder: Path) -> Source | None:
@@ -224,7 +244,9 @@ def _own_text(folder: Path) -> Source | None:
 
 def _remembered(records: list[SourceRecord]) -> list[Source] | None:
     paths = [Path(record.location) for record in records]
-    return [Source.from_file(path) for path in paths] if all(path.is_file() for path in paths) else None
+    return (
+        [Source.from_file(path) for path in paths] if all(exists(path) and path.is_file() for path in paths) else None
+    )
 
 
 def _names_beside(given: str) -> list[str]:

@@ -8,15 +8,16 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from quillgpt.console import say
+from quillgpt.console import say, warn
 from quillgpt.errors import DataError
 from quillgpt.files import atomic_path, quill_home, sha256_of
+from quillgpt.locks import locked
 from quillgpt.text.transfer import Partial, TransferError, receive
 
 TIMEOUT_SECONDS = 30.0
@@ -196,22 +197,12 @@ def _check_hash(download: Download, file: Path, origin: str) -> None:
         )
 
 
-@contextmanager
-def _one_process_at_a_time(download: Download) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # slow to import, and only needed where something is missing
-
-    cached = download.cached
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cached.with_name(f".{cached.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        say(f"Waiting for another process that is fetching {download.title}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _one_process_at_a_time(download: Download) -> AbstractContextManager[None]:
+    return locked(
+        download.cached.with_name(f".{download.cached.name}.lock"),
+        on_wait=lambda: say(f"Waiting for another process that is fetching {download.title}"),
+        on_failure=lambda error: warn(f"{download.cached.parent} cannot be locked ({error}); fetch with one process"),
+    )
 
 
 def _unfetched(download: Download, error: TransferError, kept_bytes: int) -> DataError:

@@ -114,5 +114,14 @@ class Naming(Settings):
     )
 
 
-class PrepareSettings(Naming, Preparation):
+class Replacing(Settings):
+    """What may be replaced."""
+
+    overwrite: bool = Field(
+        False,
+        description="Replace what is in the data set's folder also where Quill did not make it, or can no longer tell what it was made from.",
+    )
+
+
+class PrepareSettings(Naming, Preparation, Replacing):
     """The settings of `quill prepare`."""

@@ -1,0 +1,116 @@
+"""The folder of a data set: made by one process at a time, whole or not at all, and nothing in it that is not ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from quillgpt.console import say, warn
+from quillgpt.data.manifest import MANIFEST_FILE
+from quillgpt.files import flush_to_disk, quill_home, sha256_of
+from quillgpt.locks import locked
+from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
+
+TRAIN_FILE = "train.bin"
+VAL_FILE = "val.bin"
+STAGING = ".unfinished"
+"""Folder in which a data set's files are made, before they all take their places; whole once it has a dataset.json."""
+
+MADE_FILES = (TRAIN_FILE, VAL_FILE, TOKENIZER_FILE, CONFIG_FILE, MANIFEST_FILE)
+"""What preparing writes, dataset.json last."""
+
+LONGEST_LOCK_NAME = 100
+
+
+@contextmanager
+def one_preparation(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing a data set while the block runs, after waiting for the one that does."""
+    lock = folder.with_name(f".{os.fsdecode(os.fsencode(folder.name)[:LONGEST_LOCK_NAME])}.lock")
+    with locked(
+        lock,
+        on_wait=lambda: say(f"Waiting for another process that prepares {folder}"),
+        on_failure=lambda error: warn(
+            f"{folder} cannot be locked here ({error}); see to it that nothing else prepares it"
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield a folder whose files replace a data set's when the block ends, and vanish when it raises.
+
+    The block makes all of `MADE_FILES`, dataset.json last. Until it has, the earlier data set is as it was.
+    """
+    staging = folder / STAGING
+    made = not folder.exists()
+    _remove(staging)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    except BaseException:
+        _remove(staging)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    assert is_half_replaced(folder)
+    finish_replacement(folder)
+
+
+def is_half_replaced(folder: Path) -> bool:
+    """Return whether a process was killed while it put a whole new data set in the place of the earlier one."""
+    return (folder / STAGING / MANIFEST_FILE).is_file()
+
+
+def finish_replacement(folder: Path) -> None:
+    """Put the files of a whole new data set in their places, also those that a killed process had not got to.
+
+    Without its dataset.json, which goes first and comes last, a folder is not taken for a data set.
+    """
+    staging = folder / STAGING
+    for name in MADE_FILES:
+        if (staging / name).is_file():
+            flush_to_disk(staging / name)
+    flush_to_disk(staging)
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    for name in MADE_FILES:
+        if (staging / name).is_file():
+            (staging / name).replace(folder / name)
+            flush_to_disk(folder)
+    _remove(staging)
+
+
+def made_files(folder: Path) -> list[str]:
+    """Return which of the files that preparing writes are in a folder."""
+    return [name for name in MADE_FILES if os.path.lexists(folder / name)]
+
+
+def remember_as_made_here(folder: Path) -> None:
+    """Remember that a data set was made with this cache folder, so that the places which it names may be read again."""
+    with suppress(OSError):  # then its text is not looked at again by itself
+        note = _note(folder)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+
+
+def was_made_here(folder: Path) -> bool:
+    """Return whether a data set was made with this cache folder, and not by somebody else who may name any file."""
+    try:
+        return _note(folder).is_file()
+    except OSError:
+        return False
+
+
+def _note(folder: Path) -> Path:
+    return quill_home() / "prepared" / sha256_of(folder / MANIFEST_FILE)[:32]
+
+
+def _remove(staging: Path) -> None:
+    if staging.is_symlink():
+        staging.unlink()
+    elif staging.exists():
+        shutil.rmtree(staging)
