@@ -7,19 +7,43 @@ would put these words among the results, out of order, and bars that move need a
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import IO, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from quillgpt.streams import Words, visible
+
 QUIET_VARIABLE = "QUILL_QUIET"
 
-stdout = Console(highlight=False, soft_wrap=True, force_jupyter=False)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+
+class _WordsConsole(Console):
+    """Standard error, through which nothing can fail."""
+
+    @property
+    def file(self) -> IO[str]:
+        return Words(super().file)  # type: ignore[return-value]
+
+    @file.setter
+    def file(self, file: IO[str]) -> None:
+        self._file = file
+
+
+class _ResultsConsole(Console):
+    """Standard output, whose reader may have enough; rich itself would leave with a status that says nothing."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+stdout = _ResultsConsole(highlight=False, soft_wrap=True, force_jupyter=False)
+stderr = _WordsConsole(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+pages = _ResultsConsole(force_jupyter=False)
+"""Standard output folded to the width of the terminal, for --help."""
 
 _quiet = False
 
@@ -50,12 +74,15 @@ def say_from_signal(message: str) -> None:
     """Print one line like `say`, but past the stream's buffer, which a signal may find half written."""
     if not is_quiet():
         with suppress(AttributeError, OSError, ValueError):  # no standard error, or one that is no file
-            os.write(sys.stderr.fileno(), f"{message}\n".encode())
+            os.write(stderr.file.fileno(), f"{message}\n".encode())
 
 
 def outcome(message: str, style: str | None = None) -> None:
-    """Print on standard error what a command came to; like `say`, but also where the command is quiet."""
-    stderr.print(message, style=style, markup=False, emoji=False)
+    """Print on standard error what a command came to; like `say`, but also where the command is quiet.
+
+    Characters that steer a terminal, which a name or a text from elsewhere may hold, are written out.
+    """
+    stderr.print(visible(message), style=style, markup=False, emoji=False)
 
 
 def warn(message: str) -> None:
@@ -70,16 +97,17 @@ def table(title: str, rows: Mapping[str, object], *, console: Console = stderr) 
     """
     if console is stderr and is_quiet():
         return
+    title, shown = visible(title), {visible(str(name)): visible(str(value)) for name, value in rows.items()}
     if not is_screen(console):
-        width = max((len(name) for name in rows), default=0)
-        lines = [title, *(f"{name:{width}} {value}" for name, value in rows.items())]
+        width = max((len(name) for name in shown), default=0)
+        lines = [title, *(f"{name:{width}} {value}" for name, value in shown.items())]
         console.print("\n".join(lines), markup=False, emoji=False)
         return
     grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in rows.items():
-        grid.add_row(escape(str(name)), escape(str(value)))
+    for name, value in shown.items():
+        grid.add_row(escape(name), escape(value))
     console.print(grid)
 
 
@@ -100,7 +128,7 @@ def progress(description: str, total: float | None, *, as_bytes: bool = False) -
     counter = DownloadColumn() if as_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=is_quiet() or not is_screen(stderr)) as bar:
-        task = bar.add_task(escape(description), total=total)
+        task = bar.add_task(escape(visible(description)), total=total)
         yield Advance(bar, task)
 
 

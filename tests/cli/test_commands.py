@@ -215,7 +215,7 @@ def test_what_a_model_writes_does_not_end_the_program_in_a_narrow_encoding(tmp_p
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(run, capture_output=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0
-    assert 'out_dir = "Füße ? ?"'.encode("latin-1") in done.stdout
+    assert 'out_dir = "Füße \\u2013 \\u2603"'.encode("latin-1") in done.stdout
 
 
 def test_interruption(quill: Any) -> None:

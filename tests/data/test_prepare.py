@@ -287,7 +287,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, data_dir):
 
 def test_preparing_does_without_torch(book, data_dir):
     program = (
-        "import sys; from quillgpt.cli.app import main; "
+        "import sys; from quillgpt.cli import main; "
         "status = main(sys.argv[1:]); "
         "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules]); sys.exit(status)"
     )

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.stopping import words_on
 from quillgpt.training import Interruption, RunSummary, train
+from quillgpt.training.step import TrainStep
 
 from .conftest import MakeSettings
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)])
 def test_a_signal_is_noted_and_a_second_one_interrupts(name: str, status: int) -> None:
     if name not in signal.Signals.__members__:
         pytest.skip(f"this system has no {name}")
@@ -31,10 +33,56 @@ def test_a_signal_is_noted_and_a_second_one_interrupts(name: str, status: int) -
         assert interruption.requested
         assert interruption.signal == number
         assert interruption.exit_status == status
+        if name == "SIGHUP":  # which a lost terminal sends twice
+            os.kill(os.getpid(), number)
+            number = signal.SIGTERM
         with pytest.raises(KeyboardInterrupt) as caught:
             os.kill(os.getpid(), number)
         assert caught.value.args == (number,)
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(signal.Signals[name]) is before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no hangup")
+def test_a_hangup_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_before_there_is_something_to_save_ends_the_run_on_the_spot(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tiny(max_iters=10))
+    assert words_on(caught.value) == "interrupted before the first iteration; nothing is saved"
+
+
+class Unread(io.RawIOBase):
+    """A pipe whose reader has gone."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_run_of_which_nobody_reads_a_word_goes_on_and_saves(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", io.TextIOWrapper(Unread(), write_through=True))
+        assert train(tiny(max_iters=4)) is not None
+    assert has_checkpoint(Path(tiny().out_dir))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for another process")

@@ -1,5 +1,34 @@
 """The command line: one thin module per command, which parses, calls and prints."""
 
-from quillgpt.cli.app import main
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from quillgpt.stopping import heed_signals, leave, unwinding
+from quillgpt.streams import settle_standard_streams
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status, which docs/reliability.md lists.
+
+    Args:
+        arguments: The words after `quill`; None takes those of the process, which then is the command's own: its
+            standard streams and signals are settled first, before anything that is slow to import.
+    """
+    if arguments is not None:
+        from quillgpt.cli.app import run
+
+        return run(arguments)
+    settle_standard_streams()
+    heed_signals()
+    try:
+        from quillgpt.cli.app import run
+
+        with unwinding():
+            return run(sys.argv[1:])
+    except KeyboardInterrupt as error:  # while another error was told
+        leave(next(iter(error.args), signal.SIGINT))

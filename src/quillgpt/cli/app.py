@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
-from quillgpt import __version__
+from quillgpt import __version__, console, stopping
 from quillgpt.cli.bench import bench
 from quillgpt.cli.configs import configs
 from quillgpt.cli.eval import evaluate
@@ -29,6 +28,7 @@ from quillgpt.config.layers import PLACES, read_dotenv
 from quillgpt.config.load import DOTENV
 from quillgpt.console import outcome, quietly
 from quillgpt.errors import ConfigError, UserError
+from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
 
 DEBUG, QUIET = "--debug", "--quiet"
 QUIET_SWITCH = switch(
@@ -38,7 +38,7 @@ DEBUG_SWITCH = switch(DEBUG, "Show where an error came from.", group="Every comm
 COMPLETE = "__complete"
 """The word with which a shell asks what Tab should offer."""
 
-FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+FAILED, MISUSED, PIPE_CLOSED = 1, 2, 141
 
 
 def make_app() -> App:
@@ -53,6 +53,7 @@ def make_app() -> App:
         help_format="plaintext",
         result_action="return_value",
         suppress_keyboard_interrupt=False,
+        console=console.pages,
     )
     app.command(train)
     app.command(prepare)
@@ -70,46 +71,51 @@ def make_app() -> App:
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 well, 1 failed, 2 misused, 130, 138 or 143 interrupted.
-
-    Args:
-        arguments: The words after `quill`; None takes those of the process.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == [COMPLETE]:
-        make_app()(words)
+def run(words: Sequence[str]) -> int:
+    """Run the command that the words after `quill` name, and return its exit status."""
+    if list(words[:1]) == [COMPLETE]:
+        make_app()(list(words))
         return 0
-    switches, tokens = take_switches(words, (DEBUG, QUIET))
-    _write_any_character()
+    switches, tokens = take_switches(list(words), (DEBUG, QUIET))
+    write_any_character()
     try:
         with quietly(QUIET in switches):
-            return _run(join_switches(tokens))
+            return _call(join_switches(tokens))
     except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_results()
         return PIPE_CLOSED
     except (KeyboardInterrupt, Exception) as error:
         if DEBUG in switches:
-            Console(stderr=True).print_exception()
+            console.stderr.print_exception()
         message, status = _explain(error, debugging=DEBUG in switches)
         outcome("quill: " + " ".join(message.split()), style="red")
+        if _is_of_results(error):
+            drop_results()
         return status
 
 
-def _run(tokens: list[str]) -> int:
+def _call(tokens: list[str]) -> int:
     _adopt_places()
-    make_app()(tokens, exit_on_error=False, print_error=False)
+    try:
+        make_app()(tokens, exit_on_error=False, print_error=False)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        status = end.code
+    else:
+        status = 0
     sys.stdout.flush()
-    return 0
+    return status
 
 
 def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
     """Return what to say of an error, and the exit status."""
+    number = stopping.raised()
+    if number is not None and not isinstance(error, KeyboardInterrupt):  # what a library made of the interruption
+        error = KeyboardInterrupt(number)
     match error:
-        case KeyboardInterrupt(args=(int(signal),)):  # a second one, after a run was asked to stop
-            return "interrupted", 128 + signal
         case KeyboardInterrupt():
-            return "interrupted", INTERRUPTED
+            return stopping.words_on(error), 128 + next(iter(error.args), signal.SIGINT)
         case CycloptsError():
             return explain(error), MISUSED
         case ConfigError():
@@ -130,19 +136,15 @@ def _everywhere(
     """Say in --help and to the Tab key what every command takes; `main` takes these switches out beforehand."""
 
 
-def _write_any_character() -> None:
-    """Let no character that a model may write end the program, in whatever encoding the terminal or the file is."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            utf8 = "utf-8" if os.name == "nt" and not stream.isatty() else None
-            stream.reconfigure(encoding=utf8, errors="replace")
-
-
 def _adopt_places() -> None:
     """Let `.env` say where files are, like the environment; both are read far below the settings."""
     for name, text in read_dotenv(DOTENV).items():
         if name in PLACES and text:
             os.environ.setdefault(name, text)
+
+
+def _is_of_results(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.filename == STANDARD_OUTPUT
 
 
 def _describe(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM or SIGUSR1 ends a run at the boundary of a step; a second one ends it at once."""
+"""A signal ends a run at the boundary of a step; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import threading
 from types import FrameType
 
 from quillgpt.console import say_from_signal
+from quillgpt.stopping import SIGNALS, heeded, insists
+
+NOTHING_LOST = {
+    False: "before the first iteration; nothing is saved",
+    True: "before another iteration; the run is as it was",
+}
+"""What is said of a new or of a resumed run that a signal ends on the spot, because there is nothing to save yet."""
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
@@ -24,11 +31,7 @@ class Interruption:
         signal: The signal that asked, if one did.
     """
 
-    SIGNALS = tuple(
-        signal.Signals[name]
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is SLURM's warning; Windows has none
-        if name in signal.Signals.__members__
-    )
+    SIGNALS = SIGNALS
 
     def __init__(self) -> None:
         self.requested = False
@@ -37,7 +40,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            self._previous = {number: signal.signal(number, self._note) for number in heeded()}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -50,7 +53,8 @@ class Interruption:
         return 128 + (self.signal or signal.SIGINT)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.requested:
+        if not self.requested:
+            self.requested, self.signal = True, signal.Signals(number)
+            say_from_signal("stopping after this step and saving; once more to stop at once")
+        elif insists(number):
             raise KeyboardInterrupt(number)
-        self.requested, self.signal = True, signal.Signals(number)
-        say_from_signal("stopping after this step and saving; once more to stop at once")

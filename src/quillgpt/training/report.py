@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from pydantic import ConfigDict
 
@@ -12,6 +13,8 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Peak
 from quillgpt.evaluation import published_losses
 from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.plots.chart import loss_chart
+from quillgpt.plots.record import read_metrics
 from quillgpt.records import Record
 from quillgpt.training.setup import Run
 
@@ -97,3 +100,11 @@ def say_perplexity(settings: TrainSettings, *, train: float, val: float) -> None
     published = published_losses(settings.init_from, settings.dataset)
     if published is not None:
         console.outcome(f"published: train loss {published.train:.2f}, val loss {published.val:.2f}")
+
+
+def show_chart(path: Path) -> None:
+    """Draw the losses of a metrics.jsonl, which holds those of earlier sessions too."""
+    width = min(80, console.stderr.width)
+    chart = loss_chart(read_metrics(path), width=width, encoding=console.stderr.encoding)
+    if chart:
+        console.say(chart)

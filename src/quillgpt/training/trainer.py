@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from quillgpt import console
@@ -18,14 +18,14 @@ from quillgpt.evaluation import score_split
 from quillgpt.files import write_json, write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.plots.chart import loss_chart
-from quillgpt.plots.record import METRICS, read_metrics
-from quillgpt.training.interruption import Interrupted, Interruption
+from quillgpt.plots.record import METRICS
+from quillgpt.stopping import activity
+from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent, check_place
 from quillgpt.training.pace import Pace
-from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
+from quillgpt.training.report import RunSummary, say_perplexity, show_chart, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover
 from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
@@ -44,7 +44,7 @@ def train(
 
     Args:
         settings: What to train, on what, and how.
-        interruption: Notes requests to stop, which are those of Ctrl-C, SIGTERM and SIGUSR1.
+        interruption: Notes requests to stop, which signals make once there is something to save.
         started: From when its minutes count, as time.perf_counter has it; None: from now.
 
     Returns:
@@ -56,7 +56,10 @@ def train(
     started = time.perf_counter() if started is None else started
     settings = apart_from_parent(settings)
     check_place(settings)
-    with nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)):
+    with (
+        nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)),
+        activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]),
+    ):
         run = set_up(settings)
         trainer = Trainer(run, interruption or Interruption(), started)
         show_set_up(run, trainer.peak)
@@ -87,6 +90,7 @@ class Trainer:
         self._saving = Saving(run)
         self._interruption = interruption
         self._pace = Pace(run, started)
+        self._iterating = False
 
     @property
     def _settings(self) -> TrainSettings:
@@ -108,7 +112,7 @@ class Trainer:
         self._claim_folder()
         if state.iteration >= self._settings.max_iters > 0:
             console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
-        with self._interruption:
+        with ExitStack() as heeding:
             while True:
                 state, settings = self._run.state, self._settings  # others after a rollback or a change of length
                 last = state.iteration >= settings.max_iters
@@ -132,8 +136,13 @@ class Trainer:
                 if last:
                     break
                 self._iterate()
+                if not self._iterating:  # from now on there is something to save
+                    heeding.enter_context(activity(""))
+                    heeding.enter_context(self._interruption)
+                    self._iterating = True
         self._saving.require()
-        return self._finish()
+        with activity("after the last iteration: the run is saved, and --resume finishes it"):
+            return self._finish()
 
     def _claim_folder(self) -> None:
         """Make out_dir this run's own: drop what an earlier run left, or rewind the record to the checkpoint."""
@@ -328,7 +337,7 @@ class Trainer:
             peak_memory_bytes=peak_memory_bytes(run.machine.device),
         )
         write_json(run.out_dir / "summary.json", summary.model_dump())
-        self._show_chart()
+        show_chart(run.out_dir / METRICS)
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
         console.outcome(
             f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}; "
@@ -337,10 +346,3 @@ class Trainer:
         )
         console.say(f"try: quill sample {run.out_dir}")
         return summary
-
-    def _show_chart(self) -> None:
-        """Draw the losses of the whole run, sessions before this one included."""
-        width = min(80, console.stderr.width)
-        chart = loss_chart(read_metrics(self._run.out_dir / METRICS), width=width, encoding=console.stderr.encoding)
-        if chart:
-            console.say(chart)

@@ -1,0 +1,169 @@
+"""Signals that ask a command to end: answered within a second wherever it is, with one line and the status of shells.
+
+A signal raises KeyboardInterrupt with its number, so that what is half done is put in order. Where that would do harm
+(modules are being imported) it waits a moment; where it does not help in time (a library computes, or swallows it) the
+process ends all the same. Training has its own way, `training.interruption`, for as long as there is something to save.
+
+Nothing here imports what is slow, so that a command heeds signals before anything else.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # a lost terminal; SLURM's warning. Windows has neither
+    if name in signal.Signals.__members__
+)
+LONGEST_SECONDS = 0.8
+"""How long what is half done may take to be put in order."""
+
+PAUSE_SECONDS = 0.05
+
+_unwinding = False
+_raised: int | None = None
+_activities: list[str] = []
+
+
+def heeded() -> tuple[signal.Signals, ...]:
+    """Return the signals to heed: all of `SIGNALS`, but for the hangup that `nohup` has this process ignore."""
+    return tuple(each for each in SIGNALS if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN)
+
+
+def heed_signals() -> None:
+    """Let signals end this process, which is a command, from now on; until `unwinding` they do so on the spot."""
+    for number in heeded():
+        signal.signal(number, _answer)
+    sys.unraisablehook = _unraisable
+    atexit.register(_let_end)
+    if os.name != "nt":  # where a pipe cannot wake a thread
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        _thread.start_new_thread(_watch, (reader,))
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Let a signal raise KeyboardInterrupt while the block runs; after it, one ends the process on the spot again."""
+    global _unwinding
+    _unwinding = True
+    try:
+        yield
+    finally:
+        _unwinding = False
+
+
+@contextmanager
+def activity(description: str) -> Iterator[None]:
+    """Say what was interrupted, what is left of it and how to go on, where a signal comes while the block runs.
+
+    Args:
+        description: What follows the word "interrupted"; the innermost block's is said.
+    """
+    _activities.append(description)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.__notes__ = [*getattr(error, "__notes__", []), description]
+        raise
+    finally:
+        _activities.pop()
+
+
+def insists(number: int) -> bool:
+    """Return whether a signal that follows another one asks to leave at once; a lost terminal hangs up twice."""
+    return signal.Signals(number).name != "SIGHUP"
+
+
+def words_on(error: KeyboardInterrupt) -> str:
+    """Return what to say of an interruption."""
+    return _words(getattr(error, "__notes__", []))
+
+
+def raised() -> int | None:
+    """Return the signal that has raised KeyboardInterrupt in this process, whatever has become of that since."""
+    return _raised
+
+
+def leave(number: int) -> NoReturn:
+    """Say that this process was interrupted and end it now, with the status that shells give."""
+    with suppress(OSError):
+        os.write(2, f"quill: {_words(_activities[-1:])}\n".encode("utf-8", "replace"))
+    os._exit(128 + number)
+
+
+def _words(descriptions: list[str]) -> str:
+    return " ".join(filter(None, ["interrupted", *descriptions[:1]]))
+
+
+def _answer(number: int, frame: FrameType | None) -> None:
+    global _raised
+    if not _unwinding:
+        leave(number)
+    if _raised is not None:
+        if insists(number):
+            leave(number)
+        return
+    if _is_importing(frame):  # an exception there would come out as another one; the watcher asks again
+        return
+    _raised = number
+    raise KeyboardInterrupt(number)
+
+
+def _let_end() -> None:
+    """Ignore signals from here on, when all that could take long is over: Python would fall back to dying of them."""
+    for number in heeded():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _watch(reader: int) -> None:
+    """Wait for signals beside whatever the main thread computes, and see to it that each is answered in time."""
+    noted = False  # by another handler, such as training's, which puts things in order in its own time
+    while received := os.read(reader, 1):
+        number = received[0]
+        if number not in SIGNALS:
+            continue
+        if signal.getsignal(number) is _answer:
+            _insist(number)
+        elif noted and insists(number):
+            time.sleep(LONGEST_SECONDS)
+            leave(number)
+        else:
+            noted = True
+
+
+def _insist(number: int) -> None:
+    """Have the main thread answer a signal, and end the process where it does not."""
+    end = time.monotonic() + LONGEST_SECONDS
+    while signal.getsignal(number) is _answer:
+        if time.monotonic() > end:
+            leave(number)
+        time.sleep(PAUSE_SECONDS)
+        if _raised is None:
+            _thread.interrupt_main(signal.Signals(number))
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where the exception was raised in a place from which it goes nowhere, such as a destructor."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt) and _raised is not None:
+        leave(_raised)
+    sys.__unraisablehook__(unraisable)
