@@ -70,14 +70,14 @@ def test_the_newest_whole_checkpoint_stands_in(damage, damaged, prefer, used, th
     meant = 1 if prefer == BEST else 3
     assert ("going back" in said) == (used != meant)
     if used != meant:
-        assert f"checkpoints/{prefer}/" in said
+        assert f"checkpoints/iter-00000{meant}/" in said
         assert f"going back to {loaded.folder}" in said
 
 
 def test_a_run_without_a_whole_checkpoint_is_refused(three, run):
     for folder in three:
         flip(folder)
-    with pytest.raises(CheckpointError, match=r"best/model\.safetensors is damaged.*2 other checkpoints"):
+    with pytest.raises(CheckpointError, match=r"iter-000001/model\.safetensors is damaged.*2 other checkpoints"):
         load_model(run)
 
 

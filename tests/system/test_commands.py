@@ -76,7 +76,7 @@ def test_from_a_text_to_a_model_that_speaks(home: Path) -> None:
     assert second.startswith("The ")
     assert second != first
     assert rest == ""
-    assert "out-book/checkpoints/best" in sampled.stderr
+    assert "out-book/checkpoints/iter-" in sampled.stderr
 
     rows = quill(
         home, "sample", "--out_dir=out-book", "--json", "--num_samples=2", "--max_new_tokens=40", "--start=The "

@@ -223,7 +223,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_as_if_nothing_ha
     capsys.readouterr()
     train(damaged.model_copy(update={"init_from": "resume"}))
     said = capsys.readouterr().err
-    assert "last/model.safetensors is damaged" in said
+    assert "iter-000012/model.safetensors is damaged" in said
     assert "going back to" in said
     assert "iteration 8 of 12" in said
     assert_equal_runs(tmp_path / "whole", tmp_path / "damaged")

@@ -1,6 +1,6 @@
 """Checkpoints: Hugging Face model folders plus what resuming needs."""
 
-from quillgpt.checkpoint.load import LoadedModel, StoredTraining, load_model, load_training_state
+from quillgpt.checkpoint.load import LoadedModel, StoredTraining, load_model, load_run, load_training_state
 from quillgpt.checkpoint.save import save_checkpoint, save_model
 from quillgpt.checkpoint.state import TrainingState
 
@@ -9,6 +9,7 @@ __all__ = [
     "StoredTraining",
     "TrainingState",
     "load_model",
+    "load_run",
     "load_training_state",
     "save_checkpoint",
     "save_model",

@@ -8,18 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config
-from quillgpt.checkpoint.names import BEST, iteration_of
-from quillgpt.checkpoint.recover import find_whole_model
+from quillgpt.checkpoint.names import BEST, LAST, iteration_of
+from quillgpt.checkpoint.recover import read_whole_model
 from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS
 from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
-from quillgpt.checkpoint.weights import StoredWeights, find_tensors
+from quillgpt.checkpoint.weights import StoredWeights, open_tensors, weight_files
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError
 from quillgpt.model import GPT, Form, ModelShape, StoredTable, empty_model, read_into
@@ -154,7 +152,23 @@ def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, 
     Raises:
         CheckpointError: No model is there, it is damaged, or it is of another kind.
     """
-    folder = find_whole_model(path, prefer=prefer)
+    return read_whole_model(
+        path, lambda folder: _open_model(folder, dropout=dropout, attn_path=attn_path), prefer=prefer
+    )
+
+
+def load_run(out_dir: Path, *, dropout: float | None = None) -> tuple[LoadedModel, StoredTraining]:
+    """Load the last checkpoint of a run: its model and its training state, of the same checkpoint.
+
+    Raises:
+        CheckpointError: As `load_model`; or the folder is a model without a training state.
+    """
+    return read_whole_model(
+        out_dir, lambda folder: (_open_model(folder, dropout=dropout), load_training_state(folder)), prefer=LAST
+    )
+
+
+def _open_model(folder: Path, *, dropout: float | None = None, attn_path: str = "auto") -> LoadedModel:
     shape, stored_dropout, config = read_shape(folder)
     weights = open_weights(folder, shape)
     tokenizer = load_tokenizer(folder)
@@ -168,11 +182,9 @@ def open_weights(folder: Path, shape: ModelShape) -> StoredWeights:
     Raises:
         CheckpointError: They do not, are missing, or damaged.
     """
-    found = find_tensors(folder)
-    names = with_prefix(found, shape)
-    weights = StoredWeights({name: (found[stored][0], stored) for name, stored in names.items()})
-    sizes = {name: found[stored][1] for name, stored in names.items()}
-    check_stored(weights, sizes, empty_model(shape), where=str(folder))
+    found = open_tensors(*weight_files(folder))
+    weights = StoredWeights({name: found.places[stored] for name, stored in with_prefix(found, shape).items()})
+    check_stored(weights, weights.empty, empty_model(shape), where=str(folder))
     return weights
 
 
@@ -187,8 +199,8 @@ class StoredTraining:
     """
 
     state: TrainingState
-    optimizer: dict[str, Tensor]
-    raw_weights: dict[str, Tensor] | None
+    optimizer: Mapping[str, Tensor]
+    raw_weights: Mapping[str, Tensor] | None
 
 
 def load_training_state(folder: Path) -> StoredTraining:
@@ -209,8 +221,5 @@ def load_training_state(folder: Path) -> StoredTraining:
             f"{folder / STATE} is damaged: iteration is {state.iteration}, expected {called}, as the checkpoint is "
             f"called {name}; {mend}"
         )
-    try:
-        raw_weights = load_file(folder / RAW_WEIGHTS) if (folder / RAW_WEIGHTS).is_file() else None
-        return StoredTraining(state, load_file(folder / OPTIMIZER), raw_weights)
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError):
-        raise CheckpointError(f"the training state in {folder / 'training'} is damaged; {mend}") from None
+    raw_weights = open_tensors(folder / RAW_WEIGHTS) if (folder / RAW_WEIGHTS).is_file() else None
+    return StoredTraining(state, open_tensors(folder / OPTIMIZER), raw_weights)

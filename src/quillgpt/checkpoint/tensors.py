@@ -14,6 +14,9 @@ from quillgpt.model import GPT, ModelShape
 
 Tensors = dict[str, Tensor]
 
+OF_OLD_VERSIONS = re.compile(r"\.attn\.(masked_)?bias$")
+"""Constant masks that old versions stored as tensors."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -132,6 +135,9 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
             none.
     """
     shape, used = expected.shape, set()
+    for name, size in sizes.items():
+        if not size.is_floating_point() and not OF_OLD_VERSIONS.search(name):
+            raise CheckpointError(f"{where}: {name} is stored as {size.dtype}, expected numbers with a fraction")
     for name, tensor in expected.state_dict().items():
         if name == "head.weight" and shape.tied:
             continue
@@ -149,8 +155,8 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
             )
         used |= {part.name for part in stored_parts(name, shape)}
     for name in stored.keys() - used:
-        if re.search(r"\.attn\.(masked_)?bias$", name) or (name == "lm_head.weight" and shape.tied):
-            continue  # constant masks that old versions stored; a second copy of a tied head
+        if OF_OLD_VERSIONS.search(name) or (name == "lm_head.weight" and shape.tied):
+            continue  # or a second copy of a tied head
         if not name.endswith(".bias") or shape.bias:
             raise CheckpointError(f"{where}: the weights hold a tensor that this architecture does not have: {name}")
         if stored[name].count_nonzero():

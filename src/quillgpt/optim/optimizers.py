@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from quillgpt.model import GPT
 from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
 from quillgpt.optim.muon import Muon
 
+STEP = "step"
+"""What AdamW calls the number of its steps."""
+
 STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: (STEP, "exp_avg", "exp_avg_sq"),
     Muon: ("momentum_buffer",),
 }
 """What optimizers remember of each parameter after a step."""
@@ -75,7 +78,7 @@ class OptimizerSet:
             for key, value in entries.items()
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over a state that `state` returned; an empty one is that before the first step.
 
         Raises:
@@ -99,7 +102,25 @@ class OptimizerSet:
         for full_name, value in state.items():
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]
+            check_remembered(full_name, value, torch.empty((), device="meta") if key == STEP else parameter)
             optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+
+
+def check_remembered(name: str, value: Tensor, like: Tensor) -> None:
+    """Check that what an optimizer remembers has the shape and the type of what it belongs to, and is finite.
+
+    Its kernels do not: they would write beyond the end of what is too short.
+
+    Raises:
+        CheckpointError: It has not.
+    """
+    found, expected = (f"{tuple(each.shape)} in {str(each.dtype).removeprefix('torch.')}" for each in (value, like))
+    if found != expected:
+        raise CheckpointError(
+            f"the checkpoint's optimizer state is of another model: {name} is {found}, expected {expected}"
+        )
+    if not value.isfinite().all():
+        raise CheckpointError(f"the checkpoint's optimizer state is damaged: {name} is not finite")
 
 
 def adamw_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:

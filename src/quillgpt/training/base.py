@@ -24,10 +24,11 @@ def describe_base(base: LoadedModel) -> dict[str, str]:
 
 def weights_sha256(loaded: LoadedModel) -> str:
     """Return a hash of the files that hold a model's weights."""
-    files = {loaded.folder}
-    if isinstance(loaded.weights, StoredWeights):
-        files = {file for file, _ in loaded.weights.places.values()}
-    return hashlib.sha256("".join(sha256_of(file) for file in sorted(files)).encode()).hexdigest()
+    stored = loaded.weights
+    hashes = (
+        [file.sha256() for file in stored.files] if isinstance(stored, StoredWeights) else [sha256_of(loaded.folder)]
+    )
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | None:

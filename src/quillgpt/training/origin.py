@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.checkpoint import LoadedModel, StoredTraining, TrainingState, load_model, load_training_state
-from quillgpt.checkpoint.names import LAST, checkpoints_folder, has_checkpoint, iteration_name
+from quillgpt.checkpoint import LoadedModel, StoredTraining, TrainingState, load_run
+from quillgpt.checkpoint.names import checkpoints_folder, has_checkpoint, iteration_name
 from quillgpt.checkpoint.recover import is_whole
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
@@ -63,11 +63,9 @@ def find_origin(settings: TrainSettings) -> Origin:
     check_sinks(settings)
     check_out_dir(settings)
     name_neighbour(settings)
-    parent = load_parent(settings)
-    stored = base = None
-    if settings.init_from == "resume":
-        assert parent is not None
-        stored = load_training_state(parent.folder)
+    parent, stored = load_parent(settings)
+    base = None
+    if stored is not None:
         forget_lost_best(stored.state, Path(settings.out_dir))
         settings = adopt_choices(settings, stored.state)
         base = find_base(settings, stored.state)
@@ -140,14 +138,14 @@ def name_neighbour(settings: TrainSettings) -> None:
         say(f"{file} is a checkpoint of nanoGPT's and stays; {settings.out_dir} means the new run from now on")
 
 
-def load_parent(settings: TrainSettings) -> LoadedModel | None:
-    """Load the model that `init_from` names; None for `scratch`.
+def load_parent(settings: TrainSettings) -> tuple[LoadedModel | None, StoredTraining | None]:
+    """Load the model that `init_from` names, none for `scratch`, and what else the checkpoint of a resumed run holds.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
     if settings.init_from == "scratch":
-        return None
+        return None, None
     if settings.init_from == "resume":
         if (file := find_nanogpt_file(Path(settings.out_dir))) is not None:
             raise CheckpointError(
@@ -158,8 +156,8 @@ def load_parent(settings: TrainSettings) -> LoadedModel | None:
             raise CheckpointError(
                 f"{settings.out_dir} holds no checkpoint to resume; train it first, without --init_from=resume"
             )
-        return load_model(Path(settings.out_dir), prefer=LAST, dropout=settings.dropout)
-    return open_model(Path(settings.init_from), data_dir=Path(settings.data_dir), dropout=settings.dropout)
+        return load_run(Path(settings.out_dir), dropout=settings.dropout)
+    return open_model(Path(settings.init_from), data_dir=Path(settings.data_dir), dropout=settings.dropout), None
 
 
 def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
