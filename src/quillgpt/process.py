@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 
 def peak_resident_bytes() -> int | None:
@@ -26,24 +21,3 @@ def peak_resident_bytes() -> int | None:
         return None
     kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return None if kibibytes is None else int(kibibytes) * 1024
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt with its number while the block runs, as Ctrl-C does without.
-
-    Only where nothing heeds it yet, and in the main thread, where alone handlers may be set.
-    """
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

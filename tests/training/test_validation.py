@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from quillgpt.api import load
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.config import TrainSettings
 from quillgpt.evaluation import score_split
 from quillgpt.plots.record import read_metrics
-from quillgpt.training import train, trainer
+from quillgpt.training import Interruption, train, trainer
 from quillgpt.training.setup import set_up
-from quillgpt.training.validation import Losses, evaluated_blocks, overfitting
+from quillgpt.training.validation import Losses, evaluated_blocks, overfitting, take_account
 
 from .conftest import MakeSettings
 from .test_resume import train_until
@@ -110,3 +114,90 @@ def test_an_evaluation_gives_bits_per_byte(tiny: MakeSettings, capsys: pytest.Ca
     last = [row for row in read_metrics(Path(settings.out_dir) / "metrics.jsonl") if row["kind"] == "eval"][-1]
     assert last["val_bits_per_byte"] == pytest.approx(expected, abs=1e-4)
     assert f"{expected:.3f} bits per byte" in " ".join(capsys.readouterr().err.split()).split("evaluation at iter 4")[1]
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(load(checkpoint).gpt.state_dict())
+
+
+def finetuning_of(tiny: MakeSettings, tmp_path: Path, **changes: object) -> TrainSettings:
+    """Return settings that finetune a small trained model so roughly that it can only become worse."""
+    train(tiny(max_iters=12))
+    places = {"init_from": str(tmp_path / "out"), "out_dir": str(tmp_path / "tuned")}
+    rough = {"learning_rate": 3.0, "min_lr": 3.0, "warmup_iters": 0, "max_iters": 12, "patience": 0}
+    return tiny(**(places | rough | changes))
+
+
+def test_finetuning_that_makes_nothing_better_keeps_the_start_as_best_and_says_so(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = finetuning_of(tiny, tmp_path)
+    capsys.readouterr()
+    summary = train(settings)
+    assert summary is not None
+    assert (summary.best_iter, summary.improved) == (0, False)
+    assert summary.best_val_loss == summary.start_val_loss
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the best checkpoint is iter 0, the start" in said
+    assert "finetuning has made nothing better" in said
+    assert json.loads((tmp_path / "tuned" / "summary.json").read_text())["improved"] is False
+    start, best = weights_of(tmp_path / "out"), weights_of(tmp_path / "tuned")
+    assert start.keys() == best.keys()
+    assert all(torch.equal(start[name], best[name]) for name in start)
+
+
+def test_patience_counts_from_the_start_of_a_finetuned_model(tiny: MakeSettings, tmp_path: Path) -> None:
+    summary = train(finetuning_of(tiny, tmp_path, patience=2))
+    assert summary is not None
+    assert summary.iterations == 8
+
+
+def test_finetuning_that_goes_on_from_its_start_ends_as_if_it_had_not_stopped(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = finetuning_of(tiny, tmp_path, learning_rate=1e-3, min_lr=1e-4)
+    train(settings)
+    whole = tmp_path / "tuned"
+    again = settings.model_copy(update={"out_dir": str(tmp_path / "again")})
+    interruption = Interruption()
+
+    def interrupted(*arguments: Any) -> bool:
+        interruption.requested = True
+        return take_account(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "take_account", interrupted)
+        assert train(again, interruption=interruption) is None
+    assert "interrupted and saved at iter 0; go on with" in " ".join(capsys.readouterr().err.split())
+    train(again.model_copy(update={"init_from": "resume"}))
+    for name in ("best", "last"):
+        one, other = (weights_of(folder / "checkpoints" / name) for folder in (whole, tmp_path / "again"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    rows = [
+        [(row["iter"], row["val_loss"]) for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == "eval"]
+        for folder in (whole, tmp_path / "again")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_finetuned_model_that_became_better_is_the_best(tiny: MakeSettings, tmp_path: Path) -> None:
+    summary = train(finetuning_of(tiny, tmp_path, learning_rate=1e-3, min_lr=1e-4))
+    assert summary is not None
+    assert summary.improved
+    assert summary.best_iter > 0
+    assert summary.start_val_loss is not None
+    assert summary.best_val_loss < summary.start_val_loss
+
+
+def test_fresh_weights_that_only_become_worse_are_a_failed_run(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed_losses(monkeypatch, {0: 4.0, 4: 9.0, 8: 5.0, 12: 6.0})
+    summary = train(tiny(max_iters=12))
+    assert summary is not None
+    assert (summary.best_iter, summary.start_val_loss, summary.improved) == (8, 4.0, False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this run has failed: its val loss was 4.0000 before the first step and never lower after it" in said
+    summary = train(tiny(max_iters=12, patience=2, overwrite=True))
+    assert summary is not None
+    assert summary.iterations == 8

@@ -123,7 +123,7 @@ def go_back(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int 
     parent = checkpoints_folder(out_dir)
     if folder.name != LAST:
         point(out_dir, LAST, folder.name)
-    best = iteration_name(best_iteration or iteration)
+    best = iteration_name(iteration if best_iteration is None else best_iteration)
     if (parent / BEST).resolve().name != best and (parent / best).is_dir():
         point(out_dir, BEST, best)
     later = [path for path in numbered(out_dir) if (iteration_of(path.name) or 0) > iteration]

@@ -84,10 +84,12 @@ class TrainingState(Record):
         tokens: Target tokens seen.
         seconds: Time since the start of training, evaluations included, pauses between sessions left out.
         train_seconds: Time in training steps alone.
-        best_val_loss: Lowest validation loss so far, nats per token; None before the first.
+        start_val_loss: The validation loss before the first step; None where it was not measured.
+        best_val_loss: Lowest validation loss so far, nats per token; None before the first. A finetuned model's start
+            is among them; fresh weights are no result, so theirs is not.
         best_iteration: Where it was measured.
         best_train_loss: The training loss of the same evaluation.
-        evaluations_since_best: Evaluations since then.
+        evaluations_since_best: Evaluations since then, or since one was better than the start.
         evaluated_iteration: Where the last evaluation was, so that a resumed run does not repeat it.
         rollbacks: What was found not finite, and where the run went back to.
         overflows: Iterations that float16's gradient scaler left out.
@@ -106,6 +108,7 @@ class TrainingState(Record):
     tokens: Count = 0
     seconds: Seconds = 0.0
     train_seconds: Seconds = 0.0
+    start_val_loss: float | None = None
     best_val_loss: float | None = None
     best_iteration: Count | None = None
     best_train_loss: Loss | None = None

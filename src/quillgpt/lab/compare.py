@@ -24,7 +24,6 @@ from quillgpt.lab.ranges import measure_ranges, violations
 from quillgpt.lab.subject import open_subject
 from quillgpt.lab.verdicts import Outcome, Verdict
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
-from quillgpt.process import interrupted_by_sigterm
 from quillgpt.records import Record, read_record
 from quillgpt.training.report import RunSummary
 
@@ -233,7 +232,7 @@ def _train(words: Sequence[str], log: Path) -> int:
 
     A request to stop is handed on to it, so that it writes its checkpoint, and then raised here.
     """
-    with log.open("ab") as file, interrupted_by_sigterm():
+    with log.open("ab") as file:
         command = [sys.executable, "-m", "quillgpt", *words]
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
         try:

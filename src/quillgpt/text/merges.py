@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from quillgpt.console import outcome, progress, say
+from quillgpt.console import progress, say
 from quillgpt.errors import TokenizerError
-from quillgpt.process import interrupted_by_sigterm
+from quillgpt.stopping import activity
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER
 from quillgpt.text.tokenizer_files import without_surrogates
 from quillgpt.text.words import CUT, last_cut_of_gpt2, word_starts
@@ -45,7 +45,6 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
 
     Raises:
         TokenizerError: The process ended without a result.
-        KeyboardInterrupt: Somebody asked to stop; what is left and how to go on has been said.
     """
     request = {"tokens": tokens, "alphabet": sorted(BYTE_TO_CHARACTER), "path": sys.path, "parent": os.getpid()}
     with (
@@ -58,17 +57,15 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
             stderr=complaints,
             start_new_session=True,  # Ctrl-C is this process' to hear
         ) as process,
-        interrupted_by_sigterm(),
+        activity(f"while {name} was learned, of which nothing is kept"),
     ):
         try:
             assert process.stdin is not None
             with suppress(BrokenPipeError):  # it has ended: its status and its words say why
                 _send(request, pieces, process.stdin, name)
             _wait(process, name)
-        except BaseException as error:
+        except BaseException:
             process.kill()
-            if isinstance(error, KeyboardInterrupt):
-                outcome(f"stopped while {name} was learned: nothing is kept of it; the same command begins it again")
             raise
         if process.returncode != 0:
             raise TokenizerError(f"{name} could not be learned: {_reason(process.returncode, complaints)}")

@@ -24,7 +24,9 @@ class RunSummary(Record):
 
     Attributes:
         best_val_loss: Lowest validation loss of an evaluation, nats per token.
-        best_iter: The iteration that had it.
+        best_iter: The iteration that had it; 0: the start of a finetuned model was better than all that came of it.
+        start_val_loss: Validation loss before the first step; None where it was not measured.
+        improved: Whether training has made the model better than it was at its start.
         val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
         iterations: Optimizer steps done.
         tokens: Target tokens trained on.
@@ -41,6 +43,8 @@ class RunSummary(Record):
 
     best_val_loss: float
     best_iter: int
+    start_val_loss: float | None = None
+    improved: bool = True
     val_loss_full: float
     iterations: int
     tokens: int

@@ -8,30 +8,37 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from quillgpt import console
-from quillgpt.checkpoint import load_model
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
-from quillgpt.device import peak, peak_memory_bytes
+from quillgpt.device import peak
 from quillgpt.errors import UserError
-from quillgpt.evaluation import score_split
-from quillgpt.files import write_json, write_text
+from quillgpt.files import write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import METRICS
 from quillgpt.stopping import activity
+from quillgpt.training.finish import finish
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent, check_place
 from quillgpt.training.pace import Pace
-from quillgpt.training.report import RunSummary, say_perplexity, show_chart, show_set_up
+from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover
 from quillgpt.training.saving import Saving
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
 from quillgpt.training.step import NonFiniteError
-from quillgpt.training.validation import Losses, describe_losses, evaluate_splits, is_best, out_of_patience, overfitting
+from quillgpt.training.validation import (
+    Losses,
+    describe_losses,
+    evaluate_splits,
+    is_best,
+    out_of_patience,
+    overfitting,
+    take_account,
+)
 
 WORTH_SAYING = 0.1
 """Share of its length by which a run must change at once for a line about it."""
@@ -142,7 +149,7 @@ class Trainer:
                     self._iterating = True
         self._saving.require()
         with activity("after the last iteration: the run is saved, and --resume finishes it"):
-            return self._finish()
+            return finish(self._run, started=self._started)
 
     def _claim_folder(self) -> None:
         """Make out_dir this run's own: drop what an earlier run left, or rewind the record to the checkpoint."""
@@ -229,7 +236,7 @@ class Trainer:
             console.say(f"{iterations:,} iterations instead of {before:,} fit into {self._settings.minutes:g} min")
 
     def _evaluate_and_save(self) -> None:
-        """Evaluate, and save `last`, and `best` where it improved; before the first step nothing is saved."""
+        """Evaluate, and save `last`, and `best` where it improved; before the first step only what is finetuned."""
         state = self._run.state
         if state.evaluated_iteration == state.iteration:  # resumed right after this evaluation
             return
@@ -238,14 +245,13 @@ class Trainer:
         except Interrupted:
             return
         state.evaluated_iteration = state.iteration
-        if state.iteration == 0 and self._settings.max_iters > 0:
-            return
+        if state.iteration == 0 < self._settings.max_iters:
+            state.start_val_loss = losses.val
+            if self._run.parent is None:
+                return
         best_before = state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best
-        improved = is_best(losses, state)
-        state.evaluations_since_best = 0 if improved else state.evaluations_since_best + 1
-        if improved:
-            state.best_val_loss, state.best_iteration, state.best_train_loss = losses.val, state.iteration, losses.train
-        elif said := overfitting(losses, state):
+        improved = take_account(losses, state)
+        if not improved and (said := overfitting(losses, state)):
             console.warn(said)
         if not self._save(best=improved) and improved:  # what is not on the disk cannot be the best
             state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best = best_before
@@ -296,7 +302,7 @@ class Trainer:
     def _leave(self) -> None:
         """Save and say how to go on."""
         state = self._run.state
-        if state.iteration == 0:
+        if state.iteration == 0 and not has_checkpoint(self._run.out_dir):
             console.outcome("interrupted before the first iteration; nothing is saved")
             return
         self._save()
@@ -305,44 +311,3 @@ class Trainer:
             f"interrupted and saved at iter {state.iteration}; go on with: "
             f"quill train {self._run.out_dir / 'config.toml'} --init_from=resume"
         )
-
-    def _finish(self) -> RunSummary:
-        """Score the best checkpoint on the whole validation split, write summary.json, and say what to try next."""
-        run, state, settings = self._run, self._run.state, self._settings
-        best = load_model(run.out_dir, attn_path=str(settings.attn_path))
-        batches = math.ceil((len(run.dataset.val) - 1) // settings.block_size / settings.batch_size)
-        with console.progress("evaluating the best checkpoint", batches) as advance:
-            score = score_split(
-                best.model.to(run.machine.device),
-                best.tokenizer,
-                run.dataset.val,
-                batch_size=settings.batch_size,
-                dtype=run.machine.dtype,
-                advance=advance,
-            )
-        assert state.best_val_loss is not None
-        assert state.best_iteration is not None
-        summary = RunSummary(
-            best_val_loss=state.best_val_loss,
-            best_iter=state.best_iteration,
-            val_loss_full=score.loss,
-            iterations=state.iteration,
-            tokens=state.tokens,
-            train_seconds=state.train_seconds,
-            wall_seconds=time.perf_counter() - self._started,
-            saving_seconds=state.saving_seconds,
-            left_out=[each.iteration + 1 for each in state.rollbacks],
-            overflows=state.overflows,
-            parameters=run.model.parameter_count(),
-            peak_memory_bytes=peak_memory_bytes(run.machine.device),
-        )
-        write_json(run.out_dir / "summary.json", summary.model_dump())
-        show_chart(run.out_dir / METRICS)
-        bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
-        console.outcome(
-            f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}; "
-            f"on the whole val split its loss is {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}",
-            style="bold",
-        )
-        console.say(f"try: quill sample {run.out_dir}")
-        return summary

@@ -133,6 +133,40 @@ def is_best(losses: Losses, state: TrainingState) -> bool:
     return state.best_val_loss is None or losses.val < state.best_val_loss
 
 
+def take_account(losses: Losses, state: TrainingState) -> bool:
+    """Count an evaluation, remember it if it is the best so far, and say whether it is.
+
+    Fresh weights that are worse than at their start have a best evaluation too, but are not patiently waited for.
+    """
+    improved = is_best(losses, state)
+    hopeful = state.start_val_loss is None or losses.val < state.start_val_loss or state.iteration == 0
+    state.evaluations_since_best = 0 if improved and hopeful else state.evaluations_since_best + 1
+    if improved:
+        state.best_val_loss, state.best_iteration, state.best_train_loss = losses.val, state.iteration, losses.train
+    return improved
+
+
+def has_improved(state: TrainingState) -> bool:
+    """Say whether training has made a model better than it was at its start."""
+    if state.start_val_loss is None or state.best_val_loss is None or state.iteration == 0:
+        return True
+    return state.best_val_loss < state.start_val_loss
+
+
+def without_improvement(state: TrainingState, settings: TrainSettings) -> str:
+    """Return what to say of a run that ends without having become better than it was at its start."""
+    advice = f"a --learning_rate below {settings.learning_rate:g}, fewer iterations or more text may help"
+    if state.best_iteration == 0:
+        return (
+            f"finetuning has made nothing better: no evaluation was below the val loss of the start, "
+            f"{state.start_val_loss:.4f}. So `best` is the model that this run started from; {advice}"
+        )
+    return (
+        f"this run has failed: its val loss was {state.start_val_loss:.4f} before the first step and never lower "
+        f"after it (best {state.best_val_loss:.4f} at iter {state.best_iteration}); {advice}"
+    )
+
+
 def overfitting(losses: Losses, state: TrainingState) -> str | None:
     """Return what to say where the model has begun to learn its text by heart; None elsewhere.
 

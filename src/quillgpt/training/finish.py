@@ -1,0 +1,69 @@
+"""The end of a run: what its best checkpoint is worth, summary.json, and what to try next."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from quillgpt import console
+from quillgpt.checkpoint import load_model
+from quillgpt.device import peak_memory_bytes
+from quillgpt.evaluation import score_split
+from quillgpt.files import write_json
+from quillgpt.plots.record import METRICS
+from quillgpt.training.metrics import clock_time
+from quillgpt.training.report import RunSummary, show_chart
+from quillgpt.training.setup import Run
+from quillgpt.training.validation import has_improved, without_improvement
+
+
+def finish(run: Run, *, started: float) -> RunSummary:
+    """Score the best checkpoint on the whole validation split, write summary.json, and say what to try next.
+
+    Args:
+        run: The run, saved.
+        started: When it began, pauses left out, as time.perf_counter has it.
+    """
+    state, settings = run.state, run.settings
+    best = load_model(run.out_dir, attn_path=str(settings.attn_path))
+    batches = math.ceil((len(run.dataset.val) - 1) // settings.block_size / settings.batch_size)
+    with console.progress("evaluating the best checkpoint", batches) as advance:
+        score = score_split(
+            best.model.to(run.machine.device),
+            best.tokenizer,
+            run.dataset.val,
+            batch_size=settings.batch_size,
+            dtype=run.machine.dtype,
+            advance=advance,
+        )
+    assert state.best_val_loss is not None
+    assert state.best_iteration is not None
+    summary = RunSummary(
+        best_val_loss=state.best_val_loss,
+        best_iter=state.best_iteration,
+        start_val_loss=state.start_val_loss,
+        improved=has_improved(state),
+        val_loss_full=score.loss,
+        iterations=state.iteration,
+        tokens=state.tokens,
+        train_seconds=state.train_seconds,
+        wall_seconds=time.perf_counter() - started,
+        saving_seconds=state.saving_seconds,
+        left_out=[each.iteration + 1 for each in state.rollbacks],
+        overflows=state.overflows,
+        parameters=run.model.parameter_count(),
+        peak_memory_bytes=peak_memory_bytes(run.machine.device),
+    )
+    write_json(run.out_dir / "summary.json", summary.model_dump())
+    show_chart(run.out_dir / METRICS)
+    bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
+    console.outcome(
+        f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}"
+        f"{'' if summary.best_iter else ', the start'}; "
+        f"on the whole val split its loss is {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}",
+        style="bold",
+    )
+    if not summary.improved:
+        console.warn(without_improvement(state, settings))
+    console.say(f"try: quill sample {run.out_dir}")
+    return summary
