@@ -9,6 +9,7 @@ import pytest
 from quillgpt.data import verification
 from quillgpt.errors import DataError
 from quillgpt.training import train
+from quillgpt.training.data import without_secrets
 
 from .conftest import MakeSettings
 
@@ -44,3 +45,15 @@ def test_a_run_whose_tokens_were_damaged_is_resumed_when_they_can_be_made_again_
     (tmp_path / "tiny.txt").unlink()
     with pytest.raises(DataError, match=r"train\.bin is damaged, or was changed"):
         train(tiny(max_iters=4, init_from="resume"))
+
+
+def test_what_is_recorded_of_a_run_holds_no_secret_of_an_address(tiny: MakeSettings) -> None:
+    kept = {"data": "a,b?c=1.txt,hf:owner/name", "val": None}
+    assert without_secrets(tiny(**kept)) == tiny(**kept)
+    given = tiny(data="https://example.org/a.txt?token=s3cret,b.txt", val="http://example.org/v?s3cret")
+    recorded = without_secrets(given)
+    assert (recorded.data, recorded.val) == (
+        "https://example.org/a.txt?token=\u2026,b.txt",
+        "http://example.org/v?\u2026",
+    )
+    assert recorded.model_fields_set == given.model_fields_set

@@ -30,6 +30,7 @@ from quillgpt.data.request import (
     request_of_dataset,
 )
 from quillgpt.errors import DataError, UserError, shorten
+from quillgpt.text.addresses import shown_address
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
 
@@ -300,9 +301,10 @@ def _check_place(request: Request, folder: Path, found: Found, *, replace: bool,
         return
     places = [record.location for record in manifest.sources] or [manifest.name]
     if request.own is None or {source.location for source in request.own.train}.isdisjoint(places):
+        place = shorten(shown_address(min(places)), 300)
         raise DataError(
-            f"{folder} was made from {shorten(min(places), 300)}, and this is another text; {elsewhere}, or replace "
-            f"it: quill prepare PATH {again(folder).removesuffix(' --overwrite')}"
+            f"{folder} was made from {place}, and this is another text; {elsewhere}, or replace it: quill"
+            f" prepare PATH {again(folder).removesuffix(' --overwrite')}"
         )
 
 

@@ -13,7 +13,8 @@ from quillgpt.data.manifest import MANIFEST_FILE, Manifest, SourceRecord, read_m
 from quillgpt.data.place import was_made_here
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import path_inside
-from quillgpt.text.corpora import ADDRESSES, BOOK, RECIPES, Texts, recipe_named, texts_of
+from quillgpt.text.addresses import is_web_address, shown_address
+from quillgpt.text.corpora import BOOK, RECIPES, Texts, recipe_named, texts_of
 from quillgpt.text.documents import Source
 from quillgpt.text.hub import PREFIX
 
@@ -134,7 +135,7 @@ def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None
             beside = _names_beside(given[0])
             known = beside if Path(given[0]).suffix else [*RECIPES, *beside]
             raise DataError(
-                f"{given[0]} is neither a file, a folder, nor a recipe ({', '.join(RECIPES)})"
+                f"{shown_address(given[0])} is neither a file, a folder, nor a recipe ({', '.join(RECIPES)})"
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
             )
         return again if dataset is None else replace(again, name=dataset_name(dataset))
@@ -203,7 +204,8 @@ def _is_own_split(manifest: Manifest) -> bool:
 def _can_be_read(word: str) -> bool:
     return (
         word == STANDARD_INPUT
-        or word.startswith((*ADDRESSES, BOOK, PREFIX))
+        or is_web_address(word)
+        or word.startswith((BOOK, PREFIX))
         or expand(word).exists()
         or glob.has_magic(word)
     )

@@ -16,13 +16,13 @@ from quillgpt.console import say
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text import gutenberg, hub
+from quillgpt.text.addresses import is_web_address, recorded_address, shown_address
 from quillgpt.text.documents import Source
 from quillgpt.text.downloads import TINY_SHAKESPEARE, address_download, fetch
 from quillgpt.text.hub import HubCorpus
 from quillgpt.text.python_docs import python_docs_file
 
 TEXT_SUFFIXES = (".txt", ".md")
-ADDRESSES = ("http://", "https://")
 BOOK = "gutenberg:"
 
 VAL_FRACTION = 0.1
@@ -156,8 +156,8 @@ def _sources(word: str, spool: Path) -> list[Source]:
         with spooled.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         return [Source("standard input", STANDARD_INPUT, spooled)]
-    if word.startswith(ADDRESSES):
-        return [Source(word, word, fetch(address_download(word)))]
+    if is_web_address(word):
+        return [Source(shown_address(word), recorded_address(word), fetch(address_download(word)))]
     if word.startswith(BOOK):
         number = word.removeprefix(BOOK)
         if not re.fullmatch(r"[1-9][0-9]*", number):
@@ -173,7 +173,9 @@ def _sources(word: str, spool: Path) -> list[Source]:
     if recipe_named(word):
         raise DataError(f"{word} is a recipe, which is prepared alone: quill prepare {word}")
     if "://" in word:
-        raise DataError(f"{word} is no address that can be read; give one that begins with http:// or https://")
+        raise DataError(
+            f"{shown_address(word)} is no address that can be read; give one that begins with http:// or https://"
+        )
     raise DataError(f"{word} is neither a file nor a recipe ({', '.join(RECIPES)}){did_you_mean(word, RECIPES)}")
 
 

@@ -18,6 +18,7 @@ from quillgpt.console import say, warn
 from quillgpt.errors import DataError
 from quillgpt.files import atomic_path, quill_home, sha256_of
 from quillgpt.locks import locked
+from quillgpt.text.addresses import HIDDEN, shown_address, was_hidden
 from quillgpt.text.transfer import Partial, TransferError, receive
 
 TIMEOUT_SECONDS = 30.0
@@ -114,14 +115,19 @@ def address_download(address: str) -> Download:
     try:
         parts = urlsplit(address.strip())
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DataError(f"{address} is no http or https address; {expected}")
+            raise DataError(f"{shown_address(address)} is no http or https address; {expected}")
         host = parts.hostname.encode("idna").decode("ascii")
         if ":" in host:
             host = f"[{host}]"
         if parts.port is not None:
             host += f":{parts.port}"
     except ValueError as error:
-        raise DataError(f"{address} is no address ({error}); {expected}") from error
+        raise DataError(f"{shown_address(address)} is no address ({type(error).__name__}); {expected}") from error
+    if was_hidden(address):
+        raise DataError(
+            f"{address} was recorded without the values that follow its ?, since they may be secret; give the whole "
+            "address again with --data"
+        )
     if parts.username is not None:
         raise DataError(
             f"the address at {parts.hostname} holds a name and a password, which Quill does not send; fetch the text "
@@ -153,7 +159,7 @@ def fetch(download: Download) -> Path:
     if _is_cached(download):
         if download.sha256 is None:
             day = time.strftime("%Y-%m-%d", time.localtime(cached.stat().st_mtime))
-            say(f"Using {cached}, fetched on {day} from {download.address}; delete it to fetch it again")
+            say(f"Using {cached}, fetched on {day} from {shown_address(download.address)}; delete it to fetch it again")
         return cached
     mirror = os.environ.get("QUILL_MIRROR")
     mirrored = Path(mirror).expanduser() / download.place if mirror else None
@@ -173,7 +179,7 @@ def fetch(download: Download) -> Path:
         except TransferError as error:
             raise _unfetched(download, error, partial.size if error.passing else 0) from error
         try:
-            _check_hash(download, partial.path, download.address)
+            _check_hash(download, partial.path, shown_address(download.address))
         except DataError:
             partial.remove()
             raise
@@ -215,4 +221,7 @@ def _unfetched(download: Download, error: TransferError, kept_bytes: int) -> Dat
     if kept_bytes:
         remedy = f"the {kept_bytes:,} bytes that came are kept and the next try goes on from there; or {remedy}"
     kind = MissingFileError if error.missing else DataError
-    return kind(f"{download.title} could not be fetched from {download.address} ({error}); {remedy}")
+    where = shown_address(download.address)
+    query = urlsplit(download.address).query
+    reason = str(error).replace(query, HIDDEN) if query else str(error)
+    return kind(f"{download.title} could not be fetched from {where} ({reason}); {remedy}")

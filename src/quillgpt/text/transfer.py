@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import email.message
 import email.utils
+import hashlib
 import http.client
-import json
 import re
+import shutil
 import socket
 import time
 import urllib.error
-import urllib.request
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from time import sleep
+from typing import Annotated
 from urllib.parse import urlsplit
+
+from pydantic import Field
 
 from quillgpt import __version__
 from quillgpt.console import progress, say, warn
-from quillgpt.files import flush_to_disk
+from quillgpt.errors import UserError
+from quillgpt.files import flush_to_disk, write_json
+from quillgpt.records import Record, read_record
+from quillgpt.text import connection
+from quillgpt.text.addresses import shown_address
+from quillgpt.text.connection import RedirectError, Watch, open_address
 
 PAUSES_SECONDS = (1.0, 4.0, 15.0)  # before each new try that follows one without progress
 LONGEST_PAUSE_SECONDS = 60.0  # a server that asks for more is not waited for
 CHUNK_BYTES = 1 << 16
+
+MOST_UNSTATED_BYTES = 20_000_000_000
+"""What a server may send that does not say how much it is going to be."""
+
+LEAST_FREE_BYTES = 100_000_000
+"""What a download leaves of the disk."""
+
+ASKED_EVERY_BYTES = 1 << 24
+"""How much comes between two looks at how much of the disk is free."""
 
 _PASSING = {408, 429, 500, 502, 503, 504}
 _MISSING = {404, 410}
@@ -64,6 +82,13 @@ class _PassingError(Exception):
         self.wait_seconds = wait_seconds
 
 
+class _Note(Record):
+    """Which version of which file a partial file is of; of the address, which may hold secrets, only a hash."""
+
+    address: str
+    version: Annotated[str, Field(pattern=r"^[ -~]{1,500}$")] | None
+
+
 class Partial:
     """What has come of a file so far, and beside it a note on which version of the file that is.
 
@@ -78,6 +103,7 @@ class Partial:
         self.address = address
         self.pinned = pinned
         self._note = path.with_name(path.name + ".json")
+        self._key = hashlib.sha256(address.encode()).hexdigest()
 
     @property
     def size(self) -> int:
@@ -86,20 +112,19 @@ class Partial:
 
     def headers(self) -> dict[str, str]:
         """Return the headers that ask for the rest, or none where it has to come from its beginning."""
-        try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
-            same_address, version = note["address"] == self.address, note["version"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        # Without a version, only a hash can tell that both halves are of the same file.
-        if not self.size or not same_address or not (version or self.pinned):
-            return {}
-        return {"Range": f"bytes={self.size}-"} | ({"If-Range": version} if version else {})
+        with suppress(UserError):  # without a readable note it comes from its beginning
+            note = read_record(self._note, _Note, UserError, mend="")
+            # Without a version, only a hash can tell that both halves are of the same file.
+            if self.size and note.address == self._key and (note.version or self.pinned):
+                return {"Range": f"bytes={self.size}-"} | ({"If-Range": note.version} if note.version else {})
+        return {}
 
     def start(self, version: str | None) -> None:
         """Begin anew, with this version of the file."""
         self.path.write_bytes(b"")
-        self._note.write_text(json.dumps({"address": self.address, "version": version}), encoding="utf-8")
+        if version is not None and not re.fullmatch(r"[ -~]{1,500}", version):
+            version = None
+        write_json(self._note, _Note(address=self._key, version=version).model_dump())
 
     def keep_as(self, path: Path) -> None:
         """Give the whole file its own name."""
@@ -132,7 +157,7 @@ def receive(partial: Partial, *, title: str, timeout_seconds: float) -> None:
         try:
             return _receive_once(partial, title, timeout_seconds)
         except _PassingError as error:
-            if partial.size > farthest:
+            if partial.size >= farthest + connection.LEAST_BYTES:
                 farthest, pauses = partial.size, iter(PAUSES_SECONDS)
             reached = reached or error.reached
             pause = max(next(pauses, float("inf")), error.wait_seconds)
@@ -144,45 +169,87 @@ def receive(partial: Partial, *, title: str, timeout_seconds: float) -> None:
 
 
 def _receive_once(partial: Partial, title: str, timeout_seconds: float) -> None:
-    with _open(partial, timeout_seconds) as answer:
+    with Watch().watching() as watch:
+        try:
+            _receive_watched(partial, title, timeout_seconds, watch)
+        except _PassingError:
+            if watch.is_too_slow:
+                least = f"{connection.LEAST_BYTES:,} bytes in {connection.WATCH_SECONDS:g} s"
+                raise TransferError(f"it comes too slowly, fewer than {least}", passing=True) from None
+            raise
+
+
+def _receive_watched(partial: Partial, title: str, timeout_seconds: float, watch: Watch) -> None:
+    with _open(partial, timeout_seconds, watch) as answer:
         begin, total = _extent(answer)
         if begin not in (0, partial.size):
             raise _start_over(partial)
+        _refuse_compressed(answer)
         if begin == 0:
             _refuse_web_page(partial, answer)
-            say(f"Downloading {title} from {partial.address}")
+            _check_room(partial, total)
+            say(f"Downloading {title} from {shown_address(partial.address)}")
             partial.start(_version(answer))
         else:
+            _check_room(partial, None if total is None else total - begin)
             say(f"Continuing to download {title} after {begin:,} bytes")
+        size, asked_at = begin, begin
         with partial.path.open("ab") as file, progress(title, total, as_bytes=True) as advance:
             advance(begin)
             while chunk := _next_chunk(answer, timeout_seconds):
                 file.write(chunk)
                 file.flush()  # what came should outlive this process
+                watch.received(len(chunk))
                 advance(len(chunk))
+                size += len(chunk)
+                if size > (MOST_UNSTATED_BYTES if total is None else total):
+                    partial.remove()
+                    said = "not saying how much it is going to be" if total is None else f"announcing {total:,}"
+                    raise TransferError(f"the server has sent {size:,} bytes and goes on, after {said}")
+                if size >= asked_at + ASKED_EVERY_BYTES:
+                    asked_at = size
+                    _check_room(partial, None if total is None else total - size)
+    if watch.is_too_slow:
+        raise _PassingError("the connection was cut off")
     if total is not None and partial.size < total:
         raise _PassingError(f"the connection ended after {partial.size:,} of {total:,} bytes")
 
 
-def _open(partial: Partial, timeout_seconds: float) -> http.client.HTTPResponse:
+def _check_room(partial: Partial, still_to_come: int | None) -> None:
+    free = shutil.disk_usage(partial.path.parent).free
+    if free - (still_to_come or 0) >= LEAST_FREE_BYTES:
+        return
+    if still_to_come is None:
+        partial.remove()  # nobody knows whether it has an end
+        raise TransferError(f"there are only {free:,} bytes free for it at {partial.path.parent}")
+    raise TransferError(
+        f"{still_to_come:,} bytes are still to come, and only {free:,} are free at {partial.path.parent}, of which "
+        f"{LEAST_FREE_BYTES:,} are left free",
+        passing=True,
+    )
+
+
+def _open(partial: Partial, timeout_seconds: float, watch: Watch) -> http.client.HTTPResponse:
     headers = {"User-Agent": f"quillgpt/{__version__}", "Accept-Encoding": "identity", **partial.headers()}
     try:
-        request = urllib.request.Request(partial.address, headers=headers)
-        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout_seconds)
-        return answer
+        return open_address(partial.address, headers, timeout_seconds=timeout_seconds, watch=watch)
+    except RedirectError as error:
+        raise TransferError(str(error)) from error
     except urllib.error.HTTPError as error:
         with error:
             if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise _start_over(partial) from error
             if error.code in _PASSING:
                 wait_seconds = _retry_after(error.headers)
-                raise _PassingError(f"HTTP {error.code} {error.reason}", wait_seconds=wait_seconds) from error
-            reason = f"{_REASONS.get(error.code, error.reason)}, HTTP {error.code}"
+                raise _PassingError(f"HTTP {error.code} {_line(error.reason)}", wait_seconds=wait_seconds) from error
+            reason = f"{_REASONS.get(error.code) or _line(error.reason)}, HTTP {error.code}"
             raise TransferError(reason, missing=error.code in _MISSING) from error
     except urllib.error.URLError as error:
         raise _PassingError(_words(error.reason, timeout_seconds), reached=False) from error
     except (http.client.HTTPException, OSError) as error:
         raise _PassingError(_words(error, timeout_seconds)) from error
+    except ValueError as error:  # what an address or a header cannot be
+        raise TransferError(_words(error, timeout_seconds)) from error
 
 
 def _start_over(partial: Partial) -> _PassingError:
@@ -193,23 +260,34 @@ def _start_over(partial: Partial) -> _PassingError:
 def _next_chunk(answer: http.client.HTTPResponse, timeout_seconds: float) -> bytes:
     try:
         return answer.read1(CHUNK_BYTES)  # whatever is there, so that nothing is lost when the rest does not come
-    except (http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError, ValueError) as error:
         raise _PassingError(_words(error, timeout_seconds)) from error
 
 
 def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
     """Return at which byte of the file an answer begins, and how many bytes the whole file has, if it says so."""
-    length = answer.headers.get("Content-Length", "")
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if answer.status != HTTPStatus.PARTIAL_CONTENT or not found:
-        return 0, int(length) if length.isdigit() else None
-    return int(found[1]), int(found[2]) if found[2].isdigit() else None
+    found = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", answer.headers.get("Content-Range", ""))
+    begin = _count(found[1]) if found else None
+    if answer.status != HTTPStatus.PARTIAL_CONTENT or found is None or begin is None:
+        return 0, _count(answer.headers.get("Content-Length", ""))
+    return begin, _count(found[2])
+
+
+def _count(given: str) -> int | None:
+    """Return the number of bytes that a header names, or None where it names none that a file can have."""
+    return int(given) if re.fullmatch(r"[0-9]{1,18}", given.strip()) else None
 
 
 def _version(answer: http.client.HTTPResponse) -> str | None:
     """Return what identifies the file's version byte by byte, in the words that If-Range takes."""
     tag = answer.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
+
+
+def _refuse_compressed(answer: http.client.HTTPResponse) -> None:
+    coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise TransferError(f"the server sends it compressed ({_line(coding)[:40]}), which it was asked not to")
 
 
 def _refuse_web_page(partial: Partial, answer: http.client.HTTPResponse) -> None:
@@ -221,11 +299,11 @@ def _refuse_web_page(partial: Partial, answer: http.client.HTTPResponse) -> None
 def _retry_after(headers: email.message.Message) -> float:
     """Return how many seconds a server asks to wait; it may name a time instead."""
     given = headers.get("Retry-After", "").strip()
-    if given.isdigit():
-        return float(given)
+    if re.fullmatch(r"[0-9]+", given):
+        return float(given[:18]) if len(given) < 18 else float("inf")
     try:
-        return email.utils.parsedate_to_datetime(given).timestamp() - time.time()
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError, OSError):
         return 0.0
 
 
@@ -236,4 +314,9 @@ def _words(error: object, timeout_seconds: float) -> str:
         return "there is no server of that name, or this machine is offline"
     if isinstance(error, http.client.IncompleteRead):
         return "the connection was cut"
-    return getattr(error, "strerror", None) or str(error)
+    return _line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _line(words: object) -> str:
+    """Return what a server or a library says as a short line without what a terminal would obey."""
+    return "".join(each if each.isprintable() else " " for each in str(words))[:200].strip()

@@ -12,6 +12,7 @@ from quillgpt.data.dataset import Dataset, Tokens, dataset_folder, open_dataset
 from quillgpt.data.manifest import read_manifest
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError, UserError
+from quillgpt.text.addresses import is_web_address, shown_address
 from quillgpt.training.origin import Origin
 
 SHORTEST_USEFUL_BLOCK = 8
@@ -40,6 +41,17 @@ def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
             f"with --init_from={settings.out_dir}"
         )
     return dataset
+
+
+def without_secrets(settings: TrainSettings) -> TrainSettings:
+    """Return the settings as they may be recorded: addresses of texts may hold what is nobody else's business."""
+    changes = {}
+    for name in ("data", "val"):
+        given = getattr(settings, name)
+        if given is not None:
+            shown = [shown_address(each) if is_web_address(each) else each for each in split_sources(given)]
+            changes[name] = ",".join(shown)
+    return settings.model_copy(update={name: each for name, each in changes.items() if each != getattr(settings, name)})
 
 
 def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingState) -> Dataset | None:

@@ -22,7 +22,7 @@ from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.base import describe_base, with_adapters
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
-from quillgpt.training.data import check_lengths, open_data, open_replayed
+from quillgpt.training.data import check_lengths, open_data, open_replayed, without_secrets
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import fit_to_budget
 from quillgpt.training.planning.scaling import Text
@@ -105,6 +105,7 @@ def set_up(settings: TrainSettings) -> Run:
     """
     origin = find_origin(settings)
     dataset = open_data(origin)
+    origin = replace(origin, settings=without_secrets(origin.settings))
     name, vocab_size = dataset.tokenizer.name, dataset.tokenizer.vocab_size
     origin = fit_to_budget(origin, Text(len(dataset.train), len(dataset.val), name, vocab_size), dataset.train)
     settings, shape = choose_shape(origin, name, vocab_size)

@@ -19,7 +19,7 @@ from quillgpt.text.corpora import RECIPES, Texts, recipe_named
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
-from quillgpt.training.data import open_data, open_replayed
+from quillgpt.training.data import open_data, open_replayed, without_secrets
 from quillgpt.training.origin import Origin
 
 MOST_BYTES_PREPARED = 50_000_000
@@ -73,7 +73,7 @@ def foresee_data(origin: Origin, spool: Path) -> Outlook:
     Raises:
         UserError: What would keep the run from training.
     """
-    settings = origin.settings
+    settings = without_secrets(origin.settings)
     rehearsal = Rehearsal(spool)
     try:
         with quietly(), without_downloads():
@@ -172,7 +172,7 @@ def _last_cut(head: bytes, source: Source) -> int:
 
 def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
     """Return what is known of a data set whose text is not here."""
-    settings = origin.settings
+    settings = without_secrets(origin.settings)
     recipe = None if settings.data is not None else recipe_named(settings.dataset)
     name, vocab_size = _vocabulary(origin, RECIPES[recipe].tokenizer if recipe else "char")
     about = f" ({RECIPES[recipe].description})" if recipe else ""

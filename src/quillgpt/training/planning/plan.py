@@ -16,7 +16,7 @@ from quillgpt.model import ModelShape, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.base import with_adapters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
-from quillgpt.training.data import check_lengths
+from quillgpt.training.data import check_lengths, without_secrets
 from quillgpt.training.memory import fits, memory_needed
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, fit_to_budget
@@ -116,6 +116,7 @@ def plan(settings: TrainSettings) -> Plan:
 
 def _plan(origin: Origin, data: Outlook) -> Plan:
     text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
+    origin = replace(origin, settings=without_secrets(origin.settings))
     origin = fit_to_budget(origin, text, data.train)
     settings, shape = choose_shape(origin, data.tokenizer, data.vocab_size)
     check_lengths(data.train, data.val, settings)
