@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,19 @@ def test_another_version_measures_anew(home, monkeypatch):
     remember("a", lambda: 1.5)
     monkeypatch.setattr("quillgpt.device.__version__", "99")
     assert remember("a", lambda: 2.5) == 2.5
+
+
+@pytest.mark.parametrize("number", [65 * (os.cpu_count() or 1), 100_000, 10**30])
+def test_more_threads_than_the_machine_has_cores_for_are_not_started(number, monkeypatch, capsys):
+    before = torch.get_num_threads()
+    try:
+        assert choose_threads(number) <= os.cpu_count()
+        assert f"threads = {number}, and this machine has" in capsys.readouterr().err
+        monkeypatch.setenv("OMP_NUM_THREADS", str(number))
+        assert choose_threads(None) <= os.cpu_count()
+        assert torch.ones(300, 300).matmul(torch.ones(300, 300))[0, 0] == 300
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_are_those_asked_for_or_those_of_the_environment(monkeypatch):

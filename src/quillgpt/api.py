@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
 from quillgpt.config.names import is_dataset_name
 from quillgpt.config.schema import Quantize, Sampling
-from quillgpt.console import progress
+from quillgpt.console import progress, warn
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
 from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
@@ -115,12 +116,18 @@ class Model:
             TokenizerError: The tokenizer lacks a character of the start.
             ConfigError: A setting is unknown or impossible.
         """
-        return self.draw(self.prompt(start), resolve_sampling({"num_samples": 1, **settings}), on_text=on_text)
+        return list(self.draw(self.prompt(start), resolve_sampling({"num_samples": 1, **settings}), on_text=on_text))
 
     def draw(
         self, prompt: tuple[str, list[int]], settings: Sampling, *, on_text: TextListener | None = None
-    ) -> list[Sample]:
-        """Draw samples after a prompt (text and ids), as the settings of `quill sample` say."""
+    ) -> Iterator[Sample]:
+        """Yield samples after a prompt (text and ids), as the settings of `quill sample` say, as soon as each ends."""
+        unseen = len(prompt[1]) - self.shape.block_size
+        if unseen > 0:
+            warn(
+                f"the prompt has {len(prompt[1]):,} tokens, and the model sees {self.shape.block_size:,} at once: its "
+                f"first {unseen:,} are not seen"
+            )
         return draw_samples(self._writer, self.tokenizer, prompt, settings, on_text=on_text)
 
     def open_dataset(self, name: str, *, data_dir: str = "data") -> Dataset:

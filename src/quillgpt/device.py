@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from quillgpt import __version__
+from quillgpt.console import warn
 from quillgpt.errors import DeviceError, UserError
 from quillgpt.files import quill_home, write_json
 from quillgpt.process import peak_resident_bytes
@@ -116,12 +117,22 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if rates["torch.bfloat16"] > rates["torch.float32"] else torch.float32
 
 
+FEW_THREADS = 64
+"""So many may be asked for on any machine: they are slow, and do no harm."""
+
+
 def choose_threads(threads: int | None) -> int:
-    """Set and return the number of CPU threads; None takes one for each core that the process may use."""
+    """Set and return the number of CPU threads; None takes one for each core that the process may use.
+
+    Thousands would end the process without a word, and more than the machine has cores make nothing faster.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if given := os.environ.get("OMP_NUM_THREADS", ""):
-            threads = int(given) if given.isdigit() and int(given) > 0 else threads
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        threads = (int(given[:9]) if given.isascii() and given.isdecimal() else 0) or cores
+    if threads > max(FEW_THREADS, os.cpu_count() or 1):
+        warn(f"threads = {threads}, and this machine has {os.cpu_count()} cores; {cores} are used")
+        threads = cores
     torch.set_num_threads(threads)
     return threads
 

@@ -6,7 +6,7 @@ import torch
 from quillgpt.config.schema import Sampling
 from quillgpt.errors import CheckpointError
 from quillgpt.generation import generate_ids
-from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
+from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
 from quillgpt.model import for_inference
 from tiny import GPT2, SHAPES, tiny_model
 
@@ -24,8 +24,8 @@ def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
     """Sample 0 without a cache: every token from the whole window, computed from scratch."""
     block_size = model.shape.block_size
     ids, start = list(prompt), max(0, len(prompt) - block_size)
-    uniforms = uniforms_of_sample(seed, 0, steps)
-    for step in range(steps):
+    uniforms = uniforms_of_samples(seed, [0], torch.device("cpu"))
+    for _ in range(steps):
         if len(ids) - start > block_size:
             start = len(ids) - (max(1, block_size // 2) if window == "half" else block_size)
         with torch.no_grad():
@@ -34,7 +34,7 @@ def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
         seen[:, ids] = True
         if sampling.repetition_penalty != 1:
             scores = penalize_repetition(scores, seen, sampling.repetition_penalty)
-        ids.append(int(draw(*candidates(scores, sampling), uniforms[step : step + 1])))
+        ids.append(int(draw(*candidates(scores, sampling), next(uniforms))))
     return ids[len(prompt) :]
 
 

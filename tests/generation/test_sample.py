@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -6,9 +7,10 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers
 
 from quillgpt.config.schema import SampleSettings
+from quillgpt.device import Memory
 from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation import draw_samples, prompt_ids, read_start
-from quillgpt.generation.generate import generate_ids
+from quillgpt.generation.generate import MOST_AT_ONCE, Context, bytes_of_sample, generate_ids, samples_at_once
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.huggingface import HuggingFaceTokenizer
@@ -31,7 +33,7 @@ def counting_model():
 def samples(prompt="a", *, model=None, on_text=None, **settings):
     settings = SampleSettings(**{"num_samples": 1, "max_new_tokens": 5, "temperature": 0.0, **settings})
     prompt = (prompt, BYTES.encode_prompt(prompt))
-    return draw_samples(model or counting_model(), BYTES, prompt, settings, on_text=on_text)
+    return list(draw_samples(model or counting_model(), BYTES, prompt, settings, on_text=on_text))
 
 
 def test_a_sample_is_what_follows_the_prompt():
@@ -84,6 +86,56 @@ def test_no_token_is_computed_once_all_samples_have_ended():
     model.register_forward_hook(lambda *_: calls.append(1))
     samples(model=model, num_samples=2, stop="c", max_new_tokens=50)
     assert len(calls) == 2
+
+
+def test_what_is_asked_for_costs_nothing_before_it_is_drawn():
+    [sample] = samples(stop="h", max_new_tokens=10**18)
+    assert sample.text == "bcdefg"
+    settings = SampleSettings(num_samples=10**18, max_new_tokens=3, temperature=1.0)
+    drawn = draw_samples(tiny_model(GPT2, vocab_size=257), BYTES, ("a", [97]), settings)
+    assert len({sample.text for sample in itertools.islice(drawn, 5)}) == 5
+
+
+def test_memory_follows_the_context_and_not_the_length():
+    model = tiny_model(GPT2)
+    prompt = torch.zeros(2, 160, dtype=torch.int64)
+    context = Context(model, prompt, 10**15, "half", lambda scores, _: scores.argmax(-1))
+    assert context._tokens.shape == (2, 2 * GPT2.block_size)
+    assert context._cache.capacity == GPT2.block_size
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_samples_are_the_same_however_many_are_drawn_together(at_once, monkeypatch):
+    settings = {"model": tiny_model(GPT2, vocab_size=257), "num_samples": 7, "max_new_tokens": 30, "temperature": 1.0}
+    together = samples(**settings)
+    monkeypatch.setattr("quillgpt.generation.generate.MOST_AT_ONCE", at_once)
+    pieces = []
+    assert samples(on_text=pieces.append, **settings) == together
+    assert "".join(pieces) == together[0].text
+
+
+def test_so_many_samples_are_drawn_together_as_free_memory_has_room_for(monkeypatch):
+    model, asked = tiny_model(GPT2), SampleSettings(num_samples=50, max_new_tokens=12)
+    each = bytes_of_sample(model, 4, asked)
+    assert each > 2 * GPT2.n_layer * GPT2.n_embd * GPT2.block_size * 4  # keys and values of the whole context
+    for free, expected in [(0, 1), (7 * each, 3), (10**12, 50), (None, 50)]:
+        found = Memory(10**12, free)
+        monkeypatch.setattr("quillgpt.generation.generate.memory", lambda _, found=found: found)
+        assert samples_at_once(model, [1, 2, 3, 4], asked) == expected
+    assert samples_at_once(model, [1], SampleSettings(num_samples=10**9, max_new_tokens=1)) == MOST_AT_ONCE
+
+
+def test_a_sample_is_handed_out_when_it_and_those_before_it_have_ended():
+    model = tiny_model(GPT2, vocab_size=257)
+    passes = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    settings = SampleSettings(num_samples=8, max_new_tokens=60, temperature=1.0, top_k=None, stop="a", seed=5)
+    lengths, handed_out = [], []
+    for sample in draw_samples(model, BYTES, ("a", [97]), settings):
+        lengths.append(len(sample.ids) + (sample.finish_reason == "end_of_text"))
+        handed_out.append(len(passes))
+    assert handed_out == list(itertools.accumulate(lengths, max))
+    assert handed_out[0] < handed_out[-1]
 
 
 def test_what_is_streamed_is_the_first_samples_text():

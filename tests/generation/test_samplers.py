@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quillgpt.config.schema import Sampling
-from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
+from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
 from tolerances import FLOAT32
 
 ALL = Sampling(temperature=1.0, top_k=None)
@@ -119,12 +119,37 @@ def test_a_candidate_that_was_cut_is_never_drawn(scores, top_p, min_p):
 
 
 def test_random_numbers_depend_on_seed_and_sample_alone():
-    numbers = uniforms_of_sample(3, 4, 100)
-    assert torch.equal(numbers, uniforms_of_sample(3, 4, 100))
-    assert torch.equal(numbers[:10], uniforms_of_sample(3, 4, 10))
-    for other in (uniforms_of_sample(3, 5, 100), uniforms_of_sample(4, 3, 100)):
+    def numbers_of(seed, *samples):
+        drawn = uniforms_of_samples(seed, samples, torch.device("cpu"))
+        return torch.stack([next(drawn) for _ in range(600)], dim=1)
+
+    [numbers] = numbers_of(3, 4)
+    assert torch.equal(numbers_of(3, 2, 4, 9)[1], numbers)
+    assert torch.equal(numbers, torch.from_numpy(np.random.default_rng([3, 4]).random(600, dtype=np.float32)))
+    for other in (*numbers_of(3, 5), *numbers_of(4, 3)):
         assert not torch.equal(numbers, other)
     assert ((numbers >= 0) & (numbers < 1)).all()
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-45, 1e-30, 1e-20, 1e-7])
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_the_coldest_temperature_takes_the_likeliest(temperature, scale):
+    scores = torch.tensor([[0.5, -2.0, 1.5, 1.25], [3.0, 2.0, -1.0, 2.5]]) * scale
+    kept, ids = candidates(scores, Sampling(temperature=temperature, top_k=None))
+    assert draw(kept, ids, torch.tensor([0.99, 0.0])).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("setting", [{"top_p": 5e-324}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_k": 1}])
+def test_however_little_is_asked_for_the_likeliest_stays(setting):
+    kept, ids = candidates(
+        torch.tensor([[0.5, -2.0, 1.5]]), Sampling(**({"temperature": 1.0, "top_k": None} | setting))
+    )
+    assert draw(kept, ids, torch.tensor([0.99])).tolist() == [2]
+
+
+def test_the_hottest_temperature_draws_from_all_alike():
+    kept, _ = candidates(torch.tensor([[0.5, -2.0, 1.5, 1.25]]), Sampling(temperature=1e308, top_k=None))
+    assert kept.tolist() == [[0.25] * 4]
 
 
 @pytest.mark.parametrize("sampling", [ALL, Sampling(temperature=0.0), Sampling(top_k=3, top_p=0.9, min_p=0.1)])

@@ -81,6 +81,21 @@ def test_without_a_stop_text_nothing_stops(stop):
     assert streamed([*b"abc"], stop)[1].finish_reason is None
 
 
+def test_what_was_given_is_not_kept():
+    stream = TextStream(ByteTokenizer(), "\n\n")
+    for token in BYTES.encode("a€b\n" * 50).tolist():
+        stream.push(token)
+        stream.new_text()
+    assert len(stream._settled) <= 2
+
+
+def test_a_long_stop_text_is_held_back_as_far_as_it_has_come():
+    stop = "ab" * 300 + "c"
+    pieces, stream = streamed(BYTES.encode("x" + "ab" * 500 + "c!").tolist(), stop)
+    assert "".join(pieces) == stream.text() == "x" + "ab" * 200
+    assert stream.finish_reason == "stop"
+
+
 def test_the_price_of_a_token_does_not_grow_with_the_text(monkeypatch):
     longest = []
     decode = ByteTokenizer.decode

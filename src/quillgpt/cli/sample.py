@@ -47,14 +47,12 @@ def sample(
     prompt = loaded.prompt(start)
     if as_json:
         for each in loaded.draw(prompt, settings):
-            print(json.dumps(asdict(each), ensure_ascii=False))
+            print(json.dumps(asdict(each), ensure_ascii=False), flush=True)
         return
     show_set_up(loaded, settings, prompt[1])
     write(prompt[0])
-    samples = loaded.draw(prompt, settings, on_text=write)
-    write(f"\n{DASHES}\n")
-    for each in samples[1:]:
-        write(f"{each.prompt}{each.text}\n{DASHES}\n")
+    for number, each in enumerate(loaded.draw(prompt, settings, on_text=write)):
+        write(f"{each.prompt}{each.text}\n{DASHES}\n" if number else f"\n{DASHES}\n")
 
 
 def write(text: str) -> None:

@@ -3,41 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
 from quillgpt.config.schema import Sampling
+from quillgpt.device import memory
 from quillgpt.errors import CheckpointError
-from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_sample
+from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
 from quillgpt.generation.step import RecordedStep
 from quillgpt.model import GPT, KeyValueCache
 
 Window = Literal["half", "exact"]
 
 
-def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab_size: int) -> Iterator[Tensor]:
-    """Yield the next token of every sample, step by step, each time (num_samples,) on the CPU.
+MOST_AT_ONCE: Final = 256
+"""Samples that are computed together at most: more are hardly faster."""
+
+USABLE_SHARE: Final = 0.5
+"""Share of the free memory that samples may take."""
+
+
+def samples_at_once(model: GPT, prompt: Sequence[int], sampling: Sampling) -> int:
+    """Return how many samples are computed together: as many as are asked for, if the free memory has room."""
+    available = memory(model.device)
+    most = min(sampling.num_samples, MOST_AT_ONCE)
+    if available is None:
+        return most
+    free = available.total if available.free is None else available.free
+    return max(1, min(most, int(USABLE_SHARE * free) // bytes_of_sample(model, len(prompt), sampling)))
+
+
+def bytes_of_sample(model: GPT, prompt_length: int, sampling: Sampling) -> int:
+    """Return about how much memory one sample takes: its cache, its scores, and the longest pass over many tokens."""
+    shape = model.shape
+    capacity = min(shape.block_size, prompt_length + sampling.max_new_tokens)
+    at_once = capacity if sampling.window == "exact" else max(min(prompt_length, capacity), capacity // 2)
+    cache = 2 * shape.n_layer * shape.n_kv_head * capacity * shape.head_dim * model.cache_dtype.itemsize
+    hidden = 4 * at_once * (4 * shape.n_embd + shape.qkv_dim + 2 * shape.mlp_dim + shape.n_head * at_once)
+    return cache + hidden + SCORE_BYTES * shape.vocab_size
+
+
+SCORE_BYTES: Final = 40
+"""For each token of the vocabulary: its score, sorted with its id, as a probability, and summed."""
+
+
+def generate_ids(
+    model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab_size: int, samples: range | None = None
+) -> Iterator[Tensor]:
+    """Yield the next token of every sample, step by step, each time (samples,) on the CPU.
 
     When the context is full, window `half` keeps its last block_size/2 tokens and prefills them again, `exact` slides
-    by one token and computes the whole context anew for each.
+    by one token and computes the whole context anew for each. Memory grows with the context, not with what is asked
+    for.
 
     Args:
         model: In evaluation mode, on its device, in the number format to compute in.
         prompt: Ids before the sample, at least one.
         sampling: How many samples, how long (the caller may stop earlier), and how tokens are chosen.
         vocab_size: Ids from here on have no token and are never chosen.
+        samples: Those to draw, by number; None: all.
 
     Raises:
         CheckpointError: A score is NaN.
     """
     device = model.device
-    samples, steps = range(sampling.num_samples), sampling.max_new_tokens
-    uniforms = torch.stack([uniforms_of_sample(sampling.seed, k, steps) for k in samples], dim=1).to(device)
+    samples = range(sampling.num_samples) if samples is None else samples
+    uniforms = uniforms_of_samples(sampling.seed, samples, device)
     penalty = sampling.repetition_penalty
-    seen = torch.zeros(len(samples), vocab_size, dtype=torch.bool, device=device)
-    seen[:, [id for id in prompt if id < vocab_size]] = True
+    seen = torch.zeros(len(samples), vocab_size if penalty != 1.0 else 0, dtype=torch.bool, device=device)
+    if penalty != 1.0:
+        seen[:, [id for id in {*prompt} if id < vocab_size]] = True
 
     def choose(scores: Tensor, uniforms: Tensor) -> Tensor:
         scores = scores[:, :vocab_size].float()
@@ -45,11 +82,12 @@ def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab
             scores = penalize_repetition(scores, seen, penalty)
         return draw(*candidates(scores, sampling), uniforms)
 
-    prompts = torch.tensor([list(prompt) for _ in samples], device=device)
-    context = Context(model, prompts, steps, sampling.window, choose, one_graph=device.type == "cuda")
-    for step in range(steps):
+    visible = torch.tensor(prompt[-model.shape.block_size :], device=device).expand(len(samples), -1)
+    steps = sampling.max_new_tokens
+    context = Context(model, visible, steps, sampling.window, choose, one_graph=device.type == "cuda")
+    for _ in range(steps):
         with torch.inference_mode():
-            chosen = context.next_tokens(uniforms[step])
+            chosen = context.next_tokens(next(uniforms))
             ids = chosen.cpu()
             if int(ids.min()) < 0:
                 raise CheckpointError("the model's scores are no numbers (NaN): a weight is NaN, or too large")
@@ -59,7 +97,7 @@ def generate_ids(model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab
 
 
 class Context:
-    """The tokens so far and the cache of those that the model still sees.
+    """The last tokens and the cache of those that the model still sees.
 
     Args:
         model: The model.
@@ -80,17 +118,18 @@ class Context:
         *,
         one_graph: bool = False,
     ) -> None:
-        batch_size, self.length = prompt.shape
+        batch_size, length = prompt.shape
         self._model = model
         self._window = window
-        self._tokens = torch.empty(batch_size, self.length + max_new_tokens, dtype=torch.int64, device=prompt.device)
-        self._tokens[:, : self.length] = prompt
         self._choose = choose
-        capacity = min(model.shape.block_size, self.length + max_new_tokens)
+        capacity = min(model.shape.block_size, length + max_new_tokens)
         self._cache = KeyValueCache(
             model.shape, batch_size, device=model.device, dtype=model.cache_dtype, capacity=capacity
         )
-        self._unread = min(self.length, capacity)  # last tokens that the cache does not hold yet
+        self._unread = self.length = min(length, capacity)  # last tokens that the cache does not hold yet
+        # Twice as many as are seen, so that they are moved to the front once in so many steps.
+        self._tokens = torch.empty(batch_size, 2 * capacity, dtype=torch.int64, device=prompt.device)
+        self._tokens[:, : self.length] = prompt[:, length - self.length :]
         self._step = RecordedStep(model, self._cache, choose) if one_graph else None
 
     def next_tokens(self, uniforms: Tensor) -> Tensor:
@@ -99,6 +138,9 @@ class Context:
             chosen = self._step(self._tokens[:, self.length - 1], uniforms)
         else:
             chosen = self._choose(self._scores(), uniforms)
+        if self.length == self._tokens.shape[1]:
+            self.length = self._cache.capacity
+            self._tokens[:, : self.length] = self._tokens[:, -self.length :]
         self._tokens[:, self.length] = chosen
         self.length += 1
         self._unread = 1

@@ -1,15 +1,15 @@
-"""Drawing whole samples: several at once, the first of them streamed."""
+"""Drawing whole samples: several at once, the first of them streamed, each handed out when it has ended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from quillgpt.config.names import expand
 from quillgpt.config.schema import Sampling
 from quillgpt.errors import TokenizerError, UserError
-from quillgpt.generation.generate import generate_ids
+from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
 from quillgpt.text.tokenizer import Tokenizer
@@ -82,8 +82,8 @@ def draw_samples(
     settings: Sampling,
     *,
     on_text: TextListener | None = None,
-) -> list[Sample]:
-    """Generate samples side by side.
+) -> Iterator[Sample]:
+    """Yield samples in their order, each as soon as it has ended; as many are computed together as memory has room for.
 
     Args:
         model: The model, in evaluation mode, on its device.
@@ -92,15 +92,37 @@ def draw_samples(
         settings: How many, how long, and how tokens are chosen.
         on_text: Given the text of the first sample piece by piece as it becomes certain.
     """
-    streams = [TextStream(tokenizer, settings.stop) for _ in range(settings.num_samples)]
-    steps = generate_ids(model, prompt[1], settings, vocab_size=min(tokenizer.vocab_size, model.shape.vocab_size))
-    for tokens in steps:
+    at_once = samples_at_once(model, prompt[1], settings)
+    for first in range(0, settings.num_samples, at_once):
+        samples = range(first, min(first + at_once, settings.num_samples))
+        yield from _draw_together(model, tokenizer, prompt, settings, samples, None if first else on_text)
+
+
+def _draw_together(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: tuple[str, list[int]],
+    settings: Sampling,
+    samples: range,
+    on_text: TextListener | None,
+) -> Iterator[Sample]:
+    streams = [TextStream(tokenizer, settings.stop) for _ in samples]
+    vocab_size = min(tokenizer.vocab_size, model.shape.vocab_size)
+    yielded = 0
+
+    def ended(stream: TextStream) -> Sample:
+        if on_text and stream is streams[0] and (rest := stream.new_text(final=True)):
+            on_text(rest)
+        return Sample(prompt[0], stream.text(), stream.ids, stream.finish_reason or "length")
+
+    for tokens in generate_ids(model, prompt[1], settings, vocab_size=vocab_size, samples=samples):
         for stream, token in zip(streams, tokens.tolist(), strict=True):
             stream.push(token)
-        if on_text and (fresh := streams[0].new_text()):
+        if on_text and not yielded and (fresh := streams[0].new_text()):
             on_text(fresh)
-        if all(stream.finish_reason for stream in streams):
-            break
-    if on_text and (rest := streams[0].new_text(final=True)):
-        on_text(rest)
-    return [Sample(prompt[0], stream.text(), stream.ids, stream.finish_reason or "length") for stream in streams]
+        while yielded < len(streams) and streams[yielded].finish_reason:
+            yield ended(streams[yielded])
+            yielded += 1
+        if yielded == len(streams):
+            return
+    yield from map(ended, streams[yielded:])

@@ -6,11 +6,20 @@ vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Final
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from quillgpt.config.schema import Sampling
+
+NUMBERS_AT_ONCE: Final = 256
+"""Random numbers that each sample has ready."""
+
+COLDEST, COLD = 1e-30, 1e-6
+"""Below the first, number formats hold no temperature; below the second, scores divided by it may overflow."""
 
 
 def penalize_repetition(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -41,10 +50,14 @@ def candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         best, ids = scores.topk(1, dim=-1)
         return torch.where(best.isnan(), best, 1.0), ids
     kept, ids = scores.topk(count, dim=-1)
-    probabilities = (kept / sampling.temperature).softmax(-1)
+    if sampling.temperature < COLD:
+        kept = kept - kept[:, :1]  # the likeliest is 0, whatever it is divided by
+    probabilities = (kept / max(sampling.temperature, COLDEST)).softmax(-1)
     if sampling.top_p is not None:
         before = probabilities.cumsum(-1) - probabilities  # what likelier tokens have together
-        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+        too_many = before >= sampling.top_p
+        too_many[:, 0] = False  # however little is asked for
+        probabilities = probabilities.masked_fill(too_many, 0.0)
     if sampling.min_p is not None:
         probabilities = probabilities.masked_fill(probabilities < sampling.min_p * probabilities[:, :1], 0.0)
     return probabilities / probabilities.sum(-1, keepdim=True), ids
@@ -69,7 +82,9 @@ def draw(probabilities: Tensor, ids: Tensor, uniforms: Tensor) -> Tensor:
     return torch.where(cumulative[:, -1:].isnan(), -1, taken).squeeze(-1)
 
 
-def uniforms_of_sample(seed: int, sample: int, count: int) -> Tensor:
-    """Return the random numbers of one sample, (count,), float32; they depend on seed and sample only."""
-    generator = np.random.default_rng([seed, sample])
-    return torch.from_numpy(generator.random(count, dtype=np.float32))
+def uniforms_of_samples(seed: int, samples: Iterable[int], device: torch.device) -> Iterator[Tensor]:
+    """Yield one random number for each sample, (B,), float32, again and again; they depend on seed and sample only."""
+    generators = [np.random.default_rng([seed, sample]) for sample in samples]
+    while True:
+        numbers = [generator.random(NUMBERS_AT_ONCE, dtype=np.float32) for generator in generators]
+        yield from torch.from_numpy(np.stack(numbers, axis=1)).to(device)

@@ -20,8 +20,9 @@ class TextStream:
         self.finish_reason: str | None = None
         self._tokenizer = tokenizer
         self._stop = stop
-        self._given = 0
-        self._settled, self._window, self._read = "", 0, 0
+        self._given = 0  # characters
+        self._settled, self._ahead = "", 0  # text of read ids that was not given; what was given of later ones
+        self._window, self._read = 0, 0
 
     def push(self, token: int) -> None:
         """Add a token; after the sample's end nothing is added."""
@@ -46,28 +47,34 @@ class TextStream:
         the stop text; `final` hands out these too.
         """
         if final or self.finish_reason is not None:
-            text = self.text()
+            fresh = self.text()[self._given :]
         else:
-            text = self._text_so_far().rstrip(INCOMPLETE)
-            text = text[: len(text) - self._possible_stop(text)]
-        fresh = text[self._given :]
-        self._given = max(self._given, len(text))
+            fresh = self._waiting().rstrip(INCOMPLETE)
+            fresh = fresh[: len(fresh) - self._possible_stop(fresh)]
+            settled = min(len(fresh), len(self._settled))
+            self._settled = self._settled[settled:]
+            self._ahead += len(fresh) - settled
+        self._given += len(fresh)
         return fresh
 
-    def _text_so_far(self) -> str:
-        """Return the text of all ids, decoding only the last few.
+    def _waiting(self) -> str:
+        """Return the text that has not been given yet, decoding only the last few ids.
 
         What an id adds can depend on the one before it, so a text is the difference that its ids make to those before.
         """
         before = self._tokenizer.decode(self.ids[self._window : self._read])
         fresh = self._tokenizer.decode(self.ids[self._window :])[len(before) :]
-        text = self._settled + fresh
+        waiting = self._settled + fresh[self._ahead :]
         if fresh and not fresh.endswith(INCOMPLETE):
-            self._settled, self._window, self._read = text, self._read, len(self.ids)
-        return text
+            self._settled, self._ahead = waiting, 0
+            self._window, self._read = self._read, len(self.ids)
+        return waiting
 
     def _possible_stop(self, text: str) -> int:
+        """Return how many characters at the end of a text may be the beginning of the stop text."""
         if not self._stop:
             return 0
-        lengths = range(min(len(self._stop) - 1, len(text)), 0, -1)
-        return next((n for n in lengths if text.endswith(self._stop[:n])), 0)
+        start = text.find(self._stop[0], max(0, len(text) - len(self._stop) + 1))
+        while start >= 0 and not self._stop.startswith(text[start:]):
+            start = text.find(self._stop[0], start + 1)
+        return len(text) - start if start >= 0 else 0

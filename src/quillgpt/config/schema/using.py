@@ -41,7 +41,7 @@ class Sampling(Settings):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Draw from tokens at least this likely, relative to the likeliest."
     )
-    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
+    repetition_penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = Field(
         1.0, description="Above 1, tokens that already occur become less likely."
     )
     stop: str | None = Field(None, description="End a sample before this text.")
