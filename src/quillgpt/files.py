@@ -112,8 +112,8 @@ def flush_to_disk(path: Path) -> None:
 
 
 def let_others_read(path: Path) -> None:
-    """Give a file the mode that new files have; what is made as a temporary file is its owner's alone."""
-    path.chmod(0o666 & ~_umask())
+    """Give a file or folder the mode that new ones have; what is made as a temporary one is its owner's alone."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
 
 
 def _umask() -> int:

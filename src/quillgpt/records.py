@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +116,8 @@ def parse_json(content: bytes, error: type[UserError], where: Path, *, mend: str
 
 def check_record(content: object, schema: type[Content], error: type[UserError], where: Path, *, mend: str) -> Content:
     """Return parsed JSON as what it should be; arguments and errors are those of `read_record`."""
-    of_a_plain_type = None if isinstance(schema, type) and issubclass(schema, BaseModel) else Record.model_config
+    has_its_own = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
+    of_a_plain_type = None if has_its_own else Record.model_config
     adapter: TypeAdapter[Content] = TypeAdapter(schema, config=of_a_plain_type)
     try:
         return adapter.validate_python(content)

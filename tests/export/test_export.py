@@ -18,6 +18,7 @@ from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import TARGETS, export
 from quillgpt.export.certificate import CERTIFICATE
 from quillgpt.export.probe import Runtime, compare, make_probe
+from quillgpt.files import sha256_of
 from quillgpt.interop import open_model
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
@@ -130,33 +131,75 @@ def test_a_program_that_is_not_there_is_named_in_the_certificate(tmp_path, monke
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     loaded = saved(tmp_path / "model")
-    with pytest.raises(ConfigError, match="is there already; choose another folder, or add --overwrite"):
-        export(loaded, "hf", tmp_path / "model")
     export(loaded, "hf", tmp_path / "out")
+    with pytest.raises(ConfigError, match="is there already; choose another folder, or add --overwrite"):
+        export(loaded, "hf", tmp_path / "out")
     export(loaded, "hf", tmp_path / "out", overwrite=True)
     (tmp_path / "empty").mkdir()
     export(loaded, "hf", tmp_path / "empty")
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "empty").iterdir()} == {0o666 & ~UMASK}
 
 
-@pytest.mark.parametrize(
-    ("place", "said"),
-    [
-        ("model", "model holds other things than an export, which are not overwritten"),
-        (".", "is the folder that you are in"),
-        ("link", "link is a link; give a folder that is not there yet"),
-        ("file.txt", "file.txt is a file; give a folder that is not there yet"),
-    ],
-)
-def test_only_an_export_is_overwritten(tmp_path, monkeypatch, place, said):
+def refused(loaded, folder):
+    """Return why an export does not replace a folder, in which nothing has changed."""
+    before = {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")}
+    with pytest.raises(ConfigError) as failure:
+        export(loaded, "hf", folder, overwrite=True)
+    assert {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")} == before
+    return str(failure.value)
+
+
+def test_a_link_or_a_file_is_not_overwritten(tmp_path):
     loaded = saved(tmp_path / "model")
     (tmp_path / "file.txt").write_text("a poem")
     (tmp_path / "link").symlink_to(tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ConfigError, match=said):
-        export(loaded, "hf", Path(place), overwrite=True)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert "is a link" in refused(loaded, tmp_path / "link")
+    assert "is a file" in refused(loaded, tmp_path / "file.txt")
+
+
+def test_neither_the_model_nor_the_current_folder_is_overwritten_nor_what_holds_them(tmp_path, monkeypatch):
+    loaded = saved(tmp_path / "work" / "here" / "model")
+    for folder in (loaded.folder, loaded.folder.parent):
+        assert "the model" in refused(loaded, folder)
+    other = saved(tmp_path / "other")
+    export(other, "hf", tmp_path / "export")
+    monkeypatch.chdir(tmp_path / "work" / "here")
+    for folder in (Path(), Path(".."), Path("../../work")):
+        assert "the folder that you are in" in refused(other, folder)
+    assert "the model" in refused(load_model(tmp_path / "export"), tmp_path / "export")
+
+
+def test_what_an_export_did_not_write_or_a_person_changed_is_not_overwritten(tmp_path):
+    loaded = saved(tmp_path / "model")
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / CERTIFICATE).write_text('{"kty": "EC"}')
+    assert f"holds {CERTIFICATE}, not written by an export" in refused(loaded, tmp_path / "tls")
+    for name, text in (("notes.txt", "mine"), ("config.json", "{}"), ("mine/deep.txt", "mine")):
+        folder = tmp_path / name.partition(".")[0]
+        export(loaded, "hf", folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        assert f"holds {name}, not written by an export or changed since" in refused(loaded, folder)
+
+
+def test_a_killed_export_leaves_nothing_that_the_next_does_not_clear_or_put_back(tmp_path):
+    loaded = saved(tmp_path / "model")
+    export(loaded, "hf", tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / ".out.replaced")  # killed between two renames
+    left = tmp_path / ".out.exporting-x1"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    with pytest.raises(ConfigError, match="is there already"):
+        export(loaded, "hf", tmp_path / "out")
+    export(loaded, "hf", tmp_path / "out", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
+
+
+def test_an_export_lists_the_hashes_of_its_files(tmp_path):
+    export(saved(tmp_path / "model"), "hf", tmp_path / "out")
+    files = json.loads((tmp_path / "out" / CERTIFICATE).read_text())["files"]
+    there = {path.name: sha256_of(path) for path in (tmp_path / "out").iterdir() if path.name != CERTIFICATE}
+    assert files == there
 
 
 def test_a_model_whose_context_is_shorter_than_the_probe(tmp_path):

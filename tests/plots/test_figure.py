@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from quillgpt.errors import ConfigError
 from quillgpt.plots.record import Row
 
 pytest.importorskip("matplotlib")
@@ -92,3 +93,20 @@ def test_names_do_not_leave_the_figure() -> None:
         assert box.x1 <= width
         assert box.y0 >= 0
         assert box.y1 <= height
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.svg"])
+def test_only_pictures_of_quill_are_written_over(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    save_figure({"run": rows()}, [path])
+    save_figure({"run": rows()}, [path])
+    for content in (b"mine", b"<svg><dc:title>Another</dc:title></svg>", b""):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="was not drawn by Quill"):
+            save_figure({"run": rows()}, [path])
+        assert path.read_bytes() == content
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="was not drawn by Quill"):
+        save_figure({"run": rows()}, [path])
+    assert not (tmp_path / "elsewhere").exists()

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from quillgpt.errors import ConfigError, UserError
+from quillgpt.ownership import RECORD
 from quillgpt.proof import prove as proving
+from quillgpt.proof.ground import Ground
 from quillgpt.proof.outcome import CannotRun, Check, Outcome, Refuted, outcome_of
 from quillgpt.proof.sheet import conclude, facts, write_sheet
-from quillgpt.proof.subject import find_subjects
+from quillgpt.proof.subject import Subject, find_subjects
 
 
 def check(effect: Any) -> Check:
@@ -85,9 +87,37 @@ def test_a_proof_goes_on_after_a_failure_and_keeps_its_log_only(
     assert "status 2 instead of 0" in outcomes[0].figure
     assert "--nonsense" in outcomes[0].figure
     assert capsys.readouterr().out.startswith("FAIL    first one: ")
-    assert sorted(path.name for path in out_dir.iterdir()) == ["logs", "proof.json", "proof.md"]
+    assert sorted(path.name for path in out_dir.iterdir()) == [RECORD, "logs", "proof.json", "proof.md"]
     assert [path.name for path in (out_dir / "logs").iterdir()] == ["first-one"]
     assert "--nonsense" in (out_dir / "logs" / "first-one" / "01.err").read_text()
+
+
+@pytest.mark.parametrize("name", ["logs/mine.txt", "logs/first-one/01.err", "proof.md", "proof.json"])
+def test_what_quill_did_not_write_is_neither_removed_nor_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(proving, "CHECKS", {"none": Check(lambda _: "nothing", "nothing")})
+    proving.prove([subject()], out_dir=tmp_path, command="", checks=["none"])
+    mine = tmp_path / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match=rf"holds {name}, not written by Quill or changed since"):
+        proving.prove([subject()], out_dir=tmp_path, command="", checks=["none"])
+    assert mine.read_text() == "mine"
+
+
+def test_logs_of_an_earlier_proof_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(ground: Ground) -> str:
+        return ground.quill("--version", status=1).out
+
+    monkeypatch.setattr(proving, "CHECKS", {"one": Check(fail, ""), "two": Check(fail, "")})
+    for name in ("one", "two"):
+        proving.prove([subject()], out_dir=tmp_path, command="", checks=[name])
+        assert [path.name for path in (tmp_path / "logs").iterdir()] == [name]
+
+
+def subject() -> Subject:
+    return find_subjects(None, {"dtype": "float32", "device": "cpu"})[0]
 
 
 def test_a_place_that_is_a_file_and_a_check_that_is_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_an_occupied_folder_is_refused_with_both_ways_out(tiny: MakeSettings) ->
 def test_a_folder_without_a_checkpoint_starts_over(tiny: MakeSettings) -> None:
     settings = tiny(max_iters=4)
     out = Path(settings.out_dir)
-    out.mkdir()
+    assert train(settings) is not None
+    shutil.rmtree(out / "checkpoints")  # as if it had failed before its first one
     (out / "metrics.jsonl").write_text('{"kind": "train", "iter": 1}\n')
     assert train(settings) is not None
     assert all("seconds" in row for row in read_metrics(out / "metrics.jsonl"))

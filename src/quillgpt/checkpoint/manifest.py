@@ -17,6 +17,13 @@ FORMAT_VERSION: Literal[1] = 1
 LISTED = (".json", ".safetensors")
 """Endings of all files that are ever read from a checkpoint: each that is there must be listed."""
 
+USUAL = (
+    *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    *("training/optimizer.safetensors", "training/weights.safetensors", "training/state.json"),
+    *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
+)
+"""The files of a checkpoint whose manifest is lost."""
+
 
 class FileRecord(Record):
     """One file, as it was written."""
@@ -103,3 +110,21 @@ def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
             raise CheckpointError(f"{file} is damaged: it has {size:,} bytes, {expected.bytes:,} were written")
         if sha256_of(file) != expected.sha256:
             raise CheckpointError(f"{file} is damaged: its content is not what was written (SHA-256 differs)")
+
+
+def is_of_quill(folder: Path) -> bool:
+    """Say whether a folder has a manifest as Quill writes them, be its files whole or not."""
+    return _read(folder) is not None
+
+
+def files_listed(folder: Path) -> list[str]:
+    """Return the files of a checkpoint, as paths from its folder: those in its manifest, or else the usual ones."""
+    manifest = _read(folder)
+    return [*(USUAL if manifest is None else manifest.files), MANIFEST]
+
+
+def _read(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder / MANIFEST)
+    except CheckpointError:
+        return None

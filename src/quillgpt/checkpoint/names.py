@@ -13,16 +13,22 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from quillgpt.checkpoint.manifest import MANIFEST
+from quillgpt.checkpoint.manifest import MANIFEST, files_listed
+from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
 from quillgpt.files import flush_to_disk
+from quillgpt.ownership import files_below, listed, remove_listed, remove_own
 
 NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
 """What checkpoints are called, and nothing else: a folder of another name is a person's own."""
 
+CHECKPOINTS = "checkpoints"
 BEST, LAST = "best", "last"
 UNFINISHED = ".writing-"
 """How the names of checkpoints begin while they are written."""
+
+LEFT_OVER = re.compile(rf"{re.escape(UNFINISHED)}\w+|\.(iter-\d{{6,}}|{BEST}|{LAST})\.(old|new)")
+"""Names of what a killed process leaves unfinished."""
 
 LAST_AND_BEFORE = 2
 """The newest checkpoints that are always kept."""
@@ -30,7 +36,7 @@ LAST_AND_BEFORE = 2
 
 def checkpoints_folder(out_dir: Path) -> Path:
     """Return the folder that holds a run's checkpoints."""
-    return out_dir / "checkpoints"
+    return out_dir / CHECKPOINTS
 
 
 def iteration_name(iteration: int) -> str:
@@ -46,14 +52,15 @@ def iteration_of(name: str) -> int | None:
 
 def has_checkpoint(out_dir: Path) -> bool:
     """Say whether a run folder holds a whole checkpoint."""
-    return any(checkpoints_folder(out_dir).glob(f"[!.]*/{MANIFEST}"))
+    named = (checkpoints_folder(out_dir) / name for name in (BEST, LAST))
+    return any((path / MANIFEST).is_file() for path in (*numbered(out_dir), *named))
 
 
 def point(out_dir: Path, name: str, target: str) -> None:
     """Make `best` or `last` mean the checkpoint `target`."""
     folder = checkpoints_folder(out_dir)
     fresh = folder / f".{name}.new"
-    remove(fresh)
+    remove_own(fresh)
     try:
         fresh.symlink_to(target, target_is_directory=True)
     except OSError:
@@ -77,14 +84,14 @@ def take_name(fresh: Path, name: Path) -> None:
         fresh.replace(name)
     except OSError:  # a folder has the name
         aside = name.with_name(f".{name.name}.old")
-        remove(aside)
+        remove_checkpoint(aside)
         name.rename(aside)
         try:
             fresh.rename(name)
         except OSError:
             aside.rename(name)
             raise
-        remove(aside)
+        remove_checkpoint(aside)
 
 
 def numbered(out_dir: Path) -> list[Path]:
@@ -108,7 +115,7 @@ def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
     named = {(folder / name).resolve().name for name in (BEST, LAST)} | set(spared)
     old = [path for path in numbered(out_dir)[: -max(keep, LAST_AND_BEFORE)] if path.name not in named]
     for path in (*old, *_unfinished(folder)):
-        remove(path)
+        remove_checkpoint(path)
 
 
 def go_back(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int | None) -> None:
@@ -128,19 +135,30 @@ def go_back(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int 
         point(out_dir, BEST, best)
     later = [path for path in numbered(out_dir) if (iteration_of(path.name) or 0) > iteration]
     for path in (*later, *_unfinished(parent)):
-        remove(path)
+        remove_checkpoint(path)
 
 
 def _unfinished(folder: Path) -> list[Path]:
-    return [*folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.old"), *folder.glob(".*.new")]
+    return [path for path in folder.glob(".*") if LEFT_OVER.fullmatch(path.name)]
 
 
-def remove(path: Path) -> None:
-    """Remove a link or a folder, if it is there."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, or a link to one, if it is there; files in it that are not the checkpoint's stay.
+
+    What the system does not let go is told; it costs room, and is tried again after the next save.
+    """
+    try:
+        if path.is_symlink() or path.name.startswith(UNFINISHED):
+            remove_own(path)
+        elif kept := remove_listed(path, files_listed(path)):
+            warn(f"{path} is no checkpoint any more, but keeps {listed(kept)}, not written by Quill")
+    except OSError as error:
+        warn(f"{path} cannot be removed ({error.strerror or error}); it is not needed any more")
+
+
+def unlisted(checkpoint: Path) -> list[str]:
+    """Return the files in a checkpoint that are not its own, as paths from it."""
+    return sorted(set(files_below(checkpoint)) - set(files_listed(checkpoint)))
 
 
 def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:

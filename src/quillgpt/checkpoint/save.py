@@ -18,13 +18,14 @@ from torch import Tensor
 from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, to_peft
 from quillgpt.checkpoint.huggingface import to_config
 from quillgpt.checkpoint.manifest import write_manifest
-from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, remove, take_name
+from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, take_name
 from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.files import flush_to_disk, let_others_read, write_json
 from quillgpt.model import GPT, merged_state
 from quillgpt.model.cost import FLOAT32_BYTES
+from quillgpt.ownership import remove_own
 from quillgpt.text.tokenizer import Tokenizer
 
 OPTIMIZER = "training/optimizer.safetensors"
@@ -121,11 +122,11 @@ def save_checkpoint(
         for name in (WEIGHTS, *tensors, "training"):
             flush_to_disk(temporary / name)
         write_manifest(temporary)
-        temporary.chmod(0o755)
+        let_others_read(temporary)
         take_name(temporary, final)
         flush_to_disk(parent)
     finally:
-        remove(temporary)
+        remove_own(temporary)
     return final
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +81,7 @@ def compare(
     from quillgpt.lab.verdicts import run_table, verdict_table, verdicts
 
     shared = {name: value for name, value in flags.items() if name != "seed"}
-    experiment = Experiment(preset, shared, out)
+    experiment = Experiment(preset, shared, results_folder(out, ["kernels", "runs"], ["kernels"]))
     outcomes = list(compare(experiment, names, range(first, first + seeds)))
     outcomes += [each for each in finished_before(experiment) if each not in outcomes]
     found = verdicts(outcomes)
@@ -105,7 +105,8 @@ def ranges(
     **flags: str,
 ) -> None:
     """Measure the arguments of each head over held-out text, and name the polynomial that it needs."""
-    settings, folder = resolve_flat(LabSettings, flags), results_folder(out or default_folder(model))
+    settings = resolve_flat(LabSettings, flags)
+    folder = results_folder(out or default_folder(model), ["ranges", "histograms"], ["ranges"])
 
     from quillgpt.lab.figures import draw_kernel
     from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
@@ -134,7 +135,8 @@ def swap(
     **flags: str,
 ) -> None:
     """Evaluate a model with other kernels than the one it was trained with."""
-    settings, folder = resolve_flat(SwapSettings, flags), results_folder(out or default_folder(model))
+    settings = resolve_flat(SwapSettings, flags)
+    folder = results_folder(out or default_folder(model), ["swap"], ["swap"])
 
     from quillgpt.lab.figures import draw_swaps
     from quillgpt.lab.subject import open_subject
@@ -182,7 +184,7 @@ def convert(
     if match_iters < 0:
         raise ConfigError(f"match_iters = {match_iters}; expected a whole number, 0 for none")
     [name] = names
-    folder = results_folder(out or default_folder(model) / f"to-{name}")
+    folder = results_folder(out or default_folder(model) / f"to-{name}", ["stages"])
     for flag, instead in {"attn_type": "--to", "out_dir": "--out", "init_from": "MODEL"}.items():
         if flag in flags:
             raise ConfigError(f"--{flag}={flags[flag]} is not for a conversion; give {instead}")
@@ -232,7 +234,9 @@ def look(
     **flags: str,
 ) -> None:
     """Draw a model's attention: maps of a text, entropy and row sums, loss by position and in longer texts."""
-    settings, folder = resolve_flat(LabSettings, flags), results_folder(out or default_folder(model))
+    settings = resolve_flat(LabSettings, flags)
+    tables = ["rows", "lengths", "positions"]
+    folder = results_folder(out or default_folder(model), tables, ["maps", "rows", "lengths"])
 
     from quillgpt.generation import read_start
     from quillgpt.lab.figures import draw_lengths, draw_maps, draw_rows
@@ -260,16 +264,28 @@ def default_folder(model: str) -> Path:
     return Path("lab") / (Path(model).name or "model")
 
 
-def results_folder(folder: Path) -> Path:
+def results_folder(folder: Path, tables: Sequence[str] = (), pictures: Sequence[str] = ()) -> Path:
     """Return a folder for results, if there is or can be one: before anything is computed.
 
+    Args:
+        folder: The folder.
+        tables: Names of the tables that will be written there.
+        pictures: Names of the pictures.
+
     Raises:
-        ConfigError: A file is in its place, or nothing may be written there.
+        ConfigError: A file is in its place, nothing may be written there, or it holds files of these names that are
+            not Quill's.
     """
+    from quillgpt.lab.tables import table_files
+    from quillgpt.ownership import check_ours
+    from quillgpt.plots.figure import check_pictures
+
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "may not be written to" if there.is_dir() else "is a file"
         raise ConfigError(f"{there} {reason}, so results cannot go to {folder}; give another folder with --out")
+    check_ours(folder, [file for name in tables for file in table_files(name)], remedy="give another --out")
+    check_pictures([path for name in pictures for path in picture_files(folder, name)])
     return folder
 
 
@@ -284,7 +300,7 @@ def picture(folder: Path, name: str, draw: Callable[[], Figure]) -> None:
     """Draw a picture as PNG and SVG; say what is missing where matplotlib is not installed."""
     from quillgpt.plots.figure import write_figure
 
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    paths = picture_files(folder, name)
     try:
         write_figure(draw, paths, purpose="a picture")
     except UserError as error:
@@ -292,3 +308,8 @@ def picture(folder: Path, name: str, draw: Callable[[], Figure]) -> None:
         return
     for path in paths:
         stdout.print(str(path), markup=False, emoji=False)
+
+
+def picture_files(folder: Path, name: str) -> list[Path]:
+    """Return the files of a picture."""
+    return [folder / f"{name}.png", folder / f"{name}.svg"]

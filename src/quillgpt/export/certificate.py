@@ -1,9 +1,15 @@
-"""What was checked of an export: the content of certificate.json."""
+"""What an export consists of, and what was checked of it: the content of certificate.json."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
+
+from quillgpt.errors import CheckpointError
+from quillgpt.files import flush_to_disk, is_plain_path, sha256_of, write_json
+from quillgpt.ownership import files_below, foreign
+from quillgpt.records import read_record
 
 CERTIFICATE = "certificate.json"
 
@@ -39,6 +45,7 @@ class Certificate:
         quill_version: Of the program that wrote them.
         date: Day of the export, as 2026-11-21.
         checks: In the order in which they were made.
+        files: The SHA-256 of every other file of the export, by its path from the folder.
     """
 
     model: str
@@ -48,8 +55,38 @@ class Certificate:
     quill_version: str
     date: str
     checks: list[Check]
+    files: dict[str, str]
 
     @property
     def failed(self) -> list[Check]:
         """The checks that did not pass."""
         return [check for check in self.checks if check.result == "failed"]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of an export but the certificate, by its path from the folder."""
+    return {name: sha256_of(folder / name) for name in files_below(folder) if name != CERTIFICATE}
+
+
+def write_certificate(folder: Path, certificate: Certificate) -> None:
+    """Write the certificate of an export, whose files are on the disk before it."""
+    for name in certificate.files:
+        flush_to_disk(folder / name)
+    write_json(folder / CERTIFICATE, asdict(certificate))
+
+
+def files_of(folder: Path) -> dict[str, str | None]:
+    """Return the hashes that a folder's certificate lists; nothing where it has none of Quill's."""
+    try:
+        certificate = read_record(folder / CERTIFICATE, Certificate, CheckpointError, mend="")
+    except CheckpointError:
+        return {}
+    return {name: digest for name, digest in certificate.files.items() if is_plain_path(name)}
+
+
+def not_of_export(folder: Path) -> list[str]:
+    """Return the files of a folder that are not those of an export, or were changed since it."""
+    known = files_of(folder)
+    if known:
+        known |= {CERTIFICATE: None}
+    return foreign(folder, files_below(folder), known=known)

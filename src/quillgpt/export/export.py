@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
+import glob
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt import __version__
 from quillgpt.attention import SOFTMAX
 from quillgpt.checkpoint import LoadedModel
+from quillgpt.console import warn
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import gguf, huggingface, nanogpt, onnx
-from quillgpt.export.certificate import CERTIFICATE, Certificate, Check
+from quillgpt.export.certificate import (
+    CERTIFICATE,
+    Certificate,
+    Check,
+    files_of,
+    hashes,
+    not_of_export,
+    write_certificate,
+)
 from quillgpt.export.probe import Runtime, compare, make_probe
-from quillgpt.files import write_json
+from quillgpt.files import STALE_SECONDS, flush_to_disk, let_others_read
+from quillgpt.ownership import listed, remove_listed, remove_own
+
+UNFINISHED = ".exporting-"
+"""What an export is called while it is written, after its own name."""
 
 SAME_ARITHMETIC = {"f32": 1e-4}
 """What float32 in another order of sums makes."""
@@ -77,7 +90,8 @@ def export(
     number_type = number_type or next(iter(chosen.tolerances))
     if number_type not in chosen.tolerances:
         raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)} only; --type is {number_type}")
-    _check_free(folder, overwrite=overwrite)
+    _put_back(folder)
+    _check_place(folder, loaded.folder, overwrite=overwrite)
     if loaded.shape.kernel != SOFTMAX:
         raise CheckpointError(
             f"{loaded.folder} computes attention by {loaded.shape.kernel}, and what --to {target} writes knows "
@@ -86,7 +100,8 @@ def export(
     if chosen.check is not None:
         chosen.check(loaded)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    _clear_after_kill(folder)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}{UNFINISHED}", dir=folder.parent))
     try:
         chosen.write(loaded, fresh, number_type)
         certificate = certify(loaded, target, fresh, number_type)
@@ -96,31 +111,76 @@ def export(
                 f"the exported model does not behave as {loaded.folder} does in {certificate.runtime} ({said}); "
                 "nothing is kept of it"
             )
-        write_json(fresh / CERTIFICATE, asdict(certificate))
-        fresh.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
+        write_certificate(fresh, certificate)
+        let_others_read(fresh)
+        _take_place(fresh, folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_own(fresh)
     return certificate
 
 
-def _check_free(folder: Path, *, overwrite: bool) -> None:
+def _check_place(folder: Path, model: Path, *, overwrite: bool) -> None:
+    """Check that an export may be written to a folder.
+
+    Raises:
+        ConfigError: It is no folder, holds something else than an earlier export, or holds the model.
+    """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(
             f"{folder} is a {'link' if folder.is_symlink() else 'file'}; give a folder that is not there yet"
         )
-    if folder.resolve() == Path.cwd():
-        raise ConfigError(f"{folder} is the folder that you are in; give one of its own")
+    for what, place in (("the folder that you are in", Path.cwd()), ("the model", model.resolve())):
+        if place.is_relative_to(folder.resolve()):
+            raise ConfigError(f"{folder} is or holds {what}, and is not replaced; give another folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
         raise ConfigError(f"{folder} is there already; choose another folder, or add --overwrite")
-    if not (folder / CERTIFICATE).is_file():
+    if others := not_of_export(folder):
         raise ConfigError(
-            f"{folder} holds other things than an export, which are not overwritten; choose another folder"
+            f"{folder} holds {listed(others)}, not written by an export or changed since, which is not overwritten; "
+            "choose another folder"
         )
+
+
+def _take_place(fresh: Path, folder: Path) -> None:
+    """Let a whole export have its name; only then an earlier one goes."""
+    earlier = _earlier(folder)
+    if folder.exists():
+        folder.rename(earlier)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(folder)
+        raise
+    flush_to_disk(folder.parent)
+    _remove_earlier(folder)
+
+
+def _remove_earlier(folder: Path) -> None:
+    earlier = _earlier(folder)
+    if earlier.exists() and (kept := remove_listed(earlier, [*files_of(earlier), CERTIFICATE])):
+        warn(f"{earlier} is what was {folder}, and keeps {listed(kept)}, not written by the export")
+
+
+def _earlier(folder: Path) -> Path:
+    whole = folder.absolute()
+    return whole.with_name(f".{whole.name}.replaced")
+
+
+def _put_back(folder: Path) -> None:
+    """Put back an earlier export where one that was to take its place was killed between two names."""
+    if _earlier(folder).is_dir() and not folder.exists():
+        _earlier(folder).rename(folder)
+
+
+def _clear_after_kill(folder: Path) -> None:
+    """Remove what killed exports to a folder left beside it."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}{UNFINISHED}*"):
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            remove_own(left)
+    _remove_earlier(folder)
 
 
 def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) -> Certificate:
@@ -137,7 +197,8 @@ def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) ->
         else:
             reason = " ".join(str(error).split()) or type(error).__name__
             checks = [Check("opening and running it", "failed", reason[:200])]
-    return Certificate(str(loaded.folder), target, number_type, name, __version__, time.strftime("%Y-%m-%d"), checks)
+    date, files = time.strftime("%Y-%m-%d"), hashes(folder)
+    return Certificate(str(loaded.folder), target, number_type, name, __version__, date, checks, files)
 
 
 def _measured(check: Check) -> str:

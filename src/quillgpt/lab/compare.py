@@ -23,6 +23,7 @@ from quillgpt.files import write_json
 from quillgpt.lab.ranges import measure_ranges, violations
 from quillgpt.lab.subject import open_subject
 from quillgpt.lab.verdicts import Outcome, Verdict
+from quillgpt.ownership import check_ours, claim
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
 from quillgpt.records import Record, read_record
 from quillgpt.training.report import RunSummary
@@ -186,6 +187,8 @@ def _claim(experiment: Experiment, settings: TrainSettings) -> None:
                 "another --out"
             )
     experiment.folder.mkdir(parents=True, exist_ok=True)
+    check_ours(experiment.folder, [COMPARISON], remedy="give another --out")
+    claim(experiment.folder, [COMPARISON])
     write_json(path, wanted)
 
 
@@ -194,6 +197,8 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
     settings = experiment.settings_of(name, seed)
     words = experiment.words_of(name, seed) + (["--init_from=resume"] if has_checkpoint(folder) else [])
     log = experiment.folder / f"{folder.name}.log"
+    check_ours(log.parent, [log.name], remedy="give another --out")
+    claim(log.parent, [log.name])
     before = log.stat().st_size if log.exists() else 0
     status = _train(words, log)
     if status in INTERRUPTED:

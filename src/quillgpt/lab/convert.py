@@ -21,6 +21,7 @@ from quillgpt.lab.matching import match
 from quillgpt.lab.subject import Subject
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
+from quillgpt.ownership import check_ours, claim_as_written, files_below
 from quillgpt.training import train
 
 START = "start"
@@ -73,6 +74,7 @@ def convert(
     Raises:
         UserError: Matching overflows, or finetuning is interrupted.
     """
+    check_ours(folder, files_below(folder, START), remedy="give another --out")
     teacher, train_tokens = subject.gpt, subject.dataset.train
     yield Stage(f"{teacher.shape.kernel}, as it was trained", subject.score(teacher).loss, 0)
     student = copy.deepcopy(with_kernel(teacher, kernel))
@@ -100,6 +102,7 @@ def convert(
     start = folder / START
     about = {name: value for name, value in subject.model.about.items() if name != "bias"}
     save_model(start, student, subject.model.tokenizer, about=about)
+    claim_as_written(folder, files_below(folder, START))
     if finetuning is None:
         return
     summary = train(finetuning.model_copy(update={"init_from": str(start)}))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from quillgpt.console import stdout
 from quillgpt.files import write_text
+from quillgpt.ownership import check_ours, claim_as_written
 
 NOTHING = "-"
 
@@ -59,10 +60,17 @@ class ResultTable:
         return written.getvalue()
 
     def write(self, folder: Path, name: str) -> list[Path]:
-        """Write NAME.csv and NAME.md into a folder, and return their paths."""
-        paths = [folder / f"{name}.csv", folder / f"{name}.md"]
+        """Write NAME.csv and NAME.md into a folder, and return their paths.
+
+        Raises:
+            ConfigError: Other files than tables of Quill's are there.
+        """
+        names = table_files(name)
+        check_ours(folder, names, remedy="give another --out")
+        paths = [folder / each for each in names]
         write_text(paths[0], self.csv())
         write_text(paths[1], self.markdown())
+        claim_as_written(folder, names)
         return paths
 
     def show(self) -> None:
@@ -71,6 +79,11 @@ class ResultTable:
 
     def _shown(self) -> list[list[str]]:
         return [[shown(row.get(name), spec) for name, spec in self.formats.items()] for row in self.rows]
+
+
+def table_files(name: str) -> list[str]:
+    """Return the names of the files of a table."""
+    return [f"{name}.csv", f"{name}.md"]
 
 
 def shown(value: object, spec: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quillgpt.errors import ConfigError
 from quillgpt.extras import import_extra
 from quillgpt.files import atomic_path
 from quillgpt.plots.chart import short_number
@@ -43,6 +44,11 @@ DOTS_PER_INCH = 150
 MOST_MARKERS = 40
 """Evaluations of a run above which their markers would hide the line."""
 
+AUTHOR = "Quill"
+MARKS = (b"tEXtSoftware\0Quill", b"<dc:title>Quill</dc:title>")
+"""How the beginning of a PNG or SVG says that Quill drew it."""
+BEGINNING_BYTES = 4096
+
 TIME_UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
 
 
@@ -61,7 +67,7 @@ def save_figure(runs: Mapping[str, list[Row]], paths: list[Path], *, axis: Axis 
     write_figure(lambda: draw_figure(runs, axis=axis), paths, purpose=purpose)
 
 
-def write_figure(draw: Callable[[], Figure], paths: Iterable[Path], *, purpose: str = "a figure") -> None:
+def write_figure(draw: Callable[[], Figure], paths: Sequence[Path], *, purpose: str = "a figure") -> None:
     """Draw a figure and write it to each path, as its ending says; the same numbers give the same files.
 
     Args:
@@ -71,15 +77,36 @@ def write_figure(draw: Callable[[], Figure], paths: Iterable[Path], *, purpose: 
 
     Raises:
         UserError: matplotlib is not installed.
+        ConfigError: A file is there that is no picture of Quill's.
     """
     matplotlib = import_extra("matplotlib", extra="plots", purpose=purpose)
+    check_pictures(paths)
     with matplotlib.rc_context({"font.size": 10, "axes.axisbelow": True, "svg.hashsalt": "quill"}):
         figure = draw()
         for path in paths:
             kind = path.suffix.lower().removeprefix(".")
-            metadata = {"Date": None} if kind == "svg" else {}
+            metadata = {"Date": None, "Creator": AUTHOR} if kind == "svg" else {"Software": AUTHOR}
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+
+
+def check_pictures(paths: Iterable[Path]) -> None:
+    """Check that nothing but pictures of Quill's would be written over.
+
+    Raises:
+        ConfigError: Something else is there.
+    """
+    for path in paths:
+        if path.is_symlink() or (path.exists() and not _is_ours(path)):
+            raise ConfigError(f"{path} is there and was not drawn by Quill; give another name, or move it")
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING_BYTES)
+    return any(mark in beginning for mark in MARKS)
 
 
 def tidy(panel: Axes) -> None:

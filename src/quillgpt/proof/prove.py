@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 
 from quillgpt import console
 from quillgpt.errors import ConfigError, did_you_mean
+from quillgpt.ownership import check_ours, claim_as_written, files_below, remove_listed, remove_own
 from quillgpt.proof.damage import corrupt_checkpoint, full_disk
 from quillgpt.proof.ground import Ground
 from quillgpt.proof.learning import end_of_text, poisoned_batch
 from quillgpt.proof.numbers import accumulation, cached_decoding, opens_in_transformers
 from quillgpt.proof.outcome import Check, Outcome, outcome_of
-from quillgpt.proof.sheet import facts, show, write_sheet
+from quillgpt.proof.sheet import SHEET, facts, show, write_sheet
 from quillgpt.proof.stops import kill_at_work, kill_while_saving, second_writer, terminate
 from quillgpt.proof.subject import Subject
 
@@ -78,6 +78,8 @@ CHECKS = {
 }
 """What is proved, in this order."""
 
+LOGS = "logs"
+
 
 def prove(
     subjects: Sequence[Subject],
@@ -102,25 +104,32 @@ def prove(
     for name in checks:
         if name not in CHECKS:
             raise ConfigError(f"{name} is no check{did_you_mean(name, CHECKS)}")
+    check_ours(out_dir, [*SHEET, *files_below(out_dir, LOGS)], remedy="choose another --out_dir")
     date, started = datetime.now().astimezone(), time.perf_counter()
-    logs = out_dir / "logs"
     outcomes = []
     with working_folder(out_dir, keep=keep) as folder, ending_in_order():
-        shutil.rmtree(logs, ignore_errors=True)
-        ground = Ground(folder, logs, subjects, random.Random())
+        ground = Ground(folder, folder / LOGS, subjects, random.Random())
         for name in checks:
-            kept = ground.log_into("-".join(name.split()))
+            written = ground.log_into("-".join(name.split()))
             with console.stderr.status(name) if console.is_screen(console.stderr) else nullcontext():
                 outcome = outcome_of(name, CHECKS[name], ground)
             show(outcome)
-            if outcome.status != "fail":
-                shutil.rmtree(kept, ignore_errors=True)
+            if outcome.status != "fail" and written.exists():
+                remove_own(written)
             outcomes.append(outcome)
-        if logs.is_dir() and not any(logs.iterdir()):
-            logs.rmdir()
+        publish_logs(folder, out_dir)
     about = facts(subjects, command=command, date=date, seconds=time.perf_counter() - started)
     write_sheet(out_dir, outcomes, about)
+    claim_as_written(out_dir, SHEET)
     return outcomes
+
+
+def publish_logs(folder: Path, out_dir: Path) -> None:
+    """Put what the failed checks wrote in the place of an earlier proof's logs."""
+    remove_listed(out_dir, files_below(out_dir, LOGS))
+    if found := files_below(folder, LOGS):
+        (folder / LOGS).rename(out_dir / LOGS)
+        claim_as_written(out_dir, found)
 
 
 @contextmanager
@@ -157,4 +166,5 @@ def working_folder(out_dir: Path, *, keep: bool) -> Iterator[Path]:
         if keep:
             console.outcome(f"the runs are in {os.path.relpath(folder)}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_own(folder)

@@ -18,6 +18,7 @@ from quillgpt.files import write_json, write_text
 from quillgpt.proof.outcome import Outcome
 from quillgpt.proof.subject import Subject
 
+SHEET = ("proof.md", "proof.json")
 STYLES = {"pass": "green", "fail": "red", "not_run": "dim"}
 WORDS = {"pass": "pass", "fail": "FAIL", "not_run": "not run"}
 
@@ -65,8 +66,9 @@ def write_sheet(folder: Path, outcomes: Sequence[Outcome], about: dict[str, str]
         f"| {_cell(each.name)} | {WORDS[each.status]} | {_cell(each.figure)} | {_cell(each.compared)} |"
         for each in outcomes
     ]
-    write_text(folder / "proof.md", "\n".join(lines) + "\n")
-    write_json(folder / "proof.json", [asdict(outcome) for outcome in outcomes])
+    page, data = (folder / name for name in SHEET)
+    write_text(page, "\n".join(lines) + "\n")
+    write_json(data, [asdict(outcome) for outcome in outcomes])
 
 
 def conclude(outcomes: Sequence[Outcome], out_dir: Path) -> None:

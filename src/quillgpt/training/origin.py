@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from quillgpt.checkpoint.names import checkpoints_folder, has_checkpoint, iterat
 from quillgpt.checkpoint.recover import is_whole
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
-from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, open_model
 from quillgpt.training.base import find_base
 from quillgpt.training.choices import Machine, choose_machine
+from quillgpt.training.place import check_out_dir
 from quillgpt.training.sinks import check_sinks
 
 CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads", "patience")
@@ -96,39 +96,6 @@ def apart_from_parent(settings: TrainSettings) -> TrainSettings:
     out_dir = parent.rstrip("/\\") + "-finetuned"
     say(f"finetuning {parent}, which stays as it is; the new run is {out_dir}")
     return settings.model_copy(update={"init_from": parent, "out_dir": out_dir})
-
-
-def check_place(settings: TrainSettings) -> None:
-    """Check that out_dir is, or can become, a folder that may be written to.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    out_dir = Path(settings.out_dir)
-    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"out_dir = {out_dir}, but {there} is a file; choose another --out_dir")
-    if not settings.eval_only and not os.access(there, os.W_OK):
-        raise ConfigError(f"out_dir = {out_dir}, but nothing may be written to {there}; choose another --out_dir")
-
-
-def check_out_dir(settings: TrainSettings) -> None:
-    """Check that out_dir can be this run's.
-
-    Raises:
-        ConfigError: Something else is there, or the settings contradict each other.
-        CheckpointError: It holds another run.
-    """
-    check_place(settings)
-    out_dir = Path(settings.out_dir)
-    resuming = settings.init_from == "resume"
-    if resuming and settings.overwrite:
-        raise ConfigError("--init_from=resume goes on with a run, --overwrite starts it over; give one of them")
-    if has_checkpoint(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
-        raise CheckpointError(
-            f"{out_dir} already holds a checkpoint; go on training it with quill train {out_dir / 'config.toml'} "
-            "--init_from=resume, start over with --overwrite, or choose another --out_dir"
-        )
 
 
 def name_neighbour(settings: TrainSettings) -> None:

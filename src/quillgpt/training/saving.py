@@ -18,11 +18,11 @@ from quillgpt.checkpoint.names import (
     numbered,
     point,
     prune,
-    remove,
 )
 from quillgpt.console import warn
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
+from quillgpt.training.place import drop_replaced
 from quillgpt.training.setup import Run
 
 LARGEST_SHARE = 0.02
@@ -54,13 +54,11 @@ class Saving:
         self.failure: str | None = None
 
     def claim(self) -> None:
-        """Drop the checkpoints of an earlier run, or those after the one from which this run goes on."""
+        """Drop the checkpoints after the one from which this run goes on."""
         run = self._run
         if run.resumed:
             assert run.parent is not None
             go_back(run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration)
-        else:
-            remove(checkpoints_folder(run.out_dir))
 
     def is_due(self) -> bool:
         """Say whether `checkpoint_interval` asks for a save now."""
@@ -113,6 +111,7 @@ class Saving:
                 f"{self._what_is_kept()}; training goes on, and the next save is tried"
             )
             return False
+        drop_replaced(run.out_dir)
         # The one before `last` is there to fall back on, and with it what was best then.
         spared = () if self._saved_best is None else (iteration_name(self._saved_best),)
         prune(run.out_dir, run.settings.keep_last if run.settings.always_save_checkpoint else 0, spared=spared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from quillgpt.console import say
 from quillgpt.errors import UserError
 from quillgpt.extras import import_extra
 from quillgpt.files import write_json
+from quillgpt.ownership import claim
 from quillgpt.records import Record, read_record
 
 WANDB_STATE = "wandb.json"
@@ -21,7 +21,15 @@ TENSORBOARD = "tensorboard"
 NAMES = {"train_loss": "train/loss", "val_loss": "val/loss", "loss": "train/batch_loss"}
 """nanoGPT's names of what evaluations measure; its `lr` and `mfu` are ours."""
 
+EVENTS = "events.out.tfevents.*"
+"""How TensorBoard names its files."""
+
 WAYS_OUT = "train with WANDB_MODE=offline to upload later, or without it: --wandb_log=False"
+
+
+def event_files(out_dir: Path) -> list[str]:
+    """Return the paths of a run's TensorBoard files, from its folder."""
+    return sorted(f"{TENSORBOARD}/{path.name}" for path in (out_dir / TENSORBOARD).glob(EVENTS))
 
 
 class Sink(Protocol):
@@ -138,18 +146,17 @@ class TensorBoardSink:
     """TensorBoard's event files.
 
     Args:
-        folder: Where they are; what an earlier run left there goes.
-        iteration: The iteration from which a run is resumed: what stands there goes up to it; None starts it over.
+        folder: Where they are.
+        iteration: The iteration from which a run is resumed: what stands there goes up to it; None begins.
     """
 
     def __init__(self, folder: Path, *, iteration: int | None) -> None:
         _import("tensorboard", flag="--tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        if iteration is None and folder.exists():
-            shutil.rmtree(folder)
         purge_step = None if iteration is None else iteration + 1
         self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step)
+        claim(folder.parent, [TENSORBOARD])
         say(f"tensorboard: tensorboard --logdir {folder}")
 
     def write(self, numbers: Mapping[str, float]) -> None:

@@ -22,8 +22,9 @@ from quillgpt.training.finish import finish
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
-from quillgpt.training.origin import apart_from_parent, check_place
+from quillgpt.training.origin import apart_from_parent
 from quillgpt.training.pace import Pace
+from quillgpt.training.place import begin_record, check_place, claim_folder, earlier_run_kept
 from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover
 from quillgpt.training.saving import Saving
@@ -65,6 +66,7 @@ def train(
     check_place(settings)
     with (
         nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)),
+        earlier_run_kept(settings),
         activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]),
     ):
         run = set_up(settings)
@@ -111,12 +113,13 @@ class Trainer:
             losses = self._evaluate()
             say_perplexity(settings, train=losses.train, val=losses.val)
             return None
+        claim_folder(settings, anew=not self._run.resumed)
+        self._begin_record()
         with self._metrics.shared_with(open_sinks(settings, iteration=state.iteration if self._run.resumed else None)):
             return self._train_and_finish()
 
     def _train_and_finish(self) -> RunSummary | None:
         state = self._run.state
-        self._claim_folder()
         if state.iteration >= self._settings.max_iters > 0:
             console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
         with ExitStack() as heeding:
@@ -151,16 +154,14 @@ class Trainer:
         with activity("after the last iteration: the run is saved, and --resume finishes it"):
             return finish(self._run, started=self._started)
 
-    def _claim_folder(self) -> None:
-        """Make out_dir this run's own: drop what an earlier run left, or rewind the record to the checkpoint."""
-        out_dir = self._run.out_dir
+    def _begin_record(self) -> None:
+        """Let checkpoints and metrics.jsonl be what they were at this iteration: nothing, where the run begins."""
         self._saving.claim()
         if self._run.resumed:
             self._metrics.rewind(self._run.state.iteration)
         else:
-            for leftover in (METRICS, "summary.json"):
-                (out_dir / leftover).unlink(missing_ok=True)
-        write_text(out_dir / "config.toml", to_toml(self._settings))
+            begin_record(self._run.out_dir)
+        write_text(self._run.out_dir / "config.toml", to_toml(self._settings))
 
     def _iterate(self) -> None:
         state, settings = self._run.state, self._settings
@@ -202,7 +203,7 @@ class Trainer:
     def _recover(self, error: NonFiniteError) -> None:
         recover(self._run, error)
         self._saving = Saving(self._run)
-        self._claim_folder()
+        self._begin_record()
 
     def _log(self, loss: float, rate: float) -> None:
         state, settings = self._run.state, self._settings

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quillgpt import console
-from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
@@ -19,6 +18,7 @@ from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths, without_secrets
 from quillgpt.training.memory import fits, memory_needed
 from quillgpt.training.origin import Origin, find_origin
+from quillgpt.training.place import replaced_by
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, fit_to_budget
 from quillgpt.training.planning.foresight import Outlook, foresee_data
 from quillgpt.training.planning.scaling import Text
@@ -257,8 +257,8 @@ def _destination(plan: Plan) -> str:
     what = "new"
     if out_dir.exists():
         what = "goes on" if settings.init_from == "resume" else "is there, without a checkpoint"
-        if has_checkpoint(out_dir) and settings.overwrite:
-            what = "its checkpoints would be removed"
+        if gone := replaced_by(settings):
+            what = f"{', '.join(gone)} of an earlier run would be removed once this one has saved a checkpoint"
     values = 3 if settings.optimizer == "adamw" else 2
     kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Saving.save` prunes
     there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
