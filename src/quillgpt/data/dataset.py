@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.names import ALIASES, dataset_name
+from quillgpt.console import say
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again, read_manifest
 from quillgpt.data.place import (
     STAGING,
@@ -24,6 +25,7 @@ from quillgpt.data.verification import Content, content_of
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.text.corpora import RECIPES, recipe_named
 from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.ids import IdTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 from quillgpt.text.tokenizer_files import TOKENIZER_FILE
@@ -195,6 +197,8 @@ def _open_nanogpt(folder: Path, data_dir: Path, *, verify_anew: bool) -> Dataset
         raise missing_dataset(folder.name, data_dir)
     meta = folder / META_FILE
     tokenizer: Tokenizer = read_nanogpt_meta(meta) if meta.is_file() else gpt2_tokenizer()
+    if isinstance(tokenizer, IdTokenizer):
+        say(f"{meta} has only vocab_size, so which text the tokens of {folder} stand for is not known: ids are written")
     files = [folder / TRAIN_FILE, folder / VAL_FILE]
     train, val = (_memory_map(file, "uint16", data_dir) for file in files)
     contents = [_checked_content(file, "uint16", tokenizer, data_dir, anew=verify_anew) for file in files]

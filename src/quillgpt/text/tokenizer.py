@@ -20,6 +20,7 @@ from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
 from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer, saved_gpt2_tokenizer
+from quillgpt.text.ids import IdTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer_files import TOKENIZER_FILE, byte_level_bpe, read_json_object
 
@@ -195,7 +196,7 @@ def _load(path: Path, *, name: str) -> Tokenizer:
 
 
 def _from_content(content: dict[str, Any], *, name: str, found: FolderTokens) -> Tokenizer:
-    for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
+    for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer, IdTokenizer):
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # not even the outline of a file of ours
             tokenizer = family.from_content(content)
             if tokenizer is not None:
