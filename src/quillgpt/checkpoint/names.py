@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from quillgpt.checkpoint.manifest import MANIFEST, files_listed
+from quillgpt.config.runs import CHECKPOINTS
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
 from quillgpt.files import flush_to_disk
@@ -22,7 +23,6 @@ from quillgpt.ownership import files_below, listed, remove_listed, remove_own
 NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
 """What checkpoints are called, and nothing else: a folder of another name is a person's own."""
 
-CHECKPOINTS = "checkpoints"
 BEST, LAST = "best", "last"
 UNFINISHED = ".writing-"
 """How the names of checkpoints begin while they are written."""

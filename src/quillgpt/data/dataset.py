@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from quillgpt.data.place import (
     one_preparation,
 )
 from quillgpt.data.verification import Content, content_of
-from quillgpt.errors import DataError, did_you_mean
+from quillgpt.errors import DataError, UserError, did_you_mean
 from quillgpt.text.corpora import RECIPES, recipe_named
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.ids import IdTokenizer
@@ -118,6 +119,35 @@ def open_dataset(
         fingerprint=fingerprint_of(manifest),
         manifest=manifest,
     )
+
+
+def find_dataset(name: str, fingerprint: str, data_dirs: Iterable[Path]) -> Dataset | None:
+    """Return a data set by its fingerprint, whatever it is called now; None where it is in none of the folders.
+
+    Args:
+        name: What it was called.
+        fingerprint: Its fingerprint.
+        data_dirs: Folders in which data sets may live.
+    """
+    for data_dir in data_dirs:
+        for each in [name, *_names_of(fingerprint, data_dir)]:
+            try:
+                dataset = open_dataset(each, data_dir, verify_anew=True)
+            except UserError:  # missing there, or damaged
+                continue
+            if dataset.fingerprint == fingerprint:
+                return dataset
+    return None
+
+
+def _names_of(fingerprint: str, data_dir: Path) -> Iterator[str]:
+    try:
+        for path in sorted(data_dir.glob(f"*/{MANIFEST_FILE}")):
+            manifest = read_manifest(path.parent)
+            if manifest is not None and fingerprint_of(manifest) == fingerprint:
+                yield path.parent.name
+    except (OSError, UserError):  # what cannot be read is not what is sought
+        return
 
 
 def dataset_folder(name: str, data_dir: Path) -> Path:
