@@ -23,7 +23,7 @@ from quillgpt.data.place import (
     one_preparation,
 )
 from quillgpt.data.verification import Content, content_of
-from quillgpt.errors import DataError, UserError, did_you_mean
+from quillgpt.errors import GIT_LFS_POINTER, DataError, UserError, check_is_no_pointer, did_you_mean
 from quillgpt.text.corpora import RECIPES, recipe_named
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.ids import IdTokenizer
@@ -255,6 +255,8 @@ def _memory_map(path: Path, dtype: str, data_dir: Path) -> NDArray[Any]:
         raise DataError(f"{path} is missing; {hint}")
     item = np.dtype(dtype).newbyteorder("<")
     size = path.stat().st_size
+    with path.open("rb") as file:
+        check_is_no_pointer(file.read(len(GIT_LFS_POINTER)), path, DataError)
     if size == 0 or size % item.itemsize:
         raise DataError(f"{path} is damaged: {size} bytes are no whole number of {dtype} tokens; {hint}")
     return np.memmap(path, dtype=item, mode="r")
