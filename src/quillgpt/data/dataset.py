@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,11 @@ def find_dataset(name: str, fingerprint: str, data_dirs: Iterable[Path]) -> Data
 
 
 def _names_of(fingerprint: str, data_dir: Path) -> Iterator[str]:
-    try:
-        for path in sorted(data_dir.glob(f"*/{MANIFEST_FILE}")):
+    for path in sorted(data_dir.glob(f"*/{MANIFEST_FILE}")):
+        with suppress(OSError, UserError):  # what cannot be read is not what is sought
             manifest = read_manifest(path.parent)
             if manifest is not None and fingerprint_of(manifest) == fingerprint:
                 yield path.parent.name
-    except (OSError, UserError):  # what cannot be read is not what is sought
-        return
 
 
 def dataset_folder(name: str, data_dir: Path) -> Path:

@@ -12,6 +12,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset, Tokens, dataset_folder, find_dataset, open_dataset
 from quillgpt.data.manifest import read_manifest
+from quillgpt.data.overlap import warn_of_copy
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.addresses import is_web_address, shown_address
@@ -34,7 +35,9 @@ def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
     """
     settings, state = origin.settings, origin.state
     if not origin.resumed:
-        return prepare_data(settings, origin.parent, make)
+        prepared = prepare_data(settings, origin.parent, make)
+        warn_of_copy(prepared)
+        return prepared
     dataset = find_same_data(settings.dataset, state.data_fingerprint, settings)
     if dataset is None:
         try:
