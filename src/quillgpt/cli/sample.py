@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
 from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.config.schema import SPECIAL_ORIGINS
-from quillgpt.console import table, warn
+from quillgpt.console import table
 from quillgpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,10 +73,6 @@ def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> No
         "samples": f"{settings.num_samples} of at most {settings.max_new_tokens} tokens, seed {settings.seed}",
     }
     table("set-up", rows)
-    from quillgpt.text.ids import IdTokenizer
-
-    if isinstance(model.tokenizer, IdTokenizer):
-        warn("which text the model's tokens stand for is not known (meta.pkl had only vocab_size): ids are printed")
 
 
 def model_to_sample(model: str | None, flags: Mapping[str, object], settings: SampleSettings) -> str:
@@ -86,7 +82,11 @@ def model_to_sample(model: str | None, flags: Mapping[str, object], settings: Sa
         ConfigError: Two of them name different models.
     """
     origin = None if settings.init_from in SPECIAL_ORIGINS else settings.init_from
-    named = {"MODEL": model, "--init_from": origin if "init_from" in flags else None, "--out_dir": flags.get("out_dir")}
+    named = {
+        "MODEL": model,
+        "--init_from": origin if "init_from" in flags else None,
+        "--out_dir": settings.out_dir if "out_dir" in flags else None,
+    }
     given = {name: str(value) for name, value in named.items() if value is not None}
     if len(set(given.values())) > 1:
         raise ConfigError(
