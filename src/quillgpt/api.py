@@ -17,10 +17,11 @@ import torch
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
 from quillgpt.config.names import expand, is_dataset_name
+from quillgpt.config.runs import places_of
 from quillgpt.config.schema import Quantize, Sampling
-from quillgpt.console import progress, warn
+from quillgpt.console import progress, say, warn
 from quillgpt.data.batches import Tokens
-from quillgpt.data.dataset import Dataset, dataset_folder, open_dataset, prepare_hint
+from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset, prepare_hint
 from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
 from quillgpt.errors import CheckpointError, DataError, shorten
 from quillgpt.evaluation import Score, score_split
@@ -138,12 +139,28 @@ class Model:
             TokenizerError: It was prepared with another tokenizer.
         """
         folder = dataset_folder(name, Path(data_dir))
-        if not folder.is_dir() and (recipe := recipe_named(name)):
-            hint = prepare_hint(recipe, Path(data_dir))
-            raise DataError(f"{folder} is not there; for this model, {hint} --tokenizer {self.folder}")
-        dataset = open_dataset(name, Path(data_dir))
+        try:
+            if not folder.is_dir() and (recipe := recipe_named(name)):
+                hint = prepare_hint(recipe, Path(data_dir))
+                raise DataError(f"{folder} is not there; for this model, {hint} --tokenizer {self.folder}")
+            dataset = open_dataset(name, Path(data_dir))
+        except DataError:
+            moved = self._moved_dataset(name, data_dir)
+            if moved is None:
+                raise
+            dataset = moved
         self._loaded.check_tokenizer(dataset, Path(data_dir))
         return dataset
+
+    def _moved_dataset(self, name: str, data_dir: str) -> Dataset | None:
+        """Return the data set that the model was trained on where it is now, found by its fingerprint."""
+        fingerprint = self.about.get("data_fingerprint")
+        if name != self.about.get("dataset") or not isinstance(fingerprint, str):
+            return None
+        found = find_dataset(name, fingerprint, places_of(data_dir, self.folder))
+        if found is not None:
+            say(f"the data set {name} is found by its fingerprint: it is {found.folder}")
+        return found
 
     def evaluate(
         self,

@@ -36,6 +36,22 @@ class DeviceError(UserError):
     """The requested device or number format is not available on this machine."""
 
 
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_is_no_pointer(start: bytes, path: object, error: type[UserError]) -> None:
+    """Check by its first bytes that a file is itself, and not what Git keeps in the place of a large one.
+
+    Raises:
+        UserError: Of the kind `error`: it is such a pointer.
+    """
+    if start.startswith(GIT_LFS_POINTER):
+        raise error(
+            f"{path} is a pointer of Git LFS, which stands in the place of the file; in its repository, fetch the file "
+            "itself with git lfs pull"
+        )
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` was most likely meant to be, or None where none is near.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from quillgpt.errors import UserError, shorten
+from quillgpt.errors import UserError, check_is_no_pointer, shorten
 
 LARGEST_BYTES = 64 << 20
 """Far above any file of ours; what is parsed takes many times as much memory."""
@@ -97,6 +97,7 @@ def read_json(path: Path, error: type[UserError], *, mend: str, largest_bytes: i
 
 def parse_json(content: bytes, error: type[UserError], where: Path, *, mend: str) -> Any:
     """Return the parsed content of JSON that was read already; `where` names it in messages."""
+    check_is_no_pointer(content, where, error)
     try:
         parsed = json.loads(content.decode("utf-8-sig"))  # editors of Windows write a byte-order mark
         if _is_deep(parsed):

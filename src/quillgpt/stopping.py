@@ -32,6 +32,8 @@ PAUSE_SECONDS = 0.05
 
 _unwinding = False
 _raised: int | None = None
+_said = False
+_status: int | None = None
 _activities: list[str] = []
 
 
@@ -45,7 +47,7 @@ def heed_signals() -> None:
     for number in heeded():
         signal.signal(number, _answer)
     sys.unraisablehook = _unraisable
-    atexit.register(_let_end)
+    atexit.register(_end)  # what is registered first is called last
     if os.name != "nt":  # where a pipe cannot wake a thread
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -87,7 +89,9 @@ def insists(number: int) -> bool:
 
 
 def words_on(error: KeyboardInterrupt) -> str:
-    """Return what to say of an interruption."""
+    """Return what to say of an interruption, which nobody else says then."""
+    global _said
+    _said = True
     return _words(getattr(error, "__notes__", []))
 
 
@@ -96,10 +100,18 @@ def raised() -> int | None:
     return _raised
 
 
+def end_with(status: int) -> int:
+    """Return the status of a command, and see to it that one that was interrupted ends without delay."""
+    global _status
+    _status = status if status > 128 else None
+    return status
+
+
 def leave(number: int) -> NoReturn:
     """Say that this process was interrupted and end it now, with the status that shells give."""
-    with suppress(OSError):
-        os.write(2, f"quill: {_words(_activities[-1:])}\n".encode("utf-8", "replace"))
+    if not _said:
+        with suppress(OSError):
+            os.write(2, f"quill: {_words(_activities[-1:])}\n".encode("utf-8", "replace"))
     os._exit(128 + number)
 
 
@@ -121,8 +133,15 @@ def _answer(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _let_end() -> None:
-    """Ignore signals from here on, when all that could take long is over: Python would fall back to dying of them."""
+def _end() -> None:
+    """End a process that was interrupted, now that all has been closed: taking down what PyTorch has built takes long.
+
+    Any other ignores signals from here on, when all that could take long is over; Python would fall back to dying of
+    them.
+    """
+    if _status is not None:
+        sys.stdout.flush()
+        os._exit(_status)
     for number in heeded():
         signal.signal(number, signal.SIG_IGN)
 

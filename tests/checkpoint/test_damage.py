@@ -221,7 +221,7 @@ def test_weights_that_are_no_safetensors_are_named(content, folder):
 
 def test_pickled_weights_are_not_opened(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refuses(folder, folder / "model.safetensors", "safetensors files only")
+    refuses(folder, folder, "weights only as pytorch_model.bin", "save_pretrained(")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

@@ -5,8 +5,13 @@ import pytest
 import torch
 
 from quillgpt.checkpoint import load_model, save_model
+from quillgpt.checkpoint import names as naming
+from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from quillgpt.checkpoint.manifest import MANIFEST, USUAL
 from quillgpt.checkpoint.names import BEST, LAST, find_models, has_checkpoint, point, prune
+from quillgpt.checkpoint.save import RAW_WEIGHTS
 from quillgpt.errors import CheckpointError
+from quillgpt.ownership import files_below
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, tiny_model
 
@@ -90,6 +95,25 @@ def test_pruning_removes_what_a_killed_process_left(save, run):
         (run / "checkpoints" / name).mkdir()
     prune(run, 1)
     assert names(run) == ["iter-000001"]
+
+
+def test_a_checkpoint_that_cannot_be_removed_costs_a_warning(save, run, monkeypatch, capsys):
+    for iteration in (1, 2, 3):
+        save(iteration)
+
+    def refuse(path, names):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(naming, "remove_listed", refuse)
+    prune(run, 1)
+    assert names(run) == ["iter-000001", "iter-000002", "iter-000003"]
+    assert "iter-000001 cannot be removed (Permission denied)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_usual_files_are_all_that_a_checkpoint_may_have(save, run):
+    save(1)
+    seldom = {RAW_WEIGHTS, f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/{ADAPTER_CONFIG}"}
+    assert {*files_below(run / "checkpoints" / "iter-000001"), *seldom} == {*USUAL, MANIFEST}
 
 
 def test_a_run_means_its_best_checkpoint_or_else_its_last(save, run):

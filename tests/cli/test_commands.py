@@ -190,7 +190,7 @@ def test_dry_run_trains_nothing(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_quiet_is_for_every_command(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("My book.txt").write_text("A line of a text.\n" * 1000)
+    Path("My book.txt").write_text("".join(f"Line {number**3} of a text.\n" for number in range(1000)))
     assert quill("prepare", "My book.txt", "--quiet") == 0
     assert (quill.out, quill.err) == ("", "")
     assert quill("--quiet", "info", "run") == 1

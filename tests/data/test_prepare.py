@@ -11,6 +11,7 @@ from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.files import sha256_of
+from quillgpt.stopping import words_on
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.downloads import TINY_SHAKESPEARE
@@ -240,15 +241,15 @@ def test_a_failure_leaves_the_data_set_as_it_was(book, data_dir):
     assert open_dataset("my_book", data_dir).fingerprint == before.fingerprint
 
 
-def test_an_interrupted_preparation_leaves_the_data_set_as_it_was_and_says_so(book, data_dir, monkeypatch, capsys):
+def test_an_interrupted_preparation_leaves_the_data_set_as_it_was_and_says_so(book, data_dir, monkeypatch):
     before = prepare([str(book)], data_dir=data_dir).dataset
     book.write_text(TEXT.replace("cat", "cow"))
     with monkeypatch.context() as patch:
         patch.setattr("quillgpt.data.manifest.Manifest.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             prepare([str(book)], data_dir=data_dir)
-    assert (
-        "was interrupted: the earlier data set is as it was; the same command begins it anew" in capsys.readouterr().err
+    assert words_on(caught.value).endswith(
+        "my_book was prepared: the earlier data set is as it was; the same command begins it anew"
     )
     assert open_dataset("my_book", data_dir).fingerprint == before.fingerprint
     assert sorted(path.name for path in before.folder.iterdir()) == FILES

@@ -99,7 +99,10 @@ def interrupted_while(pieces):
             learn_merges(pieces, 30_000, name="bpe:30000")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert words_on(caught.value) == "interrupted while bpe:30000 was learned, of which nothing is kept"
+    assert (
+        words_on(caught.value)
+        == "interrupted while bpe:30000 was learned, of which nothing is kept; the same command begins it again"
+    )
 
 
 def test_a_signal_stops_learning_while_the_text_is_read():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quillgpt.data import verification
+from quillgpt.data.prepare import prepare
 from quillgpt.errors import DataError
 from quillgpt.training import train
 from quillgpt.training.data import without_secrets
@@ -57,3 +58,19 @@ def test_what_is_recorded_of_a_run_holds_no_secret_of_an_address(tiny: MakeSetti
         "http://example.org/v?\u2026",
     )
     assert recorded.model_fields_set == given.model_fields_set
+
+
+@pytest.mark.parametrize("val", ["tiny.txt", "part.txt", "other.txt"])
+def test_training_says_that_what_is_validated_on_is_trained_on(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], val: str
+) -> None:
+    text = (tmp_path / "tiny.txt").read_text()
+    (tmp_path / "part.txt").write_text(text[1000:3000])
+    (tmp_path / "other.txt").write_text(" ".join(reversed(text[:3000].split())))
+    prepare([str(tmp_path / "tiny.txt")], data_dir=tmp_path / "data", dataset="copy", val=str(tmp_path / val))
+    capsys.readouterr()
+    train(tiny(dataset="copy", max_iters=1))
+    said = (
+        "100% of the validation text of copy stands word for word in its training text too" in capsys.readouterr().err
+    )
+    assert said == (val != "other.txt")

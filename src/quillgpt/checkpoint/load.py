@@ -19,11 +19,14 @@ from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
 from quillgpt.checkpoint.weights import StoredWeights, open_tensors, weight_files
 from quillgpt.data.dataset import Dataset, prepare_hint
-from quillgpt.errors import CheckpointError, TokenizerError
+from quillgpt.errors import CheckpointError, TokenizerError, shorten
 from quillgpt.model import GPT, Form, ModelShape, StoredTable, empty_model, read_into
 from quillgpt.records import read_record
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
+
+QUANTIZED_BY = ("quantize_config.json", "quant_config.json")
+"""Files in which GPTQ's and AWQ's programs said so before config.json did."""
 
 EMBEDDING = "token_embedding.weight"
 
@@ -135,6 +138,15 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
     """
     path = folder / "config.json"
     config = read_record(path, dict[str, Any], CheckpointError, mend="copy, download or export the model again")
+    settings = config.get("quantization_config") or next(
+        (name for name in QUANTIZED_BY if (folder / name).is_file()), None
+    )
+    if settings is not None:
+        method = settings.get("quant_method", "bits") if isinstance(settings, dict) else settings
+        raise CheckpointError(
+            f"{folder} is a quantised model ({shorten(method)}), whose weights are in few bits, in a layout of its "
+            "own; take the model that it was made from"
+        )
     return *from_config(config, str(path)), config
 
 

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from quillgpt.checkpoint.manifest import MANIFEST, files_listed
+from quillgpt.config.runs import CHECKPOINTS
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
 from quillgpt.files import flush_to_disk
@@ -22,7 +23,6 @@ from quillgpt.ownership import files_below, listed, remove_listed, remove_own
 NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
 """What checkpoints are called, and nothing else: a folder of another name is a person's own."""
 
-CHECKPOINTS = "checkpoints"
 BEST, LAST = "best", "last"
 UNFINISHED = ".writing-"
 """How the names of checkpoints begin while they are written."""
@@ -161,6 +161,10 @@ def unlisted(checkpoint: Path) -> list[str]:
     return sorted(set(files_below(checkpoint)) - set(files_listed(checkpoint)))
 
 
+OTHER_MODELS = ("*.pt", "*.pth", "*.ckpt", "*.bin", "*.safetensors", "*.gguf", "*.h5")
+"""What a model may be called that is not where it is expected."""
+
+
 def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
     """Return the folder with the weights that a user's path means: a run's best, a checkpoint, a Hugging Face folder.
 
@@ -190,6 +194,11 @@ def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
             "or a ckpt.pt of nanoGPT"
         )
     if model.is_dir():
+        if others := sorted(path.name for pattern in OTHER_MODELS for path in model.glob(pattern)):
+            raise CheckpointError(
+                f"{model} has no config.json and no ckpt.pt, but {others[0]}; give that file if it is nanoGPT's or of "
+                "a program like it, else the folder of a Hugging Face model"
+            )
         raise CheckpointError(
             f"{model} holds no model: expected a run folder (checkpoints/), a checkpoint or a Hugging Face folder "
             "(config.json and model.safetensors)"

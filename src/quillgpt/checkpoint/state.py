@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from quillgpt.config.runs import STATE as STATE
 from quillgpt.config.schema import TrainFields
 from quillgpt.records import Record
-
-STATE = "training/state.json"
 
 LONGEST_SECONDS = 1e10
 """Three hundred years."""

@@ -17,7 +17,7 @@ from annotated_types import Len
 from pydantic import Field
 from torch import Tensor
 
-from quillgpt.errors import CheckpointError, shorten
+from quillgpt.errors import GIT_LFS_POINTER, CheckpointError, check_is_no_pointer, shorten
 from quillgpt.records import Record, check_record, parse_json
 
 HEADER_LENGTH_BYTES = 8
@@ -135,6 +135,8 @@ def open_stored(path: Path) -> StoredFile:
 
 def _read_header(path: Path, stream: FileIO) -> tuple[dict[str, TensorRecord], int]:
     size = stream.seek(0, 2)
+    stream.seek(0)
+    check_is_no_pointer(stream.read(len(GIT_LFS_POINTER)), path, CheckpointError)
     stream.seek(0)
     length = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
     data = HEADER_LENGTH_BYTES + length

@@ -16,6 +16,8 @@ from quillgpt.records import Record, read_record
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+OTHER_WEIGHTS = ("pytorch_model*.bin", "tf_model*.h5", "flax_model*.msgpack", "*.gguf", "*.onnx", "consolidated*.pth")
+"""Files in which other programs keep weights."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,24 @@ def weight_files(folder: Path) -> list[Path]:
         CheckpointError: The index is damaged.
     """
     if not (folder / INDEX).is_file():
+        check_has_weights(folder)
         return [folder / WEIGHTS]
     index = read_record(folder / INDEX, Index, CheckpointError, mend="copy or download the model again")
     return [_part(folder, name) for name in sorted(set(index.weight_map.values()))]
+
+
+def check_has_weights(folder: Path) -> None:
+    """Check that a model's weights are not in the file of another program alone.
+
+    Raises:
+        CheckpointError: They are; names it, and what makes a safetensors file of it.
+    """
+    others = sorted(path.name for pattern in OTHER_WEIGHTS for path in folder.glob(pattern))
+    if others and not (folder / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder} has weights only as {others[0]}, which Quill does not read; with transformers, write them as "
+            f"{WEIGHTS}: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
 
 
 class Index(Record):

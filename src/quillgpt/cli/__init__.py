@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from quillgpt.stopping import heed_signals, leave, unwinding
+from quillgpt.stopping import end_with, heed_signals, leave, unwinding
 from quillgpt.streams import settle_standard_streams
 
 __all__ = ["main"]
@@ -29,6 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from quillgpt.cli.app import run
 
         with unwinding():
-            return run(sys.argv[1:])
+            return end_with(run(sys.argv[1:]))
     except KeyboardInterrupt as error:  # while another error was told
         leave(next(iter(error.args), signal.SIGINT))

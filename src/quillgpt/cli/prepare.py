@@ -39,6 +39,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         raise ConfigError("prepare needs a recipe or a text: quill prepare shakespeare_char, quill prepare a.txt")
     settings = resolve_prepare(flags)
 
+    from quillgpt.data.overlap import warn_of_copy
     from quillgpt.data.prepare import prepare as prepare_data_set
 
     prepared = prepare_data_set(
@@ -54,6 +55,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         overwrite=settings.overwrite,
     )
     table(f"data set {prepared.manifest.name}", _summary(prepared))
+    warn_of_copy(prepared.dataset)
 
 
 def _summary(prepared: Preparation) -> dict[str, object]:

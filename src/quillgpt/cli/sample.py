@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
 from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.config.schema import SPECIAL_ORIGINS
-from quillgpt.console import table
+from quillgpt.console import table, warn
 from quillgpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> No
         "samples": f"{settings.num_samples} of at most {settings.max_new_tokens} tokens, seed {settings.seed}",
     }
     table("set-up", rows)
+    from quillgpt.text.ids import IdTokenizer
+
+    if isinstance(model.tokenizer, IdTokenizer):
+        warn("which text the model's tokens stand for is not known (meta.pkl had only vocab_size): ids are printed")
 
 
 def model_to_sample(model: str | None, flags: Mapping[str, object], settings: SampleSettings) -> str:

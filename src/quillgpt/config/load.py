@@ -14,7 +14,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
-from quillgpt.config.names import name_of_sources, split_sources
+from quillgpt.config.names import expand, name_of_sources, split_sources
+from quillgpt.config.runs import CONFIG, run_of, settings_in_place, settings_of_checkpoint
 from quillgpt.config.schema import (
     SPECIAL_ORIGINS,
     EvalSettings,
@@ -74,8 +75,8 @@ def resolve(
     outer = _outer_layers(TrainFields, flags, environ, dotenv)
     if source is None:
         source = _usual_source(merge(TrainFields, outer), default_preset)
-    given, inner = merge(TrainFields, outer), source_layers(source)
-    if given.get("init_from") == "finetune" and Path(source) == _config_of(given):
+    given, inner = merge(TrainFields, outer), _inner_layers(source)
+    if given.get("init_from") == "finetune" and Path(source) == _config_of(given, run_of(Path(source))):
         inner = [_for_finetuning(layer, given) for layer in inner]
     layers = [*inner, *outer]
     values = merge(TrainFields, layers)
@@ -89,17 +90,28 @@ def resolve(
 
 
 def _usual_source(given: Mapping[str, object], default_preset: str) -> str:
-    origin = given.get("init_from", "scratch")
-    if origin in ("resume", "finetune") and _config_of(given).is_file():
-        return str(_config_of(given))
+    origin, config = given.get("init_from", "scratch"), _config_of(given)
+    if origin in ("resume", "finetune") and (config.is_file() or run_of(config)):
+        return str(config)
     if given.get("data") is not None:
         return OWN_TEXT
     return default_preset if origin in SPECIAL_ORIGINS else FINETUNE
 
 
-def _config_of(given: Mapping[str, object]) -> Path:
-    """Return where the settings of a run are whose folder is named by out_dir."""
-    return Path(str(given.get("out_dir", TrainFields.model_fields["out_dir"].default))) / "config.toml"
+def _config_of(given: Mapping[str, object], run: Path | None = None) -> Path:
+    """Return where the settings of a run are whose folder is named by out_dir, or is known."""
+    return Path(str(given.get("out_dir", run or TrainFields.model_fields["out_dir"].default))) / CONFIG
+
+
+def _inner_layers(source: str) -> list[Layer]:
+    """Return the layers of a preset, a file or a run; a run is where its settings lie."""
+    path = expand(source)
+    run = run_of(path)
+    if run is None:
+        return source_layers(source)
+    stored = None if path.is_file() else settings_of_checkpoint(run)
+    layers = source_layers(source) if stored is None else [stored]
+    return [*layers[:-1], settings_in_place(layers[-1], run)]
 
 
 def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:

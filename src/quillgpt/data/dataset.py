@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.names import ALIASES, dataset_name
+from quillgpt.console import say
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again, read_manifest
 from quillgpt.data.place import (
     STAGING,
@@ -21,9 +24,10 @@ from quillgpt.data.place import (
     one_preparation,
 )
 from quillgpt.data.verification import Content, content_of
-from quillgpt.errors import DataError, did_you_mean
+from quillgpt.errors import GIT_LFS_POINTER, DataError, UserError, check_is_no_pointer, did_you_mean
 from quillgpt.text.corpora import RECIPES, recipe_named
 from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.ids import IdTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
 from quillgpt.text.tokenizer_files import TOKENIZER_FILE
@@ -118,6 +122,33 @@ def open_dataset(
     )
 
 
+def find_dataset(name: str, fingerprint: str, data_dirs: Iterable[Path]) -> Dataset | None:
+    """Return a data set by its fingerprint, whatever it is called now; None where it is in none of the folders.
+
+    Args:
+        name: What it was called.
+        fingerprint: Its fingerprint.
+        data_dirs: Folders in which data sets may live.
+    """
+    for data_dir in data_dirs:
+        for each in [name, *_names_of(fingerprint, data_dir)]:
+            try:
+                dataset = open_dataset(each, data_dir, verify_anew=True)
+            except UserError:  # missing there, or damaged
+                continue
+            if dataset.fingerprint == fingerprint:
+                return dataset
+    return None
+
+
+def _names_of(fingerprint: str, data_dir: Path) -> Iterator[str]:
+    for path in sorted(data_dir.glob(f"*/{MANIFEST_FILE}")):
+        with suppress(OSError, UserError):  # what cannot be read is not what is sought
+            manifest = read_manifest(path.parent)
+            if manifest is not None and fingerprint_of(manifest) == fingerprint:
+                yield path.parent.name
+
+
 def dataset_folder(name: str, data_dir: Path) -> Path:
     """Return the folder of a data set: the one that exists under the name as given, else under the usual spelling.
 
@@ -195,6 +226,8 @@ def _open_nanogpt(folder: Path, data_dir: Path, *, verify_anew: bool) -> Dataset
         raise missing_dataset(folder.name, data_dir)
     meta = folder / META_FILE
     tokenizer: Tokenizer = read_nanogpt_meta(meta) if meta.is_file() else gpt2_tokenizer()
+    if isinstance(tokenizer, IdTokenizer):
+        say(f"{meta} has only vocab_size, so which text the tokens of {folder} stand for is not known: ids are written")
     files = [folder / TRAIN_FILE, folder / VAL_FILE]
     train, val = (_memory_map(file, "uint16", data_dir) for file in files)
     contents = [_checked_content(file, "uint16", tokenizer, data_dir, anew=verify_anew) for file in files]
@@ -221,6 +254,8 @@ def _memory_map(path: Path, dtype: str, data_dir: Path) -> NDArray[Any]:
         raise DataError(f"{path} is missing; {hint}")
     item = np.dtype(dtype).newbyteorder("<")
     size = path.stat().st_size
+    with path.open("rb") as file:
+        check_is_no_pointer(file.read(len(GIT_LFS_POINTER)), path, DataError)
     if size == 0 or size % item.itemsize:
         raise DataError(f"{path} is damaged: {size} bytes are no whole number of {dtype} tokens; {hint}")
     return np.memmap(path, dtype=item, mode="r")

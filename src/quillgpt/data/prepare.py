@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from quillgpt.data.request import (
     request_of_dataset,
 )
 from quillgpt.errors import DataError, UserError, shorten
+from quillgpt.stopping import activity
 from quillgpt.text.addresses import shown_address
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
@@ -200,7 +200,7 @@ def _prepare(
             if found.dataset is None:
                 _check_place(request, folder, found, replace=replace, overwrite=overwrite)
                 say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
-                with _saying_what_is_left(folder):
+                with activity(_what_is_left(folder)):
                     made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
                 remember_as_made_here(folder)
                 dataset = open_dataset(folder.name, folder.parent, tokenizer=made)
@@ -268,14 +268,9 @@ def _check_folder(folder: Path) -> None:
         raise DataError(f"{folder.parent} is a file, and data sets are kept in a folder; give another --data_dir")
 
 
-@contextmanager
-def _saying_what_is_left(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        left = "the earlier data set is as it was" if made_files(folder) else "nothing of it is left"
-        say(f"The preparation of {folder} was interrupted: {left}; the same command begins it anew")
-        raise
+def _what_is_left(folder: Path) -> str:
+    left = "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
+    return f"while {folder} was prepared: {left}; the same command begins it anew"
 
 
 def _check_place(request: Request, folder: Path, found: Found, *, replace: bool, overwrite: bool) -> None:

@@ -30,6 +30,8 @@ FILES = (
     "tokenizer*.json",
     "vocab.json",
     "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
 )
 """What is fetched besides the configuration; no program, no pickle, no other format's copy of the weights."""
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import GIT_LFS_POINTER, CheckpointError, check_is_no_pointer
 
 PLAIN = (
     'torch.save({"model": model.state_dict(), "model_args": dict(n_layer=..., n_head=..., n_embd=..., block_size=..., '
@@ -68,6 +68,11 @@ def read_pickle(file: Path) -> dict[str, Any]:
         CheckpointError: It wants to run something, is damaged, would fill the memory, or is no checkpoint.
     """
     foreign: set[str] = set()
+    try:
+        with file.open("rb") as opened:
+            check_is_no_pointer(opened.read(len(GIT_LFS_POINTER)), file, CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}); copy it again") from None
     try:
         zipped = zipfile.is_zipfile(file)
         for name in zipped_names(file) if zipped else plain_names(file):

@@ -57,7 +57,7 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
             stderr=complaints,
             start_new_session=True,  # Ctrl-C is this process' to hear
         ) as process,
-        activity(f"while {name} was learned, of which nothing is kept"),
+        activity(f"while {name} was learned, of which nothing is kept; the same command begins it again"),
     ):
         try:
             assert process.stdin is not None

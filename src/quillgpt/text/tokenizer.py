@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.names import expand
-from quillgpt.errors import TokenizerError, did_you_mean
+from quillgpt.errors import TokenizerError, check_is_no_pointer, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text.added_tokens import FolderTokens, read_folder_tokens, with_folder_tokens
 from quillgpt.text.bpe import BytePairTokenizer, check_size
@@ -20,11 +20,23 @@ from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
 from quillgpt.text.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer, saved_gpt2_tokenizer
+from quillgpt.text.ids import IdTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer_files import TOKENIZER_FILE, byte_level_bpe, read_json_object
 
 OLDER_FILES = ("vocab.json", "merges.txt")
 """What stands in a tokenizer.json's place in models from before there was one."""
+
+OTHER_TOKENIZERS = {
+    "vocab.txt": "a tokenizer of BERT's kind (BertTokenizer)",
+    "tokenizer.model": "a tokenizer of sentencepiece",
+    "spiece.model": "a tokenizer of sentencepiece",
+    "sentencepiece.bpe.model": "a tokenizer of sentencepiece",
+    "tekken.json": "a tokenizer of Mistral's",
+    "vocab.json": "a vocabulary without its merges.txt",
+    "merges.txt": "merges without their vocab.json",
+}
+"""Files in which other tokenizers are kept."""
 
 MARK = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 """How the names of special tokens look, which a vocabulary may have without a merge that makes them."""
@@ -87,6 +99,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not (folder / TOKENIZER_FILE).is_file():
         if all((folder / name).is_file() for name in OLDER_FILES):
             return _load_older(folder)
+        if other := next((name for name in OTHER_TOKENIZERS if (folder / name).is_file()), None):
+            raise TokenizerError(
+                f"{folder} has no {TOKENIZER_FILE}, but {other}, {OTHER_TOKENIZERS[other]}; with transformers, write "
+                f"it as {TOKENIZER_FILE}: AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained("
+                f"{str(folder)!r})"
+            )
         raise TokenizerError(
             f"{folder} has no {TOKENIZER_FILE}; give a data set, a checkpoint, or a Hugging Face folder"
         )
@@ -159,7 +177,12 @@ def _load_older(folder: Path) -> Tokenizer:
     vocabulary, merges = (folder / name for name in OLDER_FILES)
     found = read_folder_tokens(folder, is_gpt2=_kind_of_model(folder) in (None, "gpt2"))
     content = read_json_object(vocabulary)
-    lines = merges.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        written = merges.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{merges} cannot be read ({error.strerror}); copy the two files again") from None
+    check_is_no_pointer(written, merges, TokenizerError)
+    lines = written.decode("utf-8", errors="replace").split("\n")
     pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
     if not found.is_gpt2 or not content or not all(len(pair) == 2 for pair in pairs):
         raise TokenizerError(
@@ -195,7 +218,7 @@ def _load(path: Path, *, name: str) -> Tokenizer:
 
 
 def _from_content(content: dict[str, Any], *, name: str, found: FolderTokens) -> Tokenizer:
-    for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer):
+    for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer, IdTokenizer):
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # not even the outline of a file of ours
             tokenizer = family.from_content(content)
             if tokenizer is not None:

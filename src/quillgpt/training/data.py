@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, TrainingState
-from quillgpt.config.names import split_sources
+from quillgpt.config.names import exists, split_sources
+from quillgpt.config.runs import places_of
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
-from quillgpt.data.dataset import Dataset, Tokens, dataset_folder, open_dataset
+from quillgpt.data.dataset import Dataset, Tokens, dataset_folder, find_dataset, open_dataset
 from quillgpt.data.manifest import read_manifest
+from quillgpt.data.overlap import warn_of_copy
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
-from quillgpt.errors import DataError, TokenizerError, UserError
+from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.addresses import is_web_address, shown_address
 from quillgpt.training.origin import Origin
 
@@ -32,8 +35,19 @@ def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
     """
     settings, state = origin.settings, origin.state
     if not origin.resumed:
-        return prepare_data(settings, origin.parent, make)
-    dataset = open_same_data(settings, state) or prepare_data(settings, origin.parent, make)
+        prepared = prepare_data(settings, origin.parent, make)
+        warn_of_copy(prepared)
+        return prepared
+    dataset = find_same_data(settings.dataset, state.data_fingerprint, settings)
+    if dataset is None:
+        try:
+            dataset = prepare_data(with_moved_text(settings), origin.parent, make)
+        except DataError as error:
+            places = ", ".join(str(place) for place in places_of(settings.data_dir, Path(settings.out_dir)))
+            raise DataError(
+                f"the data set that {settings.out_dir} was trained on, {settings.dataset} with the fingerprint "
+                f"{state.data_fingerprint[:12]}, is in none of {places}, and cannot be made again: {error}"
+            ) from error
     if dataset.fingerprint != state.data_fingerprint:
         raise DataError(
             f"the data set {dataset.name} is not what {settings.out_dir} was trained on (fingerprint "
@@ -63,8 +77,9 @@ def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingStat
     """
     if settings.replay_dataset is None:
         return None
-    goes_on = state.replay_fingerprint != ""
-    replayed = open_dataset(settings.replay_dataset, Path(settings.data_dir), verify_anew=goes_on)
+    name, fingerprint = settings.replay_dataset, state.replay_fingerprint
+    replayed = find_same_data(name, fingerprint, settings) if fingerprint else None
+    replayed = replayed or open_dataset(name, Path(settings.data_dir))
     if replayed.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
         raise TokenizerError(
             f"{replayed.folder} was prepared with the tokenizer {replayed.tokenizer.name}, {dataset.folder} with "
@@ -79,13 +94,37 @@ def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingStat
     return replayed
 
 
-def open_same_data(settings: TrainSettings, state: TrainingState) -> Dataset | None:
-    """Open the tokens that a resumed run was trained on, if they are still there; its text need not be."""
-    try:
-        dataset = open_dataset(settings.dataset, Path(settings.data_dir), verify_anew=True)
-    except UserError:  # then opening it in the usual way says why, or makes it again
-        return None
-    return dataset if dataset.fingerprint == state.data_fingerprint else None
+def find_same_data(name: str, fingerprint: str, settings: TrainSettings) -> Dataset | None:
+    """Open the tokens that a resumed run was trained on, if they are still somewhere; its text need not be."""
+    dataset = find_dataset(name, fingerprint, places_of(settings.data_dir, Path(settings.out_dir)))
+    if dataset is not None and not is_in_place(dataset, name, settings):
+        say(f"the data set {name} is found by its fingerprint: it is {dataset.folder}")
+    return dataset
+
+
+def is_in_place(dataset: Dataset, name: str, settings: TrainSettings) -> bool:
+    """Say whether a data set is where the settings say that it is."""
+    return dataset.folder.resolve() == dataset_folder(name, Path(settings.data_dir)).resolve()
+
+
+def with_place_of(dataset: Dataset, origin: Origin) -> Origin:
+    """Return the origin of a resumed run with its data set where it was found."""
+    if not origin.resumed or is_in_place(dataset, origin.settings.dataset, origin.settings):
+        return origin
+    place = {"dataset": dataset.name, "data_dir": str(dataset.folder.parent)}
+    return replace(origin, settings=origin.settings.model_copy(update=place))
+
+
+def with_moved_text(settings: TrainSettings) -> TrainSettings:
+    """Return the settings of a resumed run with its texts where they are now, as seen from folders around the run."""
+    run = Path(settings.out_dir)
+
+    def found(source: str) -> str:
+        return next((str(place) for place in places_of(source, run) if exists(place)), source)
+
+    data = None if settings.data is None else ",".join(map(found, split_sources(settings.data)))
+    val = None if settings.val is None else found(settings.val)
+    return settings.model_copy(update={"data": data, "val": val})
 
 
 def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Maker | None) -> Dataset:

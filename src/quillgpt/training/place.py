@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quillgpt.checkpoint.manifest import is_of_quill
-from quillgpt.checkpoint.names import BEST, CHECKPOINTS, LAST, checkpoints_folder, numbered, remove_checkpoint, unlisted
+from quillgpt.checkpoint.names import BEST, LAST, checkpoints_folder, numbered, remove_checkpoint, unlisted
+from quillgpt.config.runs import CHECKPOINTS
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError

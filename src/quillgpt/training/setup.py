@@ -22,7 +22,7 @@ from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.base import describe_base, with_adapters
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
-from quillgpt.training.data import check_lengths, open_data, open_replayed, without_secrets
+from quillgpt.training.data import check_lengths, open_data, open_replayed, with_place_of, without_secrets
 from quillgpt.training.memory import check_memory
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import choose_context, fit_to_budget
@@ -106,7 +106,7 @@ def set_up(settings: TrainSettings) -> Run:
     """
     origin = find_origin(settings)
     dataset = open_data(origin)
-    origin = replace(origin, settings=without_secrets(origin.settings))
+    origin = with_place_of(dataset, replace(origin, settings=without_secrets(origin.settings)))
     text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
     origin, shape = choose_context(origin, text)
     check_lengths(dataset.train, dataset.val, origin.settings)
@@ -178,7 +178,7 @@ def say_changes(state: TrainingState, settings: TrainSettings) -> None:
         name: f"{before[name]} -> {now[name]}"
         for name in fields_in_order(type(settings))
         if now[name] != before.get(name, now[name])
-        and name not in ("init_from", "overwrite", *SHAPE_SETTINGS, *KERNEL_SETTINGS)
+        and name not in ("init_from", "overwrite", "out_dir", *SHAPE_SETTINGS, *KERNEL_SETTINGS)
     }
     if not changed:
         return

@@ -1,0 +1,67 @@
+"""Whether the validation split is a copy of what is trained on, in which case its loss measures nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.console import warn
+from quillgpt.data.dataset import Dataset, Tokens
+
+WINDOW = 32
+"""Tokens in a row that two different texts hardly ever share."""
+
+SAMPLES = 512
+MOST_TOKENS = 1 << 24
+"""Tokens of the training split that are looked through; of a longer one, parts from all over it."""
+
+PART_TOKENS = 1 << 20
+MUCH = 0.5
+"""Share of a validation split from which on it is a copy."""
+
+_FACTOR = 0x9E3779B97F4A7C15
+Hashes = NDArray[np.uint64]
+
+
+def warn_of_copy(dataset: Dataset) -> None:
+    """Say where what is validated on is, for the most part, what is trained on."""
+    share = copied_share(dataset.train, dataset.val)
+    if share >= MUCH:
+        warn(
+            f"{share:.0%} of the validation text of {dataset.name} stands word for word in its training text too, so "
+            "the validation loss says nothing about other text; hold out a text of its own with --val, or leave out "
+            "what comes twice with --deduplicate"
+        )
+
+
+def copied_share(train: Tokens, val: Tokens) -> float:
+    """Return which share of windows from all over the validation split also stands in the training split."""
+    if min(len(train), len(val)) < WINDOW:
+        return 0.0
+    starts = np.unique(np.linspace(0, len(val) - WINDOW, SAMPLES).astype(np.int64))
+    wanted = np.concatenate([window_hashes(val[start : start + WINDOW]) for start in starts])
+    low = np.zeros(1 << 16, dtype=np.bool_)
+    low[wanted & np.uint64(0xFFFF)] = True
+    found: list[Hashes] = []
+    for start in _part_starts(len(train)):
+        there = window_hashes(train[start : start + PART_TOKENS + WINDOW - 1])
+        found.append(np.intersect1d(there[low[there & np.uint64(0xFFFF)]], wanted))
+    return float(np.isin(wanted, np.concatenate(found)).mean())
+
+
+def window_hashes(tokens: Tokens) -> Hashes:
+    """Return a hash of each WINDOW tokens in a row, (tokens - WINDOW + 1,), twice as long windows at a time."""
+    hashes = tokens.astype(np.uint64) + np.uint64(1)
+    length = 1
+    while length < WINDOW:
+        factor = np.uint64(pow(_FACTOR, length, 1 << 64))
+        hashes = hashes[:-length] * factor + hashes[length:]
+        hashes ^= hashes >> np.uint64(29)
+        length *= 2
+    return hashes
+
+
+def _part_starts(tokens: int) -> NDArray[np.int64]:
+    if tokens <= MOST_TOKENS:
+        return np.arange(0, tokens - WINDOW + 1, PART_TOKENS)
+    return np.linspace(0, tokens - PART_TOKENS, MOST_TOKENS // PART_TOKENS).astype(np.int64)
