@@ -92,6 +92,10 @@ class Measurement(Settings):
     batch_size: Batch | None = Field(
         None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
     )
+    block_size: Positive | None = Field(
+        None,
+        description="Tokens that are read at once, and seen together. Unset: as many as the model sees, or as the split has, if those are fewer.",
+    )
 
 
 class EvalSettings(Measurement, AnotherKernel, Machine, Weights):
