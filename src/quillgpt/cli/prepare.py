@@ -51,6 +51,9 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         val_fraction=settings.val_fraction,
         deduplicate=settings.deduplicate,
         drop_repeated_lines=settings.drop_repeated_lines,
+        encoding=settings.encoding,
+        skip_unreadable=settings.skip_unreadable,
+        follow_links=settings.follow_links,
         replace=settings.dataset is not None,
         overwrite=settings.overwrite,
     )

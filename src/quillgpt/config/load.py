@@ -36,7 +36,12 @@ OWN_TEXT = "own_text"
 FINETUNE = "finetune"
 """The preset for a model to start from that is given without a preset."""
 
-OF_A_TEXT = frozenset({"data", "val", "val_fraction", "tokenizer", "deduplicate", "drop_repeated_lines"})
+OF_A_TEXT = frozenset(
+    (
+        *("data", "val", "val_fraction", "tokenizer", "deduplicate", "drop_repeated_lines"),
+        *("encoding", "skip_unreadable", "follow_links"),
+    )
+)
 """Settings that say what a data set is made of."""
 
 RATES = ("learning_rate", "min_lr", "muon_learning_rate")

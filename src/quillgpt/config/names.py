@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -25,17 +26,12 @@ LONGEST_NAME_BYTES: Final = 255
 """What file systems take."""
 
 
-def at_home(path: str) -> str:
+def expand(path: str) -> Path:
     """Return a path with a leading `~` as the home folder, and as it is where nobody has such a home."""
     try:
-        return os.path.expanduser(path)  # noqa: PTH111 - pathlib's own raises where nobody has such a home
+        return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises where nobody has such a home
     except ValueError:  # no user's name has a NUL character
-        return path
-
-
-def expand(path: str) -> Path:
-    """Return the path that a word means: see `at_home`."""
-    return Path(at_home(path))
+        return Path(path)
 
 
 def exists(path: Path) -> bool:
@@ -50,6 +46,21 @@ def is_path(name: str) -> bool:
     """Return whether a word leads elsewhere on some system; a separator at its end is what shells complete it with."""
     inner = name.strip().rstrip("/\\")
     return "/" in inner or "\\" in inner or PureWindowsPath(inner).drive != ""
+
+
+def is_standard_input(word: str) -> bool:
+    """Return whether a word means standard input: `-`, or its name as a device where it is no file."""
+    if word == STANDARD_INPUT:
+        return True
+    return word in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") and not Path(word).is_file()
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a path is a pipe, which can be read once, from its beginning to its end."""
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def dataset_name(given: str) -> str:
@@ -116,8 +127,10 @@ def name_of_sources(sources: Sequence[str]) -> str:
 
 def _called(source: str) -> str:
     """Return what a source is called by itself, before it is spelled as a name."""
-    if source == STANDARD_INPUT:
+    if is_standard_input(source):
         return "stdin"
+    if source.startswith(("/dev/", "/proc/")) and is_stream(Path(source)):
+        return "pipe"
     if source.lower().startswith(("http://", "https://")):
         try:
             address = urlsplit(source)

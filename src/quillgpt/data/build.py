@@ -56,8 +56,8 @@ def build(
         TokenizerError: The tokenizer cannot be made or cannot represent the text.
     """
     texts = request.texts()
-    train = Documents(texts.train, chunk_characters)
-    val = None if texts.val is None else Documents(texts.val, chunk_characters)
+    train = Documents(texts.train, chunk_characters, request.files)
+    val = None if texts.val is None else Documents(texts.val, chunk_characters, request.files)
     several = train.may_be_several or (val is not None and val.may_be_several)
     # Of the tokenizers that have yet to be made, char is the only one without an end of text.
     known = None if isinstance(tokenizer, str) and tokenizer.startswith(("char", "bpe:")) else tokenizer
@@ -99,6 +99,8 @@ def build(
             val_fraction=texts.val_fraction if val is None else None,
             val_sources=None if val is None else val.records,
             split_by=division.by,
+            encoding=str(request.files.encoding) or None,
+            skipped=train.skipped + ([] if val is None else val.skipped),
             deduplicate=request.cleaning.deduplicate,
             drop_repeated_lines=request.cleaning.drop_repeated_lines,
             report=report.model_copy(update={"shared_documents": division.shared_documents}),

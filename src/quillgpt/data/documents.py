@@ -11,11 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.console import say, warn
-from quillgpt.data.manifest import SourceRecord
-from quillgpt.text.documents import Mark, Piece, Source
-from quillgpt.text.gutenberg import has_licence
-from quillgpt.text.legacy import TITLES
+from quillgpt.data.inspection import inspect_files
+from quillgpt.text.documents import PLAINLY, FileRules, Mark, Piece, Source
 
 MOST_LINES = 1 << 18
 """Different lines that are counted at once; beyond it, those seen in one document so far are forgotten."""
@@ -32,16 +29,20 @@ class Documents:
     Args:
         sources: Where they are.
         piece_characters: Characters of a piece of a stream, at most.
+        rules: How files are read.
 
     Attributes:
-        records: What dataset.json says of each source.
+        records: What dataset.json says of each source that is read.
+        skipped: What it says of the others.
     """
 
-    def __init__(self, sources: Sequence[Source], piece_characters: int) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sequence[Source], piece_characters: int, rules: FileRules = PLAINLY) -> None:
+        inspected = inspect_files(sources, rules)
+        self._sources = inspected.sources
         self._piece_characters = piece_characters
         self._filters: list[Filter] = []
-        self.records = [_record(source) for source in sources]
+        self.records = inspected.records
+        self.skipped = inspected.skipped
 
     @property
     def may_be_several(self) -> bool:
@@ -205,20 +206,3 @@ class _LineCounts:
         while len(self.counts) > MOST_LINES:
             self.counts = Counter({line: count for line, count in self.counts.items() if count > floor})
             floor += 1
-
-
-def _record(source: Source) -> SourceRecord:
-    encoding = source.detect_encoding()
-    if not encoding.startswith("utf-8"):
-        title = TITLES.get(encoding, encoding.replace("cp125", "windows-125"))
-        say(f"{source.name} is not UTF-8; it is read as {title}. If letters come out wrong, save it as UTF-8.")
-    if not source.holds_many:
-        with source.path.open("r", encoding=encoding, errors="replace") as file:
-            if has_licence(file.read(4000)):
-                warn(
-                    f"{source.name} begins with Project Gutenberg's licence, which the model will learn; delete "
-                    "header and footer, or let Quill fetch the book without them: quill prepare gutenberg:NUMBER"
-                )
-    return SourceRecord(
-        location=source.location, sha256=source.sha256, bytes=source.path.stat().st_size, encoding=encoding
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from quillgpt.config.encodings import EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.files import write_json
 from quillgpt.records import Record, read_record
@@ -26,6 +27,14 @@ class SourceRecord(Record):
     sha256: Hash
     bytes: Count
     encoding: str
+
+
+class SkippedRecord(Record):
+    """A file that was left out, since it is empty or cannot be read; without a hash where it could not be opened."""
+
+    location: str
+    sha256: Hash | None
+    is_empty: bool
 
 
 class SplitRecord(Record):
@@ -87,6 +96,8 @@ class Manifest(Record):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None
     val_sources: list[SourceRecord] | None
     split_by: Literal["characters", "documents", "given"] | None = None
+    encoding: Annotated[str, AfterValidator(lambda given: str(EncodingRules.parse(given)))] | None = None
+    skipped: list[SkippedRecord] = Field(default_factory=list)
     deduplicate: bool = False
     drop_repeated_lines: Count | None = None
     report: Report | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quillgpt.config.encodings import EncodingRules
 from quillgpt.console import say, warn
 from quillgpt.data.build import build
 from quillgpt.data.dataset import (
@@ -32,6 +33,7 @@ from quillgpt.errors import DataError, UserError, shorten
 from quillgpt.stopping import activity
 from quillgpt.text.addresses import shown_address
 from quillgpt.text.corpora import RECIPES
+from quillgpt.text.documents import FileRules
 from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
 
 CHUNK_CHARACTERS = 1 << 18  # what is computed from so many stays in a processor's cache
@@ -68,6 +70,9 @@ def prepare(
     val_fraction: float | None = None,
     deduplicate: bool = False,
     drop_repeated_lines: int | None = None,
+    encoding: str | None = None,
+    skip_unreadable: bool = False,
+    follow_links: bool = False,
     replace: bool = False,
     overwrite: bool = False,
     chunk_characters: int = CHUNK_CHARACTERS,
@@ -85,6 +90,9 @@ def prepare(
         val_fraction: The share of the text that the validation split gets: whole documents where there are enough,
             else the end of the text. By default 0.1, or what is usual for the corpus.
         deduplicate: Leave out documents that are equal to an earlier one.
+        encoding: The encoding of the files, or of some: `cp1251`, `old/*.txt=koi8-r,*=utf-8`; by default found out.
+        skip_unreadable: Go on without the files of a folder or pattern that cannot be read.
+        follow_links: Read what links in a folder lead to outside of it, too.
         drop_repeated_lines: Leave out lines that stand in at least so many documents.
         replace: Whether a data set of this name that was made from other files may be replaced.
         overwrite: Whether that may be done too where Quill did not make it, or cannot tell what it was made from.
@@ -107,6 +115,7 @@ def prepare(
             val=val,
             val_fraction=val_fraction,
             cleaning=Cleaning(deduplicate, drop_repeated_lines),
+            files=_file_rules(encoding, skip_unreadable, follow_links),
             spool=Path(spool),
         )
         return _prepare(
@@ -271,6 +280,13 @@ def _check_folder(folder: Path) -> None:
 def _what_is_left(folder: Path) -> str:
     left = "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
     return f"while {folder} was prepared: {left}; the same command begins it anew"
+
+
+def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool) -> FileRules:
+    try:
+        return FileRules(EncodingRules.parse(encoding), skip_unreadable, follow_links)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _check_place(request: Request, folder: Path, found: Found, *, replace: bool, overwrite: bool) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quillgpt.config.names import STANDARD_INPUT, dataset_name, exists, expand, is_path, name_of_sources
+from quillgpt.config.encodings import EncodingRules
+from quillgpt.config.names import (
+    STANDARD_INPUT,
+    dataset_name,
+    exists,
+    expand,
+    is_path,
+    is_standard_input,
+    name_of_sources,
+)
 from quillgpt.data.dataset import dataset_folder
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, SourceRecord, read_manifest
 from quillgpt.data.place import was_made_here
@@ -15,7 +24,7 @@ from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import path_inside
 from quillgpt.text.addresses import is_web_address, shown_address
 from quillgpt.text.corpora import BOOK, RECIPES, Texts, recipe_named, texts_of
-from quillgpt.text.documents import Source
+from quillgpt.text.documents import PLAINLY, FileRules, Source
 from quillgpt.text.hub import PREFIX
 
 
@@ -43,6 +52,7 @@ class Request:
         val_sources: The documents of the validation split that was asked for, or None where nobody did.
         val_fraction: The share that is held out for validation; None leaves it to the text.
         cleaning: What is taken out.
+        files: How files are found and read.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Request:
     val_sources: list[Source] | None = None
     val_fraction: float | None = None
     cleaning: Cleaning = Cleaning()
+    files: FileRules = PLAINLY
 
     def texts(self) -> Texts:
         """Return the texts, fetching or making the recipe's own if they are not here.
@@ -78,12 +89,13 @@ class Request:
         assert self.recipe is not None
         return RECIPES[self.recipe].val_fraction
 
-    def hashes(self) -> list[str] | None:
+    def hashes(self) -> list[str | None] | None:
         """Return the SHA-256 of each file to train on, or None where finding out would take a download."""
         if self.own is not None:
-            return [source.sha256 for source in self.texts().train]
+            return [source.sha256_if_readable() for source in self.texts().train]
         assert self.recipe is not None
-        return RECIPES[self.recipe].hashes()
+        hashes = RECIPES[self.recipe].hashes()
+        return None if hashes is None else [*hashes]
 
 
 def request_from_words(
@@ -94,6 +106,7 @@ def request_from_words(
     val: str | None,
     val_fraction: float | None,
     cleaning: Cleaning,
+    files: FileRules,
     spool: Path,
 ) -> Request:
     """Return what the words after `quill prepare` mean.
@@ -107,7 +120,8 @@ def request_from_words(
         val: What to validate on, or None.
         val_fraction: The share that is held out where `val` is None; None for the usual one.
         cleaning: What is taken out.
-        spool: A folder for standard input's text.
+        files: How files are found and read.
+        spool: A folder for what can be read only once.
 
     Raises:
         DataError: A word means nothing.
@@ -116,14 +130,16 @@ def request_from_words(
         raise DataError(f"nothing to prepare was given; give a text file, or a recipe ({', '.join(RECIPES)})")
     if "" in (word.strip() for word in (*given, val or STANDARD_INPUT)):
         raise DataError("an empty word was given as a text to prepare; give a file, a folder or a recipe")
-    if [*given, val].count(STANDARD_INPUT) > 1:
+    if sum(word is not None and is_standard_input(word) for word in (*given, val)) > 1:
         raise DataError("- (standard input) was given twice, but can be read only once; give a file")
-    val_sources = None if val is None else texts_of([val], spool=spool).train
-    request = _request_for_words(given, data_dir, dataset, spool)
-    return replace(request, val_sources=val_sources, val_fraction=val_fraction, cleaning=cleaning)
+    val_sources = None if val is None else texts_of([val], spool=spool, follow_links=files.follow_links).train
+    request = _request_for_words(given, data_dir, dataset, files, spool)
+    return replace(request, val_sources=val_sources, val_fraction=val_fraction, cleaning=cleaning, files=files)
 
 
-def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None, spool: Path) -> Request:
+def _request_for_words(
+    given: Sequence[str], data_dir: Path, dataset: str | None, files: FileRules, spool: Path
+) -> Request:
     recipe = recipe_named(given[0]) if len(given) == 1 else None
     if recipe is not None:
         name = recipe if dataset is None else dataset_name(dataset)
@@ -139,7 +155,9 @@ def _request_for_words(given: Sequence[str], data_dir: Path, dataset: str | None
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
             )
         return again if dataset is None else replace(again, name=dataset_name(dataset))
-    texts = texts_of(given, spool=spool)  # first, since it says what is wrong with a word
+    texts = texts_of(
+        given, spool=spool, follow_links=files.follow_links
+    )  # first, since it says what is wrong with a word
     return Request(name_of_sources(given) if dataset is None else dataset_name(dataset), None, texts)
 
 
@@ -169,7 +187,8 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
             return None
     recipe = manifest.recipe if manifest.recipe in RECIPES else None
     cleaning = Cleaning(manifest.deduplicate, manifest.drop_repeated_lines)
-    request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, cleaning)
+    files = FileRules(EncodingRules.parse(manifest.encoding))
+    request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, cleaning, files)
     if own is not None and (recipe is not None or [record.location for record in manifest.sources] == [own.location]):
         return replace(request, own=Texts([own]))
     if recipe is not None:
@@ -180,11 +199,14 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
 
 def difference(request: Request, manifest: Manifest) -> str | None:
     """Return in which way a prepared data set has other texts than the request, or None where it has the same."""
-    hashes = request.hashes()
+    if (manifest.encoding or "") != str(request.files.encoding):
+        return f"its encoding was {manifest.encoding or 'detected'}, not {request.files.encoding or 'detected'}"
+    own = request.own
+    hashes = request.hashes() if own is None else _hashes_of_read(own.train, request.files, manifest)
     if hashes is not None and hashes != [source.sha256 for source in manifest.sources]:
         return "its text has changed"
     if request.val_sources is not None:
-        wanted = [source.sha256 for source in request.val_sources]
+        wanted = _hashes_of_read(request.val_sources, request.files, manifest)
         if wanted != [source.sha256 for source in manifest.val_sources or []]:
             return "its validation text has changed"
     elif request.val_fraction is not None or not _is_own_split(manifest):
@@ -194,6 +216,15 @@ def difference(request: Request, manifest: Manifest) -> str | None:
     if Cleaning(manifest.deduplicate, manifest.drop_repeated_lines) != request.cleaning:
         return "it was cleaned otherwise"
     return None
+
+
+def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: Manifest) -> list[str | None]:
+    """Return the hashes of files, but of those that were left out and would be again."""
+    skipped = {
+        (record.location, record.sha256) for record in manifest.skipped if record.is_empty or files.skip_unreadable
+    }
+    hashes = [(source.location, source.sha256_if_readable()) for source in sources]
+    return [sha256 for location, sha256 in hashes if (location, sha256) not in skipped]
 
 
 def _is_own_split(manifest: Manifest) -> bool:

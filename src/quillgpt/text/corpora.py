@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import glob
 import re
-import shutil
-import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.names import ALIASES, STANDARD_INPUT, expand
-from quillgpt.console import say
+from quillgpt.config.names import ALIASES, expand
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text import gutenberg, hub
 from quillgpt.text.addresses import is_web_address, recorded_address, shown_address
 from quillgpt.text.documents import Source
 from quillgpt.text.downloads import TINY_SHAKESPEARE, address_download, fetch
+from quillgpt.text.folders import files_of_folder, files_of_pattern, source_of_stream
 from quillgpt.text.hub import HubCorpus
 from quillgpt.text.python_docs import python_docs_file
 
-TEXT_SUFFIXES = (".txt", ".md")
 BOOK = "gutenberg:"
 
 VAL_FRACTION = 0.1
@@ -123,13 +119,14 @@ def recipe_named(given: str) -> str | None:
     return name if name in RECIPES else None
 
 
-def texts_of(words: Sequence[str], *, spool: Path) -> Texts:
+def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -> Texts:
     """Return what words stand for, all together.
 
     Args:
-        words: Files, folders, patterns such as `books/*.txt`, http(s) addresses, `gutenberg:1513`,
+        words: Files, folders, patterns such as `books/*.txt`, pipes, http(s) addresses, `gutenberg:1513`,
             `hf:owner/name[:column]`, or `-` for standard input.
-        spool: A folder for what comes from standard input, which can be read only once.
+        spool: A folder for what comes from standard input and pipes, which can be read only once.
+        follow_links: Read what links in a folder lead to outside of it, too.
 
     Raises:
         DataError: A word stands for nothing, or what it stands for cannot be had.
@@ -146,16 +143,14 @@ def texts_of(words: Sequence[str], *, spool: Path) -> Texts:
             if not corpus.is_local:
                 val_fraction = HUB_VAL_FRACTION
         else:
-            train += _sources(word, spool)
+            train += _sources(word, spool, follow_links)
     return Texts(train, val or None, val_fraction)
 
 
-def _sources(word: str, spool: Path) -> list[Source]:
-    if word == STANDARD_INPUT:
-        spooled = spool / "standard-input.txt"
-        with spooled.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        return [Source("standard input", STANDARD_INPUT, spooled)]
+def _sources(word: str, spool: Path, follow_links: bool) -> list[Source]:
+    stream = source_of_stream(word, spool)
+    if stream is not None:
+        return [stream]
     if is_web_address(word):
         return [Source(shown_address(word), recorded_address(word), fetch(address_download(word)))]
     if word.startswith(BOOK):
@@ -165,11 +160,11 @@ def _sources(word: str, spool: Path) -> list[Source]:
         return [Source(word, word, gutenberg.fetch_book(int(number)))]
     path = expand(word)
     if path.is_dir():
-        return _folder(word, path)
+        return files_of_folder(word, path, follow_links=follow_links)
     if path.exists():
         return [Source.from_file(path)]
     if glob.has_magic(word):
-        return _pattern(word)
+        return files_of_pattern(word)
     if recipe_named(word):
         raise DataError(f"{word} is a recipe, which is prepared alone: quill prepare {word}")
     if "://" in word:
@@ -177,28 +172,3 @@ def _sources(word: str, spool: Path) -> list[Source]:
             f"{shown_address(word)} is no address that can be read; give one that begins with http:// or https://"
         )
     raise DataError(f"{word} is neither a file nor a recipe ({', '.join(RECIPES)}){did_you_mean(word, RECIPES)}")
-
-
-def _folder(word: str, folder: Path) -> list[Source]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(folder)))
-    texts = [file for file in files if file.suffix.lower() in TEXT_SUFFIXES]
-    others = Counter(file.suffix.lower() or file.name for file in files if file.suffix.lower() not in TEXT_SUFFIXES)
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
-    if not texts:
-        found = f"; it has {kinds}" if kinds else "; it is empty"
-        raise DataError(f"the folder {word} has no {' or '.join(TEXT_SUFFIXES)} files{found}. Give plain text files")
-    if kinds:
-        say(f"Of the folder {word}, {' and '.join(TEXT_SUFFIXES)} files are read ({len(texts)}); skipped: {kinds}")
-    return [Source.from_file(file) for file in texts]
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _pattern(word: str) -> list[Source]:
-    found = glob.glob(str(expand(word)), recursive=True)  # noqa: PTH207 - it leaves hidden files out
-    files = [path for path in map(Path, sorted(found)) if path.is_file()]
-    if not files:
-        raise DataError(f"no file matches {word}; check the folder and the pattern")
-    return [Source.from_file(path) for path in files]

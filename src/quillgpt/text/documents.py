@@ -8,9 +8,10 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
+from quillgpt.config.encodings import DETECTED, EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.files import sha256_of
-from quillgpt.text.decoding import detect_encoding, read_pieces
+from quillgpt.text.decoding import Reading, look_at, read_pieces
 
 SEPARATOR = "\0"
 """Ends each document in a file that holds many; a text has no such character."""
@@ -23,6 +24,25 @@ class Mark(Enum):
 
 
 Piece = str | Mark
+
+
+@dataclass(frozen=True)
+class FileRules:
+    """How a person says that files are found and read.
+
+    Attributes:
+        encoding: In which encodings they are.
+        skip_unreadable: Leave out those that cannot be read.
+        follow_links: Read what links in a folder lead to, outside of it, too.
+    """
+
+    encoding: EncodingRules = DETECTED
+    skip_unreadable: bool = False
+    follow_links: bool = False
+
+
+PLAINLY = FileRules()
+"""As the files themselves say."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +83,23 @@ class Source:
         """SHA-256 of the file's bytes."""
         return self.recorded_sha256 or sha256_of(self.path)
 
-    def detect_encoding(self) -> str:
-        """Return the name of the file's encoding.
+    def sha256_if_readable(self) -> str | None:
+        """Return the hash, or None for a file that cannot be opened."""
+        try:
+            return self.sha256
+        except OSError:
+            return None
+
+    def look_at(self, encoding: str | None = None) -> Reading:
+        """Read the whole file, and return how it is to be read.
+
+        Args:
+            encoding: What a person says that its encoding is.
 
         Raises:
             DataError: It is empty, binary, or in no encoding that can be recognised.
         """
-        return "utf-8" if self.holds_many else detect_encoding(self.path, name=self.name)
+        return Reading("utf-8") if self.holds_many else look_at(self.path, name=self.name, encoding=encoding)
 
     def pieces(self, encoding: str, characters: int) -> Iterator[Piece]:
         """Yield the text in pieces of at most so many characters, and the end of each document.

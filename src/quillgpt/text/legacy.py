@@ -1,103 +1,345 @@
-"""Which of the encodings from before Unicode a text is in."""
+"""Which of the encodings from before Unicode a text is in, and how sure that is.
+
+Each pair of an encoding and a language gives the bytes a likelihood: how often that language has the letters that the
+bytes would be, and whether they stand beside each other as letters do. No encoding fails to give some letters; only the
+right one gives those that a language has.
+"""
 
 from __future__ import annotations
 
-import re
+import math
+import unicodedata
 from collections import Counter
-from itertools import pairwise
+from dataclasses import dataclass
+from enum import IntEnum, auto
+from functools import cache
 
-# The commonest comes first: what reads equally well in several is taken to be in the first of them.
-_LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "mac_roman", "cp850")
-# Each is the largest of its family: EUC-KR is part of cp949, GB 2312 and GBK of gb18030, Shift-JIS of cp932.
-_ASIAN = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp950", "cp949")
-_OTHERS = ("cp1251", "koi8_r", "koi8_u", "cp866", "cp1253", "cp1255", "cp1256")
+import numpy as np
+from numpy.typing import NDArray
 
-TITLES = {
-    "utf-16": "UTF-16",
-    "utf-16-le": "UTF-16 without a mark",
-    "utf-16-be": "UTF-16 without a mark",
-    "utf-32": "UTF-32",
-    "cp932": "Shift-JIS (cp932)",
-    "euc_jp": "EUC-JP",
-    "gb18030": "GB 18030",
-    "big5hkscs": "Big5",
-    "cp950": "Big5 (cp950)",
-    "cp949": "EUC-KR (cp949)",
-    "koi8_r": "KOI8-R",
-    "koi8_u": "KOI8-U",
-    "iso8859_2": "ISO-8859-2",
-    "mac_roman": "Mac Roman",
+from quillgpt.text import alphabets
+
+# Nats by which an encoding is less common than the commonest; of equal readings the commonest is named.
+_SINGLE_BYTE = {
+    **dict.fromkeys(("cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "cp874"), 0.0),
+    **dict.fromkeys(("koi8_r", "cp1258"), 1.0),
+    **dict.fromkeys(("cp1250", "cp1254", "cp1257"), 2.0),
+    **dict.fromkeys(("iso8859_2", "iso8859_5", "iso8859_6", "iso8859_7", "iso8859_15", "koi8_u", "cp866"), 3.0),
+    **dict.fromkeys(("mac_roman", "mac_cyrillic", "cp850", "cp852", "cp437"), 3.5),
+    **dict.fromkeys(("iso8859_3", "iso8859_4", "iso8859_10", "iso8859_13", "iso8859_14", "iso8859_16"), 5.0),
+    **dict.fromkeys(("cp737", "cp775", "cp855", "cp857", "cp862", "cp865", "cp869", "cp720", "cp1125"), 5.0),
+    **dict.fromkeys(("mac_greek", "mac_latin2", "mac_turkish", "mac_iceland", "mac_croatian", "mac_romanian"), 5.0),
+    **dict.fromkeys(("cp860", "cp861", "cp863", "cp858", "mac_arabic", "mac_farsi", "kz1048", "ptcp154"), 6.0),
+    "koi8_t": 6.0,
 }
-"""What people call an encoding, where Python calls it otherwise."""
+_MULTI_BYTE = {"gb18030": 0.0, "big5hkscs": 0.5, "cp950": 1.0, "cp932": 0.0, "euc_jp": 0.5, "cp949": 0.0, "johab": 5.0}
 
-_ALPHABETS = {
-    "Catalan": "àçéèíïóòúü·",
-    "Croatian": "čćđšž",
-    "Czech": "áčďéěíňóřšťúůýž",
-    "Danish": "æøåéó",
-    "Dutch": "áéëèïíóöü",
-    "Estonian": "õäöüšž",
-    "French": "àâæçéèêëîïôœùûüÿ",
-    "German": "äöüß",
-    "Hungarian": "áéíóöőúüű",
-    "Icelandic": "áðéíóúýþæö",
-    "Italian": "àèéìíîòóùú",
-    "Latvian": "āčēģīķļņšūž",
-    "Lithuanian": "ąčęėįšųūž",
-    "Polish": "ąćęłńóśźż",
-    "Portuguese": "áâãàçéêíóôõúªº",
-    "Romanian": "ăâîşţ",
-    "Slovak": "áäčďéíĺľňóôŕšťúýž",
-    "Spanish": "áéíñóúü¿¡ªº",
-    "Swedish": "åäöé",
-    "Turkish": "çğıöşüâîûİ",
-}
-_LETTERS = [set(alphabet + alphabet.upper()) for alphabet in _ALPHABETS.values()]
-_TYPOGRAPHY = set("“”‘’‚„«»‹›–—…·•†‡°§©®™€£\u00a0")
-_RUN = re.compile(r"[^\x00-\x7f]{2,}")
-_CLEARLY_MORE = 0.02
-_HALF = 0.5
+_STRANGE_LETTER, _STRANGE_SIGN, _NO_CHARACTER = math.log(3e-4), math.log(1e-4), math.log(1e-6)
+_TYPOGRAPHY, _RARE_TYPOGRAPHY = math.log(8e-3), math.log(2e-3)
+_UPPER_CASE = math.log(0.25)
+_CHANCE = math.log(1 / 128)
+"""Of a byte beyond ASCII, were they random."""
+_ASCII_LETTER = 2.5
+"""Nats that a letter of ASCII costs, where one encoding takes it for half of a character and another for a letter."""
+_TEMPER = 2.0
+"""Letters follow from each other, so that a text says less than as many that are drawn by chance."""
+_LEEWAY = 8.0
 
 
-def legacy_encoding(sample: bytes) -> str | None:
-    """Return the name of the encoding that a sample with bytes beyond ASCII is in, or None where none is likely.
+@dataclass(frozen=True)
+class Guess:
+    """An encoding that a text may be in.
 
-    The statistics of charset_normalizer tell scripts apart, but not the encodings of Latin letters, which differ in
-    few characters. Of these the one is chosen in which one language's alphabet has most of those characters.
+    Attributes:
+        encoding: Its name.
+        language: The language that it reads like.
+        share: How likely it is, among those that give other letters, 0 to 1.
+        nats: How likely each byte beyond ASCII is, read so, in nats.
+        is_text: Whether it reads better than bytes that are drawn by chance would.
     """
-    from charset_normalizer import from_bytes  # most texts are UTF-8 and do without its tables
 
-    best = from_bytes(sample, cp_isolation=[*_LATIN, *_ASIAN, *_OTHERS]).best()
-    if best is not None and best.encoding not in _LATIN and _stands_in_runs(str(best)):
-        return best.encoding
-    # A stray byte that an encoding lacks is found and named when the whole text is read.
-    shares = {encoding: _share_explained(sample.decode(encoding, errors="replace")) for encoding in _LATIN}
-    chosen = _LATIN[0]
-    for encoding in _LATIN[1:]:
-        if shares[encoding] > shares[chosen] + _CLEARLY_MORE:
-            chosen = encoding
-    if shares[chosen] >= _HALF:
-        return chosen
-    if best is None:
-        return None
-    return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+    encoding: str
+    language: str
+    share: float
+    nats: float
+    is_text: bool
 
 
-def _stands_in_runs(text: str) -> bool:
-    """Tell whether most characters beyond ASCII stand side by side, as those of other scripts than Latin do."""
-    return sum(map(len, _RUN.findall(text))) > _HALF * sum(not character.isascii() for character in text)
+def guesses(sample: bytes, at_most: int = 4) -> list[Guess]:
+    """Return the encodings that a sample may be in, the likeliest first; of those that read it alike, the commonest.
+
+    Args:
+        sample: Text with bytes beyond ASCII.
+        at_most: How many are looked for.
+    """
+    high = sum(byte >= 0x80 for byte in sample)
+    if high == 0:
+        return [Guess("ascii", "English", 1.0, 0.0, True)]
+    ranked = sorted((*_single_byte(sample), *_multi_byte(sample)), key=lambda each: -each[0])
+    found: dict[str, tuple[float, float, str, str]] = {}
+    for score, prior, encoding, language in ranked[: 6 * at_most]:
+        found.setdefault(sample.decode(encoding, "replace"), (score, prior, encoding, language))
+    chosen = list(found.values())[:at_most]
+    weights = [math.exp((score - chosen[0][0]) / _TEMPER) for score, *_ in chosen]
+    return [
+        Guess(
+            encoding,
+            language,
+            weight / sum(weights),
+            (score + prior) / high,
+            score + prior > _CHANCE * high - (_LEEWAY if high < 20 else 0),
+        )
+        for weight, (score, prior, encoding, language) in zip(weights, chosen, strict=True)
+    ]
 
 
-def _share_explained(text: str) -> float:
-    """Return how many of the characters beyond ASCII the alphabet explains that explains most of them."""
-    found: Counter[str] = Counter()
-    total = 0
-    for before, character in pairwise(" " + text):
-        if character.isascii() or character in _TYPOGRAPHY:
-            continue
-        total += 1
-        if not (before.islower() and character.isupper()):  # no language writes that
-            found[character] += 1
-    if total == 0:
-        return 1.0
-    return max(sum(found[letter] for letter in letters) for letters in _LETTERS) / total
+def _single_byte(sample: bytes) -> list[tuple[float, float, str, str]]:
+    codes = np.frombuffer(sample, dtype=np.uint8)
+    scores = []
+    for encoding, prior in _SINGLE_BYTE.items():
+        likelihoods = _single_byte_likelihoods(codes, encoding)
+        best = int(likelihoods.argmax())
+        scores.append((float(likelihoods[best]) - prior, prior, encoding, _tables().languages[best]))
+    return scores
+
+
+def _single_byte_likelihoods(codes: NDArray[np.uint8], encoding: str) -> NDArray[np.float64]:
+    """Return how likely the bytes are in each language, (languages,)."""
+    tables = _tables()
+    counts = np.bincount(codes, minlength=256)[128:]
+    kinds = tables.kinds[encoding][codes]
+    beside = np.bincount(kinds[:-1] * _COSTS + kinds[1:], minlength=_COSTS**2)
+    likelihoods = tables.likelihoods[:, tables.places[encoding]] @ counts
+    doubled = np.where(tables.is_vietnamese, 0.0, float(_DOUBLED.ravel() @ beside))
+    return np.asarray(likelihoods + doubled + float(_BESIDE.ravel() @ beside))
+
+
+def _multi_byte(sample: bytes) -> list[tuple[float, float, str, str]]:
+    scores = []
+    for encoding, prior in _MULTI_BYTE.items():
+        likelihoods = _multi_byte_likelihood(sample, encoding)
+        best = max(likelihoods, key=likelihoods.__getitem__)
+        scores.append((likelihoods[best] - prior, prior, encoding, best))
+    return scores
+
+
+def _multi_byte_likelihood(sample: bytes, encoding: str) -> dict[str, float]:
+    counts = Counter(sample.decode(encoding, "replace"))
+    left = sum(count for character, count in counts.items() if character.isascii())
+    taken = _ASCII_LETTER * (sum(byte < 0x80 for byte in sample) - left)
+    beyond = {character: count for character, count in counts.items() if not character.isascii()}
+    return {
+        language: taken + sum(count * east_asian_likelihood(each, language) for each, count in beyond.items())
+        for language in EAST_ASIAN
+    }
+
+
+# Kinds of characters, by which it is judged what may stand beside what.
+class _Kind(IntEnum):
+    LOWER_ASCII = auto()
+    UPPER_ASCII = auto()
+    LOWER_LATIN = auto()
+    UPPER_LATIN = auto()
+    LOWER = auto()
+    UPPER = auto()
+    UNCASED = auto()
+    FINAL = auto()
+    MARK = auto()
+    OPENING = auto()
+    CLOSING = auto()
+    SIGN = auto()
+    REST = auto()
+
+
+def _kind(character: str) -> int:
+    category = unicodedata.category(character)
+    if character in alphabets.FINAL_LETTERS:
+        return _Kind.FINAL
+    if category == "Mn":
+        return _Kind.MARK if "\u0300" <= character <= "\u036f" else _Kind.UNCASED
+    if category.startswith("L") and character not in "ªº":
+        if character.isascii():
+            return _Kind.LOWER_ASCII if character.islower() else _Kind.UPPER_ASCII
+        latin = "LATIN" in unicodedata.name(character, "")
+        if category == "Lu":
+            return _Kind.UPPER_LATIN if latin else _Kind.UPPER
+        if category == "Ll":
+            return _Kind.LOWER_LATIN if latin else _Kind.LOWER
+        return _Kind.UNCASED
+    if character in "”…»":
+        return _Kind.CLOSING
+    if character in "¼½¾¨´¸¤¦¬¯":
+        return _Kind.SIGN
+    if character in "’‘“ \u00a0\u00ad·ªº" or character.isascii():
+        return _Kind.REST
+    return _Kind.OPENING
+
+
+def _beside() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what it costs that one kind follows another, in all languages and in those that double no accents."""
+    cost = np.zeros((len(_Kind) + 1, len(_Kind) + 1))
+    doubled = np.zeros((len(_Kind) + 1, len(_Kind) + 1))
+    latin = (_Kind.LOWER_ASCII, _Kind.UPPER_ASCII, _Kind.LOWER_LATIN, _Kind.UPPER_LATIN)
+    others = (_Kind.LOWER, _Kind.UPPER, _Kind.UNCASED, _Kind.FINAL)
+    for first in latin:
+        for second in others:
+            cost[first, second] = cost[second, first] = -4
+    for first, second in (
+        (_Kind.LOWER_ASCII, _Kind.UPPER_LATIN),
+        (_Kind.LOWER_LATIN, _Kind.UPPER_ASCII),
+        (_Kind.LOWER_LATIN, _Kind.UPPER_LATIN),
+    ):
+        cost[first, second] = -3
+    cost[_Kind.LOWER, _Kind.UPPER] = -3
+    for first in (_Kind.LOWER, _Kind.UPPER):
+        cost[first, _Kind.UNCASED] = cost[_Kind.UNCASED, first] = -4
+    cost[_Kind.FINAL, [_Kind.LOWER, _Kind.UNCASED, _Kind.FINAL]] = -3
+    for letter in (*latin, *others):
+        cost[letter, _Kind.SIGN] = cost[_Kind.SIGN, letter] = -2.5
+        cost[letter, _Kind.OPENING] = -4
+        cost[_Kind.CLOSING, letter] = -2.5
+    for kind in (*others, _Kind.MARK, _Kind.OPENING, _Kind.CLOSING, _Kind.SIGN, _Kind.REST):
+        cost[kind, _Kind.MARK] = -4
+    for first in (_Kind.LOWER_LATIN, _Kind.UPPER_LATIN):
+        for second in (_Kind.LOWER_LATIN, _Kind.UPPER_LATIN):
+            doubled[first, second] = -1.5
+    return cost, doubled
+
+
+_BESIDE, _DOUBLED = _beside()
+_COSTS = len(_BESIDE)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What single-byte encodings are judged by.
+
+    Attributes:
+        languages: Their names.
+        likelihoods: Of each character in each language, (languages, characters).
+        places: Of each encoding: which character each byte beyond ASCII is, (128,).
+        kinds: Of each encoding: of which kind the character of each byte is, (256,).
+        is_vietnamese: Which languages have several accents side by side, (languages,).
+    """
+
+    languages: list[str]
+    likelihoods: NDArray[np.float64]
+    places: dict[str, NDArray[np.int64]]
+    kinds: dict[str, NDArray[np.int64]]
+    is_vietnamese: NDArray[np.bool_]
+
+
+@cache
+def _tables() -> _Tables:
+    decoded = {encoding: bytes(range(256)).decode(encoding, "replace") for encoding in _SINGLE_BYTE}
+    characters = sorted(set().union(*decoded.values()))
+    index = {character: place for place, character in enumerate(characters)}
+    kinds = np.array([_kind(character) for character in characters])
+    languages = [*alphabets.LATIN, *alphabets.OTHERS]
+    return _Tables(
+        languages,
+        np.array([[letter_likelihood(character, language) for character in characters] for language in languages]),
+        {name: np.array([index[each] for each in text[128:]]) for name, text in decoded.items()},
+        {name: kinds[[index[each] for each in text]] for name, text in decoded.items()},
+        np.array([language == "Vietnamese" for language in languages]),
+    )
+
+
+@cache
+def _frequencies(letters: str) -> dict[str, float]:
+    weights = {letter: 1 / (rank + 3) for rank, letter in enumerate(letters)}
+    total = sum(weights.values()) / 0.93
+    return {letter: math.log(weight / total) for letter, weight in weights.items()}
+
+
+def letter_likelihood(character: str, language: str) -> float:
+    """Return how often a language has a character beyond ASCII, in nats, among those that it has."""
+    common = _frequencies(alphabets.LATIN.get(language) or alphabets.OTHERS[language])
+    if character in common:
+        return common[character]
+    if character.isascii():  # some have a second space or stop, for what is written from the right
+        return math.log(0.15) if character == " " else _TYPOGRAPHY
+    lower = character.lower()
+    if lower in common:
+        return common[lower] + _UPPER_CASE
+    if character in alphabets.COMMON_TYPOGRAPHY:
+        return _TYPOGRAPHY
+    if character in alphabets.RARE_TYPOGRAPHY:
+        return _RARE_TYPOGRAPHY
+    if language == "Vietnamese" and "\u0300" <= character <= "\u0323":
+        return math.log(0.06)
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cn", "Co") or character == "\ufffd":
+        return _NO_CHARACTER
+    return _STRANGE_LETTER if category.startswith(("L", "M")) else _STRANGE_SIGN
+
+
+EAST_ASIAN = ("Chinese", "Traditional Chinese", "Japanese", "Korean")
+_SHARES = {  # of common characters, others of the first level, of the second, and beyond
+    "Chinese": (0.5, 0.3, 0.02, 0.002),
+    "Traditional Chinese": (0.5, 0.3, 0.02, 0.002),
+    "Japanese": (0.1, 0.2, 0.01, 0.001),
+    "Korean": (0.6, 0.3, 0.003, 0.003),
+}
+_LEVELS = {"Chinese": "gb2312", "Traditional Chinese": "big5", "Japanese": "euc_jp", "Korean": "euc_kr"}
+_LAST_OF_FIRST_LEVEL = {"Chinese": 0xD7, "Traditional Chinese": 0xC6, "Japanese": 0xCF, "Korean": 0xC8}
+
+
+@cache
+def _common(language: str) -> dict[str, float]:
+    characters = alphabets.COMMON_HANGUL if language == "Korean" else alphabets.COMMON_HANZI[language]
+    found = _ranked(characters, _SHARES[language][0])
+    if language == "Japanese":
+        found |= _ranked(alphabets.KANA, 0.55)
+    return found | dict.fromkeys(alphabets.EAST_ASIAN_PUNCTUATION, math.log(0.13 / 20))
+
+
+def _ranked(characters: str, share: float) -> dict[str, float]:
+    weights = {character: 1 / (rank + 8) for rank, character in enumerate(dict.fromkeys(characters))}
+    return {character: math.log(share * weight / sum(weights.values())) for character, weight in weights.items()}
+
+
+@cache
+def east_asian_likelihood(character: str, language: str) -> float:
+    """Return how often an East Asian language has a character beyond ASCII, in nats."""
+    common = _common(language).get(character)
+    if common is not None:
+        return common
+    _, first, second, beyond = _SHARES[language]
+    name = unicodedata.name(character, "")
+    if name.startswith("CJK UNIFIED") or (language == "Korean" and name.startswith("HANGUL SYLLABLE")):
+        code = character.encode(_LEVELS[language], "ignore")
+        if len(code) != 2 or (language == "Korean" and name.startswith("CJK")):
+            return math.log(beyond / 10_000)
+        return math.log((first if code[0] <= _LAST_OF_FIRST_LEVEL[language] else second) / 3500)
+    if unicodedata.category(character) in ("Cc", "Cn", "Co") or character == "\ufffd":
+        return _NO_CHARACTER
+    if name.startswith(("FULLWIDTH", "BOX", "IDEOGRAPHIC")) or character in "·※★☆◎●○◆◇□■△▲▽▼→←↑↓〓":
+        return math.log(0.04 / 120)
+    if name.startswith("KATAKANA") and language == "Japanese":
+        return math.log(0.03 / 80)
+    return math.log(1e-6) if name.startswith("HALFWIDTH") else math.log(3e-6)
+
+
+def is_known(encoding: str) -> bool:
+    """Return whether an encoding is among those that are guessed."""
+    return encoding in _SINGLE_BYTE or encoding in _MULTI_BYTE
+
+
+def nats_of(sample: bytes, encoding: str, language: str | None = None) -> float:
+    """Return how likely each byte beyond ASCII of a sample is, were it in an encoding, in nats.
+
+    Args:
+        sample: Text.
+        encoding: One of those that are guessed.
+        language: The language that it is read as; by default the likeliest.
+    """
+    high = sum(byte >= 0x80 for byte in sample)
+    if high == 0:
+        return 0.0
+    if encoding in _MULTI_BYTE:
+        by_language = _multi_byte_likelihood(sample, encoding)
+    else:
+        likelihoods = _single_byte_likelihoods(np.frombuffer(sample, dtype=np.uint8), encoding)
+        by_language = dict(zip(_tables().languages, map(float, likelihoods), strict=True))
+    return (max(by_language.values()) if language is None else by_language[language]) / high

@@ -142,6 +142,9 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
             val_fraction=settings.val_fraction,
             deduplicate=settings.deduplicate,
             drop_repeated_lines=settings.drop_repeated_lines,
+            encoding=settings.encoding,
+            skip_unreadable=settings.skip_unreadable,
+            follow_links=settings.follow_links,
             make=make,
         ).dataset
     warn_of_split(settings)
@@ -157,10 +160,16 @@ def warn_of_split(settings: TrainSettings) -> None:
     manifest = read_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
     usual = TrainSettings.model_fields["val_fraction"].default
     split = usual if manifest is None or manifest.val_fraction is None else manifest.val_fraction
-    for name, value, expected in (("val", settings.val, None), ("val_fraction", settings.val_fraction, split)):
+    encoding = None if manifest is None else manifest.encoding
+    for name, value, expected in (
+        ("val", settings.val, None),
+        ("val_fraction", settings.val_fraction, split),
+        ("encoding", settings.encoding, encoding),
+    ):
         if value not in (expected, usual):
+            what = "reads" if name == "encoding" else "splits"
             warn(
-                f"{name} = {value} is not applied: it splits a text, and no --data is given. To split anew: "
+                f"{name} = {value} is not applied: it {what} a text, and no --data is given. To apply it: "
                 f"quill prepare {settings.dataset} --{name}={value}"
             )
 

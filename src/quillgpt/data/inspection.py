@@ -1,0 +1,144 @@
+"""All files of a text are looked at before any is read: which can be read, and what a person should know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from quillgpt.console import progress, say, warn
+from quillgpt.data.manifest import SkippedRecord, SourceRecord
+from quillgpt.errors import DataError
+from quillgpt.text.documents import FileRules, Source
+from quillgpt.text.formats import looks_like
+from quillgpt.text.gutenberg import has_licence
+from quillgpt.text.reading import EmptyFileError, Note, Reading, read_pieces
+
+MOST_NAMES = 40
+"""Files of one kind that are named; of more, the rest is counted."""
+
+FEW_NAMES = 4
+BEGINNING_CHARACTERS = 8000
+
+
+@dataclass
+class Inspection:
+    """What was found.
+
+    Attributes:
+        sources: Those that can be read.
+        records: What dataset.json says of each of them.
+        skipped: What it says of the others.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    records: list[SourceRecord] = field(default_factory=list)
+    skipped: list[SkippedRecord] = field(default_factory=list)
+
+
+def inspect_files(sources: Sequence[Source], rules: FileRules) -> Inspection:
+    """Look at all files, say what is odd about them, and leave out what is empty among several.
+
+    Args:
+        sources: The files.
+        rules: How they are to be read, and whether those that cannot be read are left out.
+
+    Raises:
+        DataError: Some cannot be read; names all of them.
+    """
+    found = Inspection()
+    notes: list[tuple[str, Note]] = []
+    unreadable: list[tuple[str, str]] = []
+    empty: list[str] = []
+    with progress("Looking at files", len(sources)) as advance:
+        for source in sources:
+            try:
+                reading = source.look_at(rules.encoding.encoding_of(source.location))
+                record = _record(source, reading)
+            except (DataError, OSError) as error:
+                reason = _reason(source, error)
+                if len(sources) == 1:
+                    raise DataError(f"{source.name}{reason}") from error
+                if isinstance(error, EmptyFileError):
+                    empty.append(source.name)
+                else:
+                    unreadable.append((source.name, reason))
+                found.skipped.append(
+                    SkippedRecord(
+                        location=source.location,
+                        sha256=source.sha256_if_readable(),
+                        is_empty=isinstance(error, EmptyFileError),
+                    )
+                )
+            else:
+                found.sources.append(source)
+                found.records.append(record)
+                notes += [(source.name, note) for note in (*reading.notes, *_content_notes(source, reading))]
+            advance()
+    _refuse(unreadable, len(sources), skip=rules.skip_unreadable)
+    if empty:
+        warn(f"left out, since there is nothing in them: {listed(empty)}")
+    if not found.sources:
+        raise DataError(f"none of the {len(sources):,} files has any text that can be read; give others")
+    _tell(notes)
+    return found
+
+
+def _record(source: Source, reading: Reading) -> SourceRecord:
+    size = source.path.stat().st_size
+    return SourceRecord(location=source.location, sha256=source.sha256, bytes=size, encoding=reading.encoding)
+
+
+def _reason(source: Source, error: DataError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f" cannot be opened: {error.strerror or error}"
+    return str(error).removeprefix(source.name)
+
+
+def _refuse(unreadable: Sequence[tuple[str, str]], files: int, *, skip: bool) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unreadable:
+        by_reason.setdefault(reason.replace(name, "FILE").strip(" ,"), []).append(name)
+    kinds = "; ".join(f"{listed(names)}: {reason}" for reason, names in by_reason.items())
+    if not unreadable:
+        return
+    if not skip:
+        raise DataError(
+            f"{len(unreadable):,} of {files:,} files cannot be read. {kinds}. To go on without them: --skip_unreadable"
+        )
+    warn(f"left out, as skip_unreadable says, are {len(unreadable):,} of {files:,} files. {kinds}")
+
+
+def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
+    """Return names in a row, of many the first and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _content_notes(source: Source, reading: Reading) -> Iterable[Note]:
+    if source.holds_many:
+        return
+    beginning = next(read_pieces(source.path, reading.encoding, BEGINNING_CHARACTERS, name=source.name))
+    if has_licence(beginning[:4000]):
+        yield Note(
+            "licence",
+            "begins with Project Gutenberg's licence, which the model will learn; delete header and footer, or let "
+            "Quill fetch the book without them: quill prepare gutenberg:NUMBER",
+        )
+    looks = looks_like(beginning, source.location)
+    if looks is not None:
+        yield Note(
+            looks.what,
+            f"looks like {looks.what}, and the model will learn to write that, with all its signs; {looks.advice}",
+        )
+
+
+def _tell(notes: Sequence[tuple[str, Note]]) -> None:
+    """Say each kind of note once, with the words of the first file and the names of a few others."""
+    by_kind: dict[str, list[tuple[str, Note]]] = {}
+    for name, note in notes:
+        by_kind.setdefault(note.kind, []).append((name, note))
+    for kind, several in by_kind.items():
+        name, note = several[0]
+        others = [other for other, _ in several[1:]]
+        more = f". The same holds for {len(others):,} more: {listed(others, FEW_NAMES)}" if others else ""
+        (say if kind.startswith("read as") else warn)(f"{name} {note.words}{more}")

@@ -1,0 +1,209 @@
+"""What a file is besides prose: documents and archives by their first bytes, and texts written for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from quillgpt.errors import DataError
+
+_SAVE = "open it, save it as plain text (UTF-8), and give that file"
+_UNPACK = "unpack it and give the text in it"
+_TEXT = "give a text file"
+_FORMATS = (
+    (b"%PDF-", "a PDF document", "open it, save it as plain text (UTF-8), or run pdftotext FILE, and give that file"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an older Microsoft Office", _SAVE),
+    (b"{\\rtf", "an RTF document", _SAVE),
+    (b"ITOLITLS", "an e-book (LIT)", _SAVE),
+    (b"ITSF\3", "a compiled help file (CHM)", _SAVE),
+    (b"AT&TFORM", "a DjVu document", "take its text out (djvutxt FILE) and give that"),
+    (b"%!PS", "a PostScript document", "take its text out (ps2ascii FILE) and give that"),
+    (b"\x1f\x8b", "compressed with gzip", f"{_UNPACK}: gunzip -k FILE"),
+    (b"\x1f\x9d", "compressed with compress", f"{_UNPACK}: gunzip FILE"),
+    (b"BZh91AY&SY", "compressed with bzip2", f"{_UNPACK}: bunzip2 -k FILE"),
+    (b"\xfd7zXZ\0", "compressed with xz", f"{_UNPACK}: unxz -k FILE"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", f"{_UNPACK}: unzstd FILE"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", f"{_UNPACK}: unlz4 FILE"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (b"Rar!\x1a\7", "a RAR archive", _UNPACK),
+    (b"MSCF\0\0\0\0", "a Windows cabinet", _UNPACK),
+    (b"PAR1", "a Parquet file", "give its rows: hf:FILE:COLUMN"),
+    (b"ARROW1", "an Arrow file", "export its texts and give that file"),
+    (b"\x89HDF\r\n", "an HDF5 file", "export its texts and give that file"),
+    (b"\x93NUMPY", "an array of NumPy", _TEXT),
+    (b"\x89PNG\r\n", "a PNG image", _TEXT),
+    (b"\xff\xd8\xff", "a JPEG image", _TEXT),
+    (b"GIF8", "a GIF image", _TEXT),
+    (b"II*\0", "a TIFF image", _TEXT),
+    (b"MM\0*", "a TIFF image", _TEXT),
+    (b"ID3", "an MP3 recording", _TEXT),
+    (b"OggS\0", "an Ogg recording", _TEXT),
+    (b"fLaC\0", "a FLAC recording", _TEXT),
+    (b"SQLite format 3\0", "an SQLite database", "export its texts and give that file"),
+    (b"\x7fELF", "a program", _TEXT),
+    (b"MZ\x90\0", "a program", _TEXT),
+    (b"\xcf\xfa\xed\xfe", "a program", _TEXT),
+    (b"\xca\xfe\xba\xbe\0", "a program", _TEXT),
+    (b"\0asm", "a program", _TEXT),
+    (b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+)
+_ZIPPED = (
+    (b"mimetypeapplication/epub+zip", "an e-book (EPUB)"),
+    (b"mimetypeapplication/vnd.oasis.opendocument", "an OpenDocument file"),
+    (b"word/", "a Word document"),
+    (b"xl/", "an Excel workbook"),
+    (b"ppt/", "a PowerPoint presentation"),
+)
+
+
+def check_format(head: bytes, name: str) -> None:
+    """Check that a file does not begin as one of the formats that hold no plain text do.
+
+    Raises:
+        DataError: It does; names the format, and how to come by its text.
+    """
+    for signature, what, remedy in _FORMATS:
+        if head.startswith(signature):
+            raise DataError(f"{name} is {what}, not plain text; {remedy.replace('FILE', PurePath(name).name)}")
+    if head.startswith(b"PK\3\4"):
+        what = next(
+            (what for mark, what in _ZIPPED if mark in head[:8192]),
+            "a Word document, an e-book or another zip archive",
+        )
+        raise DataError(f"{name} is {what}, not plain text; {_SAVE}")
+    if head[60:68] == b"BOOKMOBI":
+        raise DataError(f"{name} is an e-book (MOBI), not plain text; {_SAVE}")
+    if head[257:262] == b"ustar":
+        raise DataError(f"{name} is a tar archive, not plain text; {_UNPACK}: tar xf {PurePath(name).name}")
+    if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] in (b"WAVE", b"AVI ", b"WEBP")):
+        raise DataError(f"{name} is a recording or an image, not plain text; {_TEXT}")
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a text looks like that is not prose.
+
+    Attributes:
+        what: Its format.
+        advice: What to give instead.
+    """
+
+    what: str
+    advice: str
+
+
+def looks_like(text: str, location: str) -> Looks | None:
+    """Return what the beginning of a text looks like, where it is written for programs; None where it is prose.
+
+    Args:
+        text: Its first several thousand characters.
+        location: The path of its file.
+    """
+    begins = text.lstrip("\ufeff \t\n")
+    lines = [line for line in text.split("\n")[:-1] if line.strip()] or [text]
+    return _json(begins, lines, location) or _marked_up(begins) or _subtitles(begins, lines) or _table(text, location)
+
+
+def _rows(location: str, ending: str, column: str | None) -> str:
+    path = PurePath(location)
+    given = f"hf:{path.name if path.suffix.lower() == ending else path.stem + ending}:{column or 'COLUMN'}"
+    renamed = "" if path.suffix.lower() == ending else f", renamed to {path.stem}{ending}"
+    return f"to train on its texts alone, give {given}{renamed}"
+
+
+def _json(begins: str, lines: list[str], location: str) -> Looks | None:
+    if begins[:1] not in ("{", "["):
+        return None
+    records = []
+    for line in lines[:20]:
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError):
+            break
+    if len(records) >= min(2, len(lines)) and all(isinstance(each, dict | list) for each in records):
+        if len(lines) > 1 and isinstance(records[0], dict):
+            return Looks("JSON lines", _rows(location, ".jsonl", _longest_text(records)))
+        return Looks("JSON", _of_json(records[0], location))
+    if re.match(r'\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*(?:\{\s*"|\[|"(?:[^"\\\n]|\\.)*"\s*,)', begins):
+        first = re.match(r"\[\s*", begins)
+        record = _first_record(begins[first.end() :]) if first else None
+        return Looks("JSON", _of_json([record] if record else None, location))
+    return None
+
+
+def _first_record(text: str) -> object:
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _of_json(value: object, location: str) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return _rows(location, ".json", _longest_text(value))
+    return "take its texts out and give those"
+
+
+def _longest_text(records: list[object]) -> str | None:
+    lengths: Counter[str] = Counter()
+    for record in records:
+        for key, value in record.items() if isinstance(record, dict) else ():
+            lengths[key] += len(value) if isinstance(value, str) else 0
+    best = lengths.most_common(1)
+    return best[0][0] if best and best[0][1] else None
+
+
+def _marked_up(begins: str) -> Looks | None:
+    tags = re.findall(r"</?([a-zA-Z][\w:.-]*)(?:\s[^<>]*)?/?>", begins)
+    if re.match(r"(?i)<!doctype html|<html[\s>]", begins) or _are_html(tags, begins):
+        return Looks("HTML", "convert it to plain text first, such as with pandoc -t plain")
+    if begins.startswith("<?xml") or (begins.startswith("<") and 8 * len(tags) > begins.count(" ") and len(tags) > 3):
+        return Looks("XML", "take its texts out and give those")
+    if re.match(r"(?i)(?:from |return-path:|received:|mime-version:)", begins) and re.search(
+        r"(?im)^content-transfer-encoding: (?:quoted-printable|base64)", begins
+    ):
+        return Looks("e-mail as it is sent", "save the messages as plain text")
+    return None
+
+
+def _are_html(tags: list[str], begins: str) -> bool:
+    known = {"p", "br", "div", "span", "a", "i", "b", "em", "strong", "h1", "h2", "h3", "li", "ul", "td", "tr", "img"}
+    return len([tag for tag in tags if tag.lower() in known]) > max(5, len(begins) // 400)
+
+
+def _subtitles(begins: str, lines: list[str]) -> Looks | None:
+    advice = "take numbers and times out, and give the spoken lines"
+    if begins.startswith("WEBVTT"):
+        return Looks("WebVTT subtitles", advice)
+    if begins.startswith("[Script Info]"):
+        return Looks("SubStation subtitles", advice)
+    times = sum(bool(re.match(r"\s*\d+:\d\d:\d\d[,.]\d+ *--> *\d+:\d\d:\d\d", line)) for line in lines)
+    if times >= 2 and 6 * times >= len(lines):
+        return Looks("SubRip subtitles", advice)
+    stamps = sum(bool(re.match(r"(?:\[\d\d:\d\d(?:[.:]\d+)?\]|\{\d+\}\{\d+\})", line)) for line in lines)
+    return Looks("lyrics or subtitles with times", advice) if stamps >= 3 and 2 * stamps > len(lines) else None
+
+
+def _table(text: str, location: str) -> Looks | None:
+    lines = text.split("\n")[:-1] if len(text) > 2000 else text.split("\n")
+    for delimiter, what, ending, fewest in ((",", "CSV", ".csv", 3), ("\t", "TSV", ".tsv", 2), (";", "CSV", ".csv", 3)):
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
+        except csv.Error:  # a quoted text that goes on beyond the lines that were read, or no table
+            rows = [row for row in csv.reader(lines, delimiter=delimiter) if row][:-1]
+        widths = Counter(map(len, rows))
+        width, count = widths.most_common(1)[0] if widths else (0, 0)
+        named = PurePath(location).suffix.lower() == ending and width >= 2 and len(rows) >= 2
+        if count == len(rows) and (named or (width >= fewest and len(rows) >= 5)):
+            header: dict[str, int] = {
+                name: sum(len(row[place]) for row in rows[1:]) for place, name in enumerate(rows[0])
+            }
+            column = max(header, key=header.__getitem__)
+            usable = re.fullmatch(r"\w[\w .-]*", column)
+            advice = _rows(location, ending, column if usable else None)
+            return Looks(what, advice if what == "CSV" and delimiter == "," else "take its texts out and give those")
+    return None
