@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.checkpoint.names import LAST, checkpoints_folder, numbered
+from quillgpt.checkpoint import load_model
+from quillgpt.checkpoint.names import LAST, REPLACED, checkpoints_folder, numbered
 from quillgpt.cli import main
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, ConfigError, UserError
 from quillgpt.ownership import RECORD
 from quillgpt.training import train, trainer
-from quillgpt.training.place import REPLACED, replaced_by
+from quillgpt.training.place import replaced_by
 from quillgpt.training.step import NonFiniteError
 
 from .conftest import MakeSettings
@@ -195,6 +196,8 @@ def test_what_a_killed_run_had_set_aside_is_put_back_by_the_next(
             train(settings.model_copy(update={"overwrite": True, "learning_rate": 2e-2}))
     left = tmp_path / "killed"
     assert not numbered(left)
+    assert load_model(left).about["iteration"] == 4
+    assert "learning_rate = 0.01" in (left / "config.toml").read_text(encoding="utf-8")
     train(settings.model_copy(update={"out_dir": str(left), "init_from": "resume", "max_iters": 6}))
     summary = json.loads((left / "summary.json").read_text(encoding="utf-8"))
     assert summary["iterations"] == 6

@@ -24,6 +24,9 @@ NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
 """What checkpoints are called, and nothing else: a folder of another name is a person's own."""
 
 BEST, LAST = "best", "last"
+REPLACED = ".replaced"
+"""Where the files of an earlier run are until the one that takes its place has saved something."""
+
 UNFINISHED = ".writing-"
 """How the names of checkpoints begin while they are written."""
 
@@ -96,7 +99,12 @@ def take_name(fresh: Path, name: Path) -> None:
 
 def numbered(out_dir: Path) -> list[Path]:
     """Return a run's checkpoints, the oldest first; damaged ones are among them."""
-    found = ((iteration_of(path.name), path) for path in checkpoints_folder(out_dir).glob("iter-*") if path.is_dir())
+    return checkpoints_in(checkpoints_folder(out_dir))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder of them, the oldest first; damaged ones are among them."""
+    found = ((iteration_of(path.name), path) for path in folder.glob("iter-*") if path.is_dir())
     return [path for _, path in sorted((iteration, path) for iteration, path in found if iteration is not None)]
 
 
@@ -180,12 +188,13 @@ def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
     if (model / "config.json").is_file():
         return [model]
     folder = checkpoints_folder(model)
-    found: dict[Path, Path] = {}
-    for name in (prefer, LAST, *(path.name for path in reversed(numbered(model))), BEST):
-        if (folder / name).is_dir():
-            found.setdefault((folder / name).resolve(), folder / name)
-    if found:
-        return list(found.values())
+    for place in (folder, folder / REPLACED):  # an earlier run's, as long as the one in its place has saved nothing
+        found: dict[Path, Path] = {}
+        for name in (prefer, LAST, *(path.name for path in reversed(checkpoints_in(place))), BEST):
+            if (place / name).is_dir():
+                found.setdefault((place / name).resolve(), place / name)
+        if found:
+            return list(found.values())
     if folder.is_dir():
         raise CheckpointError(f"{model} is a run without a checkpoint yet; train on, or wait for its first evaluation")
     if model.is_file():

@@ -1,7 +1,8 @@
 """The folder of a run: whether it can be this run's, and how a run takes the place of an earlier one.
 
-What an earlier run has there is set aside when another starts over, and goes when the new one has its first checkpoint.
-A run that ends before that, however it does, leaves the earlier one as it was.
+What an earlier run has there is set aside when another starts over, and goes when the new one has its first checkpoint;
+until then config.toml, too, is the earlier one's. A run that ends before that, however it does, leaves the earlier one
+as it was.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quillgpt.checkpoint.manifest import is_of_quill
-from quillgpt.checkpoint.names import BEST, LAST, checkpoints_folder, numbered, remove_checkpoint, unlisted
+from quillgpt.checkpoint.names import BEST, LAST, REPLACED, checkpoints_folder, numbered, remove_checkpoint, unlisted
+from quillgpt.config import to_toml
 from quillgpt.config.runs import CHECKPOINTS
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.files import write_text
 from quillgpt.ownership import claim, foreign, listed, recorded, remove_listed
 from quillgpt.plots.record import METRICS
 from quillgpt.training.occupation import HOLDER, LOCK
 from quillgpt.training.sinks import TENSORBOARD, WANDB_STATE, event_files
 
 CONFIG, SUMMARY = "config.toml", "summary.json"
-REPLACED = ".replaced"
-"""Where the files of an earlier run are until the one that takes its place has saved something."""
 
 
 def claim_folder(settings: TrainSettings, *, anew: bool) -> None:
@@ -128,11 +129,11 @@ def replaced_by(settings: TrainSettings) -> list[str]:
     if settings.init_from == "resume" or settings.eval_only or not out_dir.is_dir():
         return []
     checkpoints = [f"{CHECKPOINTS}/{path.name}" for path in numbered(out_dir)]
-    return [name for name in _run_files(out_dir) if (out_dir / name).exists()] + checkpoints
+    return [name for name in (CONFIG, *_run_files(out_dir)) if (out_dir / name).exists()] + checkpoints
 
 
 def _run_files(out_dir: Path) -> list[str]:
-    return [CONFIG, METRICS, SUMMARY, WANDB_STATE, *event_files(out_dir)]
+    return [METRICS, SUMMARY, WANDB_STATE, *event_files(out_dir)]
 
 
 def set_aside(out_dir: Path) -> None:
@@ -143,6 +144,13 @@ def set_aside(out_dir: Path) -> None:
                 target = parent / REPLACED / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (parent / name).rename(target)
+
+
+def record_settings(settings: TrainSettings) -> None:
+    """Write config.toml, unless it is still that of an earlier run."""
+    out_dir = Path(settings.out_dir)
+    if not _is_set_aside(out_dir):
+        write_text(out_dir / CONFIG, to_toml(settings))
 
 
 def begin_record(out_dir: Path) -> None:
@@ -171,7 +179,7 @@ def put_back(out_dir: Path) -> None:
     if not _is_set_aside(out_dir):
         return
     if numbered(out_dir):
-        drop_replaced(out_dir)
+        _drop_replaced(out_dir)
         return
     aside, checkpoints = out_dir / REPLACED, checkpoints_folder(out_dir)
     for path in sorted((checkpoints / REPLACED).glob("*")):
@@ -184,10 +192,15 @@ def put_back(out_dir: Path) -> None:
     say(f"the earlier run in {out_dir} is what it was: the one that was to replace it has saved nothing")
 
 
-def drop_replaced(out_dir: Path) -> None:
+def take_over(settings: TrainSettings) -> None:
     """Remove what was set aside, once a run has saved something in its place."""
-    if not _is_set_aside(out_dir):
-        return
+    out_dir = Path(settings.out_dir)
+    if _is_set_aside(out_dir):
+        write_text(out_dir / CONFIG, to_toml(settings))
+        _drop_replaced(out_dir)
+
+
+def _drop_replaced(out_dir: Path) -> None:
     aside = checkpoints_folder(out_dir) / REPLACED
     for path in sorted(aside.glob("*")):
         remove_checkpoint(path)

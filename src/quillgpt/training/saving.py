@@ -22,7 +22,7 @@ from quillgpt.checkpoint.names import (
 from quillgpt.console import warn
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
-from quillgpt.training.place import drop_replaced
+from quillgpt.training.place import take_over
 from quillgpt.training.setup import Run
 
 LARGEST_SHARE = 0.02
@@ -111,7 +111,7 @@ class Saving:
                 f"{self._what_is_kept()}; training goes on, and the next save is tried"
             )
             return False
-        drop_replaced(run.out_dir)
+        take_over(run.settings)
         # The one before `last` is there to fall back on, and with it what was best then.
         spared = () if self._saved_best is None else (iteration_name(self._saved_best),)
         prune(run.out_dir, run.settings.keep_last if run.settings.always_save_checkpoint else 0, spared=spared)

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
-from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import peak
 from quillgpt.errors import UserError
-from quillgpt.files import write_text
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import METRICS
@@ -24,7 +22,7 @@ from quillgpt.training.metrics import MetricsLog, clock_time
 from quillgpt.training.occupation import occupied
 from quillgpt.training.origin import apart_from_parent
 from quillgpt.training.pace import Pace
-from quillgpt.training.place import begin_record, check_place, claim_folder, earlier_run_kept
+from quillgpt.training.place import begin_record, check_place, claim_folder, earlier_run_kept, record_settings
 from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover
 from quillgpt.training.saving import Saving
@@ -161,7 +159,7 @@ class Trainer:
             self._metrics.rewind(self._run.state.iteration)
         else:
             begin_record(self._run.out_dir)
-        write_text(self._run.out_dir / "config.toml", to_toml(self._settings))
+        record_settings(self._settings)
 
     def _iterate(self) -> None:
         state, settings = self._run.state, self._settings
@@ -232,7 +230,7 @@ class Trainer:
         if iterations is None:
             return
         self._run.change_length(iterations)
-        write_text(self._run.out_dir / "config.toml", to_toml(self._settings))
+        record_settings(self._settings)
         if abs(iterations - before) > before * WORTH_SAYING:
             console.say(f"{iterations:,} iterations instead of {before:,} fit into {self._settings.minutes:g} min")
 
