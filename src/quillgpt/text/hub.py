@@ -22,6 +22,7 @@ from quillgpt.console import progress, say
 from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
 from quillgpt.files import atomic_path, quill_home, sha256_of, write_json
+from quillgpt.text.compressed import COMPRESSED, check_compressed
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import check_downloads_are_allowed
 
@@ -220,8 +221,11 @@ def _open(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[dict[
     mirror = Path(os.environ.get("QUILL_MIRROR", ""), "hub", corpus.repository).expanduser()
     if "QUILL_MIRROR" in os.environ and mirror.is_dir():
         path = mirror
+    for file in [path] if path.is_file() else path.rglob("*") if path.is_dir() else []:
+        check_compressed(file)
     if path.is_file():
-        kind = ROW_FILES.get(path.suffix.lower())
+        name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+        kind = ROW_FILES.get(name.suffix.lower())
         if kind is None:
             raise DataError(f"{path} has no rows that can be read; expected {', '.join(ROW_FILES)}")
         loaded = datasets.load_dataset(kind, data_files=str(path), streaming=True)

@@ -1,0 +1,84 @@
+"""Compressed files on this machine: whether what is in them is as large as text can be, found out before it is used."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from io import BufferedIOBase
+from pathlib import Path
+
+from quillgpt.console import progress
+from quillgpt.errors import DataError
+from quillgpt.files import quill_home
+
+MOST_RATIO = 200
+"""How many times its size the most repetitive text has; gzip can write a thousand."""
+
+LEAST_SUSPECT_BYTES = 100_000_000
+LONGEST_LINE_BYTES = 1_000_000_000
+"""A row is a line, and is in memory as a whole."""
+
+CHUNK_BYTES = 1 << 20
+
+_OPENERS: dict[str, Callable[[Path], BufferedIOBase]] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
+COMPRESSED = (*_OPENERS, ".zip")
+
+
+def check_compressed(path: Path) -> None:
+    """Check that a file, if it is a compressed one, does not hold far more than its size and the disk have room for.
+
+    Raises:
+        DataError: It does, or it is damaged.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSED or not path.is_file():
+        return
+    try:
+        if suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                _check_sizes(path, (entry.file_size for entry in archive.infolist()))
+            return
+        with _OPENERS[suffix](path) as file, progress(f"Looking into {path.name}", None, as_bytes=True) as advance:
+            _check_sizes(path, _sizes(path, file, advance))
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise DataError(f"{path} is damaged or cannot be read ({error}); fetch or pack it again") from error
+
+
+def _sizes(path: Path, file: BufferedIOBase, advance: Callable[[float], object]) -> Iterable[int]:
+    line = 0
+    while chunk := file.read(CHUNK_BYTES):
+        end = chunk.rfind(b"\n")
+        line = line + len(chunk) if end < 0 else len(chunk) - end - 1
+        if line > LONGEST_LINE_BYTES:
+            raise DataError(
+                f"{path} has a line of more than {LONGEST_LINE_BYTES:,} bytes, which is no row of texts; leave it out"
+            )
+        advance(len(chunk))
+        yield len(chunk)
+
+
+def _check_sizes(path: Path, sizes: Iterable[int]) -> None:
+    packed = path.stat().st_size
+    free = shutil.disk_usage(next(each for each in (quill_home(), *quill_home().parents) if each.exists())).free
+    total = 0
+    for size in sizes:
+        total += size
+        if total > max(LEAST_SUSPECT_BYTES, MOST_RATIO * packed):
+            raise DataError(
+                f"{path} has {packed:,} bytes, and unpacks to more than {MOST_RATIO} times as many, as no text does; "
+                "unpack it yourself if it is right"
+            )
+        if total > free:
+            raise DataError(
+                f"{path} unpacks to more than the {free:,} bytes that are free for it at {quill_home()}; make room, or "
+                "set QUILL_HOME to a folder on a larger disk"
+            )
