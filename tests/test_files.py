@@ -2,6 +2,8 @@ import hashlib
 import json
 import os
 import stat
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,10 +92,50 @@ def test_a_hash_is_that_of_the_whole_file(size, tmp_path):
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("QUILL_HOME", str(tmp_path))
-    assert quill_home() == tmp_path
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "mine"))
+    assert quill_home() == tmp_path / "mine"
     monkeypatch.delenv("QUILL_HOME")
-    assert quill_home().name == "quill"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert quill_home() == tmp_path / "quill"
+
+
+def unusable(tmp_path, kind):
+    """Return a cache folder in which nothing can be kept."""
+    (tmp_path / "file").touch()
+    if kind == "a user without a home":
+        return "~nobody-of-this-name/quill"
+    if kind == "a file among its folders":
+        (tmp_path / "home" / "downloads").mkdir(parents=True)
+        (tmp_path / "home" / "corpora").touch()
+        (tmp_path / "home" / "downloads" / "book.txt").write_text("fetched before")
+        (tmp_path / "home" / "downloads" / "other.txt.part").write_text("half")
+        return str(tmp_path / "home")
+    return {"a file": str(tmp_path / "file"), "below a file": str(tmp_path / "file" / "home"), "a name": "a" * 300}[
+        kind
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", ["a file", "below a file", "a name", "a user without a home", "a file among its folders"]
+)
+def test_where_nothing_can_be_kept_a_passing_folder_serves_and_it_is_said_once(monkeypatch, tmp_path, kind, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = unusable(tmp_path, kind)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setenv("QUILL_HOME", given)
+    home = quill_home()
+    assert quill_home() == home
+    assert Path(os.environ["QUILL_HOME"]) == home  # for the processes that this one starts
+    write_text(home / "corpora" / "a.txt", "made again")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"warning: nothing can be kept in {given} (")
+    assert "set QUILL_HOME to a folder that can be written" in said
+    assert sorted(tmp_path.rglob("*")) == before
+    if kind == "a file among its folders":
+        assert [path.name for path in (home / "downloads").iterdir()] == ["book.txt"]
+        assert (home / "downloads" / "book.txt").read_text() == "fetched before"
 
 
 @pytest.fixture

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
+import functools
 import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,14 +19,82 @@ from typing import Any
 
 import platformdirs
 
+from quillgpt.console import warn
+from quillgpt.errors import UserError
+
+HOME_VARIABLE = "QUILL_HOME"
+HOMELESS = "~/.cache/quill"
+"""What stands for the cache folder of a user of whose home the system knows nothing."""
+
+LEAST_ROOM = 1 << 20
+HOME_PARTS = ("downloads", "corpora", "hub")
+"""The folders of texts and models in the cache: they must take what a command needs, and are of use read-only too."""
+
+UNFINISHED = (".part", ".lock")
 HASH_CHUNK_BYTES = 1 << 20
 STALE_SECONDS = 3600
 
 
 def quill_home() -> Path:
-    """Return the cache folder: `QUILL_HOME`, or the platform's own place for caches."""
-    given = os.environ.get("QUILL_HOME")
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("quill", appauthor=False))
+    """Return the cache folder: `QUILL_HOME`, or the platform's own place for caches.
+
+    Where nothing can be kept there, which is said once, it is a temporary folder of this process and those that it
+    starts, with what can be read of the other.
+
+    Raises:
+        UserError: There is no temporary folder either.
+    """
+    wanted = _wanted_home(os.environ.get(HOME_VARIABLE))
+    reason = _why_nothing_can_be_kept(wanted)
+    if reason is None:
+        return Path(wanted)
+    home = _passing_home(Path(wanted), reason)
+    os.environ[HOME_VARIABLE] = str(home)
+    return home
+
+
+def _wanted_home(given: str | None) -> str:
+    try:
+        return os.path.expanduser(given) if given else platformdirs.user_cache_dir("quill", appauthor=False)  # noqa: PTH111
+    except RuntimeError:
+        return HOMELESS
+
+
+@functools.cache
+def _why_nothing_can_be_kept(folder: str) -> str | None:
+    if folder.startswith("~"):
+        return "this user has no home folder"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            if file.write(bytes(LEAST_ROOM)) < LEAST_ROOM:
+                return os.strerror(errno.ENOSPC)
+        for part in HOME_PARTS:
+            if os.path.lexists(Path(folder, part)) and not os.access(Path(folder, part, "."), os.W_OK | os.X_OK):
+                return f"{part} in it is no folder that can be written"
+    except (OSError, ValueError) as error:  # a name that no folder can have
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
+def _passing_home(unusable: Path, reason: str) -> Path:
+    lasting = f"set {HOME_VARIABLE} to a folder that can be written, so that it lasts"
+    try:
+        home = Path(tempfile.mkdtemp(prefix="quill-home-"))
+    except OSError as error:
+        raise UserError(f"nothing can be kept in {unusable} ({reason}), nor elsewhere ({error}); {lasting}") from None
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    warn(
+        f"nothing can be kept in {unusable} ({reason}): what is fetched and measured goes with this process; {lasting}"
+    )
+    for part in HOME_PARTS:
+        for folder, _, names in os.walk(unusable / part):
+            for path in (Path(folder, name) for name in names if not name.endswith(UNFINISHED)):
+                with suppress(OSError):  # what cannot be linked to is fetched
+                    link = home / path.relative_to(unusable)
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(path.absolute())
+    return home
 
 
 def sha256_of(path: Path) -> str:

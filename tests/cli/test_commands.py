@@ -224,13 +224,16 @@ def test_interruption(quill: Any) -> None:
     assert quill.err == "quill: interrupted\n"
 
 
-def test_dotenv_may_say_where_files_are(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dotenv_cannot_say_from_where_files_are_taken(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUILL_HOME", "set")
-    monkeypatch.setenv("QUILL_MIRROR", "restored afterwards")
-    monkeypatch.delenv("QUILL_MIRROR")
-    Path(".env").write_text("QUILL_HOME=ignored\nQUILL_MIRROR=mirror\n")
+    monkeypatch.delenv("QUILL_MIRROR", raising=False)
+    monkeypatch.setenv("QUILL_QUIET", "")
+    monkeypatch.delenv("QUILL_QUIET")
+    Path(".env").write_text("QUILL_HOME=elsewhere\nQUILL_MIRROR=mirror\nQUILL_QUIET=1\n")
     assert quill("train") == 0
-    assert (os.environ["QUILL_HOME"], os.environ["QUILL_MIRROR"]) == ("set", "mirror")
+    assert (os.environ["QUILL_HOME"], os.environ.get("QUILL_MIRROR"), os.environ["QUILL_QUIET"]) == ("set", None, "1")
+    assert quill.err.count("\n") == 1
+    assert quill.err.startswith("warning: QUILL_HOME and QUILL_MIRROR in .env is passed over")
 
 
 @pytest.mark.parametrize("words", ["--help", "train --help", "configs", "configs show demo"])

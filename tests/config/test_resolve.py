@@ -1,10 +1,12 @@
 """Every place that sets something: which wins, how its text is read, what its mistakes say."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from quillgpt.config import TrainSettings, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config.layers import read_dotenv
 from quillgpt.config.names import name_of_sources
 from quillgpt.errors import ConfigError
 
@@ -125,6 +127,22 @@ def test_places_and_other_commands_settings_are_known(tmp_path: Path) -> None:
 
 def test_empty_variable_sets_nothing() -> None:
     assert resolve("demo", {}, environ={"QUILL_SEED": ""}, dotenv=None).seed == 1337
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_dotenv_in_the_encodings_that_shells_write(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / ".env").write_bytes("QUILL_SEED=3\r\n# é漢\r\nQUILL_THREADS=2\r\n".encode(encoding))
+    assert read_dotenv(tmp_path / ".env") == {"QUILL_SEED": "3", "QUILL_THREADS": "2"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no named pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "nothing"])
+def test_a_dotenv_that_is_no_file_sets_nothing_and_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ".env"
+    makers = {"pipe": os.mkfifo, "folder": os.mkdir, "nothing": lambda _: None}
+    makers |= {"device": lambda _: path.symlink_to("/dev/zero"), "loop": lambda _: path.symlink_to(path)}
+    makers[kind](path)
+    assert read_dotenv(path) == {}
 
 
 def test_dotenv_lines(tmp_path: Path) -> None:

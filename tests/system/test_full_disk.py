@@ -127,3 +127,15 @@ def test_a_run_that_ends_on_a_full_disk_fails_and_can_be_resumed(home: Path) -> 
     assert said["loaded"] == "4"
     assert "iter 12 could not be saved: No space left on device; iter-000004 is kept; make room and go on" in messages
     assert said["resumed"] == "0 12"
+
+
+def test_a_cache_on_a_full_disk_is_done_without(home: Path) -> None:
+    program = (
+        "import os, subprocess; from pathlib import Path; from quillgpt.files import quill_home\n"
+        "subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', 'small'], check=True)\n"
+        "Path('small/ballast').write_bytes(bytes(1_500_000)); os.environ['QUILL_HOME'] = 'small'; print(quill_home())"
+    )
+    done = subprocess.run([*UNSHARE, sys.executable, "-c", program], cwd=home, capture_output=True, text=True)
+    assert "nothing can be kept in small (No space left on device)" in done.stderr
+    assert Path(done.stdout.strip()) != Path("small")
+    assert done.returncode == 0

@@ -24,9 +24,9 @@ from quillgpt.cli.prepare import prepare
 from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
 from quillgpt.cli.train import train
-from quillgpt.config.layers import PLACES, read_dotenv
+from quillgpt.config.layers import FOLDERS, read_dotenv
 from quillgpt.config.load import DOTENV
-from quillgpt.console import outcome, quietly
+from quillgpt.console import QUIET_VARIABLE, outcome, quietly, warn
 from quillgpt.errors import ConfigError, UserError
 from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
 
@@ -137,10 +137,16 @@ def _everywhere(
 
 
 def _adopt_places() -> None:
-    """Let `.env` say where files are, like the environment; both are read far below the settings."""
-    for name, text in read_dotenv(DOTENV).items():
-        if name in PLACES and text:
-            os.environ.setdefault(name, text)
+    """Let `.env` ask for quiet, and say that it cannot say from where code and texts are taken."""
+    given = read_dotenv(DOTENV)
+    if quiet := given.get(QUIET_VARIABLE):
+        os.environ.setdefault(QUIET_VARIABLE, quiet)
+    passed_over = sorted(name for name in FOLDERS & given.keys() if os.environ.get(name, "") != given[name])
+    if passed_over:
+        warn(
+            f"{' and '.join(passed_over)} in {DOTENV} is passed over: a file that comes with a folder must not say "
+            f"from where code and texts are taken; set it in the environment: export {passed_over[0]}=..."
+        )
 
 
 def _is_of_results(error: BaseException) -> bool:

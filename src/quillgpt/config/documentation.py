@@ -40,7 +40,8 @@ Every setting has one name, and four places may set it. A later place wins:
 - An unknown name is an error in every place but a `.py` file, where it is a warning.
 - Of a flag that is given twice the last one counts; `--data a.txt --data b.txt` gives two texts.
 - `QUILL_HOME` (where downloads are kept), `QUILL_MIRROR` (a folder to look in before downloading) and `QUILL_QUIET=1`
-  (as `--quiet`) are variables of the environment, not settings.
+  (as `--quiet`) are variables of the environment, not settings. The first two cannot be set in `.env`: a file that
+  comes with a folder must not say from where code and texts are taken.
 
 `quill configs` lists the presets; `quill configs show NAME` prints all values of one.
 """

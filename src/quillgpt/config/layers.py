@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ from quillgpt.console import QUIET_VARIABLE
 from quillgpt.errors import ConfigError, closest
 
 ENVIRONMENT_PREFIX = "QUILL_"
-PLACES = frozenset({"QUILL_HOME", "QUILL_MIRROR", QUIET_VARIABLE})
-"""Environment variables that say where files and words go; they are no settings."""
+FOLDERS = frozenset({"QUILL_HOME", "QUILL_MIRROR"})
+"""Environment variables that say from where files are taken, among them code; a `.env` must not say that."""
+
+PLACES = FOLDERS | {QUIET_VARIABLE}
+"""Environment variables that are no settings."""
 
 LARGEST_INTEGER_BITS = 1024
 LONGEST_SHOWN = 200
@@ -136,11 +140,12 @@ def read_dotenv(path: Path) -> dict[str, str]:
         ConfigError: A QUILL_ line has no `=`, or the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except (FileNotFoundError, IsADirectoryError):  # a folder of this name is a virtual environment
-        return {}
+        if not path.is_file():  # a folder of this name is a virtual environment; a pipe could be waited for without end
+            return {}
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    lines = _decoded(content).splitlines()
     values = {}
     for number, line in enumerate(lines, start=1):
         assignment = line.strip().removeprefix("export ").lstrip()
@@ -151,6 +156,16 @@ def read_dotenv(path: Path) -> dict[str, str]:
             raise ConfigError(f"{path} line {number}: {assignment} has no value; write {assignment}=...")
         values[variable.strip()] = _unquote(text.strip())
     return values
+
+
+def _decoded(content: bytes) -> str:
+    """Return the text of a file in UTF-8 or, as PowerShell's `>` writes it, in UTF-16, with its mark or without."""
+    first = content[:2]
+    if first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return content.decode("utf-16", errors="replace")
+    if 0 in first:
+        return content.decode("utf-16-be" if first[0] == 0 else "utf-16-le", errors="replace")
+    return content.decode("utf-8-sig", errors="replace")
 
 
 def _written(value: object, *, as_python: bool) -> str:

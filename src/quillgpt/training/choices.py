@@ -66,7 +66,7 @@ class Machine:
 
 def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
     """Choose threads, device and dtype, and return the settings with these values in place of `auto`."""
-    keep_compiled_code()
+    keep_compiled_code(compiling=settings.compile is not False)
     threads = choose_threads(settings.threads)
     compute_deterministically(settings.deterministic)
     device = choose_device(settings.device)

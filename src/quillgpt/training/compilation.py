@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from quillgpt.console import warn
 from quillgpt.files import quill_home
 from quillgpt.model import GPT
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def keep_compiled_code() -> None:
+def keep_compiled_code(*, compiling: bool = True) -> None:
     """Let what is compiled stay in the cache folder for the next run.
 
-    PyTorch takes a folder for temporary files instead, and settles on it when the first optimizer is made.
+    PyTorch takes a folder for temporary files instead, and settles on it when the first optimizer is made. What it
+    finds there it runs, so it must be this user's alone.
+
+    Args:
+        compiling: Whether it is of interest where that cannot be.
     """
-    os.environ.setdefault(CACHE_VARIABLE, str(quill_home() / "compiled"))
+    if CACHE_VARIABLE in os.environ:
+        return
+    folder = quill_home() / "compiled"
+    if not os.path.lexists(folder):
+        folder.mkdir(mode=0o700)
+    if reason := why_not_private(folder):
+        if compiling:
+            warn(
+                f"{folder} {reason}, and what is in it would be run: it is left alone, and code is compiled anew; "
+                "remove it, or set QUILL_HOME to a folder of your own"
+            )
+        folder = Path(tempfile.mkdtemp(prefix="quill-compiled-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    else:
+        folder.chmod(0o700)
+    os.environ[CACHE_VARIABLE] = str(folder)
+
+
+def why_not_private(folder: Path) -> str | None:
+    """Return why somebody else may have written into a folder, or None where only its user may."""
+    if os.name == "nt":  # whose folders have no such modes
+        return None
+    found, above = folder.lstat(), folder.parent.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        return "is no folder, or a link"
+    if found.st_uid != os.geteuid():
+        return "belongs to somebody else"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "may be written by others"
+    if above.st_uid not in (os.geteuid(), 0) or (above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX):
+        return "lies in a folder in which others may replace it"
+    return None
 
 
 def compile_model(model: GPT) -> None:
