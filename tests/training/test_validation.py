@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from quillgpt.api import load
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import TrainSettings
+from quillgpt.data.prepare import prepare
 from quillgpt.evaluation import score_split
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import Interruption, train, trainer
 from quillgpt.training.setup import set_up
-from quillgpt.training.validation import Losses, evaluated_blocks, overfitting, take_account
+from quillgpt.training.validation import Losses, evaluated_blocks, noise_of, overfitting, take_account
 
 from .conftest import MakeSettings
 from .test_resume import train_until
@@ -36,7 +38,7 @@ def test_a_run_without_improvement_stops_and_keeps_its_best(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fixed_losses(monkeypatch, RISING)
-    settings = tiny(max_iters=28, patience=3)
+    settings = tiny(max_iters=28, patience=3, batch_size=32)
     summary = train(settings)
     assert summary is not None
     assert (summary.iterations, summary.best_iter) == (20, 8)
@@ -98,11 +100,59 @@ def test_patience_takes_the_whole_validation_split(tiny: MakeSettings) -> None:
 
 def test_overfitting_is_said_only_where_the_training_loss_falls() -> None:
     state = TrainingState(best_val_loss=2.0, best_iteration=8, best_train_loss=1.8, evaluations_since_best=2)
-    assert overfitting(Losses(1.7, 2.1), state) is not None
-    assert overfitting(Losses(1.9, 2.1), state) is None
-    assert overfitting(Losses(1.7, 2.0), state) is None
+    steady = [4.0, 3.0, 2.0, 2.1, 2.2]
+    assert overfitting(Losses(1.7, 2.1), state, steady) is not None
+    assert overfitting(Losses(1.9, 2.1), state, steady) is None
+    assert overfitting(Losses(1.7, 2.0), state, steady) is None
     state.evaluations_since_best = 1
-    assert overfitting(Losses(1.7, 2.1), state) is None
+    assert overfitting(Losses(1.7, 2.1), state, steady) is None
+
+
+def test_a_rise_within_the_noise_of_evaluations_is_no_overfitting() -> None:
+    noise = [0.02, -0.03, 0.01, 0.03, -0.02, 0.0, 0.03, -0.01]
+    assert 0.01 < noise_of([2 - 0.1 * index + each for index, each in enumerate(noise)]) < 0.06
+    assert noise_of([2.0, 1.9]) == 0
+    assert noise_of([2.0, 1.9, 1.8, 1.7]) == pytest.approx(0)
+    state = TrainingState(best_val_loss=1.97, best_iteration=8, best_train_loss=1.8, evaluations_since_best=4)
+    before = [2 + each for each in noise]
+    assert overfitting(Losses(1.7, 2.02), state, before) is None
+    assert overfitting(Losses(1.7, 2.3), state, before) is not None
+
+
+def test_before_one_pass_over_the_text_nothing_is_overfitting(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed_losses(monkeypatch, RISING)
+    settings = tiny(max_iters=28)
+    passes = settings.tokens_per_iteration / len(set_up(settings).dataset.train)
+    assert 16 * passes < 1 < 24 * 4 * passes
+    train(settings)
+    assert "overfitting:" not in capsys.readouterr().err
+    train(settings.model_copy(update={"batch_size": 16, "overwrite": True}))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("overfitting:") == 1
+    assert "evaluation at iter 16: train loss 3.4000" in said.split("overfitting:")[0]
+
+
+def test_held_out_text_of_another_kind_is_named_and_no_overfitting(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(0)
+
+    def lines(letters: str, count: int) -> list[str]:
+        return [" ".join("".join(draw.choices(letters, k=5)) for _ in range(8)) for _ in range(count)]
+
+    text = tmp_path / "kinds.txt"
+    text.write_text("\n".join(lines("abcdefgh", 450) + lines("abcdnopqrstu", 50)))
+    prepare([str(text)], data_dir=tmp_path / "data")
+    fixed_losses(monkeypatch, {0: 2.0} | {at: 3 + at / 10 for at in range(4, 29, 4)})
+    train(tiny(dataset="kinds", max_iters=28, batch_size=64))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the held-out text is of another kind than the text to train on: 5" in said
+    assert "% of its tokens never stand in that" in said
+    assert "--val=PATH" in said
+    assert "overfitting:" not in said
+    assert "a held-out text of the same kind is needed" in said
 
 
 def test_an_evaluation_gives_bits_per_byte(tiny: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,7 @@ class TrainingState(Record):
         best_iteration: Where it was measured.
         best_train_loss: The training loss of the same evaluation.
         evaluations_since_best: Evaluations since then, or since one was better than the start.
+        overfitting_said: Whether it has been said since then that the model overfits.
         evaluated_iteration: Where the last evaluation was, so that a resumed run does not repeat it.
         rollbacks: What was found not finite, and where the run went back to.
         overflows: Iterations that float16's gradient scaler left out.
@@ -112,6 +113,7 @@ class TrainingState(Record):
     best_iteration: Count | None = None
     best_train_loss: Loss | None = None
     evaluations_since_best: Count = 0
+    overfitting_said: bool = False
     evaluated_iteration: Count | None = None
     rollbacks: list[Rollback] = Field(default_factory=list)
     overflows: Count = 0

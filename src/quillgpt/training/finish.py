@@ -17,12 +17,13 @@ from quillgpt.training.setup import Run
 from quillgpt.training.validation import has_improved, without_improvement
 
 
-def finish(run: Run, *, started: float) -> RunSummary:
+def finish(run: Run, *, started: float, other_kind: bool) -> RunSummary:
     """Score the best checkpoint on the whole validation split, write summary.json, and say what to try next.
 
     Args:
         run: The run, saved.
         started: When it began, pauses left out, as time.perf_counter has it.
+        other_kind: The held-out text is of another kind than that to train on.
     """
     state, settings = run.state, run.settings
     best = load_model(run.out_dir, attn_path=str(settings.attn_path))
@@ -64,6 +65,6 @@ def finish(run: Run, *, started: float) -> RunSummary:
         style="bold",
     )
     if not summary.improved:
-        console.warn(without_improvement(state, settings))
+        console.warn(without_improvement(state, settings, other_kind=other_kind))
     console.say(f"try: quill sample {run.out_dir}")
     return summary

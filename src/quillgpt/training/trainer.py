@@ -10,11 +10,12 @@ from pathlib import Path
 from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config.schema import TrainSettings
+from quillgpt.data.kinds import describe_other_kind
 from quillgpt.device import peak
 from quillgpt.errors import UserError
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.plots.record import METRICS
+from quillgpt.plots.record import METRICS, curve, read_metrics
 from quillgpt.stopping import activity
 from quillgpt.training.finish import finish
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
@@ -97,6 +98,7 @@ class Trainer:
         self._saving = Saving(run)
         self._interruption = interruption
         self._pace = Pace(run, started)
+        self._other_kind = None if self._settings.eval_only else describe_other_kind(run.dataset)
         self._iterating = False
 
     @property
@@ -118,6 +120,8 @@ class Trainer:
 
     def _train_and_finish(self) -> RunSummary | None:
         state = self._run.state
+        if self._other_kind is not None:
+            console.warn(self._other_kind)
         if state.iteration >= self._settings.max_iters > 0:
             console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
         with ExitStack() as heeding:
@@ -150,7 +154,7 @@ class Trainer:
                     self._iterating = True
         self._saving.require()
         with activity("after the last iteration: the run is saved, and --resume finishes it"):
-            return finish(self._run, started=self._started)
+            return finish(self._run, started=self._started, other_kind=self._other_kind is not None)
 
     def _begin_record(self) -> None:
         """Let checkpoints and metrics.jsonl be what they were at this iteration: nothing, where the run begins."""
@@ -250,10 +254,21 @@ class Trainer:
                 return
         best_before = state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best
         improved = take_account(losses, state)
-        if not improved and (said := overfitting(losses, state)):
-            console.warn(said)
+        if not improved and self._other_kind is None:
+            self._warn_of_overfitting(losses)
         if not self._save(best=improved) and improved:  # what is not on the disk cannot be the best
             state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best = best_before
+
+    def _warn_of_overfitting(self, losses: Losses) -> None:
+        """Say once that the model overfits; not before it has read the whole text."""
+        state, run = self._run.state, self._run
+        passes = state.tokens / len(run.dataset.train)
+        if state.overfitting_said or passes < 1:
+            return
+        before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]
+        if said := overfitting(losses, state, before):
+            console.warn(said)
+            state.overfitting_said = True
 
     def _evaluate(self) -> Losses:
         """Print and record the loss of both splits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,12 @@ from quillgpt.training.setup import Run
 
 RISES_IN_A_ROW = 2
 """Evaluations after the best one from which a rising validation loss counts as overfitting; one may be chance."""
+
+NOISES = 2.0
+"""Standard deviations of the noise between evaluations above which a rise is none of it."""
+
+LATEST = 8
+"""Evaluations by which the noise is judged."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ def take_account(losses: Losses, state: TrainingState) -> bool:
     Fresh weights that are worse than at their start have a best evaluation too, but are not patiently waited for.
     """
     improved = is_best(losses, state)
+    state.overfitting_said = state.overfitting_said and not improved
     hopeful = state.start_val_loss is None or losses.val < state.start_val_loss or state.iteration == 0
     state.evaluations_since_best = 0 if improved and hopeful else state.evaluations_since_best + 1
     if improved:
@@ -153,9 +160,19 @@ def has_improved(state: TrainingState) -> bool:
     return state.best_val_loss < state.start_val_loss
 
 
-def without_improvement(state: TrainingState, settings: TrainSettings) -> str:
-    """Return what to say of a run that ends without having become better than it was at its start."""
-    advice = f"a --learning_rate below {settings.learning_rate:g}, fewer iterations or more text may help"
+def without_improvement(state: TrainingState, settings: TrainSettings, *, other_kind: bool) -> str:
+    """Return what to say of a run that ends without having become better than it was at its start.
+
+    Args:
+        state: The run's, at its end.
+        settings: Its settings.
+        other_kind: The held-out text is of another kind than that to train on, which has been said.
+    """
+    advice = (
+        "a held-out text of the same kind is needed to judge it"
+        if other_kind
+        else (f"a --learning_rate below {settings.learning_rate:g}, fewer iterations or more text may help")
+    )
     if state.best_iteration == 0:
         return (
             f"finetuning has made nothing better: no evaluation was below the val loss of the start, "
@@ -167,26 +184,37 @@ def without_improvement(state: TrainingState, settings: TrainSettings) -> str:
     )
 
 
-def overfitting(losses: Losses, state: TrainingState) -> str | None:
+def overfitting(losses: Losses, state: TrainingState, before: Sequence[float]) -> str | None:
     """Return what to say where the model has begun to learn its text by heart; None elsewhere.
 
-    It is said once after each best evaluation: when the validation loss has been above it for a while, and the training
-    loss is below that of the best.
+    It has when the validation loss has been above the best one for a while, by more than it goes up and down anyway,
+    and the training loss is below that of the best.
 
     Args:
         losses: The newest evaluation.
         state: With that evaluation counted.
+        before: The validation losses of all evaluations so far, the newest last.
     """
-    if state.evaluations_since_best != RISES_IN_A_ROW or state.best_train_loss is None:
+    if state.evaluations_since_best < RISES_IN_A_ROW or state.best_train_loss is None:
+        return None
+    if losses.train >= state.best_train_loss:
         return None
     assert state.best_val_loss is not None
-    if losses.train >= state.best_train_loss or losses.val <= state.best_val_loss:
+    if losses.val - state.best_val_loss <= NOISES * noise_of(before):
         return None
     return (
         f"overfitting: since iter {state.best_iteration} the val loss has risen from {state.best_val_loss:.4f} to "
         f"{losses.val:.4f}, while the train loss has fallen from {state.best_train_loss:.4f} to {losses.train:.4f}; "
         "the best checkpoint is kept. More text, more --dropout or a smaller model help; --patience=N ends such runs"
     )
+
+
+def noise_of(losses: Sequence[float]) -> float:
+    """Return the standard deviation by which losses leave a smooth course, from how their last differences differ."""
+    bends = np.diff(np.array(losses[-LATEST:]), n=2)
+    # Of independent noise, second differences have the square root of 6 times its deviation; 1.48 is the normal
+    # distribution's deviation by its median.
+    return float(np.median(np.abs(bends)) * 1.48 / math.sqrt(6)) if bends.size else 0.0
 
 
 def out_of_patience(settings: TrainSettings, state: TrainingState) -> bool:

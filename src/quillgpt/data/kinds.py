@@ -1,0 +1,83 @@
+"""Whether the text that is held out is of the kind of the text to train on, by how often each token stands in both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.data.batches import Tokens
+from quillgpt.data.dataset import Dataset
+
+MOST_TOKENS = 1 << 20
+"""Tokens of each part that are looked at."""
+
+MOST_PARTS = 12
+FEWEST_PARTS = 3
+"""Parts of the training text that are compared with the rest of it: how much they differ is how much is usual."""
+
+FEWEST_TOKENS = 200
+LEAST_DIVERGENCE = 0.1
+LEAST_RATIO = 2.0  # of books, documentation and programs no last tenth had more than 1.2
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class OtherKind:
+    """How held-out text differs from the text to train on.
+
+    Attributes:
+        divergence: Nats that each of its tokens costs more by the frequencies of the training text than by its own.
+        usual: The same for the part of the training text that differs most from the rest.
+        unknown: The share of its tokens that the training text does not have at all.
+        examples: Ids that are most unlike as frequent.
+    """
+
+    divergence: float
+    usual: float
+    unknown: float
+    examples: list[int]
+
+
+def describe_other_kind(dataset: Dataset) -> str | None:
+    """Return what to say of a data set whose held-out text is of another kind than the rest; None elsewhere."""
+    found = other_kind(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
+    if found is None:
+        return None
+    examples = ", ".join(repr(dataset.tokenizer.decode([each])) for each in found.examples)
+    unknown = f"{found.unknown:.0%} of its tokens never stand in that, and most" if found.unknown >= 0.005 else "most"
+    return (
+        f"the held-out text is of another kind than the text to train on: {unknown} unlike as frequent are {examples}. "
+        "Its loss says little of what is learned. Mix the parts of the text, give them as several files (of ten or "
+        "more, whole ones are held out), or name a text of the same kind: --val=PATH"
+    )
+
+
+def other_kind(train: Tokens, val: Tokens, vocab_size: int) -> OtherKind | None:
+    """Return how the held-out tokens differ from those to train on; None where not more than parts of these do."""
+    size = min(len(val), MOST_TOKENS)
+    parts = min(len(train) // max(size, 1), MOST_PARTS)
+    if size < FEWEST_TOKENS or parts < FEWEST_PARTS:
+        return None
+    starts = np.linspace(0, len(train) - size, parts).astype(np.int64)
+    counts = [_count(train[start : start + size], vocab_size) for start in starts.tolist()]
+    whole = np.sum(counts, axis=0)
+    held_out = _count(val[:size], vocab_size)
+    usual = max(_terms(part, whole - part).sum() for part in counts)
+    terms = _terms(held_out, whole)
+    if terms.sum() < max(LEAST_DIVERGENCE, LEAST_RATIO * usual):
+        return None
+    unknown = float(held_out[whole == 0].sum() / size)
+    return OtherKind(float(terms.sum()), float(usual), unknown, np.argsort(-terms)[:EXAMPLES].tolist())
+
+
+def _count(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
+    return np.bincount(tokens, minlength=vocab_size)
+
+
+def _terms(part: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each token's share of the Kullback-Leibler divergence of a part from others, (vocabulary,)."""
+    own = part / part.sum()
+    expected = (others + 0.5) / (others.sum() + 0.5 * len(others))
+    return np.where(part > 0, own * np.log(np.maximum(own, 1e-300) / expected), 0.0)
