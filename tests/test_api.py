@@ -8,6 +8,7 @@ import torch
 import quillgpt
 from quillgpt.checkpoint import TrainingState, save_checkpoint, save_model
 from quillgpt.checkpoint.names import BEST, point
+from quillgpt.cli import main
 from quillgpt.cli.eval import evaluate
 from quillgpt.config.schema import LabSettings
 from quillgpt.data.prepare import prepare
@@ -91,6 +92,36 @@ def test_a_loaded_model_measures_itself_on_a_data_set_by_name(split, model, data
     expected = score_split(model.gpt, model.tokenizer, part, batch_size=2)
     assert score.tokens == expected.tokens
     assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_a_split_shorter_than_the_context_is_measured_in_one_block_which_is_said(tmp_path, data_dir, capsys):
+    long = tiny_model(GPT2, vocab_size=257, block_size=4096)
+    save_model(tmp_path / "long", long, ByteTokenizer(), about={"dataset": "cats"})
+    command = [
+        "eval",
+        str(tmp_path / "long"),
+        "--device=cpu",
+        "--dtype=float32",
+        "--threads=1",
+        f"--data_dir={data_dir}",
+    ]
+    assert main([*command, "--split=val", "--json"]) == 0
+    told = capsys.readouterr()
+    tokens = ByteTokenizer().encode(TEXT)[int(len(TEXT) * 0.9) :]
+    score = json.loads(told.out)
+    assert (score["block_size"], score["tokens"]) == (len(tokens) - 1, len(tokens) - 1)
+    assert score["loss"] == pytest.approx(score_split(long, ByteTokenizer(), tokens, batch_size=1, block_size=143).loss)
+    assert "cats val has fewer tokens than the model sees at once (4,096); it is read in one block of 143" in " ".join(
+        told.err.split()
+    )
+    assert main([*command, "--split=val", "--block_size=20"]) == 0
+    told = capsys.readouterr()
+    assert "140 tokens, blocks of 20" in told.out
+    assert "fewer tokens" not in told.err
+    assert main([*command, "--block_size=5000"]) == 2
+    assert "block_size = 5000, and the model sees 4,096 tokens at once; give no more" in capsys.readouterr().err
+    assert main([*command, "--split=val", "--block_size=200"]) == 1
+    assert "the split has 144 tokens; one block of the model needs 201" in capsys.readouterr().err
 
 
 def test_a_data_set_of_another_tokenizer_is_refused_with_both_names(model, data_dir, tmp_path):

@@ -16,14 +16,14 @@ import torch
 
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
-from quillgpt.config.names import is_dataset_name
+from quillgpt.config.names import expand, is_dataset_name
 from quillgpt.config.runs import places_of
 from quillgpt.config.schema import Quantize, Sampling
 from quillgpt.console import progress, say, warn
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset, prepare_hint
 from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
-from quillgpt.errors import CheckpointError, DataError, shorten
+from quillgpt.errors import CheckpointError, ConfigError, DataError, shorten
 from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids
 from quillgpt.generation.sample import TextListener
@@ -169,6 +169,7 @@ class Model:
         split: str = "val",
         data_dir: str = "data",
         batch_size: int | None = None,
+        block_size: int | None = None,
         batches: int | None = None,
     ) -> Score:
         """Measure the model on a split, in non-overlapping blocks.
@@ -178,6 +179,7 @@ class Model:
             split: `val` or `train`.
             data_dir: Where data sets live.
             batch_size: Blocks computed at once; None takes as many as hold EVALUATION_TOKENS.
+            block_size: Tokens of a block; None takes as many as the model sees, or as the split has.
             batches: Batches to take, spread over the split; None takes the whole split.
 
         Raises:
@@ -191,13 +193,29 @@ class Model:
         else:
             self._loaded.check_tokenizer(dataset, Path(data_dir))
         tokens: Tokens = dataset.train if split == "train" else dataset.val
-        batch_size = batch_size or max(1, EVALUATION_TOKENS // self.shape.block_size)
-        in_split = -(-((len(tokens) - 1) // self.shape.block_size) // batch_size)
+        block_size = block_size or self.block_size_for(tokens)
+        if block_size > self.shape.block_size:
+            raise ConfigError(
+                f"block_size = {block_size}, and the model sees {self.shape.block_size:,} tokens at once; give no more"
+            )
+        batch_size = batch_size or max(1, EVALUATION_TOKENS // block_size)
+        in_split = -(-((len(tokens) - 1) // block_size) // batch_size)
         gpt, dtype = (self.gpt, self.dtype) if self.quantize == "none" else (self._writer, torch.float32)
         with progress(f"evaluating {dataset.name} {split}", min(in_split, batches or in_split)) as advance:
             return score_split(
-                gpt, self.tokenizer, tokens, batch_size=batch_size, batches=batches, dtype=dtype, advance=advance
+                gpt,
+                self.tokenizer,
+                tokens,
+                batch_size=batch_size,
+                block_size=block_size,
+                batches=batches,
+                dtype=dtype,
+                advance=advance,
             )
+
+    def block_size_for(self, tokens: Tokens) -> int:
+        """Return how many tokens of a split are read at once: as many as the model sees, or as there are."""
+        return min(self.shape.block_size, max(1, len(tokens) - 1))
 
 
 def load(
@@ -235,7 +253,7 @@ def load(
     check_quantize(quantize, chosen)
     # With weights of 8 bits everything else is in float32, and there is nothing to measure.
     number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
-    loaded = open_model(Path(path), data_dir=Path(data_dir))
+    loaded = open_model(expand(str(path)), data_dir=expand(data_dir))
     own = loaded.shape.kernel
     loaded = loaded.with_kernel(own.swapped(attn_type or own.attn_type, **kernel_options))
     return Model(loaded, chosen, number_format, quantize=quantize)

@@ -24,10 +24,13 @@ from quillgpt import __version__
 from quillgpt.console import warn
 from quillgpt.errors import DeviceError, UserError
 from quillgpt.files import quill_home, write_json
-from quillgpt.process import peak_resident_bytes
+from quillgpt.process import memory_groups, peak_resident_bytes
 from quillgpt.records import read_record
 
 PROBE_SECONDS = 0.05
+
+SWAPPED = 3
+"""How many times its memory a machine may swap that does not tell."""
 
 Measurement = TypeVar("Measurement", float, dict[str, float])
 
@@ -180,10 +183,12 @@ class Memory:
     Attributes:
         total: What there is.
         free: What nobody uses now; None where the system does not tell.
+        swap: What the system may move to the disk besides; None where it does not tell.
     """
 
     total: int
     free: int | None
+    swap: int | None = None
 
 
 def memory(device: torch.device) -> Memory | None:
@@ -199,13 +204,22 @@ def memory(device: torch.device) -> Memory | None:
     except OSError:
         return _memory_elsewhere()
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    found = Memory(sizes["MemTotal"], sizes["MemAvailable"])
-    bounds = Path("/sys/fs/cgroup")  # of a container
-    try:
-        limit, used = (int((bounds / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # there is none
-        return found
-    return Memory(min(found.total, limit), max(0, min(sizes["MemAvailable"], limit - used)))
+    groups = memory_groups()
+    total = min([sizes["MemTotal"], *(each.limit for each in groups)])
+    free = min([sizes["MemAvailable"], *(max(0, each.limit - each.used) for each in groups)])
+    return Memory(total, free, swap=sizes.get("SwapTotal", 0))
+
+
+def most_memory(device: torch.device) -> int | None:
+    """Return the bytes that no program can hold on a device, whatever else runs and is swapped; None if unknown."""
+    if device.type == "cuda":
+        if sys.platform == "win32":  # where a GPU borrows memory of the machine
+            return None
+        return torch.cuda.mem_get_info(device)[1]
+    found = memory(torch.device("cpu"))
+    if found is None:
+        return None
+    return found.total + (SWAPPED * found.total if found.swap is None else found.swap)
 
 
 def _memory_elsewhere() -> Memory | None:

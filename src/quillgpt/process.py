@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+UNLIMITED = 1 << 60
+"""What version 1 of control groups says where there is no limit is above this."""
 
 
 def peak_resident_bytes() -> int | None:
@@ -21,3 +25,49 @@ def peak_resident_bytes() -> int | None:
         return None
     kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return None if kibibytes is None else int(kibibytes) * 1024
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A control group that this process is in, as containers and batch systems set them up.
+
+    Attributes:
+        limit: Bytes that its processes may hold together.
+        used: Bytes that they hold, without files that the system keeps in memory and can drop.
+    """
+
+    limit: int
+    used: int
+
+
+def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
+    """Return the control groups around this process that limit its memory; none on systems other than Linux.
+
+    Args:
+        root: The root of the file system.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    mounted, found = root / "sys/fs/cgroup", []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):  # of version 2, or version 1's own for memory
+            base = mounted / controllers
+            names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+            inner = base / path.lstrip("/")
+            # In a container the path may be that outside of it, where its own group is mounted as the base.
+            groups = [inner, *(each for each in inner.parents if each.is_relative_to(base))]
+            found += [group for group in (_memory_group(each, *names) for each in groups) if group is not None]
+    return found
+
+
+def _memory_group(folder: Path, *names: str) -> MemoryGroup | None:
+    try:
+        limit, used = (int((folder / f"memory.{name}").read_text(encoding="ascii")) for name in names)
+        rows = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        used -= int(rows.get("total_inactive_file") or rows.get("inactive_file") or 0)
+    except (OSError, ValueError):  # there is none, or it is `max`
+        return None
+    return MemoryGroup(limit, used) if limit < UNLIMITED else None

@@ -6,7 +6,7 @@ import torch
 
 from quillgpt.data.batches import all_starts
 from quillgpt.errors import DataError
-from quillgpt.evaluation import mean_loss, score_split
+from quillgpt.evaluation import mean_loss, score_split, spell_perplexity
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.gpt2 import gpt2_tokenizer
@@ -119,3 +119,31 @@ def test_progress_is_told_of_every_batch():
     calls = []
     mean_loss(tiny_model(), tokens_of(16 * 7 + 1), all_starts(113, 16), batch_size=3, advance=lambda: calls.append(1))
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_a_shorter_block_is_what_is_seen_at_once(arch):
+    model, tokens = tiny_model(SHAPES[arch]), tokens_of(5 * 9 + 3)
+    windows = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(tokens, 6)[: 9 * 5 : 5].astype(np.int64))
+    with torch.no_grad():
+        scores = model.logits(model(windows[:, :-1])).double().log_softmax(-1)
+    expected = -scores.gather(-1, windows[:, 1:, None]).mean().item()
+    score = score_split(model, CharTokenizer(map(chr, range(65))), tokens, batch_size=4, block_size=5)
+    assert (score.loss, score.tokens) == (pytest.approx(expected, rel=1e-5), 45)
+
+
+@pytest.mark.parametrize(
+    ("loss", "spelled"),
+    [
+        (1.5, "4.48"),
+        (math.log(999_999), "999999.00"),
+        (20.0, "4.85e+08"),
+        (700.0, "1.01e+304"),
+        (701.0, "above 1e+304"),
+        (1e300, "above 1e+304"),
+        (math.inf, "above 1e+304"),
+        (math.nan, "nan"),
+    ],
+)
+def test_the_perplexity_of_a_run_that_diverged_is_readable(loss, spelled):
+    assert spell_perplexity(loss) == spelled

@@ -23,6 +23,7 @@ from quillgpt.config.schema import Quantize, Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
 from quillgpt.model import GPT, ModelShape, check_quantize, for_inference
+from quillgpt.training.memory import check_memory
 from quillgpt.training.planning.scaling import with_usual_size
 
 TEMPERATURE, TOP_K = 0.8, 200
@@ -128,10 +129,12 @@ def bench_sampling(
     device = choose_device(settings.device)
     check_quantize(quantize, device)
     dtype = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
+    shape = measured_shape(settings, vocabulary)
+    check_memory(settings.model_copy(update={"eval_only": True}), shape, device)
     chosen = {"threads": threads, "device": str(device), "dtype": dtype}
     work = SampleWork(
         settings.model_copy(update=chosen),
-        measured_shape(settings, vocabulary),
+        shape,
         tokens=tokens,
         samples=samples,
         quantize=quantize,

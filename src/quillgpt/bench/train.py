@@ -27,6 +27,7 @@ from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, ModelShape
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
+from quillgpt.training.memory import check_memory
 from quillgpt.training.planning.scaling import cost_of, with_usual_size
 from quillgpt.training.step import TrainStep
 
@@ -127,6 +128,7 @@ def bench_training(
     """
     settings, machine = choose_machine(with_usual_size(settings))
     shape = measured_shape(settings, vocabulary)
+    check_memory(settings, shape, machine.device)
     work = TrainWork(choose_paths(settings, shape, machine), shape, compile_peers)
     with workers(make_trainee, work, (QUILL, *peers)) as asked:
         timings = run_rounds(

@@ -11,8 +11,9 @@ from cyclopts import App, Group, Parameter
 
 from quillgpt.bench.peers import read_peers
 from quillgpt.cli.completion import complete_path, complete_preset
-from quillgpt.cli.flags import JSON_FLAG, settings_flags, switch
+from quillgpt.cli.flags import JSON_FLAG, PATH, settings_flags, switch
 from quillgpt.config import resolve
+from quillgpt.config.names import expand
 from quillgpt.config.schema import Quantize, TrainFields
 from quillgpt.config.schema.attention import PolyForm, parse_attn_type
 from quillgpt.console import stdout, table
@@ -58,7 +59,7 @@ class Measured(Comparison):
     """What the measurements of a model take."""
 
     preset: Annotated[
-        str | None, Parameter(name="--preset", help="The preset.", metavar="NAME", completer=complete_preset)
+        str | None, PATH, Parameter(name="--preset", help="The preset.", metavar="NAME", completer=complete_preset)
     ] = None
     vocabulary: Annotated[
         int | None,
@@ -96,14 +97,14 @@ class Measured(Comparison):
         """
         if not self.profile:
             return None
-        path = Path(f"trace-{command}.json") if self.profile is True else Path(self.profile)
+        path = Path(f"trace-{command}.json") if self.profile is True else expand(str(self.profile))
         if not path.name.endswith((".json", ".json.gz")):
             raise ConfigError(f"--profile {path}: expected a file that ends in .json or .json.gz; a preset comes first")
         return path
 
 
 Preset = Annotated[
-    str | None, Parameter(name="PRESET", help=PRESET_HELP.format(DEFAULT_PRESET), completer=complete_preset)
+    str | None, PATH, Parameter(name="PRESET", help=PRESET_HELP.format(DEFAULT_PRESET), completer=complete_preset)
 ]
 
 

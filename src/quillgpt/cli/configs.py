@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from quillgpt.cli.completion import complete_preset
+from quillgpt.cli.flags import PATH
 from quillgpt.config import preset_description, preset_names, resolve, to_toml
 
 configs = App(help="List the presets, or show all settings of one.", help_format="plaintext")
@@ -23,7 +24,9 @@ def list_presets() -> None:
 @configs.command
 def show(
     name: Annotated[
-        str, Parameter(name="NAME", help="A preset, a .toml file, or a .py file of nanoGPT.", completer=complete_preset)
+        str,
+        PATH,
+        Parameter(name="NAME", help="A preset, a .toml file, or a .py file of nanoGPT.", completer=complete_preset),
     ],
     /,
     *,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from quillgpt.cli.flags import MODEL, switch
+from quillgpt.cli.flags import MODEL, from_home, switch
 from quillgpt.console import say, stdout, table
 
 TO = Parameter(
@@ -17,9 +17,11 @@ TO = Parameter(
     "models).",
 )
 TYPE = Parameter("--type", help="What gguf writes matrices in: f16 (the default), f32, or q8_0, 8 bits.")
-FOLDER = Parameter(name="DIR", help="Folder to write; it must be empty, or not there yet.")
+FOLDER = Parameter(name="DIR", converter=from_home, help="Folder to write; it must be empty, or not there yet.")
 OVERWRITE = switch("--overwrite", "Replace an earlier export.")
-DATA_DIR = Parameter("--data_dir", help="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
+DATA_DIR = Parameter(
+    "--data_dir", converter=from_home, help="Where data sets live; a nanoGPT model's meta.pkl is sought there."
+)
 
 
 def export(

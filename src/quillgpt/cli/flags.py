@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from cyclopts.help import ColumnSpec, DefaultFormatter, DescriptionRenderer, HelpEntry, NameRenderer
 from pydantic.fields import FieldInfo
 from rich.console import Console, ConsoleOptions
 
 from quillgpt.cli.completion import complete_model, complete_path, complete_words
 from quillgpt.config.layers import COMMANDS
+from quillgpt.config.names import at_home
 from quillgpt.config.schema import Settings, grouped_fields
 from quillgpt.config.values import accepts_bool, expectations, spell
 
@@ -26,8 +28,19 @@ FREE_TEXT = frozenset({"start", "stop", "data", "val"})
 
 TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "auto"})
 
+
+def from_home(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Read a path from the command line; a leading `~` is the home folder."""
+    place = at_home(tokens[0].value)
+    return place if kind is str else Path(place)
+
+
+PATH = Parameter(converter=from_home)
+"""For an argument that is a path, or may be one."""
+
 MODEL = Parameter(
     name="MODEL",
+    converter=from_home,
     help="A run's folder (its best checkpoint is taken), a checkpoint, a Hugging Face folder, nanoGPT's "
     "ckpt.pt, or a name of the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME.",
     completer=complete_model,

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from quillgpt.cli.flags import MODEL
+from quillgpt.cli.flags import MODEL, from_home
 from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.console import stdout, table
 
-DATA_DIR = Parameter("--data_dir", help=SampleSettings.model_fields["data_dir"].description)
+DATA_DIR = Parameter("--data_dir", converter=from_home, help=SampleSettings.model_fields["data_dir"].description)
 FOREIGN = {"gpt2": ("rope_theta",), "qwen3": ("bias", "activation")}
 """What a shape holds that its architecture has no use for."""
 

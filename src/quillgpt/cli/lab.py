@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Group, Parameter
 
 from quillgpt.cli.completion import complete_preset
-from quillgpt.cli.flags import MODEL, settings_flags
+from quillgpt.cli.flags import MODEL, PATH, from_home, settings_flags
 from quillgpt.config import resolve, resolve_flat
 from quillgpt.config.schema import LabSettings, SwapSettings, TrainFields
 from quillgpt.console import outcome, say, stdout
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "shakespeare_char_cpu"
 PRESET = Parameter(
     name="PRESET",
+    converter=from_home,
     help=f"A preset, a .toml file, or a .py file of nanoGPT. [default: {DEFAULT_PRESET}]",
     completer=complete_preset,
 )
 OUT = Parameter(
-    name="--out", help="Folder for tables and pictures. [default: lab/ and the model's name]", show_default=False
+    name="--out",
+    converter=from_home,
+    help="Folder for tables and pictures. [default: lab/ and the model's name]",
+    show_default=False,
 )
 
 lab = App(
@@ -55,7 +59,9 @@ def compare(
         int, Parameter(help="Runs of each kernel, with seeds that count up from --seed.", metavar="N")
     ] = 3,
     out: Annotated[
-        Path, Parameter(help="Folder of the runs and of the results; runs that are finished there are not run again.")
+        Path,
+        PATH,
+        Parameter(help="Folder of the runs and of the results; runs that are finished there are not run again."),
     ] = Path("lab/compare"),
     named_preset: Annotated[
         str | None, Parameter(name="--preset", help="The same as PRESET.", metavar="NAME", completer=complete_preset)

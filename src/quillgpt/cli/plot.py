@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from quillgpt.cli.flags import PATH
 from quillgpt.console import say, stdout
 from quillgpt.errors import ConfigError, DataError, closest
 from quillgpt.plots.chart import loss_chart
@@ -28,8 +29,8 @@ TERMINAL_HELP = "Print the losses as text on standard output and write nothing; 
 
 
 def plot(
-    *runs: Annotated[Path, Parameter(name="RUN", help=RUN_HELP)],
-    out: Annotated[Path | None, Parameter(help=OUT_HELP, show_default=False)] = None,
+    *runs: Annotated[Path, PATH, Parameter(name="RUN", help=RUN_HELP)],
+    out: Annotated[Path | None, PATH, Parameter(help=OUT_HELP, show_default=False)] = None,
     tokens: Annotated[bool, Parameter(negative=(), show_default=False, help=TOKENS_HELP)] = False,
     seconds: Annotated[bool, Parameter(negative=(), show_default=False, help=SECONDS_HELP)] = False,
     terminal: Annotated[bool, Parameter(negative=(), show_default=False, help=TERMINAL_HELP)] = False,

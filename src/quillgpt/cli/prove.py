@@ -9,12 +9,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from quillgpt.cli.completion import complete_path, complete_preset
-from quillgpt.cli.flags import settings_flags, switch
+from quillgpt.cli.flags import from_home, settings_flags, switch
 from quillgpt.cli.train import check_source
 from quillgpt.config.schema.base import Machine
 
 PRESET = Parameter(
     name="PRESET",
+    converter=from_home,
     help="Prove the architecture, shape, optimizer, dropout and number format of a preset, a .toml file or a .py file "
     "of nanoGPT, on a text of the proof's own. Without: two tiny models, one of each architecture, by one "
     "thread each unless --threads says otherwise.",
@@ -23,6 +24,7 @@ PRESET = Parameter(
 KEEP = switch("--keep", "Leave the runs in the folder too, instead of removing them.")
 OUT_DIR = Parameter(
     name="--out_dir",
+    converter=from_home,
     help="Folder for proof.md and proof.json. [default: proof]",
     metavar="TEXT",
     show_default=False,

@@ -86,7 +86,11 @@ def model_to_sample(model: str | None, flags: Mapping[str, object], settings: Sa
         ConfigError: Two of them name different models.
     """
     origin = None if settings.init_from in SPECIAL_ORIGINS else settings.init_from
-    named = {"MODEL": model, "--init_from": origin if "init_from" in flags else None, "--out_dir": flags.get("out_dir")}
+    named = {
+        "MODEL": model,
+        "--init_from": origin if "init_from" in flags else None,
+        "--out_dir": settings.out_dir if "out_dir" in flags else None,
+    }
     given = {name: str(value) for name, value in named.items() if value is not None}
     if len(set(given.values())) > 1:
         raise ConfigError(

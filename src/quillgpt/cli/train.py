@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from quillgpt.cli.completion import complete_preset
-from quillgpt.cli.flags import settings_flags, switch
+from quillgpt.cli.flags import from_home, settings_flags, switch
 from quillgpt.config import preset_names, resolve
 from quillgpt.config.schema import TrainFields
 from quillgpt.config.sources import SUFFIXES
@@ -17,6 +17,7 @@ from quillgpt.errors import ConfigError
 
 PRESET = Parameter(
     name="PRESET",
+    converter=from_home,
     help="A preset (quill configs lists them), a .toml file, or a .py file of nanoGPT. "
     "Without: train_gpt2, or own_text where --data is given.",
     completer=complete_preset,

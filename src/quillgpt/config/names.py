@@ -26,12 +26,17 @@ LONGEST_NAME_BYTES: Final = 255
 """What file systems take."""
 
 
-def expand(path: str) -> Path:
+def at_home(path: str) -> str:
     """Return a path with a leading `~` as the home folder, and as it is where nobody has such a home."""
     try:
-        return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises where nobody has such a home
+        return os.path.expanduser(path)  # noqa: PTH111 - pathlib's own raises where nobody has such a home
     except ValueError:  # no user's name has a NUL character
-        return Path(path)
+        return path
+
+
+def expand(path: str) -> Path:
+    """Return the path that a word means: see `at_home`."""
+    return Path(at_home(path))
 
 
 def exists(path: Path) -> bool:

@@ -7,11 +7,14 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 NONE_WORD = "none"
 """How text and TOML, which have no null, unset an optional setting."""
+
+LARGEST_SAID = 1000
+"""An upper bound above it keeps out what no machine can do, and is said only where it is passed."""
 
 
 def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:
@@ -33,8 +36,10 @@ def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:
     )
     try:
         return adapter.validate_python(value)
-    except ValidationError:
-        raise ValueError(expectation(field)) from None
+    except ValidationError as error:
+        limits = [detail["ctx"]["le"] for detail in error.errors() if detail["type"] == "less_than_equal"]
+        passed = [f"at most {limit:,}" for limit in limits if limit > LARGEST_SAID]
+        raise ValueError(", ".join([expectation(field), *passed])) from None
 
 
 def accepts_none(field: FieldInfo) -> bool:
@@ -91,8 +96,14 @@ def _words(kind: Any, metadata: list[Any]) -> list[str]:
     if any(isinstance(item, StringConstraints) for item in metadata):
         return ["a time such as 90s, 10m or 2h"]
     noun = {int: "a whole number", float: "a number", str: "text"}[kind]
-    bounds = [_bound(item) for item in metadata]
+    said = [item for item in metadata if not isinstance(item, AfterValidator) and not _is_far(item)]
+    bounds = [_bound(item) for item in said]
     return [" ".join([noun, " and ".join(bounds)]).strip()]
+
+
+def _is_far(item: object) -> bool:
+    """Say whether a bound is one that nobody needs to know who does not pass it."""
+    return isinstance(item, Le) and item.le > LARGEST_SAID  # type: ignore[operator]
 
 
 def _bound(item: object) -> str:

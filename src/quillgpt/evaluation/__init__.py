@@ -1,6 +1,21 @@
 """Honest numbers: whole-split loss, perplexity, bits per byte."""
 
-from quillgpt.evaluation.loss import Score, bits_per_byte, mean_loss, score_blocks, score_split
+from quillgpt.evaluation.loss import (
+    Score,
+    bits_per_byte,
+    mean_loss,
+    score_blocks,
+    score_split,
+    spell_perplexity,
+)
 from quillgpt.evaluation.published import published_losses
 
-__all__ = ["Score", "bits_per_byte", "mean_loss", "published_losses", "score_blocks", "score_split"]
+__all__ = [
+    "Score",
+    "bits_per_byte",
+    "mean_loss",
+    "published_losses",
+    "score_blocks",
+    "score_split",
+    "spell_perplexity",
+]

@@ -43,6 +43,7 @@ def mean_loss(
     starts: Starts,
     *,
     batch_size: int,
+    block_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> float:
@@ -53,11 +54,12 @@ def mean_loss(
         tokens: The split, (tokens,).
         starts: Start positions of windows, at least one.
         batch_size: Windows computed at once.
+        block_size: Tokens of a window; None: as many as the model sees.
         dtype: Number format of matrix products.
         advance: Called after each batch, for a progress bar.
     """
     device = model.device
-    block_size = model.shape.block_size
+    block_size = block_size or model.shape.block_size
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
@@ -75,6 +77,7 @@ def score_split(
     tokens: Tokens,
     *,
     batch_size: int,
+    block_size: int | None = None,
     batches: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
@@ -87,7 +90,7 @@ def score_split(
     Raises:
         DataError: The split is shorter than one block.
     """
-    block_size = model.shape.block_size
+    block_size = block_size or model.shape.block_size
     starts = all_starts(len(tokens), block_size)
     if batches is not None:
         starts = spread_starts(len(tokens), block_size, batches * batch_size, SPREAD_SEED)
@@ -96,7 +99,9 @@ def score_split(
             f"the split has {len(tokens):,} tokens; one block of the model needs {block_size + 1:,}. "
             "Evaluate on a longer text"
         )
-    return score_blocks(model, tokenizer, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
+    return score_blocks(
+        model, tokenizer, tokens, starts, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance
+    )
 
 
 def score_blocks(
@@ -106,16 +111,37 @@ def score_blocks(
     starts: Starts,
     *,
     batch_size: int,
+    block_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
     """Score a model on those blocks of a split that begin at `starts`; arguments are those of `score_split`."""
-    block_size = model.shape.block_size
-    loss = mean_loss(model, tokens, starts, batch_size=batch_size, dtype=dtype, advance=advance)
+    block_size = block_size or model.shape.block_size
+    loss = mean_loss(model, tokens, starts, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance)
     targets = tokens[1 : 1 + len(starts) * block_size]
     if len(starts) < len(all_starts(len(tokens), block_size)):
         targets = tokens[starts[:, None] + np.arange(1, block_size + 1)]
-    return Score(loss, math.exp(min(loss, 700)), bits_per_byte(loss, targets, tokenizer), targets.size)
+    return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size)
+
+
+LARGEST_EXPONENT = 700.0
+"""exp of more is no number any more."""
+
+UNREADABLE = 1e6
+"""From here on a perplexity is written by its first digits and its power of ten."""
+
+
+def perplexity_of(loss: float) -> float:
+    """Return exp of a mean loss, or of the largest one that has it."""
+    return math.exp(min(loss, LARGEST_EXPONENT))
+
+
+def spell_perplexity(loss: float, digits: int = 2) -> str:
+    """Return the perplexity of a mean loss as a person reads it, with so many digits after the point."""
+    perplexity = perplexity_of(loss)
+    if loss > LARGEST_EXPONENT:
+        return f"above {perplexity:.0e}"
+    return f"{perplexity:.2e}" if perplexity >= UNREADABLE else f"{perplexity:.{digits}f}"
 
 
 def bits_per_byte(loss: float, targets: Tokens, tokenizer: Tokenizer) -> float | None:

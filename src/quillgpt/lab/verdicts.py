@@ -96,7 +96,7 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[Verdict]:
 
 def verdict_table(title: str, found: Sequence[Verdict]) -> ResultTable:
     """Return a row for each kernel: means over its seeds, the largest peak memory, all non-finite iterations."""
-    formats = {"kernel": "s", "seeds": "d", "failed": "d", "val loss": ".4f", "± SE": ".4f", "perplexity": ".3f"}
+    formats = {"kernel": "s", "seeds": "d", "failed": "d", "val loss": ".4f", "± SE": ".4f", "perplexity": ".6g"}
     formats |= {"tokens/s": ",.0f", "peak MB": ",.0f", "seconds": ",.0f", "non-finite": ".0f"}
     formats |= {"degree": ",d", "depth": "d", "x < -N": ".4%", "x < -2N+12": ".4%"}
     rows = []

@@ -1,6 +1,6 @@
 """The transformer."""
 
-from quillgpt.model.assembly import Form, StoredTable, empty_model, read_into
+from quillgpt.model.assembly import Form, StoredTable, count_parameters, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
@@ -17,6 +17,7 @@ __all__ = [
     "adapters",
     "add_adapters",
     "check_quantize",
+    "count_parameters",
     "empty_model",
     "for_inference",
     "inference_form",

@@ -79,12 +79,22 @@ def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
     return settings.model_copy(update=chosen), Machine(device, dtype)
 
 
-def choose_paths(settings: TrainSettings, shape: ModelShape, machine: Machine) -> TrainSettings:
-    """Choose micro-batch and attention path, and return the settings with these values."""
+def choose_paths(
+    settings: TrainSettings, shape: ModelShape, machine: Machine, *, measuring: bool = True
+) -> TrainSettings:
+    """Choose micro-batch and attention path, and return the settings with these values.
+
+    Args:
+        settings: The run's.
+        shape: The shape of its model.
+        machine: What it runs on.
+        measuring: Whether there is room to try paths; else the usual one is taken.
+    """
     given = settings.micro_batch_size
     at_once = _fastest_micro_batch(settings, machine.device) if given == "auto" else given
     if settings.attn_path == "auto":
-        attn_path = _fastest_attention(shape, at_once, settings.dropout, machine)
+        usual = next(iter(attention_paths(shape.kernel, block_size=shape.block_size, dropout=settings.dropout > 0)))
+        attn_path = _fastest_attention(shape, at_once, settings.dropout, machine) if measuring else usual
         settings = settings.model_copy(update={"attn_path": attn_path})
     if given == "auto":
         at_once = _fitting_micro_batch(settings, shape, machine, at_once)

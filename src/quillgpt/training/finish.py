@@ -8,7 +8,7 @@ import time
 from quillgpt import console
 from quillgpt.checkpoint import load_model
 from quillgpt.device import peak_memory_bytes
-from quillgpt.evaluation import score_split
+from quillgpt.evaluation import score_split, spell_perplexity
 from quillgpt.files import write_json
 from quillgpt.plots.record import METRICS
 from quillgpt.training.metrics import clock_time
@@ -61,7 +61,7 @@ def finish(run: Run, *, started: float, other_kind: bool) -> RunSummary:
     console.outcome(
         f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}"
         f"{'' if summary.best_iter else ', the start'}; "
-        f"on the whole val split its loss is {score.loss:.4f}, perplexity {score.perplexity:.2f}{bits}",
+        f"on the whole val split its loss is {score.loss:.4f}, perplexity {spell_perplexity(score.loss)}{bits}",
         style="bold",
     )
     if not summary.improved:

@@ -8,11 +8,15 @@ from dataclasses import replace
 import torch
 
 from quillgpt.config.schema import TrainSettings
-from quillgpt.device import Memory
-from quillgpt.model import ModelShape, empty_model
-from quillgpt.model.cost import TrainingMemory, training_memory
+from quillgpt.device import Memory, most_memory
+from quillgpt.errors import ConfigError
+from quillgpt.model import ModelShape, count_parameters, empty_model
+from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
 from quillgpt.optim.groups import group_parameters
 from quillgpt.training.base import with_adapters
+
+HALF_BYTES, INDEX_BYTES = 2, 8
+"""The smallest numbers that products are computed in, and a token's id or place."""
 
 USABLE_SHARE = 0.9
 """Share of the free memory that may be planned with."""
@@ -60,3 +64,56 @@ def fits(needed: TrainingMemory, available: Memory | None) -> bool:
 def free_bytes(available: Memory) -> int:
     """Return the bytes that nobody uses, or all there are where the system does not tell."""
     return available.total if available.free is None else available.free
+
+
+def check_memory(settings: TrainSettings, shape: ModelShape, device: torch.device) -> None:
+    """Check that a run may fit into the memory, before anything large is made.
+
+    Raises:
+        ConfigError: It cannot: see `lack_of_memory`.
+    """
+    if (lack := lack_of_memory(settings, shape, device)) is not None:
+        raise lack
+
+
+def lack_of_memory(settings: TrainSettings, shape: ModelShape, device: torch.device) -> ConfigError | None:
+    """Return the error for a run that no effort could fit into the memory; None where it may fit.
+
+    Counted is only what cannot be done without, so that nothing is refused that would run.
+
+    Args:
+        settings: The run's.
+        shape: The shape of its model.
+        device: Where it computes.
+    """
+    limit = most_memory(device)
+    parts = _least_memory(settings, shape)
+    least = sum(parts.values())
+    if limit is None or least <= limit:
+        return None
+    largest = max(parts, key=lambda name: parts[name])
+    return ConfigError(
+        f"the run needs at least {least / 1e9:,.1f} GB of memory, {parts[largest] / 1e9:,.1f} of them for {largest}, "
+        f"and {device} has {limit / 1e9:,.1f} GB; choose a smaller model, vocabulary, context or batch"
+    )
+
+
+def _least_memory(settings: TrainSettings, shape: ModelShape) -> dict[str, int]:
+    """Return the bytes that a run cannot do without, by what they are for."""
+    parameters = count_parameters(shape)
+    trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
+    trained = parameters if trains and not settings.lora_rank else 0
+    values = 2 if settings.optimizer == "muon" else 3  # a gradient, and what the optimizer remembers at least
+    copies = 2 if settings.ema_decay else 1
+    at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
+    at_once = min(at_once, settings.sequences_per_iteration)
+    rotations = 2 * shape.block_size * shape.head_dim if shape.arch == "qwen3" else 0
+    needed = {
+        f"a model of {parameters:,} parameters": FLOAT32_BYTES * (copies * parameters + values * trained + rotations)
+    }
+    if trains:
+        scores = f"the scores of {at_once:,} x {settings.block_size:,} tokens over {shape.vocab_size:,} others"
+        needed[scores] = HALF_BYTES * at_once * settings.block_size * shape.vocab_size
+        batch = f"a batch of {settings.sequences_per_iteration:,} sequences"
+        needed[batch] = INDEX_BYTES * settings.sequences_per_iteration * (settings.block_size + 1)
+    return needed

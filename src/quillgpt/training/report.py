@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -11,7 +10,7 @@ from quillgpt import console
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Peak
-from quillgpt.evaluation import published_losses
+from quillgpt.evaluation import published_losses, spell_perplexity
 from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.record import read_metrics
@@ -100,7 +99,7 @@ def show_set_up(run: Run, peak: Peak) -> None:
 
 def say_perplexity(settings: TrainSettings, *, train: float, val: float) -> None:
     """Print what losses mean, and what is published of this model on this data set, if anything is."""
-    console.outcome(f"perplexity: train {math.exp(min(train, 700)):.2f}, val {math.exp(min(val, 700)):.2f}")
+    console.outcome(f"perplexity: train {spell_perplexity(train)}, val {spell_perplexity(val)}")
     published = published_losses(settings.init_from, settings.dataset)
     if published is not None:
         console.outcome(f"published: train loss {published.train:.2f}, val loss {published.val:.2f}")

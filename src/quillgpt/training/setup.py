@@ -23,11 +23,12 @@ from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.base import describe_base, with_adapters
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
 from quillgpt.training.data import check_lengths, open_data, open_replayed, with_place_of, without_secrets
+from quillgpt.training.memory import check_memory
 from quillgpt.training.origin import Origin, find_origin
-from quillgpt.training.planning.budget import fit_to_budget
+from quillgpt.training.planning.budget import choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.recorded import RecordedStep
-from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, choose_shape, range_limit
+from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, check_range, range_limit
 from quillgpt.training.step import TrainStep
 
 WEAK_ARGUMENT = -4.0
@@ -106,11 +107,13 @@ def set_up(settings: TrainSettings) -> Run:
     origin = find_origin(settings)
     dataset = open_data(origin)
     origin = with_place_of(dataset, replace(origin, settings=without_secrets(origin.settings)))
-    name, vocab_size = dataset.tokenizer.name, dataset.tokenizer.vocab_size
-    origin = fit_to_budget(origin, Text(len(dataset.train), len(dataset.val), name, vocab_size), dataset.train)
-    settings, shape = choose_shape(origin, name, vocab_size)
-    check_lengths(dataset.train, dataset.val, settings)
-    replayed = open_replayed(settings, dataset, origin.state)
+    text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
+    origin, shape = choose_context(origin, text)
+    check_lengths(dataset.train, dataset.val, origin.settings)
+    replayed = open_replayed(origin.settings, dataset, origin.state)
+    check_range(origin.settings, shape)
+    settings, shape = fit_to_budget(origin, text, dataset.train, shape)
+    check_memory(settings, shape, origin.machine.device)
     return assemble(origin, choose_paths(settings, shape, origin.machine), shape, dataset, replayed)
 
 

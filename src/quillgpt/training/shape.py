@@ -93,6 +93,20 @@ def range_limit(settings: TrainSettings, kernel: KernelSpec) -> float:
     return found
 
 
+def check_range(settings: TrainSettings, shape: ModelShape | None) -> None:
+    """Check that there is something for `range_penalty` to act on.
+
+    Args:
+        settings: The run's.
+        shape: The shape of the model that it starts from; None for one from scratch.
+
+    Raises:
+        ConfigError: There is not.
+    """
+    if settings.range_penalty:
+        range_limit(settings, shape.kernel if shape else kernel_of(settings))
+
+
 def asked_kernel(settings: TrainSettings, before: KernelSpec) -> KernelSpec:
     """Return the kernel of the model that a run starts from, changed where the settings name another.
 

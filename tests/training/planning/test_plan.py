@@ -217,7 +217,7 @@ def test_a_micro_batch_that_cannot_fit_is_planned_without_trying_it(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))  # nothing is remembered
-    planned = plan.plan(tiny(attn_path="auto", batch_size=1 << 40, micro_batch_size=1 << 40))
+    planned = plan.plan(tiny(attn_path="auto", batch_size=10**6, micro_batch_size=10**6, n_embd=512))
     assert not planned.fits
     assert planned.settings.attn_path != "auto"
 

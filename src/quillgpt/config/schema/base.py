@@ -9,15 +9,26 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.fields import FieldInfo
 
 from quillgpt.config.encodings import EncodingRules
+from quillgpt.config.names import at_home
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+# Upper bounds keep out what no machine can do, so that it is refused at once and not by a full memory; messages and
+# documentation leave them out unless they are passed.
+Positive = Annotated[int, Field(gt=0, le=10**12)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Size = Annotated[int, Field(gt=0, le=10**7)]
+Batch = Annotated[int, Field(gt=0, le=10**6)]
+Layers = Annotated[int, Field(gt=0, le=2000)]
+Threads = Annotated[int, Field(gt=0, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Amount = Annotated[float, Field(ge=0)]
-Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smh]$")]
+Minutes = Annotated[float, Field(gt=0, le=10**7)]
+Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}[smh]$")]
+PathText = Annotated[str, AfterValidator(at_home)]
+"""A path; a leading `~` is the home folder."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 LoraTargets = Literal["all", "attention", "mlp"]
@@ -36,9 +47,7 @@ class Processor(Settings):
     """The machine."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    threads: Positive | None = Field(
-        None, description="CPU threads. Unset: one for each core that the process may use."
-    )
+    threads: Threads | None = Field(None, description="CPU threads. Unset: one for each core that the process may use.")
 
 
 class Machine(Processor):
@@ -53,12 +62,12 @@ class Machine(Processor):
 class Preparation(Settings):
     """Preparing a data set."""
 
-    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
-    tokenizer: str | None = Field(
+    data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")
+    tokenizer: PathText | None = Field(
         None,
         description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
     )
-    val: str | None = Field(None, description="A text to validate on, instead of a part of the training text.")
+    val: PathText | None = Field(None, description="A text to validate on, instead of a part of the training text.")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="Share of the text that is held out for validation: whole documents where there are enough, else its end. Unset: 0.1, or what is usual for the corpus.",
@@ -74,7 +83,7 @@ class Preparation(Settings):
         False, description="Read what links in a folder of texts lead to outside of it, and linked folders, too."
     )
     deduplicate: bool = Field(False, description="Leave out documents that are equal to an earlier one.")
-    drop_repeated_lines: Annotated[int, Field(ge=2)] | None = Field(
+    drop_repeated_lines: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
         None, description="Leave out lines that stand in at least this many documents, such as headings."
     )
 

@@ -9,14 +9,20 @@ from pydantic import Field, model_validator
 from quillgpt.config.schema.attention import Attention, RangePenalty
 from quillgpt.config.schema.base import (
     Amount,
+    Batch,
     Count,
     Duration,
     Fraction,
+    Layers,
     LoraTargets,
     Machine,
+    Minutes,
+    PathText,
     Positive,
     Preparation,
+    Seed,
     Settings,
+    Size,
 )
 
 SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
@@ -26,8 +32,8 @@ SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
 class Run(Settings):
     """The run."""
 
-    out_dir: str = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
-    minutes: Annotated[float, Field(gt=0)] | None = Field(
+    out_dir: PathText = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
+    minutes: Minutes | None = Field(
         None,
         description="Minutes that the command may take: max_iters and lr_decay_iters follow from them and from the speed that is measured. Unset: max_iters decides.",
     )
@@ -36,7 +42,7 @@ class Run(Settings):
         description="What nobody has set. fixed: is as listed here. scaled: size, batch, learning rates, dropout and length follow from the text, the minutes (3 unless set) and the machine, by the rules of docs/recipes.md.",
     )
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
-    init_from: str = Field(
+    init_from: PathText = Field(
         "scratch",
         description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or a name of the Hugging Face hub (gpt2, gpt2-xl, OWNER/NAME).",
     )
@@ -71,14 +77,14 @@ class Model(Settings):
         "gpt2",
         description="gpt2: LayerNorm, learned positions, GELU, tied embeddings. qwen3: RMSNorm, RoPE, SwiGLU, QK-norm, tied embeddings.",
     )
-    n_layer: Positive = Field(12, description="Number of transformer blocks.")
-    n_head: Positive = Field(12, description="Number of attention heads; divides n_embd.")
-    n_kv_head: Positive | None = Field(
+    n_layer: Layers = Field(12, description="Number of transformer blocks.")
+    n_head: Size = Field(12, description="Number of attention heads; divides n_embd.")
+    n_kv_head: Size | None = Field(
         None, description="Number of key and value heads (qwen3 only); divides n_head. Unset: n_head."
     )
-    n_embd: Positive = Field(768, description="Width of the model.")
-    block_size: Positive = Field(1024, description="Longest context, in tokens.")
-    vocab_size: Positive | None = Field(
+    n_embd: Size = Field(768, description="Width of the model.")
+    block_size: Size = Field(1024, description="Longest context, in tokens.")
+    vocab_size: Size | None = Field(
         None,
         description="Rows of the embedding. Unset: the tokenizer's size, above 1,000 rounded up to a multiple of 64.",
     )
@@ -105,13 +111,13 @@ class Optimization(Settings):
         0.95, description="Share of Muon's momentum that an iteration keeps; small batches want less."
     )
     max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
-    batch_size: Positive = Field(
+    batch_size: Batch = Field(
         12, description="Sequences in each of the gradient_accumulation_steps parts of an iteration."
     )
-    gradient_accumulation_steps: Positive = Field(
+    gradient_accumulation_steps: Batch = Field(
         40, description="Parts of an iteration: the global batch is batch_size times this."
     )
-    micro_batch_size: Positive | Literal["auto"] = Field(
+    micro_batch_size: Batch | Literal["auto"] = Field(
         "auto",
         description="Sequences computed at once; changes speed and memory, not the result. auto: as many as are fastest on the device, or fewer where its memory is short.",
     )
@@ -140,7 +146,7 @@ class Optimization(Settings):
 class Lora(Settings):
     """Finetuning by low-rank adapters (LoRA)."""
 
-    lora_rank: Count = Field(
+    lora_rank: Annotated[int, Field(ge=0, le=10**6)] = Field(
         0,
         description="Train adapters of this rank beside the linear layers, which stay as they are; checkpoints hold the two merged, and the adapters alone as the library peft loads them. 0: train all weights.",
     )
@@ -220,7 +226,7 @@ class Execution(Settings):
         False,
         description="On a CUDA device, record the whole iteration once and repeat it, which helps where launches cost more than arithmetic: small models on a big GPU. Not with float16.",
     )
-    seed: int = Field(1337, ge=0, description="Seed of initialization, data order, dropout and evaluation batches.")
+    seed: Seed = Field(1337, description="Seed of initialization, data order, dropout and evaluation batches.")
     deterministic: bool = Field(
         False,
         description="Compute only by methods that repeat to the last bit, which some of a GPU's fastest do not; slower there. A CPU's always do.",

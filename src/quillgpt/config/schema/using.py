@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from quillgpt.config.schema.attention import AnotherKernel, KernelOptions
-from quillgpt.config.schema.base import Amount, Count, Machine, Positive, Preparation, Processor, Settings
+from quillgpt.config.schema.base import (
+    Amount,
+    Batch,
+    Count,
+    Machine,
+    PathText,
+    Positive,
+    Preparation,
+    Processor,
+    Seed,
+    Settings,
+)
 
 Quantize = Literal["none", "int8"]
 
@@ -15,11 +26,11 @@ Quantize = Literal["none", "int8"]
 class Prompt(Settings):
     """Model and prompt."""
 
-    out_dir: str = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
-    init_from: str = Field(
+    out_dir: PathText = Field("out", description="Folder of the run to sample from; the same as naming it as MODEL.")
+    init_from: PathText = Field(
         "resume", description="resume: sample from out_dir (nanoGPT's word). Otherwise the same as naming it as MODEL."
     )
-    data_dir: str = Field("data", description="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
+    data_dir: PathText = Field("data", description="Where data sets live; a nanoGPT model's meta.pkl is sought there.")
     start: str | None = Field(
         None,
         description="Prompt; FILE:path reads it from a file. Unset: end-of-text where the model was trained with it, else a newline.",
@@ -49,7 +60,7 @@ class Sampling(Settings):
         "half",
         description="When the context is full: half keeps its last half and goes on (fast); exact slides by one token (nanoGPT's, slow).",
     )
-    seed: int = Field(1337, ge=0, description="Seed; the random numbers of sample k depend on seed and k only.")
+    seed: Seed = Field(1337, description="Seed; the random numbers of sample k depend on seed and k only.")
 
 
 class Weights(Settings):
@@ -77,9 +88,13 @@ class Measurement(Settings):
         description="Which part of the data set. val and train: the whole split. both: the whole of val, and eval_iters batches of train.",
     )
     eval_iters: Positive = Field(20, description="Batches that are taken from train where split = both.")
-    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
-    batch_size: Positive | None = Field(
+    data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")
+    batch_size: Batch | None = Field(
         None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
+    )
+    block_size: Positive | None = Field(
+        None,
+        description="Tokens that are read at once, and seen together. Unset: as many as the model sees, or as the split has, if those are fewer.",
     )
 
 
@@ -95,7 +110,7 @@ class Reading(Settings):
     blocks: Positive = Field(
         16, description="Blocks of the model's block_size that are read, spread evenly over the split."
     )
-    data_dir: str = Field("data", description="Folder in which prepared data sets live.")
+    data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")
 
 
 class LabSettings(Reading, Processor):

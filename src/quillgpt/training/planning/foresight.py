@@ -21,11 +21,16 @@ from quillgpt.text.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
 from quillgpt.training.data import open_data, open_replayed, without_secrets
 from quillgpt.training.origin import Origin
+from quillgpt.training.planning.budget import choose_context
+from quillgpt.training.planning.scaling import Text
 
 MOST_BYTES_PREPARED = 50_000_000
 """Size of a text above which only a part of it is prepared, to count on from."""
 
 EXCERPT_BYTES = 10_000_000
+
+MOST_TOKENS_DRAWN = 1_000_000
+"""To try steps on, where the text is not here."""
 
 GPT2_TOKENS = 50257
 USUAL_CHARACTERS = 100
@@ -85,7 +90,9 @@ def foresee_data(origin: Origin, spool: Path) -> Outlook:
         if not is_missing_recipe or dataset_folder(settings.dataset, Path(settings.data_dir)).exists():
             raise
         return _unseen(origin, "it is too large to be prepared by the way;", error)
-    replayed = open_replayed(settings, dataset, origin.state)
+    text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
+    with quietly():
+        replayed = open_replayed(choose_context(origin, text)[0].settings, dataset, origin.state)
     place = Path(settings.data_dir) / dataset.name
     described = f"{place}, which is prepared"
     if rehearsal.used:
@@ -178,7 +185,8 @@ def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
     about = f" ({RECIPES[recipe].description})" if recipe else ""
     hint = prepare_hint(settings.dataset, Path(settings.data_dir), what=settings.data)
     draw = np.random.default_rng(settings.seed)
-    tokens = draw.integers(vocab_size, size=16 * settings.block_size + 1, dtype=np.uint32)
+    count = max(settings.block_size, min(16 * settings.block_size, MOST_TOKENS_DRAWN)) + 1
+    tokens = draw.integers(vocab_size, size=count, dtype=np.uint32)
     return Outlook(
         f"{settings.data or settings.dataset}{about}: {reason} {hint}",
         name,

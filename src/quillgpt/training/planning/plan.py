@@ -11,20 +11,21 @@ from quillgpt import console
 from quillgpt.config import to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
+from quillgpt.errors import UserError
 from quillgpt.model import ModelShape, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.base import with_adapters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths, without_secrets
-from quillgpt.training.memory import fits, memory_needed
+from quillgpt.training.memory import fits, lack_of_memory, memory_needed
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.place import replaced_by
-from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, fit_to_budget
+from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
 from quillgpt.training.planning.foresight import Outlook, foresee_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.setup import build_model
-from quillgpt.training.shape import choose_shape
+from quillgpt.training.shape import check_range
 from quillgpt.training.validation import evaluated_blocks
 
 DAY = 86_400
@@ -48,6 +49,7 @@ class Plan:
         first: The iteration that it starts from.
         evaluations: How often it would evaluate.
         parent: The folder of the weights that it starts from, if any.
+        obstacle: What would keep it from starting, although the rest is known.
     """
 
     settings: TrainSettings
@@ -63,6 +65,7 @@ class Plan:
     first: int
     evaluations: int
     parent: Path | None
+    obstacle: UserError | None
 
     @property
     def iterations(self) -> int:
@@ -117,11 +120,13 @@ def plan(settings: TrainSettings) -> Plan:
 def _plan(origin: Origin, data: Outlook) -> Plan:
     text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
     origin = replace(origin, settings=without_secrets(origin.settings))
-    origin = fit_to_budget(origin, text, data.train)
-    settings, shape = choose_shape(origin, data.tokenizer, data.vocab_size)
-    check_lengths(data.train, data.val, settings)
+    origin, shape = choose_context(origin, text)
+    check_lengths(data.train, data.val, origin.settings)
+    check_range(origin.settings, shape)
+    settings, shape = fit_to_budget(origin, text, data.train, shape)
     machine = origin.machine
-    settings = choose_paths(settings, shape, machine)
+    lack = lack_of_memory(settings, shape, machine.device)
+    settings = choose_paths(settings, shape, machine, measuring=lack is None)
     cropped = replace(shape, block_size=settings.block_size)
     model = empty_model(cropped)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
@@ -133,7 +138,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     flops = training_flops_per_token(cropped, without_positions)
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
     sequences = sequences_to_try(settings, timing)
-    if sequences and fits(memory_for(sequences), available):
+    if sequences and lack is None and fits(memory_for(sequences), available):
         built, _, optimizers = build_model(origin, settings, shape)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
     if settings.minutes is not None and settings.defaults == "fixed" and not origin.resumed:
@@ -153,6 +158,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
         first=origin.state.iteration,
         evaluations=_evaluations(settings, origin.state.iteration, origin.state.evaluated_iteration),
         parent=origin.parent.folder if origin.parent else None,
+        obstacle=data.obstacle or lack,
     )
 
 
@@ -224,9 +230,10 @@ def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> 
     """Count the evaluations: one every eval_interval iterations and one at the end; a resumed run repeats none."""
     if settings.eval_only:
         return 1
-    last = max(first, settings.max_iters)
-    due = {last, *range(-(-first // settings.eval_interval) * settings.eval_interval, last + 1, settings.eval_interval)}
-    return len(due - {evaluated})
+    last, interval = max(first, settings.max_iters), settings.eval_interval
+    due = last // interval - (first - 1) // interval + (last % interval > 0)
+    repeated = evaluated is not None and first <= evaluated <= last and (evaluated % interval == 0 or evaluated == last)
+    return due - repeated
 
 
 def _availability(available: Memory | None) -> str:
@@ -274,5 +281,5 @@ def check_plan(plan: Plan) -> None:
     Raises:
         UserError: There is something.
     """
-    if plan.data.obstacle is not None:
-        raise plan.data.obstacle
+    if plan.obstacle is not None:
+        raise plan.obstacle

@@ -10,10 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from quillgpt.config.schema import TrainSettings
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import ModelShape, count_parameters
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.shape import shape_for
 
@@ -90,8 +88,7 @@ class Cost:
 
 def cost_of(shape: ModelShape) -> Cost:
     """Return what a model costs."""
-    with torch.device("meta"):
-        parameters = GPT(shape, seed=None).parameter_count(positions=False)
+    parameters = count_parameters(shape, positions=False)
     return Cost(parameters, training_flops_per_token(shape, parameters))
 
 

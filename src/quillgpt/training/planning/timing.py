@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,7 +17,7 @@ from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.training.choices import EXPECTED_UTILISATION, Machine
-from quillgpt.training.step import TrainStep
+from quillgpt.training.step import NonFiniteError, TrainStep
 
 TRIED_SECONDS = 3.0
 """Time for trying iterations, and about the longest time that one attempt may take."""
@@ -68,6 +69,16 @@ def sequences_to_try(settings: TrainSettings, predicted: Timing) -> int:
     return max(1, min(settings.micro_batch_size, int(TRIED_SECONDS / sequence)))
 
 
+def surviving(step: TrainStep) -> Callable[[int], None]:
+    """Return what does a step, also where it is not finite: that is for the run itself to say."""
+
+    def act(iteration: int) -> None:
+        with suppress(NonFiniteError):
+            step(iteration)
+
+    return act
+
+
 def measured_timing(
     model: GPT,
     optimizers: OptimizerSet,
@@ -104,7 +115,7 @@ def measured_timing(
 
     part = {"batch_size": sequences, "gradient_accumulation_steps": 1, "micro_batch_size": sequences, "compile": False}
     try_part = TrainStep(model, optimizers, train, settings.model_copy(update=part), machine)
-    attempt = min(seconds(try_part, within=TRIED_SECONDS))
+    attempt = min(seconds(surviving(try_part), within=TRIED_SECONDS))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     scaler = torch.amp.GradScaler(machine.device.type, enabled=False)
@@ -114,7 +125,7 @@ def measured_timing(
     basis = f"{sequences} of the {settings.sequences_per_iteration} sequences of an iteration, and one update"
     if iteration < TRIED_SECONDS / 2:
         step = TrainStep(model, optimizers, train, settings.model_copy(update={"compile": False}), machine)
-        tried = seconds(step, within=TRIED_SECONDS)
+        tried = seconds(surviving(step), within=TRIED_SECONDS)
         iteration = median(tried)
         basis = f"{len(tried)} iterations" if len(tried) > 1 else "one iteration"
     elif parts == 1:

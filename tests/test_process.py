@@ -1,0 +1,46 @@
+"""What is known of this process's bounds."""
+
+from pathlib import Path
+
+import pytest
+
+from quillgpt.process import MemoryGroup, memory_groups
+
+
+def group(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"memory.{name}").write_text(text + "\n")
+
+
+def member(root: Path, lines: str) -> None:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(lines)
+
+
+def test_all_groups_around_a_process_of_version_2(tmp_path: Path) -> None:
+    base = tmp_path / "sys/fs/cgroup"
+    member(tmp_path, "0::/user.slice/job\n")
+    group(base / "user.slice", max="4000", current="1000", stat="anon 700\ninactive_file 200")
+    group(base / "user.slice/job", max="max", current="10", stat="")
+    assert memory_groups(tmp_path) == [MemoryGroup(4000, 800)]
+
+
+def test_a_container_of_version_1(tmp_path: Path) -> None:
+    member(tmp_path, "5:devices:/\n4:memory:/docker/abc\n0::/\n")
+    group(
+        tmp_path / "sys/fs/cgroup/memory",
+        limit_in_bytes="2000",
+        usage_in_bytes="900",
+        stat="inactive_file 1\ntotal_inactive_file 100",
+    )
+    assert memory_groups(tmp_path) == [MemoryGroup(2000, 800)]
+
+
+@pytest.mark.parametrize("limit", ["9223372036854771712", "max", "", "many"])
+def test_no_limit(tmp_path: Path, limit: str) -> None:
+    member(tmp_path, "4:memory:/\n0::/\n")
+    group(tmp_path / "sys/fs/cgroup/memory", limit_in_bytes=limit, usage_in_bytes="1", stat="")
+    group(tmp_path / "sys/fs/cgroup", max=limit, current="1", stat="")
+    assert memory_groups(tmp_path) == []
+    assert memory_groups(tmp_path / "no-linux") == []
