@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 
 from quillgpt.cli.completion import complete_preset
 from quillgpt.cli.flags import from_home, settings_flags, switch
-from quillgpt.config import preset_names, resolve
+from quillgpt.config import preset_names, resolve_given
 from quillgpt.config.schema import TrainFields
 from quillgpt.config.sources import SUFFIXES
 from quillgpt.errors import ConfigError
@@ -26,6 +27,7 @@ DRY_RUN = switch(
     "--dry_run",
     "Check everything, say what would happen (data, parameters, memory, time) and leave all folders as they are.",
 )
+VERBOSE = switch("--verbose", "Print every setting, not only those that are not the default.")
 RESUME = switch("--resume", "Go on with the run in out_dir: the same as --init_from=resume.")
 
 
@@ -36,6 +38,7 @@ def train(
     *,
     dry_run: Annotated[bool, DRY_RUN] = False,
     resume: Annotated[bool, RESUME] = False,
+    verbose: Annotated[bool, VERBOSE] = False,
     **flags: str,
 ) -> None:
     """Train or finetune a model."""
@@ -45,13 +48,14 @@ def train(
         if flags.get("init_from", "resume") != "resume":
             raise ConfigError(f"--resume goes on with a run, --init_from={flags['init_from']} starts one; give one")
         flags["init_from"] = "resume"
-    settings = resolve(source, flags)
+    given = replace(resolve_given(source, flags), verbose=verbose)
+    settings = given.settings
 
     if dry_run:
         from quillgpt.training.planning.plan import check_plan, plan, show_plan
 
         planned = plan(settings)
-        show_plan(planned)
+        show_plan(planned, given)
         check_plan(planned)
         return
 
@@ -59,7 +63,8 @@ def train(
     from quillgpt.training import train as train_model
 
     interruption = Interruption()
-    if train_model(settings, interruption=interruption, started=started) is None and not settings.eval_only:
+    summary = train_model(settings, interruption=interruption, started=started, given=given)
+    if summary is None and not settings.eval_only:
         raise SystemExit(interruption.exit_status)
 
 

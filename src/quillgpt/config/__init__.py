@@ -1,9 +1,11 @@
 """Settings: the one vocabulary, presets, files, environment and flags."""
 
+from quillgpt.config.given import Given, settings_by_place
 from quillgpt.config.load import (
     resolve,
     resolve_eval,
     resolve_flat,
+    resolve_given,
     resolve_prepare,
     resolve_sample,
     resolve_sampling,
@@ -14,6 +16,7 @@ from quillgpt.config.write import to_toml
 
 __all__ = [
     "EvalSettings",
+    "Given",
     "PrepareSettings",
     "SampleSettings",
     "TrainSettings",
@@ -22,8 +25,10 @@ __all__ = [
     "resolve",
     "resolve_eval",
     "resolve_flat",
+    "resolve_given",
     "resolve_prepare",
     "resolve_sample",
     "resolve_sampling",
+    "settings_by_place",
     "to_toml",
 ]

@@ -33,6 +33,7 @@ Every setting has one name, and four places may set it. A later place wins:
 | a flag | `--batch_size=12`, `--batch_size 12` or `--batch-size 12` |
 
 - What is true or false: `--bias`, `--no-bias`, `--bias=True`, `--bias False`; in TOML `bias = true`.
+- In a path a leading `~` is the home folder.
 - What can be unset is unset by `none`: `--eval_iters none`, `QUILL_EVAL_ITERS=none`, `eval_iters = "none"`.
 - A TOML file may build on a preset or another file: `extends = "shakespeare_char"`, `extends = "../base.toml"`.
 - A nanoGPT `config/*.py` file works where a TOML file does. It is read, not executed: values, earlier names,
@@ -43,7 +44,8 @@ Every setting has one name, and four places may set it. A later place wins:
   (as `--quiet`) are variables of the environment, not settings. The first two cannot be set in `.env`: a file that
   comes with a folder must not say from where code and texts are taken.
 
-`quill configs` lists the presets; `quill configs show NAME` prints all values of one.
+`quill configs` lists the presets; `quill configs show NAME` prints all values of one. `quill train` prints
+those that are not the default, by the place that set them, and with `--verbose` all.
 """
 
 COMMANDS: tuple[tuple[str, type[Settings]], ...] = (

@@ -59,6 +59,11 @@ class Layer:
     lax: bool = False
     shipped: bool = False
 
+    @property
+    def name(self) -> str:
+        """The place in a word or two: `flags`, `environment`, `preset demo`, `run.toml`."""
+        return self.place.removeprefix("in ").removeprefix("the ") or "flags"
+
     def spell(self, name: str) -> str:
         """Return a setting's name as this place spells it."""
         shown = _written(name, as_python=not name)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from quillgpt.config.given import Given
 from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
 from quillgpt.config.names import expand, name_of_sources, split_sources
 from quillgpt.config.runs import CONFIG, run_of, settings_in_place, settings_of_checkpoint
@@ -43,6 +44,9 @@ OF_A_TEXT = frozenset(
     )
 )
 """Settings that say what a data set is made of."""
+
+NAMED_AFTER = "named after the text"
+"""Where data set and run have their names from that nobody named."""
 
 RATES = ("learning_rate", "min_lr", "muon_learning_rate")
 
@@ -77,6 +81,22 @@ def resolve(
     Raises:
         ConfigError: A name is unknown, a value does not fit, or two values contradict each other.
     """
+    return resolve_given(source, flags, default_preset=default_preset, environ=environ, dotenv=dotenv).settings
+
+
+def resolve_given(
+    source: str | None,
+    flags: Mapping[str, object],
+    *,
+    default_preset: str = "train_gpt2",
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path | None = DOTENV,
+) -> Given:
+    """Return what `resolve` does, with the place where each setting was set.
+
+    Raises:
+        ConfigError: As `resolve`.
+    """
     outer = _outer_layers(TrainFields, flags, environ, dotenv)
     if source is None:
         source = _usual_source(merge(TrainFields, outer), default_preset)
@@ -85,13 +105,16 @@ def resolve(
         inner = [_for_finetuning(layer, given) for layer in inner]
     layers = [*inner, *outer]
     values = merge(TrainFields, layers)
+    places = {name: layer.name for layer in layers for name in layer.values}
     if isinstance(data := values.get("data"), str):
         own = {name for layer in layers if not layer.shipped for name in layer.values}
         if "dataset" not in own:
             values["dataset"] = name_of_sources(split_sources(data) or [data])
+            places["dataset"] = NAMED_AFTER
         if "out_dir" not in own:
             values["out_dir"] = f"out-{values['dataset']}"
-    return _build(TrainSettings, values)
+            places["out_dir"] = NAMED_AFTER
+    return Given(_build(TrainSettings, values), places)
 
 
 def _usual_source(given: Mapping[str, object], default_preset: str) -> str:

@@ -26,12 +26,13 @@ def to_toml(settings: Settings, *, comments: bool = False) -> str:
                 continue
             if comments:
                 lines.append(f"\n# {field.description}")
-            lines.append(f"{name} = {_toml_value(value)}")
+            lines.append(f"{name} = {toml_value(value)}")
         sections.append("\n".join(lines))
     return "\n\n".join(sections) + "\n"
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """Return a value as TOML spells it."""
     if isinstance(value, bool | str) or value is None:
         # A JSON string is a TOML string, but for one control character that JSON lets stand.
         text = json.dumps(NONE_WORD if value is None else value, ensure_ascii=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from quillgpt import console
-from quillgpt.config import to_toml
+from quillgpt.config import Given, settings_by_place, to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Peak
 from quillgpt.evaluation import published_losses, spell_perplexity
@@ -56,10 +56,20 @@ class RunSummary(Record):
     peak_memory_bytes: int | None
 
 
-def show_set_up(run: Run, peak: Peak) -> None:
-    """Print the resolved settings and what the run is made of."""
+def show_settings(settings: TrainSettings, given: Given, *, resumed: bool) -> None:
+    """Print the settings of a run, all or those that are not the default, with where each comes from."""
+    if given.verbose:
+        console.say(to_toml(settings).rstrip(), style="dim")
+        return
+    otherwise = "the run so far" if resumed else "chosen for it"
+    rows = settings_by_place(settings, given, otherwise=otherwise)
+    console.table("settings that are not the default (--verbose shows all)", rows)
+
+
+def show_set_up(run: Run, peak: Peak, given: Given) -> None:
+    """Print the settings and what the run is made of."""
     settings, model, dataset = run.settings, run.model, run.dataset
-    console.say(to_toml(settings).rstrip(), style="dim")
+    show_settings(settings, given, resumed=run.resumed)
     groups = group_parameters(model)
     positions = model.parameter_count() - model.parameter_count(positions=False)
     counted = f"{model.parameter_count():,}" + (

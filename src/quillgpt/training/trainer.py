@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.kinds import describe_other_kind
 from quillgpt.device import peak
@@ -45,7 +46,11 @@ WORTH_SAYING = 0.1
 
 
 def train(
-    settings: TrainSettings, *, interruption: Interruption | None = None, started: float | None = None
+    settings: TrainSettings,
+    *,
+    interruption: Interruption | None = None,
+    started: float | None = None,
+    given: Given | None = None,
 ) -> RunSummary | None:
     """Train a model as the settings say.
 
@@ -53,6 +58,7 @@ def train(
         settings: What to train, on what, and how.
         interruption: Notes requests to stop, which signals make once there is something to save.
         started: From when its minutes count, as time.perf_counter has it; None: from now.
+        given: How the settings were given, to be shown; None: by a program.
 
     Returns:
         What the run came to; None where it was only evaluated, or interrupted.
@@ -61,6 +67,7 @@ def train(
         UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.
     """
     started = time.perf_counter() if started is None else started
+    given = given or Given(settings)
     settings = apart_from_parent(settings)
     check_place(settings)
     with (
@@ -70,7 +77,7 @@ def train(
     ):
         run = set_up(settings)
         trainer = Trainer(run, interruption or Interruption(), started)
-        show_set_up(run, trainer.peak)
+        show_set_up(run, trainer.peak, given)
         return trainer.train()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quillgpt import console
-from quillgpt.config import to_toml
+from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
 from quillgpt.errors import UserError
@@ -24,6 +24,7 @@ from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context
 from quillgpt.training.planning.foresight import Outlook, foresee_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
+from quillgpt.training.report import show_settings
 from quillgpt.training.setup import build_model
 from quillgpt.training.shape import check_range
 from quillgpt.training.validation import evaluated_blocks
@@ -162,10 +163,15 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     )
 
 
-def show_plan(plan: Plan) -> None:
-    """Print the resolved settings on standard error and the plan on standard output."""
+def show_plan(plan: Plan, given: Given | None = None) -> None:
+    """Print the settings on standard error and the plan on standard output.
+
+    Args:
+        plan: What a run would do.
+        given: How its settings were given; None: by a program.
+    """
     settings, data, needed = plan.settings, plan.data, plan.memory
-    console.say(to_toml(settings).rstrip(), style="dim")
+    show_settings(settings, given or Given(settings), resumed=settings.init_from == "resume")
     about = "" if data.counted else "about "
     tokens = "known once it is prepared"
     passes = tokens
