@@ -181,3 +181,12 @@ def test_the_prompt_is_end_of_text_for_a_model_that_learnt_it(tmp_path):
         folder = tmp_path / str(ends)
         save_model(folder, tiny_model(GPT2, vocab_size=257), ByteTokenizer(), about={"ends_documents": ends})
         assert quillgpt.load(folder, device="cpu", dtype="float32", threads=1).prompt(None) == expected
+
+
+def test_a_prompt_longer_than_the_context_is_said(model, capsys):
+    [sample] = model.generate("The cat sat on the mat. " * 4, max_new_tokens=5, temperature=0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the prompt has 96 tokens, and the model sees 16 at once: its first 80 are not seen" in said
+    [again] = model.generate(("The cat sat on the mat. " * 4)[-16:], max_new_tokens=5, temperature=0)
+    assert sample.ids == again.ids
+    assert "the prompt has" not in capsys.readouterr().err

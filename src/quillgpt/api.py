@@ -193,11 +193,15 @@ class Model:
         else:
             self._loaded.check_tokenizer(dataset, Path(data_dir))
         tokens: Tokens = dataset.train if split == "train" else dataset.val
-        block_size = block_size or self.block_size_for(tokens)
-        if block_size > self.shape.block_size:
-            raise ConfigError(
-                f"block_size = {block_size}, and the model sees {self.shape.block_size:,} tokens at once; give no more"
+        most = self.shape.block_size
+        if block_size is not None and block_size > most:
+            raise ConfigError(f"block_size = {block_size}, and the model sees {most:,} tokens at once; give no more")
+        if block_size is None and 1 < len(tokens) <= most:
+            warn(
+                f"{dataset.name} {split} has fewer tokens than the model sees at once ({most:,}); it is read in one "
+                f"block of {len(tokens) - 1:,}"
             )
+        block_size = block_size or min(most, max(1, len(tokens) - 1))
         batch_size = batch_size or max(1, EVALUATION_TOKENS // block_size)
         in_split = -(-((len(tokens) - 1) // block_size) // batch_size)
         gpt, dtype = (self.gpt, self.dtype) if self.quantize == "none" else (self._writer, torch.float32)
@@ -212,10 +216,6 @@ class Model:
                 dtype=dtype,
                 advance=advance,
             )
-
-    def block_size_for(self, tokens: Tokens) -> int:
-        """Return how many tokens of a split are read at once: as many as the model sees, or as there are."""
-        return min(self.shape.block_size, max(1, len(tokens) - 1))
 
 
 def load(

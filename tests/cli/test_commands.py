@@ -97,7 +97,7 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
         def evaluate(self, name: str, **options: Any) -> Score:
             measured.append((name, options["split"]))
-            return Score(loss=1.5, perplexity=4.48, bits_per_byte=2.16, tokens=1000)
+            return Score(loss=1.5, perplexity=4.4817, bits_per_byte=2.16, tokens=1000)
 
     quill.replace("quillgpt.api", "load", Recorder())
     monkeypatch.setenv("QUILL_DEVICE", "mps")
@@ -106,7 +106,7 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert quill.calls == [(("run",), machine | {"attn_type": None})]
     assert measured == [("a", "train"), ("b", "train")]
     assert quill.out.splitlines()[0] == (
-        "a train: loss 1.5000 nats per token, perplexity 4.4800, 2.1600 bits per byte, 1,000 tokens"
+        "a train: loss 1.5000 nats per token, perplexity 4.4817, 2.1600 bits per byte, 1,000 tokens"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from quillgpt.cli.flags import join_switches, take_switches
 from quillgpt.config.names import split_sources
+from quillgpt.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -162,3 +163,14 @@ def test_switches_of_every_command_are_taken_out_before_the_command_sees_them() 
         {"--debug", "--quiet"},
         ["train", "a", "--", "--quiet"],
     )
+
+
+@pytest.mark.parametrize("flag", ["--start", "--stop", "--data", "--val"])
+@pytest.mark.parametrize("word", ["--bias", "--no-bias", "--json", "--unknown=3", "--"])
+def test_a_text_is_not_taken_from_what_looks_like_the_next_flag(flag, word):
+    with pytest.raises(ConfigError, match=rf"{flag} needs a value; .*, write {flag}={word}"):
+        join_switches(["sample", flag, word])
+    assert join_switches([f"{flag}={word}"]) == [f"{flag}={word}"]
+    for text in ("-- Yes, she said", "- no", "true", "-1", ""):
+        assert join_switches([flag, text, "--bias"]) == [flag, text, "--bias=true"]
+    assert join_switches([flag]) == [flag]

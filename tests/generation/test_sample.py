@@ -1,5 +1,7 @@
 import itertools
 import json
+import os
+import threading
 
 import pytest
 import torch
@@ -89,9 +91,9 @@ def test_no_token_is_computed_once_all_samples_have_ended():
 
 
 def test_what_is_asked_for_costs_nothing_before_it_is_drawn():
-    [sample] = samples(stop="h", max_new_tokens=10**18)
+    [sample] = samples(stop="h", max_new_tokens=10**11)
     assert sample.text == "bcdefg"
-    settings = SampleSettings(num_samples=10**18, max_new_tokens=3, temperature=1.0)
+    settings = SampleSettings(num_samples=10**11, max_new_tokens=3, temperature=1.0)
     drawn = draw_samples(tiny_model(GPT2, vocab_size=257), BYTES, ("a", [97]), settings)
     assert len({sample.text for sample in itertools.islice(drawn, 5)}) == 5
 
@@ -186,9 +188,42 @@ def test_a_start_can_be_a_file(tmp_path):
     assert read_start("plain") == "plain"
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), (b"\xff\xfe", "is not UTF-8")])
-def test_a_start_file_that_is_no_text_is_named(content, words, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"\x00" * 100, "is a binary file"),
+        (b"PK\x03\x04", "zip"),
+        (b"", "is empty"),
+        (b"a" * (2**24 + 1), "has more than 16,777,216 characters"),
+    ],
+)
+def test_a_start_file_that_is_no_prompt_is_named(content, words, tmp_path):
     if content is not None:
         (tmp_path / "prompt.txt").write_bytes(content)
-    with pytest.raises(UserError, match=rf"prompt\.txt {words}"):
+    with pytest.raises(UserError, match=rf"(?i)prompt\.txt .*{words}"):
         read_start(f"FILE:{tmp_path}/prompt.txt")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_start(f"FILE:{tmp_path}")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_start(f"FILE:{tmp_path}/\0")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_start_file_is_read_as_texts_are(encoding, tmp_path):
+    (tmp_path / "prompt.txt").write_bytes("Über Größe,\r\nund mehr\r".encode(encoding))
+    assert read_start(f"FILE:{tmp_path}/prompt.txt") == "Über Größe,\nund mehr\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_start_may_come_through_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("Once\r\nupon"))
+    writer.start()
+    assert read_start(f"FILE:{tmp_path}/pipe") == "Once\nupon"
+    writer.join()
+
+
+def test_the_line_ends_of_a_prompt_are_those_of_texts():
+    tokenizer = CharTokenizer("\nab")
+    assert prompt_ids(tokenizer, "\ufeffa\r\nb\rb", starts_with_end_of_text=False) == ("a\nb\nb", [1, 0, 2, 0, 2])

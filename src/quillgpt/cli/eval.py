@@ -50,18 +50,12 @@ def evaluate(
     opened = [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]
     for (name, dataset), split in itertools.product(opened, SPLITS[settings.split]):
         batches = settings.eval_iters if settings.split == "both" and split == "train" else None
-        block_size = settings.block_size or loaded.block_size_for(dataset.train if split == "train" else dataset.val)
-        if settings.block_size is None and block_size < loaded.shape.block_size:
-            warn(
-                f"{name} {split} has fewer tokens than the model sees at once ({loaded.shape.block_size:,}); it is "
-                f"read in one block of {block_size:,}"
-            )
         score = loaded.evaluate(
             dataset,
             split=split,
             data_dir=settings.data_dir,
             batch_size=settings.batch_size,
-            block_size=block_size,
+            block_size=settings.block_size,
             batches=batches,
         )
         if not math.isfinite(score.loss):
@@ -71,13 +65,13 @@ def evaluate(
             )
         if as_json:
             found = {"model": str(loaded.folder), "dataset": name, "split": split, "batches": batches}
-            print(json.dumps(found | {"block_size": block_size} | asdict(score)))
+            print(json.dumps(found | asdict(score)))
             continue
         part = "" if batches is None else f" in {batches} batches"
-        if block_size < loaded.shape.block_size:
-            part += f", blocks of {block_size:,}"
+        if score.block_size is not None:
+            part += f", blocks of {score.block_size:,}"
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} bits per byte"
-        published = published_losses(model, name) if block_size == loaded.shape.block_size else None
+        published = published_losses(model, name) if score.block_size is None else None
         compared = "" if published is None else f"; published: {getattr(published, split):.2f}"
         perplexity = spell_perplexity(score.loss, 4)
         print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,12 +20,16 @@ from quillgpt.config.layers import COMMANDS
 from quillgpt.config.names import at_home
 from quillgpt.config.schema import Settings, grouped_fields
 from quillgpt.config.values import accepts_bool, expectations, spell
+from quillgpt.errors import ConfigError
 
 REPEATABLE = frozenset({"data"})
 """Settings whose flag can be given several times; the values are joined by commas. Of others the last one counts."""
 
 FREE_TEXT = frozenset({"start", "stop", "data", "val"})
 """Settings whose value may begin with a hyphen."""
+
+LIKE_A_FLAG = re.compile(r"--[^\s]*")
+"""A word that may be a flag; `-- Yes, she said` is none."""
 
 TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "auto"})
 
@@ -94,6 +99,9 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
     """Write each switch as one token with its value: `--bias`, `--bias True` and `--no-bias` as `--bias=...`.
 
     Which word after `--compile` is its value, and which is the next argument, only the settings' types can tell.
+
+    Raises:
+        ConfigError: A flag that takes any text is followed by what looks like the next flag.
     """
     switches = {name for schema in COMMANDS for name, field in schema.model_fields.items() if accepts_bool(field)}
     joined: list[str] = []
@@ -103,7 +111,12 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
         name = token.removeprefix("--").replace("-", "_")
         if token == "--":
             return [*joined, token, *waiting]
-        if token.startswith("--") and name in switches:
+        if token.startswith("--") and name in FREE_TEXT and waiting:
+            if LIKE_A_FLAG.fullmatch(waiting[0]):
+                word = waiting[0][:40]
+                raise ConfigError(f"{token} needs a value; if the text {word} is meant, write {token}={word}")
+            joined += [token, waiting.pop(0)]
+        elif token.startswith("--") and name in switches:
             value = waiting.pop(0) if waiting and waiting[0].lower() in TRUTH_WORDS else "true"
             joined.append(f"--{name}={value}")
         elif token.startswith("--no") and name.removeprefix("no_") in switches:

@@ -28,12 +28,14 @@ class Score:
         perplexity: exp(loss).
         bits_per_byte: Bits to encode one byte of the text; comparable between tokenizers. None without a byte.
         tokens: Target tokens that were predicted.
+        block_size: Tokens of a block, where the model sees more at once.
     """
 
     loss: float
     perplexity: float
     bits_per_byte: float | None
     tokens: int
+    block_size: int | None = None
 
 
 @torch.no_grad()
@@ -121,7 +123,8 @@ def score_blocks(
     targets = tokens[1 : 1 + len(starts) * block_size]
     if len(starts) < len(all_starts(len(tokens), block_size)):
         targets = tokens[starts[:, None] + np.arange(1, block_size + 1)]
-    return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size)
+    shorter = block_size if block_size < model.shape.block_size else None
+    return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size, shorter)
 
 
 LARGEST_EXPONENT = 700.0

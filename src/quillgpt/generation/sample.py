@@ -12,9 +12,12 @@ from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
+from quillgpt.text.decoding import detect_encoding, read_pieces
 from quillgpt.text.tokenizer import Tokenizer
 
 FILE_PREFIX = "FILE:"
+LONGEST_PROMPT = 1 << 24
+"""Characters; far above what any model sees at once."""
 
 TextListener = Callable[[str], object]
 """Is given pieces of text as they become certain."""
@@ -38,19 +41,31 @@ class Sample:
 
 
 def read_start(start: str) -> str:
-    """Return the prompt that `--start` means: itself, or the content of `FILE:path`.
+    """Return the prompt that `--start` means: itself, or the content of `FILE:path`, read as texts are.
 
     Raises:
-        UserError: The file cannot be read as UTF-8.
+        UserError: The file cannot be read, is no text, or far longer than a prompt.
     """
     if not start.startswith(FILE_PREFIX):
         return start
     path = expand(start.removeprefix(FILE_PREFIX))
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
-        raise UserError(f"the prompt file {path} {reason}; give --start=FILE:path of a UTF-8 text") from None
+        if path.is_file():
+            text = next(read_pieces(path, detect_encoding(path), LONGEST_PROMPT + 1))
+        else:  # a pipe, which can be read only once
+            with path.open(encoding="utf-8-sig") as stream:
+                text = stream.read(LONGEST_PROMPT + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise UserError(f"the prompt file {path} cannot be read ({reason}); give --start=FILE:path of a text") from None
+    if len(text) > LONGEST_PROMPT:
+        raise UserError(f"the prompt file {path} has more than {LONGEST_PROMPT:,} characters; give the end of it")
+    return text
+
+
+def as_in_texts(prompt: str) -> str:
+    r"""Return a prompt as texts are read: every line end (`\r\n`, `\r`) as `\n`, and no mark at its beginning."""
+    return prompt.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_text: bool) -> tuple[str, list[int]]:
@@ -62,7 +77,7 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
     Raises:
         TokenizerError: The tokenizer lacks a character of the prompt, or drops it whole.
     """
-    if start:
+    if start and (start := as_in_texts(start)):
         ids = tokenizer.encode_prompt(start)
         if not ids:
             raise TokenizerError(f"the tokenizer {tokenizer.name} makes no token of the prompt {start!r}; give another")
