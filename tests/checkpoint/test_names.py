@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from quillgpt.checkpoint import load_model, save_model
 from quillgpt.checkpoint import names as naming
 from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quillgpt.checkpoint.manifest import MANIFEST, USUAL
-from quillgpt.checkpoint.names import BEST, LAST, find_models, has_checkpoint, point, prune
+from quillgpt.checkpoint.names import BEST, LAST, find_models, go_back, has_checkpoint, numbered, point, prune
 from quillgpt.checkpoint.save import RAW_WEIGHTS
 from quillgpt.errors import CheckpointError
 from quillgpt.ownership import files_below
@@ -152,3 +153,64 @@ def test_a_run_has_a_checkpoint_once_one_is_whole(save, run):
     assert not has_checkpoint(run)
     save(1)
     assert has_checkpoint(run)
+
+
+FOREIGN = (
+    "iter-000006-good",
+    "iter-x",
+    "iter-1e9",
+    "iter-000007.bak",
+    "iter-7",
+    "iter-0000008",
+    "iter-+00009",
+    "iter-00000٩",
+    "iter-000009 (copy)",
+    "iter-",
+    "Iter-000009",
+    "iter-000009\n",
+    "iter-99999999999999999999999",
+)
+
+
+def test_folders_of_other_names_are_no_checkpoints_and_stay(save, run):
+    for iteration in (1, 2, 3, 4):
+        save(iteration)
+    for name in FOREIGN:
+        shutil.copytree(run / "checkpoints" / "iter-000001", run / "checkpoints" / name)
+    point(run, BEST, "iter-000004")
+    point(run, LAST, "iter-000004")
+    assert [path.name for path in numbered(run)] == [f"iter-00000{iteration}" for iteration in (1, 2, 3, 4)]
+    prune(run, 0)
+    assert find_models(run) == [run / "checkpoints" / BEST, run / "checkpoints" / "iter-000003"]
+    go_back(run, run / "checkpoints" / "iter-000003", iteration=3, best_iteration=3)
+    assert names(run) == sorted(["best", "iter-000003", "last", *FOREIGN])
+    assert load_model(run).about["dataset"] == "abc"
+
+
+def test_a_run_with_folders_of_other_names_only_has_no_checkpoint(save, run):
+    save(1).rename(run / "checkpoints" / "iter-000001-good")
+    assert not has_checkpoint(run)
+    with pytest.raises(CheckpointError, match="run without a checkpoint yet"):
+        find_models(run)
+    assert load_model(run / "checkpoints" / "iter-000001-good").about["dataset"] == "abc"
+
+
+def test_a_checkpoint_that_cannot_be_removed_ends_nothing(save, run, monkeypatch, capsys):
+    for iteration in (1, 2, 3):
+        save(iteration)
+    point(run, BEST, "iter-000003")
+    point(run, LAST, "iter-000003")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "in use by another program")
+
+    with monkeypatch.context() as held:
+        held.setattr(Path, "unlink", refuse)
+        held.setattr(os, "unlink", refuse)
+        held.setattr(os, "remove", refuse)
+        prune(run, 0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "iter-000001 cannot be removed (in use by another program)" in said
+    assert load_model(run).about["dataset"] == "abc"
+    prune(run, 0)
+    assert "iter-000001" not in names(run)

@@ -1,13 +1,14 @@
 """A run is where its config.toml and its checkpoints lie, whatever config.toml says."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from quillgpt.config import resolve, to_toml
-from quillgpt.config.runs import places_of, run_of
+from quillgpt.config.runs import how_to_go_on, places_of, run_of
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import ConfigError
 
@@ -111,3 +112,11 @@ def test_a_relative_path_may_be_meant_from_any_folder_around_the_run(tmp_path, m
     places = places_of("sets", tmp_path / "runs" / "first")
     assert places[:3] == [Path("sets"), tmp_path / "runs" / "sets", tmp_path / "sets"]
     assert places_of("/gone/sets", Path("first"))[:3] == [Path("/gone/sets"), Path("sets"), tmp_path / "sets"]
+
+
+def test_the_command_that_goes_on_is_one_for_a_shell(run, tmp_path):
+    assert how_to_go_on(Path("out")) == "quill train out/config.toml --init_from=resume"
+    shutil.move(run, tmp_path / "it's mine")
+    _, _, source, flag = shlex.split(how_to_go_on("it's mine"))
+    assert flag == "--init_from=resume"
+    assert found(source).out_dir == "it's mine"

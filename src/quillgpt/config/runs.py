@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,11 @@ def settings_of_checkpoint(run: Path) -> Layer | None:
     if refused is not None:
         raise refused
     return None
+
+
+def how_to_go_on(run: str | Path) -> str:
+    """Return the command that goes on with a run."""
+    return f"quill train {shlex.quote(str(Path(run) / CONFIG))} --init_from=resume"
 
 
 def places_of(path: str, run: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, TrainingState
 from quillgpt.checkpoint.weights import StoredWeights
+from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, ConfigError, UserError
 from quillgpt.files import sha256_of
@@ -43,7 +44,7 @@ def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | No
         if before != now:
             raise ConfigError(
                 f"{name} = {now}, but the run in {settings.out_dir} has {name} = {before}; resume with its own "
-                f"settings: quill train {settings.out_dir}/config.toml --init_from=resume"
+                f"settings: {how_to_go_on(settings.out_dir)}"
             )
     if not settings.lora_rank:
         return None

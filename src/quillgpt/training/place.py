@@ -16,7 +16,7 @@ from pathlib import Path
 from quillgpt.checkpoint.manifest import is_of_quill
 from quillgpt.checkpoint.names import BEST, LAST, REPLACED, checkpoints_folder, numbered, remove_checkpoint, unlisted
 from quillgpt.config import to_toml
-from quillgpt.config.runs import CHECKPOINTS
+from quillgpt.config.runs import CHECKPOINTS, CONFIG, how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError
@@ -26,7 +26,7 @@ from quillgpt.plots.record import METRICS
 from quillgpt.training.occupation import HOLDER, LOCK
 from quillgpt.training.sinks import TENSORBOARD, WANDB_STATE, event_files
 
-CONFIG, SUMMARY = "config.toml", "summary.json"
+SUMMARY = "summary.json"
 
 
 def claim_folder(settings: TrainSettings, *, anew: bool) -> None:
@@ -84,8 +84,8 @@ def check_out_dir(settings: TrainSettings) -> None:
         raise ConfigError("--init_from=resume goes on with a run, --overwrite starts it over; give one of them")
     if numbered(out_dir) and not (resuming or settings.overwrite or settings.eval_only):
         raise CheckpointError(
-            f"{out_dir} already holds a checkpoint; go on training it with quill train {out_dir / CONFIG} "
-            "--init_from=resume, start over with --overwrite, or choose another --out_dir"
+            f"{out_dir} already holds a checkpoint; go on training it with {how_to_go_on(out_dir)}, start over "
+            "with --overwrite, or choose another --out_dir"
         )
     if settings.overwrite and settings.init_from != "scratch" and numbered(out_dir):
         source = Path(settings.init_from).resolve()

@@ -6,6 +6,7 @@ from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.checkpoint.state import Rollback
+from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.training.fault import describe_windows, find_fault
@@ -60,7 +61,7 @@ def recover(run: Run, error: NonFiniteError) -> None:
     if settings.on_nonfinite == "stop" or is_hopeless(iteration, run.state, settings):
         again = f"train again with a --learning_rate below {settings.learning_rate:g}"
         if has_checkpoint(run.out_dir):
-            again = f"quill train {run.out_dir / 'config.toml'} --init_from=resume, with " + (
+            again = f"{how_to_go_on(run.out_dir)}, with " + (
                 f"--on_nonfinite=rollback or a --learning_rate below {settings.learning_rate:g}"
                 if settings.on_nonfinite == "stop"
                 else f"a --learning_rate below {settings.learning_rate:g}"

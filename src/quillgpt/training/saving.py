@@ -19,6 +19,7 @@ from quillgpt.checkpoint.names import (
     point,
     prune,
 )
+from quillgpt.config.runs import how_to_go_on
 from quillgpt.console import warn
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
@@ -132,7 +133,7 @@ class Saving:
             return
         run = self._run
         again = (
-            f"make room and go on from there: quill train {run.out_dir / 'config.toml'} --init_from=resume"
+            f"make room and go on from there: {how_to_go_on(run.out_dir)}"
             if numbered(run.out_dir)
             else "make room and train again"
         )

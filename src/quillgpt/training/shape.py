@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 
 from quillgpt.attention import KernelSpec
+from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.config.schema.attention import options_of
 from quillgpt.console import say, warn
@@ -58,7 +59,7 @@ def adopt_shape(settings: TrainSettings, shape: ModelShape, *, resuming: bool) -
             raise ConfigError(
                 f"{name} = {given}, but the run in {settings.out_dir} has {name} = {value}; a resumed run keeps its "
                 f"shape. Use --{name}={value}, or resume with the run's own settings: "
-                f"quill train {settings.out_dir}/config.toml --init_from=resume"
+                f"{how_to_go_on(settings.out_dir)}"
             )
     kept = [
         f"{name} = {value}, not {getattr(settings, name)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import Given
+from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.kinds import describe_other_kind
 from quillgpt.device import peak
@@ -287,7 +288,7 @@ class Trainer:
         if not math.isfinite(losses.val):
             again = f"train again with a --learning_rate below {settings.learning_rate:g}"
             if has_checkpoint(run.out_dir):
-                again = f"go back to the last checkpoint: quill train {run.out_dir / 'config.toml'} --init_from=resume"
+                again = f"go back to the last checkpoint: {how_to_go_on(run.out_dir)}"
                 again += f" with a --learning_rate below {settings.learning_rate:g}"
             raise UserError(
                 f"the validation loss is {losses.val} at iteration {state.iteration}: training has diverged, and "
@@ -329,6 +330,5 @@ class Trainer:
         self._save()
         self._saving.require()
         console.outcome(
-            f"interrupted and saved at iter {state.iteration}; go on with: "
-            f"quill train {self._run.out_dir / 'config.toml'} --init_from=resume"
+            f"interrupted and saved at iter {state.iteration}; go on with: {how_to_go_on(self._run.out_dir)}"
         )
