@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, TokenizerError
+from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, QWEN3, tiny_model
 
@@ -164,7 +165,7 @@ def test_a_gpt2_that_we_cannot_hold_is_refused_by_name(key, value, folder):
         ("attention_bias", True),
         ("hidden_act", "gelu"),
         ("use_sliding_window", True),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),
+        ("rope_scaling", {"factor": 2.0, "type": "linear"}),
     ],
 )
 def test_a_qwen3_that_we_cannot_hold_is_refused_by_name(key, value, qwen3):
@@ -247,6 +248,21 @@ def test_weights_in_parts_are_read_by_their_index(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     for name, tensor in load_model(folder).model.state_dict().items():
         assert torch.equal(tensor, whole[name])
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused_with_both_numbers(folder):
+    ByteTokenizer().save(folder)
+    with pytest.raises(TokenizerError, match=r"has ids up to 256, the model has rows for the first 65 only"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("key", ["model_type", "n_embd", "activation_function", "layer_norm_epsilon", "n_layer"])
+@pytest.mark.parametrize("value", ["x" * 5000, ["x" * 100] * 100, {"a" * 300: {"b": "c" * 3000}}, 10**4000])
+def test_a_long_value_of_a_config_is_quoted_in_part(key, value, folder):
+    edit(folder / "config.json", **{key: value})
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    assert len(str(caught.value)) < len(str(folder)) + 300
 
 
 # Saving must not leave half a checkpoint behind.

@@ -61,7 +61,7 @@ def test_a_loaded_model_can_be_trained_with_its_head_tied(save):
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("arch", SHAPES)
 def test_a_model_that_only_reads_takes_rows_of_its_table_from_the_file(arch, stored, tmp_path):
-    save_model(tmp_path, tiny_model(SHAPES[arch]), ByteTokenizer(), about={})
+    save_model(tmp_path, tiny_model(SHAPES[arch], vocab_size=257), ByteTokenizer(), about={})
     tensors = {name: tensor.to(stored) for name, tensor in load_file(tmp_path / WEIGHTS).items()}
     save_file(tensors, tmp_path / WEIGHTS)
     loaded = load_model(tmp_path)
@@ -154,7 +154,7 @@ def test_a_kernel_comes_back_and_no_stock_class_takes_it_for_softmax(arch, tmp_p
     kernel = KernelSpec(
         "GKpoly-6", poly_form="chebyshev", poly_range=8.0, learn_tau=True, learn_gain=True, qk_norm=True
     )
-    model = tiny_model(SHAPES[arch], kernel=kernel)
+    model = tiny_model(SHAPES[arch], vocab_size=257, kernel=kernel)
     save_model(tmp_path, model, ByteTokenizer(), about={})
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["model_type"], config["arch"], config["attn_type"]) == ("quill", arch, "GKpoly-6")
@@ -180,7 +180,7 @@ def test_a_kernel_comes_back_and_no_stock_class_takes_it_for_softmax(arch, tmp_p
     ],
 )
 def test_a_damaged_kernel_is_named(key, value, complaint, tmp_path):
-    save_model(tmp_path, tiny_model(GPT2, kernel=KernelSpec("GK")), ByteTokenizer(), about={})
+    save_model(tmp_path, tiny_model(GPT2, vocab_size=257, kernel=KernelSpec("GK")), ByteTokenizer(), about={})
     config = json.loads((tmp_path / "config.json").read_text())
     config = {name: each for name, each in config.items() if name != key} | ({} if value is None else {key: value})
     (tmp_path / "config.json").write_text(json.dumps(config))

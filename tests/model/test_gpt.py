@@ -66,7 +66,7 @@ def test_weights_start_as_gpt2s():
 def test_with_zero_projections_a_new_block_changes_nothing():
     plain, zero = GPT(QWEN3, seed=1), GPT(QWEN3, seed=1, zero_projections=True)
     x = torch.randn(2, 7, QWEN3.n_embd)
-    rotation = (zero.cosines[:7], zero.sines[:7])
+    rotation = zero.rotations.first(7, torch.device("cpu"))
     for before, block in zip(plain.blocks, zero.blocks, strict=True):
         assert torch.equal(block(x, rotation, None), x)
         assert torch.equal(block.attention.qkv.weight, before.attention.qkv.weight)  # the rest is drawn as ever

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from quillgpt.attention import SOFTMAX, KernelSpec
 from quillgpt.config.schema.attention import Attention
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, shorten
 from quillgpt.model import ModelShape
 
 QUILL_KEY = "quill"
@@ -102,14 +102,15 @@ def from_config(config: Mapping[str, Any], where: str) -> tuple[ModelShape, floa
         kind = config.get("arch")
     if not isinstance(kind, str) or kind not in readers:
         raise CheckpointError(
-            f"{where}: model_type is {kind!r}; supported are gpt2 and qwen3, the two architectures that Quill holds"
+            f"{where}: model_type is {shorten(kind)}; supported are gpt2 and qwen3, the two architectures that Quill "
+            "holds"
         )
     rope = config.get("rope_parameters")  # where transformers 5 keeps the rotary settings
     config = {**config, **(rope if isinstance(rope, dict) else {})}
     for key, (expected, default) in REQUIRED[kind].items():
-        if config.get(key, default) not in expected:
+        if (found := config.get(key, default)) not in expected:
             raise CheckpointError(
-                f"{where}: {key} is {config.get(key, default)!r}; supported is {' or '.join(map(repr, expected))}"
+                f"{where}: {key} is {shorten(found)}; supported is {' or '.join(map(repr, expected))}"
             )
     try:
         shape, dropout = readers[kind](config)
@@ -139,15 +140,15 @@ def _check_possible(shape: ModelShape, dropout: float, where: str) -> None:
     for name, most in LARGEST.items():
         size = getattr(shape, name)
         if type(size) is not int or not 1 <= size <= most:
-            raise CheckpointError(f"{where}: {name} is {size!r}; expected a whole number from 1 to {most:,}")
+            raise CheckpointError(f"{where}: {name} is {shorten(size)}; expected a whole number from 1 to {most:,}")
     for name in ("bias", "tied"):
         if type(getattr(shape, name)) is not bool:
-            raise CheckpointError(f"{where}: {name} is {getattr(shape, name)!r}; expected true or false")
+            raise CheckpointError(f"{where}: {name} is {shorten(getattr(shape, name))}; expected true or false")
     for name, value in (("norm_eps", shape.norm_eps), ("rope_theta", shape.rope_theta)):
         if not isinstance(value, int | float) or not 0 < value < 1e18:
-            raise CheckpointError(f"{where}: {name} is {value!r}; expected a number above 0")
+            raise CheckpointError(f"{where}: {name} is {shorten(value)}; expected a number above 0")
     if not 0 <= dropout < 1:
-        raise CheckpointError(f"{where}: the dropout is {dropout!r}; expected a number from 0 to below 1")
+        raise CheckpointError(f"{where}: the dropout is {shorten(dropout)}; expected a number from 0 to below 1")
     if shape.n_head % shape.n_kv_head:
         raise CheckpointError(f"{where}: {shape.n_head} heads cannot share {shape.n_kv_head} key heads evenly")
     if shape.arch == "gpt2" and shape.n_embd % shape.n_head:

@@ -184,6 +184,11 @@ def _open_model(folder: Path, *, dropout: float | None = None, attn_path: str = 
     shape, stored_dropout, config = read_shape(folder)
     weights = open_weights(folder, shape)
     tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer in {folder} has ids up to {tokenizer.vocab_size - 1:,}, the model has rows for the first "
+            f"{shape.vocab_size:,} only: they are not of one model; copy or download it again"
+        )
     dropout = stored_dropout if dropout is None else dropout
     return LoadedModel(folder, shape, dropout, weights, tokenizer, config, attn_path=attn_path)
 

@@ -14,7 +14,7 @@ from quillgpt.attention import dropout
 from quillgpt.model.block import Block, Rotation, make_norm
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.initialization import initialize
-from quillgpt.model.rope import rotation_table
+from quillgpt.model.rope import Rotations
 from quillgpt.model.shape import ModelShape
 
 
@@ -54,10 +54,7 @@ class GPT(nn.Module):
         self.final_norm = make_norm(shape)
         self.head = nn.Linear(shape.n_embd, shape.vocab_size, bias=False)
         self.tie()
-        if shape.arch == "qwen3":
-            cosines, sines = rotation_table(shape.block_size, shape.head_dim, shape.rope_theta)
-            self.register_buffer("cosines", cosines, persistent=False)
-            self.register_buffer("sines", sines, persistent=False)
+        self.rotations = Rotations(shape.block_size, shape.head_dim, shape.rope_theta)
         if seed is not None:
             initialize(self, shape.n_layer, seed, zero_projections=zero_projections)
 
@@ -108,7 +105,8 @@ class GPT(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[positions]
         else:
-            rotation = (self.cosines[positions], self.sines[positions])  # type: ignore[index]
+            cosines, sines = self.rotations.first(T if cache is None else cache.capacity, x.device)
+            rotation = (cosines[positions], sines[positions])
         x = dropout(x, self.dropout if self.training else 0.0)
         for block in self.blocks:
             if self.gradient_checkpointing and self.training:
