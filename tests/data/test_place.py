@@ -139,10 +139,9 @@ def test_two_preparations_at_once_follow_each_other_and_the_second_uses_what_the
 
 
 def test_two_processes_that_prepare_two_texts_leave_one_of_them_whole(book, namesake, data_dir):
-    command = "import sys; from quillgpt.cli.app import main; sys.exit(main(sys.argv[1:]))"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", command, "prepare", str(text), "--dataset=book", f"--data_dir={data_dir}"],
+            [sys.executable, "-m", "quillgpt", "prepare", str(text), "--dataset=book", f"--data_dir={data_dir}"],
             stderr=subprocess.PIPE,
         )
         for text in (book, namesake)
