@@ -1,5 +1,6 @@
 """A data set is made whole or not at all, by one process at a time, and nothing that is not Quill's is replaced."""
 
+import errno
 import json
 import os
 import pickle
@@ -229,6 +230,26 @@ def test_a_foreign_file_beside_a_text_is_not_replaced_by_training_on_it(data_dir
     assert (folder / "train.bin").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("step", ["quillgpt.data.build.write_tokens", "quillgpt.text.char.CharTokenizer.save"])
+def test_a_full_disk_leaves_the_data_set_as_it_was(book, data_dir, monkeypatch, step):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, full)
+        with pytest.raises(DataError, match=r"No space left on device\): nothing of it is kept; make room"):
+            prepare([str(book)], data_dir=data_dir)
+    assert not (data_dir / "book").exists()
+    before = contents(prepare([str(book)], data_dir=data_dir).dataset.folder)
+    book.write_text(OTHER)
+    with monkeypatch.context() as patch:
+        patch.setattr(step, full)
+        with pytest.raises(DataError, match=r"No space left on device\): the earlier data set is as it was"):
+            prepare([str(book)], data_dir=data_dir)
+    assert contents(data_dir / "book") == before
+    assert not (data_dir / "book" / STAGING).exists()
+
+
 def test_other_files_in_the_folder_stay(book, data_dir):
     folder = data_dir / "book"
     folder.mkdir(parents=True)
@@ -321,10 +342,15 @@ def test_a_folder_without_tokens_is_not_offered_for_itself(data_dir):
             use()
 
 
+@unix
 def test_a_file_in_the_place_of_the_folder_is_named(book, data_dir):
     data_dir.mkdir()
     (data_dir / "book").write_text("a file")
     with pytest.raises(DataError, match=r"book is a file"):
+        prepare([str(book)], data_dir=data_dir)
+    (data_dir / "book").unlink()
+    (data_dir / "book").symlink_to(data_dir / "nowhere")
+    with pytest.raises(DataError, match=r"book is a link that leads nowhere"):
         prepare([str(book)], data_dir=data_dir)
     (data_dir.parent / "file").write_text("")
     with pytest.raises(DataError, match=r"file is a file, and data sets are kept in a folder.*--data_dir"):

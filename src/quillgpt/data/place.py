@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quillgpt.console import say, warn
 from quillgpt.data.manifest import MANIFEST_FILE
+from quillgpt.errors import DataError
 from quillgpt.files import flush_to_disk, quill_home, sha256_of
 from quillgpt.locks import locked
 from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
@@ -47,12 +48,18 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     staging = folder / STAGING
     made = not folder.exists()
-    _remove(staging)
-    staging.mkdir(parents=True)
+    try:
+        _remove(staging)
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written to ({error.strerror}); give another place with --data_dir"
+        ) from error
     try:
         yield staging
     except BaseException:
-        _remove(staging)
+        with suppress(OSError):
+            _remove(staging)
         if made:
             with suppress(OSError):
                 folder.rmdir()

@@ -209,8 +209,15 @@ def _prepare(
             if found.dataset is None:
                 _check_place(request, folder, found, replace=replace, overwrite=overwrite)
                 say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
-                with activity(_what_is_left(folder)):
-                    made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
+                with activity(f"while {folder} was prepared: {_what_is_left(folder)}; the same command begins it anew"):
+                    try:
+                        made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
+                    except OSError as error:
+                        reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+                        raise DataError(
+                            f"{folder} could not be prepared ({reason}): {_what_is_left(folder)}; make room, or give "
+                            "another place with --data_dir"
+                        ) from error
                 remember_as_made_here(folder)
                 dataset = open_dataset(folder.name, folder.parent, tokenizer=made)
                 return _preparation(dataset, started, reused=False)
@@ -271,6 +278,8 @@ def _look(request: Request, tokenizer: str | Tokenizer, folder: Path) -> Found:
 
 def _check_folder(folder: Path) -> None:
     """Check that a data set's folder is one, or can be made."""
+    if folder.is_symlink() and not folder.exists():
+        raise DataError(f"{folder} is a link that leads nowhere; mend it, or name another data set: --dataset")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, and the folder of a data set is to be there; name another one: --dataset")
     if folder.parent.exists() and not folder.parent.is_dir():
@@ -278,8 +287,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _what_is_left(folder: Path) -> str:
-    left = "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
-    return f"while {folder} was prepared: {left}; the same command begins it anew"
+    return "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
 
 
 def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool) -> FileRules:
