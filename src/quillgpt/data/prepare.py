@@ -19,8 +19,9 @@ from quillgpt.data.dataset import (
     missing_dataset,
     open_dataset,
 )
-from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again, read_manifest
+from quillgpt.data.manifest import Manifest, read_manifest
 from quillgpt.data.place import TRAIN_FILE, made_files, one_preparation, remember_as_made_here
+from quillgpt.data.replacement import check_folder, check_place, what_is_left
 from quillgpt.data.request import (
     Cleaning,
     Request,
@@ -29,9 +30,8 @@ from quillgpt.data.request import (
     request_from_words,
     request_of_dataset,
 )
-from quillgpt.errors import DataError, UserError, shorten
+from quillgpt.errors import DataError, UserError
 from quillgpt.stopping import activity
-from quillgpt.text.addresses import shown_address
 from quillgpt.text.corpora import RECIPES
 from quillgpt.text.documents import FileRules
 from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
@@ -198,7 +198,7 @@ def _prepare(
 ) -> Preparation:
     started = time.perf_counter()
     folder = data_dir / request.name
-    _check_folder(folder)
+    check_folder(folder)
     go_on(folder)
     if tokenizer is None:
         tokenizer = _default_tokenizer(request)
@@ -207,15 +207,15 @@ def _prepare(
         with one_preparation(folder):
             found = _look(request, tokenizer, folder)  # what the process made that may have been waited for
             if found.dataset is None:
-                _check_place(request, folder, found, replace=replace, overwrite=overwrite)
+                check_place(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
                 say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
-                with activity(f"while {folder} was prepared: {_what_is_left(folder)}; the same command begins it anew"):
+                with activity(f"while {folder} was prepared: {what_is_left(folder)}; the same command begins it anew"):
                     try:
                         made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
                     except OSError as error:
                         reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
                         raise DataError(
-                            f"{folder} could not be prepared ({reason}): {_what_is_left(folder)}; make room, or give "
+                            f"{folder} could not be prepared ({reason}): {what_is_left(folder)}; make room, or give "
                             "another place with --data_dir"
                         ) from error
                 remember_as_made_here(folder)
@@ -223,7 +223,7 @@ def _prepare(
                 return _preparation(dataset, started, reused=False)
     if found.dataset is None:
         assert make is not None
-        _check_place(request, folder, found, replace=replace, overwrite=overwrite)
+        check_place(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
         made_at = make(request, tokenizer, folder)
         return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
     if not quiet:
@@ -276,55 +276,11 @@ def _look(request: Request, tokenizer: str | Tokenizer, folder: Path) -> Found:
     return Found(manifest, reason=reason)
 
 
-def _check_folder(folder: Path) -> None:
-    """Check that a data set's folder is one, or can be made."""
-    if folder.is_symlink() and not folder.exists():
-        raise DataError(f"{folder} is a link that leads nowhere; mend it, or name another data set: --dataset")
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file, and the folder of a data set is to be there; name another one: --dataset")
-    if folder.parent.exists() and not folder.parent.is_dir():
-        raise DataError(f"{folder.parent} is a file, and data sets are kept in a folder; give another --data_dir")
-
-
-def _what_is_left(folder: Path) -> str:
-    return "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
-
-
 def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool) -> FileRules:
     try:
         return FileRules(EncodingRules.parse(encoding), skip_unreadable, follow_links)
     except ValueError as error:
         raise DataError(str(error)) from None
-
-
-def _check_place(request: Request, folder: Path, found: Found, *, replace: bool, overwrite: bool) -> None:
-    """Check that a text does not take the place of another one by having the same name, or of what is not Quill's."""
-    if overwrite:
-        return
-    manifest, elsewhere = found.manifest, f"name another data set, such as --dataset={folder.name}_2"
-    there = made_files(folder)
-    if manifest is None and there:
-        why = f"{found.reason.partition(';')[0]}, so" if found.reason else f"{folder} has no {MANIFEST_FILE}, and"
-        as_it_is = f", train on it as it is (quill train --dataset={folder.name})" if is_nanogpt_folder(folder) else ""
-        raise DataError(
-            f"{why} Quill cannot tell what {', '.join(there)} in {folder} were made from; {elsewhere}{as_it_is}, or "
-            f"replace them: quill prepare PATH {again(folder)}"
-        )
-    if replace or (manifest and manifest.recipe is not None and manifest.recipe == request.recipe):
-        return
-    if (manifest is None or manifest.recipe is not None) and folder.name in RECIPES:
-        if request.recipe is None and not (folder / "input.txt").is_file():
-            raise DataError(f"{folder} is the place of a recipe, and this is another text; {elsewhere}")
-        return
-    if manifest is None or request.hashes() == [record.sha256 for record in manifest.sources]:
-        return
-    places = [record.location for record in manifest.sources] or [manifest.name]
-    if request.own is None or {source.location for source in request.own.train}.isdisjoint(places):
-        place = shorten(shown_address(min(places)), 300)
-        raise DataError(
-            f"{folder} was made from {place}, and this is another text; {elsewhere}, or replace it: quill"
-            f" prepare PATH {again(folder).removesuffix(' --overwrite')}"
-        )
 
 
 def _default_tokenizer(request: Request) -> str:

@@ -1,0 +1,76 @@
+"""What may be replaced by a new data set, and what is refused by name instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quillgpt.data.dataset import is_nanogpt_folder
+from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again
+from quillgpt.data.place import made_files
+from quillgpt.data.request import Request
+from quillgpt.errors import DataError, shorten
+from quillgpt.text.addresses import shown_address
+from quillgpt.text.corpora import RECIPES
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a data set's folder is one, or can be made.
+
+    Raises:
+        DataError: Something else is there.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise DataError(f"{folder} is a link that leads nowhere; mend it, or name another data set: --dataset")
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, and the folder of a data set is to be there; name another one: --dataset")
+    if folder.parent.exists() and not folder.parent.is_dir():
+        raise DataError(f"{folder.parent} is a file, and data sets are kept in a folder; give another --data_dir")
+
+
+def check_place(
+    request: Request, folder: Path, manifest: Manifest | None, damage: str, *, replace: bool, overwrite: bool
+) -> None:
+    """Check that a text does not take the place of another one by having the same name, or of what is not Quill's.
+
+    Args:
+        request: What is to be made.
+        folder: Where.
+        manifest: What its dataset.json says; None where it has none that can be read.
+        damage: What is wrong with it; empty where there is nothing.
+        replace: Whether a data set of Quill's may be replaced by one of another text.
+        overwrite: Whether anything may be replaced.
+
+    Raises:
+        DataError: It does; names what would go.
+    """
+    if overwrite:
+        return
+    elsewhere = f"name another data set, such as --dataset={folder.name}_2"
+    there = made_files(folder)
+    if manifest is None and there:
+        why = f"{damage.partition(';')[0]}, so" if damage else f"{folder} has no {MANIFEST_FILE}, and"
+        as_it_is = f", train on it as it is (quill train --dataset={folder.name})" if is_nanogpt_folder(folder) else ""
+        raise DataError(
+            f"{why} Quill cannot tell what {', '.join(there)} in {folder} were made from; {elsewhere}{as_it_is}, or "
+            f"replace them: quill prepare PATH {again(folder)}"
+        )
+    if replace or (manifest and manifest.recipe is not None and manifest.recipe == request.recipe):
+        return
+    if (manifest is None or manifest.recipe is not None) and folder.name in RECIPES:
+        if request.recipe is None and not (folder / "input.txt").is_file():
+            raise DataError(f"{folder} is the place of a recipe, and this is another text; {elsewhere}")
+        return
+    if manifest is None or request.hashes() == [record.sha256 for record in manifest.sources]:
+        return
+    places = [record.location for record in manifest.sources] or [manifest.name]
+    if request.own is None or {source.location for source in request.own.train}.isdisjoint(places):
+        place = shorten(shown_address(min(places)), 300)
+        raise DataError(
+            f"{folder} was made from {place}, and this is another text; {elsewhere}, or replace it: quill"
+            f" prepare PATH {again(folder).removesuffix(' --overwrite')}"
+        )
+
+
+def what_is_left(folder: Path) -> str:
+    """Return what becomes of a data set whose making does not end well."""
+    return "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
