@@ -123,3 +123,9 @@ def test_front_door_imports_lazily_and_keeps_its_promises() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_no_file_is_too_long_to_read(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_one_place_removes_what_is_on_the_disk() -> None:
+    removing = re.compile(r"\.unlink\(|\.rmdir\(|rmtree\(|os\.(remove|rmdir|unlink)")
+    places = {file.name for file in FILES if removing.search(file.read_text(encoding="utf-8"))}
+    assert places == {"ownership.py", "files.py"}, "files.py removes what it made itself; all else asks ownership.py"

@@ -29,6 +29,7 @@ from quillgpt.data.place import TRAIN_FILE, VAL_FILE, staged
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
 from quillgpt.errors import DataError, UserError
+from quillgpt.ownership import remove_own
 from quillgpt.text.documents import Piece
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
@@ -226,7 +227,7 @@ def _check_meta(meta: Path, tokenizer: Tokenizer, *, overwrite: bool) -> None:
             f"{again(meta.parent)}"
         )
     say(f"Removing {meta}, which described the earlier tokens")
-    meta.unlink()
+    remove_own(meta)
 
 
 def _place_of_cut(characters: int, val_fraction: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from quillgpt.data.manifest import MANIFEST_FILE
 from quillgpt.errors import DataError
 from quillgpt.files import flush_to_disk, quill_home, sha256_of
 from quillgpt.locks import locked
+from quillgpt.ownership import remove_listed, remove_own
 from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
 
 TRAIN_FILE = "train.bin"
@@ -49,7 +49,7 @@ def staged(folder: Path) -> Iterator[Path]:
     staging = folder / STAGING
     made = not folder.exists()
     try:
-        _remove(staging)
+        remove_own(staging)
         staging.mkdir(parents=True)
     except OSError as error:
         raise DataError(
@@ -59,10 +59,9 @@ def staged(folder: Path) -> Iterator[Path]:
         yield staging
     except BaseException:
         with suppress(OSError):
-            _remove(staging)
+            remove_own(staging)
         if made:
-            with suppress(OSError):
-                folder.rmdir()
+            remove_listed(folder, [])
         raise
     assert is_half_replaced(folder)
     finish_replacement(folder)
@@ -83,12 +82,12 @@ def finish_replacement(folder: Path) -> None:
         if (staging / name).is_file():
             flush_to_disk(staging / name)
     flush_to_disk(staging)
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    remove_own(folder / MANIFEST_FILE)
     for name in MADE_FILES:
         if (staging / name).is_file():
             (staging / name).replace(folder / name)
             flush_to_disk(folder)
-    _remove(staging)
+    remove_own(staging)
 
 
 def made_files(folder: Path) -> list[str]:
@@ -114,10 +113,3 @@ def was_made_here(folder: Path) -> bool:
 
 def _note(folder: Path) -> Path:
     return quill_home() / "prepared" / sha256_of(folder / MANIFEST_FILE)[:32]
-
-
-def _remove(staging: Path) -> None:
-    if staging.is_symlink():
-        staging.unlink()
-    elif staging.exists():
-        shutil.rmtree(staging)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from quillgpt.console import progress, say
 from quillgpt.errors import DataError, UserError
 from quillgpt.files import quill_home, write_json
+from quillgpt.ownership import remove_own
 from quillgpt.records import Record, read_record
 
 CHUNK_BYTES = 1 << 20
@@ -79,7 +80,7 @@ def content_of(path: Path, dtype: str, *, anew: bool = False) -> Content:
         if content.state.is_settled:
             write_json(note, content.model_dump())
         else:
-            note.unlink(missing_ok=True)
+            remove_own(note)
     return content
 
 

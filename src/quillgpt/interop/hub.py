@@ -15,6 +15,7 @@ from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
 from quillgpt.files import quill_home, sha256_of, write_json
 from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
+from quillgpt.ownership import remove_own
 from quillgpt.records import read_record
 from quillgpt.text.downloads import check_downloads_are_allowed
 
@@ -139,7 +140,7 @@ def check_content(folder: Path) -> None:
             continue
         found = sha256_of(file)
         if found != file.name:
-            file.unlink()
+            remove_own(file)
             raise CheckpointError(
                 f"{link} is not what the Hugging Face hub says it is: its sha256 is {found}, expected {file.name}; it "
                 "is removed, try again"

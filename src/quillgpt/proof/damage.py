@@ -12,6 +12,7 @@ from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.checkpoint.names import LAST, checkpoints_folder
 from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES
 from quillgpt.checkpoint.weights import WEIGHTS
+from quillgpt.ownership import remove_own
 from quillgpt.proof.compare import require, require_equal_runs
 from quillgpt.proof.ground import FAULTY, Ground, last_state
 from quillgpt.proof.subject import SAVED_EVERY
@@ -60,12 +61,12 @@ def require_named(ground: Ground, checkpoint: Path, file: Path, content: bytes) 
     """
     copy = ground.folder / "damaged-checkpoint"
     shutil.copytree(checkpoint, copy, copy_function=os.link)
-    (copy / file).unlink()
+    remove_own(copy / file)
     (copy / file).write_bytes(content)
     said = ground.quill("info", copy.name, status=1).err
     named = copy.name if file.name == MANIFEST else file.as_posix()
     require(named in said.replace("\\", "/"), f"damage of {file.as_posix()} is not named")
-    shutil.rmtree(copy)
+    remove_own(copy)
 
 
 def flip_bit(ground: Ground, content: bytes) -> bytes:

@@ -24,6 +24,7 @@ from quillgpt import __version__
 from quillgpt.console import progress, say, warn
 from quillgpt.errors import UserError
 from quillgpt.files import flush_to_disk, write_json
+from quillgpt.ownership import remove_own
 from quillgpt.records import Record, read_record
 from quillgpt.text import connection
 from quillgpt.text.addresses import shown_address
@@ -135,8 +136,8 @@ class Partial:
 
     def remove(self) -> None:
         """Forget what came."""
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        remove_own(self.path)
+        remove_own(self._note)
 
 
 def receive(partial: Partial, *, title: str, timeout_seconds: float) -> None:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
+from quillgpt.ownership import remove_listed, remove_own
 
 LOCK = ".lock"
 HOLDER = ".running"
@@ -45,7 +46,7 @@ def occupied(out_dir: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            holder.unlink()
+            remove_own(holder)
         if made and [path.name for path in out_dir.iterdir()] == [LOCK]:
             _remove_with_its_lock(out_dir, lock)
         lock.release()
@@ -56,8 +57,7 @@ def _remove_with_its_lock(out_dir: Path, lock: FileLock) -> None:
     if os.name == "nt":  # where an open file cannot be removed
         lock.release()
     with suppress(OSError):
-        (out_dir / LOCK).unlink(missing_ok=True)
-        out_dir.rmdir()
+        remove_listed(out_dir, [LOCK])
 
 
 def _describe(holder: Path) -> str:
