@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from fuzzing import damage, fuzz, only_user_errors, randoms
+from fuzzing import check_message, damage, fuzz, only_user_errors, randoms
+from quillgpt.config.encodings import EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.generation.stream import TextStream
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
-from quillgpt.text.decoding import detect_encoding, read_pieces
+from quillgpt.text.decoders import decoder_of
+from quillgpt.text.decoding import detect_encoding, look_at, read_pieces
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.tokenizer import Tokenizer
 from quillgpt.text.tokenizer_files import without_surrogates
@@ -33,6 +35,32 @@ ENCODINGS = [
     "gb18030",
     "big5",
     "koi8-r",
+    "utf-32-be",
+    "iso8859-5",
+    "cp874",
+    "cp1258",
+    "iso2022_jp",
+    "hz",
+]
+GIVEN = [
+    *("utf-8", "utf-16", "utf-32-le", "cp1251", "gb18030", "big5hkscs", "cp932", "euc_jp", "cp949", "cp1258", "cp037"),
+    *("iso2022_jp", "iso2022_kr", "hz", "utf-7", "cesu-8", "utf-8+cp1252", "utf-8+gb18030", "cesu-8+koi8_r"),
+    *("utf-8-as-cp1252", "utf-8-as-mac_roman", "utf-8-as-cp1251+cp866"),
+]
+SETTINGS = [
+    "*",
+    "old/*.txt",
+    "=",
+    ",",
+    "utf-8",
+    "auto",
+    "windows-1251",
+    "+",
+    "utf-8-as-",
+    "koi8-r",
+    "base64",
+    " ",
+    "\0",
 ]
 WORDS = "Straße über naïve Привет, мир! 日本語の文章です。漢字 한국어 the dog's\t42\r\n"
 
@@ -53,10 +81,11 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return ByteTokenizer() if request.param == "byte" else BytePairTokenizer.train([WORDS * 20], 350)
 
 
-def read(path: Path, characters: int) -> str | None:
+def read(path: Path, characters: int, given: str | None = None) -> str | None:
     """Return the text of a file, or None where it is refused."""
     with only_user_errors():
-        encoding = detect_encoding(path)
+        encoding = look_at(path, encoding=given).encoding
+        assert given is None or encoding.startswith(given)
         text = "".join(read_pieces(path, encoding, characters))
         assert text
         assert "\r" not in text
@@ -67,9 +96,9 @@ def read(path: Path, characters: int) -> str | None:
     return None
 
 
-def check_file(path: Path, characters: int) -> None:
-    whole = read(path, 1 << 20)
-    assert read(path, characters) == whole  # however it is cut
+def check_file(path: Path, characters: int, given: str | None = None) -> None:
+    whole = read(path, 1 << 20, given)
+    assert read(path, characters, given) == whole  # however it is cut
 
 
 @fuzz(
@@ -87,6 +116,30 @@ def test_damaged_texts_in_any_encoding(tmp_path: Path, text: str, encoding: str,
     content = random.choice(MARKS) + text.encode(encoding, "ignore")
     (tmp_path / "text").write_bytes(damage(content, random) if random.random() < 0.7 else content)
     check_file(tmp_path / "text", random.randint(1, 30))
+
+
+@fuzz(
+    1000,
+    content=st.binary(max_size=80) | st.text(st.sampled_from(WORDS), max_size=60).map(str.encode),
+    given=st.sampled_from(GIVEN),
+    size=st.integers(1, 9),
+)
+def test_any_bytes_in_a_given_encoding(tmp_path: Path, content: bytes, given: str, size: int) -> None:
+    (tmp_path / "text").write_bytes(content)
+    check_file(tmp_path / "text", size, given)
+
+
+@fuzz(500, setting=st.lists(st.sampled_from(SETTINGS) | st.text(max_size=5), max_size=6).map("".join))
+def test_any_setting_of_encodings(setting: str) -> None:
+    try:
+        rules = EncodingRules.parse(setting)
+    except ValueError as error:
+        check_message(str(error))
+        return
+    assert EncodingRules.parse(str(rules)) == rules
+    for _, encoding in rules.rules:
+        assert encoding is None or decoder_of(encoding).decode(b"", final=True) == ""
+    rules.encoding_of("/home/me/old/a.txt")
 
 
 @fuzz(300, text=st.text(min_size=1, max_size=60), mark=st.booleans())

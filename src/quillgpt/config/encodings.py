@@ -75,10 +75,18 @@ def encoding_named(given: str) -> str:
         ValueError: There is no such encoding of texts.
     """
     if "+" in given:
-        return "+".join(encoding_named(each) for each in given.split("+"))
+        each = [encoding_named(part) for part in given.split("+")]
+        if any(re.match("utf-(16|32)", name) for name in each):
+            raise ValueError(
+                f"{given.strip()!r}: lines of UTF-16 or UTF-32 do not stand among others; name one of them"
+            )
+        return "+".join(each)
     name = given.strip().lower()
     if name.startswith(TWICE):
-        return TWICE + encoding_named(name.removeprefix(TWICE))
+        between = encoding_named(name.removeprefix(TWICE))
+        if between.startswith(TWICE) or between == "cesu-8" or len(bytes(range(256)).decode(between, "replace")) != 256:
+            raise ValueError(f"{given.strip()!r}: UTF-8 is taken for an encoding of single bytes, such as windows-1252")
+        return TWICE + between
     plain = re.sub(r"[^a-z0-9]+", "_", name)
     plain = re.sub(r"^(?:windows|win|ms|ibm|dos|x_cp|cp)_?(?=\d)", "cp", plain)
     if plain in _OTHER_NAMES:

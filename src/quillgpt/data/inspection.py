@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from quillgpt.console import progress, say, warn
 from quillgpt.data.manifest import SkippedRecord, SourceRecord
@@ -97,7 +98,8 @@ def _reason(source: Source, error: DataError | OSError) -> str:
 def _refuse(unreadable: Sequence[tuple[str, str]], files: int, *, skip: bool) -> None:
     by_reason: dict[str, list[str]] = {}
     for name, reason in unreadable:
-        by_reason.setdefault(reason.replace(name, "FILE").strip(" ,"), []).append(name)
+        general = reason.replace(name, "FILE").replace(PurePath(name).name, "FILE").strip(" ,")
+        by_reason.setdefault(general, []).append(name)
     kinds = "; ".join(f"{listed(names)}: {reason}" for reason, names in by_reason.items())
     if not unreadable:
         return
@@ -124,7 +126,7 @@ def _content_notes(source: Source, reading: Reading) -> Iterable[Note]:
             "begins with Project Gutenberg's licence, which the model will learn; delete header and footer, or let "
             "Quill fetch the book without them: quill prepare gutenberg:NUMBER",
         )
-    looks = looks_like(beginning, source.location)
+    looks = looks_like(beginning, source.name)
     if looks is not None:
         yield Note(
             looks.what,

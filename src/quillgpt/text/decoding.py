@@ -62,6 +62,9 @@ def look_at(path: Path, *, name: str | None = None, encoding: str | None = None)
     if end == 0:
         raise EmptyFileError(f"{name} is empty but for NUL characters; get the file again")
     head = head[:end]
+    if encoding in ("utf-16", "utf-32") and _by_mark(head) != encoding:
+        without_mark = _wide_without_mark(head, end)
+        encoding = without_mark if without_mark and without_mark.startswith(encoding) else f"{encoding}-le"
     if encoding is not None:
         found = Reading(encoding, doubts(path, encoding, end))
     elif (known := _by_mark(head) or _wide_without_mark(head, end)) is not None:
@@ -82,11 +85,13 @@ def look_at(path: Path, *, name: str | None = None, encoding: str | None = None)
 
 def _read_through(path: Path, encoding: str, name: str) -> bool:
     """Decode a whole file, and return whether it was cut off in the middle of its last character."""
-    pieces = decoded(path, encoding, name)
+    pieces, empty = decoded(path, encoding, name), True
     while True:
         try:
-            next(pieces)
+            empty &= not next(pieces).strip("\ufeff")
         except StopIteration as ended:
+            if empty:
+                raise EmptyFileError(f"{name} is empty but for a mark; give a file with some text in it") from None
             return bool(ended.value)
 
 

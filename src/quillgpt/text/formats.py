@@ -96,26 +96,27 @@ class Looks:
     advice: str
 
 
-def looks_like(text: str, location: str) -> Looks | None:
+def looks_like(text: str, name: str) -> Looks | None:
     """Return what the beginning of a text looks like, where it is written for programs; None where it is prose.
 
     Args:
         text: Its first several thousand characters.
-        location: The path of its file.
+        name: Its file's path, as a person gave it.
     """
     begins = text.lstrip("\ufeff \t\n")
     lines = [line for line in text.split("\n")[:-1] if line.strip()] or [text]
-    return _json(begins, lines, location) or _marked_up(begins) or _subtitles(begins, lines) or _table(text, location)
+    return _json(begins, lines, name) or _marked_up(begins) or _subtitles(begins, lines) or _table(text, name)
 
 
-def _rows(location: str, ending: str, column: str | None) -> str:
-    path = PurePath(location)
-    given = f"hf:{path.name if path.suffix.lower() == ending else path.stem + ending}:{column or 'COLUMN'}"
-    renamed = "" if path.suffix.lower() == ending else f", renamed to {path.stem}{ending}"
-    return f"to train on its texts alone, give {given}{renamed}"
+def _rows(name: str, ending: str, column: str | None) -> str:
+    path = PurePath(name)
+    is_called_so = path.suffix.lower() == ending
+    given = path if is_called_so else path.with_suffix(ending)
+    renamed = "" if is_called_so else f", renamed to {given.name}"
+    return f"to train on its texts alone, give hf:{given}:{column or 'COLUMN'}{renamed}"
 
 
-def _json(begins: str, lines: list[str], location: str) -> Looks | None:
+def _json(begins: str, lines: list[str], name: str) -> Looks | None:
     if begins[:1] not in ("{", "["):
         return None
     records = []
@@ -126,12 +127,12 @@ def _json(begins: str, lines: list[str], location: str) -> Looks | None:
             break
     if len(records) >= min(2, len(lines)) and all(isinstance(each, dict | list) for each in records):
         if len(lines) > 1 and isinstance(records[0], dict):
-            return Looks("JSON lines", _rows(location, ".jsonl", _longest_text(records)))
-        return Looks("JSON", _of_json(records[0], location))
+            return Looks("JSON lines", _rows(name, ".jsonl", _longest_text(records)))
+        return Looks("JSON", _of_json(records[0], name))
     if re.match(r'\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*(?:\{\s*"|\[|"(?:[^"\\\n]|\\.)*"\s*,)', begins):
         first = re.match(r"\[\s*", begins)
         record = _first_record(begins[first.end() :]) if first else None
-        return Looks("JSON", _of_json([record] if record else None, location))
+        return Looks("JSON", _of_json([record] if record else None, name))
     return None
 
 
@@ -142,9 +143,9 @@ def _first_record(text: str) -> object:
         return None
 
 
-def _of_json(value: object, location: str) -> str:
+def _of_json(value: object, name: str) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return _rows(location, ".json", _longest_text(value))
+        return _rows(name, ".json", _longest_text(value))
     return "take its texts out and give those"
 
 
@@ -163,7 +164,7 @@ def _marked_up(begins: str) -> Looks | None:
         return Looks("HTML", "convert it to plain text first, such as with pandoc -t plain")
     if begins.startswith("<?xml") or (begins.startswith("<") and 8 * len(tags) > begins.count(" ") and len(tags) > 3):
         return Looks("XML", "take its texts out and give those")
-    if re.match(r"(?i)(?:from |return-path:|received:|mime-version:)", begins) and re.search(
+    if re.match(r"(?i)(?:from:? |return-path:|received:|mime-version:)", begins) and re.search(
         r"(?im)^content-transfer-encoding: (?:quoted-printable|base64)", begins
     ):
         return Looks("e-mail as it is sent", "save the messages as plain text")
@@ -172,7 +173,9 @@ def _marked_up(begins: str) -> Looks | None:
 
 def _are_html(tags: list[str], begins: str) -> bool:
     known = {"p", "br", "div", "span", "a", "i", "b", "em", "strong", "h1", "h2", "h3", "li", "ul", "td", "tr", "img"}
-    return len([tag for tag in tags if tag.lower() in known]) > max(5, len(begins) // 400)
+    lines = [line.lstrip() for line in begins.split("\n") if line.strip()]
+    begin_so = sum(line.startswith("<") for line in lines)
+    return len([tag for tag in tags if tag.lower() in known]) > 5 and 3 * begin_so > len(lines)
 
 
 def _subtitles(begins: str, lines: list[str]) -> Looks | None:
@@ -188,7 +191,7 @@ def _subtitles(begins: str, lines: list[str]) -> Looks | None:
     return Looks("lyrics or subtitles with times", advice) if stamps >= 3 and 2 * stamps > len(lines) else None
 
 
-def _table(text: str, location: str) -> Looks | None:
+def _table(text: str, name: str) -> Looks | None:
     lines = text.split("\n")[:-1] if len(text) > 2000 else text.split("\n")
     for delimiter, what, ending, fewest in ((",", "CSV", ".csv", 3), ("\t", "TSV", ".tsv", 2), (";", "CSV", ".csv", 3)):
         try:
@@ -197,13 +200,20 @@ def _table(text: str, location: str) -> Looks | None:
             rows = [row for row in csv.reader(lines, delimiter=delimiter) if row][:-1]
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (0, 0)
-        named = PurePath(location).suffix.lower() == ending and width >= 2 and len(rows) >= 2
-        if count == len(rows) and (named or (width >= fewest and len(rows) >= 5)):
+        named = PurePath(name).suffix.lower() == ending and width >= 2 and len(rows) >= 2
+        is_wide = width >= fewest or (width == 2 and f'{delimiter}"' in text)
+        is_table = is_wide and len({*map(tuple, rows)}) >= 5 and not _is_prose(text, delimiter, rows)
+        if count == len(rows) and (named or is_table):
             header: dict[str, int] = {
                 name: sum(len(row[place]) for row in rows[1:]) for place, name in enumerate(rows[0])
             }
             column = max(header, key=header.__getitem__)
             usable = re.fullmatch(r"\w[\w .-]*", column)
-            advice = _rows(location, ending, column if usable else None)
+            advice = _rows(name, ending, column if usable else None)
             return Looks(what, advice if what == "CSV" and delimiter == "," else "take its texts out and give those")
     return None
+
+
+def _is_prose(text: str, delimiter: str, rows: list[list[str]]) -> bool:
+    """Tell whether delimiters stand as they do between the parts of a sentence, or before an indented line."""
+    return 2 * text.count(f"{delimiter} ") > text.count(delimiter) or not all(row[0].strip() for row in rows)

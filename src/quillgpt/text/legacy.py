@@ -109,7 +109,7 @@ def _single_byte_likelihoods(codes: NDArray[np.uint8], encoding: str) -> NDArray
     counts = np.bincount(codes, minlength=256)[128:]
     kinds = tables.kinds[encoding][codes]
     beside = np.bincount(kinds[:-1] * _COSTS + kinds[1:], minlength=_COSTS**2)
-    likelihoods = tables.likelihoods[:, tables.places[encoding]] @ counts
+    likelihoods = tables.likelihoods[encoding] @ counts
     doubled = np.where(tables.is_vietnamese, 0.0, float(_DOUBLED.ravel() @ beside))
     return np.asarray(likelihoods + doubled + float(_BESIDE.ravel() @ beside))
 
@@ -216,15 +216,13 @@ class _Tables:
 
     Attributes:
         languages: Their names.
-        likelihoods: Of each character in each language, (languages, characters).
-        places: Of each encoding: which character each byte beyond ASCII is, (128,).
+        likelihoods: Of each encoding: how likely each byte beyond ASCII is in each language, (languages, 128).
         kinds: Of each encoding: of which kind the character of each byte is, (256,).
         is_vietnamese: Which languages have several accents side by side, (languages,).
     """
 
     languages: list[str]
-    likelihoods: NDArray[np.float64]
-    places: dict[str, NDArray[np.int64]]
+    likelihoods: dict[str, NDArray[np.float64]]
     kinds: dict[str, NDArray[np.int64]]
     is_vietnamese: NDArray[np.bool_]
 
@@ -236,10 +234,10 @@ def _tables() -> _Tables:
     index = {character: place for place, character in enumerate(characters)}
     kinds = np.array([_kind(character) for character in characters])
     languages = [*alphabets.LATIN, *alphabets.OTHERS]
+    of_each = np.array([[letter_likelihood(each, language) for each in characters] for language in languages])
     return _Tables(
         languages,
-        np.array([[letter_likelihood(character, language) for character in characters] for language in languages]),
-        {name: np.array([index[each] for each in text[128:]]) for name, text in decoded.items()},
+        {name: of_each[:, [index[each] for each in text[128:]]] for name, text in decoded.items()},
         {name: kinds[[index[each] for each in text]] for name, text in decoded.items()},
         np.array([language == "Vietnamese" for language in languages]),
     )

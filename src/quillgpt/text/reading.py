@@ -116,11 +116,14 @@ def decoded(path: Path, encoding: str, name: str, size: int = CHUNK_BYTES) -> Ge
                 raise binary(path, encoding, name)
             yield text
     try:
-        yield decoder.decode(b"", final=True)
+        text = decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         if not is_cut_off(error):
             raise _damage(path, encoding, place - len(error.object) + error.start, name) from error
         return True
+    if "\0" in text:
+        raise binary(path, encoding, name)
+    yield text
     return False
 
 
