@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.files import atomic_path, path_inside, quill_home, sha256_of, write_json, write_text
+from quillgpt.files import atomic_path, open_to_append, path_inside, quill_home, sha256_of, write_json, write_text
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -207,3 +208,44 @@ def test_what_utf8_cannot_write_is_escaped_in_json(tmp_path):
     value = {"name": "caf\udce9 \U0001f600"}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_flush_folders_is_no_trouble(tmp_path, monkeypatch, number):
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EINVAL])
+def test_a_file_that_cannot_be_flushed_is_not_taken_for_written(tmp_path, monkeypatch, number):
+    (tmp_path / "file").write_text("before")
+
+    def fsync(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_text(tmp_path / "file", "after")
+    assert (tmp_path / "file").read_text() == "before"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_what_is_appended_to_is_no_link_and_has_the_mode_of_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with open_to_append(tmp_path / "file") as file:
+            file.write(b"a")
+        with open_to_append(tmp_path / "file") as file:
+            file.write(b"b")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").read_bytes() == b"ab"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_to_append(tmp_path / "link")

@@ -7,6 +7,7 @@ import errno
 import functools
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -31,6 +32,9 @@ HOME_PARTS = ("downloads", "corpora", "hub")
 """The folders of texts and models in the cache: they must take what a command needs, and are of use read-only too."""
 
 UNFINISHED = (".part", ".lock")
+UNFLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems say that cannot flush a folder, some network shares and FUSE ones among them."""
+
 HASH_CHUNK_BYTES = 1 << 20
 STALE_SECONDS = 3600
 
@@ -172,13 +176,27 @@ def _write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def open_to_append(path: Path) -> io.FileIO:
+    """Open a file, made if need be, to write at its end without a buffer; a link in its place is not followed.
+
+    Raises:
+        OSError: Also where it is a link.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # which Windows has not
+    return io.FileIO(path, "ab", opener=lambda name, _: os.open(name, flags, 0o666))
+
+
 def flush_to_disk(path: Path) -> None:
     """Ask the operating system to put a file's or a folder's content on the disk now."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows cannot open a folder
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in UNFLUSHED:
+            raise
     finally:
         os.close(descriptor)
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 UNLIMITED = 1 << 60
 """What version 1 of control groups says where there is no limit is above this."""
+
+
+def is_running(process: int) -> bool:
+    """Return whether there is a process of this number on this machine, other than this one."""
+    if process == os.getpid() or not 0 < process < 1 << 31:
+        return False
+    if os.name == "nt":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
 
 
 def peak_resident_bytes() -> int | None:

@@ -26,17 +26,33 @@ FEWEST_EVALUATIONS = 4
 def read_metrics(path: Path) -> list[Row]:
     """Return the rows of a metrics.jsonl.
 
-    A line that a kill cut short, or that a run is writing at this moment, is left out.
+    A line that a kill cut short, or that a run is writing at this moment, is left out, and so are damaged ones.
     """
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and "kind" in row and isinstance(row.get("iter"), int | float):
-            rows.append(row)
+    rows, _ = read_rows(path)
     return rows
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[int]]:
+    """Return the rows of a metrics.jsonl, and the numbers of damaged lines; a last one that was cut is none of them."""
+    rows, damaged = [], []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            damaged.append(number)
+    return rows, damaged
+
+
+def _row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("iter"), int | float):
+        return row
+    return None
 
 
 def curve(rows: Iterable[Row], kind: str, name: str, *, axis: Axis = "iter") -> Points:

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from quillgpt.console import warn
-from quillgpt.files import atomic_path
-from quillgpt.plots.record import read_metrics
+from quillgpt.files import atomic_path, open_to_append
+from quillgpt.plots.record import read_rows
 from quillgpt.training.sinks import Sink, named
+
+MOST_LINES_NAMED = 5
 
 
 class MetricsLog:
@@ -51,7 +53,7 @@ class MetricsLog:
     def _append(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as file:
+            with open_to_append(path) as file:
                 while self._unwritten:
                     self._unwritten = self._unwritten[file.write(self._unwritten) :]
         except OSError as error:
@@ -67,13 +69,28 @@ class MetricsLog:
             warn(f"{type(sink).__name__} takes no more numbers ({error}); metrics.jsonl has them all")
             self._sinks.remove(sink)
 
-    def rewind(self, iteration: int) -> None:
-        """Drop rows after an iteration, and a last row that a kill cut short."""
+    def rewind(self, iteration: int, *, evaluated: bool) -> None:
+        """Drop rows after an iteration, and a last row that a kill cut short.
+
+        Args:
+            iteration: From where the run goes on.
+            evaluated: Whether that iteration's evaluation is done; else its row goes too, since it is written again.
+        """
         if self._path is None or not self._path.is_file():
             return
-        rows = [json.dumps(row) + "\n" for row in read_metrics(self._path) if row["iter"] <= iteration]
+        rows, damaged = read_rows(self._path)
+        kept = [
+            json.dumps(row) + "\n"
+            for row in rows
+            if row["iter"] < iteration or (row["iter"] == iteration and (evaluated or row["kind"] != "eval"))
+        ]
+        if damaged:
+            lines = ", ".join(map(str, damaged[:MOST_LINES_NAMED])) + (" and more" * (len(damaged) > MOST_LINES_NAMED))
+            warn(f"{self._path} is damaged in line {lines}: what stood there is left out from now on")
+        if self._path.is_symlink():
+            warn(f"{self._path} is a link: the run goes on in a file of its own, and {self._path.readlink()} stays")
         with atomic_path(self._path) as temporary:
-            temporary.write_text("".join(rows), encoding="utf-8")
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def clock_time(seconds: float) -> str:

@@ -10,17 +10,92 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from quillgpt.config.runs import CONFIG
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
+from quillgpt.files import write_text
 from quillgpt.ownership import remove_listed, remove_own
+from quillgpt.process import is_running
 
 LOCK = ".lock"
 HOLDER = ".running"
-"""Says who holds the lock. Only read where the lock is held, so what a killed process left misleads nobody."""
+"""Says who holds the lock. Where there is a lock it is only read while that is held, so what a killed process left
+misleads nobody; where there is none it stands for it."""
+
+
+class Occupation:
+    """A folder in which this process trains, and no other.
+
+    Args:
+        out_dir: The folder.
+    """
+
+    def __init__(self, out_dir: Path) -> None:
+        self._out_dir = out_dir
+        self._lock = FileLock(out_dir / LOCK)
+        self._note = f"{os.getpid()} {socket.gethostname()}\n"
+
+    def begin(self) -> None:
+        """Make the folder if need be, and take it.
+
+        Raises:
+            CheckpointError: Another process trains there; nothing of its folder has been touched.
+        """
+        self._out_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise _in_use(self._out_dir, _read(self._out_dir / HOLDER)) from None
+        except (NotImplementedError, OSError) as error:  # some network shares lock nothing; that should stop no run
+            self._check_unheld()
+            warn(f"{self._out_dir} cannot be locked here ({error}); see to it that nothing else trains there")
+        with suppress(OSError):  # a full disk is noticed where it matters
+            write_text(self._out_dir / HOLDER, self._note)
+
+    def is_lost(self) -> bool:
+        """Return whether the folder, with the settings that the run has written there, was removed or moved.
+
+        Raises:
+            CheckpointError: Another process has taken its place since.
+        """
+        found = _read(self._out_dir / HOLDER)
+        if found is None:
+            return not (self._out_dir / CONFIG).exists()
+        if found != _parse(self._note):
+            raise _in_use(self._out_dir, found, "; it was taken from this run, which saves nothing more")
+        return False
+
+    def renew(self) -> None:
+        """Take the folder anew after it was lost.
+
+        Raises:
+            CheckpointError: Another process trains there.
+            OSError: It cannot be made.
+        """
+        self._lock.release()
+        self._lock = FileLock(self._out_dir / LOCK)
+        self.begin()
+
+    def end(self, *, made: bool) -> None:
+        """Give the folder free, and remove it where this process has `made` it and left nothing else in it."""
+        with suppress(OSError):
+            if _read(self._out_dir / HOLDER) == _parse(self._note):
+                remove_own(self._out_dir / HOLDER)
+        with suppress(OSError):
+            if made and [path.name for path in self._out_dir.iterdir()] == [LOCK]:
+                _remove_with_its_lock(self._out_dir, self._lock)
+        self._lock.release()
+
+    def _check_unheld(self) -> None:
+        """Check, where nothing can be locked, that the process which says that it trains there is gone."""
+        holder = self._out_dir / HOLDER
+        found = _read(holder)
+        if found is not None and (found[1] != socket.gethostname() or is_running(found[0])):
+            raise _in_use(self._out_dir, found, f"; if that has ended, remove {holder}")
 
 
 @contextmanager
-def occupied(out_dir: Path) -> Iterator[None]:
+def occupied(out_dir: Path) -> Iterator[Occupation]:
     """Keep other processes from training in a folder while the block runs.
 
     The folder is made if need be, and removed again where the block leaves nothing else in it.
@@ -29,27 +104,12 @@ def occupied(out_dir: Path) -> Iterator[None]:
         CheckpointError: Another process trains there; nothing of its folder has been touched.
     """
     made = not out_dir.exists()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out_dir / LOCK)
-    holder = out_dir / HOLDER
+    occupation = Occupation(out_dir)
+    occupation.begin()
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CheckpointError(
-            f"{out_dir} is in use: {_describe(holder)} trains there; wait for it, stop it, or choose another --out_dir"
-        ) from None
-    except (NotImplementedError, OSError) as error:  # some network shares lock nothing; that should stop no run
-        warn(f"{out_dir} cannot be locked here ({error}); see to it that nothing else trains there")
-    try:
-        with suppress(OSError):  # it is only told to others; a full disk is noticed where it matters
-            holder.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
-        yield
+        yield occupation
     finally:
-        with suppress(OSError):
-            remove_own(holder)
-        if made and [path.name for path in out_dir.iterdir()] == [LOCK]:
-            _remove_with_its_lock(out_dir, lock)
-        lock.release()
+        occupation.end(made=made)
 
 
 def _remove_with_its_lock(out_dir: Path, lock: FileLock) -> None:
@@ -60,9 +120,22 @@ def _remove_with_its_lock(out_dir: Path, lock: FileLock) -> None:
         remove_listed(out_dir, [LOCK])
 
 
-def _describe(holder: Path) -> str:
+def _in_use(out_dir: Path, found: tuple[int, str] | None, otherwise: str = "") -> CheckpointError:
+    who = "another process" if found is None else f"process {found[0]}"
+    where = "" if found is None or found[1] == socket.gethostname() else f" on {found[1]}"
+    return CheckpointError(
+        f"{out_dir} is in use: {who}{where} trains there; wait for it, stop it, or choose another --out_dir{otherwise}"
+    )
+
+
+def _read(holder: Path) -> tuple[int, str] | None:
+    """Return the process and the machine that a note names; None where there is none, or a damaged one."""
     try:
-        process, host = holder.read_text(encoding="utf-8").split()
+        return _parse(holder.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "another process"
-    return f"process {process}" + ("" if host == socket.gethostname() else f" on {host}")
+        return None
+
+
+def _parse(note: str) -> tuple[int, str]:
+    process, host = note.split()
+    return int(process), host

@@ -114,13 +114,14 @@ def taken(settings: TrainSettings) -> list[str]:
 
 def _may_lock_with(path: Path) -> bool:
     """Say whether a lock, or the note beside it, is absent or can only be one of ours."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return not path.is_symlink()
+    if not os.path.lexists(path):
+        return True
+    try:  # a pipe could be waited for without end
+        return (
+            not path.is_symlink() and path.is_file() and re.fullmatch(rb"(\d+ \S+\n)?", path.read_bytes()) is not None
+        )
     except OSError:
         return False
-    return not path.is_symlink() and re.fullmatch(rb"(\d+ \S+\n)?", content) is not None
 
 
 def replaced_by(settings: TrainSettings) -> list[str]:

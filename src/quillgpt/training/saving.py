@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,12 +15,14 @@ from quillgpt.checkpoint.names import (
     LAST,
     checkpoints_folder,
     go_back,
+    has_checkpoint,
     iteration_name,
     numbered,
     point,
     prune,
 )
 from quillgpt.config.runs import how_to_go_on
+from quillgpt.config.schema import TrainSettings
 from quillgpt.console import warn
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
@@ -60,6 +63,10 @@ class Saving:
         if run.resumed:
             assert run.parent is not None
             go_back(run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration)
+
+    def forget(self) -> None:
+        """Save anew at the next occasion: what was saved is there no more."""
+        self._saved_iteration = self._saved_best = None
 
     def is_due(self) -> bool:
         """Say whether `checkpoint_interval` asks for a save now."""
@@ -157,3 +164,21 @@ def check_finite(tensors: Iterable[Tensor], iteration: int) -> None:
             f"a weight is not finite at iteration {iteration}: training has diverged, and nothing of it is saved; "
             "go on from the last checkpoint (--init_from=resume) or start over, with a lower --learning_rate"
         )
+
+
+def check_loss(val_loss: float, iteration: int, settings: TrainSettings) -> None:
+    """Check that a validation loss is a number.
+
+    Raises:
+        UserError: It is not; a model like that is not saved.
+    """
+    if math.isfinite(val_loss):
+        return
+    again = f"train again with a --learning_rate below {settings.learning_rate:g}"
+    if has_checkpoint(out_dir := Path(settings.out_dir)):
+        again = f"go back to the last checkpoint: {how_to_go_on(out_dir)}"
+        again += f" with a --learning_rate below {settings.learning_rate:g}"
+    raise UserError(
+        f"the validation loss is {val_loss} at iteration {iteration}: training has diverged, and "
+        f"nothing of it is saved; {again}"
+    )

@@ -22,13 +22,13 @@ from quillgpt.stopping import activity
 from quillgpt.training.finish import finish
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.metrics import MetricsLog, clock_time
-from quillgpt.training.occupation import occupied
+from quillgpt.training.occupation import Occupation, occupied
 from quillgpt.training.origin import apart_from_parent
 from quillgpt.training.pace import Pace
 from quillgpt.training.place import begin_record, check_place, claim_folder, earlier_run_kept, record_settings
 from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
 from quillgpt.training.rollback import is_left_out, rate_factor, recover
-from quillgpt.training.saving import Saving
+from quillgpt.training.saving import Saving, check_loss
 from quillgpt.training.setup import Run, set_up
 from quillgpt.training.sinks import open_sinks
 from quillgpt.training.step import NonFiniteError
@@ -72,12 +72,12 @@ def train(
     settings = apart_from_parent(settings)
     check_place(settings)
     with (
-        nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)),
+        nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)) as occupation,
         earlier_run_kept(settings),
         activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]),
     ):
         run = set_up(settings)
-        trainer = Trainer(run, interruption or Interruption(), started)
+        trainer = Trainer(run, interruption or Interruption(), started, occupation)
         show_set_up(run, trainer.peak, given)
         return trainer.train()
 
@@ -89,12 +89,13 @@ class Trainer:
         run: What `set_up` made.
         interruption: Notes requests to stop.
         started: From when its minutes count.
+        occupation: Its hold on out_dir; None where it is only evaluated.
 
     Attributes:
         peak: The rate that MFU is a share of.
     """
 
-    def __init__(self, run: Run, interruption: Interruption, started: float) -> None:
+    def __init__(self, run: Run, interruption: Interruption, started: float, occupation: Occupation | None) -> None:
         self._run = run
         self._metrics = MetricsLog(None if self._settings.eval_only else run.out_dir / METRICS)
         self._started = time.perf_counter() - run.state.seconds
@@ -108,6 +109,7 @@ class Trainer:
         self._pace = Pace(run, started)
         self._other_kind = None if self._settings.eval_only else describe_other_kind(run.dataset)
         self._iterating = False
+        self._occupation = occupation
 
     @property
     def _settings(self) -> TrainSettings:
@@ -138,6 +140,8 @@ class Trainer:
                 last = state.iteration >= settings.max_iters
                 evaluating = last or state.iteration % settings.eval_interval == 0
                 saving = self._saving.is_due()
+                if evaluating or saving or self._interruption.requested or state.iteration % settings.log_interval == 0:
+                    self._keep_folder()
                 if (evaluating or saving or self._interruption.requested) and not self._settle():
                     continue
                 if evaluating:
@@ -168,10 +172,28 @@ class Trainer:
         """Let checkpoints and metrics.jsonl be what they were at this iteration: nothing, where the run begins."""
         self._saving.claim()
         if self._run.resumed:
-            self._metrics.rewind(self._run.state.iteration)
+            state = self._run.state
+            self._metrics.rewind(state.iteration, evaluated=state.evaluated_iteration == state.iteration)
         else:
             begin_record(self._run.out_dir)
         record_settings(self._settings)
+
+    def _keep_folder(self) -> None:
+        """Go on in a new folder where out_dir was removed or moved: what the model has learned is not lost yet."""
+        if self._occupation is None or not self._occupation.is_lost():
+            return
+        state, out_dir = self._run.state, self._run.out_dir
+        lost = f"{out_dir} was removed or moved while the run trains, and with it the checkpoints and the record so far"
+        try:
+            self._occupation.renew()
+        except OSError as error:
+            raise UserError(f"{lost}; it cannot be made again ({error.strerror}), so nothing can be saved") from error
+        console.warn(f"{lost}; the run goes on, and saves in a new {out_dir} from now on")
+        claim_folder(self._settings, anew=False)
+        record_settings(self._settings)
+        self._saving.forget()
+        state.best_val_loss = state.best_iteration = state.best_train_loss = None
+        state.evaluations_since_best = 0
 
     def _iterate(self) -> None:
         state, settings = self._run.state, self._settings
@@ -285,15 +307,7 @@ class Trainer:
         losses = evaluate_splits(run, self._check_interruption)
         self._pace.count_evaluation(time.perf_counter() - before)
         state.seconds = time.perf_counter() - self._started
-        if not math.isfinite(losses.val):
-            again = f"train again with a --learning_rate below {settings.learning_rate:g}"
-            if has_checkpoint(run.out_dir):
-                again = f"go back to the last checkpoint: {how_to_go_on(run.out_dir)}"
-                again += f" with a --learning_rate below {settings.learning_rate:g}"
-            raise UserError(
-                f"the validation loss is {losses.val} at iteration {state.iteration}: training has diverged, and "
-                f"nothing of it is saved; {again}"
-            )
+        check_loss(losses.val, state.iteration, settings)
         per_byte = losses.val_bits_per_byte
         say = console.outcome if settings.eval_only else console.say
         say(
