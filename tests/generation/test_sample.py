@@ -11,7 +11,7 @@ from tokenizers import models, pre_tokenizers
 from quillgpt.config.schema import SampleSettings
 from quillgpt.device import Memory
 from quillgpt.errors import TokenizerError, UserError
-from quillgpt.generation import draw_samples, prompt_ids, read_start
+from quillgpt.generation import draw_samples, prompt_ids, read_start, without_unknown_end
 from quillgpt.generation.generate import MOST_AT_ONCE, Context, bytes_of_sample, generate_ids, samples_at_once
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
@@ -227,3 +227,13 @@ def test_a_start_may_come_through_a_pipe(tmp_path):
 def test_the_line_ends_of_a_prompt_are_those_of_texts():
     tokenizer = CharTokenizer("\nab")
     assert prompt_ids(tokenizer, "\ufeffa\r\nb\rb", starts_with_end_of_text=False) == ("a\nb\nb", [1, 0, 2, 0, 2])
+
+
+def test_an_end_of_text_that_a_model_never_learned_is_left_out_of_its_prompt(capsys):
+    assert without_unknown_end(BYTES, "<|endoftext|>") == ""
+    assert without_unknown_end(BYTES, "a<|endoftext|>b") == "ab"
+    assert "this model never learned an end of text" in capsys.readouterr().err
+    assert without_unknown_end(BYTES, "a") == "a"
+    assert without_unknown_end(CharTokenizer("xyz"), "<|endoftext|>x") == "x"
+    letters = CharTokenizer("<|endoftx>")  # which has learned the mark letter by letter
+    assert without_unknown_end(letters, "<|endoftext|>") == "<|endoftext|>"

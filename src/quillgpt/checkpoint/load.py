@@ -108,6 +108,12 @@ class LoadedModel:
             self.about.get("ends_documents", QUILL_KEY not in self.config)
         )
 
+    @property
+    def never_saw_end_of_text(self) -> bool:
+        """Whether the tokenizer's end of text, if it has one, was in no text that the model learned from."""
+        from_scratch = self.about.get("init_from", "scratch") == "scratch"
+        return QUILL_KEY in self.config and from_scratch and not self.about.get("ends_documents", False)
+
     def check_tokenizer(self, dataset: Dataset, data_dir: Path) -> None:
         """Check that a data set was prepared with this model's tokenizer.
 

@@ -49,6 +49,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         tokenizer=settings.tokenizer,
         val=settings.val,
         val_fraction=settings.val_fraction,
+        end_of_text_marks=settings.end_of_text_marks,
         deduplicate=settings.deduplicate,
         drop_repeated_lines=settings.drop_repeated_lines,
         encoding=settings.encoding,

@@ -39,7 +39,7 @@ FINETUNE = "finetune"
 
 OF_A_TEXT = frozenset(
     (
-        *("data", "val", "val_fraction", "tokenizer", "deduplicate", "drop_repeated_lines"),
+        *("data", "val", "val_fraction", "tokenizer", "end_of_text_marks", "deduplicate", "drop_repeated_lines"),
         *("encoding", "skip_unreadable", "follow_links"),
     )
 )

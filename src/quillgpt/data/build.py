@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,16 +25,25 @@ from quillgpt.data.manifest import (
     TokenizerRecord,
     again,
 )
+from quillgpt.data.marks import WrittenMarks
 from quillgpt.data.place import TRAIN_FILE, VAL_FILE, staged
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
 from quillgpt.errors import DataError, UserError
 from quillgpt.ownership import remove_own
+from quillgpt.text.bpe import BytePairTokenizer
+from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.char import CharTokenizer
 from quillgpt.text.documents import Piece
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
+from quillgpt.text.round_trip import describe_loss, lost_text
 from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
 
 EXAMPLES = 5
+SAMPLED_PIECES, SAMPLE_CHARACTERS = 64, 4096
+NEVER_LOSING = (CharTokenizer, ByteTokenizer, BytePairTokenizer)
+"""Tokenizers that give every text back by what they are; of others it is tried."""
+
 FEWEST_REPETITIONS = 3
 REPEATED_SHARE = 0.05
 """Share of the documents in which a line stands from which on it is worth a word."""
@@ -59,6 +68,10 @@ def build(
     texts = request.texts()
     train = Documents(texts.train, chunk_characters, request.files)
     val = None if texts.val is None else Documents(texts.val, chunk_characters, request.files)
+    if request.cleaning.end_of_text_marks:
+        for text in (train, val):
+            if text is not None:
+                text.divide_at_marks()
     several = train.may_be_several or (val is not None and val.may_be_several)
     # Of the tokenizers that have yet to be made, char is the only one without an end of text.
     known = None if isinstance(tokenizer, str) and tokenizer.startswith(("char", "bpe:")) else tokenizer
@@ -90,6 +103,8 @@ def build(
             with (staging / name).open("wb") as file:
                 encoded = encode_batches(batch_stream(chunks, chunk_characters), made)
                 splits.append(write_tokens(encoded, file, dtype, on_progress=advance))
+        if not isinstance(made, NEVER_LOSING) and (lost := lost_text(made, _samples(division.parts()[0]))):
+            warn(describe_loss(made, lost))
         made.save(staging)
         _check_meta(folder / META_FILE, made, overwrite=overwrite)
         manifest = Manifest(
@@ -104,6 +119,7 @@ def build(
             skipped=train.skipped + ([] if val is None else val.skipped),
             deduplicate=request.cleaning.deduplicate,
             drop_repeated_lines=request.cleaning.drop_repeated_lines,
+            end_of_text_marks=request.cleaning.end_of_text_marks,
             report=report.model_copy(update={"shared_documents": division.shared_documents}),
             ends_documents=ends,
             tokenizer=TokenizerRecord(
@@ -162,7 +178,9 @@ def _divide(
 
 def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple[Survey, Survey, Report]:
     """Look at the documents, take out what is to be left out, and return what is left and what was noticed."""
-    found = _look_at(train)
+    marks = WrittenMarks()
+    found = _look_at(train, marks)
+    marks.say(heeded=cleaning.end_of_text_marks)
     repeated = found.repeated_lines(max(FEWEST_REPETITIONS, math.ceil(REPEATED_SHARE * len(found.lengths))))
     report = Report(
         documents=len(found.lengths),
@@ -195,15 +213,21 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
     return found, val_found, report
 
 
+def _samples(stream: Iterator[Piece]) -> Iterator[str]:
+    """Yield the beginnings of pieces, some of each of the first documents."""
+    return (piece[:SAMPLE_CHARACTERS] for piece in islice(_plain(stream), SAMPLED_PIECES))
+
+
 def _leave_out(text: Documents, repeated: NDArray[np.bool_], what: str) -> None:
     if repeated.any():
         text.change(lambda stream: choose(stream, ~repeated))
         say(f"Leaving out {what} that are there already: {int(repeated.sum()):,}")
 
 
-def _look_at(text: Documents) -> Survey:
+def _look_at(text: Documents, marks: WrittenMarks | None = None) -> Survey:
     with progress("Reading", sum(record.bytes for record in text.records)) as advance:
-        return survey(_counted(text.stream(), advance), count_lines=text.may_be_several)
+        stream = _counted(text.stream(), advance)
+        return survey(stream if marks is None else marks.watch(stream), count_lines=text.may_be_several)
 
 
 def _counted(stream: Iterable[Piece], advance: Callable[[float], object]) -> Iterator[Piece]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.data.inspection import inspect_files
+from quillgpt.data.marks import divided_at_marks
 from quillgpt.text.documents import PLAINLY, FileRules, Mark, Piece, Source
 
 MOST_LINES = 1 << 18
@@ -41,17 +42,23 @@ class Documents:
         self._sources = inspected.sources
         self._piece_characters = piece_characters
         self._filters: list[Filter] = []
+        self._divided = False
         self.records = inspected.records
         self.skipped = inspected.skipped
 
     @property
     def may_be_several(self) -> bool:
         """Whether there can be more than one document."""
-        return len(self._sources) > 1 or any(source.holds_many for source in self._sources)
+        return self._divided or len(self._sources) > 1 or any(source.holds_many for source in self._sources)
 
     def change(self, change: Filter) -> None:
         """Let all later streams go through a function."""
         self._filters.append(change)
+
+    def divide_at_marks(self) -> None:
+        """Let each mark that is written in the text end a document."""
+        self.change(divided_at_marks)
+        self._divided = True
 
     def stream(self) -> Iterator[Piece]:
         """Yield the documents' text, with a mark after each."""

@@ -100,6 +100,7 @@ class Manifest(Record):
     skipped: list[SkippedRecord] = Field(default_factory=list)
     deduplicate: bool = False
     drop_repeated_lines: Count | None = None
+    end_of_text_marks: bool = False
     report: Report | None = None
     ends_documents: bool
     tokenizer: TokenizerRecord

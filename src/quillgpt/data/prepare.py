@@ -68,6 +68,7 @@ def prepare(
     tokenizer: str | Tokenizer | None = None,
     val: str | None = None,
     val_fraction: float | None = None,
+    end_of_text_marks: bool = False,
     deduplicate: bool = False,
     drop_repeated_lines: int | None = None,
     encoding: str | None = None,
@@ -89,6 +90,7 @@ def prepare(
         val: What the validation split is read from; by default a corpus' own split, or `val_fraction` of the text.
         val_fraction: The share of the text that the validation split gets: whole documents where there are enough,
             else the end of the text. By default 0.1, or what is usual for the corpus.
+        end_of_text_marks: Let each mark of documents that is written in the text end one; see `data.marks`.
         deduplicate: Leave out documents that are equal to an earlier one.
         encoding: The encoding of the files, or of some: `cp1251`, `old/*.txt=koi8-r,*=utf-8`; by default found out.
         skip_unreadable: Go on without the files of a folder or pattern that cannot be read.
@@ -114,7 +116,7 @@ def prepare(
             dataset=dataset,
             val=val,
             val_fraction=val_fraction,
-            cleaning=Cleaning(deduplicate, drop_repeated_lines),
+            cleaning=Cleaning(deduplicate, drop_repeated_lines, end_of_text_marks),
             files=_file_rules(encoding, skip_unreadable, follow_links),
             spool=Path(spool),
         )

@@ -35,10 +35,12 @@ class Cleaning:
     Attributes:
         deduplicate: Documents that are equal to an earlier one.
         drop_repeated_lines: Lines that stand in at least so many documents; None leaves all.
+        end_of_text_marks: Marks that part documents, each of which then ends one.
     """
 
     deduplicate: bool = False
     drop_repeated_lines: int | None = None
+    end_of_text_marks: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
         if val_sources is None:
             return None
     recipe = manifest.recipe if manifest.recipe in RECIPES else None
-    cleaning = Cleaning(manifest.deduplicate, manifest.drop_repeated_lines)
+    cleaning = Cleaning(manifest.deduplicate, manifest.drop_repeated_lines, manifest.end_of_text_marks)
     files = FileRules(EncodingRules.parse(manifest.encoding))
     request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, cleaning, files)
     if own is not None and (recipe is not None or [record.location for record in manifest.sources] == [own.location]):
@@ -213,7 +215,7 @@ def difference(request: Request, manifest: Manifest) -> str | None:
         val_fraction = request.usual_val_fraction if request.val_fraction is None else request.val_fraction
         if manifest.val_fraction != val_fraction:
             return f"it was split otherwise than val_fraction {val_fraction}"
-    if Cleaning(manifest.deduplicate, manifest.drop_repeated_lines) != request.cleaning:
+    if Cleaning(manifest.deduplicate, manifest.drop_repeated_lines, manifest.end_of_text_marks) != request.cleaning:
         return "it was cleaned otherwise"
     return None
 

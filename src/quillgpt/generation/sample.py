@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from quillgpt.config.names import expand
 from quillgpt.config.schema import Sampling
+from quillgpt.console import warn
 from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
 from quillgpt.text.decoding import detect_encoding, read_pieces
 from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.text.tokenizer_files import END_OF_TEXT
 
 FILE_PREFIX = "FILE:"
 LONGEST_PROMPT = 1 << 24
@@ -88,6 +90,24 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
         if ids := tokenizer.encode_prompt("\n"):
             return "\n", ids
     return tokenizer.decode([0]), [0]
+
+
+def without_unknown_end(tokenizer: Tokenizer, start: str) -> str:
+    """Return the prompt of a model that never saw an end of text without that token, which to it means nothing.
+
+    Where the tokenizer has no such token, `<|endoftext|>` is text like any other, and stays if it has the letters.
+    """
+    if END_OF_TEXT not in start:
+        return start
+    if tokenizer.end_of_text is None:
+        with suppress(UserError):
+            tokenizer.encode_prompt(END_OF_TEXT)
+            return start
+    warn(
+        f"this model never learned an end of text, so {END_OF_TEXT} is left out of the prompt; it learns one from "
+        "several documents, or from a text prepared with --end_of_text_marks, and with a tokenizer other than char"
+    )
+    return start.replace(END_OF_TEXT, "")
 
 
 def draw_samples(

@@ -44,6 +44,7 @@ SHORT_RUN = {
     "tokenizer": "char",
     "val": None,
     "val_fraction": None,
+    "end_of_text_marks": False,
     "deduplicate": False,
     "drop_repeated_lines": None,
     "encoding": None,

@@ -9,10 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from quillgpt.console import say
 from quillgpt.errors import TokenizerError
+from quillgpt.text.forms import in_known_form, spelled_out
 from quillgpt.text.tokenizer_files import checked_ids, fingerprint_of, save_tokenizer, tokenizer_content
 
 MISSING = 0xFFFFFFFF
+EXAMPLES = 5
 
 
 class CharTokenizer:
@@ -39,6 +42,8 @@ class CharTokenizer:
         self._table = np.full(int(codes.max()) + 2, MISSING, dtype=np.uint32)
         self._table[codes] = np.arange(self.vocab_size, dtype=np.uint32)
         self._codes = codes.astype(np.uint32)
+        self._known = frozenset(self.characters)
+        self._said = False
         self._content = _content(self.characters)
         self.fingerprint = fingerprint_of(self._content)
 
@@ -80,8 +85,20 @@ class CharTokenizer:
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt; there is no special token to look for."""
-        return [int(token) for token in self.encode(text)]
+        """Return the ids of a prompt; there is no special token to look for.
+
+        A character that the training text has in another form (a letter and its accent as two characters or as one,
+        straight and curly quotes) is read as that, which is said once.
+
+        Raises:
+            TokenizerError: The prompt has a character that the training text has in no form.
+        """
+        known, changed = in_known_form(text, self._known)
+        if changed and not self._said:
+            words = ", ".join(f"{spelled_out(old)} as {spelled_out(new)}" for old, new in [*changed.items()][:EXAMPLES])
+            say(f"the prompt is read in the forms that the training text has: {words}")
+            self._said = True
+        return [int(token) for token in self.encode(known)]
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """Return the text of some ids."""

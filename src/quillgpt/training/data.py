@@ -140,6 +140,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
             tokenizer=parent.tokenizer if parent else settings.tokenizer,
             val=settings.val,
             val_fraction=settings.val_fraction,
+            end_of_text_marks=settings.end_of_text_marks,
             deduplicate=settings.deduplicate,
             drop_repeated_lines=settings.drop_repeated_lines,
             encoding=settings.encoding,

@@ -82,6 +82,10 @@ class Preparation(Settings):
     follow_links: bool = Field(
         False, description="Read what links in a folder of texts lead to outside of it, and linked folders, too."
     )
+    end_of_text_marks: bool = Field(
+        False,
+        description="Let each <|endoftext|> or <|startoftext|> that is written in the text end a document, and take it out.",
+    )
     deduplicate: bool = Field(False, description="Leave out documents that are equal to an earlier one.")
     drop_repeated_lines: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
         None, description="Leave out lines that stand in at least this many documents, such as headings."

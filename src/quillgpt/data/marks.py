@@ -1,0 +1,80 @@
+"""Marks of documents that are written in a text, as other programs want them: `<|endoftext|>` and `<|startoftext|>`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from quillgpt.console import say, warn
+from quillgpt.text.documents import Mark, Piece
+from quillgpt.text.tokenizer_files import END_OF_TEXT
+
+START_OF_TEXT = "<|startoftext|>"
+
+_MARKS = re.compile("|".join(map(re.escape, (START_OF_TEXT, END_OF_TEXT))))
+_HELD_BACK = max(map(len, (START_OF_TEXT, END_OF_TEXT))) - 1
+"""Characters at the end of a piece that may be the beginning of a mark."""
+
+
+def divided_at_marks(stream: Iterable[Piece]) -> Iterator[Piece]:
+    """End a document at each mark, and take the marks out, with the empty lines behind them.
+
+    Args:
+        stream: Documents' text, with a `Mark` after each.
+    """
+    waiting, written = "", False
+    for piece in stream:
+        text = waiting + (piece if isinstance(piece, str) else "")
+        *parts, waiting = _MARKS.split(text)
+        for part in parts:
+            part = part if written else part.lstrip("\n")
+            if part:
+                yield part
+            if part or written:
+                yield Mark.DOCUMENT_END
+            written = False
+        if not written:
+            waiting = waiting.lstrip("\n")
+        ready = len(waiting) if isinstance(piece, Mark) else max(0, len(waiting) - _HELD_BACK)
+        if ready:
+            yield waiting[:ready]
+            waiting, written = waiting[ready:], True
+        if isinstance(piece, Mark):
+            if written:
+                yield piece
+            waiting, written = "", False
+
+
+class WrittenMarks:
+    """Counts the marks in a text that goes by."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def watch(self, stream: Iterable[Piece]) -> Iterator[Piece]:
+        """Yield what comes, and count the marks in it."""
+        before = ""
+        for piece in stream:
+            if isinstance(piece, str):
+                text = before + piece
+                self._counts.update(_MARKS.findall(text))
+                before = _MARKS.sub("", text)[-_HELD_BACK:]
+            else:
+                before = ""
+            yield piece
+
+    def say(self, *, heeded: bool) -> None:
+        """Say which marks were found, and how they can end documents.
+
+        Args:
+            heeded: They do; then these are counted after they were taken out.
+        """
+        if heeded:
+            say(f"Each {END_OF_TEXT} or {START_OF_TEXT} in the text ends a document, and is no part of it")
+        elif self._counts:
+            found = " and ".join(f"{mark} {count:,} times" for mark, count in sorted(self._counts.items()))
+            warn(
+                f"the text has {found}, which a model will learn letter by letter and write. Where they part "
+                "documents, let each end one: --end_of_text_marks"
+            )

@@ -1,0 +1,51 @@
+"""One character in several forms: which of them a known alphabet has."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+LOOK_ALIKES = ("'\u2019\u2018\u02bc\u00b4`", '"\u201c\u201d\u201e\u00ab\u00bb', "-\u2010\u2011\u2012\u2013\u2014\u2212")
+"""Characters that one keyboard or program writes for the other, the plainest first."""
+
+FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
+"""Unicode's normal forms; the last two also turn wide letters, ligatures and unusual spaces into usual ones."""
+
+
+def in_known_form(text: str, alphabet: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Return a text with what an alphabet lacks in the first form that it has, and which became which.
+
+    What it has in no form stays as it is.
+    """
+    if all(character in alphabet for character in text):
+        return text, {}
+    clusters = list(_clusters(text))
+    known = {cluster: _known(cluster, alphabet) for cluster in dict.fromkeys(clusters)}
+    return "".join(known[cluster] for cluster in clusters), {old: new for old, new in known.items() if old != new}
+
+
+def spelled_out(characters: str) -> str:
+    """Return characters with their numbers, by which those that look alike differ."""
+    return f"{characters} ({' '.join(f'U+{ord(character):04X}' for character in characters)})"
+
+
+def _clusters(text: str) -> Iterator[str]:
+    """Yield each character with the accents behind it, and Korean syllables whole."""
+    cluster = ""
+    for character in text:
+        joins = unicodedata.combining(character) or "\u1160" <= character <= "\u11ff"
+        if cluster and not joins:
+            yield cluster
+            cluster = ""
+        cluster += character
+    if cluster:
+        yield cluster
+
+
+def _known(cluster: str, alphabet: Collection[str]) -> str:
+    others = [other for group in LOOK_ALIKES if cluster in group for other in group]
+    for form in (cluster, *(unicodedata.normalize(form, cluster) for form in FORMS), *others):
+        if form and all(character in alphabet for character in form):
+            return form
+    return cluster
