@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from quillgpt import console
+from quillgpt.cli.sample import write
 from quillgpt.streams import ESCAPE, Results, Words, visible
 
 QUILL = [sys.executable, "-m", "quillgpt"]
@@ -115,3 +116,14 @@ def test_words_from_elsewhere_cannot_steer_a_terminal(capsys: pytest.CaptureFixt
     assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(out)
     assert visible("two lines\n\tand a tab, naïve 漢字") == "two lines\n\tand a tab, naïve 漢字"
     assert Words(None).isatty() is False
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_model_writes_cannot_steer_a_terminal_and_is_as_it_is_elsewhere(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stdout", out)
+    write("To be\x1b[2J,\n\tor not")
+    assert out.getvalue() == ("To be\\x1b[2J,\n\tor not" if terminal else "To be\x1b[2J,\n\tor not")

@@ -13,6 +13,7 @@ from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.config.schema import SPECIAL_ORIGINS
 from quillgpt.console import table, warn
 from quillgpt.errors import ConfigError
+from quillgpt.streams import visible
 
 if TYPE_CHECKING:
     from quillgpt.api import Model
@@ -56,8 +57,8 @@ def sample(
 
 
 def write(text: str) -> None:
-    """Put text on standard output at once."""
-    sys.stdout.write(text)
+    """Put text on standard output at once: as it is, or such that it cannot steer a terminal."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
