@@ -255,7 +255,7 @@ def load(
     check_quantize(quantize, chosen)
     # With weights of 8 bits everything else is in float32, and there is nothing to measure.
     number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
-    loaded = open_model(expand(str(path)), data_dir=expand(data_dir))
+    loaded = open_model(path, data_dir=expand(data_dir))
     own = loaded.shape.kernel
     loaded = loaded.with_kernel(own.swapped(attn_type or own.attn_type, **kernel_options))
     return Model(loaded, chosen, number_format, quantize=quantize)

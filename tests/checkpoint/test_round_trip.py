@@ -7,9 +7,10 @@ from transformers import AutoModelForCausalLM
 
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
+from quillgpt.checkpoint import save as saving
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.errors import CheckpointError
-from quillgpt.model import for_inference, inference_form
+from quillgpt.model import add_adapters, for_inference, inference_form
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from tiny import GPT2, SHAPES, random_ids, tiny_model
@@ -187,3 +188,16 @@ def test_a_damaged_kernel_is_named(key, value, complaint, tmp_path):
     with pytest.raises(CheckpointError) as error:
         load_model(tmp_path)
     assert complaint in str(error.value).replace("'", "") or complaint in str(error.value)
+
+
+def test_all_files_of_a_checkpoint_are_on_the_disk_before_its_manifest_is(save, monkeypatch):
+    flushed, written = [], []
+    monkeypatch.setattr(saving, "flush_to_disk", lambda path: flushed.append(path.name))
+    write = saving.write_manifest
+    monkeypatch.setattr(saving, "write_manifest", lambda folder: (written.extend(flushed), write(folder)))
+    model = tiny_model(GPT2)
+    add_adapters(model, rank=2, alpha=2.0, dropout=0.0, targets="all", seed=0)
+    folder = save(model=model, optimizer={"a/b": torch.ones(3)})
+    there = {path.name for path in folder.rglob("*")} - {"manifest.json"}
+    assert {"adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors", "adapter"} <= there
+    assert there <= set(written)

@@ -132,6 +132,9 @@ def test_names_that_the_hub_does_not_know(hub):
     for path in ("runs/nothing", "nothing", "a/b/c", "ruins/ckpt.pt"):
         with pytest.raises(CheckpointError, match="does not exist"):
             open_model(Path(path))
+    for path in ("./a/b", "a/b/", "../a/b", "/a/b", "~/a/b", "out/b", "out-book/b", "models/b", "Runs/b", "a/b.pt"):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            open_model(path)
     assert len(hub.requests) == requests
 
 
@@ -162,7 +165,9 @@ def test_without_a_connection_it_is_said_what_to_do(hub):
 
 def test_the_package_is_asked_for_by_name(hub, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"fetching gpt2 needs the package huggingface_hub.*quillgpt\[hub\]"):
+    with pytest.raises(
+        UserError, match=r"gpt2 is not a folder here; fetching it needs the package huggingface_hub.*quillgpt\[hub\]"
+    ):
         open_model(Path("gpt2"))
 
 

@@ -45,6 +45,10 @@ def test_base_and_adapter_compute_what_the_merged_checkpoint_does(tmp_path, monk
         model = load_model(merged).model
         ours = model.logits(model(ids))
         unadapted = transformers.AutoModelForCausalLM.from_pretrained(merged).eval()(ids).logits
+        adapter = (merged / ADAPTER).resolve()
+        monkeypatch.chdir("/")  # its base is found from anywhere
+        alone = peft.AutoPeftModelForCausalLM.from_pretrained(adapter).eval()(ids).logits
     assert (theirs - before).abs().max() > 1e-3
+    torch.testing.assert_close(alone, theirs, **FLOAT32)
     torch.testing.assert_close(ours, theirs, **FLOAT32)
     torch.testing.assert_close(unadapted, theirs, **FLOAT32)

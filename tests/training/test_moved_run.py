@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from quillgpt.api import load
+from quillgpt.checkpoint import TrainingState
 from quillgpt.cli import main
-from quillgpt.config import resolve
-from quillgpt.errors import DataError
+from quillgpt.config import TrainSettings, resolve
+from quillgpt.errors import CheckpointError, DataError
 from quillgpt.training import train
+from quillgpt.training.base import name_of_base
 
 
 @pytest.fixture
@@ -115,3 +117,30 @@ def test_a_model_is_measured_on_its_own_data_set_from_anywhere(place, tmp_path, 
     assert found.folder == place / "sets" / "tiny"
     with pytest.raises(DataError, match="there is no data set other"):
         model.open_dataset("other", data_dir="sets")
+
+
+def test_adapters_find_their_base_where_both_were_moved(place, tmp_path, monkeypatch):
+    run = resolve("run/config.toml", {}, environ={}, dotenv=None)
+    train(run.model_copy(update={"out_dir": "adapted", "init_from": "run", "lora_rank": 2}))
+    home = Path(shutil.move(place, tmp_path / "archive"))
+    monkeypatch.chdir(home / "adapted")
+    assert go_on("config.toml") == "iter-000006"
+
+
+def test_finetuning_what_is_not_there_looks_nowhere_else(place, monkeypatch):
+    for out_dir in ("somebody/x", "runs/x", "nothing"):
+        with pytest.raises(CheckpointError, match=f"{out_dir} holds no model to finetune"):
+            train(resolve("train_gpt2", {"init_from": "finetune", "out_dir": out_dir}, environ={}, dotenv=None))
+
+
+def test_the_base_of_adapters_is_called_by_its_name_on_the_hub_or_by_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = TrainingState(base={"folder": "/cache/somewhere", "sha256": "abc"})
+    for given, name in [
+        ("gpt2", "openai-community/gpt2"),
+        ("somebody/small", "somebody/small"),
+        ("out/run", "/cache/somewhere"),
+        ("./a/b", "/cache/somewhere"),
+        ("run", "/cache/somewhere"),
+    ]:
+        assert name_of_base(TrainSettings(init_from=given), state) == name

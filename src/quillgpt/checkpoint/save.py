@@ -85,6 +85,7 @@ def save_checkpoint(
     optimizer: dict[str, Tensor],
     state: TrainingState,
     raw_weights: dict[str, Tensor] | None = None,
+    adapter_base: str = "",
 ) -> Path:
     """Write a checkpoint of a run under its iteration's name, and return its folder.
 
@@ -99,6 +100,7 @@ def save_checkpoint(
         state: Where the run is.
         raw_weights: The weights that are trained, by their names in the model, where they are not those of the
             checkpoint's model: it is their average, or has them merged.
+        adapter_base: What other programs call the model that the adapters belong to, where there are some.
 
     Raises:
         OSError: The disk has no room for it, or does not take it.
@@ -111,7 +113,7 @@ def save_checkpoint(
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         save_model(temporary, model, tokenizer, about=about)
-        if (adapter := to_peft(model, str(about.get("init_from")))) is not None:
+        if (adapter := to_peft(model, adapter_base)) is not None:
             (temporary / ADAPTER).mkdir()
             write_tensors(adapter[0], temporary / ADAPTER / ADAPTER_WEIGHTS)
             write_json(temporary / ADAPTER / ADAPTER_CONFIG, adapter[1])
@@ -119,8 +121,8 @@ def save_checkpoint(
         for name, named in tensors.items():
             write_tensors({key: value.detach().cpu().contiguous() for key, value in named.items()}, temporary / name)
         write_json(temporary / STATE, state.model_dump())
-        for name in (WEIGHTS, *tensors, "training"):
-            flush_to_disk(temporary / name)
+        for path in temporary.rglob("*"):
+            flush_to_disk(path)
         write_manifest(temporary)
         let_others_read(temporary)
         take_name(temporary, final)

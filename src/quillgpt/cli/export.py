@@ -38,7 +38,7 @@ def export(
     from quillgpt.export import export as export_model
     from quillgpt.interop import open_model
 
-    loaded = open_model(Path(model), data_dir=Path(data_dir))
+    loaded = open_model(model, data_dir=Path(data_dir))
     certificate = export_model(loaded, to, folder, number_type=number_type, overwrite=overwrite)
     rows = {check.name: f"{check.result}: {check.detail}" for check in certificate.checks}
     for check in certificate.checks:

@@ -28,7 +28,7 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
     from quillgpt.interop import open_model
     from quillgpt.optim.groups import describe, group_parameters
 
-    loaded = open_model(Path(model), data_dir=Path(settings.data_dir))
+    loaded = open_model(model, data_dir=Path(settings.data_dir))
     shape, skeleton = loaded.shape, loaded.skeleton()
     groups = group_parameters(skeleton)
     end = loaded.tokenizer.end_of_text

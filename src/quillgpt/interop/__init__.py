@@ -1,6 +1,7 @@
 """Models of other programs: where a person names a model, theirs are as good as ours."""
 
+from quillgpt.interop.hub import holds_model, hub_repository
 from quillgpt.interop.models import open_model
 from quillgpt.interop.nanogpt import find_nanogpt_file
 
-__all__ = ["find_nanogpt_file", "open_model"]
+__all__ = ["find_nanogpt_file", "holds_model", "hub_repository", "open_model"]

@@ -23,6 +23,9 @@ PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2
 """Short names of the published GPT-2s: 124M, 355M, 774M and 1558M parameters."""
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+LOCAL = re.compile(r"(outputs?|runs?|models?|checkpoints?|experiments?|out)/|out-", re.IGNORECASE)
+"""How folders of one's own begin that have the form of a name of the hub."""
+
 CONFIGURATION = "config.json"
 FILES = (
     "model.safetensors",
@@ -40,29 +43,44 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 """How the hub calls a large file in its cache: by its content's hash."""
 
 
-def find_hub_model(path: Path) -> Path | None:
-    """Return the folder of a model that a person named as the hub does, after fetching it where it is not here.
+def hub_repository(given: str | Path) -> str | None:
+    """Return the hub's full name of a model that a person named as the hub does; None: a path on this machine is meant.
 
-    A model of that name on this machine goes before. `QUILL_MIRROR` may hold such folders, under `hub/NAME`.
+    A model of that name on this machine goes before. What looks like a path (`./x`, `x/`, `out-x/y`, `runs/x`) is one.
 
     Args:
-        path: What the person gave: `gpt2`, `owner/name`, or a path, of which nothing is known here.
+        given: `gpt2`, `owner/name`, or a path.
+
+    Raises:
+        CheckpointError: It is nearly the name of a known model.
+    """
+    name, path = given if isinstance(given, str) else given.as_posix(), Path(given)
+    if name in PRETRAINED:
+        return None if holds_model(path) else PRETRAINED[name]
+    if name.startswith("gpt2") and "/" not in name and not path.exists() and (meant := closest(name, PRETRAINED)):
+        raise CheckpointError(
+            f"{name} is neither a folder here nor a model that is known by name; did you mean {meant}?"
+        )
+    is_path = not REPOSITORY.fullmatch(name) or LOCAL.match(name) or path.parent.exists() or path.suffix in SUFFIXES
+    return None if is_path else name
+
+
+def find_hub_model(given: str | Path) -> Path | None:
+    """Return the folder of a model that a person named as the hub does, after fetching it where it is not here.
+
+    `QUILL_MIRROR` may hold such folders, under `hub/NAME`.
+
+    Args:
+        given: `gpt2`, `owner/name`, or a path, of which nothing is known here.
 
     Raises:
         CheckpointError: There is no such model, it cannot be fetched, is not what the hub says, or of another kind.
         UserError: The package `huggingface_hub` is not installed.
     """
-    name = path.as_posix()
-    if name in PRETRAINED:
-        if holds_model(path):
-            return None
-    elif name.startswith("gpt2") and "/" not in name and not path.exists() and (meant := closest(name, PRETRAINED)):
-        raise CheckpointError(
-            f"{name} is neither a folder here nor a model that is known by name; did you mean {meant}?"
-        )
-    elif not REPOSITORY.fullmatch(name) or path.parent.exists() or path.suffix in SUFFIXES:
+    repository = hub_repository(given)
+    if repository is None:
         return None
-    repository = PRETRAINED.get(name, name)
+    name = Path(given).as_posix()
     for mirrored in (name, repository) if "QUILL_MIRROR" in os.environ else ():
         folder = Path(os.environ["QUILL_MIRROR"], "hub", mirrored).expanduser()
         if folder.is_dir():
@@ -86,7 +104,7 @@ def fetch_model(name: str, repository: str) -> Path:
         CheckpointError: It cannot be had, is not what the hub says, or of another kind.
         UserError: The package `huggingface_hub` is not installed.
     """
-    hub = import_extra("huggingface_hub", extra="hub", purpose=f"fetching {name}")
+    hub = import_extra("huggingface_hub", extra="hub", purpose=f"{name} is not a folder here; fetching it")
     # Named one by one: as attributes they are there only once something else has imported them.
     utils, errors = (importlib.import_module(f"huggingface_hub.{module}") for module in ("utils", "errors"))
     utils.logging.set_verbosity_error()

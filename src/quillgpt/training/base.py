@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, TrainingState
 from quillgpt.checkpoint.weights import StoredWeights
-from quillgpt.config.runs import how_to_go_on
+from quillgpt.config.runs import CHECKPOINTS, how_to_go_on, places_of
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, ConfigError, UserError
 from quillgpt.files import sha256_of
-from quillgpt.interop import open_model
+from quillgpt.interop import holds_model, hub_repository, open_model
 from quillgpt.model import GPT, add_adapters
 
 LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
@@ -48,17 +49,37 @@ def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | No
             )
     if not settings.lora_rank:
         return None
-    for place in (state.base["folder"], state.settings["init_from"]):
+    folder, given = state.base.get("folder", ""), str(state.settings.get("init_from", ""))
+    for place in places_of_base(folder, given, Path(settings.out_dir)):
         try:
-            base = open_model(Path(place), data_dir=Path(settings.data_dir))
+            base = open_model(place, data_dir=Path(settings.data_dir))
         except UserError:  # then what is said below tells more
             continue
-        if weights_sha256(base) == state.base["sha256"]:
+        if weights_sha256(base) == state.base.get("sha256"):
             return base
     raise CheckpointError(
-        f"the adapters of {settings.out_dir} belong to {state.base['folder']}, which is gone or has changed; "
+        f"the adapters of {settings.out_dir} belong to {folder or given}, which is gone or has changed; "
         f"bring it back, or start from the two merged: --init_from={settings.out_dir} --out_dir=NEW"
     )
+
+
+def places_of_base(folder: str, given: str, run: Path) -> Iterator[str | Path]:
+    """Yield where the model may be that a run's adapters belong to, also where both were moved together.
+
+    Args:
+        folder: The folder, absolute, in which it was.
+        given: What it was called when the run began.
+        run: The run.
+    """
+    yield from filter(None, (folder, given))
+    for place in places_of(given, run):
+        if holds_model(place):
+            yield from (place, place / CHECKPOINTS / Path(folder).name)
+
+
+def name_of_base(settings: TrainSettings, state: TrainingState) -> str:
+    """Return what other programs call the model that a run's adapters belong to: its name on the hub, or its folder."""
+    return hub_repository(settings.init_from) or state.base.get("folder", settings.init_from)
 
 
 def with_adapters(model: GPT, settings: TrainSettings) -> GPT:

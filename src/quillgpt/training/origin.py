@@ -11,7 +11,7 @@ from quillgpt.checkpoint.recover import is_whole
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError
-from quillgpt.interop import find_nanogpt_file, open_model
+from quillgpt.interop import find_nanogpt_file, holds_model, open_model
 from quillgpt.training.base import find_base
 from quillgpt.training.choices import Machine, choose_machine
 from quillgpt.training.place import check_out_dir
@@ -89,10 +89,19 @@ def forget_lost_best(state: TrainingState, out_dir: Path) -> None:
 
 
 def apart_from_parent(settings: TrainSettings) -> TrainSettings:
-    """Turn `--init_from=finetune --out_dir=DIR` into a run beside DIR that starts from the best model of DIR."""
+    """Turn `--init_from=finetune --out_dir=DIR` into a run beside DIR that starts from the best model of DIR.
+
+    Raises:
+        CheckpointError: DIR holds no model.
+    """
     if settings.init_from != "finetune":
         return settings
     parent = settings.out_dir
+    if not holds_model(Path(parent)):
+        raise CheckpointError(
+            f"{parent} holds no model to finetune; train it first, give another --out_dir, or name a model to start "
+            "from: --init_from=MODEL"
+        )
     out_dir = parent.rstrip("/\\") + "-finetuned"
     say(f"finetuning {parent}, which stays as it is; the new run is {out_dir}")
     return settings.model_copy(update={"init_from": parent, "out_dir": out_dir})
@@ -124,7 +133,7 @@ def load_parent(settings: TrainSettings) -> tuple[LoadedModel | None, StoredTrai
                 f"{settings.out_dir} holds no checkpoint to resume; train it first, without --init_from=resume"
             )
         return load_run(Path(settings.out_dir), dropout=settings.dropout)
-    return open_model(Path(settings.init_from), data_dir=Path(settings.data_dir), dropout=settings.dropout), None
+    return open_model(settings.init_from, data_dir=Path(settings.data_dir), dropout=settings.dropout), None
 
 
 def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:

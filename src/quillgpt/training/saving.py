@@ -26,6 +26,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.console import warn
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
+from quillgpt.training.base import name_of_base
 from quillgpt.training.place import take_over
 from quillgpt.training.setup import Run
 
@@ -107,6 +108,7 @@ class Saving:
                 optimizer=optimizer,
                 state=state,
                 raw_weights=raw_weights,
+                adapter_base=name_of_base(run.settings, state),
             )
             if best or not (checkpoints_folder(run.out_dir) / BEST).exists():
                 point(run.out_dir, BEST, name)
