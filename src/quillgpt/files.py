@@ -171,6 +171,18 @@ def write_json(path: Path, value: Any) -> None:
     _write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes JSON's own \\udcff
 
 
+def make_folder(folder: Path, flag: str) -> None:
+    """Make a folder that a flag names, and those around it, if need be.
+
+    Raises:
+        UserError: It cannot be made; names the flag.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror or error}); choose another {flag}") from None
+
+
 def _write_bytes(path: Path, content: bytes) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

@@ -188,7 +188,7 @@ def test_extends_is_relative_to_the_file(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("n_layer = ", "is not valid TOML"),
-        ("[model]\nn_layer = 3", "is a table"),
+        ("[model]\nn_layer = 3", "has tables ([model])"),
         ("extends = 3", "must be the name of a preset or a file"),
         ('extends = "nope.toml"', "nope.toml does not exist"),
         ('n_layer = "3"', "must be a whole number above 0"),

@@ -5,7 +5,7 @@ import pytest
 
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import ensure_dataset, prepare
-from quillgpt.errors import ConfigError, DataError
+from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY
 
 TEXT = "The cat sat on the mat.\nThe dog sat on the log.\n" * 20
@@ -169,3 +169,21 @@ def test_a_path_means_no_data_set_and_touches_none(data_dir, tmp_path, name):
             use()
     assert open_dataset("rhyme/", data_dir).fingerprint == here.fingerprint
     assert sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(".")) == ["rhyme"]
+
+
+def test_a_text_that_lies_in_the_folder_unprepared_is_named(tmp_path):
+    folder = tmp_path / "hitchikers"
+    folder.mkdir()
+    (folder / "notes.md").write_text("short")
+    (folder / "trans criptions.txt").write_text("a longer text")
+    with pytest.raises(DataError, match=r"its text trans criptions\.txt is not prepared: prepare it with") as caught:
+        open_dataset("hitchikers", tmp_path)
+    assert f"quill prepare '{folder / 'trans criptions.txt'}' --dataset hitchikers" in str(caught.value)
+    with pytest.raises(DataError, match="trans criptions"):
+        prepare(["hitchikers"], data_dir=tmp_path)
+
+
+def test_a_data_dir_that_cannot_be_made_is_named_with_its_flag(tmp_path):
+    (tmp_path / "file").write_text("words of a text " * 100)
+    with pytest.raises(UserError, match="--data_dir"):
+        prepare([str(tmp_path / "file")], data_dir=tmp_path / "file" / "data")

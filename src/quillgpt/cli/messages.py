@@ -14,7 +14,7 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
-from quillgpt.errors import closest
+from quillgpt.config.foreign import meant_setting
 
 
 def explain(error: CycloptsError) -> str:
@@ -49,6 +49,6 @@ def explain(error: CycloptsError) -> str:
 def unknown_word(word: str, known: set[str], otherwise: str) -> str:
     """Say that a word is unknown and which was meant, or where the known ones are listed."""
     word = word.partition("=")[0]
-    meant = closest(word.lstrip("-"), [name.lstrip("-") for name in known])
+    meant = meant_setting(word.lstrip("-"), [name.lstrip("-") for name in known])
     dashes = "--" if word.startswith("-") else ""
     return f"{word} is unknown; " + (f"did you mean {dashes}{meant}?" if meant else otherwise)

@@ -11,7 +11,7 @@ from quillgpt.cli.completion import complete_source
 from quillgpt.cli.flags import settings_flags
 from quillgpt.cli.messages import unknown_word
 from quillgpt.config import PrepareSettings, preset_names, resolve_prepare
-from quillgpt.config.load import OWN_TEXT
+from quillgpt.config.sources import OWN_TEXT
 from quillgpt.console import table
 from quillgpt.errors import ConfigError
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from quillgpt.cli.completion import complete_preset
 from quillgpt.cli.flags import from_home, settings_flags, switch
 from quillgpt.config import preset_names, resolve_given
+from quillgpt.config.foreign import describe_file
 from quillgpt.config.schema import TrainFields
 from quillgpt.config.sources import SUFFIXES
 from quillgpt.errors import ConfigError
@@ -76,7 +77,7 @@ def check_source(source: str | None, flags: dict[str, str]) -> None:
     """
     if source is None or source.endswith(SUFFIXES) or source.replace("-", "_") in preset_names():
         return
-    if Path(source).is_file():
+    if Path(source).is_file() and describe_file(Path(source)) is None:
         if data := flags.get("data"):
             raise ConfigError(
                 f"{source} stands where a preset is expected; give several texts as --data {data},{source} or "

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quillgpt.config.foreign import meant_setting
 from quillgpt.config.schema import (
     EvalSettings,
     LabSettings,
@@ -18,7 +19,7 @@ from quillgpt.config.schema import (
 )
 from quillgpt.config.values import read_value
 from quillgpt.console import QUIET_VARIABLE
-from quillgpt.errors import ConfigError, closest
+from quillgpt.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "QUILL_"
 FOLDERS = frozenset({"QUILL_HOME", "QUILL_MIRROR"})
@@ -103,7 +104,7 @@ def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
 
 def unknown(name: str, layer: Layer, known: Iterable[str]) -> ConfigError:
     """Return the error for a name that is no setting, with the one that was probably meant."""
-    meant = closest(name, known)
+    meant = meant_setting(name, known)
     subject = " ".join(filter(None, [layer.spell(name), layer.place]))
     return ConfigError(f"{subject} is unknown" + (f"; did you mean {layer.spell(meant)}?" if meant else ""))
 

@@ -27,12 +27,9 @@ from quillgpt.config.schema import (
     TrainFields,
     TrainSettings,
 )
-from quillgpt.config.sources import source_layers
+from quillgpt.config.sources import OWN_TEXT, source_layers
 from quillgpt.console import say
 from quillgpt.errors import ConfigError
-
-OWN_TEXT = "own_text"
-"""The preset for a text that is given without a preset."""
 
 FINETUNE = "finetune"
 """The preset for a model to start from that is given without a preset."""

@@ -8,14 +8,19 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from quillgpt.config.foreign import describe_file, describe_tables, meant_setting
 from quillgpt.config.layers import Layer
 from quillgpt.config.names import exists, expand
 from quillgpt.config.nanogpt import read_nanogpt
 from quillgpt.config.schema import TrainFields
 from quillgpt.console import say, warn
-from quillgpt.errors import ConfigError, closest, did_you_mean
+from quillgpt.errors import ConfigError, did_you_mean
 
 EXTENDS = "extends"
+OWN_TEXT = "own_text"
+"""The preset for a text that is given without a preset."""
+
+USUAL_DATA_DIR = str(TrainFields.model_fields["data_dir"].default)
 SUFFIXES = (".toml", ".py")
 MOST_NAMED = 30
 """Names in one message."""
@@ -75,6 +80,16 @@ def _preset_name(given: str) -> str:
     run = Path(given) / "config.toml"
     if exists(run):
         raise ConfigError(f"{given} is a folder, not a preset; its settings are in {run}")
+    path = Path(given)
+    if exists(path) and path.is_file() and (described := describe_file(path)):
+        raise ConfigError(described)
+    if exists(path) and path.is_dir():
+        raise ConfigError(f"{given} is a folder, not a preset; to train on the texts in it: quill train --data {given}")
+    if exists(prepared := Path(USUAL_DATA_DIR) / given) and given.strip("./"):
+        raise ConfigError(
+            f"{given} is not a preset; to train on what is in {prepared}: quill train {OWN_TEXT} --dataset={given} "
+            f"--out_dir=out-{given}"
+        )
     hint = did_you_mean(name, preset_names()) or "; quill configs lists the presets"
     raise ConfigError(f"{given} is not a preset, nor a .toml or .py file{hint}")
 
@@ -108,9 +123,9 @@ def _read_toml(path: Path) -> Layer:
         raise ConfigError(f"{path} holds a value that is too long to be a setting") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if any(isinstance(value, dict) for value in values.values()):
+        raise ConfigError(f"{path} {describe_tables(values)}")
     for name, value in values.items():
-        if isinstance(value, dict):
-            raise ConfigError(f"[{name}] in {path} is a table; settings stand in no table, one `name = value` a line")
         if isinstance(value, str) and any(character < " " for character in value):
             warn(f"{name} = {value!r} in {path} has a control character in it{_backslash_hint(path)}")
     return Layer(values, f"in {path}")
@@ -128,7 +143,7 @@ def _read_python(path: Path) -> Layer:
     read = read_nanogpt(path, defaults)
     known = {name: value for name, value in read.values.items() if name in defaults}
     ignored = [
-        f"{name} (did you mean {meant}?)" if (meant := closest(name, defaults)) else name
+        f"{name} (did you mean {meant}?)" if (meant := meant_setting(name, defaults)) else name
         for name in (*read.values, *read.ignored)
         if name not in defaults
     ]

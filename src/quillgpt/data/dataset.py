@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from quillgpt.data.place import (
 from quillgpt.data.verification import Content, content_of
 from quillgpt.errors import GIT_LFS_POINTER, DataError, UserError, check_is_no_pointer, did_you_mean
 from quillgpt.text.corpora import RECIPES, recipe_named
+from quillgpt.text.folders import TEXT_SUFFIXES
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.ids import IdTokenizer
 from quillgpt.text.nanogpt_meta import read_nanogpt_meta
@@ -190,6 +192,12 @@ def prepare_hint(name: str, data_dir: Path, *, what: str | None = None) -> str:
     return f"prepare it with: quill prepare {what}{dataset}{where}"
 
 
+def text_beside(folder: Path) -> Path | None:
+    """Return the largest text in the folder of a data set that is not prepared; None where there is none."""
+    texts = [path for path in folder.glob("*") if path.suffix.lower() in TEXT_SUFFIXES and path.is_file()]
+    return max(texts, key=lambda path: (path.stat().st_size, path.name), default=None)
+
+
 def missing_dataset(name: str, data_dir: Path) -> DataError:
     """Return the error for a data set that is neither there nor a recipe."""
     recipe = recipe_named(name)
@@ -198,10 +206,11 @@ def missing_dataset(name: str, data_dir: Path) -> DataError:
         return DataError(f"{data_dir / recipe} is not prepared: {what}; {prepare_hint(recipe, data_dir)}")
     folder = dataset_folder(name, data_dir)
     if folder.is_dir():
-        return DataError(
-            f"{folder} is there, but no tokens are in it: put its text there as input.txt, or "
-            f"{prepare_hint(folder.name, data_dir)}"
-        )
+        text = text_beside(folder)
+        what = "no tokens are in it" if text is None else f"its text {text.name} is not prepared"
+        as_input = "put its text there as input.txt, or " if text is None else ""
+        hint = prepare_hint(folder.name, data_dir, what=None if text is None else shlex.quote(str(text)))
+        return DataError(f"{folder} is there, but {what}: {as_input}{hint}")
     prepared = [folder.name for folder in sorted(data_dir.glob("*")) if folder.is_dir()]
     guess = did_you_mean(name, [*RECIPES, *prepared])
     hint = f"{prepare_hint(dataset_name(name), data_dir)}, or train on a text: quill train --data PATH"

@@ -10,7 +10,7 @@ from pathlib import Path
 from quillgpt.console import say, warn
 from quillgpt.data.manifest import MANIFEST_FILE
 from quillgpt.errors import DataError
-from quillgpt.files import flush_to_disk, quill_home, sha256_of
+from quillgpt.files import flush_to_disk, make_folder, quill_home, sha256_of
 from quillgpt.locks import locked
 from quillgpt.ownership import remove_listed, remove_own
 from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
@@ -29,6 +29,7 @@ LONGEST_LOCK_NAME = 100
 @contextmanager
 def one_preparation(folder: Path) -> Iterator[None]:
     """Keep other processes from preparing a data set while the block runs, after waiting for the one that does."""
+    make_folder(folder.parent, "--data_dir")
     lock = folder.with_name(f".{os.fsdecode(os.fsencode(folder.name)[:LONGEST_LOCK_NAME])}.lock")
     with locked(
         lock,

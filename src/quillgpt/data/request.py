@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from quillgpt.config.names import (
     is_standard_input,
     name_of_sources,
 )
-from quillgpt.data.dataset import dataset_folder
+from quillgpt.data.dataset import dataset_folder, text_beside
 from quillgpt.data.manifest import MANIFEST_FILE, Manifest, SourceRecord, read_manifest
 from quillgpt.data.place import was_made_here
 from quillgpt.errors import DataError, did_you_mean
@@ -246,7 +247,11 @@ def _can_be_read(word: str) -> bool:
 
 def _own_text_hint(name: str, data_dir: Path) -> str:
     folder = data_dir / name
-    return f", and {folder} has no input.txt" if exists(folder) and folder.is_dir() else ""
+    if not (exists(folder) and folder.is_dir()):
+        return ""
+    if (text := text_beside(folder)) is None:
+        return f", and {folder} has no input.txt"
+    return f"; the text in {folder} is prepared with: quill prepare {shlex.quote(str(text))} --dataset {folder.name}"
 
 
 def _request_for_name(name: str, data_dir: Path) -> Request | None:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from quillgpt.config.runs import CONFIG
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
-from quillgpt.files import write_text
+from quillgpt.files import make_folder, write_text
 from quillgpt.ownership import remove_listed, remove_own
 from quillgpt.process import is_running
 
@@ -41,7 +41,7 @@ class Occupation:
         Raises:
             CheckpointError: Another process trains there; nothing of its folder has been touched.
         """
-        self._out_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self._out_dir, "--out_dir")
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
