@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from fuzzing import as_json, damage, fuzz, mutate, only_user_errors, randoms
+from fuzzing import as_json, check_message, damage, fuzz, mutate, only_user_errors, randoms
 from quillgpt import device
 from quillgpt.cli.plot import read_run
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import prepare
+from quillgpt.errors import UserError
 from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.figure import draw_figure
 from quillgpt.text.hub import CorpusRecord, HubCorpus, ShardRecord, recorded_hashes
@@ -48,6 +49,22 @@ def test_a_damaged_data_set(prepared: Path, random: Random) -> None:
                 dataset.tokenizer.decode(np.array(tokens[-300:]))
     finally:
         file.write_bytes(before)
+
+
+@fuzz(150, random=randoms)
+def test_a_damaged_record_lets_no_other_text_in(prepared: Path, tmp_path: Path, random: Random) -> None:
+    other = tmp_path / "text.txt"
+    other.write_text(TEXT[::-1])
+    tokens, record = prepared / "train.bin", prepared / "dataset.json"
+    before, recorded = tokens.read_bytes(), record.read_bytes()
+    record.write_bytes(changed(record, random))
+    try:
+        with pytest.raises(UserError) as refused:
+            prepare([str(other)], data_dir=prepared.parent, tokenizer="byte")
+        check_message(str(refused.value))
+        assert tokens.read_bytes() == before
+    finally:
+        record.write_bytes(recorded)
 
 
 CORPUS = HubCorpus("nobody/nothing")
