@@ -91,6 +91,9 @@ def test_killed_at_any_rename_the_data_set_is_the_earlier_one_or_the_new_one(boo
         before = prepare([str(book)], data_dir=data_dir).dataset if is_there else None
         book.write_text(OTHER)
         was_killed = killed_at(step, lambda data_dir=data_dir: prepare([str(book)], data_dir=data_dir))
+        staging = data_dir / "book" / STAGING
+        if (staging / "dataset.json").exists() and not (staging / "train.bin").exists():
+            assert not (data_dir / "book" / "dataset.json").exists()  # which would describe the earlier tokens
         try:
             found = words(open_dataset("book", data_dir))
         except DataError:
