@@ -345,6 +345,15 @@ def test_a_folder_without_tokens_is_not_offered_for_itself(data_dir):
             use()
 
 
+@pytest.mark.parametrize("name", ["train.bin", "tokenizer.json", "dataset.json"])
+def test_a_folder_in_the_place_of_a_file_is_named_and_nothing_is_lost(book, data_dir, name):
+    (data_dir / "book" / name).mkdir(parents=True)
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match=rf"{name}.* is (a folder|not a file)"):
+            prepare([str(book)], data_dir=data_dir, overwrite=overwrite)
+    assert [path.name for path in (data_dir / "book").iterdir()] == [name]
+
+
 @unix
 def test_a_file_in_the_place_of_the_folder_is_named(book, data_dir):
     data_dir.mkdir()

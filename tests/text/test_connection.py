@@ -186,6 +186,18 @@ def test_redirects_to_what_is_not_followed(place, words, status):
         assert words in message_of(address)
 
 
+def test_the_body_of_a_redirect_may_have_no_end():
+    with answering(b"HTTP/1.1 302 Go\r\nLocation: /b.txt\r\n\r\n", endless=b"x" * 65536) as address:
+        assert "in a circle" in message_of(address)
+
+
+def test_answers_that_only_announce_others_come_to_an_end(hasty):
+    with answering(endless=b"HTTP/1.1 100 Continue\r\n\r\n" * 1000) as address:
+        assert "too slowly" in message_of(address)
+    with answering(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", endless=b"A: b\r\n" * 1000) as address:
+        assert "could not be fetched" in message_of(address)
+
+
 def test_a_redirect_from_https_to_http_is_refused():
     headers = http.client.HTTPMessage()
     headers["Location"] = "http://example.org/a.txt"

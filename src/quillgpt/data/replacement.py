@@ -43,10 +43,12 @@ def check_place(
     Raises:
         DataError: It does; names what would go.
     """
+    there = made_files(folder)
+    if in_the_way := next((name for name in there if (folder / name).is_dir()), None):
+        raise DataError(f"{folder / in_the_way} is a folder, and a file of this name is to be made; move it away")
     if overwrite:
         return
     elsewhere = f"name another data set, such as --dataset={folder.name}_2"
-    there = made_files(folder)
     if manifest is None and there:
         why = f"{damage.partition(';')[0]}, so" if damage else f"{folder} has no {MANIFEST_FILE}, and"
         as_it_is = f", train on it as it is (quill train --dataset={folder.name})" if is_nanogpt_folder(folder) else ""

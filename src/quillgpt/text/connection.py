@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import threading
@@ -132,6 +133,19 @@ def _watched(connection: http.client.HTTPConnection, watch: Watch) -> http.clien
     return connection
 
 
+class _Unread(io.BytesIO):
+    """Stands for the body of a redirect, which the library would read whole before it goes on, however long it is."""
+
+    def __init__(self, body: IO[bytes]) -> None:
+        super().__init__()
+        self._body = body
+
+    def close(self) -> None:
+        """Close the body unread."""
+        self._body.close()
+        super().close()
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
@@ -145,7 +159,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
                 raise RedirectError(f"it redirects to {shown_address(place)[:200]!r}, which is no address of the web")
             if scheme == "http" and urlsplit(req.full_url).scheme == "https":
                 raise RedirectError("it redirects from https to http, on which anybody on the way could change it")
-            return super().http_error_302(req, fp, code, msg, headers)
+            return super().http_error_302(req, _Unread(fp), code, msg, headers)
         except urllib.error.HTTPError as error:
             if error.msg.startswith(self.inf_msg):
                 raise RedirectError("it redirects in a circle, or too often") from None
