@@ -28,8 +28,6 @@ def empty_model(shape: ModelShape, *, dropout: float = 0.0, attn_path: str = "au
 @cache
 def count_parameters(shape: ModelShape, *, positions: bool = True) -> int:
     """Count what `GPT.parameter_count` does, in the same time for any number of blocks: all have the same shape."""
-    if shape.arch == "qwen3":
-        shape = replace(shape, block_size=1)  # its positions are a table, which would be made, and no parameters
     one, two = (empty_model(replace(shape, n_layer=n)).parameter_count(positions=positions) for n in (1, 2))
     return one + (shape.n_layer - 1) * (two - one)
 

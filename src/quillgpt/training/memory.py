@@ -107,7 +107,7 @@ def _least_memory(settings: TrainSettings, shape: ModelShape) -> dict[str, int]:
     copies = 2 if settings.ema_decay else 1
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
     at_once = min(at_once, settings.sequences_per_iteration)
-    rotations = 2 * shape.block_size * shape.head_dim if shape.arch == "qwen3" else 0
+    rotations = 2 * shape.block_size * shape.head_dim if trains and shape.arch == "qwen3" else 0
     needed = {
         f"a model of {parameters:,} parameters": FLOAT32_BYTES * (copies * parameters + values * trained + rotations)
     }
