@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Engine
 
 from quillgpt.errors import TokenizerError
+from quillgpt.text.bounds import check_bounds
 from quillgpt.text.byte_alphabet import CHARACTER_TO_BYTE
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
@@ -24,9 +27,12 @@ from quillgpt.text.tokenizer_files import (
 )
 
 COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
+STANDARD_ERROR = 2
+LONGEST_REASON = 300
 MOST_UNUSED_IDS = 1 << 16
 """Ids that a tokenizer may leave out, as some do. Far more come from a damaged file, and would fill the memory."""
 
+_SCREEN = threading.RLock()
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -46,6 +52,7 @@ class HuggingFaceTokenizer:
         """
         self.name = name
         self._content = content | {"truncation": None, "padding": None}
+        check_bounds(content, name)
         with _failing_as(f"{name} describes no usable tokenizer", "give another file"):
             _check_merges(self._content.get("model"))
             self._engine = Engine.from_str(json.dumps(self._content))
@@ -133,11 +140,32 @@ def _check_merges(model: Any) -> None:
 def _failing_as(what: str, remedy: str) -> Iterator[None]:
     """Turn what the library raises into a TokenizerError: plain Exception, or a panic, which is not even one."""
     try:
-        yield
+        with _panics_unseen():
+            yield
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        raise TokenizerError(f"{what} ({error}); {remedy}") from error
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise TokenizerError(f"{what} ({reason}); {remedy}") from error
+
+
+@contextmanager
+def _panics_unseen() -> Iterator[None]:
+    """Keep off the screen what the library writes when it panics, past Python: many lines, all said by the error."""
+    with _SCREEN:
+        try:
+            screen = os.dup(STANDARD_ERROR)
+        except OSError:  # it is closed: nothing will be seen
+            yield
+            return
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, STANDARD_ERROR)
+            os.close(nowhere)
+            yield
+        finally:
+            os.dup2(screen, STANDARD_ERROR)
+            os.close(screen)
 
 
 def _byte_length(token: str, *, byte_level: bool) -> int:
