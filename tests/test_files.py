@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.files import atomic_path, open_to_append, path_inside, quill_home, sha256_of, write_json, write_text
+from quillgpt.files import (
+    atomic_path,
+    let_hub_libraries_keep_files,
+    open_to_append,
+    path_inside,
+    quill_home,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -137,6 +146,20 @@ def test_where_nothing_can_be_kept_a_passing_folder_serves_and_it_is_said_once(m
     if kind == "a file among its folders":
         assert [path.name for path in (home / "downloads").iterdir()] == ["book.txt"]
         assert (home / "downloads" / "book.txt").read_text() == "fetched before"
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_libraries_of_the_hub_keep_their_files_with_ours_where_their_own_place_cannot_be_used(
+    monkeypatch, tmp_path, usable, capsys
+):
+    monkeypatch.setenv("HF_HOME", "to be restored")
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "mine"))
+    (tmp_path / "caches").mkdir() if usable else (tmp_path / "caches").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    let_hub_libraries_keep_files()
+    assert os.environ.get("HF_HOME") == (None if usable else str(tmp_path / "mine" / "huggingface"))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture

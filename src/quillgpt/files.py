@@ -24,6 +24,7 @@ from quillgpt.console import warn
 from quillgpt.errors import UserError
 
 HOME_VARIABLE = "QUILL_HOME"
+HUB_VARIABLE = "HF_HOME"
 HOMELESS = "~/.cache/quill"
 """What stands for the cache folder of a user of whose home the system knows nothing."""
 
@@ -55,6 +56,14 @@ def quill_home() -> Path:
     home = _passing_home(Path(wanted), reason)
     os.environ[HOME_VARIABLE] = str(home)
     return home
+
+
+def let_hub_libraries_keep_files() -> None:
+    """Give libraries of Hugging Face, before they are imported, a place below ours where theirs cannot be used."""
+    if HUB_VARIABLE not in os.environ:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        if _why_nothing_can_be_kept(os.path.join(caches, "huggingface")) is not None:  # noqa: PTH118
+            os.environ[HUB_VARIABLE] = str(quill_home() / "huggingface")
 
 
 def _wanted_home(given: str | None) -> str:

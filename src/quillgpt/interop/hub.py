@@ -13,7 +13,7 @@ from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.console import say, stderr
 from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
-from quillgpt.files import quill_home, sha256_of, write_json
+from quillgpt.files import let_hub_libraries_keep_files, quill_home, sha256_of, write_json
 from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
 from quillgpt.ownership import remove_own
 from quillgpt.records import read_record
@@ -104,6 +104,7 @@ def fetch_model(name: str, repository: str) -> Path:
         CheckpointError: It cannot be had, is not what the hub says, or of another kind.
         UserError: The package `huggingface_hub` is not installed.
     """
+    let_hub_libraries_keep_files()
     hub = import_extra("huggingface_hub", extra="hub", purpose=f"{name} is not a folder here; fetching it")
     # Named one by one: as attributes they are there only once something else has imported them.
     utils, errors = (importlib.import_module(f"huggingface_hub.{module}") for module in ("utils", "errors"))

@@ -21,7 +21,7 @@ from quillgpt.config.names import expand
 from quillgpt.console import progress, say
 from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
-from quillgpt.files import atomic_path, quill_home, sha256_of, write_json
+from quillgpt.files import atomic_path, let_hub_libraries_keep_files, quill_home, sha256_of, write_json
 from quillgpt.text.compressed import COMPRESSED, check_compressed
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import check_downloads_are_allowed
@@ -152,6 +152,7 @@ def recorded_hashes(corpus: HubCorpus) -> list[str] | None:
 
 
 def _fetch(corpus: HubCorpus, record: CorpusRecord | None) -> CorpusRecord:
+    let_hub_libraries_keep_files()
     datasets = import_extra("datasets", extra="hub", purpose=f"reading {corpus.address}")
     check_downloads_are_allowed(corpus.address)
     datasets.disable_progress_bars()
@@ -238,6 +239,7 @@ def _open(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[dict[
 
 
 def _load_from_hub(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[str, Any]:
+    let_hub_libraries_keep_files()
     hub = import_extra("huggingface_hub", extra="hub", purpose=f"reading {corpus.address}")
     hub.logging.set_verbosity_error()
     find = hub.HfApi().dataset_info
