@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fuzzing import as_json, check_message, damage, fuzz, mutate, only_user_errors, randoms
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_checkpoint
 from quillgpt.checkpoint.state import Rollback
+from quillgpt.checkpoint.weights import open_tensors
+from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError
+from quillgpt.optim.optimizers import OPTIMIZERS, OptimizerSet, make_optimizers
 from quillgpt.text.byte import ByteTokenizer
 from tiny import SHAPES, tiny_model
 
@@ -204,6 +208,73 @@ def test_a_changed_state(checkpoints: Any, contents: Any, random: Random) -> Non
     (checkpoints[0] / name).write_bytes(content)
     try:
         with only_user_errors():
-            load_training_state(checkpoints[0])
+            stored = load_training_state(checkpoints[0])
+            dict(stored.optimizer), dict(stored.raw_weights or {})
     finally:
         (checkpoints[0] / name).write_bytes(contents[0][name])
+
+
+# What has a valid hash may still not fit: a person may have written it.
+
+
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def trained(request: pytest.FixtureRequest, checkpoints: Any) -> tuple[Any, Path]:
+    """Optimizers after a step, and their state as a file of its own."""
+    model = load_model(checkpoints[0]).model
+    optimizers = make_optimizers(model, TrainSettings(optimizer=request.param))
+    step(optimizers)
+    file = checkpoints[0].parent / "optimizer.safetensors"
+    save_file(optimizers.state(), file)
+    return optimizers, file
+
+
+def step(optimizers: OptimizerSet) -> None:
+    for optimizer in optimizers.optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.ones_like(parameter)
+    optimizers.step(1.0, torch.amp.GradScaler("cpu", enabled=False))
+
+
+def misfit(tensor: torch.Tensor, random: Random) -> torch.Tensor:
+    """Return a tensor of another shape or type, or with other values, than its optimizer needs."""
+    match random.choice(("cut", "flat", "longer", "deeper", "turned", "type", "values")):
+        case "cut":
+            return tensor.flatten()[: random.randrange(tensor.numel() + 1)]
+        case "flat":
+            return tensor.flatten()
+        case "longer":
+            return torch.cat([tensor.flatten(), torch.zeros(random.choice((1, 1000)))])
+        case "deeper":
+            return tensor.view([1] * random.choice((1, 7, 40)) + list(tensor.shape))
+        case "turned":
+            return tensor.T if tensor.ndim == 2 else tensor[None]
+        case "type":
+            return tensor.to(random.choice((torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool)))
+    return torch.full_like(tensor, random.choice((float("nan"), float("inf"), -1.0, 0.0, 1e38, 1e-45)))
+
+
+@fuzz(100, random=randoms)
+def test_an_optimizers_state_that_does_not_fit(trained: Any, random: Random) -> None:
+    optimizers, file = trained
+    state = load_file(file)
+    for name in random.sample(sorted(state), random.randint(1, 3)):
+        state[random.choice((name, name, name, *state))] = misfit(state[name], random)
+    other = file.with_name("other.safetensors")
+    save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, other)
+    with only_user_errors():
+        optimizers.load_state(open_tensors(other))
+        step(optimizers)
+
+
+@fuzz(100, random=randoms)
+def test_a_changed_header_of_an_optimizers_state(trained: Any, random: Random) -> None:
+    optimizers, file = trained
+    content = file.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = as_json(mutate(json.loads(content[8 : 8 + size]), random))
+    other = file.with_name("other.safetensors")
+    other.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + size :])
+    with only_user_errors():
+        optimizers.load_state(open_tensors(other))
+        step(optimizers)
