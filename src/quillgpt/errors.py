@@ -85,5 +85,10 @@ def shorten(value: object, most: int = 80) -> str:
         written = short.repr(value)
     except ValueError:  # Python does not write whole numbers of more than 4,300 digits
         return "a number of thousands of digits"
-    cut = (most - 3) // 2
-    return written if len(written) <= most else f"{written[:cut]}...{written[-cut:]}"
+    return cut(written, most)
+
+
+def cut(text: str, most: int = 300) -> str:
+    """Return a text, such as what a library says of a file, without its middle where it is longer than `most`."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"

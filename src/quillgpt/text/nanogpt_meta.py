@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quillgpt.errors import DataError
+from quillgpt.errors import DataError, cut
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.ids import IdTokenizer
 from quillgpt.text.plain_pickle import MOST_BYTES, CodeError, PickleError, read_plain_pickle
@@ -24,10 +24,10 @@ def read_nanogpt_meta(path: Path) -> CharTokenizer | IdTokenizer:
             meta = read_plain_pickle(file.read(MOST_BYTES + 1))
     except CodeError as error:
         raise DataError(
-            f"{path} is not plain data: {error}; Quill runs no code from data files, so leave it out"
+            f"{path} is not plain data: {cut(str(error))}; Quill runs no code from data files, so leave it out"
         ) from None
     except PickleError as error:
-        raise DataError(f"{path} is damaged ({error}); make it again with nanoGPT's prepare.py") from error
+        raise DataError(f"{path} is damaged ({cut(str(error))}); make it again with nanoGPT's prepare.py") from error
     table, size = (meta.get("itos"), meta.get("vocab_size")) if isinstance(meta, dict) else (None, None)
     if table is None and isinstance(size, int) and not isinstance(size, bool):
         return IdTokenizer(size)
