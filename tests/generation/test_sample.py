@@ -192,10 +192,11 @@ def test_a_start_can_be_a_file(tmp_path):
     ("content", "words"),
     [
         (None, "cannot be read"),
-        (b"\x00" * 100, "is a binary file"),
+        (b"\x00" * 100, "NUL"),
+        (b"\x89PNG\r\n\x1a\n", "PNG image"),
         (b"PK\x03\x04", "zip"),
         (b"", "is empty"),
-        (b"a" * (2**24 + 1), "has more than 16,777,216 characters"),
+        (b"a\n" * (2**23 + 1), "has more than 16,777,216 characters"),
     ],
 )
 def test_a_start_file_that_is_no_prompt_is_named(content, words, tmp_path):

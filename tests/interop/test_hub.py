@@ -93,11 +93,46 @@ def test_content_that_is_not_what_the_hub_promised_is_refused_and_removed(hub, t
     content = bytearray((folder / WEIGHTS).read_bytes())
     content[-5] ^= 1
     hub.instead[WEIGHTS] = bytes(content)
-    with pytest.raises(CheckpointError, match=r"is not what the Hugging Face hub says it is: its sha256 is .*removed"):
+    with pytest.raises(CheckpointError, match=r"is not what the Hugging Face hub says it is: its hash is .*removed"):
         open_model(Path("somebody/tiny"))
     hub.instead.clear()
     assert open_model(Path("somebody/tiny")).shape.n_layer == 2
     assert hub.fetched(WEIGHTS) == 2
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", WEIGHTS])
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff" * 5000])
+def test_a_damaged_file_of_the_cache_is_fetched_anew(name, damage, hub, tmp_path, monkeypatch):
+    hub.models["somebody/tiny"] = published(tmp_path / "published")
+    found = open_model(Path("somebody/tiny"))
+    blob = (found.folder / name).resolve()
+    blob.write_bytes(damage)
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is not what the Hugging Face hub says .*; it is removed, try again"
+    ):
+        open_model(Path("somebody/tiny"))
+    assert open_model(Path("somebody/tiny")).shape == found.shape
+    assert hub.fetched(name) == 2
+
+
+def test_a_file_that_was_removed_from_the_cache_is_named_without_the_hub(hub, tmp_path, monkeypatch):
+    hub.models["somebody/tiny"] = published(tmp_path / "published")
+    folder = open_model(Path("somebody/tiny")).folder
+    (folder / WEIGHTS).resolve().unlink()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"could not be fetched .*model\.safetensors"):
+        open_model(Path("somebody/tiny"))
+
+
+def test_nothing_outside_the_cache_is_removed(hub, tmp_path):
+    hub.models["somebody/tiny"] = published(tmp_path / "published")
+    folder = open_model(Path("somebody/tiny")).folder
+    outside = tmp_path / ("0" * 40)
+    outside.write_text("mine")
+    (folder / "added_tokens.json").symlink_to(outside)
+    with pytest.raises(UserError):
+        open_model(Path("somebody/tiny"))
+    assert outside.read_text() == "mine"
 
 
 def test_weights_that_are_no_weights_are_refused(hub, tmp_path):
@@ -120,7 +155,7 @@ def test_a_model_of_another_kind_is_refused_before_its_weights_come(hub, tmp_pat
 def test_a_model_without_safetensors_is_refused(hub, tmp_path):
     hub.models["somebody/old"] = folder = published(tmp_path / "published")
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="is missing; Quill reads weights from safetensors files only"):
+    with pytest.raises(CheckpointError, match=r"somebody/old has no weights as safetensors, .*save_pretrained\("):
         open_model(Path("somebody/old"))
 
 

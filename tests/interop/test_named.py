@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import quillgpt
+from quillgpt.checkpoint import save_model
 from quillgpt.checkpoint.huggingface import to_config
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import prepare
@@ -14,7 +16,7 @@ from quillgpt.errors import CheckpointError, DataError, TokenizerError, UserErro
 from quillgpt.interop import open_model
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.tokenizer import load_tokenizer
-from tiny import GPT2
+from tiny import GPT2, tiny_model
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 548105171\n"
 TOKENIZER = BytePairTokenizer.train(["the dog sees the dog"], 257)
@@ -117,3 +119,26 @@ def test_what_the_hub_gives_of_tokens_is_fetched() -> None:
     from quillgpt.interop.hub import FILES
 
     assert {"added_tokens.json", "special_tokens_map.json", "merges.txt", "tokenizer*.json"} <= {*FILES}
+
+
+def with_tokens(folder: Path, *contents: str, special: bool) -> Path:
+    """Write a model of 257 rows, whose tokenizer has further tokens."""
+    save_model(folder, tiny_model(GPT2, vocab_size=257), TOKENIZER, about={})
+    added = {str(257 + at): {"content": content, "special": special} for at, content in enumerate(contents)}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    return folder
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(tmp_path: Path) -> None:
+    with_tokens(tmp_path, "<user>", special=False)
+    refuses(tmp_path, "has ids up to 257, the model has rows for the first 257 only", error=TokenizerError)
+
+
+def test_special_tokens_without_a_row_are_said_and_never_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = quillgpt.load(with_tokens(tmp_path, "[PAD]", special=True), device="cpu", dtype="float32", threads=1)
+    assert "1 special tokens of the tokenizer have no row in the model" in " ".join(capsys.readouterr().err.split())
+    assert max(model.generate("the", max_new_tokens=50, temperature=5, top_k=0)[0].ids) < 257
+    with pytest.raises(TokenizerError, match=r"the prompt has the token '\[PAD\]', for which the model has no row"):
+        model.generate("the [PAD]")

@@ -18,6 +18,7 @@ from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS
 from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
 from quillgpt.checkpoint.weights import StoredWeights, open_tensors, weight_files
+from quillgpt.console import warn
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError, shorten
 from quillgpt.model import GPT, Form, ModelShape, StoredTable, empty_model, read_into
@@ -190,13 +191,30 @@ def _open_model(folder: Path, *, dropout: float | None = None, attn_path: str = 
     shape, stored_dropout, config = read_shape(folder)
     weights = open_weights(folder, shape)
     tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise TokenizerError(
-            f"the tokenizer in {folder} has ids up to {tokenizer.vocab_size - 1:,}, the model has rows for the first "
-            f"{shape.vocab_size:,} only: they are not of one model; copy or download it again"
-        )
+    check_rows(tokenizer, shape.vocab_size, folder)
     dropout = stored_dropout if dropout is None else dropout
     return LoadedModel(folder, shape, dropout, weights, tokenizer, config, attn_path=attn_path)
+
+
+def check_rows(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
+    """Check that a model has a row for each token that a text can become.
+
+    Special tokens may be without: many models were given one for padding, which they never see.
+
+    Raises:
+        TokenizerError: It has not.
+    """
+    if tokenizer.vocab_size <= rows:
+        return
+    if (tokenizer.end_of_text or 0) >= rows or tokenizer.byte_lengths()[rows:].any():
+        raise TokenizerError(
+            f"the tokenizer in {folder} has ids up to {tokenizer.vocab_size - 1:,}, the model has rows for the first "
+            f"{rows:,} only: they are not of one model; copy or download it again"
+        )
+    warn(
+        f"{folder}: {tokenizer.vocab_size - rows:,} special tokens of the tokenizer have no row in the model, and are "
+        "never used"
+    )
 
 
 def open_weights(folder: Path, shape: ModelShape) -> StoredWeights:

@@ -53,7 +53,11 @@ def read_start(start: str) -> str:
     path = expand(start.removeprefix(FILE_PREFIX))
     try:
         if path.is_file():
-            text = next(read_pieces(path, detect_encoding(path), LONGEST_PROMPT + 1))
+            text = ""
+            for piece in read_pieces(path, detect_encoding(path), LONGEST_PROMPT + 1):
+                text += piece
+                if len(text) > LONGEST_PROMPT:
+                    break
         else:  # a pipe, which can be read only once
             with path.open(encoding="utf-8-sig") as stream:
                 text = stream.read(LONGEST_PROMPT + 1)
@@ -127,6 +131,11 @@ def draw_samples(
         settings: How many, how long, and how tokens are chosen.
         on_text: Given the text of the first sample piece by piece as it becomes certain.
     """
+    unknown = next((id for id in prompt[1] if id >= model.shape.vocab_size), None)
+    if unknown is not None:
+        raise TokenizerError(
+            f"the prompt has the token {tokenizer.decode([unknown])!r}, for which the model has no row; leave it out"
+        )
     at_once = samples_at_once(model, prompt[1], settings)
     for first in range(0, settings.num_samples, at_once):
         samples = range(first, min(first + at_once, settings.num_samples))

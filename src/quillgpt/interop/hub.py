@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +41,10 @@ FILES = (
 )
 """What is fetched besides the configuration; no program, no pickle, no other format's copy of the weights."""
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
-"""How the hub calls a large file in its cache: by its content's hash."""
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""How the hub's cache calls a file: by the hash of its content."""
+
+SHA256_LETTERS = 64
 
 
 def hub_repository(given: str | Path) -> str | None:
@@ -113,6 +117,7 @@ def fetch_model(name: str, repository: str) -> Path:
         utils.disable_progress_bars()
     try:
         folder = Path(hub.snapshot_download(repository, allow_patterns=[CONFIGURATION]))
+        check_content(folder, names=CONFIGURATION)
         read_shape(folder)  # before gigabytes come that cannot be used
         folder = Path(hub.snapshot_download(repository, revision=folder.name, allow_patterns=[CONFIGURATION, *FILES]))
     except UserError:
@@ -121,6 +126,12 @@ def fetch_model(name: str, repository: str) -> Path:
         raise _unfetched(name, repository, error, errors) from error
     say(f"{repository} of the Hugging Face hub, revision {folder.name[:8]}")
     check_content(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{repository} has no weights as safetensors, only in a form that Quill does not read, such as "
+            f"pytorch_model.bin; with transformers, write them as such: AutoModelForCausalLM.from_pretrained("
+            f"{repository!r}).save_pretrained('FOLDER'), the tokenizer likewise, and give FOLDER"
+        )
     return folder
 
 
@@ -141,28 +152,45 @@ def _unfetched(name: str, repository: str, error: Exception, errors: Any) -> Che
     )
 
 
-def check_content(folder: Path) -> None:
-    """Check once that the large files of a fetched model are what the hub says they are: those whose hashes it gives.
+def check_content(folder: Path, *, names: str = "*") -> None:
+    """Check once that files of a fetched model are what the hub says they are: the cache calls them by their hashes.
 
     Raises:
-        CheckpointError: A file is another; it is removed, so that it is fetched anew.
+        CheckpointError: A file is another; it is removed, so that it is fetched anew. Or it is gone.
     """
     known = quill_home() / "hub" / "checked.json"
     try:
         checked = read_record(known, dict[str, list[int]], UserError, mend="")
     except UserError:  # nothing checked so far, or a damaged record: checking again mends both
         checked = {}
-    for link in sorted(folder.iterdir()):
+    blobs = (folder.parents[1] / "blobs").resolve()
+    for link in sorted(folder.glob(names)):
         file = link.resolve()
-        state = [file.stat().st_size, file.stat().st_mtime_ns]
-        if not SHA256.fullmatch(file.name) or checked.get(str(file)) == state:
+        if file.parent != blobs or not HASH.fullmatch(file.name):
             continue
-        found = sha256_of(file)
+        try:
+            state = [file.stat().st_size, file.stat().st_mtime_ns]
+        except OSError:
+            raise CheckpointError(
+                f"{link} leads to a file of the cache that was removed; with a connection, try again"
+            ) from None
+        if checked.get(str(file)) == state:
+            continue
+        found = hash_of(file, length=len(file.name))
         if found != file.name:
             remove_own(file)
             raise CheckpointError(
-                f"{link} is not what the Hugging Face hub says it is: its sha256 is {found}, expected {file.name}; it "
+                f"{link} is not what the Hugging Face hub says it is: its hash is {found}, expected {file.name}; it "
                 "is removed, try again"
             )
         checked[str(file)] = state
-        write_json(known, checked)
+        with suppress(OSError):  # then it is checked again the next time
+            write_json(known, checked)
+
+
+def hash_of(file: Path, *, length: int) -> str:
+    """Return a file's hash by which the hub calls it: SHA-256 of a large one, and of a small one that of Git."""
+    if length == SHA256_LETTERS:
+        return sha256_of(file)
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
