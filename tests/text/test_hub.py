@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +18,8 @@ import pytest
 from quillgpt.errors import DataError, UserError
 from quillgpt.text import hub
 from quillgpt.text.documents import Mark, Source
-from quillgpt.text.hub import HubCorpus, fetch_corpus, parse_address, recorded_hashes
+from quillgpt.text.hub import fetch_corpus, recorded_hashes
+from quillgpt.text.hub_corpus import HubCorpus, parse_address
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +91,7 @@ def dying(corpus, split, rows, number):
         rows = (row if index == 0 else os.kill(os.getpid(), 9) for index, row in enumerate(rows))
     return fetch_shard(corpus, split, rows, number)
 hub._fetch_shard = dying
-hub.fetch_corpus(hub.parse_address("hf:{stories}"))
+hub.fetch_corpus(hub.HubCorpus("{stories}"))
 """
     done = subprocess.run([sys.executable, "-c", program], env=dict(os.environ), capture_output=True, timeout=120)
     assert done.returncode == -9, done.stderr
@@ -202,8 +206,28 @@ def test_the_missing_package_is_asked_for(stories: Path, monkeypatch: pytest.Mon
 
 
 def test_a_hub_that_cannot_be_reached_is_said_in_one_line() -> None:
-    program = "from quillgpt.text.hub import *\nfetch_corpus(parse_address('hf:nobody/nothing'))"
+    program = "from quillgpt.text import hub\nhub.fetch_corpus(hub.HubCorpus('nobody/nothing'))"
     environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "DataError: hf:nobody/nothing could not be read (" in done.stderr.splitlines()[-1]
+
+
+def test_two_that_want_a_corpus_fetch_it_once(stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, fetched, begun = hub._fetch, [], threading.Event()
+
+    def slow(*arguments: Any) -> hub.CorpusRecord:
+        fetched.append(arguments)
+        begun.set()
+        assert waits.wait(20)
+        return fetch(*arguments)
+
+    waits = threading.Event()
+    monkeypatch.setattr(hub, "_fetch", slow)
+    monkeypatch.setattr(hub, "say", lambda words: waits.set() if words.startswith("Waiting") else None)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fetch_corpus, HubCorpus(str(stories)))
+        assert begun.wait(20)
+        second = pool.submit(fetch_corpus, HubCorpus(str(stories)))
+        assert documents(first.result(30)[0]) == documents(second.result(30)[0])
+    assert len(fetched) == 1

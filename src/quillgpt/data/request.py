@@ -26,7 +26,7 @@ from quillgpt.files import path_inside
 from quillgpt.text.addresses import is_web_address, shown_address
 from quillgpt.text.corpora import BOOK, RECIPES, Texts, recipe_named, texts_of
 from quillgpt.text.documents import PLAINLY, FileRules, Source
-from quillgpt.text.hub import PREFIX
+from quillgpt.text.hub_corpus import PREFIX
 
 
 @dataclass(frozen=True)

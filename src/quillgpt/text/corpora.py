@@ -16,7 +16,7 @@ from quillgpt.text.addresses import is_web_address, recorded_address, shown_addr
 from quillgpt.text.documents import Source
 from quillgpt.text.downloads import TINY_SHAKESPEARE, address_download, fetch
 from quillgpt.text.folders import files_of_folder, files_of_pattern, source_of_stream
-from quillgpt.text.hub import HubCorpus
+from quillgpt.text.hub_corpus import PREFIX, HubCorpus, parse_address
 from quillgpt.text.python_docs import python_docs_file
 
 BOOK = "gutenberg:"
@@ -135,8 +135,8 @@ def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -
     val: list[Source] = []
     val_fraction = VAL_FRACTION
     for word in words:
-        if word.startswith(hub.PREFIX):
-            corpus = hub.parse_address(word)
+        if word.startswith(PREFIX):
+            corpus = parse_address(word)
             more, held_out = hub.fetch_corpus(corpus)
             train += more
             val += held_out or []

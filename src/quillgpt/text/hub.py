@@ -11,93 +11,31 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from quillgpt.config.names import expand
-from quillgpt.console import progress, say
+from quillgpt.console import progress, say, warn
 from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
-from quillgpt.files import atomic_path, let_hub_libraries_keep_files, quill_home, sha256_of, write_json
+from quillgpt.files import atomic_path, let_hub_libraries_keep_files, sha256_of, write_json
+from quillgpt.locks import locked
 from quillgpt.text.compressed import COMPRESSED, check_compressed
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import check_downloads_are_allowed
+from quillgpt.text.hub_corpus import HubCorpus
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-PREFIX = "hf:"
 CORPUS_FILE = "corpus.json"
 CONVERTED = "refs/convert/parquet"
 """The branch on which the hub keeps data sets in Parquet, also those that were published as a program."""
 
 VALIDATION_SPLITS = ("validation", "valid", "val", "dev")
 ROW_FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
-
-
-@dataclass(frozen=True)
-class HubCorpus:
-    """A data set of the hub, or a local file or folder that `datasets` can read.
-
-    Attributes:
-        repository: `owner/name`, or a path on this machine.
-        config: Which of its configurations; None takes the only one.
-        column: The column that holds the text; None takes `text`, or the only one that holds text.
-        rows: Whether each row is a document, or a line of a running text.
-        title: For lines: what a line looks like that begins a document; None makes each shard one document.
-        val_split: Whether to take the data set's own validation split, where it has one.
-    """
-
-    repository: str
-    config: str | None = None
-    column: str | None = None
-    rows: Literal["documents", "lines"] = "documents"
-    title: str | None = None
-    val_split: bool = True
-
-    @property
-    def address(self) -> str:
-        """How a person would name it: `hf:owner/name/config:column`."""
-        config = f"/{self.config}" if self.config else ""
-        column = f":{self.column}" if self.column else ""
-        return f"{PREFIX}{self.repository}{config}{column}"
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a file or folder on this machine."""
-        return Path(self.repository).exists()
-
-    @property
-    def folder(self) -> Path:
-        """Where its texts are kept."""
-        readable = re.sub(r"[^\w.-]+", "--", f"{self.repository}/{self.config or 'default'}").strip("-")
-        key = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
-        return quill_home() / "hub" / f"{readable[-80:]}-{key}"
-
-
-def parse_address(given: str) -> HubCorpus:
-    """Read `hf:owner/name[/config][:column]`, or `hf:PATH[:column]` for a file or folder on this machine.
-
-    Raises:
-        DataError: It names nothing.
-    """
-    words = given.removeprefix(PREFIX)
-    for name, column in ((words, ""), words.rpartition(":")[::2]):
-        if name and expand(name).exists():
-            return HubCorpus(str(expand(name).resolve()), column=column or None)
-    name, _, column = words.partition(":")
-    owner_and_name, config = name, None
-    if name.count("/") == 2:
-        owner_and_name, _, config = name.rpartition("/")
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", owner_and_name):
-        raise DataError(
-            f"{given} names no data set of the Hugging Face hub; expected hf:owner/name, with /CONFIG and :COLUMN "
-            "after it where there are several, or hf:PATH for rows in a file or folder"
-        )
-    return HubCorpus(owner_and_name, config=config, column=column or None)
 
 
 class ShardRecord(BaseModel):
@@ -130,7 +68,10 @@ def fetch_corpus(corpus: HubCorpus) -> tuple[list[Source], list[Source] | None]:
     record = _read_record(corpus)
     if record is None or not _is_current(corpus, record):
         try:
-            record = _fetch(corpus, record)
+            with _one_process_at_a_time(corpus):
+                record = _read_record(corpus)  # what the process fetched that may have been waited for
+                if record is None or not _is_current(corpus, record):
+                    record = _fetch(corpus, record)
         except UserError:
             raise
         except Exception as error:  # the library and what it uses raise whatever they like
@@ -143,6 +84,14 @@ def fetch_corpus(corpus: HubCorpus) -> tuple[list[Source], list[Source] | None]:
     if not splits["train"]:
         raise DataError(f"{corpus.address} has no text in it; name another column: hf:owner/name:COLUMN")
     return splits["train"], splits.get("validation")
+
+
+def _one_process_at_a_time(corpus: HubCorpus) -> AbstractContextManager[None]:
+    return locked(
+        corpus.folder / ".lock",
+        on_wait=lambda: say(f"Waiting for another process that is fetching {corpus.address}"),
+        on_failure=lambda error: warn(f"{corpus.folder} cannot be locked ({error}); fetch with one process"),
+    )
 
 
 def recorded_hashes(corpus: HubCorpus) -> list[str] | None:
