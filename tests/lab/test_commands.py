@@ -19,6 +19,7 @@ from quillgpt.lab.swap import Swapped, swap
 from quillgpt.lab.variants import with_kernel
 from quillgpt.lab.verdicts import Outcome, verdicts
 from quillgpt.lab.weights import RowStatistics
+from quillgpt.ownership import RECORD
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_tables_and_pictures_are_written(name, here, tmp_path, capsys):
     assert main(["lab", *words, "--threads=1", "--blocks=3", f"--out={tmp_path}"]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     wanted = {tmp_path / f"{stem}.{ending}" for stem, endings in expected.items() for ending in endings}
-    assert set(tmp_path.iterdir()) == wanted
+    assert set(tmp_path.iterdir()) - {tmp_path / RECORD} == wanted
     for path in wanted:
         assert str(path) in out or (path.stem in ("histograms", "rows", "positions") and path.suffix in (".csv", ".md"))
         if path.suffix == ".svg":
@@ -68,7 +69,7 @@ def test_without_matplotlib_the_tables_are_there(here, tmp_path, capsys, monkeyp
     assert main(["lab", "swap", "SM", "--to=GK", "--threads=1", "--blocks=2", f"--out={tmp_path}"]) == 0
     said = capsys.readouterr()
     assert "pip install 'quillgpt[plots]'" in " ".join(said.err.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["swap.csv", "swap.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD, "swap.csv", "swap.md"]
 
 
 def test_results_have_a_usual_place(here, capsys):

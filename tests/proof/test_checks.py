@@ -15,6 +15,7 @@ import pytest
 from quillgpt.api import load
 from quillgpt.generation import prompt_ids
 from quillgpt.model import KeyValueCache
+from quillgpt.ownership import RECORD
 from quillgpt.proof import damage, numbers
 from quillgpt.proof.ground import environment
 from quillgpt.proof.outcome import CannotRun
@@ -35,7 +36,7 @@ def test_a_run_on_a_full_disk_through_the_command_line(
     assert outcome.figure.startswith("an injected ENOSPC")
     assert "0 of 51 rows differ" in outcome.figure
     assert capsys.readouterr().out.startswith("pass    full disk survived: ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["proof.json", "proof.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD, "proof.json", "proof.md"]
 
 
 @pytest.mark.deep
