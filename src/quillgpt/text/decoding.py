@@ -7,7 +7,6 @@ import unicodedata
 from pathlib import Path
 
 from quillgpt.text.formats import check_format
-from quillgpt.text.guessing import by_lines, doubts, read_as
 from quillgpt.text.reading import (
     CHUNK_BYTES,
     EmptyFileError,
@@ -52,6 +51,8 @@ def look_at(path: Path, *, name: str | None = None, encoding: str | None = None)
     Raises:
         DataError: It is empty, binary, damaged, or in no encoding that can be recognised.
     """
+    from quillgpt.text.guessing import by_lines, doubts, read_as  # slow, and completing names reads no text
+
     name = name or str(path)
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)

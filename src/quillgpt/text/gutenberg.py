@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quillgpt.console import say, warn
 from quillgpt.files import quill_home, write_text
+from quillgpt.text.decoding import detect_encoding, read_pieces
 from quillgpt.text.downloads import Download, MissingFileError, fetch
 
 ADDRESS = "https://www.gutenberg.org/ebooks/{number}.txt.utf-8"
@@ -52,8 +53,6 @@ def fetch_book(number: int) -> Path:
             f"Project Gutenberg has no plain text under the number {number}; look at {PAGE.format(number=number)}, or "
             "search there for the book: its number is at the end of its page's address"
         ) from error
-    from quillgpt.text.decoding import detect_encoding, read_pieces  # slow, and whoever asks for names needs none
-
     text = "".join(read_pieces(fetched, detect_encoding(fetched, name=title), PIECE_CHARACTERS, name=title))
     span = _body(text)
     begin, end = span or (0, len(text))
