@@ -6,6 +6,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from quillgpt.config.encodings import TWICE
@@ -122,9 +123,7 @@ def undoing(between: str, undone: list[str] | None = None) -> Callable[[str], st
         between: The other encoding.
         undone: What the function has mended is added to it.
     """
-    back = {byte: byte for byte in range(0x80, 0xA0)}  # where ISO-8859-1 was meant
-    back |= {ord(character): byte for byte, character in characters_of(between).items()}
-    run = re.compile(f"[{re.escape(''.join(map(chr, back)))}]{{2,}}")
+    back, run = _ways_back(between)
 
     def undo(found: re.Match[str]) -> str:
         try:
@@ -138,6 +137,14 @@ def undoing(between: str, undone: list[str] | None = None) -> Callable[[str], st
         return text
 
     return lambda text: run.sub(undo, text)
+
+
+@cache
+def _ways_back(between: str) -> tuple[dict[int, int], re.Pattern[str]]:
+    """Return the bytes of another encoding's characters, and a pattern for several of these side by side."""
+    back = {byte: byte for byte in range(0x80, 0xA0)}  # where ISO-8859-1 was meant
+    back |= {ord(character): byte for byte, character in characters_of(between).items()}
+    return back, re.compile(f"[{re.escape(''.join(map(chr, back)))}]{{2,}}")
 
 
 def characters_of(encoding: str) -> dict[int, str]:

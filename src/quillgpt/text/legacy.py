@@ -44,6 +44,7 @@ _ASCII_LETTER = 2.5
 _TEMPER = 2.0
 """Letters follow from each other, so that a text says less than as many that are drawn by chance."""
 _LEEWAY = 8.0
+_ASCII, _BEYOND_ASCII = bytes(range(128)), bytes(range(128, 256))
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def guesses(sample: bytes, at_most: int = 4) -> list[Guess]:
         sample: Text with bytes beyond ASCII.
         at_most: How many are looked for.
     """
-    high = sum(byte >= 0x80 for byte in sample)
+    high = len(sample.translate(None, _ASCII))
     if high == 0:
         return [Guess("ascii", "English", 1.0, 0.0, True)]
     ranked = sorted((*_single_byte(sample), *_multi_byte(sample)), key=lambda each: -each[0])
@@ -126,7 +127,7 @@ def _multi_byte(sample: bytes) -> list[tuple[float, float, str, str]]:
 def _multi_byte_likelihood(sample: bytes, encoding: str) -> dict[str, float]:
     counts = Counter(sample.decode(encoding, "replace"))
     left = sum(count for character, count in counts.items() if character.isascii())
-    taken = _ASCII_LETTER * (sum(byte < 0x80 for byte in sample) - left)
+    taken = _ASCII_LETTER * (len(sample.translate(None, _BEYOND_ASCII)) - left)
     beyond = {character: count for character, count in counts.items() if not character.isascii()}
     return {
         language: taken + sum(count * east_asian_likelihood(each, language) for each, count in beyond.items())
@@ -332,7 +333,7 @@ def nats_of(sample: bytes, encoding: str, language: str | None = None) -> float:
         encoding: One of those that are guessed.
         language: The language that it is read as; by default the likeliest.
     """
-    high = sum(byte >= 0x80 for byte in sample)
+    high = len(sample.translate(None, _ASCII))
     if high == 0:
         return 0.0
     if encoding in _MULTI_BYTE:

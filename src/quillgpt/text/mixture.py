@@ -27,9 +27,11 @@ def mixed(path: Path, name: str, found: Scan) -> Reading | None:
     Raises:
         DataError: What the other lines are is not certain.
     """
+    if found.utf8.first is None:
+        return None
     utf8, sample = bytes(found.utf8.sample), bytes(found.others.sample)
     best = guesses(sample)[0]
-    if found.utf8.first is None or nats_of(utf8, best.encoding, best.language) > best.nats - 1:
+    if nats_of(utf8, best.encoding, best.language) > best.nats - 1:
         return None
     assert found.others.first is not None
     if not best.is_text or best.share < SURE or len(_HIGH.findall(sample)) < _FEWEST_BYTES:
@@ -93,8 +95,8 @@ def with_nul(path: Path, nul: int, name: str, end: int) -> DataError:
 
 def _parts(path: Path, end: int) -> Iterator[bytes]:
     """Yield parts of a file that have enough bytes beyond ASCII to be judged; of a large file some, evenly spread."""
-    size = min(max(end // 64, 512), SAMPLE_BYTES)
-    every = max(1, end // (size * 128))
+    size = min(max(end // 16, 512), SAMPLE_BYTES)
+    every = max(1, end // (size * 32))
     whole = True  # a line that is longer than a part may be cut in the middle of a character
     for number, (_, block) in enumerate(blocks_of_lines(path, end, size)):
         if whole and number % every == 0 and len(_HIGH.findall(block)) >= 2 * _FEWEST_BYTES:

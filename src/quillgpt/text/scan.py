@@ -106,6 +106,8 @@ def _is_utf8_so_far(found: Scan, line: bytes) -> bool:
 
 
 def _is_cesu8(line: bytes) -> bool:
+    if b"\xed" not in line:
+        return False
     try:
         decode(line, "cesu-8")
     except UnicodeDecodeError:
