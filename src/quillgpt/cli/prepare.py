@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SOURCE_HELP = (
     "A recipe (shakespeare_char, shakespeare, python_docs, openwebtext, fineweb, tinystories, wikitext, ptb, lambada), "
     "or one or several texts: files, folders, patterns such as 'books/*.txt', http(s) addresses, gutenberg:1513, "
-    "hf:owner/name[/config][:column], or - for standard input."
+    "hf:owner/name[/config][:column], pipes, or - for standard input."
 )
 
 SOURCE = Parameter(name="SOURCE", help=SOURCE_HELP, allow_leading_hyphen=True, completer=complete_source)
