@@ -31,6 +31,10 @@ def test_prepare(quill: Any) -> None:
         "val_fraction": 0.2,
         "deduplicate": False,
         "drop_repeated_lines": None,
+        "encoding": None,
+        "skip_unreadable": False,
+        "follow_links": False,
+        "end_of_text_marks": False,
         "replace": True,
         "overwrite": False,
     }
@@ -264,3 +268,19 @@ def test_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert process.wait(timeout=30) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 8.00 GiB for an array"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB\nmore"),
+    ],
+)
+def test_a_full_memory_is_no_fault(quill: Any, error: BaseException) -> None:
+    quill.replace("quillgpt.training", "train", error)
+    assert quill("train") == 1
+    assert quill.err.startswith("quill: there is not enough memory for it; a smaller model, batch,")
+    assert quill.err.count("\n") == 1

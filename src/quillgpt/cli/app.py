@@ -27,7 +27,7 @@ from quillgpt.cli.train import train
 from quillgpt.config.layers import FOLDERS, read_dotenv
 from quillgpt.config.load import DOTENV
 from quillgpt.console import QUIET_VARIABLE, outcome, quietly, warn
-from quillgpt.errors import ConfigError, UserError
+from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
 
 DEBUG, QUIET = "--debug", "--quiet"
@@ -37,6 +37,8 @@ QUIET_SWITCH = switch(
 DEBUG_SWITCH = switch(DEBUG, "Show where an error came from.", group="Every command", position=100)
 COMPLETE = "__complete"
 """The word with which a shell asks what Tab should offer."""
+
+OUT_OF_MEMORY = "there is not enough memory for it; a smaller model, batch, context or vocabulary needs less"
 
 FAILED, MISUSED, PIPE_CLOSED = 1, 2, 141
 
@@ -124,8 +126,19 @@ def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
             return str(error), FAILED
         case OSError():
             return _describe(error), FAILED
+        case MemoryError() | RuntimeError() if is_out_of_memory(error):
+            first = next(iter(str(error).splitlines()), "nothing is left")
+            return f"{OUT_OF_MEMORY} ({shorten(first)})", FAILED
     advice = "" if debugging else "; this is a fault of Quill's own, and --debug shows where it happened"
     return f"{type(error).__name__}: {error}{advice}", FAILED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether there was no memory for something, on the machine or on a GPU; PyTorch has several words for it."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        each in words for each in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+    )
 
 
 def _everywhere(
