@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from io import BufferedIOBase
 from pathlib import Path
+from typing import IO, cast
 
 from quillgpt.console import progress
 from quillgpt.errors import DataError
@@ -51,6 +52,22 @@ def check_compressed(path: Path) -> None:
             _check_sizes(path, _sizes(path, file, advance))
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is damaged or cannot be read ({error}); fetch or pack it again") from error
+
+
+def open_compressed(path: Path) -> IO[bytes]:
+    """Open what is in a compressed file for reading.
+
+    Raises:
+        DataError: It is an archive of more than one file.
+    """
+    suffix = path.suffix.lower()
+    if suffix != ".zip":
+        return cast("IO[bytes]", _OPENERS[suffix](path))
+    archive = zipfile.ZipFile(path)
+    names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    if len(names) != 1:
+        raise DataError(f"{path} holds {len(names)} files; unpack it, and give the one that holds the rows")
+    return archive.open(names[0])
 
 
 def _sizes(path: Path, file: BufferedIOBase, advance: Callable[[float], object]) -> Iterable[int]:

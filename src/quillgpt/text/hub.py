@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,11 @@ from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
 from quillgpt.files import atomic_path, let_hub_libraries_keep_files, sha256_of, write_json
 from quillgpt.locks import locked
-from quillgpt.text.compressed import COMPRESSED, check_compressed
+from quillgpt.text.compressed import check_compressed
 from quillgpt.text.documents import SEPARATOR, Source
 from quillgpt.text.downloads import check_downloads_are_allowed
 from quillgpt.text.hub_corpus import HubCorpus
+from quillgpt.text.rows import ROW_FILES, FileRows
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -34,8 +35,10 @@ CORPUS_FILE = "corpus.json"
 CONVERTED = "refs/convert/parquet"
 """The branch on which the hub keeps data sets in Parquet, also those that were published as a program."""
 
+READER = 2
+"""Number of the way in which single files are read; where it has changed, they are read again."""
+
 VALIDATION_SPLITS = ("validation", "valid", "val", "dev")
-ROW_FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
 
 
 class ShardRecord(BaseModel):
@@ -75,11 +78,13 @@ def fetch_corpus(corpus: HubCorpus) -> tuple[list[Source], list[Source] | None]:
         except UserError:
             raise
         except Exception as error:  # the library and what it uses raise whatever they like
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(
-                f"{corpus.address} could not be read ({reason[:300]}); check the name and the connection and try "
-                "again: shards that are finished are kept"
-            ) from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+            advice = (
+                "check its files; a single one is read more exactly: hf:FILE"
+                if corpus.is_local
+                else "check the name and the connection and try again: shards that are finished are kept"
+            )
+            raise DataError(f"{corpus.address} could not be read ({reason[:300]}); {advice}") from error
     splits = {name: _sources(corpus, name, shards) for name, shards in record.splits.items()}
     if not splits["train"]:
         raise DataError(f"{corpus.address} has no text in it; name another column: hf:owner/name:COLUMN")
@@ -101,11 +106,7 @@ def recorded_hashes(corpus: HubCorpus) -> list[str] | None:
 
 
 def _fetch(corpus: HubCorpus, record: CorpusRecord | None) -> CorpusRecord:
-    let_hub_libraries_keep_files()
-    datasets = import_extra("datasets", extra="hub", purpose=f"reading {corpus.address}")
-    check_downloads_are_allowed(corpus.address)
-    datasets.disable_progress_bars()
-    splits, revision = _open(datasets, corpus, None if record is None else record.revision)
+    splits, revision = _open(corpus, None if record is None else record.revision)
     if record is None or record.revision != revision:
         record = CorpusRecord(address=corpus.address, revision=revision)
     for name, rows in splits.items():
@@ -113,7 +114,8 @@ def _fetch(corpus: HubCorpus, record: CorpusRecord | None) -> CorpusRecord:
         record.splits[name] = done
         if done:
             say(f"{corpus.address}, {name}: {len(done)} of {rows.num_shards} shards are here already")
-        rows = rows.select_columns([_text_column(corpus, rows)])
+        if not isinstance(rows, FileRows):
+            rows = rows.select_columns([_text_column(corpus, rows)])
         with progress(f"Fetching {corpus.address}, {name}", rows.num_shards) as advance:
             advance(len(done))
             for number in sorted(set(range(rows.num_shards)) - {shard.number for shard in done}):
@@ -126,7 +128,7 @@ def _fetch(corpus: HubCorpus, record: CorpusRecord | None) -> CorpusRecord:
     return record
 
 
-def _fetch_shard(corpus: HubCorpus, split: str, rows: IterableDataset, number: int) -> ShardRecord:
+def _fetch_shard(corpus: HubCorpus, split: str, rows: IterableDataset | FileRows, number: int) -> ShardRecord:
     path = _shard_path(corpus, split, number)
     documents = 0
     with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -136,7 +138,7 @@ def _fetch_shard(corpus: HubCorpus, split: str, rows: IterableDataset, number: i
     return ShardRecord(number=number, documents=documents, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
-def _document_pieces(corpus: HubCorpus, rows: IterableDataset) -> Iterator[str]:
+def _document_pieces(corpus: HubCorpus, rows: IterableDataset | FileRows) -> Iterator[str]:
     """Yield the texts of rows, and `SEPARATOR` after each document."""
     title = re.compile(corpus.title) if corpus.title else None
     open_document = False
@@ -165,7 +167,7 @@ def _format_of_folder(path: Path) -> str | None:
     return formats.pop() if len(formats) == 1 else None
 
 
-def _open(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[dict[str, IterableDataset], str]:
+def _open(corpus: HubCorpus, revision: str | None) -> tuple[Mapping[str, IterableDataset | FileRows], str]:
     """Return the splits to read, and what tells this state of the data set from another one."""
     path = Path(corpus.repository)
     mirror = Path(os.environ.get("QUILL_MIRROR", ""), "hub", corpus.repository).expanduser()
@@ -174,12 +176,13 @@ def _open(datasets: Any, corpus: HubCorpus, revision: str | None) -> tuple[dict[
     for file in [path] if path.is_file() else path.rglob("*") if path.is_dir() else []:
         check_compressed(file)
     if path.is_file():
-        name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
-        kind = ROW_FILES.get(name.suffix.lower())
-        if kind is None:
-            raise DataError(f"{path} has no rows that can be read; expected {', '.join(ROW_FILES)}")
-        loaded = datasets.load_dataset(kind, data_files=str(path), streaming=True)
-    elif path.is_dir():
+        return {"train": FileRows(path, corpus.column)}, _state_of_files(path)
+    let_hub_libraries_keep_files()
+    datasets = import_extra("datasets", extra="hub", purpose=f"reading {corpus.address}")
+    check_downloads_are_allowed(corpus.address)
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said by the error
+    if path.is_dir():
         loaded = _load(datasets, str(path), corpus.config, None)
     else:
         revision, loaded = _load_from_hub(datasets, corpus, revision)
@@ -246,7 +249,7 @@ def _text_column(corpus: HubCorpus, rows: IterableDataset) -> str:
 def _state_of_files(path: Path) -> str:
     files = sorted(file for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
     listing = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*listing, READER] if path.is_file() else listing).encode()).hexdigest()
 
 
 def _sources(corpus: HubCorpus, split: str, shards: list[ShardRecord]) -> list[Source]:
