@@ -141,6 +141,13 @@ def test_a_book_without_marks_is_kept_whole_with_a_warning(library, capsys):
     assert "warning: book 9 of Project Gutenberg has no licence where one is expected" in capsys.readouterr().err
 
 
+def test_what_is_far_larger_than_a_book_is_not_read(library, monkeypatch):
+    monkeypatch.setattr(gutenberg, "MOST_BYTES", 1000)
+    library.publish("/ebooks/7.txt.utf-8", b"x" * 1001)
+    with pytest.raises(DataError, match="book 7 of Project Gutenberg has 1,001 bytes, and no book has more than 1,000"):
+        fetch_book(7)
+
+
 def test_a_number_without_a_book_is_named_with_the_page_to_look_at(library):
     with pytest.raises(MissingFileError, match="number 99999999; look at") as caught:
         fetch_book(99999999)

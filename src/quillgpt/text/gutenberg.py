@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from quillgpt.console import say, warn
+from quillgpt.errors import DataError
 from quillgpt.files import quill_home, write_text
 from quillgpt.text.decoding import detect_encoding, read_pieces
 from quillgpt.text.downloads import Download, MissingFileError, fetch
@@ -13,6 +14,9 @@ from quillgpt.text.downloads import Download, MissingFileError, fetch
 ADDRESS = "https://www.gutenberg.org/ebooks/{number}.txt.utf-8"
 PAGE = "https://www.gutenberg.org/ebooks/{number}"
 PIECE_CHARACTERS = 1 << 20
+MOST_BYTES = 100_000_000
+"""Far above the longest book that there is; a book is in memory as a whole."""
+
 MOST_CHARACTERS_AFTER_LAST_WORDS = 1500
 
 _FLAGS = re.MULTILINE | re.IGNORECASE
@@ -53,6 +57,10 @@ def fetch_book(number: int) -> Path:
             f"Project Gutenberg has no plain text under the number {number}; look at {PAGE.format(number=number)}, or "
             "search there for the book: its number is at the end of its page's address"
         ) from error
+    if (size := fetched.stat().st_size) > MOST_BYTES:
+        raise DataError(
+            f"{title} has {size:,} bytes, and no book has more than {MOST_BYTES:,}; delete {fetched} to fetch it again"
+        )
     text = "".join(read_pieces(fetched, detect_encoding(fetched, name=title), PIECE_CHARACTERS, name=title))
     span = _body(text)
     begin, end = span or (0, len(text))
