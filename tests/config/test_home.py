@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from quillgpt.cli import main
+from quillgpt.cli.completion import paths
 from quillgpt.config import resolve, resolve_eval, resolve_prepare, resolve_sample
 from quillgpt.config.layers import COMMANDS
 from quillgpt.config.schema.training import TrainSettings
@@ -53,6 +54,16 @@ def test_no_setting_that_is_a_path_is_forgotten() -> None:
             is_text = str in (field.annotation, *getattr(field.annotation, "__args__", ()))
             if is_text and name not in words:
                 assert name in PATHS
+
+
+def test_a_home_that_nobody_has_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    monkeypatch.setenv("QUILL_MIRROR", "~nobody-of-this-name/x")
+    monkeypatch.setenv("QUILL_HOME", "~/cache")
+    assert main(["info", "gpt2-of-mine"]) == 1
+    assert list(paths("~nobody-of-this-name/")) == []
+    assert "fault" not in capsys.readouterr().err
 
 
 def test_other_text_stays_as_it_is(home: str) -> None:

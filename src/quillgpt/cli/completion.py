@@ -6,10 +6,10 @@ The shell asks `quill __complete ...` at each Tab, so nothing here imports torch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from quillgpt.config import preset_description, preset_names
+from quillgpt.config.names import expand
 from quillgpt.config.sources import SUFFIXES
 
 
@@ -58,7 +58,7 @@ def paths(incomplete: str) -> Iterator[str]:
     """Yield the paths that begin with what was typed, folders with a slash at their end."""
     typed, slash, beginning = incomplete.rpartition("/")
     try:
-        found = sorted(Path(typed + slash).expanduser().iterdir())
+        found = sorted(expand(typed + slash).iterdir())
     except OSError:  # there is no such folder
         return
     for path in found:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from quillgpt.checkpoint.load import read_shape
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.config.names import expand
 from quillgpt.console import say, stderr
 from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
@@ -86,7 +87,7 @@ def find_hub_model(given: str | Path) -> Path | None:
         return None
     name = Path(given).as_posix()
     for mirrored in (name, repository) if "QUILL_MIRROR" in os.environ else ():
-        folder = Path(os.environ["QUILL_MIRROR"], "hub", mirrored).expanduser()
+        folder = expand(os.environ["QUILL_MIRROR"]) / "hub" / mirrored
         if folder.is_dir():
             return folder
     check_downloads_are_allowed(f"{name} of the Hugging Face hub")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from quillgpt.config.names import expand
 from quillgpt.console import say, warn
 from quillgpt.errors import DataError
 from quillgpt.files import atomic_path, quill_home, sha256_of
@@ -162,7 +163,7 @@ def fetch(download: Download) -> Path:
             say(f"Using {cached}, fetched on {day} from {shown_address(download.address)}; delete it to fetch it again")
         return cached
     mirror = os.environ.get("QUILL_MIRROR")
-    mirrored = Path(mirror).expanduser() / download.place if mirror else None
+    mirrored = expand(mirror) / download.place if mirror else None
     if mirrored is None or not mirrored.is_file():
         check_downloads_are_allowed(download.title)
     with _one_process_at_a_time(download):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from quillgpt.config.names import expand
 from quillgpt.console import progress, say, warn
 from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
@@ -170,7 +171,7 @@ def _format_of_folder(path: Path) -> str | None:
 def _open(corpus: HubCorpus, revision: str | None) -> tuple[Mapping[str, IterableDataset | FileRows], str]:
     """Return the splits to read, and what tells this state of the data set from another one."""
     path = Path(corpus.repository)
-    mirror = Path(os.environ.get("QUILL_MIRROR", ""), "hub", corpus.repository).expanduser()
+    mirror = expand(os.environ.get("QUILL_MIRROR", "")) / "hub" / corpus.repository
     if "QUILL_MIRROR" in os.environ and mirror.is_dir():
         path = mirror
     for file in [path] if path.is_file() else path.rglob("*") if path.is_dir() else []:
