@@ -162,6 +162,7 @@ def test_a_file_of_another_name_is_read_by_itself(tmp_path: Path) -> None:
         ({"config": {"added_tokens_decoder": {str(FREE): entry("a") | {"lstrip": 1}}}}, "is no token"),
         ({"config": {"additional_special_tokens": "<user>"}}, "should be a list of tokens"),
         ({"config": {"pad_token": 3}}, "pad_token is no token"),
+        ({"config": {"audio_token": {"content": "<a>"}}}, "audio_token is an object, which other programs pass over"),
         ({"config": {"add_prefix_space": "yes"}}, "add_prefix_space is 'yes'; expected true or false"),
         ({"config": {"split_special_tokens": True}}, "split_special_tokens is true"),
         ({"named": {"eos_token": []}}, r"special_tokens_map.json: eos_token is no token"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from quillgpt.checkpoint.tensors import Tensors
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, shorten
 
 ADAPTER = re.compile(r"(.*)\.lora_([AB])")
 PUBLISHED = re.compile(r"(?:.*_)?(gpt2(?:-medium|-large|-xl)?)")
@@ -30,8 +30,8 @@ def name_of_base(init_from: object, file: Path) -> str:
     found = PUBLISHED.fullmatch(init_from) if isinstance(init_from, str) else None
     if found is None:
         raise CheckpointError(
-            f"{file} holds LoRA matrices alone, without the model that they belong to (init_from = {init_from!r:.80}); "
-            "save that model's weights beside them under the key model, by the same names"
+            f"{file} holds LoRA matrices alone, without the model that they belong to (init_from = {shorten(init_from)}"
+            "); save that model's weights beside them under the key model, by the same names"
         )
     return found[1]
 

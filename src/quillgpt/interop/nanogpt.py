@@ -19,7 +19,7 @@ from quillgpt.checkpoint.tensors import Tensors, check_stored
 from quillgpt.config.schema.attention import parse_attn_type
 from quillgpt.console import say
 from quillgpt.data.dataset import META_FILE
-from quillgpt.errors import CheckpointError, TokenizerError
+from quillgpt.errors import CheckpointError, TokenizerError, shorten
 from quillgpt.files import is_plain_path
 from quillgpt.interop.adapters import ADAPTER, holds_adapters_alone, merge, name_of_base
 from quillgpt.interop.layouts import recognise
@@ -267,7 +267,7 @@ def read_dataset_name(name: object, file: Path) -> str | None:
         return None
     if not isinstance(name, str) or not is_plain_path(name):
         raise CheckpointError(
-            f"{file} names the data set {name!r:.80}, which is no folder in data_dir; do not trust it"
+            f"{file} names the data set {shorten(name)}, which is no folder in data_dir; do not trust it"
         )
     return name
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from quillgpt.errors import TokenizerError
+from quillgpt.errors import TokenizerError, shorten
 from quillgpt.text.tokenizer_files import CONFIG_FILE, END_OF_TEXT, read_json_object
 
 NAMED_TOKENS_FILE = "special_tokens_map.json"
@@ -120,7 +120,7 @@ def read_folder_tokens(folder: Path, *, is_gpt2: bool = False) -> FolderTokens:
     end = config.get("eos_token")
     prefix_space = config.get("add_prefix_space")
     if not isinstance(prefix_space, bool | None):
-        raise TokenizerError(f"{path}: add_prefix_space is {prefix_space!r}; expected true or false")
+        raise TokenizerError(f"{path}: add_prefix_space is {shorten(prefix_space)}; expected true or false")
     end_of_text = end.get("content") if isinstance(end, dict) else end
     return FolderTokens([*declared, *named], end_of_text, prefix_space, is_gpt2)
 
@@ -193,9 +193,12 @@ def _named_tokens(config: dict[str, Any], named_in: dict[str, Path], path: Path)
             raise TokenizerError(f"{named_in[key]}: {key} should be a list of tokens; correct it")
         values += [(key, value) for value in listed]
     for key, value in values:
-        if value is None or (isinstance(value, bool) and key not in NAMED_TOKENS):  # add_bos_token is no token
+        if value is None or (isinstance(value, bool) and key not in NAMED_TOKENS):
             continue
         file = named_in.get(key, path)
+        unusual = key not in (*NAMED_TOKENS, *LISTS_OF_TOKENS)
+        if isinstance(value, dict) and unusual and value.get("__type") != "AddedToken":
+            raise TokenizerError(f"{file}: {key} is an object, which other programs pass over; write the token as text")
         given = {"content": value} if isinstance(value, str) else value
         usual = {"normalized": False, "special": True}
         token = _token({**usual, **given} if isinstance(given, dict) else given, f"{file}: {key}")
