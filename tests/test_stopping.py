@@ -122,12 +122,32 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 143
 
 
+def test_nothing_slow_is_imported_before_signals_are_heeded() -> None:
+    program = (
+        "import sys, quillgpt.cli; sys.exit(any(name in sys.modules for name in ('rich', 'cyclopts', 'pydantic')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def wait_for_handlers(process: subprocess.Popen[str]) -> None:
+    """Wait until a command heeds signals: in its first moments Python itself starts, and dies of them."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        time.sleep(2)
+        return
+    while process.poll() is None:
+        caught = next((line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt")), "0")
+        if int(caught, 16) >> (signal.SIGUSR1 - 1) & 1:
+            return
+        time.sleep(0.001)
+
+
 def kill_at_random(folder: Path, words: list[str], number: int, within: float, random: random.Random) -> None:
     """Run a command, send it SIGINT or SIGTERM at a random moment, some times, and check how it ends."""
     for _ in range(number):
         process = subprocess.Popen([sys.executable, "-m", "quillgpt", *words], cwd=folder, stderr=-1, text=True)
-        # In its first moments Python itself starts, and has traces of its own.
-        time.sleep(0.1 + random.uniform(0, within))
+        wait_for_handlers(process)
+        time.sleep(random.uniform(0, within))
         process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM]))
         _, said = process.communicate(timeout=120)
         assert process.returncode in (0, 130, 143), said
