@@ -102,7 +102,7 @@ def test_a_given_encoding_is_recorded_and_a_change_is_noticed(tmp_path, data_dir
     second = prepare(given, data_dir=data_dir, encoding="book.*=koi8-r")
     assert not second.reused
     assert second.manifest.sources[0].encoding == "koi8_r"
-    assert "its encoding was cp1251, not book.*=koi8_r" in capsys.readouterr().err
+    assert "prepared with encoding = cp1251, not book.*=koi8_r" in capsys.readouterr().err
     third = prepare(given, data_dir=data_dir)
     assert not third.reused
     assert third.dataset.fingerprint == second.dataset.fingerprint

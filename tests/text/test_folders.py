@@ -70,6 +70,17 @@ def test_links_are_followed_where_somebody_says_so_and_no_folder_is_read_twice(
     assert "links to folders that are read already: 1 (sub/up)" in capsys.readouterr().err
 
 
+def test_a_file_whose_name_is_not_utf8_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed/a.txt").write_text("text")
+    try:
+        (tmp_path / "mixed/caf\udce9.txt").write_text("text")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has only names in UTF-8")
+    assert found(str(tmp_path / "mixed"), tmp_path) == ["mixed/a.txt"]
+    assert r"names are not UTF-8, so that nothing could record them: 1 ('caf\udce9.txt')" in capsys.readouterr().err
+
+
 def test_of_many_that_are_left_out_the_first_few_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "many").mkdir()
     (tmp_path / "many/a.txt").write_text("text")

@@ -203,7 +203,7 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
 def difference(request: Request, manifest: Manifest) -> str | None:
     """Return in which way a prepared data set has other texts than the request, or None where it has the same."""
     if (manifest.encoding or "") != str(request.files.encoding):
-        return f"its encoding was {manifest.encoding or 'detected'}, not {request.files.encoding or 'detected'}"
+        return f"it was prepared with encoding = {manifest.encoding or 'auto'}, not {request.files.encoding or 'auto'}"
     own = request.own
     hashes = request.hashes() if own is None else _hashes_of_read(own.train, request.files, manifest)
     if hashes is not None and hashes != [source.sha256 for source in manifest.sources]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 LATIN = {
-    "English": "’“”—–‘…éèïêôçñâöüàë",
+    "English": "’“”—–‘…éèïêôçñâöüàë°©®™€£±×µ½•§",
     "French": "éèàêçâîôûùëïœüÿæ",
     "German": "üäöß",
     "Spanish": "óíáéñú¿¡üªº",
@@ -56,12 +56,16 @@ OTHERS = {
     "Tajik": "аиоднрмтвсекбшуӣлзгҳяфпҷхқӯчжйъғюэё",
     "Greek": "αοιετσνηυρπκμλςωίόάγέδθήφχύώβξζψϊϋΐΰ",
     "Hebrew": "יוהלאתמבשרנדכעפקחסטגצזםןךףץ",
+    "Hebrew with points": "יִּוָהְלַאֶתֵמבׁשֹרנדֲכעפקחֱסטגצזֻםןךףץֳׂ",
     "Arabic": "اليمنرتبدعسهفكقةحجأصشطخىضغإذزثآءئظؤ،ًَُِّْـ؟؛ٌٍ",
     "Persian": "ايردنهمتوسبلکشزفگعخقآجپحطصچضغذئثظژ،؟؛ىك",
     "Urdu": "ايکرےنہتسمولبدجپںعشھٹگئقحفخچزطآصضڑذثظؤغڈ۔،؟",
     "Thai": "านร่อก้เงัมิยลวดทสีตะปบคหแจพ์ืชุขใำไผธู็ึซภศถฟณษโ๊ฉญ๋ฐฆฮฝฬๆฯฏฎฌฑฒฤ",
 }
 """All letters, with the marks that stand on them."""
+
+RARE = ("Old Irish", "Welsh", "Maltese", "Esperanto", "Sami", "Faroese", "Kazakh", "Tajik")
+"""Languages that fewer texts are in."""
 
 COMMON_HANZI = {
     "Chinese": (

@@ -149,6 +149,11 @@ def _take(
     name = str(path.relative_to(root))
     is_link = entry.is_symlink()
     try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        found.leave_out("files whose names are not UTF-8, so that nothing could record them", ascii(name))
+        return
+    try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except FileNotFoundError:
         found.leave_out("links that lead nowhere", name)

@@ -7,7 +7,8 @@ from pathlib import Path
 from quillgpt.config.encodings import TWICE, title_of
 from quillgpt.errors import DataError
 from quillgpt.text.decoders import undoing
-from quillgpt.text.legacy import EAST_ASIAN, Guess, east_asian_likelihood, guesses, is_known, nats_of
+from quillgpt.text.legacy import Guess, guesses, is_known, nats_of
+from quillgpt.text.letters import EAST_ASIAN, east_asian_likelihood
 from quillgpt.text.mixture import SURE, mixed, several_encodings, with_nul
 from quillgpt.text.reading import Note, Reading, decoded, line_at, width_of
 from quillgpt.text.scan import SAMPLE_BYTES, Lines, blocks_of_lines, scan
@@ -18,6 +19,7 @@ _FEWEST_DOUBLED, _FEWEST_IN_A_MIXTURE = 3, 10
 _ALL_DOUBLED, _MANY_DOUBLED = 0.9, 0.1
 _EAST_ASIAN_NATS = -9.0
 _HOPELESS = -5.5
+_WORTH_A_WORD = 0.3
 _MOST_CONTROLS = 0.02
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\n\r\f\x1a\x1b"))
 
@@ -58,7 +60,7 @@ def _legacy(path: Path, name: str, head: bytes, end: int, sample: bytes) -> Read
     several = several_encodings(path, name, end, best)
     if several is not None:
         raise several
-    if not is_text:
+    if not is_text or _is_ebcdic(head):
         likely = ["cp500"] if _is_ebcdic(head) else [each.encoding for each in ranked if each.nats > _HOPELESS]
         which = f", or name its encoding: --encoding={likely[0]}" if likely else ""
         raise DataError(
@@ -123,7 +125,9 @@ def _east_asian_nats(text: str) -> float:
 
 def _is_ebcdic(head: bytes) -> bool:
     text = head.decode("cp500")
-    return sum(each.isascii() and (each.isalnum() or each == " ") for each in text) > 0.85 * len(text)
+    return text.count(" ") > 0.08 * len(text) and sum(
+        each.isascii() and (each.isalnum() or each == " ") for each in text
+    ) > 0.85 * len(text)
 
 
 def _seven_bits(path: Path) -> Reading | None:
@@ -199,7 +203,7 @@ def doubts(path: Path, encoding: str, end: int) -> tuple[Note, ...]:
         return (Note("is UTF-8", f"is valid UTF-8, but is read as {title_of(encoding)}, as --encoding says"),)
     best = guesses(sample)[0]
     one, other = _example(sample, encoding, best.encoding)
-    if best.share < SURE or not best.is_text or one == other or best.nats < nats_of(sample, encoding) + 1:
+    if best.share < SURE or not best.is_text or one == other or best.nats < nats_of(sample, encoding) + _WORTH_A_WORD:
         return ()
     words = f"is read as {title_of(encoding)}, as --encoding says, where it reads {one!r}; it looks like "
     return (Note("doubted", f"{words}{title_of(best.encoding)}, where it would read {other!r}"),)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.text import alphabets
+from quillgpt.text.letters import CAPITALS, EAST_ASIAN, HALF_WIDTH, east_asian_likelihood, letter_likelihood
 
 # Nats by which an encoding is less common than the commonest; of equal readings the commonest is named.
 _SINGLE_BYTE = {
@@ -34,9 +35,6 @@ _SINGLE_BYTE = {
 }
 _MULTI_BYTE = {"gb18030": 0.0, "big5hkscs": 0.5, "cp950": 1.0, "cp932": 0.0, "euc_jp": 0.5, "cp949": 0.0, "johab": 5.0}
 
-_STRANGE_LETTER, _STRANGE_SIGN, _NO_CHARACTER = math.log(3e-4), math.log(1e-4), math.log(1e-6)
-_TYPOGRAPHY, _RARE_TYPOGRAPHY = math.log(8e-3), math.log(2e-3)
-_UPPER_CASE = math.log(0.25)
 _CHANCE = math.log(1 / 128)
 """Of a byte beyond ASCII, were they random."""
 _ASCII_LETTER = 2.5
@@ -44,6 +42,8 @@ _ASCII_LETTER = 2.5
 _TEMPER = 2.0
 """Letters follow from each other, so that a text says less than as many that are drawn by chance."""
 _LEEWAY = 8.0
+_RARELY = 4.0
+"""Nats by which a text in a rare language, or, twice that, in capitals throughout, is less likely."""
 _ASCII, _BEYOND_ASCII = bytes(range(128)), bytes(range(128, 256))
 
 
@@ -73,6 +73,7 @@ def guesses(sample: bytes, at_most: int = 4) -> list[Guess]:
         sample: Text with bytes beyond ASCII.
         at_most: How many are looked for.
     """
+    sample = _different_words(sample)
     high = len(sample.translate(None, _ASCII))
     if high == 0:
         return [Guess("ascii", "English", 1.0, 0.0, True)]
@@ -94,13 +95,20 @@ def guesses(sample: bytes, at_most: int = 4) -> list[Guess]:
     ]
 
 
+def _different_words(sample: bytes) -> bytes:
+    """Return each word once: what comes again says nothing new."""
+    return b" ".join(dict.fromkeys(sample.split()))
+
+
 def _single_byte(sample: bytes) -> list[tuple[float, float, str, str]]:
     codes = np.frombuffer(sample, dtype=np.uint8)
     scores = []
     for encoding, prior in _SINGLE_BYTE.items():
         likelihoods = _single_byte_likelihoods(codes, encoding)
-        best = int(likelihoods.argmax())
-        scores.append((float(likelihoods[best]) - prior, prior, encoding, _tables().languages[best]))
+        scored = likelihoods - _tables().rarity - prior
+        best = int(scored.argmax())
+        less = prior + float(_tables().rarity[best])
+        scores.append((float(scored[best]), less, encoding, _tables().languages[best]))
     return scores
 
 
@@ -120,7 +128,8 @@ def _multi_byte(sample: bytes) -> list[tuple[float, float, str, str]]:
     for encoding, prior in _MULTI_BYTE.items():
         likelihoods = _multi_byte_likelihood(sample, encoding)
         best = max(likelihoods, key=likelihoods.__getitem__)
-        scores.append((likelihoods[best] - prior, prior, encoding, best))
+        less = prior + (2 * _RARELY if best == HALF_WIDTH else 0)
+        scores.append((likelihoods[best] - less, less, encoding, best))
     return scores
 
 
@@ -220,12 +229,14 @@ class _Tables:
         likelihoods: Of each encoding: how likely each byte beyond ASCII is in each language, (languages, 128).
         kinds: Of each encoding: of which kind the character of each byte is, (256,).
         is_vietnamese: Which languages have several accents side by side, (languages,).
+        rarity: By how many nats texts in them are less likely, (languages,).
     """
 
     languages: list[str]
     likelihoods: dict[str, NDArray[np.float64]]
     kinds: dict[str, NDArray[np.int64]]
     is_vietnamese: NDArray[np.bool_]
+    rarity: NDArray[np.float64]
 
 
 @cache
@@ -235,89 +246,17 @@ def _tables() -> _Tables:
     index = {character: place for place, character in enumerate(characters)}
     kinds = np.array([_kind(character) for character in characters])
     languages = [*alphabets.LATIN, *alphabets.OTHERS]
+    rarity = [_RARELY * (language in alphabets.RARE) for language in languages]
+    rarity += [2 * _RARELY + rare for rare in rarity]
+    languages += [language + CAPITALS for language in languages]
     of_each = np.array([[letter_likelihood(each, language) for each in characters] for language in languages])
     return _Tables(
         languages,
         {name: of_each[:, [index[each] for each in text[128:]]] for name, text in decoded.items()},
         {name: kinds[[index[each] for each in text]] for name, text in decoded.items()},
-        np.array([language == "Vietnamese" for language in languages]),
+        np.array([language.startswith("Vietnamese") for language in languages]),
+        np.array(rarity),
     )
-
-
-@cache
-def _frequencies(letters: str) -> dict[str, float]:
-    weights = {letter: 1 / (rank + 3) for rank, letter in enumerate(letters)}
-    total = sum(weights.values()) / 0.93
-    return {letter: math.log(weight / total) for letter, weight in weights.items()}
-
-
-def letter_likelihood(character: str, language: str) -> float:
-    """Return how often a language has a character beyond ASCII, in nats, among those that it has."""
-    common = _frequencies(alphabets.LATIN.get(language) or alphabets.OTHERS[language])
-    if character in common:
-        return common[character]
-    if character.isascii():  # some have a second space or stop, for what is written from the right
-        return math.log(0.15) if character == " " else _TYPOGRAPHY
-    lower = character.lower()
-    if lower in common:
-        return common[lower] + _UPPER_CASE
-    if character in alphabets.COMMON_TYPOGRAPHY:
-        return _TYPOGRAPHY
-    if character in alphabets.RARE_TYPOGRAPHY:
-        return _RARE_TYPOGRAPHY
-    if language == "Vietnamese" and "\u0300" <= character <= "\u0323":
-        return math.log(0.06)
-    category = unicodedata.category(character)
-    if category in ("Cc", "Cn", "Co") or character == "\ufffd":
-        return _NO_CHARACTER
-    return _STRANGE_LETTER if category.startswith(("L", "M")) else _STRANGE_SIGN
-
-
-EAST_ASIAN = ("Chinese", "Traditional Chinese", "Japanese", "Korean")
-_SHARES = {  # of common characters, others of the first level, of the second, and beyond
-    "Chinese": (0.5, 0.3, 0.02, 0.002),
-    "Traditional Chinese": (0.5, 0.3, 0.02, 0.002),
-    "Japanese": (0.1, 0.2, 0.01, 0.001),
-    "Korean": (0.6, 0.3, 0.003, 0.003),
-}
-_LEVELS = {"Chinese": "gb2312", "Traditional Chinese": "big5", "Japanese": "euc_jp", "Korean": "euc_kr"}
-_LAST_OF_FIRST_LEVEL = {"Chinese": 0xD7, "Traditional Chinese": 0xC6, "Japanese": 0xCF, "Korean": 0xC8}
-
-
-@cache
-def _common(language: str) -> dict[str, float]:
-    characters = alphabets.COMMON_HANGUL if language == "Korean" else alphabets.COMMON_HANZI[language]
-    found = _ranked(characters, _SHARES[language][0])
-    if language == "Japanese":
-        found |= _ranked(alphabets.KANA, 0.55)
-    return found | dict.fromkeys(alphabets.EAST_ASIAN_PUNCTUATION, math.log(0.13 / 20))
-
-
-def _ranked(characters: str, share: float) -> dict[str, float]:
-    weights = {character: 1 / (rank + 8) for rank, character in enumerate(dict.fromkeys(characters))}
-    return {character: math.log(share * weight / sum(weights.values())) for character, weight in weights.items()}
-
-
-@cache
-def east_asian_likelihood(character: str, language: str) -> float:
-    """Return how often an East Asian language has a character beyond ASCII, in nats."""
-    common = _common(language).get(character)
-    if common is not None:
-        return common
-    _, first, second, beyond = _SHARES[language]
-    name = unicodedata.name(character, "")
-    if name.startswith("CJK UNIFIED") or (language == "Korean" and name.startswith("HANGUL SYLLABLE")):
-        code = character.encode(_LEVELS[language], "ignore")
-        if len(code) != 2 or (language == "Korean" and name.startswith("CJK")):
-            return math.log(beyond / 10_000)
-        return math.log((first if code[0] <= _LAST_OF_FIRST_LEVEL[language] else second) / 3500)
-    if unicodedata.category(character) in ("Cc", "Cn", "Co") or character == "\ufffd":
-        return _NO_CHARACTER
-    if name.startswith(("FULLWIDTH", "BOX", "IDEOGRAPHIC")) or character in "·※★☆◎●○◆◇□■△▲▽▼→←↑↓〓":
-        return math.log(0.04 / 120)
-    if name.startswith("KATAKANA") and language == "Japanese":
-        return math.log(0.03 / 80)
-    return math.log(1e-6) if name.startswith("HALFWIDTH") else math.log(3e-6)
 
 
 def is_known(encoding: str) -> bool:
@@ -333,6 +272,7 @@ def nats_of(sample: bytes, encoding: str, language: str | None = None) -> float:
         encoding: One of those that are guessed.
         language: The language that it is read as; by default the likeliest.
     """
+    sample = _different_words(sample)
     high = len(sample.translate(None, _ASCII))
     if high == 0:
         return 0.0
