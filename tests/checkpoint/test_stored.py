@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,3 +133,36 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         open_stored(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_stored(tmp_path)
+
+
+def open_files():
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+counted = pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="the system does not tell which files are open")
+
+
+@counted
+def test_more_tensors_are_read_than_files_may_be_open(path):
+    import resource
+
+    many = {str(number): torch.full((20_000,), float(number)) for number in range(120)}
+    save_file(many, path)
+    stored = open_tensors(path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 40, before[1]))
+    try:
+        found = dict(stored)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert all(torch.equal(found[name], tensor) for name, tensor in many.items())
+
+
+@counted
+def test_a_small_tensor_keeps_no_file_open(path):
+    save_file({str(number): torch.ones(3) for number in range(50)}, path)
+    stored = open_tensors(path)
+    before = open_files()
+    found = dict(stored)
+    assert open_files() == before
+    assert len(found) == 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import mmap
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Literal
 
 import torch
@@ -23,6 +25,9 @@ from quillgpt.records import Record, check_record, parse_json
 HEADER_LENGTH_BYTES = 8
 LARGEST_HEADER_BYTES = 32 << 20
 MOST_DIMENSIONS = 8
+SMALLEST_MAPPED_BYTES = 1 << 16
+"""Smaller tensors are copied: they share their pages with others, and processes may have few files open."""
+
 METADATA = "__metadata__"
 MEND = "copy or download it again"
 
@@ -65,6 +70,7 @@ class StoredFile:
     tensors: Mapping[str, TensorRecord]
     data: int
     _stream: FileIO = field(repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
 
     def empty(self, name: str) -> Tensor:
         """Return a tensor of the size and the type of a stored one, without content (on the device `meta`)."""
@@ -72,7 +78,7 @@ class StoredFile:
         return torch.empty(record.shape, dtype=DTYPES[record.dtype], device="meta")
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor on the CPU, mapped from the file anew, so that memory holds what is used and no more.
+        """Return a tensor on the CPU, a large one mapped from the file anew, so that memory holds only what is used.
 
         Raises:
             CheckpointError: The file has become shorter since it was opened.
@@ -81,34 +87,53 @@ class StoredFile:
         dtype, (begin, end) = DTYPES[record.dtype], record.data_offsets
         if begin == end:
             return torch.empty(record.shape, dtype=dtype)
-        mapped, before = self._map(begin, end)
-        aligned = (self.data + begin) % dtype.itemsize == 0  # a foreign file may have it otherwise
-        content, offset = (mapped, before) if aligned else (bytearray(mapped[before:]), 0)
-        return torch.frombuffer(content, dtype=dtype, offset=offset, count=math.prod(record.shape)).view(record.shape)
+        first, size = self.data + begin, end - begin
+        before = first % mmap.ALLOCATIONGRANULARITY
+        content: mmap.mmap | bytearray | None = None
+        if size >= SMALLEST_MAPPED_BYTES and first % dtype.itemsize == 0:  # a foreign file may have it otherwise
+            content = self._mapped(first - before, before + size)
+        if content is None:
+            content, before = self._copied(first, size), 0
+        return torch.frombuffer(content, dtype=dtype, offset=before, count=math.prod(record.shape)).view(record.shape)
 
     def read_row(self, name: str, row: int) -> Tensor:
         """Return one row of a matrix; of its neighbours, which share pages of memory with it, nothing is kept."""
         record = self.tensors[name]
-        dtype, size = DTYPES[record.dtype], record.shape[1]
-        begin = record.data_offsets[0] + row * size * dtype.itemsize
-        mapped, before = self._map(begin, begin + size * dtype.itemsize)
-        with mapped:
-            return torch.frombuffer(bytearray(mapped[before:]), dtype=dtype)
+        dtype = DTYPES[record.dtype]
+        size = record.shape[1] * dtype.itemsize
+        return torch.frombuffer(self._copied(self.data + record.data_offsets[0] + row * size, size), dtype=dtype)
 
     def sha256(self) -> str:
         """Return the hexadecimal SHA-256 of the file."""
-        self._stream.seek(0)
-        return hashlib.file_digest(self._stream, "sha256").hexdigest()
+        with self._lock:
+            self._stream.seek(0)
+            return hashlib.file_digest(self._stream, "sha256").hexdigest()
 
-    def _map(self, begin: int, end: int) -> tuple[mmap.mmap, int]:
-        """Map some bytes of the tensors; return the mapping and how many bytes before them it begins."""
-        first, last = self.data + begin, self.data + end
-        aligned = first - first % mmap.ALLOCATIONGRANULARITY
+    def _mapped(self, first: int, size: int) -> mmap.mmap | None:
+        """Map some bytes of the file; None where the process has no more file descriptors, of which each costs one."""
         try:
-            mapped = mmap.mmap(self._stream.fileno(), last - aligned, access=mmap.ACCESS_COPY, offset=aligned)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path} has been changed since it was opened ({error}); {MEND}") from None
-        return mapped, first - aligned
+            return mmap.mmap(self._stream.fileno(), size, access=mmap.ACCESS_COPY, offset=first)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return None
+            raise self._changed(str(error)) from None
+        except ValueError as error:  # beyond its end
+            raise self._changed(str(error)) from None
+
+    def _copied(self, first: int, size: int) -> bytearray:
+        content = bytearray(size)
+        rest = memoryview(content)
+        with self._lock:
+            self._stream.seek(first)
+            while rest:
+                count = self._stream.readinto(rest)
+                if not count:
+                    raise self._changed("it is shorter")
+                rest = rest[count:]
+        return content
+
+    def _changed(self, how: str) -> CheckpointError:
+        return CheckpointError(f"{self.path} has been changed since it was opened ({how}); {MEND}")
 
 
 def open_stored(path: Path) -> StoredFile:

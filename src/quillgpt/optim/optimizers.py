@@ -117,10 +117,14 @@ def check_remembered(name: str, value: Tensor, like: Tensor) -> None:
     found, expected = (f"{tuple(each.shape)} in {str(each.dtype).removeprefix('torch.')}" for each in (value, like))
     if found != expected:
         raise CheckpointError(
-            f"the checkpoint's optimizer state is of another model: {name} is {found}, expected {expected}"
+            f"the checkpoint's optimizer state is of another model: {name} is {found}, expected {expected}; start a "
+            "new run from its weights, with --init_from=RUN and another --out_dir"
         )
     if not value.isfinite().all():
-        raise CheckpointError(f"the checkpoint's optimizer state is damaged: {name} is not finite")
+        raise CheckpointError(
+            f"the checkpoint's optimizer state is damaged: {name} is not finite; start a new "
+            "run from its weights, with --init_from=RUN and another --out_dir"
+        )
 
 
 def adamw_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
