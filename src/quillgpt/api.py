@@ -159,7 +159,7 @@ class Model:
         fingerprint = self.about.get("data_fingerprint")
         if name != self.about.get("dataset") or not isinstance(fingerprint, str):
             return None
-        found = find_dataset(name, fingerprint, places_of(data_dir, self.folder))
+        found = find_dataset(name, fingerprint, self.tokenizer, places_of(data_dir, self.folder))
         if found is not None:
             say(f"the data set {name} is found by its fingerprint: it is {found.folder}")
         return found

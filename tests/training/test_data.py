@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from quillgpt.api import load
 from quillgpt.data import verification
+from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import DataError
 from quillgpt.training import train
@@ -46,6 +48,22 @@ def test_a_run_whose_tokens_were_damaged_is_resumed_when_they_can_be_made_again_
     (tmp_path / "tiny.txt").unlink()
     with pytest.raises(DataError, match=r"train\.bin is damaged, or was changed"):
         train(tiny(max_iters=4, init_from="resume"))
+
+
+def test_a_data_set_with_equal_ids_and_other_letters_is_not_taken_for_the_one_that_is_sought(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny(max_iters=2))
+    text = (tmp_path / "tiny.txt").read_text()
+    (tmp_path / "shifted.txt").write_text("".join(chr(ord(letter) + 1) for letter in text))
+    other = prepare([str(tmp_path / "shifted.txt")], data_dir=tmp_path / "data").dataset
+    own = open_dataset("tiny", tmp_path / "data")
+    assert other.fingerprint == own.fingerprint
+    flip(own.folder / "train.bin")
+    train(tiny(max_iters=3, init_from="resume"))
+    assert "train.bin is damaged" in capsys.readouterr().err
+    assert open_dataset("tiny", tmp_path / "data").fingerprint == own.fingerprint
+    assert load(tmp_path / "out", device="cpu", threads=1).tokenizer.fingerprint == own.tokenizer.fingerprint
 
 
 def test_what_is_recorded_of_a_run_holds_no_secret_of_an_address(tiny: MakeSettings) -> None:

@@ -124,12 +124,13 @@ def open_dataset(
     )
 
 
-def find_dataset(name: str, fingerprint: str, data_dirs: Iterable[Path]) -> Dataset | None:
+def find_dataset(name: str, fingerprint: str, tokenizer: Tokenizer, data_dirs: Iterable[Path]) -> Dataset | None:
     """Return a data set by its fingerprint, whatever it is called now; None where it is in none of the folders.
 
     Args:
         name: What it was called.
         fingerprint: Its fingerprint.
+        tokenizer: Its tokenizer: two texts of one rhythm have equal ids with different letters.
         data_dirs: Folders in which data sets may live.
     """
     for data_dir in data_dirs:
@@ -138,7 +139,7 @@ def find_dataset(name: str, fingerprint: str, data_dirs: Iterable[Path]) -> Data
                 dataset = open_dataset(each, data_dir, verify_anew=True)
             except UserError:  # missing there, or damaged
                 continue
-            if dataset.fingerprint == fingerprint:
+            if dataset.fingerprint == fingerprint and dataset.tokenizer.fingerprint == tokenizer.fingerprint:
                 return dataset
     return None
 

@@ -16,6 +16,7 @@ from quillgpt.data.overlap import warn_of_copy
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.addresses import is_web_address, shown_address
+from quillgpt.text.tokenizer import Tokenizer
 from quillgpt.training.origin import Origin
 
 SHORTEST_USEFUL_BLOCK = 8
@@ -38,7 +39,8 @@ def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
         prepared = prepare_data(settings, origin.parent, make)
         warn_of_copy(prepared)
         return prepared
-    dataset = find_same_data(settings.dataset, state.data_fingerprint, settings)
+    assert origin.parent is not None
+    dataset = find_same_data(settings.dataset, state.data_fingerprint, origin.parent.tokenizer, settings)
     if dataset is None:
         try:
             dataset = prepare_data(with_moved_text(settings), origin.parent, make)
@@ -78,7 +80,7 @@ def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingStat
     if settings.replay_dataset is None:
         return None
     name, fingerprint = settings.replay_dataset, state.replay_fingerprint
-    replayed = find_same_data(name, fingerprint, settings) if fingerprint else None
+    replayed = find_same_data(name, fingerprint, dataset.tokenizer, settings) if fingerprint else None
     replayed = replayed or open_dataset(name, Path(settings.data_dir))
     if replayed.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
         raise TokenizerError(
@@ -94,9 +96,9 @@ def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingStat
     return replayed
 
 
-def find_same_data(name: str, fingerprint: str, settings: TrainSettings) -> Dataset | None:
+def find_same_data(name: str, fingerprint: str, tokenizer: Tokenizer, settings: TrainSettings) -> Dataset | None:
     """Open the tokens that a resumed run was trained on, if they are still somewhere; its text need not be."""
-    dataset = find_dataset(name, fingerprint, places_of(settings.data_dir, Path(settings.out_dir)))
+    dataset = find_dataset(name, fingerprint, tokenizer, places_of(settings.data_dir, Path(settings.out_dir)))
     if dataset is not None and not is_in_place(dataset, name, settings):
         say(f"the data set {name} is found by its fingerprint: it is {dataset.folder}")
     return dataset
