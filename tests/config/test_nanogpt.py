@@ -310,6 +310,21 @@ def test_what_grows_from_line_to_line_is_bounded(tmp_path: Path, lines: str, fou
     assert found in refusal(tmp_path, lines + "wandb_run_name = f'{x}'")
 
 
+def test_the_head_of_nanogpts_train_is_a_config_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+import torch
+max_iters = 7
+dtype = 'bfloat16' if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else 'float16'
+config_keys = [k for k, v in globals().items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))]
+exec(open('configurator.py').read()) # overrides from command line or config file
+config = {k: globals()[k] for k in config_keys}
+"""
+    read = settings(config(tmp_path, text))
+    assert (read.max_iters, read.dtype) == (7, "auto")
+    assert "passed over, since no setting depends on it: exec() (line 6)" in capsys.readouterr().err
+    assert "exec()" in refusal(tmp_path, text.replace("configurator.py", "other.py"))
+
+
 def test_python_that_does_not_parse(tmp_path: Path) -> None:
     assert refusal(tmp_path, "x = 1\ny = = 2\n").startswith("line 2: not valid Python")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -160,3 +161,13 @@ def test_a_text_that_is_too_short_for_the_context_is_refused_when_finetuning(own
     train(tiny(max_iters=1))
     with pytest.raises((ConfigError, DataError), match="block_size = 64"):
         setup.set_up(own(init_from=tiny().out_dir, out_dir=tiny().out_dir + "-2", block_size=64))
+
+
+@pytest.mark.usefixtures("no_measuring")
+def test_measuring_what_would_take_too_long_is_left_out(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual share of the machine's peak stands in, so that no one waits for minutes before the first line."""
+    monkeypatch.setattr(budget, "usual_rate", lambda machine: 1.0)
+    origin = setup.find_origin(own())
+    settings = own(n_layer=1, n_head=1, n_embd=16, block_size=16)
+    shape = shape_for(settings, "char", 65)
+    assert budget.measured_rate(settings, shape, np.zeros(100, dtype=np.uint16), origin.machine) == 1.0

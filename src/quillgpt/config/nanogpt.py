@@ -125,7 +125,7 @@ class _Reader:
                     only_read.add(id(call))
                 case ast.ImportFrom(names=[ast.alias(name="*")], module=name):
                     raise Unread(node, f"from {name} import *, which may set anything")
-                case ast.Call(func=ast.Name(id=name)) if name in RUNS_ANYTHING:
+                case ast.Call(func=ast.Name(id=name)) if name in RUNS_ANYTHING and not _applies_flags(node):
                     raise Unread(node, f"{name}(), which may set anything")
                 case ast.Call(func=ast.Name(id=name)) if name in ALL_NAMES and id(node) not in only_read:
                     raise Unread(node, f"{name}(), which may set anything")
@@ -243,6 +243,11 @@ class _Reader:
         for name, value in self._assigned.items():
             if id(value) in changing:
                 self._assigned[name] = reason
+
+
+def _applies_flags(call: ast.Call) -> bool:
+    """Say whether a call runs nanoGPT's configurator.py, which only does what Quill does with flags."""
+    return ast.unparse(call) == "exec(open('configurator.py').read())"
 
 
 def assigned_names(node: ast.AST) -> Iterator[str]:
