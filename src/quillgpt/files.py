@@ -121,7 +121,11 @@ def sha256_of(path: Path) -> str:
 
 def is_plain_path(name: object) -> bool:
     """Say whether a name that was read from a file is a relative path that leads downward, on every system."""
-    if not isinstance(name, str) or not PurePosixPath(name).parts:
+    if not isinstance(name, str) or not PurePosixPath(name).parts or "\0" in name:
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a character, which no file's name can have
         return False
     return not any(path.anchor or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
 

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -214,3 +215,22 @@ def test_a_checkpoint_that_cannot_be_removed_ends_nothing(save, run, monkeypatch
     assert load_model(run).about["dataset"] == "abc"
     prune(run, 0)
     assert "iter-000001" not in names(run)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud83d", "x" * 5000, "a/" * 3000 + "b", "../../kept", "/kept"])
+def test_a_checkpoint_is_removed_whatever_names_its_manifest_lists(name, save, run, tmp_path):
+    (tmp_path / "kept").write_text("mine")
+    folder = save(1)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(
+        json.dumps(manifest | {"files": manifest["files"] | {name: {"bytes": 1, "sha256": ""}}})
+    )
+    save(2)
+    go_back(run, run / "checkpoints" / "iter-000002", iteration=2, best_iteration=2)
+    for iteration in (3, 4):
+        save(iteration)
+        point(run, BEST, f"iter-00000{iteration}")
+        point(run, LAST, f"iter-00000{iteration}")
+    prune(run, 0)
+    assert load_model(run).about["dataset"] == "abc"
+    assert (tmp_path / "kept").read_text() == "mine"
