@@ -51,6 +51,12 @@ def test_warmup_stable_decay_reaches_the_top_even_where_the_fall_takes_the_whole
     assert rates[100] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("share", [1e-320, 1e-17, 1e-3])
+def test_a_fall_shorter_than_an_iteration_divides_by_nothing(share):
+    rates = [warmup_stable_decay(i, **WSD | {"decay_fraction": share}) for i in range(101)]
+    assert rates[10:] == [1.0] * 90 + [0.1]
+
+
 def test_settings_choose_the_schedule():
     base = {"learning_rate": 1.0, "min_lr": 0.1, "warmup_iters": 10, "lr_decay_iters": 100}
     assert learning_rate(85, TrainSettings(**base, lr_schedule="wsd")) == pytest.approx(0.55)

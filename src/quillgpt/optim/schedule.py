@@ -43,7 +43,9 @@ def warmup_stable_decay(
     if iteration >= end:
         return lowest
     start = max(warmup, end * (1 - decay_fraction))
-    fallen = max(0.0, (iteration - start) / (end - start))
+    if iteration <= start:
+        return highest
+    fallen = (iteration - start) / (end - start)
     return highest + (lowest - highest) * fallen
 
 
