@@ -17,7 +17,7 @@ from quillgpt.cli import main
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import TARGETS, export
 from quillgpt.export.certificate import CERTIFICATE
-from quillgpt.export.probe import Runtime, compare, make_probe
+from quillgpt.export.probe import Runtime, _spread, compare, make_probe
 from quillgpt.files import sha256_of
 from quillgpt.interop import open_model
 from quillgpt.text.byte import ByteTokenizer
@@ -253,3 +253,9 @@ def test_another_token_passes_only_where_both_score_alike(tmp_path):
     assert failed(probe, continuation=probe.continuation[:5]) == ["likeliest continuation"]
     probe.choices[5, second] = probe.choices[5].max() - 0.01 * probe.choices.std()
     assert failed(probe, continuation=swapped[second]) == []
+
+
+def test_scores_of_a_vocabulary_of_one_token_are_compared_by_themselves():
+    same = torch.full((8, 1), 0.3)
+    assert _spread(same) == 1
+    assert _spread(torch.tensor([[0.0, 2.0]])) == pytest.approx(2**0.5)

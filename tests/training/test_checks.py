@@ -60,6 +60,7 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"block_size": 100_000}, "block_size = 100000 needs 100,001"),
         ({"vocab_size": 2}, "vocab_size = 2 is smaller than"),
+        ({"vocab_size": 1_000_000}, "rows without a token"),
         ({"range_penalty": 0.1}, "range_penalty = 0.1 is for GK"),
         ({"replay": 0.5, "replay_dataset": "gone"}, "gone"),
         ({"n_embd": 1_000_000, "n_head": 1}, "GB"),
@@ -81,7 +82,7 @@ def test_measuring_survives_what_is_not_finite(own: Any, changes: dict[str, Any]
 SIZES = {
     "a model of": {"n_embd": 500_000, "n_head": 1},
     "a batch of": {"batch_size": 1_000_000, "gradient_accumulation_steps": 1_000_000},
-    "the scores of": {"micro_batch_size": 1_000_000, "batch_size": 1_000_000, "vocab_size": 1_000_000, "n_embd": 2},
+    "the scores of": {"micro_batch_size": 1_000_000, "batch_size": 1_000_000, "vocab_size": 60_000, "n_embd": 2},
 }
 
 

@@ -251,3 +251,15 @@ def test_fresh_weights_that_only_become_worse_are_a_failed_run(
     summary = train(tiny(max_iters=12, patience=2, overwrite=True))
     assert summary is not None
     assert summary.iterations == 8
+
+
+def test_a_text_of_one_character_trains_and_is_no_failure(
+    tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.txt").write_text("a" * 3000)
+    prepare([str(tmp_path / "one.txt")], data_dir=tmp_path / "data")
+    summary = train(tiny(dataset="one", max_iters=4))
+    assert summary is not None
+    assert summary.val_loss_full == 0
+    assert summary.improved
+    assert "this run has failed" not in " ".join(capsys.readouterr().err.split())

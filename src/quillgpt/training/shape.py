@@ -16,6 +16,9 @@ from quillgpt.training.origin import Origin
 SHAPE_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
 KERNEL_SETTINGS = tuple(field.name for field in fields(KernelSpec))
 
+MOST_EMPTY_ROWS = 1 << 16
+"""Rows without a token that a model may have, so that small models can be given the 50,304 rows of GPT-2's."""
+
 
 def choose_shape(origin: Origin, tokenizer: str, vocab_size: int) -> tuple[TrainSettings, ModelShape]:
     """Return the settings with the shape of the run's model, and that shape.
@@ -122,13 +125,18 @@ def shape_for(settings: TrainSettings, tokenizer: str, tokens: int) -> ModelShap
     """Return the shape of a model from scratch, for a tokenizer with so many tokens.
 
     Raises:
-        ConfigError: vocab_size is smaller than the tokenizer's vocabulary.
+        ConfigError: vocab_size is smaller than the tokenizer's vocabulary, or far larger.
     """
     rows = settings.vocab_size or padded_vocab_size(tokens)
     if rows < tokens:
         raise ConfigError(
             f"vocab_size = {rows} is smaller than the {tokens} tokens of the tokenizer {tokenizer}; "
             "leave vocab_size out"
+        )
+    if rows - tokens > max(tokens, MOST_EMPTY_ROWS):
+        raise ConfigError(
+            f"vocab_size = {rows} would be {rows - tokens:,} rows without a token, which cost memory and time for "
+            f"nothing: the tokenizer {tokenizer} has {tokens:,} tokens; leave vocab_size out"
         )
     return model_shape(settings, rows)
 

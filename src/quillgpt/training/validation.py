@@ -157,7 +157,8 @@ def has_improved(state: TrainingState) -> bool:
     """Say whether training has made a model better than it was at its start."""
     if state.start_val_loss is None or state.best_val_loss is None or state.iteration == 0:
         return True
-    return state.best_val_loss < state.start_val_loss
+    # A text of one character costs nothing from the start, and no run can better that.
+    return state.best_val_loss < state.start_val_loss or state.best_val_loss == 0
 
 
 def without_improvement(state: TrainingState, settings: TrainSettings, *, other_kind: bool) -> str:
