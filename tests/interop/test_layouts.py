@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import quillgpt
+from quillgpt.errors import TokenizerError
 from quillgpt.interop import open_model
 from quillgpt.text.bpe import BytePairTokenizer
 from tolerances import FLOAT64
@@ -227,6 +228,17 @@ def test_simplegpts_lightning_checkpoint_is_opened(write: Any, capsys: pytest.Ca
     assert (loaded.dropout, loaded.about["iteration"]) == (0.25, 30)
     assert loaded.tokenizer.encode("\x00\x0b").tolist() == [0, 11]  # a token is a code point there
     assert "lightning" in capsys.readouterr().err
+
+
+def test_a_text_for_its_implied_tokenizer_is_prepared_in_training(write: Any, tmp_path: Path) -> None:
+    from quillgpt.data.prepare import prepare
+
+    (tmp_path / "text.txt").write_text("abc def\n" * 60)
+    prepare([str(tmp_path / "text.txt")], data_dir=tmp_path, tokenizer="char", dataset="text")
+    file = write(lightning(), meta=False)
+    model = quillgpt.load(file, device="cpu", dtype="float32", threads=1)
+    with pytest.raises(TokenizerError, match=r"quill train --init_from=\S+ckpt.pt --data=PATH prepares a text for it"):
+        model.evaluate("text", data_dir=str(tmp_path))
 
 
 def test_munchkins_folder_holds_nanogpts_layout(write: Any) -> None:

@@ -125,10 +125,13 @@ class LoadedModel:
             same_everywhere = self.tokenizer.name if self.tokenizer.name in ("gpt2", "byte") else None
             what = dataset.name if dataset.name in RECIPES else "PATH"
             hint = prepare_hint(f"{dataset.name}_2", data_dir, what=what)
+            spec = self.tokenizer_spec or same_everywhere or self.folder
+            mend = f"under another name, {hint} --tokenizer {spec}"
+            if spec == self.folder and self.folder.is_file():  # another program's, in which the tokenizer is implied
+                mend = f"quill train --init_from={self.folder} --data=PATH prepares a text for it"
             raise TokenizerError(
                 f"{dataset.folder} was prepared with the tokenizer {identify(dataset.tokenizer)}, but the model in "
-                f"{self.folder} has another, {identify(self.tokenizer)}; under "
-                f"another name, {hint} --tokenizer {self.tokenizer_spec or same_everywhere or self.folder}"
+                f"{self.folder} has another, {identify(self.tokenizer)}; {mend}"
             )
 
 
