@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
 from quillgpt.errors import CheckpointError, TokenizerError
 from quillgpt.text.byte import ByteTokenizer
@@ -263,6 +264,19 @@ def test_a_long_value_of_a_config_is_quoted_in_part(key, value, folder):
     with pytest.raises(CheckpointError) as caught:
         load_model(folder)
     assert len(str(caught.value)) < len(str(folder)) + 300
+
+
+def test_a_long_name_of_a_tensor_or_a_kernel_is_quoted_in_part(folder):
+    change_weights(folder, lambda tensors: tensors.update({"x" * 5000: torch.ones(1), "y" * 5000: torch.ones(1)}))
+    with pytest.raises(CheckpointError, match=r"does not have: '(xxx|yyy).*(xxx|yyy)'") as caught:
+        load_model(folder)
+    assert len(str(caught.value)) < len(str(folder)) + 300
+    model = tiny_model(GPT2, kernel=KernelSpec("GK"))
+    save_model(folder, model, CharTokenizer("abc"), about={})
+    edit(folder / "config.json", attn_type="z" * 5000)
+    with pytest.raises(CheckpointError, match=r"config\.json: zzz.*zzz\.\.\.") as caught:
+        load_model(folder)
+    assert len(str(caught.value)) < len(str(folder)) + 500
 
 
 # Saving must not leave half a checkpoint behind.

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from quillgpt.attention import SOFTMAX, KernelSpec
 from quillgpt.config.schema.attention import Attention
-from quillgpt.errors import CheckpointError, shorten
+from quillgpt.errors import CheckpointError, cut, shorten
 from quillgpt.model import ModelShape
 
 QUILL_KEY = "quill"
@@ -132,7 +132,9 @@ def _kernel(config: Mapping[str, Any], where: str) -> KernelSpec:
         raise CheckpointError(f"{where}: the key {missing} is missing") from None
     except ValidationError as error:
         found = error.errors()[0]
-        raise CheckpointError(f"{where}: {' '.join(map(str, (*found['loc'], found['msg'])))}") from None
+        raise CheckpointError(
+            f"{where}: {cut(' '.join(map(str, (*found['loc'], found['msg'].removeprefix('Value error, ')))))}"
+        ) from None
     return KernelSpec(**checked.model_dump(exclude={"attn_path"}))
 
 

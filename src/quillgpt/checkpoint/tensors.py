@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, cut, shorten
 from quillgpt.model import GPT, ModelShape
 
 Tensors = dict[str, Tensor]
@@ -137,7 +137,9 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
     shape, used = expected.shape, set()
     for name, size in sizes.items():
         if not size.is_floating_point() and not OF_OLD_VERSIONS.search(name):
-            raise CheckpointError(f"{where}: {name} is stored as {size.dtype}, expected numbers with a fraction")
+            raise CheckpointError(
+                f"{where}: {shorten(name)} is stored as {size.dtype}, expected numbers with a fraction"
+            )
     for name, tensor in expected.state_dict().items():
         if name == "head.weight" and shape.tied:
             continue
@@ -158,8 +160,10 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
         if OF_OLD_VERSIONS.search(name) or (name == "lm_head.weight" and shape.tied):
             continue  # or a second copy of a tied head
         if not name.endswith(".bias") or shape.bias:
-            raise CheckpointError(f"{where}: the weights hold a tensor that this architecture does not have: {name}")
+            raise CheckpointError(
+                f"{where}: the weights hold a tensor that this architecture does not have: {shorten(name)}"
+            )
         if stored[name].count_nonzero():
             raise CheckpointError(
-                f"{where}: {name} is not zero, but its configuration says that the model has no biases"
+                f"{where}: {cut(name)} is not zero, but its configuration says that the model has no biases"
             )

@@ -14,7 +14,7 @@ from quillgpt.config.names import exists, expand
 from quillgpt.config.nanogpt import read_nanogpt
 from quillgpt.config.schema import TrainFields
 from quillgpt.console import say, warn
-from quillgpt.errors import ConfigError, did_you_mean
+from quillgpt.errors import ConfigError, did_you_mean, shorten
 
 EXTENDS = "extends"
 OWN_TEXT = "own_text"
@@ -127,7 +127,7 @@ def _read_toml(path: Path) -> Layer:
         raise ConfigError(f"{path} {describe_tables(values)}")
     for name, value in values.items():
         if isinstance(value, str) and any(character < " " for character in value):
-            warn(f"{name} = {value!r} in {path} has a control character in it{_backslash_hint(path)}")
+            warn(f"{name} = {shorten(value)} in {path} has a control character in it{_backslash_hint(path)}")
     return Layer(values, f"in {path}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from quillgpt.config.names import expand
 from quillgpt.config.schema import Sampling
 from quillgpt.console import warn
-from quillgpt.errors import TokenizerError, UserError
+from quillgpt.errors import TokenizerError, UserError, shorten
 from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
@@ -86,7 +86,9 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
     if start and (start := as_in_texts(start)):
         ids = tokenizer.encode_prompt(start)
         if not ids:
-            raise TokenizerError(f"the tokenizer {tokenizer.name} makes no token of the prompt {start!r}; give another")
+            raise TokenizerError(
+                f"the tokenizer {tokenizer.name} makes no token of the prompt {shorten(start)}; give another"
+            )
         return start, ids
     if starts_with_end_of_text and tokenizer.end_of_text is not None:
         return "", [tokenizer.end_of_text]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.config.schema import TrainSettings
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, cut
 from quillgpt.model import GPT
 from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
 from quillgpt.optim.muon import Muon
@@ -94,8 +94,8 @@ class OptimizerSet:
         if state and (odd := sorted(state.keys() ^ expected)):
             whose = "the checkpoint's optimizer state has" if odd[0] in state else "this optimizer needs"
             raise CheckpointError(
-                f"the checkpoint was trained with another optimizer: only {whose} {odd[0]}; resume with the settings "
-                "of the run itself, --optimizer among them"
+                f"the checkpoint was trained with another optimizer: only {whose} {cut(odd[0])}; resume with the "
+                "settings of the run itself, --optimizer among them"
             )
         for optimizer in self.optimizers:
             optimizer.state.clear()

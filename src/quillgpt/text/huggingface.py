@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as Engine
 
-from quillgpt.errors import TokenizerError
+from quillgpt.errors import TokenizerError, shorten
 from quillgpt.text.bounds import check_bounds
 from quillgpt.text.byte_alphabet import CHARACTER_TO_BYTE
 from quillgpt.text.tokenizer_files import (
@@ -133,7 +133,7 @@ def _check_merges(model: Any) -> None:
             case _:
                 known = False
         if not known:
-            raise ValueError(f"the merge {merge!r} makes no token of its vocabulary")
+            raise ValueError(f"the merge {shorten(merge)} makes no token of its vocabulary")
 
 
 @contextmanager
