@@ -225,6 +225,14 @@ def test_a_start_may_come_through_a_pipe(tmp_path):
     writer.join()
 
 
+@torch.no_grad()
+def test_so_are_those_of_a_stop_text():
+    model = counting_model()
+    model.head.weight[10] = model.head.weight[ord("d")] * 2
+    [sample] = samples(model=model, max_new_tokens=9, stop="\r\n")
+    assert (sample.text, sample.finish_reason) == ("bc", "stop")
+
+
 def test_the_line_ends_of_a_prompt_are_those_of_texts():
     tokenizer = CharTokenizer("\nab")
     assert prompt_ids(tokenizer, "\ufeffa\r\nb\rb", starts_with_end_of_text=False) == ("a\nb\nb", [1, 0, 2, 0, 2])

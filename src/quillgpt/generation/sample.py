@@ -152,7 +152,8 @@ def _draw_together(
     samples: range,
     on_text: TextListener | None,
 ) -> Iterator[Sample]:
-    streams = [TextStream(tokenizer, settings.stop) for _ in samples]
+    stop = as_in_texts(settings.stop or "")
+    streams = [TextStream(tokenizer, stop) for _ in samples]
     vocab_size = min(tokenizer.vocab_size, model.shape.vocab_size)
     yielded = 0
 
