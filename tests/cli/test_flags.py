@@ -128,6 +128,10 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("sample a --out_dir b", "MODEL = a and --out_dir = b are different models; name one"),
         ("prepare a.txt --tokenzier char", "--tokenzier is unknown; did you mean --tokenizer?"),
         ("prepare a.txt --tokenzier=char", "--tokenzier is unknown; did you mean --tokenizer?"),
+        (
+            "bench attention --heads=99999999999",
+            "heads = 99999999999; expected a whole number above 0, at most 10,000,000",
+        ),
         ("bench train --rounds x", "--rounds=x must be a whole number"),
         ("configs show", "configs show needs NAME; quill configs show --help shows what it takes"),
         ("configs show shakespear", "shakespear is not a preset, nor a .toml or .py file; did you mean shakespeare?"),

@@ -38,7 +38,7 @@ DEBUG_SWITCH = switch(DEBUG, "Show where an error came from.", group="Every comm
 COMPLETE = "__complete"
 """The word with which a shell asks what Tab should offer."""
 
-OUT_OF_MEMORY = "there is not enough memory for it; a smaller model, batch, context or vocabulary needs less"
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "unable to allocate")
 
 FAILED, MISUSED, PIPE_CLOSED = 1, 2, 141
 
@@ -126,19 +126,17 @@ def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
             return str(error), FAILED
         case OSError():
             return _describe(error), FAILED
-        case MemoryError() | RuntimeError() if is_out_of_memory(error):
-            first = next(iter(str(error).splitlines()), "nothing is left")
-            return f"{OUT_OF_MEMORY} ({shorten(first)})", FAILED
+        case MemoryError() | RuntimeError() if (said := lack_of_memory(error)) is not None:
+            return f"there is not enough memory for it; smaller sizes need less ({shorten(said)})", FAILED
     advice = "" if debugging else "; this is a fault of Quill's own, and --debug shows where it happened"
     return f"{type(error).__name__}: {error}{advice}", FAILED
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether there was no memory for something, on the machine or on a GPU; PyTorch has several words for it."""
-    words = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        each in words for each in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-    )
+def lack_of_memory(error: BaseException) -> str | None:
+    """Return the line in which an error says that there was no memory, for which there are several words; else None."""
+    lines = str(error).splitlines()
+    said = next((line for line in lines if any(words in line.lower() for words in OUT_OF_MEMORY)), None)
+    return said or (next(iter(lines), "nothing is left") if isinstance(error, MemoryError) else None)
 
 
 def _everywhere(

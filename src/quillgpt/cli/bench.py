@@ -17,10 +17,12 @@ from quillgpt.config.names import expand
 from quillgpt.config.schema import Quantize, TrainFields
 from quillgpt.config.schema.attention import PolyForm, parse_attn_type
 from quillgpt.console import stdout, table
-from quillgpt.errors import ConfigError
+from quillgpt.errors import ConfigError, shorten
 
 PRESET_HELP = "A preset, a .toml file, or a .py file of nanoGPT; --preset NAME says the same. [default: {}]"
 DEFAULT_PRESET = "shakespeare_char"
+MOST = 10**7
+"""Of whatever is counted."""
 
 PEER_HELP = (
     "Who runs in turn with Quill: nanogpt=PATH, the folder of a checkout, or transformers, the installed package. "
@@ -265,11 +267,12 @@ def attention(
 
 
 def check_counts(**counts: int | None) -> None:
-    """Check that what is counted is above 0.
+    """Check that what is counted is above 0, and no more than any machine could do.
 
     Raises:
         ConfigError: Something is not.
     """
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ConfigError(f"{name} = {count}; expected a whole number above 0")
+        if count is not None and not 1 <= count <= MOST:
+            limit = f", at most {MOST:,}" if count > MOST else ""
+            raise ConfigError(f"{name} = {shorten(count)}; expected a whole number above 0{limit}")
