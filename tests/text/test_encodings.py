@@ -11,6 +11,7 @@ from languages import (
     ENGLISH,
     FRENCH,
     GERMAN,
+    HUNGARIAN,
     JAPANESE,
     KOREAN,
     LEGACY,
@@ -193,6 +194,13 @@ def test_lines_of_utf8_and_lines_of_another_encoding_are_each_read_as_what_they_
     assert found.endswith(found[: len(decode(second, encoding))])
     assert "is in several encodings" in said(reading)
     assert f"first in line {line}, byte " in said(reading)
+
+
+def test_a_line_that_happens_to_be_utf8_makes_no_mixture(tmp_path):
+    text = HUNGARIAN * 5 + "Ó…\n" + HUNGARIAN
+    assert text.encode("cp1250").splitlines()[10].decode("utf-8") == "Ӆ"
+    found, reading = read(tmp_path, text.encode("cp1250"))
+    assert (found, reading.encoding) == (text, "cp1250")
 
 
 @pytest.mark.parametrize(

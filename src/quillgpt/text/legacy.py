@@ -26,7 +26,8 @@ _SINGLE_BYTE = {
     **dict.fromkeys(("koi8_r", "cp1258"), 1.0),
     **dict.fromkeys(("cp1250", "cp1254", "cp1257"), 2.0),
     **dict.fromkeys(("iso8859_2", "iso8859_5", "iso8859_6", "iso8859_7", "iso8859_15", "koi8_u", "cp866"), 3.0),
-    **dict.fromkeys(("mac_roman", "mac_cyrillic", "cp850", "cp852", "cp437"), 3.5),
+    **dict.fromkeys(("mac_roman", "mac_cyrillic"), 3.5),
+    **dict.fromkeys(("cp850", "cp852", "cp437"), 5.0),
     **dict.fromkeys(("iso8859_3", "iso8859_4", "iso8859_10", "iso8859_13", "iso8859_14", "iso8859_16"), 5.0),
     **dict.fromkeys(("cp737", "cp775", "cp855", "cp857", "cp862", "cp865", "cp869", "cp720", "cp1125"), 5.0),
     **dict.fromkeys(("mac_greek", "mac_latin2", "mac_turkish", "mac_iceland", "mac_croatian", "mac_romanian"), 5.0),
@@ -176,11 +177,11 @@ def _kind(character: str) -> int:
         if category == "Ll":
             return _Kind.LOWER_LATIN if latin else _Kind.LOWER
         return _Kind.UNCASED
-    if character in "”…»":
+    if character in "…»":
         return _Kind.CLOSING
     if character in "¼½¾¨´¸¤¦¬¯":
         return _Kind.SIGN
-    if character in "’‘“ \u00a0\u00ad·ªº" or character.isascii():
+    if character in "’‘“” \u00a0\u00ad·ªº" or character.isascii():
         return _Kind.REST
     return _Kind.OPENING
 

@@ -15,6 +15,8 @@ _STRANGE_LETTER, _STRANGE_SIGN, _NO_CHARACTER = math.log(3e-4), math.log(1e-4), 
 _TYPOGRAPHY, _RARE_TYPOGRAPHY = math.log(8e-3), math.log(2e-3)
 _UPPER_CASE = math.log(0.25)
 
+_FROM_THE_RIGHT = ("Arabic", "Persian", "Urdu")
+
 
 @cache
 def _frequencies(letters: str) -> dict[str, float]:
@@ -31,6 +33,8 @@ def letter_likelihood(character: str, language: str) -> float:
     if character in common:
         return common[character] + (_UPPER_CASE if capitals and character.upper() != character else 0)
     if character.isascii():  # some have a second space or stop, for what is written from the right
+        if name not in _FROM_THE_RIGHT:
+            return _STRANGE_SIGN
         return math.log(0.15) if character == " " else _TYPOGRAPHY
     lower = character.lower()
     if lower in common:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quillgpt.config.encodings import title_of
 from quillgpt.errors import DataError
+from quillgpt.text.alphabets import is_common
 from quillgpt.text.legacy import Guess, guesses, nats_of
 from quillgpt.text.reading import Note, Reading, binary, line_at
 from quillgpt.text.scan import SAMPLE_BYTES, Scan, blocks_of_lines
@@ -31,7 +32,7 @@ def mixed(path: Path, name: str, found: Scan) -> Reading | None:
         return None
     utf8, sample = bytes(found.utf8.sample), bytes(found.others.sample)
     best = guesses(sample)[0]
-    if nats_of(utf8, best.encoding, best.language) > best.nats - 1:
+    if nats_of(utf8, best.encoding, best.language) > best.nats - 1 or not _are_letters(utf8):
         return None
     assert found.others.first is not None
     if not best.is_text or best.share < SURE or len(_HIGH.findall(sample)) < _FEWEST_BYTES:
@@ -48,6 +49,12 @@ def mixed(path: Path, name: str, found: Scan) -> Reading | None:
         f"{first}+{best.encoding}",
         (Note("mixed", f"is in several encodings: {_places(path, parts)}; each line is read as what it is"),),
     )
+
+
+def _are_letters(utf8: bytes) -> bool:
+    """Tell whether what happens to be UTF-8 is a text in it, too."""
+    beyond = [character for character in utf8.decode("utf-8", "ignore") if not character.isascii()]
+    return sum(map(is_common, beyond)) > 0.8 * len(beyond)
 
 
 def _first_damage(sample: bytes) -> int:
