@@ -160,6 +160,8 @@ POSITIONS = {"n_positions": 2 * T, "vocab_size": TOKENS.vocab_size, "bos_token_i
     [
         ({"attn_type": "GKpoly-99"}, "attn_type: GKpoly-99 is no attention kernel; expected SM, GK"),
         ({"attn_type": 3}, "attn_type: input should be a valid string"),
+        ({"attn_type": "x" * 5000}, "attn_type: string should have at most 60 characters"),
+        ({"x" * 5000: 3}, "xxx: extra inputs are not permitted"),
         ({"add_lora": "yes"}, "add_lora: input should be a valid boolean"),
         ({"vocab_size": 13}, "(13, 16); in the weights it is (12, 16)"),
     ],

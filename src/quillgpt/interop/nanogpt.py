@@ -19,7 +19,7 @@ from quillgpt.checkpoint.tensors import Tensors, check_stored
 from quillgpt.config.schema.attention import parse_attn_type
 from quillgpt.console import say
 from quillgpt.data.dataset import META_FILE
-from quillgpt.errors import CheckpointError, TokenizerError, shorten
+from quillgpt.errors import CheckpointError, TokenizerError, cut, shorten
 from quillgpt.files import is_plain_path
 from quillgpt.interop.adapters import ADAPTER, holds_adapters_alone, merge, name_of_base
 from quillgpt.interop.layouts import recognise
@@ -58,6 +58,8 @@ MOST_PADDING = 256
 FIRST_SURROGATE = 0xD800
 """From here on, code points are no characters."""
 
+LONGEST_NAME = 60
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -79,7 +81,7 @@ class ModelArguments(BaseModel):
     vocab_size: Positive | None
     bias: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    attn_type: Annotated[str, AfterValidator(check_kernel)] = "SM"
+    attn_type: Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(check_kernel)] = "SM"
     add_lora: bool = False
 
 
@@ -147,7 +149,7 @@ def read_arguments(given: object, file: Path) -> ModelArguments:
         arguments = ModelArguments.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = cut(".".join(map(str, first["loc"])), LONGEST_NAME)
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] != "value_error":
             reason = reason[:1].lower() + reason[1:]
