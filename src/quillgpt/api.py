@@ -25,7 +25,7 @@ from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_da
 from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
 from quillgpt.errors import CheckpointError, ConfigError, DataError, shorten
 from quillgpt.evaluation import Score, score_split
-from quillgpt.generation import Sample, draw_samples, prompt_ids, without_unknown_end
+from quillgpt.generation import Sample, draw_samples, prompt_ids, with_known_start, without_unknown_end
 from quillgpt.generation.sample import TextListener
 from quillgpt.interop import open_model
 from quillgpt.model import GPT, ModelShape, check_quantize, inference_form
@@ -102,6 +102,8 @@ class Model:
         """Return a prompt as text and ids; None is the model's own beginning of a text."""
         if start and self._loaded.never_saw_end_of_text:
             start = without_unknown_end(self.tokenizer, start)
+        elif start and self._loaded.starts_with_end_of_text:
+            start = with_known_start(self.tokenizer, start)
         return prompt_ids(self.tokenizer, start, starts_with_end_of_text=self._loaded.starts_with_end_of_text)
 
     def generate(

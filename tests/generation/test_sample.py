@@ -11,7 +11,7 @@ from tokenizers import models, pre_tokenizers
 from quillgpt.config.schema import SampleSettings
 from quillgpt.device import Memory
 from quillgpt.errors import TokenizerError, UserError
-from quillgpt.generation import draw_samples, prompt_ids, read_start, without_unknown_end
+from quillgpt.generation import draw_samples, prompt_ids, read_start, with_known_start, without_unknown_end
 from quillgpt.generation.generate import MOST_AT_ONCE, Context, bytes_of_sample, generate_ids, samples_at_once
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
@@ -246,3 +246,9 @@ def test_an_end_of_text_that_a_model_never_learned_is_left_out_of_its_prompt(cap
     assert without_unknown_end(CharTokenizer("xyz"), "<|endoftext|>x") == "x"
     letters = CharTokenizer("<|endoftx>")  # which has learned the mark letter by letter
     assert without_unknown_end(letters, "<|endoftext|>") == "<|endoftext|>"
+
+
+def test_a_start_of_text_is_what_the_model_knows_as_one(capsys):
+    assert with_known_start(BYTES, "<|startoftext|>Once") == "<|endoftext|>Once"
+    assert "is read as <|endoftext|>" in capsys.readouterr().err
+    assert with_known_start(BYTES, "Once") == "Once"

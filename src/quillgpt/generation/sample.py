@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from quillgpt.config.names import expand
 from quillgpt.config.schema import Sampling
-from quillgpt.console import warn
+from quillgpt.console import say, warn
 from quillgpt.errors import TokenizerError, UserError, shorten
 from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
 from quillgpt.text.decoding import detect_encoding, read_pieces
 from quillgpt.text.tokenizer import Tokenizer
-from quillgpt.text.tokenizer_files import END_OF_TEXT
+from quillgpt.text.tokenizer_files import END_OF_TEXT, START_OF_TEXT
 
 FILE_PREFIX = "FILE:"
 LONGEST_PROMPT = 1 << 24
@@ -96,6 +96,17 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
         if ids := tokenizer.encode_prompt("\n"):
             return "\n", ids
     return tokenizer.decode([0]), [0]
+
+
+def with_known_start(tokenizer: Tokenizer, start: str) -> str:
+    """Return the prompt of a model that knows where documents begin, with `<|startoftext|>` as what it knows that by.
+
+    Where the tokenizer has a token of this name, it stays.
+    """
+    if START_OF_TEXT not in start or len(tokenizer.encode_prompt(START_OF_TEXT)) == 1:
+        return start
+    say(f"{START_OF_TEXT} in the prompt is read as {END_OF_TEXT}, after which this model begins a document")
+    return start.replace(START_OF_TEXT, END_OF_TEXT)
 
 
 def without_unknown_end(tokenizer: Tokenizer, start: str) -> str:

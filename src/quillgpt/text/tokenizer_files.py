@@ -15,7 +15,7 @@ from quillgpt.errors import TokenizerError
 from quillgpt.files import write_json, write_text
 from quillgpt.records import read_record
 
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT, START_OF_TEXT = "<|endoftext|>", "<|startoftext|>"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 
