@@ -286,7 +286,7 @@ def with_weights(**changes: Any) -> dict[str, Any]:
         (with_weights(**{"transformer.h.0.mlp.c_fc.weight": 3}), "'transformer.h.0.mlp.c_fc.weight' in model"),
         (with_weights(**{"transformer.ln_f.weight": torch.ones(16).to_sparse()}), "'transformer.ln_f.weight' in model"),
         (with_weights(**{"transformer.ln_f.bias": torch.ones(16)}), "transformer.ln_f.bias is not zero"),
-        (with_weights(rotary=torch.ones(16)), "does not have: rotary"),
+        (with_weights(rotary=torch.ones(16)), "does not have: 'rotary'"),
     ],
 )
 def test_what_is_no_model_of_nanogpts_is_refused_by_name(content: Any, words: str, write: Any) -> None:
