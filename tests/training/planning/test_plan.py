@@ -189,7 +189,7 @@ def test_finetuning_starts_from_the_best_and_goes_to_a_folder_beside_it(tiny: Ma
     assert (tmp_path / "out-finetuned" / "summary.json").is_file()
     with pytest.raises(CheckpointError, match="out-finetuned already holds a checkpoint"):
         train(settings)
-    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+    with pytest.raises(CheckpointError, match="nowhere holds no model to finetune"):
         train(tiny(init_from="finetune", out_dir="nowhere"))
 
 
