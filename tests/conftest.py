@@ -24,7 +24,7 @@ unreachable: dict[str, str] = {}
 
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # else `datasets` tells a server of local files, too
 stay_here(pytest.fail)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
+PYTHONPATH = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
 
 
 def receive_or_skip(partial: Partial, *, title: str, timeout_seconds: float) -> None:
@@ -63,6 +63,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures of any scope
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    os.environ["PYTHONPATH"] = PYTHONPATH  # now, and not for pytest's own workers, which fail a test instead of ending
     settle(fetches=item.get_closest_marker("download") is not None)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from quillgpt import device
 from quillgpt.device import (
     Memory,
     autocast,
@@ -18,6 +19,7 @@ from quillgpt.device import (
     to_device,
 )
 from quillgpt.errors import DeviceError
+from quillgpt.process import MemoryGroup
 
 CPU = torch.device("cpu")
 
@@ -178,15 +180,11 @@ def test_memory_of_the_machine(monkeypatch):
 
 
 def test_memory_of_a_container(monkeypatch):
-    said = {
-        "/proc/meminfo": "MemTotal: 8000 kB\nMemAvailable: 6000 kB\n",
-        "/sys/fs/cgroup/memory.max": "4096000\n",
-        "/sys/fs/cgroup/memory.current": "1024000\n",
-    }
-    monkeypatch.setattr(Path, "read_text", lambda path, **_: said[path.as_posix()])
-    assert memory(CPU) == Memory(total=4096000, free=3072000)
-    said["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert memory(CPU) == Memory(total=8000 * 1024, free=6000 * 1024)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "MemTotal: 8000 kB\nMemAvailable: 6000 kB\n")
+    monkeypatch.setattr(device, "memory_groups", lambda: [MemoryGroup(limit=4096000, used=1024000)])
+    assert memory(CPU) == Memory(total=4096000, free=3072000, swap=0)
+    monkeypatch.setattr(device, "memory_groups", list)
+    assert memory(CPU) == Memory(total=8000 * 1024, free=6000 * 1024, swap=0)
 
 
 @pytest.mark.parametrize("damage", ["x", None, 3, {}, {"fast": 1.0, "slow": "x"}, {"fast": -1, "slow": 1.0}])

@@ -8,7 +8,7 @@ import pytest
 from quillgpt.cli import main
 from quillgpt.config import resolve
 from quillgpt.config.foreign import OURS, meant_setting
-from quillgpt.config.schema import TrainFields
+from quillgpt.config.schema import SampleSettings, TrainFields
 from quillgpt.errors import ConfigError
 
 TABLES = """\
@@ -41,7 +41,7 @@ def refusal(source: str) -> str:
 def test_every_name_of_ours_is_a_setting() -> None:
     for theirs, ours in OURS.items():
         assert theirs not in TrainFields.model_fields
-        assert set(ours.split(" and ")) <= {*TrainFields.model_fields, "extends"}
+        assert set(ours.split(" and ")) <= {*TrainFields.model_fields, *SampleSettings.model_fields, "extends"}
 
 
 def test_tables_are_told_what_is_called_otherwise(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
 from quillgpt.text.decoders import decoder_of
 from quillgpt.text.decoding import detect_encoding, look_at, read_pieces
+from quillgpt.text.forms import without_surrogates
 from quillgpt.text.gpt2 import gpt2_tokenizer
 from quillgpt.text.tokenizer import Tokenizer
-from quillgpt.text.tokenizer_files import without_surrogates
 
 END = "<|endoftext|>"
 FAMILIES = ["char", "byte", "bpe", pytest.param("gpt2", marks=pytest.mark.download)]

@@ -35,7 +35,8 @@ OURS = {
     "val_check_interval": "eval_interval",
     "val_fpath": "val",
     "warmup_steps": "warmup_iters",
-    # munchkin's .env files
+    # munchkin's .env files and flags
+    "max_tokens": "max_new_tokens",
     "name": "out_dir",
     "val_size": "val_fraction",
     # what is usual elsewhere

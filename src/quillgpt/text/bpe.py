@@ -15,13 +15,13 @@ from quillgpt.console import say
 from quillgpt.errors import TokenizerError
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER, unspell
 from quillgpt.text.documents import Mark, Piece
+from quillgpt.text.forms import without_surrogates
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
     byte_level_bpe,
     checked_ids,
     fingerprint_of,
     save_tokenizer,
-    without_surrogates,
 )
 from quillgpt.text.words import CUT, END, WordEncoder, encode_long_word, last_cut_of_gpt2
 

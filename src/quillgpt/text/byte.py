@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER
+from quillgpt.text.forms import without_surrogates
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
     byte_level_bpe,
     checked_ids,
     fingerprint_of,
     save_tokenizer,
-    without_surrogates,
 )
 
 

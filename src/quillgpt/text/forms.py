@@ -49,3 +49,12 @@ def _known(cluster: str, alphabet: Collection[str]) -> str:
         if form and all(character in alphabet for character in form):
             return form
     return cluster
+
+
+def without_surrogates(text: str) -> str:
+    """Return the text with lone surrogates, which UTF-8 cannot write, as U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

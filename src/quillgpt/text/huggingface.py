@@ -18,12 +18,12 @@ from tokenizers import Tokenizer as Engine
 from quillgpt.errors import TokenizerError, shorten
 from quillgpt.text.bounds import check_bounds
 from quillgpt.text.byte_alphabet import CHARACTER_TO_BYTE
+from quillgpt.text.forms import without_surrogates
 from quillgpt.text.tokenizer_files import (
     END_OF_TEXT,
     checked_ids,
     fingerprint_of,
     save_tokenizer,
-    without_surrogates,
 )
 
 COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")

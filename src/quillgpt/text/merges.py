@@ -20,7 +20,7 @@ from quillgpt.console import progress, say
 from quillgpt.errors import TokenizerError
 from quillgpt.stopping import activity
 from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER
-from quillgpt.text.tokenizer_files import without_surrogates
+from quillgpt.text.forms import without_surrogates
 from quillgpt.text.words import CUT, last_cut_of_gpt2, word_starts
 
 LONGEST_WORD = 1024

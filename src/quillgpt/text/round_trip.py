@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from quillgpt.text.forms import without_surrogates
 from quillgpt.text.tokenizer import Tokenizer
-from quillgpt.text.tokenizer_files import without_surrogates
 
 EXAMPLE_CHARACTERS = 30
 MOST_NAMED = 6

@@ -22,7 +22,7 @@ from quillgpt.errors import DataError, shorten
 from quillgpt.extras import import_extra
 from quillgpt.text.compressed import COMPRESSED, open_compressed
 from quillgpt.text.decoding import detect_encoding
-from quillgpt.text.tokenizer_files import without_surrogates
+from quillgpt.text.forms import without_surrogates
 
 ROW_FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 

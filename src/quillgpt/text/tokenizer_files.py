@@ -122,12 +122,3 @@ def checked_ids(ids: Sequence[int] | NDArray[Any], *, name: str, vocab_size: int
             "use the tokenizer that the ids were made with"
         )
     return array
-
-
-def without_surrogates(text: str) -> str:
-    """Return the text with lone surrogates, which UTF-8 cannot write, as U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
