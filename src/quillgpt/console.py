@@ -42,10 +42,13 @@ class _ResultsConsole(Console):
 
 stdout = _ResultsConsole(highlight=False, soft_wrap=True, force_jupyter=False)
 stderr = _WordsConsole(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
-pages = _ResultsConsole(force_jupyter=False)
-"""Standard output folded to the width of the terminal, for --help."""
 
 _quiet = False
+
+
+def help_console() -> Console:
+    """Return standard output folded to the width that the terminal has now, for --help."""
+    return _ResultsConsole(force_jupyter=False)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def make_app() -> App:
         help_format="plaintext",
         result_action="return_value",
         suppress_keyboard_interrupt=False,
-        console=console.pages,
+        console=console.help_console(),
     )
     app.command(train)
     app.command(prepare)
