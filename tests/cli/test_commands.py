@@ -237,7 +237,7 @@ def test_dotenv_cannot_say_from_where_files_are_taken(quill: Any, monkeypatch: p
     assert quill("train") == 0
     assert (os.environ["QUILL_HOME"], os.environ.get("QUILL_MIRROR"), os.environ["QUILL_QUIET"]) == ("set", None, "1")
     assert quill.err.count("\n") == 1
-    assert quill.err.startswith("warning: QUILL_HOME and QUILL_MIRROR in .env is passed over")
+    assert quill.err.startswith("warning: passed over in .env: QUILL_HOME and QUILL_MIRROR; ")
 
 
 @pytest.mark.parametrize("words", ["--help", "train --help", "configs", "configs show demo"])

@@ -155,7 +155,7 @@ def _adopt_places() -> None:
     passed_over = sorted(name for name in FOLDERS & given.keys() if os.environ.get(name, "") != given[name])
     if passed_over:
         warn(
-            f"{' and '.join(passed_over)} in {DOTENV} is passed over: a file that comes with a folder must not say "
+            f"passed over in {DOTENV}: {' and '.join(passed_over)}; a file that comes with a folder must not say "
             f"from where code and texts are taken; set it in the environment: export {passed_over[0]}=..."
         )
 
