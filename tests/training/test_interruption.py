@@ -63,7 +63,7 @@ def test_a_signal_before_there_is_something_to_save_ends_the_run_on_the_spot(
     monkeypatch.setattr(TrainStep, "__call__", step)
     with pytest.raises(KeyboardInterrupt) as caught:
         train(tiny(max_iters=10))
-    assert words_on(caught.value) == "interrupted before the first iteration; nothing is saved"
+    assert words_on(caught.value) == "interrupted before the first iteration; nothing is lost"
 
 
 class Unread(io.RawIOBase):

@@ -10,7 +10,7 @@ from quillgpt.console import say_from_signal
 from quillgpt.stopping import SIGNALS, heeded, insists
 
 NOTHING_LOST = {
-    False: "before the first iteration; nothing is saved",
+    False: "before the first iteration; nothing is lost",
     True: "before another iteration; the run is as it was",
 }
 """What is said of a new or of a resumed run that a signal ends on the spot, because there is nothing to save yet."""

@@ -339,7 +339,7 @@ class Trainer:
         """Save and say how to go on."""
         state = self._run.state
         if state.iteration == 0 and not has_checkpoint(self._run.out_dir):
-            console.outcome("interrupted before the first iteration; nothing is saved")
+            console.outcome(f"interrupted {NOTHING_LOST[False]}")
             return
         self._save()
         self._saving.require()
