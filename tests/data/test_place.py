@@ -182,6 +182,7 @@ def test_a_damaged_record_does_not_let_another_text_in(book, namesake, data_dir,
         ensure_dataset("book", data_dir=data_dir)
     assert contents(folder) == before
     assert "cow" in words(prepare([str(namesake)], data_dir=data_dir, overwrite=True).dataset)
+    assert (folder / "train.bin.kept").read_bytes() == before["train.bin"]
 
 
 def test_a_text_that_is_gone_is_not_replaced_by_its_namesake_but_one_that_moved_is_known(book, namesake, data_dir):
@@ -275,6 +276,7 @@ def test_nanogpts_table_is_not_removed_unless_asked(book, data_dir):
     assert contents(folder) == before
     prepare([str(book)], data_dir=data_dir, overwrite=True)
     assert not (folder / "meta.pkl").exists()
+    assert (folder / "meta.pkl.kept").read_bytes() == before["meta.pkl"]
 
 
 def from_elsewhere(folder, location):

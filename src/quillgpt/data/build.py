@@ -26,11 +26,10 @@ from quillgpt.data.manifest import (
     again,
 )
 from quillgpt.data.marks import WrittenMarks
-from quillgpt.data.place import TRAIN_FILE, VAL_FILE, staged
+from quillgpt.data.place import TRAIN_FILE, VAL_FILE, keep_aside, staged
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
 from quillgpt.errors import DataError, UserError
-from quillgpt.ownership import remove_own
 from quillgpt.text.bpe import BytePairTokenizer
 from quillgpt.text.byte import ByteTokenizer
 from quillgpt.text.char import CharTokenizer
@@ -59,7 +58,7 @@ def build(
         tokenizer: A tokenizer, or the name of one.
         folder: Where the files go.
         chunk_characters: About how many characters are encoded at once.
-        overwrite: Remove nanoGPT's meta.pkl where it describes other tokens.
+        overwrite: Rename nanoGPT's meta.pkl where it describes other tokens.
 
     Raises:
         DataError: There is too little text, it cannot be read, or a meta.pkl describes other tokens.
@@ -238,7 +237,7 @@ def _counted(stream: Iterable[Piece], advance: Callable[[float], object]) -> Ite
 
 
 def _check_meta(meta: Path, tokenizer: Tokenizer, *, overwrite: bool) -> None:
-    """Check that nanoGPT's meta.pkl, which its checkpoints need, is still right, or remove it."""
+    """Check that nanoGPT's meta.pkl, which its checkpoints need, is still right, or keep it under another name."""
     if not meta.is_file():
         return
     with suppress(UserError):
@@ -247,11 +246,10 @@ def _check_meta(meta: Path, tokenizer: Tokenizer, *, overwrite: bool) -> None:
     if not overwrite:
         raise DataError(
             f"{meta}, which is nanoGPT's, describes other tokens than these, and its checkpoints may need it; name "
-            f"another data set, such as --dataset={meta.parent.name}_2, or let it be removed: quill prepare PATH "
+            f"another data set, such as --dataset={meta.parent.name}_2, or let it be renamed: quill prepare PATH "
             f"{again(meta.parent)}"
         )
-    say(f"Removing {meta}, which described the earlier tokens")
-    remove_own(meta)
+    keep_aside(meta.parent, [meta.name])
 
 
 def _place_of_cut(characters: int, val_fraction: float) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from quillgpt.console import say, warn
@@ -89,6 +90,19 @@ def finish_replacement(folder: Path) -> None:
             (staging / name).replace(folder / name)
             flush_to_disk(folder)
     remove_own(staging)
+
+
+def keep_aside(folder: Path, names: Iterable[str]) -> None:
+    """Rename files that Quill cannot call its own, to make room for those that it makes."""
+    for name in names:
+        kept = next(each for each in _other_names(folder / name) if not os.path.lexists(each))
+        (folder / name).rename(kept)
+        say(f"{folder / name} is kept as {kept.name}")
+
+
+def _other_names(path: Path) -> Iterator[Path]:
+    yield path.with_name(f"{path.name}.kept")
+    yield from (path.with_name(f"{path.name}.kept{number}") for number in count(2))
 
 
 def made_files(folder: Path) -> list[str]:

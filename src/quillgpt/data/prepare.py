@@ -20,7 +20,7 @@ from quillgpt.data.dataset import (
     open_dataset,
 )
 from quillgpt.data.manifest import Manifest, read_manifest
-from quillgpt.data.place import TRAIN_FILE, made_files, one_preparation, remember_as_made_here
+from quillgpt.data.place import TRAIN_FILE, keep_aside, made_files, one_preparation, remember_as_made_here
 from quillgpt.data.replacement import check_folder, check_place, what_is_left
 from quillgpt.data.request import (
     Cleaning,
@@ -210,6 +210,8 @@ def _prepare(
             found = _look(request, tokenizer, folder)  # what the process made that may have been waited for
             if found.dataset is None:
                 check_place(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
+                if found.manifest is None:
+                    keep_aside(folder, made_files(folder))
                 say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
                 with activity(f"while {folder} was prepared: {what_is_left(folder)}; the same command begins it anew"):
                     try:

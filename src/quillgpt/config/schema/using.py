@@ -134,7 +134,7 @@ class Replacing(Settings):
 
     overwrite: bool = Field(
         False,
-        description="Replace what is in the data set's folder also where Quill did not make it, or can no longer tell what it was made from.",
+        description="Take the place of what is in the data set's folder also where Quill did not make it, or can no longer tell what it was made from; such files are kept under another name, such as train.bin.kept.",
     )
 
 
