@@ -15,7 +15,9 @@ from quillgpt.text import downloads
 from quillgpt.text.transfer import Partial, TransferError
 
 OFFLINE = Path(__file__).parent / "offline"
-MIRROR = os.environ.get("QUILL_MIRROR")
+MIRROR = os.environ.setdefault("TESTS_MIRROR", os.environ.get("QUILL_MIRROR", ""))
+"""The person's mirror, by a name that pytest's workers inherit; the other is taken from tests that stay here."""
+
 HOMES = {fetches: tempfile.mkdtemp(prefix="quill-home-") for fetches in (False, True)}
 """Cache folders: tests keep out of the person's own, and those that fetch nothing out of what others have fetched."""
 
@@ -47,7 +49,7 @@ def settle(fetches: bool) -> None:
     os.environ.pop(MAY_FETCH, None)
     if fetches:
         os.environ[MAY_FETCH] = "1"
-        if MIRROR is not None:
+        if MIRROR:
             os.environ["QUILL_MIRROR"] = MIRROR
 
 
