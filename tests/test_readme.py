@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import warm
 from quillgpt.text.downloads import TINY_SHAKESPEARE, Download
 from quillgpt.text.python_docs import python_docs_file
 
@@ -65,7 +66,7 @@ def run(block: Block, folder: Path, mirror: Path | None = None) -> None:
     command = ["bash", "-euo", "pipefail", "-c", content] if language == "sh" else [sys.executable, "-c", content]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QUILL_")}
     places = {name: os.environ[name] for name in ("QUILL_HOME", "QUILL_MIRROR") if name in os.environ}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
     if mirror is not None:
         places["QUILL_MIRROR"] = str(mirror)
     environment = {**kept, **places, **SMALL, "PATH": path, "OMP_NUM_THREADS": "1"}

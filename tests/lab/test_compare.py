@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import warm
 from quillgpt.cli import main
 from quillgpt.lab import compare as comparing
 from quillgpt.lab.compare import Experiment, compare
@@ -23,6 +24,13 @@ from .conftest import SMALL
 FLAGS = [f"--{name}={value}" for name, value in (SMALL | {"max_iters": 12, "eval_interval": 6}).items()]
 
 
+@pytest.fixture
+def workplace(place, monkeypatch):
+    """Work in the folder of the data set, and start runs in processes that need not import Quill anew."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "executable", str(warm.commands() / "python"))
+
+
 def test_what_is_left_to_each_run_elsewhere_is_the_same_for_all_here(tmp_path):
     words = {name: Experiment("shakespeare_char_cpu", {}, tmp_path).words_of(name, 1) for name in ("SM", "GK")}
     assert all("--compile=False" in each for each in words.values())
@@ -30,8 +38,7 @@ def test_what_is_left_to_each_run_elsewhere_is_the_same_for_all_here(tmp_path):
     assert [word for word in chosen if "compile" in word] == ["--compile=True"]
 
 
-def test_a_comparison_and_going_on_with_it(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_a_comparison_and_going_on_with_it(workplace, tmp_path, capsys):
     words = ["lab", "compare", "shakespeare_char_cpu", *FLAGS, f"--out={tmp_path}", "--len_scale=pos"]
     assert main([*words, "--attn=SM,GKpoly-1", "--seeds=2"]) == 0, capsys.readouterr().err
     with (tmp_path / "runs.csv").open() as file:
@@ -79,8 +86,7 @@ def test_a_comparison_and_going_on_with_it(place, tmp_path, monkeypatch, capsys)
     assert "GKpoly-1-seed-1337 is not that of the runs before it" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_preset_that_was_changed_is_another_comparison(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_a_preset_that_was_changed_is_another_comparison(workplace, tmp_path, capsys):
     mine = tmp_path / "mine.toml"
     mine.write_text("learning_rate = 1e-3\n")
     words = ["lab", "compare", str(mine), *FLAGS, f"--out={tmp_path / 'out'}", "--seeds=1", "--attn=SM"]
@@ -116,7 +122,7 @@ def test_a_run_that_is_killed_says_by_what(tmp_path, monkeypatch):
 
 def test_a_comparison_that_is_stopped_goes_on(place, tmp_path):
     flags = [*FLAGS, "--max_iters=400", "--lr_decay_iters=400", "--eval_interval=20", f"--out={tmp_path}"]
-    command = [sys.executable, "-m", "quillgpt", "lab", "compare", "shakespeare_char_cpu", *flags]
+    command = [warm.quill(), "lab", "compare", "shakespeare_char_cpu", *flags]
     command += ["--attn=GK", "--seeds=1"]
     environment = os.environ | {"QUILL_QUIET": "0"}
     run = tmp_path / "GK-seed-1337"
@@ -142,8 +148,7 @@ def test_a_comparison_that_is_stopped_goes_on(place, tmp_path):
     assert "Traceback" not in log
 
 
-def test_a_run_that_fails_is_a_row_and_the_others_go_on(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_a_run_that_fails_is_a_row_and_the_others_go_on(workplace, tmp_path, capsys):
     words = ["lab", "compare", "shakespeare_char_cpu", *FLAGS, f"--out={tmp_path}", "--attn=GK,SM", "--seeds=1"]
     assert main([*words, "--attn_path=sdpa"]) == 1
     said = " ".join(capsys.readouterr().err.split())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import warm
 from quillgpt.api import load
 from quillgpt.generation import prompt_ids
 from quillgpt.model import KeyValueCache
@@ -28,6 +29,7 @@ CPU = {"device": "cpu", "dtype": "float32", "threads": "1"}
 def test_a_run_on_a_full_disk_through_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "executable", str(warm.commands() / "python"))
     monkeypatch.setattr(damage, "can_mount", lambda _: False)  # where it can, the deep test below does
     (outcome,) = prove(
         find_subjects(None, CPU)[:1], out_dir=tmp_path, command="quill prove", checks=["full disk survived"]

@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+
+import warm
+
+PYTHON = [sys.executable, "-m", "quillgpt"]
 
 SMALL = [
     "--n_layer=2",
@@ -51,9 +56,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def quill(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def quill(home: Path, *words: str, program: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "quillgpt", *words],
+        [*(program or [warm.quill()]), *words],
         cwd=home,
         env=environment(),
         capture_output=True,
@@ -65,12 +70,14 @@ def quill(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_from_a_text_to_a_model_that_speaks(home: Path) -> None:
-    trained = quill(home, "train", "--data", "book.txt", "--max_iters=60", "--lr_decay_iters=60", *SMALL)
+    words = ["train", "--data", "book.txt", "--max_iters=60", "--lr_decay_iters=60", *SMALL]
+    trained = quill(home, *words, program=PYTHON)
     assert "quill sample out-book" in trained.stderr
     summary = json.loads((home / "out-book" / "summary.json").read_text())
     assert summary["val_loss_full"] < 1.5
 
-    sampled = quill(home, "sample", "out-book", "--num_samples=2", "--max_new_tokens=40", "--start=The ")
+    words = ["sample", "out-book", "--num_samples=2", "--max_new_tokens=40", "--start=The "]
+    sampled = quill(home, *words, program=PYTHON)
     first, second, rest = sampled.stdout.split("\n---------------\n")
     assert first.startswith("The ")
     assert len(first) == 44
@@ -114,9 +121,7 @@ def test_the_checkpoint_gives_the_same_loss_through_transformers(home: Path) -> 
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
 def test_a_signal_saves_and_says_how_to_go_on(home: Path, number: str, status: int) -> None:
     words = ["train", "--data", "book.txt", "--max_iters=100000", *SMALL]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "quillgpt", *words], cwd=home, env=environment(), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([warm.quill(), *words], cwd=home, env=environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("iter 30"):

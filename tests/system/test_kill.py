@@ -6,14 +6,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+import warm
 from quillgpt.cli import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
@@ -54,10 +53,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start(*words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "quillgpt", "train", *TRAIN, "--quiet", *words], stderr=subprocess.DEVNULL
-    )
+def start(*words: str) -> warm.Process:
+    return warm.start("train", *TRAIN, "--quiet", *words)
 
 
 def rows(out_dir: Path) -> list[dict[str, float]]:
@@ -74,12 +71,12 @@ def numbers(out_dir: Path) -> list[tuple[float | None, ...]]:
     return [tuple(row.get(key) for key in keys) for row in rows(out_dir)]
 
 
-def wait_for_iteration(process: subprocess.Popen[bytes], out_dir: Path, iteration: int) -> None:
+def wait_for_iteration(process: warm.Process, out_dir: Path, iteration: int) -> None:
     while process.poll() is None and not any(row["iter"] >= iteration for row in rows(out_dir)[-3:]):
         time.sleep(0.001)
 
 
-def stop_while_saving(process: subprocess.Popen[bytes], out_dir: Path, delay: float) -> None:
+def stop_while_saving(process: warm.Process, out_dir: Path, delay: float) -> None:
     """Hold a process somewhere between the first file of a checkpoint and its last rename."""
     while process.poll() is None:
         if unfinished(out_dir):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warm
 
 LATIN = (
     "Naïve façade, coöperate: words that English took from others.\n"
@@ -56,7 +57,7 @@ def test_text_of_any_script_becomes_a_model_that_writes_it(
         environment = {name: value for name, value in os.environ.items() if not name.startswith("QUILL_")}
         environment |= {"QUILL_HOME": os.environ["QUILL_HOME"]}
         done = subprocess.run(
-            [sys.executable, "-m", "quillgpt", *words],
+            [warm.quill(), *words],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import warm
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.stopping import words_on
 from quillgpt.training import Interruption, RunSummary, train
@@ -92,14 +92,16 @@ def test_the_second_signal_says_with_which_status_a_command_leaves(
 ) -> None:
     settings = tiny(max_iters=100_000, eval_interval=100_000, log_interval=1)
     flags = [f"--{name}={value}" for name, value in settings.model_dump(exclude_unset=True).items()]
-    process = subprocess.Popen([sys.executable, "-m", "quillgpt", "train", *flags], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert any(line.startswith("iter 3:") for line in process.stderr)
-    process.send_signal(signal.SIGSTOP)  # so that both arrive before it can stop
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.Signals[number])
-    process.send_signal(signal.SIGCONT)
-    said = process.stderr.read()
+    reader, writer = os.pipe()
+    process = warm.start("train", *flags, stderr=writer)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as words:
+        assert any(line.startswith("iter 3:") for line in words)
+        process.send_signal(signal.SIGSTOP)  # so that both arrive before it can stop
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[number])
+        process.send_signal(signal.SIGCONT)
+        said = words.read()
     assert process.wait() in (status, 130)  # which of the two it hears first is the system's to say
     assert said.splitlines()[-1] == "quill: interrupted"
     assert "saved at" not in said
