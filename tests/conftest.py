@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from offline.sitecustomize import MAY_FETCH, stay_here
-from quillgpt.text import downloads
-from quillgpt.text.transfer import Partial, TransferError
+from quillgpt.text.sources import downloads
+from quillgpt.text.sources.transfer import Partial, TransferError
 
 OFFLINE = Path(__file__).parent / "offline"
 MIRROR = os.environ.setdefault("TESTS_MIRROR", os.environ.get("QUILL_MIRROR", ""))

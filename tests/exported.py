@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, load_model, save_model
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
 from tiny import GPT2, tiny_model
 
 TEXT = "It was the best of times, it was the worst of times; naïve café, 東京.\n" * 3
@@ -22,9 +22,9 @@ TOKENIZERS = {
 }
 
 
-def saved(folder: Path, shape=GPT2, tokenizer: str = "byte") -> LoadedModel:
+def saved(folder: Path, config=GPT2, tokenizer: str = "byte") -> LoadedModel:
     """Write a small random model with a tokenizer, its vocabulary padded, and open it."""
     made = TOKENIZERS[tokenizer]()
-    shape = replace(shape, vocab_size=made.vocab_size + 7, block_size=64)
-    save_model(folder, tiny_model(shape), made, about={"iteration": 3})
+    config = replace(config, vocab_size=made.vocab_size + 7, block_size=64)
+    save_model(folder, tiny_model(config), made, about={"iteration": 3})
     return load_model(folder)

@@ -15,7 +15,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError, DeviceError, TokenizerError
 from quillgpt.evaluation import score_split
 from quillgpt.lab.subject import open_subject
-from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
 from tiny import GPT2, QWEN3, tiny_model
 
 TEXT = "The cat sat on the mat.\n" * 60
@@ -165,7 +165,7 @@ def test_a_run_loads_as_its_best_checkpoint(tmp_path):
     point(tmp_path, BEST, "iter-000004")
     model = quillgpt.load(str(tmp_path), device="cpu", dtype="float32", threads=1)
     assert model.about["iteration"] == 4
-    assert model.shape == weights.shape
+    assert model.config == weights.config
     assert torch.equal(model.gpt.token_embedding.weight, weights.token_embedding.weight)
 
 

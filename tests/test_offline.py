@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
 
 ELSEWHERE = "192.0.2.1"  # of the block that is for documentation, and nobody's
 LOOK = f"import socket; socket.create_connection(('{ELSEWHERE}', 80), timeout=0.01)"

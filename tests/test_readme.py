@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import warm
-from quillgpt.text.downloads import TINY_SHAKESPEARE, Download
-from quillgpt.text.python_docs import python_docs_file
+from quillgpt.text.sources.downloads import TINY_SHAKESPEARE, Download
+from quillgpt.text.sources.python_docs import python_docs_file
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 
-GPT2 = ModelShape(
+GPT2 = GPTConfig(
     arch="gpt2",
     vocab_size=65,
     block_size=16,
@@ -23,7 +23,7 @@ GPT2 = ModelShape(
     bias=True,
     activation="gelu_new",
 )
-QWEN3 = ModelShape(
+QWEN3 = GPTConfig(
     arch="qwen3",
     vocab_size=65,
     block_size=16,
@@ -35,7 +35,7 @@ QWEN3 = ModelShape(
     mlp_dim=64,
     norm_eps=1e-6,
 )
-SHAPES = {"gpt2": GPT2, "qwen3": QWEN3}
+CONFIGS = {"gpt2": GPT2, "qwen3": QWEN3}
 
 
 @torch.no_grad()
@@ -48,13 +48,13 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
             parameter.add_(1)
 
 
-def tiny_model(shape: ModelShape = GPT2, *, seed: int = 0, **changes: Any) -> GPT:
+def tiny_model(config: GPTConfig = GPT2, *, seed: int = 0, **changes: Any) -> GPT:
     """Return a random model in evaluation mode, of a shape with some changes."""
-    model = GPT(replace(shape, **changes)).eval()
+    model = GPT(replace(config, **changes)).eval()
     randomize(model, seed)
     return model
 
 
-def random_ids(shape: ModelShape, batch_size: int, length: int, seed: int = 0) -> torch.Tensor:
+def random_ids(config: GPTConfig, batch_size: int, length: int, seed: int = 0) -> torch.Tensor:
     """Return ids of the shape's vocabulary, (batch_size, length)."""
-    return torch.randint(shape.vocab_size, (batch_size, length), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(config.vocab_size, (batch_size, length), generator=torch.Generator().manual_seed(seed))

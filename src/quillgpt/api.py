@@ -28,9 +28,9 @@ from quillgpt.evaluation import Score, score_split
 from quillgpt.generation import Sample, draw_samples, prompt_ids, with_known_start, without_unknown_end
 from quillgpt.generation.sample import TextListener
 from quillgpt.interop import open_model
-from quillgpt.model import GPT, ModelShape, check_quantize, inference_form
-from quillgpt.text.corpora import recipe_named
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.model import GPT, GPTConfig, check_quantize, inference_form
+from quillgpt.text.sources.corpora import recipe_named
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 EVALUATION_TOKENS = 4096
 """Tokens computed at once when measuring, unless the caller says otherwise."""
@@ -77,9 +77,9 @@ class Model:
         return self._loaded.skeleton().parameter_count()
 
     @property
-    def shape(self) -> ModelShape:
+    def config(self) -> GPTConfig:
         """What fixes the parameters and the function of the model."""
-        return self._loaded.shape
+        return self._loaded.config
 
     @property
     def recorded_dataset(self) -> str | None:
@@ -127,10 +127,10 @@ class Model:
         self, prompt: tuple[str, list[int]], settings: Sampling, *, on_text: TextListener | None = None
     ) -> Iterator[Sample]:
         """Yield samples after a prompt (text and ids), as the settings of `quill sample` say, as soon as each ends."""
-        unseen = len(prompt[1]) - self.shape.block_size
+        unseen = len(prompt[1]) - self.config.block_size
         if unseen > 0:
             warn(
-                f"the prompt has {len(prompt[1]):,} tokens, and the model sees {self.shape.block_size:,} at once: its "
+                f"the prompt has {len(prompt[1]):,} tokens, and the model sees {self.config.block_size:,} at once: its "
                 f"first {unseen:,} are not seen"
             )
         return draw_samples(self._writer, self.tokenizer, prompt, settings, on_text=on_text)
@@ -197,7 +197,7 @@ class Model:
         else:
             self._loaded.check_tokenizer(dataset, Path(data_dir))
         tokens: Tokens = dataset.train if split == "train" else dataset.val
-        most = self.shape.block_size
+        most = self.config.block_size
         if block_size is not None and block_size > most:
             raise ConfigError(f"block_size = {block_size}, and the model sees {most:,} tokens at once; give no more")
         if block_size is None and 1 < len(tokens) <= most:
@@ -258,6 +258,6 @@ def load(
     # With weights of 8 bits everything else is in float32, and there is nothing to measure.
     number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
     loaded = open_model(path, data_dir=expand(data_dir))
-    own = loaded.shape.kernel
+    own = loaded.config.kernel
     loaded = loaded.with_kernel(own.swapped(attn_type or own.attn_type, **kernel_options))
     return Model(loaded, chosen, number_format, quantize=quantize)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.bench.shape import measured_shape
+from quillgpt.bench.measured_model import measured_config
 from quillgpt.cli import main
 from quillgpt.config import resolve
 
@@ -83,7 +83,7 @@ def test_the_vocabulary_is_that_of_the_presets_tokenizer(
     preset: str, flags: dict[str, object], vocabulary: int | None, rows: int
 ) -> None:
     settings = resolve(preset, flags, environ={}, dotenv=None)
-    assert measured_shape(settings, vocabulary).vocab_size == rows
+    assert measured_config(settings, vocabulary).vocab_size == rows
 
 
 @pytest.mark.parametrize(

@@ -72,19 +72,19 @@ def test_a_missing_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "shape", [*tiny.SHAPES.values(), replace(tiny.GPT2, bias=False)], ids=["gpt2", "qwen3", "bare"]
+    "config", [*tiny.CONFIGS.values(), replace(tiny.GPT2, bias=False)], ids=["gpt2", "qwen3", "bare"]
 )
-def test_the_transformers_model_has_our_shape_and_loss(shape: Any) -> None:
+def test_the_transformers_model_has_our_shape_and_loss(config: Any) -> None:
     pytest.importorskip("transformers")
-    ours, theirs = tiny.tiny_model(shape), huggingface.make_model(shape, 0.0)
+    ours, theirs = tiny.tiny_model(config), huggingface.make_model(config, 0.0)
     biases = (
         0
-        if shape.bias or shape.arch == "qwen3"
+        if config.bias or config.arch == "qwen3"
         else sum(value.numel() for name, value in theirs.named_parameters() if name.endswith("bias"))
     )
     assert theirs.num_parameters() == ours.parameter_count() + biases
-    theirs.load_state_dict(to_stored(ours.state_dict(), shape), strict=False)
-    inputs, targets = tiny.random_ids(shape, 2, 16), tiny.random_ids(shape, 2, 16, seed=1)
+    theirs.load_state_dict(to_stored(ours.state_dict(), config), strict=False)
+    inputs, targets = tiny.random_ids(config, 2, 16), tiny.random_ids(config, 2, 16, seed=1)
     expected = ours.loss_sum(inputs, targets) / targets.numel()
     torch.testing.assert_close(huggingface.loss_of(theirs.eval(), inputs, targets), expected)
 

@@ -14,7 +14,7 @@ from quillgpt.bench.peers import QUILL, Candidate
 from quillgpt.bench.prepare import Preparer, PrepareWork, write_text
 from quillgpt.cli import main
 from quillgpt.errors import DataError, UserError
-from quillgpt.text.downloads import GPT2_MERGES
+from quillgpt.text.sources.downloads import GPT2_MERGES
 
 TEXT = "Some words, and a café.\nMore words follow here.\n"
 

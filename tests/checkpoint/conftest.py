@@ -1,7 +1,7 @@
 import pytest
 
 from quillgpt.checkpoint import TrainingState, save_checkpoint
-from quillgpt.text.char import CharTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
 from tiny import GPT2, tiny_model
 
 CHARACTERS = CharTokenizer("".join(chr(code) for code in range(32, 97)))

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import TrainingState, load_model, load_training_state, save_model
 from quillgpt.errors import CheckpointError, TokenizerError
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
 from tiny import GPT2, QWEN3, tiny_model
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "training/optimizer.safetensors", "training/state.json")

@@ -14,7 +14,7 @@ from quillgpt.checkpoint.names import BEST, LAST, find_models, go_back, has_chec
 from quillgpt.checkpoint.save import RAW_WEIGHTS
 from quillgpt.errors import CheckpointError
 from quillgpt.ownership import files_below
-from quillgpt.text.char import CharTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
 from tiny import GPT2, tiny_model
 
 

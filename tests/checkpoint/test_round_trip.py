@@ -11,9 +11,9 @@ from quillgpt.checkpoint import save as saving
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.errors import CheckpointError
 from quillgpt.model import add_adapters, for_inference, inference_form
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from tiny import GPT2, SHAPES, random_ids, tiny_model
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from tiny import CONFIGS, GPT2, random_ids, tiny_model
 
 STATE = TrainingState(
     iteration=7,
@@ -35,11 +35,11 @@ STATE = TrainingState(
 )
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_weights_come_back_bit_for_bit(arch, save):
-    model = tiny_model(SHAPES[arch])
+    model = tiny_model(CONFIGS[arch])
     loaded = load_model(save(model=model))
-    assert loaded.model.shape == model.shape
+    assert loaded.model.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor), name
     assert not loaded.model.training
@@ -53,20 +53,20 @@ def test_a_model_without_biases_has_none_after_loading(bias, save):
 
 def test_a_loaded_model_can_be_trained_with_its_head_tied(save):
     model = load_model(save()).model
-    ids = random_ids(model.shape, 1, 17)
+    ids = random_ids(model.config, 1, 17)
     model.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
     assert model.head.weight is model.token_embedding.weight
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_model_that_only_reads_takes_rows_of_its_table_from_the_file(arch, stored, tmp_path):
-    save_model(tmp_path, tiny_model(SHAPES[arch], vocab_size=257), ByteTokenizer(), about={})
+    save_model(tmp_path, tiny_model(CONFIGS[arch], vocab_size=257), ByteTokenizer(), about={})
     tensors = {name: tensor.to(stored) for name, tensor in load_file(tmp_path / WEIGHTS).items()}
     save_file(tensors, tmp_path / WEIGHTS)
     loaded = load_model(tmp_path)
-    ids = random_ids(loaded.shape, 2, 16)
+    ids = random_ids(loaded.config, 2, 16)
     with torch.inference_mode():
         twin = for_inference(loaded.model, torch.float32, quantize="int8")
         expected = twin.logits(twin(ids))
@@ -150,20 +150,20 @@ def test_saving_the_same_iteration_again_replaces_it(save, run):
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["iter-000003"]
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_kernel_comes_back_and_no_stock_class_takes_it_for_softmax(arch, tmp_path):
     kernel = KernelSpec(
         "GKpoly-6", poly_form="chebyshev", poly_range=8.0, learn_tau=True, learn_gain=True, qk_norm=True
     )
-    model = tiny_model(SHAPES[arch], vocab_size=257, kernel=kernel)
+    model = tiny_model(CONFIGS[arch], vocab_size=257, kernel=kernel)
     save_model(tmp_path, model, ByteTokenizer(), about={})
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["model_type"], config["arch"], config["attn_type"]) == ("quill", arch, "GKpoly-6")
     with pytest.raises(ValueError, match="quill"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
     loaded = load_model(tmp_path)
-    assert loaded.shape == model.shape
-    ids = random_ids(model.shape, 1, 16)
+    assert loaded.config == model.config
+    ids = random_ids(model.config, 1, 16)
     with torch.no_grad():
         assert torch.equal(loaded.model(ids), model(ids))
 

@@ -9,7 +9,7 @@ import transformers
 
 from quillgpt.cli import main
 from quillgpt.evaluation import published_losses
-from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
 
 QUICK = ("--device=cpu", "--threads=1", "--dtype=float32")
 

@@ -6,7 +6,7 @@ import pytest
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import ensure_dataset, prepare
 from quillgpt.errors import ConfigError, DataError, UserError
-from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY
+from quillgpt.text.sources.downloads import GPT2_MERGES, GPT2_VOCABULARY
 
 TEXT = "The cat sat on the mat.\nThe dog sat on the log.\n" * 20
 

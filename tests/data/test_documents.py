@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from quillgpt.data import documents
 from quillgpt.data.documents import Documents, choose, survey, with_gaps, without_lines
 from quillgpt.errors import DataError
-from quillgpt.text.documents import Mark, Piece, Source
+from quillgpt.text.sources.documents import Mark, Piece, Source
 
 END = Mark.DOCUMENT_END
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quillgpt.data.encoding import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.documents import Mark
+from quillgpt.text.sources.documents import Mark
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
 
 END = Mark.DOCUMENT_END
 WHITESPACE = " \n\t\r\x1c\x1f\x85\u00a0\u2028\u3000"

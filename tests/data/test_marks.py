@@ -4,7 +4,7 @@ from quillgpt.data.dataset import open_dataset
 from quillgpt.data.manifest import read_manifest
 from quillgpt.data.marks import WrittenMarks, divided_at_marks
 from quillgpt.data.prepare import prepare
-from quillgpt.text.documents import Mark
+from quillgpt.text.sources.documents import Mark
 
 END, START = "<|endoftext|>", "<|startoftext|>"
 DOCUMENT_END = Mark.DOCUMENT_END

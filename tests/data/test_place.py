@@ -235,7 +235,9 @@ def test_a_foreign_file_beside_a_text_is_not_replaced_by_training_on_it(data_dir
     assert (folder / "train.bin").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("step", ["quillgpt.data.build.write_tokens", "quillgpt.text.char.CharTokenizer.save"])
+@pytest.mark.parametrize(
+    "step", ["quillgpt.data.build.write_tokens", "quillgpt.text.tokenizers.char.CharTokenizer.save"]
+)
 def test_a_full_disk_leaves_the_data_set_as_it_was(book, data_dir, monkeypatch, step):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -291,7 +293,7 @@ def test_a_data_set_from_elsewhere_reads_no_file_that_it_names(book, data_dir, t
     private = tmp_path / "private.txt"
     private.write_text("my secret words\n" * 50)
     from_elsewhere(dataset.folder, private)
-    monkeypatch.setattr("quillgpt.text.documents.sha256_of", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("quillgpt.text.sources.documents.sha256_of", lambda path: pytest.fail(f"{path} was read"))
     assert ensure_dataset("book", data_dir=data_dir).fingerprint == dataset.fingerprint
     assert "was not prepared with this cache folder, so it is used as it is" in capsys.readouterr().err
     with pytest.raises(DataError, match="give the text: quill prepare PATH --dataset=book"):

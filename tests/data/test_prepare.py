@@ -12,9 +12,9 @@ from quillgpt.data.prepare import ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.files import sha256_of
 from quillgpt.stopping import words_on
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.downloads import TINY_SHAKESPEARE
+from quillgpt.text.sources.downloads import TINY_SHAKESPEARE
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
 
 TEXT = "The cat sat on the mat.\nThe dog  sat on the log.\n\n" * 20
 FILES = ["dataset.json", "tokenizer.json", "tokenizer_config.json", "train.bin", "val.bin"]

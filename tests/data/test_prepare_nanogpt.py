@@ -7,7 +7,7 @@ import tiktoken
 from quillgpt.bench.prepare import put_tiktoken_files
 from quillgpt.data.prepare import prepare
 from quillgpt.files import sha256_of
-from quillgpt.text.downloads import TINY_SHAKESPEARE
+from quillgpt.text.sources.downloads import TINY_SHAKESPEARE
 
 # What nanoGPT's own data/shakespeare_char/prepare.py and data/shakespeare/prepare.py write.
 NANOGPT_FILES = {

@@ -7,10 +7,10 @@ import torch
 from quillgpt.data.batches import all_starts
 from quillgpt.errors import DataError
 from quillgpt.evaluation import mean_loss, score_split, spell_perplexity
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.gpt2 import gpt2_tokenizer
-from tiny import GPT2, SHAPES, random_ids, tiny_model
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
+from tiny import CONFIGS, GPT2, random_ids, tiny_model
 
 TEXT = "Zwölf Boxkämpfer jagen Eva quer über den großen Sylter Deich. 日本語も。\n" * 4
 
@@ -21,7 +21,7 @@ def tokens_of(count, seed=0):
 
 def target_losses(model, tokens):
     """The loss of every target in blocks from the start, one block at a time, straight from the logits."""
-    block_size = model.shape.block_size
+    block_size = model.config.block_size
     ids = torch.from_numpy(tokens.astype(np.int64))
     losses = []
     for start in range(0, len(ids) - block_size, block_size):
@@ -32,10 +32,10 @@ def target_losses(model, tokens):
     return torch.cat(losses)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_mean_loss_is_the_mean_over_all_targets_whatever_the_batch(arch, batch_size):
-    model, tokens = tiny_model(SHAPES[arch]), tokens_of(16 * 7 + 5)
+    model, tokens = tiny_model(CONFIGS[arch]), tokens_of(16 * 7 + 5)
     expected = target_losses(model, tokens).mean().item()
     assert mean_loss(model, tokens, all_starts(len(tokens), 16), batch_size=batch_size) == pytest.approx(
         expected, rel=1e-5
@@ -121,9 +121,9 @@ def test_progress_is_told_of_every_batch():
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_shorter_block_is_what_is_seen_at_once(arch):
-    model, tokens = tiny_model(SHAPES[arch]), tokens_of(5 * 9 + 3)
+    model, tokens = tiny_model(CONFIGS[arch]), tokens_of(5 * 9 + 3)
     windows = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(tokens, 6)[: 9 * 5 : 5].astype(np.int64))
     with torch.no_grad():
         scores = model.logits(model(windows[:, :-1])).double().log_softmax(-1)

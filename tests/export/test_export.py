@@ -20,9 +20,9 @@ from quillgpt.export.certificate import CERTIFICATE
 from quillgpt.export.probe import Runtime, _spread, compare, make_probe
 from quillgpt.files import sha256_of
 from quillgpt.interop import open_model
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from tiny import GPT2, SHAPES, tiny_model
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from tiny import CONFIGS, GPT2, tiny_model
 
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -32,9 +32,9 @@ ALL_TOKENIZERS = [pytest.param(name, marks=needs_files if name == "gpt2" else ()
 
 
 @pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_transformers_does_the_same(tmp_path, arch, tokenizer):
-    loaded = saved(tmp_path / "model", SHAPES[arch], tokenizer)
+    loaded = saved(tmp_path / "model", CONFIGS[arch], tokenizer)
     certificate = export(loaded, "hf", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     assert certificate.runtime.startswith("transformers ")
@@ -59,7 +59,7 @@ def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenize
     content = torch.load(tmp_path / "out" / "ckpt.pt", weights_only=True)
     assert content["model_args"] == {
         **{"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 64, "bias": bias, "dropout": 0.0},
-        "vocab_size": loaded.shape.vocab_size,
+        "vocab_size": loaded.config.vocab_size,
     }
     assert content["model"]["transformer.h.0.attn.c_attn.weight"].shape == (96, 32)
     assert content["model"]["lm_head.weight"].equal(content["model"]["transformer.wte.weight"])
@@ -77,18 +77,18 @@ def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenize
 
 
 @pytest.mark.parametrize(
-    ("shape", "tokenizer", "said"),
+    ("config", "tokenizer", "said"),
     [
-        (SHAPES["qwen3"], "char", "nanoGPT's model has arch = gpt2, .* has arch = qwen3"),
+        (CONFIGS["qwen3"], "char", "nanoGPT's model has arch = gpt2, .* has arch = qwen3"),
         (GPT2, "char", "nanoGPT's model has activation = gelu, .* has activation = gelu_new"),
         (replace(NANOGPT, tied=False), "char", "nanoGPT's model has tied = True, .* has tied = False"),
         (replace(NANOGPT, mlp_dim=64), "char", "mlp_dim = 128"),
         (NANOGPT, "byte", "nanoGPT knows tokenizers by characters and GPT-2's, .* has byte"),
     ],
 )
-def test_what_nanogpt_cannot_be_is_refused_by_name(tmp_path, shape, tokenizer, said):
+def test_what_nanogpt_cannot_be_is_refused_by_name(tmp_path, config, tokenizer, said):
     with pytest.raises(CheckpointError, match=said):
-        export(saved(tmp_path / "model", shape, tokenizer), "nanogpt", tmp_path / "out")
+        export(saved(tmp_path / "model", config, tokenizer), "nanogpt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

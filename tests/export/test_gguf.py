@@ -23,18 +23,18 @@ from quillgpt.export.gguf import write
 from quillgpt.export.probe import make_probe
 from quillgpt.export.silence import with_silent_token
 from quillgpt.model import GPT
-from quillgpt.text.byte_alphabet import spell
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.huggingface import HuggingFaceTokenizer
-from tiny import GPT2, QWEN3, SHAPES, tiny_model
+from quillgpt.text.tokenizers.byte_alphabet import spell
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.tokenizer_json import HuggingFaceTokenizer
+from tiny import CONFIGS, GPT2, QWEN3, tiny_model
 
 ALL_TOKENIZERS = [pytest.param(name, marks=pytest.mark.download if name == "gpt2" else ()) for name in TOKENIZERS]
 
 
 def calm(folder, arch: str, tokenizer: str, **changes):
     """Return a random model whose weights are small enough for 8 bits, as those of trained models are."""
-    shape = replace(SHAPES[arch], n_embd=64, head_dim=16, mlp_dim=128, **changes)
-    loaded = saved(folder / "random", shape, tokenizer)
+    config = replace(CONFIGS[arch], n_embd=64, head_dim=16, mlp_dim=128, **changes)
+    loaded = saved(folder / "random", config, tokenizer)
     model = loaded.model
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,7 +56,7 @@ def tensors_of(path) -> dict[str, torch.Tensor]:
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 @pytest.mark.parametrize("number_type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_llama_cpp_does_the_same(tmp_path, arch, tokenizer, number_type):
     certificate = export(calm(tmp_path, arch, tokenizer), "gguf", tmp_path / "out", number_type=number_type)
     assert {check.result for check in certificate.checks} == {"passed"}
@@ -65,7 +65,7 @@ def test_llama_cpp_does_the_same(tmp_path, arch, tokenizer, number_type):
 
 @pytest.mark.parametrize("number_type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_the_file_holds_the_model(tmp_path, arch, tied, number_type):
     loaded = calm(tmp_path, arch, "byte", tied=tied)
     write(loaded, tmp_path / "out", number_type)
@@ -85,7 +85,7 @@ def test_the_file_holds_the_model(tmp_path, arch, tied, number_type):
         assert (found[name] - ours).abs().max() <= error * ours.abs().max()
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_transformers_reads_the_same_model_from_it(tmp_path, arch):
     import transformers
 
@@ -148,11 +148,11 @@ def test_what_cannot_be_expressed_by_bytes_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{}, {"tied": False}, {"bias": False}, {"norm_eps": 1e-3}])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_silent_token_changes_nothing_and_is_never_drawn(arch, changes):
-    shape = replace(SHAPES[arch], **changes)
-    model, tokens = tiny_model(shape), 60
-    state, wider = with_silent_token(model.state_dict(), shape, tokens)
+    config = replace(CONFIGS[arch], **changes)
+    model, tokens = tiny_model(config), 60
+    state, wider = with_silent_token(model.state_dict(), config, tokens)
     with_token = GPT(replace(wider, bias=arch == "gpt2")).eval()  # biases that it is not given are 0
     assert not with_token.load_state_dict(state, strict=False).unexpected_keys
     ids = torch.randint(tokens, (4, 16))

@@ -10,15 +10,15 @@ import torch
 
 from exported import TOKENIZERS, saved
 from quillgpt.export import export, onnx
-from tiny import GPT2, SHAPES
+from tiny import CONFIGS, GPT2
 
 ALL_TOKENIZERS = [pytest.param(name, marks=pytest.mark.download if name == "gpt2" else ()) for name in TOKENIZERS]
 
 
 @pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_onnxruntime_does_the_same(tmp_path, arch, tokenizer):
-    loaded = saved(tmp_path / "model", replace(SHAPES[arch], n_layer=2), tokenizer)
+    loaded = saved(tmp_path / "model", replace(CONFIGS[arch], n_layer=2), tokenizer)
     certificate = export(loaded, "onnx", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     assert certificate.runtime.startswith("onnxruntime ")

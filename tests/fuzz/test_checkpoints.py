@@ -18,8 +18,8 @@ from quillgpt.checkpoint.weights import open_tensors
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError
 from quillgpt.optim.optimizers import OPTIMIZERS, OptimizerSet, make_optimizers
-from quillgpt.text.byte import ByteTokenizer
-from tiny import SHAPES, tiny_model
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from tiny import CONFIGS, tiny_model
 
 STATE = TrainingState(
     tokens=640,
@@ -40,7 +40,7 @@ STATE = TrainingState(
 )
 
 
-@pytest.fixture(scope="module", params=list(SHAPES))
+@pytest.fixture(scope="module", params=list(CONFIGS))
 def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two checkpoints of the same shape and of files of equal sizes, but with other weights."""
     run = tmp_path_factory.mktemp("run")
@@ -48,10 +48,10 @@ def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     folders = []
     for iteration in (1, 2):
         model = tiny_model(
-            SHAPES[request.param], seed=iteration, vocab_size=257, n_layer=1, n_embd=16, head_dim=4, mlp_dim=16
+            CONFIGS[request.param], seed=iteration, vocab_size=257, n_layer=1, n_embd=16, head_dim=4, mlp_dim=16
         )
         state = STATE.model_copy(update={"iteration": iteration})
-        about = {"dataset": "abc", "bias": model.shape.bias}
+        about = {"dataset": "abc", "bias": model.config.bias}
         folders.append(
             save_checkpoint(
                 run,
@@ -87,7 +87,7 @@ def loaded(folder: Path) -> tuple[Any, ...]:
         {name: (tensor.dtype, tensor.shape, tensor.numpy().tobytes()) for name, tensor in tensors.items()}
         for tensors in (stored.optimizer, stored.raw_weights)
     ]
-    identity = found.model.shape, found.config, found.tokenizer.fingerprint
+    identity = found.model.config, found.config_json, found.tokenizer.fingerprint
     return *identity, weights, hidden.isnan().any(), tensors, stored.state
 
 

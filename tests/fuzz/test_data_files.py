@@ -17,8 +17,8 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import UserError
 from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.figure import draw_figure
-from quillgpt.text.hub import CorpusRecord, ShardRecord, recorded_hashes
-from quillgpt.text.hub_corpus import HubCorpus
+from quillgpt.text.sources.hub import CorpusRecord, ShardRecord, recorded_hashes
+from quillgpt.text.sources.hub_corpus import HubCorpus
 
 TEXT = "To be, or not to be, that is the question:\n" * 60
 

@@ -13,7 +13,7 @@ from fuzzing import as_json, check_message, damage, fuzz, mutate, randoms
 from quillgpt.checkpoint import TrainingState, save_checkpoint
 from quillgpt.cli import main
 from quillgpt.data.prepare import prepare
-from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
 from tiny import GPT2, tiny_model
 
 MACHINE = ["--device=cpu", "--dtype=float32"]

@@ -12,14 +12,14 @@ from fuzzing import check_message, damage, fuzz, only_user_errors, randoms
 from quillgpt.config.encodings import EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.generation.stream import TextStream
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.decoders import decoder_of
-from quillgpt.text.decoding import detect_encoding, look_at, read_pieces
-from quillgpt.text.forms import without_surrogates
-from quillgpt.text.gpt2 import gpt2_tokenizer
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.text.encodings.decoders import decoder_of
+from quillgpt.text.encodings.decoding import detect_encoding, look_at, read_pieces
+from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 END = "<|endoftext|>"
 FAMILIES = ["char", "byte", "bpe", pytest.param("gpt2", marks=pytest.mark.download)]

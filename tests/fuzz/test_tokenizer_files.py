@@ -10,10 +10,10 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from fuzzing import as_json, damage, fuzz, mutate, only_user_errors, randoms
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.tokenizer import load_tokenizer, tokenizer_from_spec
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.tokenizer import load_tokenizer, tokenizer_from_spec
 
 TEXT = "The dog's tail, the dog's bowl.\n Größe 漢字"
 

@@ -8,7 +8,7 @@ from quillgpt.errors import CheckpointError
 from quillgpt.generation import generate_ids
 from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
 from quillgpt.model import for_inference
-from tiny import GPT2, SHAPES, tiny_model
+from tiny import CONFIGS, GPT2, tiny_model
 
 WARM = Sampling(temperature=1.0, top_k=40)
 
@@ -22,7 +22,7 @@ def generated(model, prompt, steps, *, num_samples=1, sampling=WARM, seed=0, voc
 
 def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
     """Sample 0 without a cache: every token from the whole window, computed from scratch."""
-    block_size = model.shape.block_size
+    block_size = model.config.block_size
     ids, start = list(prompt), max(0, len(prompt) - block_size)
     uniforms = uniforms_of_samples(seed, [0], torch.device("cpu"))
     for _ in range(steps):
@@ -43,9 +43,9 @@ PROMPTS = {"short": 3, "as long as the block": 16, "longer than the block": 41}
 
 @pytest.mark.parametrize("window", ["half", "exact"])
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_cached_text_is_recomputed_text_far_beyond_the_block(arch, prompt, window):
-    model = tiny_model(SHAPES[arch])
+    model = tiny_model(CONFIGS[arch])
     prompt = [(7 * i + 3) % 65 for i in range(PROMPTS[prompt])]
     assert generated(model, prompt, 60, window=window)[0] == recomputed(model, prompt, 60, window=window)
 
@@ -72,9 +72,9 @@ def test_repetition_penalty_counts_prompt_and_sample():
     assert len({*prompt, *generated(model, prompt, 30, sampling=free)[0]}) < 33
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_sample_does_not_depend_on_how_many_are_drawn(arch):
-    model = tiny_model(SHAPES[arch])
+    model = tiny_model(CONFIGS[arch])
     alone = generated(model, [4, 8], 40)
     two = generated(model, [4, 8], 40, num_samples=2)
     five = generated(model, [4, 8], 40, num_samples=5)
@@ -84,9 +84,9 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(arch):
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_nor_does_it_with_weights_of_16_or_8_bits(arch, quantize):
-    model = for_inference(tiny_model(SHAPES[arch]), torch.bfloat16, quantize=quantize)
+    model = for_inference(tiny_model(CONFIGS[arch]), torch.bfloat16, quantize=quantize)
     ten = generated(model, [4, 8], 40, num_samples=10)
     assert generated(model, [4, 8], 40) == ten[:1]
     assert generated(model, [4, 8], 40, num_samples=3) == ten[:3]

@@ -13,9 +13,9 @@ from quillgpt.device import Memory
 from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation import draw_samples, prompt_ids, read_start, with_known_start, without_unknown_end
 from quillgpt.generation.generate import MOST_AT_ONCE, Context, bytes_of_sample, generate_ids, samples_at_once
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.huggingface import HuggingFaceTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.tokenizer_json import HuggingFaceTokenizer
 from tiny import GPT2, tiny_model
 
 BYTES = ByteTokenizer()

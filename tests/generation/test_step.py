@@ -8,7 +8,7 @@ from quillgpt.generation.samplers import candidates, draw
 from quillgpt.generation.step import RecordedStep
 from quillgpt.model import KeyValueCache
 from quillgpt.model.cache import OnePositionCache
-from tiny import SHAPES, random_ids, tiny_model
+from tiny import CONFIGS, random_ids, tiny_model
 from tolerances import FLOAT32
 
 WARM = Sampling(temperature=1.0, top_k=40)
@@ -26,10 +26,10 @@ def chosen(model, prompt, steps, *, one_graph, window="half"):
 
 @pytest.mark.parametrize("window", ["half", "exact"])
 @pytest.mark.parametrize("length", [1, 5, 16, 20])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_steps_on_fixed_memory_choose_the_same_tokens(arch, length, window):
-    model = tiny_model(SHAPES[arch])
-    prompt = random_ids(model.shape, 3, length)
+    model = tiny_model(CONFIGS[arch])
+    prompt = random_ids(model.config, 3, length)
     expected = chosen(model, prompt, 50, one_graph=False, window=window)
     assert torch.equal(chosen(model, prompt, 50, one_graph=True, window=window), expected)
 
@@ -46,7 +46,7 @@ def test_a_device_that_cannot_record_goes_on_without(monkeypatch, capsys):
     monkeypatch.setattr(RecordedStep, "__init__", begin)
     monkeypatch.setattr(RecordedStep, "_record", refuse)
     model = tiny_model()
-    prompt = random_ids(model.shape, 3, 5)
+    prompt = random_ids(model.config, 3, 5)
     expected = chosen(model, prompt, 20, one_graph=False)
     assert torch.equal(chosen(model, prompt, 20, one_graph=True), expected)
     said = " ".join(capsys.readouterr().err.split())
@@ -54,15 +54,15 @@ def test_a_device_that_cannot_record_goes_on_without(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("attn_path", ["sdpa", "explicit"])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_position_on_the_device_is_a_position(arch, attn_path):
-    model = type(tiny_model())(SHAPES[arch], attn_path=attn_path).eval()
-    model.load_state_dict(tiny_model(SHAPES[arch]).state_dict())
-    ids = random_ids(model.shape, 2, 9)
+    model = type(tiny_model())(CONFIGS[arch], attn_path=attn_path).eval()
+    model.load_state_dict(tiny_model(CONFIGS[arch]).state_dict())
+    ids = random_ids(model.config, 2, 9)
     options = {"device": ids.device, "dtype": torch.float32}
     with torch.no_grad():
         whole = model(ids)
-        cache = KeyValueCache(model.shape, 2, **options)
+        cache = KeyValueCache(model.config, 2, **options)
         at = OnePositionCache(cache)
         model(ids[:, :4], cache)
         for position in range(4, 9):

@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quillgpt.generation.stream import TextStream
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
 
 BYTES = ByteTokenizer()
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

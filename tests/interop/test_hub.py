@@ -20,9 +20,9 @@ from quillgpt.cli import main
 from quillgpt.errors import CheckpointError, UserError
 from quillgpt.interop import open_model
 from quillgpt.interop.hub import find_hub_model
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.downloads import DownloadNeededError, without_downloads
-from quillgpt.text.gpt2 import gpt2_tokenizer
+from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
 
 SMALL = {"vocab_size": 300, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
 WEIGHTS = "model.safetensors"
@@ -83,7 +83,7 @@ def test_what_was_fetched_is_there_without_the_hub(hub, tmp_path):
 def test_a_broken_download_goes_on_where_it_was_cut(hub, tmp_path):
     hub.models["somebody/tiny"] = published(tmp_path / "published", n_embd=512)
     hub.cut_after[WEIGHTS] = 12_000_000  # of 25 million bytes; the client writes ten million at once
-    assert open_model(Path("somebody/tiny")).shape.n_embd == 512
+    assert open_model(Path("somebody/tiny")).config.n_embd == 512
     assert len(hub.continued) == 1
     assert hub.continued[0] > 10_000_000
 
@@ -96,7 +96,7 @@ def test_content_that_is_not_what_the_hub_promised_is_refused_and_removed(hub, t
     with pytest.raises(CheckpointError, match=r"is not what the Hugging Face hub says it is: its hash is .*removed"):
         open_model(Path("somebody/tiny"))
     hub.instead.clear()
-    assert open_model(Path("somebody/tiny")).shape.n_layer == 2
+    assert open_model(Path("somebody/tiny")).config.n_layer == 2
     assert hub.fetched(WEIGHTS) == 2
 
 
@@ -111,7 +111,7 @@ def test_a_damaged_file_of_the_cache_is_fetched_anew(name, damage, hub, tmp_path
         CheckpointError, match=rf"{name} is not what the Hugging Face hub says .*; it is removed, try again"
     ):
         open_model(Path("somebody/tiny"))
-    assert open_model(Path("somebody/tiny")).shape == found.shape
+    assert open_model(Path("somebody/tiny")).config == found.config
     assert hub.fetched(name) == 2
 
 
@@ -176,13 +176,13 @@ def test_names_that_the_hub_does_not_know(hub):
 def test_a_model_here_or_in_the_mirror_goes_before(hub, tmp_path, monkeypatch):
     Path("gpt2").mkdir()  # an empty folder of that name is no model
     hub.models["openai-community/gpt2"] = published(tmp_path / "published", n_layer=3)
-    assert open_model(Path("gpt2")).shape.n_layer == 3
+    assert open_model(Path("gpt2")).config.n_layer == 3
     published(tmp_path / "mirror/hub/gpt2", n_layer=4)
     monkeypatch.setenv("QUILL_MIRROR", str(tmp_path / "mirror"))
-    assert open_model(Path("gpt2")).shape.n_layer == 4
+    assert open_model(Path("gpt2")).config.n_layer == 4
     published(tmp_path / "gpt2", n_layer=5)
     assert find_hub_model(Path("gpt2")) is None
-    assert open_model(Path("gpt2")).shape.n_layer == 5
+    assert open_model(Path("gpt2")).config.n_layer == 5
 
 
 def test_nothing_is_fetched_where_nothing_may_be(hub):

@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import quillgpt
 from quillgpt.errors import TokenizerError
 from quillgpt.interop import open_model
-from quillgpt.text.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from tolerances import FLOAT64
 
 from .conftest import LETTERS, SIZES, checkpoint, random_weights, write_meta
@@ -99,7 +99,7 @@ def test_its_kernel_is_ours(attn_type: str, bias: bool, write: Any) -> None:
     content = with_kernel(attn_type, bias=bias)
     file = write(content)
     agree(file, content["model"], attend=KERNELS[attn_type])
-    assert load(file).shape.kernel.attn_type == attn_type
+    assert load(file).config.kernel.attn_type == attn_type
 
 
 def test_lora_matrices_are_merged(write: Any) -> None:
@@ -123,7 +123,7 @@ def test_it_writes_is_measured_and_trained_on(write: Any, tmp_path: Path, monkey
     small = ["--max_iters=1", "--learning_rate=0", "--min_lr=0", "--eval_iters=1", "--batch_size=2"]
     machine = ["--device=cpu", "--dtype=float32", "--compile=False", "--threads=1"]
     assert main(["train", f"--init_from={file}", "--dataset=text", "--out_dir=new", *small, *machine]) == 0
-    assert open_model(Path("new")).shape.kernel.attn_type == "GKpoly-8"
+    assert open_model(Path("new")).config.kernel.attn_type == "GKpoly-8"
     trained = quillgpt.load("new", device="cpu", dtype="float32", threads=1)
     assert trained.evaluate("text").loss == pytest.approx(measured, rel=1e-5)
     assert trained.generate("abc", max_new_tokens=5, temperature=0) == model.generate(

@@ -9,13 +9,13 @@ import pytest
 
 import quillgpt
 from quillgpt.checkpoint import save_model
-from quillgpt.checkpoint.huggingface import to_config
+from quillgpt.checkpoint.huggingface import to_config_json
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, DataError, TokenizerError, UserError
 from quillgpt.interop import open_model
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.tokenizer import load_tokenizer
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.tokenizer import load_tokenizer
 from tiny import GPT2, tiny_model
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 548105171\n"
@@ -34,7 +34,7 @@ def refuses(path: Path, *words: str, error: type[UserError] = CheckpointError) -
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Make a model folder without weights."""
-    config = to_config(GPT2, dropout=0.0, end_of_text=None)
+    config = to_config_json(GPT2, dropout=0.0, end_of_text=None)
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     TOKENIZER.save(tmp_path)
     return tmp_path

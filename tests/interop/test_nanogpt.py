@@ -20,7 +20,7 @@ from quillgpt.checkpoint import LoadedModel
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, DataError, TokenizerError
 from quillgpt.interop import open_model
-from quillgpt.text.tokenizer import tokenizer_from_spec
+from quillgpt.text.tokenizers.tokenizer import tokenizer_from_spec
 from tolerances import EXACT, FLOAT32
 
 from .conftest import LETTERS, SIZES, checkpoint, write_meta
@@ -87,7 +87,12 @@ def test_the_model_computes_what_nanogpts_formulas_say(bias: bool, prefix: str, 
     ids = torch.randint(len(LETTERS), (3, SIZES["block_size"]), generator=torch.Generator().manual_seed(3))
     expected = reference(checkpoint(bias=bias)["model"], ids, heads=SIZES["n_head"])
     torch.testing.assert_close(model.logits(model(ids)).double(), expected, **FLOAT32)
-    assert (model.shape.bias, model.shape.activation, model.shape.tied, model.training) == (bias, "gelu", True, False)
+    assert (model.config.bias, model.config.activation, model.config.tied, model.training) == (
+        bias,
+        "gelu",
+        True,
+        False,
+    )
 
 
 def test_the_likeliest_text_is_that_of_the_formulas(write: Any) -> None:
@@ -104,7 +109,7 @@ def test_a_head_that_is_not_the_embedding_is_kept(write: Any) -> None:
     content = checkpoint()
     content["model"]["lm_head.weight"] = content["model"]["lm_head.weight"] + 1
     model = load(write(content)).model
-    assert not model.shape.tied
+    assert not model.config.tied
     torch.testing.assert_close(model.head.weight, content["model"]["lm_head.weight"], **EXACT)
 
 

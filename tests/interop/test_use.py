@@ -108,7 +108,7 @@ def test_it_is_named_when_a_new_run_begins_beside_it(here: Path, capsys: pytest.
     assert main(["train", "--out_dir=out", *RUN, "--n_layer=1", "--n_head=1", "--n_embd=8", "--block_size=8"]) == 0
     assert "out/ckpt.pt is a checkpoint of nanoGPT's and stays; out means the new run" in capsys.readouterr().err
     assert (here / "out" / "ckpt.pt").read_bytes() == before
-    assert open_model(Path("out")).shape.n_layer == 1
+    assert open_model(Path("out")).config.n_layer == 1
 
 
 @pytest.mark.parametrize("words", [["--resume"], ["--init_from=resume"]])

@@ -146,7 +146,7 @@ def drawing():
 def test_the_picture_of_a_kernel_shows_exp_its_polynomial_and_all_pairs(subject):
     model = with_kernel(subject.gpt, KernelSpec("GKpoly-4"))
     found = measure_ranges(model, subject.inputs())
-    shapes, histogram = draw_kernel(model.shape.kernel, found).axes
+    shapes, histogram = draw_kernel(model.config.kernel, found).axes
     names = [text.get_text().split(":")[0] for text in shapes.get_legend().get_texts()]
     assert names[:2] == ["exp", "GKpoly-4, power2"]
     x, y = shapes.lines[1].get_data()

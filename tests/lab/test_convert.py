@@ -22,16 +22,16 @@ from tolerances import FLOAT32
 
 
 def student_of(teacher, name):
-    return copy.deepcopy(with_kernel(teacher, target_kernel(teacher.shape.kernel.swapped(name))))
+    return copy.deepcopy(with_kernel(teacher, target_kernel(teacher.config.kernel.swapped(name))))
 
 
 @pytest.mark.parametrize("name", ["GKn", "GK", "GKpoly-10"])
-@pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
-def test_calibration_finds_the_gain_and_tau_that_were_hidden(name, shape):
+@pytest.mark.parametrize("config", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
+def test_calibration_finds_the_gain_and_tau_that_were_hidden(name, config):
     """From a teacher whose heads have gains and taus, a student that has forgotten them finds them again."""
-    shape = replace(shape, n_head=4, n_kv_head=2 if shape is QWEN3 else shape.n_kv_head)
-    teacher = tiny_model(shape, kernel=KernelSpec(name, learn_tau=True, learn_gain=True))
-    gains, taus = torch.tensor([0.5, 1.5, -2.0, 3.0]), torch.tensor([0.0, 1.0, -1.0, 2.0])[: shape.n_kv_head]
+    config = replace(config, n_head=4, n_kv_head=2 if config is QWEN3 else config.n_kv_head)
+    teacher = tiny_model(config, kernel=KernelSpec(name, learn_tau=True, learn_gain=True))
+    gains, taus = torch.tensor([0.5, 1.5, -2.0, 3.0]), torch.tensor([0.0, 1.0, -1.0, 2.0])[: config.n_kv_head]
     with torch.no_grad():
         for attention in attentions(teacher):
             attention.gain.weight.copy_(gains)
@@ -40,30 +40,30 @@ def test_calibration_finds_the_gain_and_tau_that_were_hidden(name, shape):
         for attention in attentions(student):
             attention.gain.weight.fill_(1.0)
             attention.log_tau.weight.fill_(9.0)
-    calibrate(student, teacher, [random_ids(shape, 2, 16)])
+    calibrate(student, teacher, [random_ids(config, 2, 16)])
     for attention in attentions(student):
         torch.testing.assert_close(attention.gain.weight, gains, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(attention.log_tau.weight, taus, **FLOAT32)
 
 
-@pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
-def test_calibration_finds_other_widths_for_other_keys(shape):
+@pytest.mark.parametrize("config", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
+def test_calibration_finds_other_widths_for_other_keys(config):
     """A teacher whose queries and keys are longer than its student's, key head by key head, is found exactly."""
-    teacher = tiny_model(shape, kernel=KernelSpec("GK", learn_tau=True, learn_gain=True))
-    student = student_of(tiny_model(shape), "GK")
-    factors = torch.tensor([2.0, 0.5, 1.0, 4.0])[: shape.n_kv_head].log()
+    teacher = tiny_model(config, kernel=KernelSpec("GK", learn_tau=True, learn_gain=True))
+    student = student_of(tiny_model(config), "GK")
+    factors = torch.tensor([2.0, 0.5, 1.0, 4.0])[: config.n_kv_head].log()
     state = teacher.state_dict()
     with torch.no_grad():
         student.load_state_dict({key: each.clone() for key, each in state.items()})
         for attention in attentions(teacher):
             own = attention.attend
             root = torch.exp(0.5 * factors)[:, None, None]
-            grown = root.repeat_interleave(shape.n_head // shape.n_kv_head, 0)
+            grown = root.repeat_interleave(config.n_head // config.n_kv_head, 0)
             attention.attend = lambda q, k, v, d, s=None, own=own, root=root, grown=grown: own(
                 q * grown, k * root, v, d, s
             )
         before = [attention.log_tau.weight.clone() for attention in attentions(teacher)]
-        calibrate(student, teacher, [random_ids(shape, 2, 16)])
+        calibrate(student, teacher, [random_ids(config, 2, 16)])
     for attention, start in zip(attentions(student), before, strict=True):
         torch.testing.assert_close(attention.log_tau.weight, start + factors, **FLOAT32)
 
@@ -140,10 +140,10 @@ def test_a_conversion_by_the_command_line(place, tmp_path, monkeypatch, capsys):
     trained, swapped, calibrated, matched, tuned = losses
     assert trained < matched < calibrated < swapped
     assert trained < tuned < matched + 0.005
-    kernel = load_model(tmp_path / "to" / "finetuned").shape.kernel
+    kernel = load_model(tmp_path / "to" / "finetuned").config.kernel
     assert str(kernel) == "GKpoly-8, learn_tau = True, learn_gain = True"
     start = load_model(tmp_path / "to" / "start")
-    assert start.shape.kernel == kernel
+    assert start.config.kernel == kernel
     assert start.about["dataset"] == "small"
 
 

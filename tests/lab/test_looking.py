@@ -77,10 +77,10 @@ def test_the_ranges_of_products_know_no_polynomial(subject):
 
 
 @pytest.mark.parametrize("name", ["SM", "GK", "GKn", "GKpoly-6", "PA_tanh"])
-@pytest.mark.parametrize("shape", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
-def test_weights_times_values_are_what_attention_returns(name, shape):
-    model = tiny_model(shape, kernel=KernelSpec(name))
-    ids = random_ids(model.shape, 1, 16)
+@pytest.mark.parametrize("config", [GPT2, QWEN3], ids=["gpt2", "qwen3"])
+def test_weights_times_values_are_what_attention_returns(name, config):
+    model = tiny_model(config, kernel=KernelSpec(name))
+    ids = random_ids(model.config, 1, 16)
     values, results = [], []
 
     def watch(_, query, key, value, mixed):
@@ -98,7 +98,7 @@ def test_weights_times_values_are_what_attention_returns(name, shape):
     shares = weights.abs() / weights.abs().sum(-1, keepdim=True)
     expected = torch.distributions.Categorical(probs=shares.clamp(min=1e-38)).entropy()
     torch.testing.assert_close(statistics.entropy, expected, rtol=1e-3, atol=1e-4)
-    other = random_ids(model.shape, 1, 16, seed=1)
+    other = random_ids(model.config, 1, 16, seed=1)
     both, alone = row_statistics(model, [ids, other]), row_statistics(model, [other])
     torch.testing.assert_close(both.sums, (statistics.sums + alone.sums) / 2, rtol=1e-4, atol=1e-5)
 
@@ -119,10 +119,10 @@ def test_positions_and_lengths_add_up_to_the_usual_loss(subject):
 def test_longer_blocks_begin_as_usual_ones_do():
     model = tiny_model(QWEN3, kernel=KernelSpec("PA_relu"))
     longer = with_block_size(model, 64)
-    ids = random_ids(model.shape, 2, 64)
+    ids = random_ids(model.config, 2, 64)
     with torch.no_grad():
         torch.testing.assert_close(longer(ids)[:, :16], model(ids[:, :16]), **FLOAT32)
-    assert longer.shape.block_size == 64
+    assert longer.config.block_size == 64
 
 
 def test_learned_positions_are_stretched():
@@ -143,9 +143,9 @@ def test_a_model_with_another_kernel_shares_its_weights():
         other.blocks[1].attention.log_tau.weight, model.blocks[1].attention.log_tau.weight, **EXACT
     )
     assert bool((other.blocks[0].attention.gain.weight == 1).all())
-    truth = GPT(replace(model.shape, kernel=KernelSpec("GKn", learn_tau=True))).eval()
+    truth = GPT(replace(model.config, kernel=KernelSpec("GKn", learn_tau=True))).eval()
     truth.load_state_dict(model.state_dict())
-    ids = random_ids(model.shape, 1, 16)
+    ids = random_ids(model.config, 1, 16)
     with torch.no_grad():
         torch.testing.assert_close(other(ids), truth(ids), **FLOAT32)
         assert not torch.allclose(other(ids), model(ids), atol=1e-3)
@@ -158,10 +158,12 @@ def test_a_model_with_another_kernel_shares_its_weights():
 )
 def test_the_mean_argument_at_the_start_is_predicted(arch, heads, width, qk_norm):
     sizes = {"n_layer": 1, "n_head": heads, "n_kv_head": heads, "n_embd": width, "head_dim": width // heads}
-    shape = replace(GPT2 if arch == "gpt2" else QWEN3, **sizes, block_size=64, kernel=KernelSpec("GK", qk_norm=qk_norm))
-    found = all_arguments(GPT(shape, seed=0).eval(), [random_ids(shape, 1, 64, seed=seed) for seed in range(8)])
+    config = replace(
+        GPT2 if arch == "gpt2" else QWEN3, **sizes, block_size=64, kernel=KernelSpec("GK", qk_norm=qk_norm)
+    )
+    found = all_arguments(GPT(config, seed=0).eval(), [random_ids(config, 1, 64, seed=seed) for seed in range(8)])
     # Pairs of one token twice, such as a query and its own key, are no nearer: queries and keys are different maps.
-    assert float(found.mean()) == pytest.approx(mean_distance_argument(shape), rel=0.05)
+    assert float(found.mean()) == pytest.approx(mean_distance_argument(config), rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_each_kernel_scores_as_eval_has_it(subject, place):
         model = load(place / "SM", dtype="float32", threads=1, attn_type=each.kernel.attn_type)
         score = model.evaluate(subject.dataset, batch_size=1, batches=len(subject.starts))
         assert each.score.loss == pytest.approx(score.loss, abs=1e-5)
-        assert each.score.tokens == len(subject.starts) * subject.gpt.shape.block_size
+        assert each.score.tokens == len(subject.starts) * subject.gpt.config.block_size
     assert found[0].score.loss < found[1].score.loss
     rows = swap_table("swaps", found).rows
     assert [row["degree"] for row in rows] == [None, None, 512]

@@ -9,7 +9,7 @@ from quillgpt.attention import KernelSpec
 from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, KeyValueCache
-from tiny import SHAPES, random_ids, tiny_model
+from tiny import CONFIGS, random_ids, tiny_model
 from tolerances import FLOAT32
 
 KERNELS = [
@@ -25,12 +25,12 @@ KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_reading_with_a_cache_equals_reading_at_once(kernel, arch):
-    model = tiny_model(SHAPES[arch], kernel=kernel)
-    ids = random_ids(model.shape, 3, 16)
-    cache = KeyValueCache(model.shape, 3, device=ids.device, dtype=torch.float32)
+    model = tiny_model(CONFIGS[arch], kernel=kernel)
+    ids = random_ids(model.config, 3, 16)
+    cache = KeyValueCache(model.config, 3, device=ids.device, dtype=torch.float32)
     with torch.no_grad():
         pieces = [model.logits(model(part, cache)) for part in ids.split([5, 1, 1, 6, 3], dim=1)]
         rounding = 1e-5 * max(1, (kernel.degree or 1) / 16)
@@ -38,59 +38,59 @@ def test_reading_with_a_cache_equals_reading_at_once(kernel, arch):
 
 
 def test_the_length_at_hand_makes_a_cache_differ():
-    model = tiny_model(SHAPES["gpt2"], kernel=KernelSpec("PA_relu", len_scale="seq"))
-    ids = random_ids(model.shape, 1, 16)
-    cache = KeyValueCache(model.shape, 1, device=ids.device, dtype=torch.float32)
+    model = tiny_model(CONFIGS["gpt2"], kernel=KernelSpec("PA_relu", len_scale="seq"))
+    ids = random_ids(model.config, 1, 16)
+    cache = KeyValueCache(model.config, 1, device=ids.device, dtype=torch.float32)
     with torch.no_grad():
         pieces = torch.cat([model(part, cache) for part in ids.split(8, dim=1)], dim=1)
         assert not torch.allclose(pieces[:, :8], model(ids)[:, :8], atol=1e-3)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 @pytest.mark.parametrize("kernel", [*KERNELS, KernelSpec("PA_relu", len_scale="seq")], ids=str)
 def test_no_position_sees_the_future(kernel, arch):
-    model = tiny_model(SHAPES[arch], kernel=kernel)
-    ids = random_ids(model.shape, 1, 16)
+    model = tiny_model(CONFIGS[arch], kernel=kernel)
+    ids = random_ids(model.config, 1, 16)
     changed = ids.clone()
     changed[:, 9:] = (changed[:, 9:] + 1) % 65
     with torch.no_grad():
         torch.testing.assert_close(model(changed)[:, :9], model(ids)[:, :9], **FLOAT32)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_what_kernels_learn_begins_as_nothing(arch):
     kernel = KernelSpec("GK", learn_tau=True, learn_gain=True)
-    model, plain = GPT(SHAPES[arch], seed=3).eval(), None
-    learning = GPT(SHAPES[arch].__class__(**{**vars(SHAPES[arch]), "kernel": kernel}), seed=3).eval()
-    plain = GPT(SHAPES[arch].__class__(**{**vars(SHAPES[arch]), "kernel": KernelSpec("GK")}), seed=3).eval()
-    ids = random_ids(model.shape, 1, 16)
+    model, plain = GPT(CONFIGS[arch], seed=3).eval(), None
+    learning = GPT(CONFIGS[arch].__class__(**{**vars(CONFIGS[arch]), "kernel": kernel}), seed=3).eval()
+    plain = GPT(CONFIGS[arch].__class__(**{**vars(CONFIGS[arch]), "kernel": KernelSpec("GK")}), seed=3).eval()
+    ids = random_ids(model.config, 1, 16)
     torch.testing.assert_close(learning(ids), plain(ids), **FLOAT32)
     learning.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
     for block in learning.blocks:
-        assert block.attention.log_tau.weight.shape == (model.shape.n_kv_head,)
-        assert block.attention.gain.weight.shape == (model.shape.n_head,)
+        assert block.attention.log_tau.weight.shape == (model.config.n_kv_head,)
+        assert block.attention.gain.weight.shape == (model.config.n_head,)
         assert block.attention.log_tau.weight.grad.abs().min() > 0
         assert block.attention.gain.weight.grad.abs().min() > 0
 
 
 def test_tau_is_a_factor_of_the_squared_distance():
-    shape = SHAPES["qwen3"]
+    config = CONFIGS["qwen3"]
     kernel = KernelSpec("GK", learn_tau=True)
-    model = tiny_model(shape, kernel=kernel)
-    wide = tiny_model(shape, kernel=kernel)
+    model = tiny_model(config, kernel=kernel)
+    wide = tiny_model(config, kernel=kernel)
     with torch.no_grad():
         for block in wide.blocks:  # twice the square by sqrt(2) in queries and keys, or by tau
             block.attention.query_norm.weight.mul_(2**0.5)
             block.attention.key_norm.weight.mul_(2**0.5)
         for block in model.blocks:
             block.attention.log_tau.weight.add_(torch.tensor(2.0).log())
-        ids = random_ids(shape, 1, 16)
+        ids = random_ids(config, 1, 16)
         torch.testing.assert_close(model(ids), wide(ids), **FLOAT32)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
-    model = tiny_model(SHAPES[arch], kernel=KernelSpec("GK", qk_norm=True))
+    model = tiny_model(CONFIGS[arch], kernel=KernelSpec("GK", qk_norm=True))
     found = []
     for block in model.blocks:
         if arch == "qwen3":  # whose norms have weights of their own
@@ -105,18 +105,18 @@ def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
 
         block.attention.attend = attend
     with torch.no_grad():
-        model(random_ids(model.shape, 2, 16))
+        model(random_ids(model.config, 2, 16))
     assert len(found) == 3
-    assert max(each.max().item() for each in found) <= 2 * model.shape.head_dim**0.5 + 1e-4
+    assert max(each.max().item() for each in found) <= 2 * model.config.head_dim**0.5 + 1e-4
 
 
 @pytest.mark.parametrize("kernel", [KernelSpec("GK", learn_tau=True), KernelSpec("GKpoly-6", learn_tau=True)], ids=str)
 def test_the_gradient_of_tau_is_that_of_finite_differences(kernel):
-    shape = replace(SHAPES["qwen3"], kernel=kernel)
-    model = tiny_model(shape).double()
-    ids = random_ids(shape, 1, 16)
-    taus = [torch.linspace(-1, 1, shape.n_kv_head).double().requires_grad_() for _ in range(shape.n_layer)]
-    names = [f"blocks.{layer}.attention.log_tau.weight" for layer in range(shape.n_layer)]
+    config = replace(CONFIGS["qwen3"], kernel=kernel)
+    model = tiny_model(config).double()
+    ids = random_ids(config, 1, 16)
+    taus = [torch.linspace(-1, 1, config.n_kv_head).double().requires_grad_() for _ in range(config.n_layer)]
+    names = [f"blocks.{layer}.attention.log_tau.weight" for layer in range(config.n_layer)]
 
     def loss(*taus):
         hidden = torch.func.functional_call(model, dict(zip(names, taus, strict=True)), (ids,))
@@ -126,21 +126,21 @@ def test_the_gradient_of_tau_is_that_of_finite_differences(kernel):
 
 
 def test_each_key_head_has_a_tau_of_its_own():
-    shape = replace(SHAPES["qwen3"], kernel=KernelSpec("GK", learn_tau=True))
-    model, ids, seen = tiny_model(shape), random_ids(SHAPES["qwen3"], 1, 16), []
+    config = replace(CONFIGS["qwen3"], kernel=KernelSpec("GK", learn_tau=True))
+    model, ids, seen = tiny_model(config), random_ids(CONFIGS["qwen3"], 1, 16), []
     attention = model.blocks[0].attention
     inner = attention.attend
     attention.attend = lambda query, key, *rest: (seen.append((query, key)), inner(query, key, *rest))[1]
     with torch.no_grad():
         attention.log_tau.weight.zero_()
         model(ids)
-        taus = torch.linspace(1, 2, shape.n_kv_head)
+        taus = torch.linspace(1, 2, config.n_kv_head)
         attention.log_tau.weight.copy_(taus)
         model(ids)
     [(query, key), (wider, further)] = seen
-    groups = shape.n_head // shape.n_kv_head
+    groups = config.n_head // config.n_kv_head
     assert groups > 1
-    for head in range(shape.n_head):  # query heads of a group come one after the other
+    for head in range(config.n_head):  # query heads of a group come one after the other
         root = torch.exp(taus[head // groups] / 2)
         torch.testing.assert_close(wider[:, head], query[:, head] * root, **FLOAT32)
         torch.testing.assert_close(further[:, head // groups], key[:, head // groups] * root, **FLOAT32)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quillgpt.config import resolve
 from quillgpt.device import autocast
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.cost import saved_bytes_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
 from quillgpt.optim.optimizers import make_optimizers
@@ -17,8 +17,8 @@ TOLERANCE = 0.06
 """Small things are left out: statistics of norms, masks that the whole batch shares."""
 
 
-def shape_of(arch: str, n_kv_head: int, *, block_size: int = 64, vocab_size: int = 500) -> ModelShape:
-    return ModelShape(
+def config_of(arch: str, n_kv_head: int, *, block_size: int = 64, vocab_size: int = 500) -> GPTConfig:
+    return GPTConfig(
         arch=arch,  # type: ignore[arg-type]
         vocab_size=vocab_size,
         block_size=block_size,
@@ -40,7 +40,7 @@ def saved_bytes(model: GPT, sequences: int, dtype: torch.dtype) -> int:
         kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
-    tokens = torch.randint(model.shape.vocab_size, (sequences, model.shape.block_size))
+    tokens = torch.randint(model.config.vocab_size, (sequences, model.config.block_size))
     device = torch.device("cpu")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(device, dtype):
         loss = model.loss_sum(tokens, tokens)
@@ -53,12 +53,12 @@ def saved_bytes(model: GPT, sequences: int, dtype: torch.dtype) -> int:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("arch", "n_kv_head"), [("gpt2", 3), ("qwen3", 3), ("qwen3", 1)])
 def test_activations(arch: str, n_kv_head: int, dtype: torch.dtype, attn_path: str, dropout: float) -> None:
-    shape = shape_of(arch, n_kv_head)
-    model = GPT(shape, dropout=dropout, attn_path=attn_path).train()
+    config = config_of(arch, n_kv_head)
+    model = GPT(config, dropout=dropout, attn_path=attn_path).train()
     # The difference of two sizes leaves out what does not depend on the batch: 16-bit copies of the weights.
-    measured = (saved_bytes(model, 6, dtype) - saved_bytes(model, 2, dtype)) / (4 * shape.block_size)
+    measured = (saved_bytes(model, 6, dtype) - saved_bytes(model, 2, dtype)) / (4 * config.block_size)
     predicted = saved_bytes_per_token(
-        shape, attn_path=attn_path, dropout=dropout > 0, value_bytes=torch.empty((), dtype=dtype).element_size()
+        config, attn_path=attn_path, dropout=dropout > 0, value_bytes=torch.empty((), dtype=dtype).element_size()
     )
     assert predicted == pytest.approx(measured, rel=TOLERANCE)
 
@@ -66,7 +66,7 @@ def test_activations(arch: str, n_kv_head: int, dtype: torch.dtype, attn_path: s
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
 def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
-    model = GPT(shape_of(arch, 3))
+    model = GPT(config_of(arch, 3))
     settings = resolve("demo", {"optimizer": optimizer}, environ={}, dotenv=None)
     optimizers = make_optimizers(model, settings)
     tokens = torch.zeros(1, 64, dtype=torch.int64)
@@ -75,7 +75,7 @@ def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
     optimizers.step(1.0, torch.amp.GradScaler("cpu", enabled=False))
     muon = group_parameters(model).block_matrices.values() if optimizer == "muon" else ()
     predicted = training_memory(
-        model.shape,
+        model.config,
         parameters=model.parameter_count(),
         muon_parameters=sum(each.numel() for each in muon),
         sequences=1,
@@ -91,16 +91,16 @@ def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
 
 
 def test_sixteen_bits_halve_what_products_read_but_add_copies_of_the_weights() -> None:
-    shape = shape_of("gpt2", 3)
+    config = config_of("gpt2", 3)
     options = {"parameters": 1000, "sequences": 2, "attn_path": "sdpa", "dropout": False}
-    whole = training_memory(shape, value_bytes=4, **options)  # type: ignore[arg-type]
-    half = training_memory(shape, value_bytes=2, **options)  # type: ignore[arg-type]
+    whole = training_memory(config, value_bytes=4, **options)  # type: ignore[arg-type]
+    half = training_memory(config, value_bytes=2, **options)  # type: ignore[arg-type]
     assert half.activations < whole.activations
     assert half.weights == whole.weights + 2000
     assert half.optimizer == whole.optimizer
 
 
 def test_a_gpu_drops_inside_its_kernel() -> None:
-    shape = shape_of("gpt2", 3, block_size=1024)
+    config = config_of("gpt2", 3, block_size=1024)
     options = {"attn_path": "sdpa", "dropout": True, "value_bytes": 2}
-    assert saved_bytes_per_token(shape, gpu=True, **options) < saved_bytes_per_token(shape, **options) / 2  # type: ignore[arg-type]
+    assert saved_bytes_per_token(config, gpu=True, **options) < saved_bytes_per_token(config, **options) / 2  # type: ignore[arg-type]

@@ -9,19 +9,19 @@ from quillgpt.config.sources import preset_names
 from quillgpt.model import GPT, KeyValueCache, padded_vocab_size, usual_mlp_dim
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.groups import describe, group_parameters
-from quillgpt.training.shape import shape_for
-from tiny import GPT2, QWEN3, SHAPES, random_ids, tiny_model
+from quillgpt.training.model_config import config_for
+from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32, FLOAT64
 
 
 def preset_shape(name, tokens):
     """The shape that training gives a preset from scratch, for a tokenizer of so many tokens."""
-    return shape_for(resolve(name, {}, environ={}, dotenv=None), "of some name", tokens)
+    return config_for(resolve(name, {}, environ={}, dotenv=None), "of some name", tokens)
 
 
-def without_memory(shape):
+def without_memory(config):
     with torch.device("meta"):
-        return GPT(shape, seed=None)
+        return GPT(config, seed=None)
 
 
 def test_shakespeare_char_has_nanogpts_parameters():
@@ -87,24 +87,24 @@ def test_a_new_model_expects_every_token_alike():
     assert loss.item() == pytest.approx(math.log(65), abs=0.1)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 @pytest.mark.parametrize("chunks", [[16], [1] * 16, [5, 1, 1, 6, 3], [15, 1]], ids=str)
 def test_reading_with_a_cache_equals_reading_at_once(arch, chunks):
-    model = tiny_model(SHAPES[arch])
-    ids = random_ids(model.shape, 3, 16)
-    cache = KeyValueCache(model.shape, 3, device=ids.device, dtype=torch.float32)
+    model = tiny_model(CONFIGS[arch])
+    ids = random_ids(model.config, 3, 16)
+    cache = KeyValueCache(model.config, 3, device=ids.device, dtype=torch.float32)
     with torch.no_grad():
         pieces = [model.logits(model(part, cache)) for part in ids.split(chunks, dim=1)]
         torch.testing.assert_close(torch.cat(pieces, dim=1), model.logits(model(ids)), **FLOAT32)
     assert cache.length == cache.capacity == 16
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 @pytest.mark.parametrize(("kept", "error"), [(torch.bfloat16, 0.01), (torch.int8, 0.015)], ids=str)
 def test_a_cache_in_fewer_bits_is_off_by_their_rounding(arch, kept, error):
-    model = tiny_model(SHAPES[arch])
-    ids = random_ids(model.shape, 3, 16)
-    cache = KeyValueCache(model.shape, 3, device=ids.device, dtype=kept)
+    model = tiny_model(CONFIGS[arch])
+    ids = random_ids(model.config, 3, 16)
+    cache = KeyValueCache(model.config, 3, device=ids.device, dtype=kept)
     with torch.no_grad():
         whole = model.logits(model(ids))
         pieces = torch.cat([model.logits(model(part, cache)) for part in ids.split([5, 1, 1, 6, 3], dim=1)], dim=1)
@@ -132,27 +132,27 @@ def test_keys_and_values_of_8_bits_keep_zeros_and_come_from_their_own_layer():
 
 def test_a_cleared_cache_remembers_nothing():
     model = tiny_model(QWEN3)
-    cache = KeyValueCache(model.shape, 1, device=torch.device("cpu"), dtype=torch.float32)
-    ids = random_ids(model.shape, 1, 8)
+    cache = KeyValueCache(model.config, 1, device=torch.device("cpu"), dtype=torch.float32)
+    ids = random_ids(model.config, 1, 8)
     with torch.no_grad():
-        model(random_ids(model.shape, 1, 8, seed=1), cache)
+        model(random_ids(model.config, 1, 8, seed=1), cache)
         cache.clear()
         torch.testing.assert_close(model(ids, cache), model(ids), **FLOAT32)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_the_attention_paths_give_the_same_model(arch):
-    one = tiny_model(SHAPES[arch]).double()
-    other = GPT(SHAPES[arch], attn_path="explicit").eval().double()
+    one = tiny_model(CONFIGS[arch]).double()
+    other = GPT(CONFIGS[arch], attn_path="explicit").eval().double()
     other.load_state_dict(one.state_dict())
-    ids = random_ids(one.shape, 2, 16)
+    ids = random_ids(one.config, 2, 16)
     torch.testing.assert_close(one(ids), other(ids), **FLOAT64)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_no_position_sees_the_future(arch):
-    model = tiny_model(SHAPES[arch])
-    ids = random_ids(model.shape, 1, 16)
+    model = tiny_model(CONFIGS[arch])
+    ids = random_ids(model.config, 1, 16)
     changed = ids.clone()
     changed[:, 9] = (ids[:, 9] + 1) % 65
     before, after = model(ids), model(changed)
@@ -162,16 +162,16 @@ def test_no_position_sees_the_future(arch):
 
 def test_losses_of_parts_add_up_to_the_batchs():
     model = tiny_model().double()
-    ids = random_ids(model.shape, 6, 17)
+    ids = random_ids(model.config, 6, 17)
     inputs, targets = ids[:, :-1], ids[:, 1:]
     parts = sum(model.loss_sum(inputs[part], targets[part]) for part in (slice(0, 1), slice(1, 6)))
     torch.testing.assert_close(parts, model.loss_sum(inputs, targets), **FLOAT32)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_dropout_is_on_in_training_only(arch):
-    model = GPT(SHAPES[arch], dropout=0.5)
-    ids = random_ids(model.shape, 1, 16)
+    model = GPT(CONFIGS[arch], dropout=0.5)
+    ids = random_ids(model.config, 1, 16)
     assert not torch.equal(model.train()(ids), model(ids))
     assert torch.equal(model.eval()(ids), model(ids))
 
@@ -194,5 +194,5 @@ def test_large_vocabularies_are_padded_to_64(tokens, rows):
 
 
 def test_training_flops_are_nanogpts_estimate():
-    shape = preset_shape("train_gpt2", 50257)
-    assert training_flops_per_token(shape, 123_587_328) == 6 * 123_587_328 + 12 * 12 * 12 * 64 * 1024
+    config = preset_shape("train_gpt2", 50257)
+    assert training_flops_per_token(config, 123_587_328) == 6 * 123_587_328 + 12 * 12 * 12 * 64 * 1024

@@ -12,7 +12,7 @@ from quillgpt.model.inference import (
     has_vnni,
     packs_bfloat16,
 )
-from tiny import GPT2, SHAPES, random_ids, tiny_model
+from tiny import CONFIGS, GPT2, random_ids, tiny_model
 from tolerances import BFLOAT16_FROBENIUS
 
 WAYS = [False, True] if has_vnni() else [False]
@@ -85,10 +85,10 @@ def test_a_row_does_not_depend_on_the_others(make):
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_model_for_inference_scores_nearly_as_the_model(arch, quantize):
-    model = tiny_model(SHAPES[arch])
-    ids = random_ids(model.shape, 2, 16)
+    model = tiny_model(CONFIGS[arch])
+    ids = random_ids(model.config, 2, 16)
     with torch.no_grad():
         before = model.logits(model(ids))
         writer = for_inference(model, torch.bfloat16, quantize=quantize)

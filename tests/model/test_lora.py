@@ -3,12 +3,12 @@ import torch
 from torch import nn
 
 from quillgpt.model import adapters, add_adapters, merged_state
-from tiny import SHAPES, random_ids, randomize, tiny_model
+from tiny import CONFIGS, random_ids, randomize, tiny_model
 from tolerances import FLOAT32
 
 
 def adapted(arch, *, random=True, **options):
-    model = tiny_model(SHAPES[arch])
+    model = tiny_model(CONFIGS[arch])
     add_adapters(model, **({"rank": 3, "alpha": 6.0, "dropout": 0.0, "seed": 0} | options))
     if random:
         for _, layer in adapters(model):
@@ -21,23 +21,23 @@ def scores(model, ids):
         return model.logits(model(ids))
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_at_first_nothing_changes(arch):
-    model, ids = tiny_model(SHAPES[arch]), random_ids(SHAPES[arch], 2, 16)
+    model, ids = tiny_model(CONFIGS[arch]), random_ids(CONFIGS[arch], 2, 16)
     assert torch.equal(scores(adapted(arch, random=False), ids), scores(model, ids))
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_the_merged_model_computes_the_same(arch):
-    model, plain, ids = adapted(arch), tiny_model(SHAPES[arch], seed=1), random_ids(SHAPES[arch], 2, 16)
+    model, plain, ids = adapted(arch), tiny_model(CONFIGS[arch], seed=1), random_ids(CONFIGS[arch], 2, 16)
     plain.load_state_dict(merged_state(model))
     torch.testing.assert_close(scores(plain, ids), scores(model, ids), **FLOAT32)
-    assert not torch.allclose(scores(tiny_model(SHAPES[arch]), ids), scores(model, ids), atol=1e-2)
+    assert not torch.allclose(scores(tiny_model(CONFIGS[arch]), ids), scores(model, ids), atol=1e-2)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_only_adapters_get_a_gradient(arch):
-    model, ids = adapted(arch), random_ids(SHAPES[arch], 2, 16)
+    model, ids = adapted(arch), random_ids(CONFIGS[arch], 2, 16)
     model.train()
     model.loss_sum(ids, ids).backward()
     with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -53,7 +53,7 @@ def test_targets(targets, layers):
 
 
 def test_dropout_drops_inputs_of_the_adapters_only():
-    model, ids = adapted("gpt2", dropout=0.5), random_ids(SHAPES["gpt2"], 2, 16)
+    model, ids = adapted("gpt2", dropout=0.5), random_ids(CONFIGS["gpt2"], 2, 16)
     still = scores(model, ids)
     assert torch.equal(scores(model, ids), still)
     model.train()

@@ -47,10 +47,10 @@ def test_turns_that_are_needed_first_are_those_of_the_whole_context(length):
 
 
 def test_a_context_of_a_million_positions_takes_no_memory_before_they_are_used():
-    shape = replace(QWEN3, block_size=1 << 20, head_dim=1024, n_head=1, n_kv_head=1, n_layer=1)
-    model = GPT(shape)
+    config = replace(QWEN3, block_size=1 << 20, head_dim=1024, n_head=1, n_kv_head=1, n_layer=1)
+    model = GPT(config)
     hidden = model(torch.zeros(1, 3, dtype=torch.int64))
-    assert hidden.shape == (1, 3, shape.n_embd)
+    assert hidden.shape == (1, 3, config.n_embd)
     assert len(model.rotations.first(1, torch.device("cpu"))[0]) == 3
 
 

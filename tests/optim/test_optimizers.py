@@ -7,7 +7,7 @@ from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
 from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers
-from tiny import GPT2, QWEN3, SHAPES, random_ids, tiny_model
+from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
@@ -17,7 +17,7 @@ RATES = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "weight_decay": 0.1,
 def train(model, optimizers, steps):
     """Do numbered steps, each with its own batch and share of the learning rate."""
     for step in steps:
-        ids = random_ids(model.shape, 4, 9, seed=step)
+        ids = random_ids(model.config, 4, 9, seed=step)
         (model.loss_sum(ids[:, :-1], ids[:, 1:]) / 32).backward()
         optimizers.step(1 / (1 + step), NO_SCALER)
 
@@ -30,18 +30,18 @@ def settings(optimizer):
     return TrainSettings(optimizer=optimizer, **RATES)
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_stopping_saving_and_going_on_changes_no_bit(name, arch):
-    unbroken = tiny_model(SHAPES[arch])
+    unbroken = tiny_model(CONFIGS[arch])
     train(unbroken, make_optimizers(unbroken, settings(name)), range(6))
 
-    before = tiny_model(SHAPES[arch])
+    before = tiny_model(CONFIGS[arch])
     optimizers = make_optimizers(before, settings(name))
     train(before, optimizers, range(3))
     saved = save({key: value.contiguous() for key, value in optimizers.state().items()})
 
-    after = GPT(SHAPES[arch], seed=99).eval()
+    after = GPT(CONFIGS[arch], seed=99).eval()
     after.load_state_dict(before.state_dict())
     resumed = make_optimizers(after, settings(name))
     resumed.load_state(load(saved))
@@ -74,7 +74,7 @@ def test_adamw_is_torchs_plain_adamw():
         foreach=False,
     )
     for step in range(5):
-        ids = random_ids(theirs.shape, 4, 9, seed=step)
+        ids = random_ids(theirs.config, 4, 9, seed=step)
         (theirs.loss_sum(ids[:, :-1], ids[:, 1:]) / 32).backward()
         for group in plain.param_groups:
             group["lr"] = 1e-2 / (1 + step)

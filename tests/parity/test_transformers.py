@@ -14,9 +14,9 @@ from quillgpt.config.schema import Sampling
 from quillgpt.data.batches import all_starts
 from quillgpt.evaluation import mean_loss
 from quillgpt.generation import generate_ids
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from tiny import GPT2, QWEN3, SHAPES, random_ids, randomize, tiny_model
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from tiny import CONFIGS, GPT2, QWEN3, random_ids, randomize, tiny_model
 from tolerances import EXACT, FLOAT32
 
 CHARACTERS = CharTokenizer("".join(chr(code) for code in range(32, 97)))  # 65, as the tiny shapes have rows
@@ -33,8 +33,8 @@ VARIANTS = {
 
 @pytest.fixture(params=VARIANTS)
 def ours(request):
-    shape, changes = VARIANTS[request.param]
-    return tiny_model(shape, **changes)
+    config, changes = VARIANTS[request.param]
+    return tiny_model(config, **changes)
 
 
 def logits(model, ids):
@@ -55,8 +55,8 @@ def opened(folder):
 
 def test_transformers_gives_our_logits(ours, tmp_path):
     theirs = opened(saved(ours, tmp_path))
-    assert type(theirs) is {"gpt2": GPT2LMHeadModel, "qwen3": Qwen3ForCausalLM}[ours.shape.arch]
-    ids = random_ids(ours.shape, 3, 16)
+    assert type(theirs) is {"gpt2": GPT2LMHeadModel, "qwen3": Qwen3ForCausalLM}[ours.config.arch]
+    ids = random_ids(ours.config, 3, 16)
     assert logits(ours, ids).std() > 0.3  # weights large enough for a mistake to show
     torch.testing.assert_close(logits(theirs, ids), logits(ours, ids), **FLOAT32)
 
@@ -65,7 +65,7 @@ def test_what_transformers_writes_again_is_our_model(ours, tmp_path):
     opened(saved(ours, tmp_path / "ours")).save_pretrained(tmp_path / "theirs")
     CHARACTERS.save(tmp_path / "theirs")
     back = load_model(tmp_path / "theirs").model
-    assert back.shape == ours.shape
+    assert back.config == ours.config
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(back.state_dict()[name], tensor, **EXACT)
 
@@ -107,7 +107,7 @@ def test_we_give_transformers_logits(theirs, tmp_path):
     theirs.save_pretrained(tmp_path)
     CHARACTERS.save(tmp_path)
     ours = load_model(tmp_path).model
-    ids = random_ids(ours.shape, 3, 16)
+    ids = random_ids(ours.config, 3, 16)
     torch.testing.assert_close(logits(ours, ids), logits(theirs, ids), **FLOAT32)
 
 
@@ -168,9 +168,9 @@ def greedy(model, prompt, count, vocab_size):
     return [int(step) for step in steps]
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_greedy_text_is_transformers_greedy_text(arch, tmp_path):
-    model = tiny_model(SHAPES[arch], block_size=64)
+    model = tiny_model(CONFIGS[arch], block_size=64)
     theirs = opened(saved(model, tmp_path))
     prompt = [5, 40, 2]
     expected = theirs.generate(
@@ -195,11 +195,11 @@ def test_rows_without_a_token_are_sampled_in_neither(tmp_path):
     assert written.max() < 65
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_loss_is_transformers_loss_on_the_same_blocks(arch, tmp_path):
-    model = tiny_model(SHAPES[arch])
+    model = tiny_model(CONFIGS[arch])
     theirs = opened(saved(model, tmp_path))
-    tokens = random_ids(model.shape, 1, 16 * 5 + 9)[0].numpy().astype(np.uint16)
+    tokens = random_ids(model.config, 1, 16 * 5 + 9)[0].numpy().astype(np.uint16)
     blocks = torch.from_numpy(tokens.astype(np.int64))
     with torch.no_grad():
         inputs, targets = blocks[:80].view(5, 16), blocks[1:81].view(5, 16)

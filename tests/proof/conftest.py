@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from quillgpt.checkpoint import TrainingState, save_checkpoint
 from quillgpt.checkpoint.names import BEST, LAST, point
-from quillgpt.text.byte import ByteTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
 from tiny import GPT2, tiny_model
 
 

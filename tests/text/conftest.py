@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quillgpt.text import transfer
+from quillgpt.text.sources import transfer
 
 
 @dataclass

@@ -14,12 +14,12 @@ from quillgpt.bench.train import bench_training
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.device import Memory
 from quillgpt.errors import ConfigError, DataError, UserError
-from quillgpt.model import GPT, ModelShape, count_parameters
+from quillgpt.model import GPT, GPTConfig, count_parameters
 from quillgpt.training import choices, memory, setup, train
 from quillgpt.training.memory import lack_of_memory, memory_needed
+from quillgpt.training.model_config import config_for
 from quillgpt.training.planning import budget, timing
 from quillgpt.training.planning.plan import check_plan, plan, show_plan
-from quillgpt.training.shape import shape_for
 
 from .conftest import TINY, MakeSettings
 
@@ -115,32 +115,32 @@ def test_benchmarks_refuse_it_too() -> None:
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}, {"ema_decay": 0.9}, {"micro_batch_size": 4}])
 def test_the_bound_is_never_above_the_estimate(tiny: MakeSettings, arch: str, changes: dict[str, Any]) -> None:
     settings = tiny(arch=arch, **changes)
-    shape = shape_for(settings, "char", 65)
+    config = config_for(settings, "char", 65)
     cpu = torch.device("cpu")
     sequences = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
-    estimate = memory_needed(settings, shape, device=cpu, dtype=torch.bfloat16)(sequences).total
-    least = sum(memory._least_memory(settings, shape).values())
+    estimate = memory_needed(settings, config, device=cpu, dtype=torch.bfloat16)(sequences).total
+    least = sum(memory._least_memory(settings, config).values())
     assert 0.2 * estimate < least < estimate + 8 * settings.tokens_per_iteration + 8 * settings.sequences_per_iteration
 
 
 def test_limits_of_the_machine_are_heeded(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tiny()
-    shape = shape_for(settings, "char", 65)
-    least = sum(memory._least_memory(settings, shape).values())
+    config = config_for(settings, "char", 65)
+    least = sum(memory._least_memory(settings, config).values())
     for swap, refused in ((0, True), (2, False)):
         found = Memory(least - 1, 0, swap)
         monkeypatch.setattr("quillgpt.device.memory", lambda _, found=found: found)
-        assert (lack_of_memory(settings, shape, torch.device("cpu")) is not None) == refused
+        assert (lack_of_memory(settings, config, torch.device("cpu")) is not None) == refused
     monkeypatch.setattr("quillgpt.device.memory", lambda _: None)
-    assert lack_of_memory(settings, shape, torch.device("cpu")) is None
+    assert lack_of_memory(settings, config, torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
 def test_parameters_are_counted_without_making_them(tiny: MakeSettings, arch: str) -> None:
     for layers in (1, 2, 5):
-        shape: ModelShape = shape_for(tiny(arch=arch, n_layer=layers), "char", 65)
+        config: GPTConfig = config_for(tiny(arch=arch, n_layer=layers), "char", 65)
         for positions in (True, False):
-            assert count_parameters(shape, positions=positions) == GPT(shape).parameter_count(positions=positions)
+            assert count_parameters(config, positions=positions) == GPT(config).parameter_count(positions=positions)
 
 
 def test_evaluations_of_a_plan_are_counted_without_a_list(tiny: MakeSettings) -> None:
@@ -170,5 +170,5 @@ def test_measuring_what_would_take_too_long_is_left_out(own: Any, monkeypatch: p
     monkeypatch.setattr(budget, "usual_rate", lambda machine: 1.0)
     origin = setup.find_origin(own())
     settings = own(n_layer=1, n_head=1, n_embd=16, block_size=16)
-    shape = shape_for(settings, "char", 65)
-    assert budget.measured_rate(settings, shape, np.zeros(100, dtype=np.uint16), origin.machine) == 1.0
+    config = config_for(settings, "char", 65)
+    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), origin.machine) == 1.0

@@ -20,21 +20,21 @@ from quillgpt.training.compilation import (
     leave_uncompiled,
     uncompiled,
 )
-from tiny import SHAPES, random_ids, tiny_model
+from tiny import CONFIGS, random_ids, tiny_model
 
 
 def loss_and_gradients(model: GPT) -> list[torch.Tensor]:
     model.zero_grad(set_to_none=True)
     torch.manual_seed(3)
-    ids = random_ids(model.shape, 4, 9, seed=1)
+    ids = random_ids(model.config, 4, 9, seed=1)
     loss = model.loss_sum(ids[:, :-1], ids[:, 1:])
     loss.backward()
     return [loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)]
 
 
-@pytest.mark.parametrize("arch", SHAPES)
+@pytest.mark.parametrize("arch", CONFIGS)
 def test_a_compiled_model_computes_the_same_with_dropout(arch: str) -> None:
-    model = GPT(SHAPES[arch], dropout=0.2, attn_path="explicit", seed=0).train()
+    model = GPT(CONFIGS[arch], dropout=0.2, attn_path="explicit", seed=0).train()
     expected = loss_and_gradients(model)
     compile_model(model)
     for one, other in zip(loss_and_gradients(model), expected, strict=True):

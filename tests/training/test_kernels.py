@@ -23,7 +23,7 @@ from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 from quillgpt.training.compilation import compile_model
 from quillgpt.training.setup import set_up
-from tiny import SHAPES, random_ids, randomize
+from tiny import CONFIGS, random_ids, randomize
 
 from .conftest import MakeSettings
 
@@ -39,7 +39,7 @@ def test_every_kernel_learns(attn_type: str, tiny: MakeSettings) -> None:
         row["val_loss"] for row in read_metrics(Path(settings.out_dir) / "metrics.jsonl") if row["kind"] == "eval"
     ]
     assert losses[-1] < losses[0] - 1.0
-    stored = load_model(Path(settings.out_dir)).shape.kernel
+    stored = load_model(Path(settings.out_dir)).config.kernel
     assert stored.attn_type == attn_type
     found = load(settings.out_dir, dtype="float32").evaluate("tiny", data_dir=settings.data_dir)
     assert found.loss == pytest.approx(summary.val_loss_full, abs=1e-5)
@@ -49,14 +49,14 @@ def test_every_kernel_learns(attn_type: str, tiny: MakeSettings) -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training_in_bfloat16_weighs_by_unrounded_arguments(attn_type: str, path: str, compiled: bool) -> None:
     def loss_and_gradients(model: GPT, dtype: torch.dtype) -> list[torch.Tensor]:
-        ids = random_ids(model.shape, 8, model.shape.block_size, seed=1)
+        ids = random_ids(model.config, 8, model.config.block_size, seed=1)
         with autocast(torch.device("cpu"), dtype):
             loss = model.loss_sum(ids[:, :-1], ids[:, 1:])
         loss.backward()
         return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
 
     def model(attn_type: str, path: str) -> GPT:
-        found = GPT(replace(SHAPES["gpt2"], kernel=KernelSpec(attn_type)), attn_path=path).train()
+        found = GPT(replace(CONFIGS["gpt2"], kernel=KernelSpec(attn_type)), attn_path=path).train()
         randomize(found)
         return found
 
@@ -97,11 +97,11 @@ def test_another_kernel_goes_on_from_softmax(tiny: MakeSettings, tmp_path: Path,
     train(settings)
     assert "computes SM; this run goes on with PA_gelu, learn_gain = True" in " ".join(capsys.readouterr().err.split())
     found = load_model(tmp_path / "PA")
-    assert str(found.shape.kernel) == "PA_gelu, learn_gain = True"
+    assert str(found.config.kernel) == "PA_gelu, learn_gain = True"
     again = tiny(out_dir=str(tmp_path / "again"), init_from=str(tmp_path / "PA"), attn_path="auto")
     again = again.model_validate(again.model_dump(exclude_defaults=True))
     train(again)
-    assert load_model(tmp_path / "again").shape.kernel == found.shape.kernel  # the model's, unless another is named
+    assert load_model(tmp_path / "again").config.kernel == found.config.kernel  # the model's, unless another is named
 
 
 def test_a_resumed_run_keeps_its_kernel(tiny: MakeSettings) -> None:

@@ -20,7 +20,7 @@ from .test_resume import assert_equal_runs
 def room_for(monkeypatch: pytest.MonkeyPatch, settings, sequences: int) -> None:
     """Let the machine have just enough memory for parts of so many sequences."""
     run = set_up(settings)
-    needed = memory_needed(run.settings, run.model.shape, device=torch.device("cpu"), dtype=torch.float32)
+    needed = memory_needed(run.settings, run.model.config, device=torch.device("cpu"), dtype=torch.float32)
     room = int(needed(sequences).total / 0.9) + 1000
     monkeypatch.setattr(choices, "memory", lambda device: Memory(2 * room, room))
 
@@ -71,7 +71,7 @@ def test_less_is_needed_where_blocks_are_computed_again(tiny: MakeSettings) -> N
 
     def activations(**changes: bool) -> int:
         settings = run.settings.model_copy(update=changes)
-        return memory_needed(settings, run.model.shape, device=device, dtype=dtype)(4).activations
+        return memory_needed(settings, run.model.config, device=device, dtype=dtype)(4).activations
 
     assert activations(gradient_checkpointing=True) < activations() / 3
     kept = []

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quillgpt.checkpoint.huggingface import to_config
+from quillgpt.checkpoint.huggingface import to_config_json
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.extras import import_extra
-from quillgpt.model import ModelShape
+from quillgpt.model import GPTConfig
 
 
-def make_model(shape: ModelShape, dropout: float) -> Any:
+def make_model(config: GPTConfig, dropout: float) -> Any:
     """Make the `GPT2LMHeadModel` or `Qwen3ForCausalLM` of a shape, with random weights in float32.
 
     GPT-2's class always has biases; where our model has none, it has these parameters more.
@@ -24,14 +24,14 @@ def make_model(shape: ModelShape, dropout: float) -> Any:
     """
     transformers = import_extra("transformers", extra="dev", purpose="--peer transformers")
     transformers.utils.logging.set_verbosity_error()
-    content = to_config(shape, dropout=dropout, end_of_text=None)
-    config = transformers.AutoConfig.for_model(content.pop("model_type"), **content)
-    return transformers.AutoModelForCausalLM.from_config(config)
+    content = to_config_json(config, dropout=dropout, end_of_text=None)
+    peer_config = transformers.AutoConfig.for_model(content.pop("model_type"), **content)
+    return transformers.AutoModelForCausalLM.from_config(peer_config)
 
 
-def describe(model: Any, shape: ModelShape) -> str:
+def describe(model: Any, config: GPTConfig) -> str:
     """Name the class, and the biases that it cannot leave out."""
-    has_more = shape.arch == "gpt2" and not shape.bias
+    has_more = config.arch == "gpt2" and not config.bias
     return type(model).__name__ + (" (always with biases)" if has_more else "")
 
 
@@ -52,16 +52,16 @@ def loss_of(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
-def check_context(shape: ModelShape, tokens: int) -> None:
+def check_context(config: GPTConfig, tokens: int) -> None:
     """Check that samples fit into the model's context, which `generate` does not slide.
 
     Raises:
         UserError: They do not.
     """
-    if tokens > shape.block_size:
+    if tokens > config.block_size:
         raise UserError(
-            f"transformers does not sample beyond the context of {shape.block_size} tokens, and {tokens} new ones are "
-            f"asked for; use --max_new_tokens={shape.block_size} or less, or leave this peer out"
+            f"transformers does not sample beyond the context of {config.block_size} tokens, and {tokens} new ones are "
+            f"asked for; use --max_new_tokens={config.block_size} or less, or leave this peer out"
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
-from quillgpt.model import ModelShape
+from quillgpt.model import GPTConfig
 
 ADVICE = "give the folder of a nanoGPT checkout: --peer nanogpt=PATH"
 
@@ -39,26 +39,26 @@ def import_model(checkout: Path) -> ModuleType:
     return module
 
 
-def make_model(checkout: Path, shape: ModelShape, dropout: float) -> Any:
+def make_model(checkout: Path, config: GPTConfig, dropout: float) -> Any:
     """Make nanoGPT's model of a shape; what it prints is dropped.
 
     Raises:
         UserError: nanoGPT has no such architecture.
     """
-    if shape.arch != "gpt2":
-        raise UserError(f"nanoGPT has no arch = {shape.arch}; compare with arch = gpt2")
+    if config.arch != "gpt2":
+        raise UserError(f"nanoGPT has no arch = {config.arch}; compare with arch = gpt2")
     module = import_model(checkout)
-    config = module.GPTConfig(
-        block_size=shape.block_size,
-        vocab_size=shape.vocab_size,
-        n_layer=shape.n_layer,
-        n_head=shape.n_head,
-        n_embd=shape.n_embd,
+    peer_config = module.GPTConfig(
+        block_size=config.block_size,
+        vocab_size=config.vocab_size,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        n_embd=config.n_embd,
         dropout=dropout,
-        bias=shape.bias,
+        bias=config.bias,
     )
     with redirect_stdout(StringIO()):
-        return module.GPT(config)
+        return module.GPT(peer_config)
 
 
 def make_optimizer(model: Any, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:

@@ -28,10 +28,10 @@ from quillgpt.data.place import TRAIN_FILE, VAL_FILE
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.files import sha256_of
-from quillgpt.text.decoding import detect_encoding, read_pieces
-from quillgpt.text.downloads import GPT2_MERGES, GPT2_VOCABULARY, fetch
-from quillgpt.text.python_docs import python_docs_file
-from quillgpt.text.tokenizer import check_spec
+from quillgpt.text.encodings.decoding import detect_encoding, read_pieces
+from quillgpt.text.sources.downloads import GPT2_MERGES, GPT2_VOCABULARY, fetch
+from quillgpt.text.sources.python_docs import python_docs_file
+from quillgpt.text.tokenizers.tokenizer import check_spec
 
 MEGABYTE = 1_000_000
 BUILT_IN_MEGABYTES = 20

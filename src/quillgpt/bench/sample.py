@@ -12,17 +12,17 @@ from types import ModuleType
 import torch
 
 from quillgpt.bench import huggingface, nanogpt
+from quillgpt.bench.measured_model import measured_config, shape_numbers
 from quillgpt.bench.memory import peak_so_far
 from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
 from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, SampleResult, common_numbers
 from quillgpt.bench.rounds import run_rounds
-from quillgpt.bench.shape import measured_shape, shape_numbers
 from quillgpt.bench.worker import workers
 from quillgpt.config.schema import Quantize, Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
-from quillgpt.model import GPT, ModelShape, check_quantize, for_inference
+from quillgpt.model import GPT, GPTConfig, check_quantize, for_inference
 from quillgpt.training.memory import check_memory
 from quillgpt.training.planning.scaling import with_usual_size
 
@@ -36,14 +36,14 @@ class SampleWork:
 
     Attributes:
         settings: Device, number format, threads and seed.
-        shape: Of the model.
+        config: Of the model.
         tokens: New tokens of a sample.
         samples: Samples drawn.
         quantize: Whether Quill's weights have 8 bits.
     """
 
     settings: TrainSettings
-    shape: ModelShape
+    config: GPTConfig
     tokens: int
     samples: int
     quantize: Quantize
@@ -129,12 +129,12 @@ def bench_sampling(
     device = choose_device(settings.device)
     check_quantize(quantize, device)
     dtype = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
-    shape = measured_shape(settings, vocabulary)
-    check_memory(settings.model_copy(update={"eval_only": True}), shape, device)
+    config = measured_config(settings, vocabulary)
+    check_memory(settings.model_copy(update={"eval_only": True}), config, device)
     chosen = {"threads": threads, "device": str(device), "dtype": dtype}
     work = SampleWork(
         settings.model_copy(update=chosen),
-        shape,
+        config,
         tokens=tokens,
         samples=samples,
         quantize=quantize,
@@ -157,7 +157,7 @@ def bench_sampling(
         "machine": f"{device} ({device_description(device)})",
         "threads": threads,
         "torch": torch.__version__,
-        **shape_numbers(work.shape),
+        **shape_numbers(work.config),
         "samples": samples,
         "new_tokens_per_sample": tokens,
         "temperature": TEMPERATURE,
@@ -172,17 +172,17 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
     Raises:
         UserError: A peer is not there, has no such model, or cannot draw so many tokens.
     """
-    settings, shape = work.settings, work.shape
+    settings, config = work.settings, work.config
     choose_threads(settings.threads)
     device = choose_device(settings.device)
     if candidate == QUILL:
-        model = GPT(shape, seed=settings.seed).to(device).eval()
+        model = GPT(config, seed=settings.seed).to(device).eval()
         writer = for_inference(model, choose_dtype(settings.dtype, device), quantize=work.quantize)
         sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, num_samples=work.samples, seed=settings.seed)
 
         def draw(tokens: int) -> None:
             own = sampling.model_copy(update={"max_new_tokens": tokens})
-            for _ in generate_ids(writer, [0], own, vocab_size=shape.vocab_size):
+            for _ in generate_ids(writer, [0], own, vocab_size=config.vocab_size):
                 pass
 
         how = "key-value cache, all samples in one batch"
@@ -191,14 +191,14 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None
-        peer, program = nanogpt.make_model(candidate.checkout, shape, 0.0), nanogpt
+        peer, program = nanogpt.make_model(candidate.checkout, config, 0.0), nanogpt
         dtype = "bfloat16" if device.type == "cuda" else "float32"
         how = "model.py, no cache, one sample after the other"
     else:
-        huggingface.check_context(shape, work.tokens)
-        peer, program = huggingface.make_model(shape, 0.0), huggingface
+        huggingface.check_context(config, work.tokens)
+        peer, program = huggingface.make_model(config, 0.0), huggingface
         dtype = "float32"  # what it loads weights as by default
-        how = f"{huggingface.describe(peer, shape)}, key-value cache, all samples in one batch"
+        how = f"{huggingface.describe(peer, config)}, key-value cache, all samples in one batch"
     peer.to(device).eval()
     draw_peer = partial(program.draw, peer, samples=work.samples, temperature=TEMPERATURE, top_k=TOP_K, device=device)
     parameters = sum(parameter.numel() for parameter in peer.parameters())

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from quillgpt.bench import huggingface, nanogpt
+from quillgpt.bench.measured_model import measured_config, shape_numbers
 from quillgpt.bench.memory import PeakMemory, peak_so_far
 from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
 from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, TrainResult, common_numbers
 from quillgpt.bench.rounds import Timing, run_rounds
-from quillgpt.bench.shape import measured_shape, shape_numbers
 from quillgpt.bench.step import PeerStep
 from quillgpt.bench.worker import workers
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, TrainingWindows, gather
 from quillgpt.device import choose_threads, peak, to_device
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
 from quillgpt.training.memory import check_memory
@@ -41,12 +41,12 @@ class TrainWork:
 
     Attributes:
         settings: Batch, optimizer and machine.
-        shape: Of the model.
+        config: Of the model.
         compile_peers: Compile the peers' models.
     """
 
     settings: TrainSettings
-    shape: ModelShape
+    config: GPTConfig
     compile_peers: bool
 
 
@@ -127,9 +127,9 @@ def bench_training(
         What was measured, the results, Quill's first, and the profile.
     """
     settings, machine = choose_machine(with_usual_size(settings))
-    shape = measured_shape(settings, vocabulary)
-    check_memory(settings, shape, machine.device)
-    work = TrainWork(choose_paths(settings, shape, machine), shape, compile_peers)
+    config = measured_config(settings, vocabulary)
+    check_memory(settings, config, machine.device)
+    work = TrainWork(choose_paths(settings, config, machine), config, compile_peers)
     with workers(make_trainee, work, (QUILL, *peers)) as asked:
         timings = run_rounds(
             {name: partial(worker.ask, Trainee.rate, iterations) for name, worker in asked.items()}, rounds
@@ -138,7 +138,7 @@ def bench_training(
         profile = None if trace is None else asked[QUILL.name].ask(Trainee.profile, trace)
         descriptions = {name: worker.ask(Trainee.describe) for name, worker in asked.items()}
     results = [_result(name, descriptions[name], work, timings[name], memories[name], machine) for name in timings]
-    return _about(settings, shape, machine, iterations), results, profile
+    return _about(settings, config, machine, iterations), results, profile
 
 
 def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
@@ -149,11 +149,11 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     """
     settings = work.settings
     device = torch.device(settings.device)
-    tokens = np.random.default_rng(0).integers(0, work.shape.vocab_size, RANDOM_TOKENS, dtype=np.uint32)
+    tokens = np.random.default_rng(0).integers(0, work.config.vocab_size, RANDOM_TOKENS, dtype=np.uint32)
     torch.manual_seed(settings.seed)
     if candidate == QUILL:
         settings, machine = choose_machine(settings)
-        model = GPT(work.shape, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
+        model = GPT(work.config, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
         model.to(device)
         settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
         step = TrainStep(model, make_optimizers(model, settings), tokens, settings, machine)
@@ -165,11 +165,11 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None
-        peer, program = nanogpt.make_model(candidate.checkout, work.shape, settings.dropout), nanogpt
+        peer, program = nanogpt.make_model(candidate.checkout, work.config, settings.dropout), nanogpt
         how = "model.py"
     else:
-        peer, program = huggingface.make_model(work.shape, settings.dropout), huggingface
-        how = huggingface.describe(peer, work.shape)
+        peer, program = huggingface.make_model(work.config, settings.dropout), huggingface
+        how = huggingface.describe(peer, work.config)
     peer.to(device)
     iterate = PeerStep(
         torch.compile(peer) if work.compile_peers else peer,
@@ -209,18 +209,18 @@ def _result(
         dtype=dtype,
         parameters=description.parameters,
         ms_per_iteration=1e3 / timing.median,
-        mfu=timing.median * tokens * cost_of(work.shape).flops_per_token / limit.flops_per_second,
+        mfu=timing.median * tokens * cost_of(work.config).flops_per_token / limit.flops_per_second,
         peak_flops_per_second=limit.flops_per_second,
         peak_flops_source=f"{limit.source}, {dtype}",
     )
 
 
-def _about(settings: TrainSettings, shape: ModelShape, machine: Machine, iterations: int) -> dict[str, object]:
+def _about(settings: TrainSettings, config: GPTConfig, machine: Machine, iterations: int) -> dict[str, object]:
     return {
         "machine": machine.description,
         "threads": settings.threads,
         "torch": torch.__version__,
-        **shape_numbers(shape),
+        **shape_numbers(config),
         "dropout": settings.dropout,
         "batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,

@@ -33,7 +33,7 @@ def to_peft(model: GPT, base: str) -> Adapter | None:
     if not layers:
         return None
     for name, layer in layers.items():
-        parts = stored_parts(f"{name}.weight", model.shape)
+        parts = stored_parts(f"{name}.weight", model.config)
         rows = torch.split(layer.lora_b, [part.rows or len(layer.lora_b) for part in parts])
         for part, piece in zip(parts, rows, strict=True):
             module = part.name.removesuffix(".weight")
@@ -50,7 +50,7 @@ def to_peft(model: GPT, base: str) -> Adapter | None:
         "lora_alpha": first.scale * rank,
         "lora_dropout": first.dropout,
         "target_modules": sorted(targets),
-        "fan_in_fan_out": model.shape.arch == "gpt2",
+        "fan_in_fan_out": model.config.arch == "gpt2",
         "bias": "none",
         "inference_mode": True,
     }

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from quillgpt.attention import KernelSpec
-from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config
+from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config_json
 from quillgpt.checkpoint.names import BEST, LAST, iteration_of
 from quillgpt.checkpoint.recover import read_whole_model
 from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS
@@ -21,10 +21,10 @@ from quillgpt.checkpoint.weights import StoredWeights, open_tensors, weight_file
 from quillgpt.console import warn
 from quillgpt.data.dataset import Dataset, prepare_hint
 from quillgpt.errors import CheckpointError, TokenizerError, shorten
-from quillgpt.model import GPT, Form, ModelShape, StoredTable, empty_model, read_into
+from quillgpt.model import GPT, Form, GPTConfig, StoredTable, empty_model, read_into
 from quillgpt.records import read_record
-from quillgpt.text.corpora import RECIPES
-from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
+from quillgpt.text.sources.corpora import RECIPES
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 QUANTIZED_BY = ("quantize_config.json", "quant_config.json")
 """Files in which GPTQ's and AWQ's programs said so before config.json did."""
@@ -38,7 +38,7 @@ class LoadedModel:
 
     Attributes:
         folder: The folder, or another program's file, that it was read from.
-        shape: What fixes the parameters and the function.
+        config: What fixes the parameters and the function.
         dropout: Probability of dropping an activation, for further training.
         weights: Its tensors, by the names and in the layouts of the stock class; they have been checked.
         tokenizer: Its tokenizer.
@@ -48,11 +48,11 @@ class LoadedModel:
     """
 
     folder: Path
-    shape: ModelShape
+    config: GPTConfig
     dropout: float
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
-    config: dict[str, Any]
+    config_json: dict[str, Any]
     tokenizer_spec: str | None = None
     attn_path: str = "auto"
 
@@ -73,7 +73,7 @@ class LoadedModel:
         """
 
         def read(name: str) -> Tensor:
-            tensor = our_tensor(name, self.weights, self.shape)
+            tensor = our_tensor(name, self.weights, self.config)
             if form is None:
                 return tensor.float()
             if name == EMBEDDING:
@@ -84,36 +84,36 @@ class LoadedModel:
         model = self.skeleton()
         read_into(model, read, form)
         if form is not None and model.device.type == "cpu" and isinstance(self.weights, StoredWeights):
-            rows = self.weights.rows(stored_parts(EMBEDDING, self.shape)[0].name)
+            rows = self.weights.rows(stored_parts(EMBEDDING, self.config)[0].name)
             model.set_submodule("token_embedding", StoredTable(rows))
         return model.eval()
 
     def skeleton(self) -> GPT:
         """Return the model without its weights, which are on the device `meta`."""
-        return empty_model(self.shape, dropout=self.dropout, attn_path=self.attn_path)
+        return empty_model(self.config, dropout=self.dropout, attn_path=self.attn_path)
 
     def with_kernel(self, kernel: KernelSpec) -> LoadedModel:
         """Return the model with the same weights and another attention kernel, computed by its first path."""
-        return replace(self, shape=replace(self.shape, kernel=kernel), attn_path="auto")
+        return replace(self, config=replace(self.config, kernel=kernel), attn_path="auto")
 
     @property
     def about(self) -> dict[str, Any]:
         """What Quill wrote into config.json; empty for a folder that another program wrote."""
-        about: dict[str, Any] = self.config.get(QUILL_KEY, {})
+        about: dict[str, Any] = self.config_json.get(QUILL_KEY, {})
         return about
 
     @property
     def starts_with_end_of_text(self) -> bool:
         """Whether the model knows end-of-text as the start of a document: it was trained so, or is pretrained."""
         return self.tokenizer.end_of_text is not None and bool(
-            self.about.get("ends_documents", QUILL_KEY not in self.config)
+            self.about.get("ends_documents", QUILL_KEY not in self.config_json)
         )
 
     @property
     def never_saw_end_of_text(self) -> bool:
         """Whether the tokenizer's end of text, if it has one, was in no text that the model learned from."""
         from_scratch = self.about.get("init_from", "scratch") == "scratch"
-        return QUILL_KEY in self.config and from_scratch and not self.about.get("ends_documents", False)
+        return QUILL_KEY in self.config_json and from_scratch and not self.about.get("ends_documents", False)
 
     def check_tokenizer(self, dataset: Dataset, data_dir: Path) -> None:
         """Check that a data set was prepared with this model's tokenizer.
@@ -140,15 +140,15 @@ def identify(tokenizer: Tokenizer) -> str:
     return f"{tokenizer.name} ({tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:8]})"
 
 
-def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
+def read_config(folder: Path) -> tuple[GPTConfig, float, dict[str, Any]]:
     """Return shape, dropout and config.json of a model folder.
 
     Raises:
         CheckpointError: The file is missing, no JSON, or of an unsupported kind.
     """
     path = folder / "config.json"
-    config = read_record(path, dict[str, Any], CheckpointError, mend="copy, download or export the model again")
-    settings = config.get("quantization_config") or next(
+    config_json = read_record(path, dict[str, Any], CheckpointError, mend="copy, download or export the model again")
+    settings = config_json.get("quantization_config") or next(
         (name for name in QUANTIZED_BY if (folder / name).is_file()), None
     )
     if settings is not None:
@@ -157,7 +157,7 @@ def read_shape(folder: Path) -> tuple[ModelShape, float, dict[str, Any]]:
             f"{folder} is a quantised model ({shorten(method)}), whose weights are in few bits, in a layout of its "
             "own; take the model that it was made from"
         )
-    return *from_config(config, str(path)), config
+    return *from_config_json(config_json, str(path)), config_json
 
 
 def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, attn_path: str = "auto") -> LoadedModel:
@@ -191,12 +191,12 @@ def load_run(out_dir: Path, *, dropout: float | None = None) -> tuple[LoadedMode
 
 
 def _open_model(folder: Path, *, dropout: float | None = None, attn_path: str = "auto") -> LoadedModel:
-    shape, stored_dropout, config = read_shape(folder)
-    weights = open_weights(folder, shape)
+    config, stored_dropout, config_json = read_config(folder)
+    weights = open_weights(folder, config)
     tokenizer = load_tokenizer(folder)
-    check_rows(tokenizer, shape.vocab_size, folder)
+    check_rows(tokenizer, config.vocab_size, folder)
     dropout = stored_dropout if dropout is None else dropout
-    return LoadedModel(folder, shape, dropout, weights, tokenizer, config, attn_path=attn_path)
+    return LoadedModel(folder, config, dropout, weights, tokenizer, config_json, attn_path=attn_path)
 
 
 def check_rows(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
@@ -220,15 +220,15 @@ def check_rows(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
     )
 
 
-def open_weights(folder: Path, shape: ModelShape) -> StoredWeights:
+def open_weights(folder: Path, config: GPTConfig) -> StoredWeights:
     """Open a folder's weights, after checking that they make a model of this shape.
 
     Raises:
         CheckpointError: They do not, are missing, or damaged.
     """
     found = open_tensors(*weight_files(folder))
-    weights = StoredWeights({name: found.places[stored] for name, stored in with_prefix(found, shape).items()})
-    check_stored(weights, weights.empty, empty_model(shape), where=str(folder))
+    weights = StoredWeights({name: found.places[stored] for name, stored in with_prefix(found, config).items()})
+    check_stored(weights, weights.empty, empty_model(config), where=str(folder))
     return weights
 
 

@@ -14,7 +14,7 @@ from quillgpt.checkpoint.state import STATE
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError
-from quillgpt.text.tokenizer_files import TOKENIZER_FILE
+from quillgpt.text.tokenizers.tokenizer_files import TOKENIZER_FILE
 
 NEEDED = ("config.json", WEIGHTS, TOKENIZER_FILE, OPTIMIZER, STATE)
 """Files that every checkpoint has."""

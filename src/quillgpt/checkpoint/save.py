@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, to_peft
-from quillgpt.checkpoint.huggingface import to_config
+from quillgpt.checkpoint.huggingface import to_config_json
 from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, take_name
 from quillgpt.checkpoint.state import STATE, TrainingState
@@ -26,7 +26,7 @@ from quillgpt.files import flush_to_disk, let_others_read, write_json
 from quillgpt.model import GPT, merged_state
 from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.ownership import remove_own
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
@@ -48,15 +48,15 @@ def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[st
     """
     folder.mkdir(parents=True, exist_ok=True)
     end_of_text = tokenizer.end_of_text
-    config = to_config(model.shape, dropout=model.dropout, end_of_text=end_of_text)
+    config = to_config_json(model.config, dropout=model.dropout, end_of_text=end_of_text)
     config["quill"] |= about
     write_json(folder / "config.json", config)
     generation: dict[str, Any] = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
-    padding = list(range(tokenizer.vocab_size, model.shape.vocab_size))
+    padding = list(range(tokenizer.vocab_size, model.config.vocab_size))
     if padding:
         generation["suppress_tokens"] = padding  # rows without a token are never sampled, in transformers neither
     write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
-    write_tensors(to_stored(merged_state(model), model.shape), folder / WEIGHTS)
+    write_tensors(to_stored(merged_state(model), model.config), folder / WEIGHTS)
     tokenizer.save(folder)
 
 

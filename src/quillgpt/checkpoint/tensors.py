@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.errors import CheckpointError, cut, shorten
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 
 Tensors = dict[str, Tensor]
 
@@ -33,11 +33,11 @@ class Part:
     transposed: bool = False
 
 
-def stored_parts(name: str, shape: ModelShape) -> list[Part]:
+def stored_parts(name: str, config: GPTConfig) -> list[Part]:
     """Say where one of our tensors stands in a Hugging Face folder."""
     kind = re.sub(r"^blocks\.\d+\.", "", name)
     layer = name.split(".")[1] if name.startswith("blocks.") else ""
-    if shape.arch == "gpt2":
+    if config.arch == "gpt2":
         prefix = "transformer." + (f"h.{layer}." if layer else "")
         module, _, leaf = kind.rpartition(".")
         conv1d = module in ("attention.qkv", "attention.output", "mlp.up", "mlp.down") and leaf == "weight"
@@ -46,10 +46,10 @@ def stored_parts(name: str, shape: ModelShape) -> list[Part]:
         return [Part(f"{prefix}{GPT2_MODULES[module]}.{leaf}", transposed=conv1d)]
     prefix = "model." + (f"layers.{layer}." if layer else "")
     if kind == "attention.qkv.weight":
-        heads = {"q": shape.n_head, "k": shape.n_kv_head, "v": shape.n_kv_head}
-        return [Part(f"{prefix}self_attn.{part}_proj.weight", count * shape.head_dim) for part, count in heads.items()]
+        heads = {"q": config.n_head, "k": config.n_kv_head, "v": config.n_kv_head}
+        return [Part(f"{prefix}self_attn.{part}_proj.weight", count * config.head_dim) for part, count in heads.items()]
     if kind == "mlp.gate_up.weight":
-        return [Part(f"{prefix}mlp.{part}_proj.weight", shape.mlp_dim) for part in ("gate", "up")]
+        return [Part(f"{prefix}mlp.{part}_proj.weight", config.mlp_dim) for part in ("gate", "up")]
     if kind == "head.weight":
         return [Part("lm_head.weight")]
     return [Part(f"{prefix}{QWEN3_MODULES[kind.removesuffix('.weight')]}.weight")]
@@ -82,30 +82,30 @@ QWEN3_MODULES = {
 }
 
 
-def to_stored(state: Mapping[str, Tensor], shape: ModelShape) -> Tensors:
+def to_stored(state: Mapping[str, Tensor], config: GPTConfig) -> Tensors:
     """Turn our tensors into those of the stock class; a tied head is left out, absent biases become zeros."""
     return {
         part.name: (piece.T if part.transposed else piece).detach().cpu().contiguous()
-        for part, piece in stored_pieces(state, shape)
+        for part, piece in stored_pieces(state, config)
     }
 
 
-def stored_pieces(state: Mapping[str, Tensor], shape: ModelShape) -> Iterator[tuple[Part, Tensor]]:
+def stored_pieces(state: Mapping[str, Tensor], config: GPTConfig) -> Iterator[tuple[Part, Tensor]]:
     """Yield what `to_stored` stores, piece by piece, still in our layout: (out, in)."""
     for name, tensor in state.items():
-        if name == "head.weight" and shape.tied:
+        if name == "head.weight" and config.tied:
             continue
-        parts = stored_parts(name, shape)
+        parts = stored_parts(name, config)
         pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
         yield from zip(parts, pieces, strict=True)
-        has_bias = shape.arch == "gpt2" and re.search(r"(norm|qkv|output|up|down)\.weight$", name)
+        has_bias = config.arch == "gpt2" and re.search(r"(norm|qkv|output|up|down)\.weight$", name)
         if has_bias and name.removesuffix("weight") + "bias" not in state:
             yield Part(parts[0].name.removesuffix("weight") + "bias"), torch.zeros(tensor.shape[0])
 
 
-def our_tensor(name: str, stored: Mapping[str, Tensor], shape: ModelShape) -> Tensor:
+def our_tensor(name: str, stored: Mapping[str, Tensor], config: GPTConfig) -> Tensor:
     """Put one of our tensors together from those of a Hugging Face folder; a KeyError names one that is missing."""
-    parts = stored_parts(name, shape)
+    parts = stored_parts(name, config)
     pieces = [_untransposed(stored[part.name], part) for part in parts]
     return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
 
@@ -114,10 +114,10 @@ def _untransposed(tensor: Tensor, part: Part) -> Tensor:
     return tensor.T if part.transposed and tensor.ndim == 2 else tensor
 
 
-def with_prefix(names: Iterable[str], shape: ModelShape) -> dict[str, str]:
+def with_prefix(names: Iterable[str], config: GPTConfig) -> dict[str, str]:
     """Return the names of a folder's tensors by those of the stock class, which published GPT-2s shorten."""
     names = list(names)
-    shortened = shape.arch == "gpt2" and not any(name.startswith("transformer.") for name in names)
+    shortened = config.arch == "gpt2" and not any(name.startswith("transformer.") for name in names)
     return {f"transformer.{name}" if shortened and name != "lm_head.weight" else name: name for name in names}
 
 
@@ -134,17 +134,17 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
         CheckpointError: A tensor is missing, left over or of another shape, or a bias is not zero where the model has
             none.
     """
-    shape, used = expected.shape, set()
+    config, used = expected.config, set()
     for name, size in sizes.items():
         if not size.is_floating_point() and not OF_OLD_VERSIONS.search(name):
             raise CheckpointError(
                 f"{where}: {shorten(name)} is stored as {size.dtype}, expected numbers with a fraction"
             )
     for name, tensor in expected.state_dict().items():
-        if name == "head.weight" and shape.tied:
+        if name == "head.weight" and config.tied:
             continue
         try:
-            found = tuple(our_tensor(name, sizes, shape).shape)
+            found = tuple(our_tensor(name, sizes, config).shape)
         except KeyError as missing:
             raise CheckpointError(
                 f"{where}: the weights lack the tensor {missing.args[0]}, which its configuration says the model has"
@@ -155,11 +155,11 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
             raise CheckpointError(
                 f"{where}: {name} has the shape {found}, its configuration says {tuple(tensor.shape)}"
             )
-        used |= {part.name for part in stored_parts(name, shape)}
+        used |= {part.name for part in stored_parts(name, config)}
     for name in stored.keys() - used:
-        if OF_OLD_VERSIONS.search(name) or (name == "lm_head.weight" and shape.tied):
+        if OF_OLD_VERSIONS.search(name) or (name == "lm_head.weight" and config.tied):
             continue  # or a second copy of a tied head
-        if not name.endswith(".bias") or shape.bias:
+        if not name.endswith(".bias") or config.bias:
             raise CheckpointError(
                 f"{where}: the weights hold a tensor that this architecture does not have: {shorten(name)}"
             )

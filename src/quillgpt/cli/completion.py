@@ -43,7 +43,7 @@ def complete_preset(context: Context) -> Offers:
 
 def complete_source(context: Context) -> Offers:
     """Offer recipes with their descriptions, files and folders."""
-    from quillgpt.text.corpora import RECIPES
+    from quillgpt.text.sources.corpora import RECIPES
 
     yield from ((name, recipe.description) for name, recipe in RECIPES.items())
     yield from paths(context.incomplete)

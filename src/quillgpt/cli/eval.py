@@ -41,7 +41,7 @@ def evaluate(
         **settings.kernel_options,
     )
     if settings.attn_type is not None or settings.kernel_options:
-        warn(f"attention is computed by {loaded.shape.kernel}, whatever the model was trained with")
+        warn(f"attention is computed by {loaded.config.kernel}, whatever the model was trained with")
     datasets = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
     if settings.dataset is None and (recorded := loaded.recorded_dataset):
         datasets = [recorded]

@@ -29,14 +29,14 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
     from quillgpt.optim.groups import describe, group_parameters
 
     loaded = open_model(model, data_dir=Path(settings.data_dir))
-    shape, skeleton = loaded.shape, loaded.skeleton()
+    config, skeleton = loaded.config, loaded.skeleton()
     groups = group_parameters(skeleton)
     end = loaded.tokenizer.end_of_text
     table(
         str(loaded.folder),
         {
-            **{name: value for name, value in asdict(shape).items() if name not in (*FOREIGN[shape.arch], "kernel")},
-            "attention": str(shape.kernel),
+            **{name: value for name, value in asdict(config).items() if name not in (*FOREIGN[config.arch], "kernel")},
+            "attention": str(config.kernel),
             "dropout": loaded.dropout,
             "parameters": f"{skeleton.parameter_count():,} "
             f"({skeleton.parameter_count(positions=False):,} without positions)",

@@ -119,7 +119,7 @@ def ranges(
     from quillgpt.lab.subject import open_subject
 
     subject = open_subject(model, settings)
-    kernel = subject.gpt.shape.kernel
+    kernel = subject.gpt.config.kernel
     found = measure_ranges(subject.gpt, subject.inputs())
     title = f"arguments of {kernel} in {model}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
     publish(range_table(title, found), folder, "ranges")
@@ -200,7 +200,7 @@ def convert(
     from quillgpt.checkpoint.names import has_checkpoint
     from quillgpt.lab.convert import convert, stage_table, target_kernel
     from quillgpt.lab.subject import open_subject
-    from quillgpt.training.shape import asked_kernel
+    from quillgpt.training.model_config import asked_kernel
 
     subject = open_subject(model, settings)
     run = folder / "finetuned"
@@ -208,7 +208,7 @@ def convert(
     finetuning = resolve("finetune", flags | own)
     if has_checkpoint(run) and not finetuning.overwrite:
         raise ConfigError(f"{run} holds a finetuned model; give another --out, or --overwrite to convert anew")
-    kernel = target_kernel(asked_kernel(finetuning, subject.gpt.shape.kernel))
+    kernel = target_kernel(asked_kernel(finetuning, subject.gpt.config.kernel))
     title = f"{model} to {kernel}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
     stages = []
     for stage in convert(
@@ -253,16 +253,16 @@ def look(
     subject = open_subject(model, settings)
     gpt = subject.gpt
     tokens, words = text_tokens(subject, start and read_start(start))
-    kernel = str(gpt.shape.kernel)
+    kernel = str(gpt.config.kernel)
     picture(folder, "maps", lambda: draw_maps(attention_weights(gpt, tokens), words, title=f"{model}, {kernel}"))
     rows = row_statistics(gpt, subject.inputs())
     row_table(f"weights of {model} by the position of the query", rows).write(folder, "rows")
     picture(folder, "rows", lambda: draw_rows(rows))
     lengths = losses_by_length(gpt, subject.tokens, blocks=len(subject.starts))
     title = f"{model} in blocks of other lengths, {subject.dataset.name} {subject.split}"
-    publish(length_table(title, lengths, gpt.shape.block_size), folder, "lengths")
+    publish(length_table(title, lengths, gpt.config.block_size), folder, "lengths")
     position_table(title, lengths).write(folder, "positions")
-    picture(folder, "lengths", lambda: draw_lengths(lengths, gpt.shape.block_size))
+    picture(folder, "lengths", lambda: draw_lengths(lengths, gpt.config.block_size))
 
 
 def default_folder(model: str) -> Path:

@@ -74,7 +74,7 @@ def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> No
         "samples": f"{settings.num_samples} of at most {settings.max_new_tokens} tokens, seed {settings.seed}",
     }
     table("set-up", rows)
-    from quillgpt.text.ids import IdTokenizer
+    from quillgpt.text.tokenizers.ids import IdTokenizer
 
     if isinstance(model.tokenizer, IdTokenizer):
         warn("which text the model's tokens stand for is not known (meta.pkl had only vocab_size): ids are printed")

@@ -30,13 +30,13 @@ from quillgpt.data.place import TRAIN_FILE, VAL_FILE, keep_aside, staged
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
 from quillgpt.errors import DataError, UserError
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.documents import Piece
-from quillgpt.text.nanogpt_meta import read_nanogpt_meta
-from quillgpt.text.round_trip import describe_loss, lost_text
-from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
+from quillgpt.text.sources.documents import Piece
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
+from quillgpt.text.tokenizers.round_trip import describe_loss, lost_text
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec
 
 EXAMPLES = 5
 SAMPLED_PIECES, SAMPLE_CHARACTERS = 64, 4096

@@ -26,13 +26,13 @@ from quillgpt.data.place import (
 )
 from quillgpt.data.verification import Content, content_of
 from quillgpt.errors import GIT_LFS_POINTER, DataError, UserError, check_is_no_pointer, did_you_mean
-from quillgpt.text.corpora import RECIPES, recipe_named
-from quillgpt.text.folders import TEXT_SUFFIXES
-from quillgpt.text.gpt2 import gpt2_tokenizer
-from quillgpt.text.ids import IdTokenizer
-from quillgpt.text.nanogpt_meta import read_nanogpt_meta
-from quillgpt.text.tokenizer import Tokenizer, load_tokenizer
-from quillgpt.text.tokenizer_files import TOKENIZER_FILE
+from quillgpt.text.sources.corpora import RECIPES, recipe_named
+from quillgpt.text.sources.folders import TEXT_SUFFIXES
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
+from quillgpt.text.tokenizers.ids import IdTokenizer
+from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from quillgpt.text.tokenizers.tokenizer_files import TOKENIZER_FILE
 
 META_FILE = "meta.pkl"
 CHECKED_WINDOWS = 64

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quillgpt.data.inspection import inspect_files
 from quillgpt.data.marks import divided_at_marks
-from quillgpt.text.documents import PLAINLY, FileRules, Mark, Piece, Source
+from quillgpt.text.sources.documents import PLAINLY, FileRules, Mark, Piece, Source
 
 MOST_LINES = 1 << 18
 """Different lines that are counted at once; beyond it, those seen in one document so far are forgotten."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.data.manifest import SplitRecord
-from quillgpt.text.documents import Mark, Piece
-from quillgpt.text.tokenizer import Tokenizer, encode_pieces
+from quillgpt.text.sources.documents import Mark, Piece
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, encode_pieces
 
 Batch = list[Piece]
 """Pieces that are encoded together, each on its own."""

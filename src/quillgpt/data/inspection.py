@@ -9,10 +9,10 @@ from pathlib import PurePath
 from quillgpt.console import progress, say, warn
 from quillgpt.data.manifest import SkippedRecord, SourceRecord
 from quillgpt.errors import DataError
-from quillgpt.text.documents import FileRules, Source
-from quillgpt.text.formats import looks_like
-from quillgpt.text.gutenberg import has_licence
-from quillgpt.text.reading import EmptyFileError, Note, Reading, read_pieces
+from quillgpt.text.encodings.formats import looks_like
+from quillgpt.text.encodings.reading import EmptyFileError, Note, Reading, read_pieces
+from quillgpt.text.sources.documents import FileRules, Source
+from quillgpt.text.sources.gutenberg import has_licence
 
 MOST_NAMES = 40
 """Files of one kind that are named; of more, the rest is counted."""

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from quillgpt.console import say, warn
-from quillgpt.text.documents import Mark, Piece
-from quillgpt.text.tokenizer_files import END_OF_TEXT, START_OF_TEXT
+from quillgpt.text.sources.documents import Mark, Piece
+from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT, START_OF_TEXT
 
 _MARKS = re.compile("|".join(map(re.escape, (START_OF_TEXT, END_OF_TEXT))))
 _HELD_BACK = max(map(len, (START_OF_TEXT, END_OF_TEXT))) - 1

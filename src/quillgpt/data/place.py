@@ -14,7 +14,7 @@ from quillgpt.errors import DataError
 from quillgpt.files import flush_to_disk, make_folder, quill_home, sha256_of
 from quillgpt.locks import locked
 from quillgpt.ownership import remove_listed, remove_own
-from quillgpt.text.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
+from quillgpt.text.tokenizers.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
 
 TRAIN_FILE = "train.bin"
 VAL_FILE = "val.bin"

@@ -32,9 +32,9 @@ from quillgpt.data.request import (
 )
 from quillgpt.errors import DataError, UserError
 from quillgpt.stopping import activity
-from quillgpt.text.corpora import RECIPES
-from quillgpt.text.documents import FileRules
-from quillgpt.text.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
+from quillgpt.text.sources.corpora import RECIPES
+from quillgpt.text.sources.documents import FileRules
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
 
 CHUNK_CHARACTERS = 1 << 18  # what is computed from so many stays in a processor's cache
 MOST_BYTES_FOR_CHAR = 10_000_000

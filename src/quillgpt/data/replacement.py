@@ -9,8 +9,8 @@ from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again
 from quillgpt.data.place import made_files
 from quillgpt.data.request import Request
 from quillgpt.errors import DataError, shorten
-from quillgpt.text.addresses import shown_address
-from quillgpt.text.corpora import RECIPES
+from quillgpt.text.sources.addresses import shown_address
+from quillgpt.text.sources.corpora import RECIPES
 
 
 def check_folder(folder: Path) -> None:

@@ -23,10 +23,10 @@ from quillgpt.data.manifest import MANIFEST_FILE, Manifest, SourceRecord, read_m
 from quillgpt.data.place import was_made_here
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import path_inside
-from quillgpt.text.addresses import is_web_address, shown_address
-from quillgpt.text.corpora import BOOK, RECIPES, Texts, recipe_named, texts_of
-from quillgpt.text.documents import PLAINLY, FileRules, Source
-from quillgpt.text.hub_corpus import PREFIX
+from quillgpt.text.sources.addresses import is_web_address, shown_address
+from quillgpt.text.sources.corpora import BOOK, RECIPES, Texts, recipe_named, texts_of
+from quillgpt.text.sources.documents import PLAINLY, FileRules, Source
+from quillgpt.text.sources.hub_corpus import PREFIX
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from quillgpt.data.batches import Starts, Tokens, all_starts, evaluation_batches
 from quillgpt.device import autocast, to_device
 from quillgpt.errors import DataError
 from quillgpt.model import GPT
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 SPREAD_SEED = 1337
 """Which blocks stand for a split of which only a part is scored."""
@@ -61,7 +61,7 @@ def mean_loss(
         advance: Called after each batch, for a progress bar.
     """
     device = model.device
-    block_size = block_size or model.shape.block_size
+    block_size = block_size or model.config.block_size
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
@@ -92,7 +92,7 @@ def score_split(
     Raises:
         DataError: The split is shorter than one block.
     """
-    block_size = block_size or model.shape.block_size
+    block_size = block_size or model.config.block_size
     starts = all_starts(len(tokens), block_size)
     if batches is not None:
         starts = spread_starts(len(tokens), block_size, batches * batch_size, SPREAD_SEED)
@@ -118,12 +118,12 @@ def score_blocks(
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
     """Score a model on those blocks of a split that begin at `starts`; arguments are those of `score_split`."""
-    block_size = block_size or model.shape.block_size
+    block_size = block_size or model.config.block_size
     loss = mean_loss(model, tokens, starts, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance)
     targets = tokens[1 : 1 + len(starts) * block_size]
     if len(starts) < len(all_starts(len(tokens), block_size)):
         targets = tokens[starts[:, None] + np.arange(1, block_size + 1)]
-    shorter = block_size if block_size < model.shape.block_size else None
+    shorter = block_size if block_size < model.config.block_size else None
     return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size, shorter)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quillgpt.errors import CheckpointError
-from quillgpt.text.bpe import BytePairTokenizer
-from quillgpt.text.byte import ByteTokenizer
-from quillgpt.text.byte_alphabet import BYTE_TO_CHARACTER, spell
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.tokenizer import Tokenizer
-from quillgpt.text.tokenizer_files import END_OF_TEXT
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte import ByteTokenizer
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, spell
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
+from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT
 
 NEVER_MERGED = f"{BYTE_TO_CHARACTER[0xFF]} {BYTE_TO_CHARACTER[0xFF]}"
 """A merge of bytes that UTF-8 never uses: programs want to see at least one."""

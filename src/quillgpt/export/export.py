@@ -92,9 +92,9 @@ def export(
         raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)} only; --type is {number_type}")
     _put_back(folder)
     _check_place(folder, loaded.folder, overwrite=overwrite)
-    if loaded.shape.kernel != SOFTMAX:
+    if loaded.config.kernel != SOFTMAX:
         raise CheckpointError(
-            f"{loaded.folder} computes attention by {loaded.shape.kernel}, and what --to {target} writes knows "
+            f"{loaded.folder} computes attention by {loaded.config.kernel}, and what --to {target} writes knows "
             "softmax (SM) only; use the model with Quill"
         )
     if chosen.check is not None:

@@ -23,8 +23,8 @@ from quillgpt.export.probe import Runtime
 from quillgpt.export.silence import with_silent_token
 from quillgpt.extras import import_extra
 from quillgpt.files import write_text
-from quillgpt.model import ModelShape
-from quillgpt.text.tokenizer_files import END_OF_TEXT
+from quillgpt.model import GPTConfig
+from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT
 
 MODEL_FILE = "model.gguf"
 MODELFILE = "Modelfile"
@@ -54,13 +54,13 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
     """
     gguf = import_extra("gguf", extra="export", purpose="Writing GGUF")
     folder.mkdir(parents=True, exist_ok=True)
-    state, shape = _with_end_of_text(loaded)
-    writer = gguf.GGUFWriter(folder / MODEL_FILE, arch=shape.arch)
+    state, config = _with_end_of_text(loaded)
+    writer = gguf.GGUFWriter(folder / MODEL_FILE, arch=config.arch)
     writer.add_name(_name(loaded.folder.absolute()))
-    _describe_model(writer, shape)
+    _describe_model(writer, config)
     _describe_tokenizer(writer, loaded, gguf)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if number_type == "f32" else f"MOSTLY_{number_type.upper()}"])
-    for name, tensor in _tensors(state, shape, gguf):
+    for name, tensor in _tensors(state, config, gguf):
         number = _number_type(name, tensor, number_type, gguf)
         writer.add_tensor(name, gguf.quantize(tensor.detach().numpy(), number), raw_dtype=number)
     writer.write_header_to_file()
@@ -70,30 +70,30 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
     write_text(folder / MODELFILE, modelfile(loaded))
 
 
-def _with_end_of_text(loaded: LoadedModel) -> tuple[dict[str, Tensor], ModelShape]:
+def _with_end_of_text(loaded: LoadedModel) -> tuple[dict[str, Tensor], GPTConfig]:
     """Return the model without rows that have no token, and with an end of text."""
     tokens, state = loaded.tokenizer.vocab_size, loaded.model.state_dict()
     if loaded.tokenizer.end_of_text is None:
-        return with_silent_token(state, loaded.shape, tokens)
+        return with_silent_token(state, loaded.config, tokens)
     rows = {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
-    return state | rows, replace(loaded.shape, vocab_size=tokens)
+    return state | rows, replace(loaded.config, vocab_size=tokens)
 
 
-def _describe_model(writer: Any, shape: ModelShape) -> None:
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_context_length(shape.block_size)
-    writer.add_embedding_length(shape.n_embd)
-    writer.add_feed_forward_length(shape.mlp_dim)
-    writer.add_block_count(shape.n_layer)
-    writer.add_head_count(shape.n_head)
-    writer.add_head_count_kv(shape.n_kv_head)
-    if shape.arch == "gpt2":
-        writer.add_layer_norm_eps(shape.norm_eps)
+def _describe_model(writer: Any, config: GPTConfig) -> None:
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_feed_forward_length(config.mlp_dim)
+    writer.add_block_count(config.n_layer)
+    writer.add_head_count(config.n_head)
+    writer.add_head_count_kv(config.n_kv_head)
+    if config.arch == "gpt2":
+        writer.add_layer_norm_eps(config.norm_eps)
         return
-    writer.add_layer_norm_rms_eps(shape.norm_eps)
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
 
 
 def _name(folder: Path) -> str:
@@ -118,10 +118,10 @@ def _describe_tokenizer(writer: Any, loaded: LoadedModel, gguf: ModuleType) -> N
         writer.add_array("tokenizer.ggml.suppress_tokens", [end])
 
 
-def _tensors(state: dict[str, Tensor], shape: ModelShape, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
+def _tensors(state: dict[str, Tensor], config: GPTConfig, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors by GGUF's names, (out, in)."""
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[shape.arch.upper()], shape.n_layer)
-    for part, tensor in stored_pieces(state, shape):
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config.arch.upper()], config.n_layer)
+    for part, tensor in stored_pieces(state, config):
         yield names.get_name(part.name, try_suffixes=(".weight", ".bias")), tensor
 
 
@@ -137,7 +137,7 @@ def modelfile(loaded: LoadedModel) -> str:
     """Return what Ollama needs to know to draw as `quill sample` does: its own defaults forbid repetition, for one."""
     drawing = Sampling()
     parameters: dict[str, object] = {
-        "num_ctx": loaded.shape.block_size,
+        "num_ctx": loaded.config.block_size,
         "num_predict": drawing.max_new_tokens,
         "temperature": drawing.temperature,
         "top_k": drawing.top_k,

@@ -18,7 +18,7 @@ from quillgpt.export.probe import GREEDY, Runtime
 from quillgpt.generation import generate_ids
 from quillgpt.interop.nanogpt import CHECKPOINT_FILE, STORED_TRANSPOSED, load_nanogpt
 from quillgpt.model import usual_mlp_dim
-from quillgpt.text.char import CharTokenizer
+from quillgpt.text.tokenizers.char import CharTokenizer
 
 ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias")
 DATASET = "exported"
@@ -31,14 +31,14 @@ def check_representable(loaded: LoadedModel) -> None:
     Raises:
         CheckpointError: It does not, or nanoGPT has no such tokenizer; names what stands in the way.
     """
-    shape = loaded.shape
+    config = loaded.config
     needed = {
-        "arch": (shape.arch, "gpt2"),
-        "activation": (shape.activation, "gelu"),
-        "tied": (shape.tied, True),
-        "mlp_dim": (shape.mlp_dim, usual_mlp_dim("gpt2", shape.n_embd)),
-        "norm_eps": (shape.norm_eps, 1e-5),
-        "attn_type": (str(shape.kernel), "SM"),
+        "arch": (config.arch, "gpt2"),
+        "activation": (config.activation, "gelu"),
+        "tied": (config.tied, True),
+        "mlp_dim": (config.mlp_dim, usual_mlp_dim("gpt2", config.n_embd)),
+        "norm_eps": (config.norm_eps, 1e-5),
+        "attn_type": (str(config.kernel), "SM"),
     }
     for name, (found, expected) in needed.items():
         if found != expected:
@@ -54,15 +54,15 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
 
     Both are pickles, as nanoGPT reads them; they hold tensors and plain values only.
     """
-    shape, tokenizer = loaded.shape, loaded.tokenizer
-    stored = to_stored(loaded.model.state_dict(), shape)
+    config, tokenizer = loaded.config, loaded.tokenizer
+    stored = to_stored(loaded.model.state_dict(), config)
     weights = {
         name: tensor.T.contiguous() if STORED_TRANSPOSED.search(name) else tensor
         for name, tensor in stored.items()
-        if shape.bias or not name.endswith(".bias")
+        if config.bias or not name.endswith(".bias")
     }
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
-    arguments = {name: getattr(shape, name) for name in ARGUMENTS}
+    arguments = {name: getattr(config, name) for name in ARGUMENTS}
     content = {
         "model": weights,
         "model_args": {**arguments, "dropout": loaded.dropout},
@@ -113,6 +113,6 @@ class Reader(Runtime):
 
     def generate(self, ids: Sequence[int], count: int) -> list[int]:
         """Return the likeliest continuation."""
-        tokens = min(self._tokenizer.vocab_size, self._model.shape.vocab_size)
+        tokens = min(self._tokenizer.vocab_size, self._model.config.vocab_size)
         found = [int(each) for each in generate_ids(self._model, ids, GREEDY, vocab_size=tokens)][:count]
         return found[: found.index(self.end_of_text)] if self.end_of_text in found else found

@@ -21,7 +21,7 @@ from quillgpt.extras import import_extra
 from quillgpt.files import write_json
 from quillgpt.model import GPT
 from quillgpt.model.cost import FLOAT32_BYTES
-from quillgpt.text.tokenizer_files import TOKENIZER_FILE
+from quillgpt.text.tokenizers.tokenizer_files import TOKENIZER_FILE
 
 MODEL_FILE = "model.onnx"
 GENERATION = "generation_config.json"
@@ -51,11 +51,11 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
     for package in ("onnx", "onnxscript"):
         import_extra(package, extra="export", purpose="Writing ONNX")
     folder.mkdir(parents=True, exist_ok=True)
-    shape, tokenizer = loaded.shape, loaded.tokenizer
-    graph = Scores(loaded.model, min(tokenizer.vocab_size, shape.vocab_size))
+    config, tokenizer = loaded.config, loaded.tokenizer
+    graph = Scores(loaded.model, min(tokenizer.vocab_size, config.vocab_size))
     sizes: dict[int, Any] = {0: torch.export.Dim("batch")}
-    if shape.block_size > 1:
-        sizes[1] = torch.export.Dim("length", max=shape.block_size)
+    if config.block_size > 1:
+        sizes[1] = torch.export.Dim("length", max=config.block_size)
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)  # it says what it finds not installed, none of which is needed
@@ -64,7 +64,7 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
-                (torch.zeros(2, min(2, shape.block_size), dtype=torch.int64),),
+                (torch.zeros(2, min(2, config.block_size), dtype=torch.int64),),
                 str(folder / MODEL_FILE),
                 input_names=["input_ids"],
                 output_names=["logits"],
@@ -76,7 +76,7 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
     finally:
         exporter.setLevel(level)
     tokenizer.save(folder)
-    write_json(folder / GENERATION, {"eos_token_id": tokenizer.end_of_text, "max_length": shape.block_size})
+    write_json(folder / GENERATION, {"eos_token_id": tokenizer.end_of_text, "max_length": config.block_size})
 
 
 class OnnxRuntime(Runtime):

@@ -85,7 +85,7 @@ class Probe:
 def make_probe(loaded: LoadedModel) -> Probe:
     """Ask a model in float32, on the CPU."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    tokens = min(tokenizer.vocab_size, model.shape.vocab_size)
+    tokens = min(tokenizer.vocab_size, model.config.vocab_size)
     first = [tokenizer.end_of_text or 0]
     own = [int(each) for each in generate_ids(model, first, DRAWN, vocab_size=tokens)]
     texts, ids = [], []
@@ -96,10 +96,10 @@ def make_probe(loaded: LoadedModel) -> Probe:
                 ids.append(encoded)
 
     def scores(ids: list[int]) -> Tensor:
-        return model.logits(model(torch.tensor([ids[: model.shape.block_size]])))[0, :, :tokens].float()
+        return model.logits(model(torch.tensor([ids[: model.config.block_size]])))[0, :, :tokens].float()
 
-    start = prompt_of(ids[0], model.shape.block_size)
-    asked = min(CONTINUED_TOKENS, model.shape.block_size - len(start))
+    start = prompt_of(ids[0], model.config.block_size)
+    asked = min(CONTINUED_TOKENS, model.config.block_size - len(start))
     drawn = [int(each) for each in generate_ids(model, start, GREEDY, vocab_size=tokens)][:asked]
     continuation = list(takewhile(lambda token: token != tokenizer.end_of_text, drawn))
     choices = scores(start + continuation)[len(start) - 1 :]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.model import ModelShape
+from quillgpt.model import GPTConfig
 
 BELOW = 1000.0
 """By how much the token's score is to lie below 0."""
@@ -30,24 +30,24 @@ CONSTANT = 100.0
 """What the added dimension is behind the final norm, where the input's root mean square is 1."""
 
 
-def with_silent_token(state: dict[str, Tensor], shape: ModelShape, tokens: int) -> tuple[dict[str, Tensor], ModelShape]:
+def with_silent_token(state: dict[str, Tensor], config: GPTConfig, tokens: int) -> tuple[dict[str, Tensor], GPTConfig]:
     """Return weights and shape of the same model with one more token, whose probability is 0 in any number format.
 
     Args:
         state: The model's tensors, float32.
-        shape: Its shape.
+        config: Its shape.
         tokens: The rows of its vocabulary that have a token; the others are left out.
 
     Returns:
         The weights, in gpt2 with a bias of the final norm in any case; and the shape.
     """
     state = state | {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
-    silence = _behind_layer_norm if shape.arch == "gpt2" else _behind_rms_norm
-    state, shape = silence(state, shape)
-    return state, replace(shape, vocab_size=tokens + 1, tied=False)
+    silence = _behind_layer_norm if config.arch == "gpt2" else _behind_rms_norm
+    state, config = silence(state, config)
+    return state, replace(config, vocab_size=tokens + 1, tied=False)
 
 
-def _behind_layer_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dict[str, Tensor], ModelShape]:
+def _behind_layer_norm(state: dict[str, Tensor], config: GPTConfig) -> tuple[dict[str, Tensor], GPTConfig]:
     """Use that h . u = b . u for u = 1/g: what LayerNorm scales by g has the mean 0.
 
     So u times any number may be added to a row of the head, at the price of a constant. It is used to move b along u,
@@ -55,7 +55,7 @@ def _behind_layer_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dic
     """
     gains = state["final_norm.weight"].double()
     u = F.normalize(1 / torch.where(gains.abs() < 1e-6, 1e-6, gains), dim=0)
-    bias = state.get("final_norm.bias", torch.zeros(shape.n_embd)).double()
+    bias = state.get("final_norm.bias", torch.zeros(config.n_embd)).double()
     shift = math.copysign(SHIFT, float(bias @ u)) * u
     constant = float((bias + shift) @ u)
     head = state["head.weight"].double()
@@ -66,21 +66,21 @@ def _behind_layer_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dic
         "token_embedding.weight": F.pad(state["token_embedding.weight"], (0, 0, 0, 1)),
         "final_norm.bias": (bias + shift).float(),
         "head.weight": torch.cat([head, silent[None]]).float(),
-    }, shape
+    }, config
 
 
-def _behind_rms_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dict[str, Tensor], ModelShape]:
+def _behind_rms_norm(state: dict[str, Tensor], config: GPTConfig) -> tuple[dict[str, Tensor], GPTConfig]:
     """Widen the residual stream by dimensions of which the first is a constant a, and the others are 0.
 
     A norm over C' dimensions that adds (eps C - a^2)/C' to (S + a^2)/C' divides by sqrt(C/C') times what it divided by,
     which its gains take back. So a is free below sqrt(eps C). The norms of queries and keys have the same eps:
     these are scaled as its root. Behind the final norm, a is positive whatever the input is.
     """
-    width, wider = shape.n_embd, shape.n_embd + ADDED_WIDTH
-    a = math.sqrt(shape.norm_eps * width) / 2
-    norm_eps = (shape.norm_eps * width - a**2) / wider
+    width, wider = config.n_embd, config.n_embd + ADDED_WIDTH
+    a = math.sqrt(config.norm_eps * width) / 2
+    norm_eps = (config.norm_eps * width - a**2) / wider
     added = (0, ADDED_WIDTH)
-    heads = shape.n_head + shape.n_kv_head
+    heads = config.n_head + config.n_kv_head
     changed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.endswith(("attention_norm.weight", "mlp_norm.weight", "final_norm.weight")):
@@ -93,9 +93,9 @@ def _behind_rms_norm(state: dict[str, Tensor], shape: ModelShape) -> tuple[dict[
             changed[name] = F.pad(tensor, (*added, 0, 1))
             changed[name][:, width] = a
         if name.endswith("qkv.weight"):
-            changed[name][: heads * shape.head_dim] *= math.sqrt(norm_eps / shape.norm_eps)
+            changed[name][: heads * config.head_dim] *= math.sqrt(norm_eps / config.norm_eps)
     changed["final_norm.weight"][width] = CONSTANT / a * math.sqrt(width / wider)
     silent = torch.zeros(1, wider)
     silent[0, width] = -BELOW
     changed["head.weight"] = torch.cat([changed["head.weight"], silent])
-    return state | changed, replace(shape, n_embd=wider, norm_eps=norm_eps)
+    return state | changed, replace(config, n_embd=wider, norm_eps=norm_eps)

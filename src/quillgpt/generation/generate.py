@@ -37,12 +37,12 @@ def samples_at_once(model: GPT, prompt: Sequence[int], sampling: Sampling) -> in
 
 def bytes_of_sample(model: GPT, prompt_length: int, sampling: Sampling) -> int:
     """Return about how much memory one sample takes: its cache, its scores, and the longest pass over many tokens."""
-    shape = model.shape
-    capacity = min(shape.block_size, prompt_length + sampling.max_new_tokens)
+    config = model.config
+    capacity = min(config.block_size, prompt_length + sampling.max_new_tokens)
     at_once = capacity if sampling.window == "exact" else max(min(prompt_length, capacity), capacity // 2)
-    cache = 2 * shape.n_layer * shape.n_kv_head * capacity * shape.head_dim * model.cache_dtype.itemsize
-    hidden = 4 * at_once * (4 * shape.n_embd + shape.qkv_dim + 2 * shape.mlp_dim + shape.n_head * at_once)
-    return cache + hidden + SCORE_BYTES * shape.vocab_size
+    cache = 2 * config.n_layer * config.n_kv_head * capacity * config.head_dim * model.cache_dtype.itemsize
+    hidden = 4 * at_once * (4 * config.n_embd + config.qkv_dim + 2 * config.mlp_dim + config.n_head * at_once)
+    return cache + hidden + SCORE_BYTES * config.vocab_size
 
 
 SCORE_BYTES: Final = 40
@@ -82,7 +82,7 @@ def generate_ids(
             scores = penalize_repetition(scores, seen, penalty)
         return draw(*candidates(scores, sampling), uniforms)
 
-    visible = torch.tensor(prompt[-model.shape.block_size :], device=device).expand(len(samples), -1)
+    visible = torch.tensor(prompt[-model.config.block_size :], device=device).expand(len(samples), -1)
     steps = sampling.max_new_tokens
     context = Context(model, visible, steps, sampling.window, choose, one_graph=device.type == "cuda")
     for _ in range(steps):
@@ -122,9 +122,9 @@ class Context:
         self._model = model
         self._window = window
         self._choose = choose
-        capacity = min(model.shape.block_size, length + max_new_tokens)
+        capacity = min(model.config.block_size, length + max_new_tokens)
         self._cache = KeyValueCache(
-            model.shape, batch_size, device=model.device, dtype=model.cache_dtype, capacity=capacity
+            model.config, batch_size, device=model.device, dtype=model.cache_dtype, capacity=capacity
         )
         self._unread = self.length = min(length, capacity)  # last tokens that the cache does not hold yet
         # Twice as many as are seen, so that they are moved to the front once in so many steps.

@@ -13,9 +13,9 @@ from quillgpt.errors import TokenizerError, UserError, shorten
 from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
-from quillgpt.text.decoding import detect_encoding, read_pieces
-from quillgpt.text.tokenizer import Tokenizer
-from quillgpt.text.tokenizer_files import END_OF_TEXT, START_OF_TEXT
+from quillgpt.text.encodings.decoding import detect_encoding, read_pieces
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
+from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT, START_OF_TEXT
 
 FILE_PREFIX = "FILE:"
 LONGEST_PROMPT = 1 << 24
@@ -144,7 +144,7 @@ def draw_samples(
         settings: How many, how long, and how tokens are chosen.
         on_text: Given the text of the first sample piece by piece as it becomes certain.
     """
-    unknown = next((id for id in prompt[1] if id >= model.shape.vocab_size), None)
+    unknown = next((id for id in prompt[1] if id >= model.config.vocab_size), None)
     if unknown is not None:
         raise TokenizerError(
             f"the prompt has the token {tokenizer.decode([unknown])!r}, for which the model has no row; leave it out"
@@ -165,7 +165,7 @@ def _draw_together(
 ) -> Iterator[Sample]:
     stop = as_in_texts(settings.stop or "")
     streams = [TextStream(tokenizer, stop) for _ in samples]
-    vocab_size = min(tokenizer.vocab_size, model.shape.vocab_size)
+    vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
     yielded = 0
 
     def ended(stream: TextStream) -> Sample:

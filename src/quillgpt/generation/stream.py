@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 INCOMPLETE = "\ufffd"
 

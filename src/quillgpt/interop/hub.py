@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from quillgpt.checkpoint.load import read_shape
+from quillgpt.checkpoint.load import read_config
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config.names import expand
 from quillgpt.console import say, stderr
@@ -20,7 +20,7 @@ from quillgpt.files import let_hub_libraries_keep_files, quill_home, sha256_of, 
 from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
 from quillgpt.ownership import remove_own
 from quillgpt.records import read_record
-from quillgpt.text.downloads import check_downloads_are_allowed
+from quillgpt.text.sources.downloads import check_downloads_are_allowed
 
 PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
 """Short names of the published GPT-2s: 124M, 355M, 774M and 1558M parameters."""
@@ -119,7 +119,7 @@ def fetch_model(name: str, repository: str) -> Path:
     try:
         folder = Path(hub.snapshot_download(repository, allow_patterns=[CONFIGURATION]))
         check_content(folder, names=CONFIGURATION)
-        read_shape(folder)  # before gigabytes come that cannot be used
+        read_config(folder)  # before gigabytes come that cannot be used
         folder = Path(hub.snapshot_download(repository, revision=folder.name, allow_patterns=[CONFIGURATION, *FILES]))
     except UserError:
         raise

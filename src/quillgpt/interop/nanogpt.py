@@ -24,11 +24,11 @@ from quillgpt.files import is_plain_path
 from quillgpt.interop.adapters import ADAPTER, holds_adapters_alone, merge, name_of_base
 from quillgpt.interop.layouts import recognise
 from quillgpt.interop.pickles import read_pickle
-from quillgpt.model import Activation, ModelShape, empty_model, usual_mlp_dim
-from quillgpt.text.char import CharTokenizer
-from quillgpt.text.gpt2 import gpt2_tokenizer
-from quillgpt.text.nanogpt_meta import read_nanogpt_meta
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.model import Activation, GPTConfig, empty_model, usual_mlp_dim
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
+from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 CHECKPOINT_FILE, MUNCHKIN_FILE = "ckpt.pt", "checkpoint.pt"
 """How nanoGPT and munchkin call their checkpoints, which have one layout."""
@@ -124,17 +124,17 @@ def load_nanogpt(
         weights = stock_weights(given)
     merge({name: tensor.float() for name, tensor in given.items() if ADAPTER.fullmatch(name)}, weights, file)
     check_sizes(arguments, weights, file)
-    shape = shape_of(arguments, weights, layout.activation)
-    if shape.bias and not arguments.bias:
+    config = config_of(arguments, weights, layout.activation)
+    if config.bias and not arguments.bias:
         weights = missing_biases(weights) | weights
-    check_stored(weights, weights, empty_model(shape), where=str(file))
+    check_stored(weights, weights, empty_model(config), where=str(file))
     dataset = read_dataset_name(layout.dataset, file)
-    tokenizer, spec = find_tokenizer(file, dataset, data_dir, rows=shape.vocab_size, known=layout.tokenizer)
+    tokenizer, spec = find_tokenizer(file, dataset, data_dir, rows=config.vocab_size, known=layout.tokenizer)
     # Whether its documents ended with end-of-text is not known; nanoGPT itself begins a sample with a newline.
     about = {"dataset": dataset, "ends_documents": False, "iteration": layout.iteration}
-    config = {QUILL_KEY: {name: value for name, value in about.items() if value is not None}}
+    config_json = {QUILL_KEY: {name: value for name, value in about.items() if value is not None}}
     dropout = arguments.dropout if dropout is None else dropout
-    return LoadedModel(file, shape, dropout, weights, tokenizer, config, spec)
+    return LoadedModel(file, config, dropout, weights, tokenizer, config_json, spec)
 
 
 def read_arguments(given: object, file: Path) -> ModelArguments:
@@ -206,8 +206,8 @@ def weights_of_base(base: LoadedModel, arguments: ModelArguments) -> Tensors:
 
 def arguments_of_base(base: LoadedModel, arguments: ModelArguments) -> ModelArguments:
     """Return what a checkpoint of adapters says of its model, with the sizes of its base, which it may have wrong."""
-    sizes = {name: getattr(base.shape, name) for name in ("n_layer", "n_head", "n_embd", "vocab_size", "bias")}
-    block_size = min(arguments.block_size, base.shape.block_size)
+    sizes = {name: getattr(base.config, name) for name in ("n_layer", "n_head", "n_embd", "vocab_size", "bias")}
+    block_size = min(arguments.block_size, base.config.block_size)
     return arguments.model_copy(update=sizes | {"block_size": block_size})
 
 
@@ -234,7 +234,7 @@ def check_sizes(arguments: ModelArguments, weights: Tensors, file: Path) -> None
         raise CheckpointError(f"{file}: by model_args n_layer = {arguments.n_layer}; the weights have {len(layers)}")
 
 
-def shape_of(arguments: ModelArguments, weights: Tensors, activation: Activation) -> ModelShape:
+def config_of(arguments: ModelArguments, weights: Tensors, activation: Activation) -> GPTConfig:
     """Return the shape of a model of nanoGPT; the head is the token embedding unless the weights say otherwise.
 
     Where norms alone have biases, as in homomorphic-attention, the model has them everywhere, and those are zero.
@@ -242,7 +242,7 @@ def shape_of(arguments: ModelArguments, weights: Tensors, activation: Activation
     head = weights.get("lm_head.weight")
     norms = [weights.get(name.removesuffix("weight") + "bias") for name in weights if WEIGHT_OF_NORM.search(name)]
     biased = all(bias is not None for bias in norms) and any(bias.any() for bias in norms if bias is not None)
-    return ModelShape(
+    return GPTConfig(
         arch="gpt2",
         vocab_size=len(weights[TOKENS]),
         block_size=arguments.block_size,

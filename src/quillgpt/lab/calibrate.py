@@ -34,8 +34,8 @@ def calibrate(student: GPT, teacher: GPT, blocks: Iterable[Tensor]) -> None:
         blocks: What is read, each (1, T).
     """
     mine, theirs = attentions(student), attentions(teacher)
-    sums = [[torch.zeros(3, student.shape.n_head, dtype=torch.float64) for _ in _taus(each)] for each in mine]
-    attend = attention_path(student.shape.kernel, "auto", block_size=student.shape.block_size)
+    sums = [[torch.zeros(3, student.config.n_head, dtype=torch.float64) for _ in _taus(each)] for each in mine]
+    attend = attention_path(student.config.kernel, "auto", block_size=student.config.block_size)
 
     def watch(layer: int, query: Tensor, key: Tensor, value: Tensor, found: Tensor) -> None:
         own, their = mine[layer], theirs[layer]

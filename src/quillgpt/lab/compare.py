@@ -213,7 +213,7 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
     summary = read_record(folder / "summary.json", RunSummary, UserError, mend="remove the folder")
     reading = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
     subject = open_subject(str(folder), reading)
-    kernel = subject.gpt.shape.kernel
+    kernel = subject.gpt.config.kernel
     shares = violations(measure_ranges(subject.gpt, subject.inputs())) or (None, None)
     return Outcome(
         attn_type=name,

@@ -76,10 +76,10 @@ def convert(
     """
     check_ours(folder, files_below(folder, START), remedy="give another --out")
     teacher, train_tokens = subject.gpt, subject.dataset.train
-    yield Stage(f"{teacher.shape.kernel}, as it was trained", subject.score(teacher).loss, 0)
+    yield Stage(f"{teacher.config.kernel}, as it was trained", subject.score(teacher).loss, 0)
     student = copy.deepcopy(with_kernel(teacher, kernel))
     yield Stage(f"swapped for {kernel.attn_type}", subject.score(student).loss, 0)
-    block_size, read = teacher.shape.block_size, 0
+    block_size, read = teacher.config.block_size, 0
     windows = TrainingWindows(len(train_tokens), block_size, seed=0)
 
     def batch(number: int) -> Tensor:

@@ -58,7 +58,7 @@ def losses_by_length(model: GPT, tokens: Tokens, *, blocks: int) -> list[LengthL
         blocks: How many of the longest blocks are read at most, spread evenly over it; of shorter ones, as many as make
             the same text.
     """
-    lengths = [int(model.shape.block_size * factor) for factor in FACTORS]
+    lengths = [int(model.config.block_size * factor) for factor in FACTORS]
     lengths = [length for length in lengths if 2 <= length < len(tokens)]
     whole = spread_starts(len(tokens), max(lengths), blocks, SPREAD_SEED)
     found = []

@@ -52,7 +52,7 @@ def match(
         if not loss.isfinite():
             raise UserError(
                 f"attention returns numbers that are not finite in iteration {iteration + 1} of matching layers, so "
-                f"nothing can be learnt from it: {student.shape.kernel} is far outside of where it is near exp. Let "
+                f"nothing can be learnt from it: {student.config.kernel} is far outside of where it is near exp. Let "
                 "calibration come first, or take a kernel with a longer reach (quill lab ranges shows what is needed)"
             )
         optimizer.zero_grad()

@@ -76,14 +76,14 @@ def measure_ranges(model: GPT, blocks: Iterable[Tensor], *, seed: int = 0) -> li
         blocks: What it reads, each (1, T).
         seed: Of the choice of the arguments that are kept.
     """
-    shape, blocks = model.shape, list(blocks)
+    config, blocks = model.config, list(blocks)
     at_once = KEPT // len(blocks) + 1
-    heads = [[_Head(shape.kernel, at_once, seed) for _ in range(shape.n_head)] for _ in range(shape.n_layer)]
+    heads = [[_Head(config.kernel, at_once, seed) for _ in range(config.n_head)] for _ in range(config.n_layer)]
     pairs = causal_mask(blocks[0].shape[1], blocks[0].shape[1], model.device)
 
     def watch(layer: int, query: Tensor, key: Tensor, *_: Tensor) -> None:
         for head, q, k in zip(heads[layer], query[0], key[0], strict=True):
-            head.add(arguments(q, k, of_distance=looks_at_distance(shape.kernel))[pairs])
+            head.add(arguments(q, k, of_distance=looks_at_distance(config.kernel))[pairs])
 
     with torch.inference_mode(), observed(model, watch):
         for block in blocks:

@@ -52,7 +52,7 @@ class Subject:
     def inputs(self) -> Iterator[Tensor]:
         """Yield the blocks one by one, (1, block_size), on the model's device."""
         for start in self.starts:
-            yield to_device(gather(self.tokens, start[None], self.gpt.shape.block_size)[0], self.model.device)
+            yield to_device(gather(self.tokens, start[None], self.gpt.config.block_size)[0], self.model.device)
 
     def score(self, gpt: GPT) -> Score:
         """Measure a model of the same tokens on the blocks."""
@@ -61,7 +61,7 @@ class Subject:
     @property
     def batch_size(self) -> int:
         """Blocks to compute at once."""
-        return max(1, TOKENS_AT_ONCE // self.gpt.shape.block_size)
+        return max(1, TOKENS_AT_ONCE // self.gpt.config.block_size)
 
 
 def open_subject(path: str, settings: LabSettings) -> Subject:
@@ -76,11 +76,11 @@ def open_subject(path: str, settings: LabSettings) -> Subject:
         raise ConfigError(f"{path} does not say what it was trained on; name a prepared text with --dataset NAME")
     dataset = model.open_dataset(name, data_dir=settings.data_dir)
     tokens = dataset.train if settings.split == "train" else dataset.val
-    starts = spread_starts(len(tokens), model.shape.block_size, settings.blocks, SPREAD_SEED)
+    starts = spread_starts(len(tokens), model.config.block_size, settings.blocks, SPREAD_SEED)
     if len(starts) == 0:
         raise DataError(
             f"{dataset.folder}, {settings.split}: {len(tokens):,} tokens hold no block of the model's "
-            f"{model.shape.block_size:,}; name another --dataset or --split"
+            f"{model.config.block_size:,}; name another --dataset or --split"
         )
     return Subject(model, dataset, settings.split, starts)
 
@@ -91,9 +91,9 @@ def text_tokens(subject: Subject, text: str | None) -> tuple[Tensor, list[str]]:
     Raises:
         TokenizerError: The tokenizer lacks a character of the text.
     """
-    tokenizer, longest = subject.model.tokenizer, min(SHOWN_TOKENS, subject.gpt.shape.block_size)
+    tokenizer, longest = subject.model.tokenizer, min(SHOWN_TOKENS, subject.gpt.config.block_size)
     ids = next(subject.inputs())[0, :longest].tolist() if text is None else tokenizer.encode(text)
-    ids = [int(each) for each in ids][: subject.gpt.shape.block_size]
+    ids = [int(each) for each in ids][: subject.gpt.config.block_size]
     if not ids:
         raise ConfigError("the text to look at is empty; give some with --start TEXT")
     words = [tokenizer.decode([each]).replace("\n", "\\n").replace(" ", "␣") for each in ids]

@@ -76,7 +76,7 @@ def swap(subject: Subject, names: Sequence[str], options: Mapping[str, Any] = NO
     Raises:
         ConfigError: None of them has an option.
     """
-    own = subject.gpt.shape.kernel
+    own = subject.gpt.config.kernel
     for option in options:
         if not any(options_of(name, {option: None}) for name in names):
             raise ConfigError(f"{option} is for {', '.join(sorted(OPTIONS[option]))}, and none is named; leave it out")

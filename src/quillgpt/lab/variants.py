@@ -19,7 +19,7 @@ def with_kernel(model: GPT, kernel: KernelSpec) -> GPT:
 
     What the other kernel learns for its heads and the model has not learnt begins as nothing: tau and gain of 1.
     """
-    return _with_weights(GPT(replace(model.shape, kernel=kernel), seed=None), model, model.state_dict())
+    return _with_weights(GPT(replace(model.config, kernel=kernel), seed=None), model, model.state_dict())
 
 
 def with_block_size(model: GPT, block_size: int) -> GPT:
@@ -31,9 +31,9 @@ def with_block_size(model: GPT, block_size: int) -> GPT:
     state = model.state_dict()
     if POSITIONS in state:
         state[POSITIONS] = stretched(state[POSITIONS], block_size)
-    other = _with_weights(GPT(replace(model.shape, block_size=block_size), seed=None), model, state)
+    other = _with_weights(GPT(replace(model.config, block_size=block_size), seed=None), model, state)
     for attention in attentions(other):
-        attention.attend = attention_path(model.shape.kernel, "auto", block_size=model.shape.block_size)
+        attention.attend = attention_path(model.config.kernel, "auto", block_size=model.config.block_size)
     return other
 
 

@@ -17,7 +17,7 @@ from quillgpt.model import GPT
 @torch.inference_mode()
 def attention_weights(model: GPT, tokens: Tensor) -> Tensor:
     """Return the weights of every head, normalised or not as the kernel has them: (1, T) to (layers, H, T, T)."""
-    kernel, block_size = model.shape.kernel, model.shape.block_size
+    kernel, block_size = model.config.kernel, model.config.block_size
     found: list[Tensor] = []
 
     def watch(_: int, query: Tensor, key: Tensor, *__: Tensor) -> None:
@@ -48,8 +48,8 @@ class RowStatistics:
 @torch.inference_mode()
 def row_statistics(model: GPT, blocks: Iterable[Tensor]) -> RowStatistics:
     """Measure the weights of every query over blocks, each (1, T)."""
-    kernel, block_size = model.shape.kernel, model.shape.block_size
-    totals: list[list[Tensor]] = [[] for _ in range(model.shape.n_layer)]
+    kernel, block_size = model.config.kernel, model.config.block_size
+    totals: list[list[Tensor]] = [[] for _ in range(model.config.n_layer)]
     count = 0
 
     def watch(layer: int, query: Tensor, key: Tensor, _: Tensor, mixed: Tensor) -> None:

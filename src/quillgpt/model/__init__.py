@@ -5,14 +5,14 @@ from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
 from quillgpt.model.lora import adapters, add_adapters, merged_state
-from quillgpt.model.shape import Activation, ModelShape, padded_vocab_size, usual_mlp_dim
+from quillgpt.model.shape import Activation, GPTConfig, padded_vocab_size, usual_mlp_dim
 
 __all__ = [
     "GPT",
     "Activation",
     "Form",
+    "GPTConfig",
     "KeyValueCache",
-    "ModelShape",
     "StoredTable",
     "adapters",
     "add_adapters",

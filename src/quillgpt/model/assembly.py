@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from quillgpt.model.gpt import GPT
-from quillgpt.model.shape import ModelShape
+from quillgpt.model.shape import GPTConfig
 
 Form = Callable[[nn.Module], nn.Module]
 """Given a part with its weights, returns what takes its place."""
 
 
-def empty_model(shape: ModelShape, *, dropout: float = 0.0, attn_path: str = "auto") -> GPT:
+def empty_model(config: GPTConfig, *, dropout: float = 0.0, attn_path: str = "auto") -> GPT:
     """Return a model whose weights have sizes but no content: they are on the device `meta`."""
     with torch.device("meta"):
-        return GPT(shape, dropout=dropout, attn_path=attn_path, seed=None)
+        return GPT(config, dropout=dropout, attn_path=attn_path, seed=None)
 
 
 @cache
-def count_parameters(shape: ModelShape, *, positions: bool = True) -> int:
+def count_parameters(config: GPTConfig, *, positions: bool = True) -> int:
     """Count what `GPT.parameter_count` does, in the same time for any number of blocks: all have the same shape."""
-    one, two = (empty_model(replace(shape, n_layer=n)).parameter_count(positions=positions) for n in (1, 2))
-    return one + (shape.n_layer - 1) * (two - one)
+    one, two = (empty_model(replace(config, n_layer=n)).parameter_count(positions=positions) for n in (1, 2))
+    return one + (config.n_layer - 1) * (two - one)
 
 
 def read_into(model: GPT, read: Callable[[str], Tensor], form: Form | None = None) -> None:
@@ -43,7 +43,7 @@ def read_into(model: GPT, read: Callable[[str], Tensor], form: Form | None = Non
     for name in part_names(model):
         part = model.get_submodule(name)
         # A head that shares the embedding reads it too: in another form the two can no longer share it.
-        source = "token_embedding" if name == "head" and model.shape.tied else name
+        source = "token_embedding" if name == "head" and model.config.tied else name
         part.load_state_dict({each: read(f"{source}.{each}") for each in part.state_dict()}, assign=True)
         if form is not None:
             model.set_submodule(name, form(part))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quillgpt.attention import attention_path, dropout, range_excess
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.rope import rotate
-from quillgpt.model.shape import ModelShape
+from quillgpt.model.shape import GPTConfig
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions at hand, each (T, D)."""
@@ -65,21 +65,21 @@ class Attention(nn.Module):
         excess: What lay below in the last pass of training; see `range_excess`.
     """
 
-    def __init__(self, shape: ModelShape, layer: int, *, dropout: float, attn_path: str) -> None:
+    def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> None:
         super().__init__()
         self.layer = layer
-        self.heads = (shape.n_head, shape.n_kv_head, shape.n_kv_head)
-        self.head_dim = shape.head_dim
+        self.heads = (config.n_head, config.n_kv_head, config.n_kv_head)
+        self.head_dim = config.head_dim
         self.dropout = dropout
-        self.attend = attention_path(shape.kernel, attn_path, block_size=shape.block_size, dropout=dropout > 0)
-        self.qkv = nn.Linear(shape.n_embd, shape.qkv_dim, bias=shape.bias)
-        self.output = nn.Linear(shape.n_head * shape.head_dim, shape.n_embd, bias=shape.bias)
-        normed = shape.arch == "qwen3"
-        self.query_norm = RMSNorm(shape.head_dim, eps=shape.norm_eps) if normed else None
-        self.key_norm = RMSNorm(shape.head_dim, eps=shape.norm_eps) if normed else None
-        self.unit_norm = shape.kernel.qk_norm and not normed
-        self.log_tau = PerHead(shape.n_kv_head, 0.0) if shape.kernel.learn_tau else None
-        self.gain = PerHead(shape.n_head, 1.0) if shape.kernel.learn_gain else None
+        self.attend = attention_path(config.kernel, attn_path, block_size=config.block_size, dropout=dropout > 0)
+        self.qkv = nn.Linear(config.n_embd, config.qkv_dim, bias=config.bias)
+        self.output = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        normed = config.arch == "qwen3"
+        self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
+        self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
+        self.unit_norm = config.kernel.qk_norm and not normed
+        self.log_tau = PerHead(config.n_kv_head, 0.0) if config.kernel.learn_tau else None
+        self.gain = PerHead(config.n_head, 1.0) if config.kernel.learn_gain else None
         self.range_limit: float | None = None
         self.excess: Tensor | None = None
 
@@ -110,11 +110,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """GPT-2's feed-forward part: widen, GELU, narrow."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(shape.n_embd, shape.mlp_dim, bias=shape.bias)
-        self.down = nn.Linear(shape.mlp_dim, shape.n_embd, bias=shape.bias)
-        self.approximate = "tanh" if shape.activation == "gelu_new" else "none"
+        self.up = nn.Linear(config.n_embd, config.mlp_dim, bias=config.bias)
+        self.down = nn.Linear(config.mlp_dim, config.n_embd, bias=config.bias)
+        self.approximate = "tanh" if config.activation == "gelu_new" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position: (B, T, C) to (B, T, C)."""
@@ -124,10 +124,10 @@ class MLP(nn.Module):
 class GatedMLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202): one half of the wide layer gates the other."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(shape.n_embd, 2 * shape.mlp_dim, bias=False)
-        self.down = nn.Linear(shape.mlp_dim, shape.n_embd, bias=False)
+        self.gate_up = nn.Linear(config.n_embd, 2 * config.mlp_dim, bias=False)
+        self.down = nn.Linear(config.mlp_dim, config.n_embd, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position: (B, T, C) to (B, T, C)."""
@@ -138,12 +138,12 @@ class GatedMLP(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward part, each on a normalised copy of the residual stream."""
 
-    def __init__(self, shape: ModelShape, layer: int, *, dropout: float, attn_path: str) -> None:
+    def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> None:
         super().__init__()
-        self.attention_norm = make_norm(shape)
-        self.attention = Attention(shape, layer, dropout=dropout, attn_path=attn_path)
-        self.mlp_norm = make_norm(shape)
-        self.mlp = MLP(shape) if shape.arch == "gpt2" else GatedMLP(shape)
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config, layer, dropout=dropout, attn_path=attn_path)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config) if config.arch == "gpt2" else GatedMLP(config)
         self.dropout = dropout
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
@@ -155,11 +155,11 @@ class Block(nn.Module):
         return dropout(x, self.dropout if self.training else 0.0)
 
 
-def make_norm(shape: ModelShape) -> LayerNorm | RMSNorm:
+def make_norm(config: GPTConfig) -> LayerNorm | RMSNorm:
     """Return the norm of the architecture, over the width of the model."""
-    if shape.arch == "gpt2":
-        return LayerNorm(shape.n_embd, eps=shape.norm_eps, bias=shape.bias)
-    return RMSNorm(shape.n_embd, eps=shape.norm_eps)
+    if config.arch == "gpt2":
+        return LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
+    return RMSNorm(config.n_embd, eps=config.norm_eps)
 
 
 def _as(parameter: Tensor | None, like: Tensor) -> Tensor | None:

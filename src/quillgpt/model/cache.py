@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from quillgpt.model.shape import ModelShape
+from quillgpt.model.shape import GPTConfig
 
 INT8_LIMIT = 127
 SMALLEST_UNIT = 1e-30
@@ -26,7 +26,7 @@ class KeyValueCache:
     times as slow for one query on a CPU.
 
     Args:
-        shape: Of the model.
+        config: Of the model.
         batch_size: Sequences.
         device: Where they are.
         dtype: Number format in which they are kept: the one of the keys and values that come, bfloat16, or int8.
@@ -42,15 +42,15 @@ class KeyValueCache:
 
     def __init__(
         self,
-        shape: ModelShape,
+        config: GPTConfig,
         batch_size: int,
         *,
         device: torch.device,
         dtype: torch.dtype,
         capacity: int | None = None,
     ) -> None:
-        self.capacity = shape.block_size if capacity is None else capacity
-        size = (shape.n_layer, batch_size, shape.n_kv_head, self.capacity, shape.head_dim)
+        self.capacity = config.block_size if capacity is None else capacity
+        size = (config.n_layer, batch_size, config.n_kv_head, self.capacity, config.head_dim)
         # Zeros, because a masked key that is not a number would still spoil the sum over values.
         self.keys = torch.zeros(size, device=device, dtype=dtype).unbind()
         self.values = torch.zeros(size, device=device, dtype=dtype).unbind()

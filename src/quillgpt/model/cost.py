@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from quillgpt.model.shape import ModelShape
+from quillgpt.model.shape import GPTConfig
 
 FLOAT32_BYTES = 4
 """Bytes of a weight, a gradient, and each value that an optimizer remembers."""
 
 
-def training_flops_per_token(shape: ModelShape, parameters: int) -> float:
+def training_flops_per_token(config: GPTConfig, parameters: int) -> float:
     """Return the floating-point operations of forward and backward pass for one token of a full block.
 
     6 for each parameter that multiplies, and 12 L H D T for attention's two products (Chowdhery et al. 2022, PaLM,
     appendix B; nanoGPT's estimate).
 
     Args:
-        shape: The shape of the model.
+        config: Configuration of the model.
         parameters: Its parameters, position embeddings left out.
     """
-    return 6 * parameters + 12 * shape.n_layer * shape.n_head * shape.head_dim * shape.block_size
+    return 6 * parameters + 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingMemory:
 
 
 def training_memory(
-    shape: ModelShape,
+    config: GPTConfig,
     *,
     parameters: int,
     trained: int | None = None,
@@ -73,7 +73,7 @@ def training_memory(
     AdamW remembers two values of each parameter, Muon one.
 
     Args:
-        shape: The shape of the model.
+        config: Configuration of the model.
         parameters: Its parameters.
         trained: How many of them are trained; None: all.
         muon_parameters: How many of them Muon updates.
@@ -87,22 +87,22 @@ def training_memory(
     """
     trained = parameters if trained is None else trained
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
-    saved = saved_bytes_per_token(shape, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
+    saved = saved_bytes_per_token(config, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
     if recomputed:
-        one_block = replace(shape, n_layer=1)
+        one_block = replace(config, n_layer=1)
         saved = saved_bytes_per_token(one_block, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
-        saved += shape.n_layer * FLOAT32_BYTES * shape.n_embd
-    gradient_of_scores = FLOAT32_BYTES * shape.vocab_size
+        saved += config.n_layer * FLOAT32_BYTES * config.n_embd
+    gradient_of_scores = FLOAT32_BYTES * config.vocab_size
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
         gradients=FLOAT32_BYTES * trained,
         optimizer=FLOAT32_BYTES * (2 * trained - muon_parameters),
-        activations=sequences * shape.block_size * (saved + gradient_of_scores),
+        activations=sequences * config.block_size * (saved + gradient_of_scores),
     )
 
 
 def saved_bytes_per_token(
-    shape: ModelShape, *, attn_path: str, dropout: bool, value_bytes: int, gpu: bool = False
+    config: GPTConfig, *, attn_path: str, dropout: bool, value_bytes: int, gpu: bool = False
 ) -> int:
     """Return what the forward pass keeps of each token of a full block for the backward pass, in bytes.
 
@@ -111,24 +111,24 @@ def saved_bytes_per_token(
 
     Arguments are those of `training_memory`.
     """
-    C, heads_width = shape.n_embd, shape.n_head * shape.head_dim
-    gated = shape.arch == "qwen3"
+    C, heads_width = config.n_embd, config.n_head * config.head_dim
+    gated = config.arch == "qwen3"
     # Two norms each keep their input, and RMSNorm what it scales; both products after them keep the norm's output.
     norms = 2 * C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes)
     # gpt2: before and after GELU. qwen3: gate and up, the gate's SiLU, and their product.
-    hidden = (4 if gated else 2) * shape.mlp_dim * value_bytes
+    hidden = (4 if gated else 2) * config.mlp_dim * value_bytes
     if attn_path in ("recompute", "augmented"):  # inputs and result, and their wider copies
         copies = value_bytes if attn_path == "recompute" else 2 * FLOAT32_BYTES
-        attention = value_bytes * (shape.qkv_dim + heads_width) + copies * 3 * heads_width
+        attention = value_bytes * (config.qkv_dim + heads_width) + copies * 3 * heads_width
     elif attn_path == "sdpa" and (gpu or not dropout):
-        attention = value_bytes * (shape.qkv_dim + (2 if gated else 1) * heads_width) + FLOAT32_BYTES * shape.n_head
+        attention = value_bytes * (config.qkv_dim + (2 if gated else 1) * heads_width) + FLOAT32_BYTES * config.n_head
     else:  # by two products, which PyTorch computes in float32 where its own kernel cannot drop
         product_bytes = FLOAT32_BYTES if attn_path == "sdpa" else value_bytes
-        weights = shape.n_head * shape.block_size * (3 if dropout else 1)
+        weights = config.n_head * config.block_size * (3 if dropout else 1)
         attention = product_bytes * (3 * heads_width + weights) + value_bytes * heads_width
     if gated:  # queries and keys are normalised and rotated in float32
-        attention += 2 * FLOAT32_BYTES * (shape.n_head + shape.n_kv_head) * shape.head_dim
+        attention += 2 * FLOAT32_BYTES * (config.n_head + config.n_kv_head) * config.head_dim
     dropped = 2 * C * value_bytes if dropout else 0
     once = C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
-    log_probabilities = FLOAT32_BYTES * shape.vocab_size
-    return shape.n_layer * (norms + attention + hidden + dropped) + once + log_probabilities
+    log_probabilities = FLOAT32_BYTES * config.vocab_size
+    return config.n_layer * (norms + attention + hidden + dropped) + once + log_probabilities

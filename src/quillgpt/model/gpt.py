@@ -15,14 +15,14 @@ from quillgpt.model.block import Block, Rotation, make_norm
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.initialization import initialize
 from quillgpt.model.rope import Rotations
-from quillgpt.model.shape import ModelShape
+from quillgpt.model.shape import GPTConfig
 
 
 class GPT(nn.Module):
     """A causal transformer in one of two architectures.
 
     Args:
-        shape: What fixes the parameters and the function.
+        config: What fixes the parameters and the function.
         dropout: Probability of dropping an activation in training.
         attn_path: Which implementation of the attention kernel to use; `auto` is the kernel's first.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
@@ -35,7 +35,7 @@ class GPT(nn.Module):
 
     def __init__(
         self,
-        shape: ModelShape,
+        config: GPTConfig,
         *,
         dropout: float = 0.0,
         attn_path: str = "auto",
@@ -43,24 +43,24 @@ class GPT(nn.Module):
         zero_projections: bool = False,
     ) -> None:
         super().__init__()
-        self.shape = shape
+        self.config = config
         self.dropout = dropout
         self.gradient_checkpointing = False
-        self.token_embedding = embedding(shape.vocab_size, shape.n_embd)
-        self.position_embedding = embedding(shape.block_size, shape.n_embd) if shape.arch == "gpt2" else None
+        self.token_embedding = embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = embedding(config.block_size, config.n_embd) if config.arch == "gpt2" else None
         self.blocks = nn.ModuleList(
-            Block(shape, layer, dropout=dropout, attn_path=attn_path) for layer in range(shape.n_layer)
+            Block(config, layer, dropout=dropout, attn_path=attn_path) for layer in range(config.n_layer)
         )
-        self.final_norm = make_norm(shape)
-        self.head = nn.Linear(shape.n_embd, shape.vocab_size, bias=False)
+        self.final_norm = make_norm(config)
+        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie()
-        self.rotations = Rotations(shape.block_size, shape.head_dim, shape.rope_theta)
+        self.rotations = Rotations(config.block_size, config.head_dim, config.rope_theta)
         if seed is not None:
-            initialize(self, shape.n_layer, seed, zero_projections=zero_projections)
+            initialize(self, config.n_layer, seed, zero_projections=zero_projections)
 
     def tie(self) -> None:
         """Make the head share the token embedding, if the shape says so; loading weights undoes it."""
-        if self.shape.tied:
+        if self.config.tied:
             self.head.weight = self.token_embedding.weight
 
     @property

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from quillgpt.model.shape import ModelShape
+from quillgpt.model.shape import GPTConfig
 
 STANDARD_DEVIATION = 0.02
 
@@ -38,13 +38,13 @@ def initialize(model: nn.Module, n_layer: int, seed: int, *, zero_projections: b
             parameter.zero_()
 
 
-def mean_distance_argument(shape: ModelShape) -> float:
+def mean_distance_argument(config: GPTConfig) -> float:
     """Return about what x = -|q-k|^2 / (2 sqrt D) is for an average pair of a model that is just initialized.
 
     Entries of queries and keys have a variance of 0.02^2 C, or 1 where they are normalised, and the difference of two
     independent ones has twice that, so x = -sqrt(D) variance. Further than a few below 0 a Gaussian kernel's weights
     are next to nothing, and so is what its attention returns.
     """
-    normalised = shape.arch == "qwen3" or shape.kernel.qk_norm
-    variance = 1.0 if normalised else STANDARD_DEVIATION**2 * shape.n_embd
-    return -math.sqrt(shape.head_dim) * variance
+    normalised = config.arch == "qwen3" or config.kernel.qk_norm
+    variance = 1.0 if normalised else STANDARD_DEVIATION**2 * config.n_embd
+    return -math.sqrt(config.head_dim) * variance

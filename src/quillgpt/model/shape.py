@@ -12,7 +12,7 @@ Activation = Literal["gelu", "gelu_new"]
 
 
 @dataclass(frozen=True)
-class ModelShape:
+class GPTConfig:
     """What fixes the parameters of a model and what it computes from them.
 
     Attributes:

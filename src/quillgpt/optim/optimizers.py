@@ -139,7 +139,7 @@ def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
     matrices = groups.block_matrices
     fused: dict[Tensor, list[int]] = {
         matrix: rows
-        for end, rows in model.shape.fused_maps.items()
+        for end, rows in model.config.fused_maps.items()
         for name, matrix in matrices.items()
         if name.endswith(end)
     }

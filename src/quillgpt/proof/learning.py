@@ -53,7 +53,7 @@ def end_of_text(ground: Ground) -> str:
         rows = ground.quill("sample", run.name, "--json", *drawn, *machine).out.splitlines()
         ended = sum(json.loads(row)["finish_reason"] == "end_of_text" for row in rows)
         model = load(run, device=settings.device, dtype="float32", threads=settings.threads)
-        untrained = GPT(model.shape, seed=settings.seed).to(model.device).eval()
+        untrained = GPT(model.config, seed=settings.seed).to(model.device).eval()
         before, after = (loss_on_ends(ground, model, gpt) for gpt in (untrained, model.gpt))
         figure = f"loss {before:.2f} before training, {after:.2f} after, {ended} of {len(rows)} samples ended"
         require(len(rows) == SAMPLES and after <= TRAINED_SHARE * before and ended >= ENDED_SHARE * SAMPLES, figure)
@@ -66,7 +66,7 @@ def end_of_text(ground: Ground) -> str:
 def loss_on_ends(ground: Ground, model: Model, gpt: GPT) -> float:
     """Return a model's mean loss on the targets of the validation documents that are end-of-text, nats per token."""
     tokens = open_dataset(DOCUMENTS, ground.folder / "data").val
-    block_size = model.shape.block_size
+    block_size = model.config.block_size
     inputs, targets = gather(np.asarray(tokens), all_starts(len(tokens), block_size), block_size)
     losses = F.cross_entropy(
         gpt.logits(gpt(inputs.to(model.device))).flatten(0, 1), targets.flatten().to(model.device), reduction="none"

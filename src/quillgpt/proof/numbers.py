@@ -95,7 +95,7 @@ def recomputed(model: Model, prompt: list[int], ids: list[int]) -> tuple[list[in
         Likeliest ids, computed without a cache, as many as the sample has; the largest difference of two logits.
     """
     gpt, tokens = model.gpt, torch.tensor([[*prompt, *ids]], device=model.device)
-    cache = KeyValueCache(gpt.shape, 1, device=model.device, dtype=torch.float32)
+    cache = KeyValueCache(gpt.config, 1, device=model.device, dtype=torch.float32)
     likeliest, error = [], 0.0
     read = 0
     for end in range(len(prompt), tokens.shape[1]):

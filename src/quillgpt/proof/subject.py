@@ -9,8 +9,8 @@ from pathlib import Path
 
 from quillgpt.config import TrainSettings, resolve, to_toml
 from quillgpt.training.choices import choose_machine, choose_paths
+from quillgpt.training.model_config import model_config
 from quillgpt.training.planning.scaling import with_usual_size
-from quillgpt.training.shape import model_shape
 
 ITERATIONS = 48
 SAVED_EVERY = 6
@@ -118,7 +118,7 @@ def _subject(settings: TrainSettings) -> Subject:
     compiled = settings.compile is True
     settings = settings.model_copy(update={"deterministic": repeatable, "compile": compiled})
     # Chosen once for all runs: each would measure for itself, and two ways of computing differ in their last bits.
-    return Subject(choose_paths(settings, model_shape(settings, len(string.printable)), machine))
+    return Subject(choose_paths(settings, model_config(settings, len(string.printable)), machine))
 
 
 def write_texts(folder: Path, block_size: int) -> None:

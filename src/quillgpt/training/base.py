@@ -88,9 +88,9 @@ def with_adapters(model: GPT, settings: TrainSettings) -> GPT:
     Raises:
         ConfigError: Their rank is larger than the model is wide.
     """
-    if settings.lora_rank > model.shape.n_embd:
+    if settings.lora_rank > model.config.n_embd:
         raise ConfigError(
-            f"lora_rank = {settings.lora_rank}, but the model is only {model.shape.n_embd} wide, and a matrix has no "
+            f"lora_rank = {settings.lora_rank}, but the model is only {model.config.n_embd} wide, and a matrix has no "
             "larger rank; 8 to 64 is usual"
         )
     if settings.lora_rank:

@@ -28,7 +28,7 @@ from quillgpt.device import (
     seconds_per_call,
 )
 from quillgpt.errors import ConfigError
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
 from quillgpt.training.memory import fits, free_bytes, memory_needed
@@ -80,33 +80,33 @@ def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
 
 
 def choose_paths(
-    settings: TrainSettings, shape: ModelShape, machine: Machine, *, measuring: bool = True
+    settings: TrainSettings, config: GPTConfig, machine: Machine, *, measuring: bool = True
 ) -> TrainSettings:
     """Choose micro-batch and attention path, and return the settings with these values.
 
     Args:
         settings: The run's.
-        shape: The shape of its model.
+        config: Configuration of its model.
         machine: What it runs on.
         measuring: Whether there is room to try paths; else the usual one is taken.
     """
     given = settings.micro_batch_size
     at_once = _fastest_micro_batch(settings, machine.device) if given == "auto" else given
     if settings.attn_path == "auto":
-        usual = next(iter(attention_paths(shape.kernel, block_size=shape.block_size, dropout=settings.dropout > 0)))
-        attn_path = _fastest_attention(shape, at_once, settings.dropout, machine) if measuring else usual
+        usual = next(iter(attention_paths(config.kernel, block_size=config.block_size, dropout=settings.dropout > 0)))
+        attn_path = _fastest_attention(config, at_once, settings.dropout, machine) if measuring else usual
         settings = settings.model_copy(update={"attn_path": attn_path})
     if given == "auto":
-        at_once = _fitting_micro_batch(settings, shape, machine, at_once)
+        at_once = _fitting_micro_batch(settings, config, machine, at_once)
     return settings.model_copy(update={"micro_batch_size": at_once})
 
 
-def may_compile(settings: TrainSettings, shape: ModelShape, parameters: int, machine: Machine) -> bool:
+def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, machine: Machine) -> bool:
     """Say whether the model may be compiled: as told, or, where that is left open, for a long run and with a compiler.
 
     Args:
         settings: The run's.
-        shape: The shape of the model.
+        config: Configuration of the model.
         parameters: Its parameters, position embeddings left out.
         machine: What it runs on.
     """
@@ -116,7 +116,7 @@ def may_compile(settings: TrainSettings, shape: ModelShape, parameters: int, mac
         return False
     if settings.minutes is not None:
         return settings.minutes >= LONG_RUN_MINUTES
-    flops = training_flops_per_token(shape, parameters)
+    flops = training_flops_per_token(config, parameters)
     rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
     return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS
 
@@ -125,11 +125,11 @@ def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> boo
     """Decide whether to compile: as told, or, for a long run, by timing a step both ways."""
     if settings.compile != "auto":
         return settings.compile
-    if not may_compile(settings, model.shape, model.parameter_count(positions=False), machine):
+    if not may_compile(settings, model.config, model.parameter_count(positions=False), machine):
         return False
     assert isinstance(settings.micro_batch_size, int)
-    tokens = torch.zeros(settings.micro_batch_size, model.shape.block_size, dtype=torch.int64, device=machine.device)
-    key = f"compile {device_description(machine.device)} {model.shape} {tuple(tokens.shape)} {machine.dtype}"
+    tokens = torch.zeros(settings.micro_batch_size, model.config.block_size, dtype=torch.int64, device=machine.device)
+    key = f"compile {device_description(machine.device)} {model.config} {tuple(tokens.shape)} {machine.dtype}"
     key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"
 
     def measure() -> dict[str, float]:
@@ -161,10 +161,10 @@ def _fastest_micro_batch(settings: TrainSettings, device: torch.device) -> int:
     return next(size for size in range(min(most, total), 0, -1) if total % size == 0)
 
 
-def _fitting_micro_batch(settings: TrainSettings, shape: ModelShape, machine: Machine, most: int) -> int:
+def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Machine, most: int) -> int:
     """Return the largest part of a batch, of at most `most` sequences, that the memory has room for; at least one."""
     available = memory(machine.device)
-    needed = memory_needed(settings, shape, device=machine.device, dtype=machine.dtype)
+    needed = memory_needed(settings, config, device=machine.device, dtype=machine.dtype)
     total = settings.sequences_per_iteration
     parts = [size for size in range(most, 0, -1) if size == most or total % size == 0]
     found = next((size for size in parts if fits(needed(size), available)), 1)
@@ -179,13 +179,13 @@ def _fitting_micro_batch(settings: TrainSettings, shape: ModelShape, machine: Ma
     return found
 
 
-def _fastest_attention(shape: ModelShape, batch_size: int, dropout: float, machine: Machine) -> str:
-    paths = attention_paths(shape.kernel, block_size=shape.block_size, dropout=dropout > 0)
-    if machine.device.type != "cpu" and shape.kernel.type.family == "SM":
+def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machine: Machine) -> str:
+    paths = attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0)
+    if machine.device.type != "cpu" and config.kernel.type.family == "SM":
         return next(iter(paths))
-    sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // shape.block_size))  # the order is that of more, too
-    sizes = (sequences, shape.n_head, shape.block_size, shape.head_dim)
-    key = f"attention {shape.kernel} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
+    sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // config.block_size))  # the order is that of more, too
+    sizes = (sequences, config.n_head, config.block_size, config.head_dim)
+    key = f"attention {config.kernel} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
     usual = next(iter(paths.values()))
 
     def seconds_of(name: str, attend: Attend) -> float:

@@ -15,8 +15,8 @@ from quillgpt.data.manifest import read_manifest
 from quillgpt.data.overlap import warn_of_copy
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
-from quillgpt.text.addresses import is_web_address, shown_address
-from quillgpt.text.tokenizer import Tokenizer
+from quillgpt.text.sources.addresses import is_web_address, shown_address
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 from quillgpt.training.origin import Origin
 
 SHORTEST_USEFUL_BLOCK = 8

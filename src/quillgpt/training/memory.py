@@ -10,7 +10,7 @@ import torch
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, most_memory
 from quillgpt.errors import ConfigError
-from quillgpt.model import ModelShape, count_parameters, empty_model
+from quillgpt.model import GPTConfig, count_parameters, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
 from quillgpt.optim.groups import group_parameters
 from quillgpt.training.base import with_adapters
@@ -23,24 +23,24 @@ USABLE_SHARE = 0.9
 
 
 def memory_needed(
-    settings: TrainSettings, shape: ModelShape, *, device: torch.device, dtype: torch.dtype
+    settings: TrainSettings, config: GPTConfig, *, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int], TrainingMemory]:
     """Return what says how much memory a step needs that computes so many sequences at once.
 
     Args:
         settings: The run's, with the attention path chosen.
-        shape: The shape of the model.
+        config: Configuration of the model.
         device: Where it is trained.
         dtype: Number format of the products.
     """
-    shape = replace(shape, block_size=settings.block_size)
-    model = with_adapters(empty_model(shape), settings)
+    config = replace(config, block_size=settings.block_size)
+    model = with_adapters(empty_model(config), settings)
     groups = group_parameters(model)
     muon = groups.block_matrices if settings.optimizer == "muon" else {}
 
     def needed(sequences: int) -> TrainingMemory:
         return training_memory(
-            shape,
+            config,
             parameters=model.parameter_count(),
             trained=sum(each.numel() for each in groups.trained.values()),
             muon_parameters=sum(each.numel() for each in muon.values()),
@@ -66,28 +66,28 @@ def free_bytes(available: Memory) -> int:
     return available.total if available.free is None else available.free
 
 
-def check_memory(settings: TrainSettings, shape: ModelShape, device: torch.device) -> None:
+def check_memory(settings: TrainSettings, config: GPTConfig, device: torch.device) -> None:
     """Check that a run may fit into the memory, before anything large is made.
 
     Raises:
         ConfigError: It cannot: see `lack_of_memory`.
     """
-    if (lack := lack_of_memory(settings, shape, device)) is not None:
+    if (lack := lack_of_memory(settings, config, device)) is not None:
         raise lack
 
 
-def lack_of_memory(settings: TrainSettings, shape: ModelShape, device: torch.device) -> ConfigError | None:
+def lack_of_memory(settings: TrainSettings, config: GPTConfig, device: torch.device) -> ConfigError | None:
     """Return the error for a run that no effort could fit into the memory; None where it may fit.
 
     Counted is only what cannot be done without, so that nothing is refused that would run.
 
     Args:
         settings: The run's.
-        shape: The shape of its model.
+        config: Configuration of its model.
         device: Where it computes.
     """
     limit = most_memory(device)
-    parts = _least_memory(settings, shape)
+    parts = _least_memory(settings, config)
     least = sum(parts.values())
     if limit is None or least <= limit:
         return None
@@ -98,22 +98,22 @@ def lack_of_memory(settings: TrainSettings, shape: ModelShape, device: torch.dev
     )
 
 
-def _least_memory(settings: TrainSettings, shape: ModelShape) -> dict[str, int]:
+def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
     """Return the bytes that a run cannot do without, by what they are for."""
-    parameters = count_parameters(shape)
+    parameters = count_parameters(config)
     trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
     trained = parameters if trains and not settings.lora_rank else 0
     values = 2 if settings.optimizer == "muon" else 3  # a gradient, and what the optimizer remembers at least
     copies = 2 if settings.ema_decay else 1
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
     at_once = min(at_once, settings.sequences_per_iteration)
-    rotations = 2 * shape.block_size * shape.head_dim if trains and shape.arch == "qwen3" else 0
+    rotations = 2 * config.block_size * config.head_dim if trains and config.arch == "qwen3" else 0
     needed = {
         f"a model of {parameters:,} parameters": FLOAT32_BYTES * (copies * parameters + values * trained + rotations)
     }
     if trains:
-        scores = f"the scores of {at_once:,} x {settings.block_size:,} tokens over {shape.vocab_size:,} others"
-        needed[scores] = HALF_BYTES * at_once * settings.block_size * shape.vocab_size
+        scores = f"the scores of {at_once:,} x {settings.block_size:,} tokens over {config.vocab_size:,} others"
+        needed[scores] = HALF_BYTES * at_once * settings.block_size * config.vocab_size
         batch = f"a batch of {settings.sequences_per_iteration:,} sequences"
         needed[batch] = INDEX_BYTES * settings.sequences_per_iteration * (settings.block_size + 1)
     return needed

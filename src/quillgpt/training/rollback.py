@@ -86,7 +86,7 @@ def go_back(run: Run, iteration: int, reason: str, windows: list[int]) -> None:
     before, saved = run.state, has_checkpoint(run.out_dir)
     settings = run.settings.model_copy(update={"init_from": "resume"} if saved else {})
     origin = find_origin(settings)
-    weights = starting_model(origin, settings, run.model.shape).state_dict()
+    weights = starting_model(origin, settings, run.model.config).state_dict()
     for model in {run.model, run.evaluated_model}:
         model.load_state_dict(weights)
     take_raw_weights(run.model, origin)

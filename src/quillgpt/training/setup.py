@@ -14,7 +14,7 @@ from quillgpt.config.schema import TrainSettings, fields_in_order
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.errors import CheckpointError
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.initialization import mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.groups import group_parameters
@@ -24,11 +24,11 @@ from quillgpt.training.base import describe_base, with_adapters
 from quillgpt.training.choices import Machine, choose_compile, choose_paths
 from quillgpt.training.data import check_lengths, open_data, open_replayed, with_place_of, without_secrets
 from quillgpt.training.memory import check_memory
+from quillgpt.training.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, range_limit
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.planning.budget import choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.recorded import RecordedStep
-from quillgpt.training.shape import KERNEL_SETTINGS, SHAPE_SETTINGS, check_range, range_limit
 from quillgpt.training.step import TrainStep
 
 WEAK_ARGUMENT = -4.0
@@ -108,24 +108,24 @@ def set_up(settings: TrainSettings) -> Run:
     dataset = open_data(origin)
     origin = with_place_of(dataset, replace(origin, settings=without_secrets(origin.settings)))
     text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
-    origin, shape = choose_context(origin, text)
+    origin, config = choose_context(origin, text)
     check_lengths(dataset.train, dataset.val, origin.settings)
     replayed = open_replayed(origin.settings, dataset, origin.state)
-    check_range(origin.settings, shape)
-    settings, shape = fit_to_budget(origin, text, dataset.train, shape)
-    check_memory(settings, shape, origin.machine.device)
-    return assemble(origin, choose_paths(settings, shape, origin.machine), shape, dataset, replayed)
+    check_range(origin.settings, config)
+    settings, config = fit_to_budget(origin, text, dataset.train, config)
+    check_memory(settings, config, origin.machine.device)
+    return assemble(origin, choose_paths(settings, config, origin.machine), config, dataset, replayed)
 
 
 def assemble(
-    origin: Origin, settings: TrainSettings, shape: ModelShape, dataset: Dataset, replayed: Dataset | None = None
+    origin: Origin, settings: TrainSettings, config: GPTConfig, dataset: Dataset, replayed: Dataset | None = None
 ) -> Run:
     """Make model, optimizers and step.
 
     Args:
         origin: What the run starts from.
         settings: With all choices made but that of compilation.
-        shape: The shape of the model that it starts from, or of its own.
+        config: Configuration of the model that it starts from, or of its own.
         dataset: What it learns from.
         replayed: What it should not forget, if anything.
 
@@ -134,8 +134,8 @@ def assemble(
     """
     machine, state = origin.machine, origin.state
     if origin.parent is None:
-        warn_of_weak_attention(shape)
-    model, average, optimizers = build_model(origin, settings, shape)
+        warn_of_weak_attention(config)
+    model, average, optimizers = build_model(origin, settings, config)
     settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
     kind = RecordedStep if settings.cuda_graph and machine.device.type == "cuda" else TrainStep
     old = None if replayed is None else replayed.train
@@ -157,15 +157,15 @@ def assemble(
     return Run(settings, machine, dataset, replayed, model, average, optimizers, step, state, parent, origin.resumed)
 
 
-def warn_of_weak_attention(shape: ModelShape) -> None:
+def warn_of_weak_attention(config: GPTConfig) -> None:
     """Say where a fresh model's Gaussian weights are next to nothing, and what would mend it."""
-    kernel, argument = shape.kernel, mean_distance_argument(shape)
+    kernel, argument = config.kernel, mean_distance_argument(config)
     if not kernel.of_distance or kernel.normalized or argument > WEAK_ARGUMENT:
         return
     learning = "" if kernel.learn_tau else ", --learn_tau"
     warn(
-        f"attention is nearly off at the start: an average pair of a query and a key, heads {shape.head_dim} wide, has "
-        f"the argument {argument:.1f}, and {kernel.attn_type} gives it a weight of about {math.exp(argument):.0e}. "
+        f"attention is nearly off at the start: an average pair of a query and a key, heads {config.head_dim} wide, "
+        f"has the argument {argument:.1f}, and {kernel.attn_type} gives it a weight of about {math.exp(argument):.0e}. "
         f"More and so narrower heads{learning}, or --attn_type=GKn, which divides by the sum of the weights, "
         "would mend it"
     )
@@ -178,7 +178,7 @@ def say_changes(state: TrainingState, settings: TrainSettings) -> None:
         name: f"{before[name]} -> {now[name]}"
         for name in fields_in_order(type(settings))
         if now[name] != before.get(name, now[name])
-        and name not in ("init_from", "overwrite", "out_dir", *SHAPE_SETTINGS, *KERNEL_SETTINGS)
+        and name not in ("init_from", "overwrite", "out_dir", *MODEL_SETTINGS, *KERNEL_SETTINGS)
     }
     if not changed:
         return
@@ -196,7 +196,7 @@ def say_changes(state: TrainingState, settings: TrainSettings) -> None:
 
 
 def build_model(
-    origin: Origin, settings: TrainSettings, shape: ModelShape
+    origin: Origin, settings: TrainSettings, config: GPTConfig
 ) -> tuple[GPT, WeightAverage | None, OptimizerSet]:
     """Return the model to train, on its device, the average of its weights where one is kept, and its optimizers.
 
@@ -205,10 +205,10 @@ def build_model(
     Raises:
         CheckpointError: The optimizer's state is another optimizer's.
     """
-    model = starting_model(origin, settings, shape).to(origin.machine.device)
+    model = starting_model(origin, settings, config).to(origin.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
     if settings.range_penalty:
-        model.limit_range(range_limit(settings, shape.kernel))
+        model.limit_range(range_limit(settings, config.kernel))
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
     take_raw_weights(model, origin)
     optimizers = make_optimizers(model, settings)
@@ -217,18 +217,18 @@ def build_model(
     return model, average, optimizers
 
 
-def starting_model(origin: Origin, settings: TrainSettings, shape: ModelShape) -> GPT:
+def starting_model(origin: Origin, settings: TrainSettings, config: GPTConfig) -> GPT:
     """Return a fresh model, or one with the weights that the run starts from, its context cropped where asked for."""
     assert settings.attn_path != "auto"
     options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if origin.parent is None:
-        return GPT(shape, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
+        return GPT(config, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
     source = origin.base or origin.parent
     state = source.model.state_dict()
-    if settings.block_size < shape.block_size and "position_embedding.weight" in state:
+    if settings.block_size < config.block_size and "position_embedding.weight" in state:
         state["position_embedding.weight"] = state["position_embedding.weight"][: settings.block_size]
-    shape = replace(source.shape, block_size=settings.block_size, kernel=shape.kernel)
-    model = GPT(shape, seed=None, **options)  # type: ignore[arg-type]
+    config = replace(source.config, block_size=settings.block_size, kernel=config.kernel)
+    model = GPT(config, seed=None, **options)  # type: ignore[arg-type]
     own = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(OF_KERNELS)}
     state = {name: tensor for name, tensor in state.items() if name in own or not name.endswith(OF_KERNELS)}
     model.load_state_dict(own | state)

@@ -102,7 +102,7 @@ class Trainer:
         self.peak = peak(run.machine.device, run.machine.dtype)
         parameters = run.model.parameter_count(positions=False)
         self._flops_per_iteration = self._settings.tokens_per_iteration * training_flops_per_token(
-            run.model.shape, parameters
+            run.model.config, parameters
         )
         self._saving = Saving(run)
         self._interruption = interruption

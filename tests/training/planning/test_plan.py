@@ -118,7 +118,7 @@ def test_a_text_that_is_not_here_is_not_fetched(
     monkeypatch.delenv("QUILL_MIRROR", raising=False)
     planned = plan.plan(tiny(dataset="shakespeare", tokenizer=None))
     assert planned.data.train_tokens is None
-    assert (planned.data.tokenizer, planned.data.vocab_size, planned.shape.vocab_size) == ("gpt2", 50257, 50304)
+    assert (planned.data.tokenizer, planned.data.vocab_size, planned.config.vocab_size) == ("gpt2", 50257, 50304)
     assert "quill prepare shakespeare" in planned.data.described
     assert not list((tmp_path / "home").rglob("*.txt"))
     own = plan.plan(tiny(data="https://example.org/a.txt", dataset="a"))

@@ -8,9 +8,9 @@ import pytest
 
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.errors import ConfigError
+from quillgpt.training.model_config import config_for
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import SIZES, TOKENS_PER_PARAMETER, Text, cost_of
-from quillgpt.training.shape import shape_for
 
 LIBRARY = Text(1_000_000_000, 100_000, "char", 65)
 
@@ -27,7 +27,7 @@ def test_more_time_makes_larger_models_and_each_sees_enough_tokens() -> None:
     sizes = []
     for flops in (1e8, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e19):
         settings = sized(flops)
-        cost = cost_of(shape_for(settings, "char", 65))
+        cost = cost_of(config_for(settings, "char", 65))
         if flops > 1e11:
             assert flops / cost.flops_per_token >= TOKENS_PER_PARAMETER * cost.parameters
         sizes.append((settings.n_layer, settings.n_embd))
@@ -41,8 +41,8 @@ def test_a_short_text_makes_a_small_model() -> None:
     counts = []
     for tokens in (10_000, 100_000, 1_000_000):
         text = Text(tokens, tokens, "char", 65)
-        shape = shape_for(scaling.with_size(scaling.with_block(settings, text, None), text, 1e17), "char", 65)
-        counts.append(cost_of(shape).parameters)
+        config = config_for(scaling.with_size(scaling.with_block(settings, text, None), text, 1e17), "char", 65)
+        counts.append(cost_of(config).parameters)
         assert counts[-1] <= scaling.MOST_PARAMETERS_PER_TOKEN * tokens or tokens == 10_000  # there is a smallest model
     assert counts == sorted(set(counts))
 

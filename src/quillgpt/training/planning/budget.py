@@ -9,15 +9,15 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
 from quillgpt.data.batches import Tokens
 from quillgpt.device import peak, seconds_per_call
-from quillgpt.model import GPT, ModelShape
+from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.choices import CPU_TOKENS_AT_ONCE, EXPECTED_UTILISATION, Machine, choose_paths
 from quillgpt.training.memory import check_memory
+from quillgpt.training.model_config import choose_config, config_for
 from quillgpt.training.origin import Origin
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import Text, cost_of
 from quillgpt.training.planning.timing import TRIED_SECONDS, surviving
-from quillgpt.training.shape import choose_shape, shape_for
 from quillgpt.training.step import TrainStep
 
 USUAL_MINUTES = 3.0
@@ -29,7 +29,7 @@ SHARE_FOR_TRAINING = 0.85
 MOST_MEASUREMENTS = 3
 
 
-def choose_context(origin: Origin, text: Text) -> tuple[Origin, ModelShape | None]:
+def choose_context(origin: Origin, text: Text) -> tuple[Origin, GPTConfig | None]:
     """Choose the context, where `defaults` is scaled and nobody has set it: the rest is checked against it.
 
     Args:
@@ -37,25 +37,25 @@ def choose_context(origin: Origin, text: Text) -> tuple[Origin, ModelShape | Non
         text: What it learns from.
 
     Returns:
-        What the run starts from, with the context in its settings, and the shape of the model that is there; None for a
-        model from scratch.
+        What the run starts from, with the context in its settings, and the configuration of the model that is there;
+        None for a model from scratch.
 
     Raises:
         ConfigError: The settings ask for another shape than the model that it starts from has.
     """
-    parent = origin.parent.shape if origin.parent else None
+    parent = origin.parent.config if origin.parent else None
     if not (origin.resumed or origin.settings.defaults == "fixed"):
         settings = scaling.with_block(origin.settings, text, parent.block_size if parent else None)
         origin = replace(origin, settings=settings)
     if parent is None:
         return origin, None
-    settings, shape = choose_shape(origin, text.tokenizer, text.vocab_size)
-    return replace(origin, settings=settings), shape
+    settings, config = choose_config(origin, text.tokenizer, text.vocab_size)
+    return replace(origin, settings=settings), config
 
 
 def fit_to_budget(
-    origin: Origin, text: Text, train: Tokens, shape: ModelShape | None
-) -> tuple[TrainSettings, ModelShape]:
+    origin: Origin, text: Text, train: Tokens, config: GPTConfig | None
+) -> tuple[TrainSettings, GPTConfig]:
     """Fill in what nobody has set, where `defaults` is scaled, and say what was chosen and why.
 
     A run that goes on keeps what it has. All that can be checked has been, since a few steps are done here.
@@ -64,7 +64,7 @@ def fit_to_budget(
         origin: What the run starts from, with its context.
         text: What it learns from.
         train: Tokens to measure steps on.
-        shape: The shape of the model that it starts from; None for one from scratch.
+        config: Configuration of the model that it starts from; None for one from scratch.
 
     Returns:
         The settings, and the shape of the model.
@@ -74,16 +74,16 @@ def fit_to_budget(
     """
     settings, machine = origin.settings, origin.machine
     if origin.resumed or settings.defaults == "fixed":
-        return settings, shape or shape_for(settings, text.tokenizer, text.vocab_size)
+        return settings, config or config_for(settings, text.tokenizer, text.vocab_size)
     if not settings.model_fields_set & {"minutes", "max_iters"}:
         settings = settings.model_copy(update={"minutes": USUAL_MINUTES})
-    settings = scaling.with_learning_rates(settings, finetuning=shape is not None)
+    settings = scaling.with_learning_rates(settings, finetuning=config is not None)
     seconds = 60 * (settings.minutes or USUAL_MINUTES) * SHARE_FOR_TRAINING
-    if shape is None:
-        settings, shape, rate = _with_size(settings, text, seconds, train, machine)
+    if config is None:
+        settings, config, rate = _with_size(settings, text, seconds, train, machine)
     else:
-        rate = measured_rate(settings, replace(shape, block_size=settings.block_size), train, machine)
-    cost = cost_of(shape)
+        rate = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
+    cost = cost_of(config)
     tokens = min(seconds * rate / cost.flops_per_token, scaling.MOST_PASSES * (text.train_tokens or math.inf))
     settings = scaling.with_batch(settings, tokens)
     enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
@@ -97,36 +97,36 @@ def fit_to_budget(
         crowding = cost.parameters / text.train_tokens
     settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
     _explain(settings, cost.parameters, rate, passes, enough)
-    return settings, shape
+    return settings, config
 
 
-def measured_rate(settings: TrainSettings, shape: ModelShape, train: Tokens, machine: Machine) -> float:
+def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine) -> float:
     """Do a few steps of a fresh model and return the operations of training that it does in a second.
 
     Where a single sequence would take too long to try, the usual share of the machine's peak is assumed.
 
     Args:
         settings: The run's.
-        shape: The shape of its model.
+        config: Configuration of its model.
         train: Tokens to train on.
         machine: Device and number format.
 
     Raises:
         ConfigError: There is not enough memory for it, whatever is done.
     """
-    check_memory(settings, shape, machine.device)
+    check_memory(settings, config, machine.device)
     usual = usual_rate(machine)
-    fitting = int(TRIED_SECONDS * usual / cost_of(shape).flops_per_token)
-    if shape.block_size > fitting:
+    fitting = int(TRIED_SECONDS * usual / cost_of(config).flops_per_token)
+    if config.block_size > fitting:
         return usual
     say("trying a few steps, to see how fast they are")
     at_once = min(fitting, CPU_TOKENS_AT_ONCE if machine.device.type == "cpu" else scaling.MOST_TOKENS)
-    batch = {"batch_size": max(1, at_once // shape.block_size), "gradient_accumulation_steps": 1, "compile": False}
-    settings = choose_paths(settings.model_copy(update=batch), shape, machine)
-    model = GPT(shape, dropout=settings.dropout, attn_path=str(settings.attn_path), seed=settings.seed)
+    batch = {"batch_size": max(1, at_once // config.block_size), "gradient_accumulation_steps": 1, "compile": False}
+    settings = choose_paths(settings.model_copy(update=batch), config, machine)
+    model = GPT(config, dropout=settings.dropout, attn_path=str(settings.attn_path), seed=settings.seed)
     model.to(machine.device)
     step = TrainStep(model, make_optimizers(model, settings), train, settings, machine)
-    flops = settings.tokens_per_iteration * cost_of(shape).flops_per_token
+    flops = settings.tokens_per_iteration * cost_of(config).flops_per_token
     return flops / seconds_per_call(lambda: surviving(step)(0), machine.device)
 
 
@@ -137,17 +137,17 @@ def usual_rate(machine: Machine) -> float:
 
 def _with_size(
     settings: TrainSettings, text: Text, seconds: float, train: Tokens, machine: Machine
-) -> tuple[TrainSettings, ModelShape, float]:
+) -> tuple[TrainSettings, GPTConfig, float]:
     """Choose a size by a guess of the machine's rate, measure the rate, and choose again until both agree."""
     rate = usual_rate(machine)
-    shape: ModelShape | None = None
+    config: GPTConfig | None = None
     for _ in range(MOST_MEASUREMENTS):
         sized = scaling.with_size(settings, text, seconds * rate)
-        chosen = shape_for(sized, text.tokenizer, text.vocab_size)
-        if chosen == shape:
+        chosen = config_for(sized, text.tokenizer, text.vocab_size)
+        if chosen == config:
             break
-        shape = chosen
-        rate = measured_rate(sized, shape, train, machine)
+        config = chosen
+        rate = measured_rate(sized, config, train, machine)
     return sized, chosen, rate
 
 

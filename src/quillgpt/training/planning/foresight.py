@@ -15,10 +15,10 @@ from quillgpt.data.dataset import Tokens, dataset_folder, prepare_hint
 from quillgpt.data.prepare import CHUNK_CHARACTERS
 from quillgpt.data.request import Request
 from quillgpt.errors import DataError, UserError
-from quillgpt.text.corpora import RECIPES, Texts, recipe_named
-from quillgpt.text.documents import SEPARATOR, Source
-from quillgpt.text.downloads import DownloadNeededError, without_downloads
-from quillgpt.text.tokenizer import Tokenizer, tokenizer_from_spec
+from quillgpt.text.sources.corpora import RECIPES, Texts, recipe_named
+from quillgpt.text.sources.documents import SEPARATOR, Source
+from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec
 from quillgpt.training.data import open_data, open_replayed, without_secrets
 from quillgpt.training.origin import Origin
 from quillgpt.training.planning.budget import choose_context

@@ -12,12 +12,13 @@ from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
 from quillgpt.errors import UserError
-from quillgpt.model import ModelShape, empty_model
+from quillgpt.model import GPTConfig, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.base import with_adapters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths, without_secrets
 from quillgpt.training.memory import fits, lack_of_memory, memory_needed
+from quillgpt.training.model_config import check_range
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.place import replaced_by
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
@@ -26,7 +27,6 @@ from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.report import show_settings
 from quillgpt.training.setup import build_model
-from quillgpt.training.shape import check_range
 from quillgpt.training.validation import evaluated_blocks
 
 DAY = 86_400
@@ -39,7 +39,7 @@ class Plan:
     Attributes:
         settings: With all choices made but that of compilation.
         machine: Device and number format.
-        shape: The shape of the model.
+        config: Configuration of the model.
         parameters: Its values.
         adapters: Values of the adapters, which alone are trained; 0: all weights are.
         data: What it learns from.
@@ -55,7 +55,7 @@ class Plan:
 
     settings: TrainSettings
     machine: Machine
-    shape: ModelShape
+    config: GPTConfig
     parameters: int
     adapters: int
     data: Outlook
@@ -121,14 +121,14 @@ def plan(settings: TrainSettings) -> Plan:
 def _plan(origin: Origin, data: Outlook) -> Plan:
     text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
     origin = replace(origin, settings=without_secrets(origin.settings))
-    origin, shape = choose_context(origin, text)
+    origin, config = choose_context(origin, text)
     check_lengths(data.train, data.val, origin.settings)
-    check_range(origin.settings, shape)
-    settings, shape = fit_to_budget(origin, text, data.train, shape)
+    check_range(origin.settings, config)
+    settings, config = fit_to_budget(origin, text, data.train, config)
     machine = origin.machine
-    lack = lack_of_memory(settings, shape, machine.device)
-    settings = choose_paths(settings, shape, machine, measuring=lack is None)
-    cropped = replace(shape, block_size=settings.block_size)
+    lack = lack_of_memory(settings, config, machine.device)
+    settings = choose_paths(settings, config, machine, measuring=lack is None)
+    cropped = replace(config, block_size=settings.block_size)
     model = empty_model(cropped)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
     adapters = with_adapters(empty_model(cropped), settings).parameter_count() - parameters
@@ -140,7 +140,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
     sequences = sequences_to_try(settings, timing)
     if sequences and lack is None and fits(memory_for(sequences), available):
-        built, _, optimizers = build_model(origin, settings, shape)
+        built, _, optimizers = build_model(origin, settings, config)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
     if settings.minutes is not None and settings.defaults == "fixed" and not origin.resumed:
         fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / timing.iteration))
@@ -148,7 +148,7 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     return Plan(
         settings=settings,
         machine=machine,
-        shape=cropped,
+        config=cropped,
         parameters=parameters,
         adapters=adapters,
         data=data,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from quillgpt.config.schema import TrainSettings
-from quillgpt.model import ModelShape, count_parameters
+from quillgpt.model import GPTConfig, count_parameters
 from quillgpt.model.cost import training_flops_per_token
-from quillgpt.training.shape import shape_for
+from quillgpt.training.model_config import config_for
 
 SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 384), (8, 512), (12, 768))
 """Blocks and width, small to large; each costs one and a half to four times as much as the one before."""
@@ -86,10 +86,10 @@ class Cost:
     flops_per_token: float
 
 
-def cost_of(shape: ModelShape) -> Cost:
+def cost_of(config: GPTConfig) -> Cost:
     """Return what a model costs."""
-    parameters = count_parameters(shape, positions=False)
-    return Cost(parameters, training_flops_per_token(shape, parameters))
+    parameters = count_parameters(config, positions=False)
+    return Cost(parameters, training_flops_per_token(config, parameters))
 
 
 def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
@@ -114,7 +114,7 @@ def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSetting
             width = 2 * settings.n_head * max(1, round(width / (2 * settings.n_head)))
         sized = fill(settings, n_layer=layers, n_embd=width)
         sized = fill(sized, n_head=_heads(sized.n_embd))
-        cost = cost_of(shape_for(sized, text.tokenizer, text.vocab_size))
+        cost = cost_of(config_for(sized, text.tokenizer, text.vocab_size))
         if cost.parameters <= min(most, flops / cost.flops_per_token / TOKENS_PER_PARAMETER):
             break
     return sized

@@ -1,0 +1,34 @@
+"""The model that is measured: the preset's, with the vocabulary of its tokenizer."""
+
+from __future__ import annotations
+
+from quillgpt.config.schema import TrainSettings
+from quillgpt.model import GPTConfig, padded_vocab_size
+from quillgpt.text.sources.corpora import RECIPES
+from quillgpt.training.model_config import model_config
+
+USUAL_VOCABULARIES = {"char": 65, "byte": 257, "gpt2": 50257}
+"""Tokens of the tokenizers; characters are counted as tiny Shakespeare has them."""
+
+
+def measured_config(settings: TrainSettings, vocabulary: int | None) -> GPTConfig:
+    """Return the shape that is measured; no text is read for it.
+
+    Args:
+        settings: The preset.
+        vocabulary: Tokens of the vocabulary; None takes what the preset says or its tokenizer usually has.
+    """
+    if vocabulary is None and settings.vocab_size is not None:
+        return model_config(settings, settings.vocab_size)
+    if vocabulary is None:
+        recipe = RECIPES.get(settings.dataset)
+        tokenizer = settings.tokenizer or (recipe.tokenizer if recipe else "char")
+        own = tokenizer.removeprefix("bpe:")
+        vocabulary = int(own) if own.isdigit() else USUAL_VOCABULARIES.get(tokenizer, USUAL_VOCABULARIES["gpt2"])
+    return model_config(settings, padded_vocab_size(vocabulary))
+
+
+def shape_numbers(config: GPTConfig) -> dict[str, object]:
+    """Return what a report says of a shape, by the names of the settings."""
+    names = ("arch", "n_layer", "n_head", "n_embd", "vocab_size", "block_size", "bias")
+    return {name: getattr(config, name) for name in names}

@@ -1,0 +1,1 @@
+"""From bytes to letters: which encoding a file has, and what it is besides prose."""

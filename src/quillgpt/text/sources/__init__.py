@@ -1,0 +1,1 @@
+"""Where texts come from: files and folders, downloads, books, the hub."""

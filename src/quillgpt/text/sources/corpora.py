@@ -1,0 +1,174 @@
+"""Where a text comes from: recipes by name, and what a person points at, such as files, addresses and books."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quillgpt.config.names import ALIASES, expand
+from quillgpt.errors import DataError, did_you_mean
+from quillgpt.files import sha256_of
+from quillgpt.text.sources import gutenberg, hub
+from quillgpt.text.sources.addresses import is_web_address, recorded_address, shown_address
+from quillgpt.text.sources.documents import Source
+from quillgpt.text.sources.downloads import TINY_SHAKESPEARE, address_download, fetch
+from quillgpt.text.sources.folders import files_of_folder, files_of_pattern, source_of_stream
+from quillgpt.text.sources.hub_corpus import PREFIX, HubCorpus, parse_address
+from quillgpt.text.sources.python_docs import python_docs_file
+
+BOOK = "gutenberg:"
+
+VAL_FRACTION = 0.1
+HUB_VAL_FRACTION = 0.01
+OPENWEBTEXT_VAL_FRACTION = 0.0005  # nanoGPT's
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a data set can be made from.
+
+    Attributes:
+        train: The documents.
+        val: Those of its own validation split; None where it has none.
+        val_fraction: The share to hold out where it has none and nobody said otherwise.
+    """
+
+    train: list[Source]
+    val: list[Source] | None = None
+    val_fraction: float = VAL_FRACTION
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A corpus and the tokenizer that it is prepared with by default.
+
+    Attributes:
+        description: One line for lists.
+        tokenizer: Its default tokenizer.
+        texts: Returns the texts, fetching or making them first.
+        hashes: Returns what the training texts hash to today, without a download; None where that is not known.
+        val_fraction: The share that is held out where the corpus has no validation split of its own.
+        is_large: Whether it is only fetched when somebody asks for just that, and not at the start of a training.
+    """
+
+    description: str
+    tokenizer: str
+    texts: Callable[[], Texts]
+    hashes: Callable[[], list[str] | None]
+    val_fraction: float = VAL_FRACTION
+    is_large: bool = False
+
+
+def _shakespeare(description: str, tokenizer: str) -> Recipe:
+    def texts() -> Texts:
+        return Texts([Source(TINY_SHAKESPEARE.title, TINY_SHAKESPEARE.address, fetch(TINY_SHAKESPEARE))])
+
+    assert TINY_SHAKESPEARE.sha256 is not None
+    sha256 = TINY_SHAKESPEARE.sha256
+    return Recipe(description, tokenizer, texts, lambda: [sha256])
+
+
+def _hub(description: str, corpus: HubCorpus, val_fraction: float = HUB_VAL_FRACTION) -> Recipe:
+    return Recipe(
+        f"{description}, from the Hugging Face hub",
+        tokenizer="gpt2",
+        texts=lambda: Texts(*hub.fetch_corpus(corpus), val_fraction=val_fraction),
+        hashes=lambda: hub.recorded_hashes(corpus),
+        val_fraction=val_fraction,
+        is_large=True,
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    "shakespeare_char": _shakespeare("tiny Shakespeare (1.1 MB), by characters", "char"),
+    "shakespeare": _shakespeare("tiny Shakespeare (1.1 MB), by GPT-2's tokens", "gpt2"),
+    "python_docs": Recipe(
+        "the documentation that comes with this Python (0.7 MB), by characters; works offline",
+        tokenizer="char",
+        texts=lambda: Texts([Source("python_docs", "python_docs", python_docs_file())]),
+        hashes=lambda: [sha256_of(python_docs_file())],
+    ),
+    "openwebtext": _hub(
+        "web pages, GPT-2's kind of data (40 GB)", HubCorpus("Skylion007/openwebtext"), OPENWEBTEXT_VAL_FRACTION
+    ),
+    "fineweb": _hub(
+        "filtered web pages, the sample of 10 billion tokens (50 GB)",
+        HubCorpus("HuggingFaceFW/fineweb", config="sample-10BT"),
+        OPENWEBTEXT_VAL_FRACTION,
+    ),
+    "tinystories": _hub("stories for small children, written by GPT (2 GB)", HubCorpus("roneneldan/TinyStories")),
+    "wikitext": _hub(
+        "good articles of Wikipedia (0.5 GB)",
+        HubCorpus("Salesforce/wikitext", config="wikitext-103-raw-v1", rows="lines", title=r" = [^=](.*[^=])? = "),
+    ),
+    "ptb": _hub(
+        "Penn Treebank, sentences of a newspaper (6 MB)",
+        HubCorpus("ptb-text-only/ptb_text_only", column="sentence", rows="lines"),
+    ),
+    "lambada": _hub("novels, and passages whose last word is to be guessed (1 GB)", HubCorpus("cimec/lambada")),
+}
+
+
+def recipe_named(given: str) -> str | None:
+    """Return the recipe that a word means, by its own name or an alias, in any spelling; None where it means none."""
+    name = given.lower().replace("-", "_")
+    name = ALIASES.get(name, name)
+    return name if name in RECIPES else None
+
+
+def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -> Texts:
+    """Return what words stand for, all together.
+
+    Args:
+        words: Files, folders, patterns such as `books/*.txt`, pipes, http(s) addresses, `gutenberg:1513`,
+            `hf:owner/name[:column]`, or `-` for standard input.
+        spool: A folder for what comes from standard input and pipes, which can be read only once.
+        follow_links: Read what links in a folder lead to outside of it, too.
+
+    Raises:
+        DataError: A word stands for nothing, or what it stands for cannot be had.
+    """
+    train: list[Source] = []
+    val: list[Source] = []
+    val_fraction = VAL_FRACTION
+    for word in words:
+        if word.startswith(PREFIX):
+            corpus = parse_address(word)
+            more, held_out = hub.fetch_corpus(corpus)
+            train += more
+            val += held_out or []
+            if not corpus.is_local:
+                val_fraction = HUB_VAL_FRACTION
+        else:
+            train += _sources(word, spool, follow_links)
+    return Texts(train, val or None, val_fraction)
+
+
+def _sources(word: str, spool: Path, follow_links: bool) -> list[Source]:
+    stream = source_of_stream(word, spool)
+    if stream is not None:
+        return [stream]
+    if is_web_address(word):
+        return [Source(shown_address(word), recorded_address(word), fetch(address_download(word)))]
+    if word.startswith(BOOK):
+        number = word.removeprefix(BOOK)
+        if not re.fullmatch(r"[1-9][0-9]*", number):
+            raise DataError(f"{word} is no book; give the number that Project Gutenberg has for it: gutenberg:1513")
+        return [Source(word, word, gutenberg.fetch_book(int(number)))]
+    path = expand(word)
+    if path.is_dir():
+        return files_of_folder(word, path, follow_links=follow_links)
+    if path.exists():
+        return [Source.from_file(path)]
+    if glob.has_magic(word):
+        return files_of_pattern(word)
+    if recipe_named(word):
+        raise DataError(f"{word} is a recipe, which is prepared alone: quill prepare {word}")
+    if "://" in word:
+        raise DataError(
+            f"{shown_address(word)} is no address that can be read; give one that begins with http:// or https://"
+        )
+    raise DataError(f"{word} is neither a file nor a recipe ({', '.join(RECIPES)}){did_you_mean(word, RECIPES)}")

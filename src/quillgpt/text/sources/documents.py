@@ -1,0 +1,122 @@
+"""Documents: where one is to be read, and its text in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+from quillgpt.config.encodings import DETECTED, EncodingRules
+from quillgpt.errors import DataError
+from quillgpt.files import sha256_of
+from quillgpt.text.encodings.decoding import Reading, look_at, read_pieces
+
+SEPARATOR = "\0"
+"""Ends each document in a file that holds many; a text has no such character."""
+
+
+class Mark(Enum):
+    """What a stream says beside its pieces of text."""
+
+    DOCUMENT_END = "document end"
+
+
+Piece = str | Mark
+
+
+@dataclass(frozen=True)
+class FileRules:
+    """How a person says that files are found and read.
+
+    Attributes:
+        encoding: In which encodings they are.
+        skip_unreadable: Leave out those that cannot be read.
+        follow_links: Read what links in a folder lead to, outside of it, too.
+    """
+
+    encoding: EncodingRules = DETECTED
+    skip_unreadable: bool = False
+    follow_links: bool = False
+
+
+PLAINLY = FileRules()
+"""As the files themselves say."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on this machine, and where it came from.
+
+    Attributes:
+        name: What messages call it.
+        location: What dataset.json records: an address, an absolute path, `-`, or a built-in corpus' name.
+        path: Where it can be read now.
+        holds_many: It was written by Quill and holds many documents in UTF-8, each with `SEPARATOR` at its end.
+            Otherwise the file is one document.
+        recorded_sha256: Its hash, where somebody has taken it already.
+    """
+
+    name: str
+    location: str
+    path: Path
+    holds_many: bool = False
+    recorded_sha256: str | None = None
+
+    @classmethod
+    def from_file(cls, path: Path) -> Source:
+        """Return the source of a file.
+
+        Raises:
+            DataError: Its path is not UTF-8, so that no file of ours could record it.
+        """
+        location = str(path.resolve())
+        try:
+            location.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"the path {location} is not UTF-8, and cannot be recorded; rename it") from error
+        return cls(str(path), location, path)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file's bytes."""
+        return self.recorded_sha256 or sha256_of(self.path)
+
+    def sha256_if_readable(self) -> str | None:
+        """Return the hash, or None for a file that cannot be opened."""
+        try:
+            return self.sha256
+        except OSError:
+            return None
+
+    def look_at(self, encoding: str | None = None) -> Reading:
+        """Read the whole file, and return how it is to be read.
+
+        Args:
+            encoding: What a person says that its encoding is.
+
+        Raises:
+            DataError: It is empty, binary, or in no encoding that can be recognised.
+        """
+        return Reading("utf-8") if self.holds_many else look_at(self.path, name=self.name, encoding=encoding)
+
+    def pieces(self, encoding: str, characters: int) -> Iterator[Piece]:
+        """Yield the text in pieces of at most so many characters, and the end of each document.
+
+        Raises:
+            DataError: The bytes are no text in this encoding.
+        """
+        if not self.holds_many:
+            yield from read_pieces(self.path, encoding, characters, name=self.name)
+            yield Mark.DOCUMENT_END
+            return
+        with self.path.open("r", encoding="utf-8", newline="") as file:
+            while block := file.read(characters):
+                first, *others = block.split(SEPARATOR)
+                if first:
+                    yield first
+                for other in others:
+                    yield Mark.DOCUMENT_END
+                    if other:
+                        yield other

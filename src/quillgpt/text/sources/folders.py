@@ -1,0 +1,216 @@
+"""Which files the words that a person gives stand for: those of folders and patterns, and what comes through pipes."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from quillgpt.config.names import STANDARD_INPUT, expand, is_standard_input, is_stream
+from quillgpt.console import progress, say, warn
+from quillgpt.errors import DataError
+from quillgpt.text.sources.documents import Source
+
+TEXT_SUFFIXES = (".txt", ".md")
+FEW_NAMES = 5
+
+_LINKED_FOLDERS = "linked folders, which --follow_links reads"
+_LINKS_OUT = "links to files elsewhere, which --follow_links reads"
+_SPECIAL = {
+    stat.S_IFIFO: "named pipes",
+    stat.S_IFSOCK: "sockets",
+    stat.S_IFCHR: "devices",
+    stat.S_IFBLK: "devices",
+}
+
+
+@dataclass
+class _Found:
+    """What was found in a folder.
+
+    Attributes:
+        files: Files, by their paths.
+        left_out: What is not read, by the reason.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        self.left_out.setdefault(reason, []).append(name)
+
+    def reasons(self) -> str:
+        """Return each reason with how many there are and the first few names."""
+        return "; ".join(
+            f"{reason}: {len(names):,} ({', '.join(sorted(names)[:FEW_NAMES])}{', ...' * (len(names) > FEW_NAMES)})"
+            for reason, names in self.left_out.items()
+        )
+
+
+def files_of_folder(word: str, folder: Path, *, follow_links: bool) -> list[Source]:
+    """Return the texts of a folder and of the folders in it, and name what else is there.
+
+    Raises:
+        DataError: It cannot be opened, or has no texts.
+    """
+    found = _walk(folder, follow_links)
+    texts = [file for file in found.files if file.suffix.lower() in TEXT_SUFFIXES]
+    others = Counter(
+        file.suffix.lower() or file.name for file in found.files if file.suffix.lower() not in TEXT_SUFFIXES
+    )
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
+    reasons = found.reasons()
+    if not texts:
+        has = " and ".join(each for each in (kinds, reasons) if each)
+        found_there = f"; it has {has}" if has else "; it is empty"
+        raise DataError(
+            f"the folder {word} has no {' or '.join(TEXT_SUFFIXES)} files{found_there}. Give plain text files"
+        )
+    if kinds:
+        say(f"Of the folder {word}, {' and '.join(TEXT_SUFFIXES)} files are read ({len(texts)}); skipped: {kinds}")
+    if reasons:
+        warn(f"of the folder {word}, these are left out: {reasons}")
+    return [Source.from_file(file) for file in texts]
+
+
+def files_of_pattern(word: str) -> list[Source]:
+    """Return the files that a pattern such as `books/*.txt` matches.
+
+    Raises:
+        DataError: There are none.
+    """
+    found = _Found()
+    for name in sorted(glob.glob(str(expand(word)), recursive=True)):  # noqa: PTH207 - it leaves hidden files out
+        path = Path(name)
+        try:
+            kind = stat.S_IFMT(path.stat().st_mode)
+        except OSError:
+            found.leave_out("links that lead nowhere", name)
+            continue
+        if kind == stat.S_IFREG:
+            found.files.append(path)
+        elif kind != stat.S_IFDIR:
+            found.leave_out(_SPECIAL.get(kind, "things that are no files"), name)
+    reasons = found.reasons()
+    if not found.files:
+        raise DataError(f"no file matches {word}{'; it matches ' * bool(reasons)}{reasons}; check folder and pattern")
+    if reasons:
+        warn(f"of what {word} matches, these are left out: {reasons}")
+    return [Source.from_file(path) for path in found.files]
+
+
+def _walk(root: Path, follow_links: bool) -> _Found:
+    """Find all files of a folder that are not hidden; links are followed last, and no folder is entered twice."""
+    found = _Found()
+    inside = root.resolve()
+    folders, links = [root], list[Path]()
+    entered: set[tuple[int, int]] = set()
+    with progress(f"Looking through {root}", None) as advance:
+        while folders or links:
+            folder = folders.pop() if folders else links.pop()
+            name = str(folder.relative_to(root))
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in entered:
+                    found.leave_out("links to folders that are read already", name)
+                    continue
+                entered.add((status.st_dev, status.st_ino))
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                if folder == root:
+                    raise DataError(f"the folder {root} cannot be opened: {error.strerror}") from error
+                found.leave_out(f"folders that cannot be opened ({error.strerror})", name)
+                continue
+            for entry in entries:
+                advance()
+                if not entry.name.startswith("."):
+                    _take(entry, folder / entry.name, root, inside, follow_links, found, folders, links)
+    found.files.sort()
+    return found
+
+
+def _take(
+    entry: os.DirEntry[str],
+    path: Path,
+    root: Path,
+    inside: Path,
+    follow_links: bool,
+    found: _Found,
+    folders: list[Path],
+    links: list[Path],
+) -> None:
+    name = str(path.relative_to(root))
+    is_link = entry.is_symlink()
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        found.leave_out("files whose names are not UTF-8, so that nothing could record them", ascii(name))
+        return
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        found.leave_out("links that lead nowhere", name)
+        return
+    except OSError as error:
+        circle = "links in a circle" if is_link else f"files that cannot be looked at ({error.strerror})"
+        found.leave_out(circle, name)
+        return
+    if kind == stat.S_IFDIR:
+        if not is_link:
+            folders.append(path)
+        elif follow_links:
+            links.append(path)
+        else:
+            found.leave_out(_LINKED_FOLDERS, name)
+    elif kind != stat.S_IFREG:
+        found.leave_out(_SPECIAL.get(kind, "things that are no files"), name)
+    elif is_link and not follow_links and not path.resolve().is_relative_to(inside):
+        found.leave_out(_LINKS_OUT, name)
+    else:
+        found.files.append(path)
+
+
+def source_of_stream(word: str, spool: Path) -> Source | None:
+    """Return what comes through standard input or a pipe, kept in a file; None for a word that means neither.
+
+    Args:
+        word: What was given.
+        spool: A folder for the file.
+
+    Raises:
+        DataError: It is a device or a socket, or standard input is closed.
+    """
+    path = expand(word)
+    if is_standard_input(word):
+        if sys.stdin is None:
+            raise DataError("standard input is closed; give a file, or something to read: quill prepare - < FILE")
+        if sys.stdin.isatty():
+            say("Reading what you type; Ctrl-D on an empty line ends it")
+        return Source("standard input", STANDARD_INPUT, _spooled(sys.stdin.buffer, spool))
+    if is_stream(path):
+        say(f"Reading {word} until it is closed")
+        with path.open("rb") as pipe:
+            kept = _spooled(pipe, spool)
+        is_named = not str(path).startswith(("/dev/", "/proc/"))
+        return Source(word, str(path.resolve()) if is_named else "pipe", kept)
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):
+        return None
+    if kind in _SPECIAL:
+        raise DataError(f"{word} is a {_SPECIAL[kind][:-1]}, not a text; give a file, a folder or a pipe")
+    return None
+
+
+def _spooled(stream: BinaryIO, spool: Path) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=spool, suffix=".txt")
+    with os.fdopen(descriptor, "wb") as file:
+        shutil.copyfileobj(stream, file)
+    return Path(name)

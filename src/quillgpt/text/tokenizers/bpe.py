@@ -1,0 +1,230 @@
+"""Byte-level byte-pair encoding with GPT-2's pre-tokenizer: `gpt2`'s published merges, or `bpe:N` trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiktoken
+from numpy.typing import NDArray
+
+from quillgpt.console import say
+from quillgpt.errors import TokenizerError
+from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.sources.documents import Mark, Piece
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, unspell
+from quillgpt.text.tokenizers.tokenizer_files import (
+    END_OF_TEXT,
+    byte_level_bpe,
+    checked_ids,
+    fingerprint_of,
+    save_tokenizer,
+)
+from quillgpt.text.tokenizers.words import CUT, END, WordEncoder, encode_long_word, last_cut_of_gpt2
+
+SMALLEST_VOCABULARY = 257  # every byte, and the end of a text
+LARGEST_VOCABULARY = 1_000_000  # four times that of the largest models; so many rows are a model by themselves
+
+# GPT-2's pattern (openai/gpt-2, encoder.py), with possessive runs: the same matches without backtracking, so that a
+# megabyte of spaces costs no stack.
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+GPT2_FINGERPRINT = "9400cf24e4f9e6f53a72423efafae22b61d31d9169917b1e0762ca90982c40fe"
+_WINDOW = 1 << 16  # bytes of a word that are encoded at once: so many take a few hundredths of a second
+
+
+class BytePairTokenizer:
+    """Encodes with tiktoken, and describes itself as the equal tokenizer.json.
+
+    tiktoken joins the neighbours whose joined bytes have the lowest id; tokenizer.json lists the pairs themselves.
+    The two agree for trained merges: what happens inside a token's span until it is joined does not depend on its
+    surroundings, so a token is always made from the one pair that training made it from.
+    """
+
+    def __init__(
+        self, vocab: dict[str, int], merges: Sequence[Sequence[str]], *, fingerprint: str | None = None
+    ) -> None:
+        """Make a tokenizer from GPT-2's kind of tables.
+
+        Args:
+            vocab: Spelled token to id, the end of a text included; bytes first, then one token per merge, in order.
+            merges: Pairs of spelled tokens, in the order of their ranks.
+            fingerprint: The tokenizer's, where it is known.
+        """
+        self.vocab_size = len(vocab)
+        self.end_of_text: int = vocab[END_OF_TEXT]
+        self.vocab, self.merges = vocab, merges
+        self._content = byte_level_bpe(vocab, merges, self.end_of_text, use_regex=True)
+        self.fingerprint = fingerprint or fingerprint_of(self._content)
+        self.name = "gpt2" if self.fingerprint == GPT2_FINGERPRINT else f"bpe:{self.vocab_size}"
+
+    @cached_property
+    def _ranks(self) -> dict[bytes, int]:
+        return {unspell(token): rank for token, rank in self.vocab.items() if token != END_OF_TEXT}
+
+    @cached_property
+    def _engine(self) -> tiktoken.Encoding:
+        return tiktoken.Encoding(
+            self.name,
+            pat_str=PATTERN,
+            mergeable_ranks=self._ranks,
+            special_tokens={END_OF_TEXT: self.end_of_text},
+        )
+
+    @cached_property
+    def _words(self) -> WordEncoder:
+        return WordEncoder(self._encode_word, self.end_of_text)
+
+    def _encode_word(self, word: bytes) -> list[int]:
+        rank = self._ranks.get(word)  # as tiktoken does: a word that is a token is not put together
+        if rank is not None:
+            return [rank]
+        engine = self._engine
+        if len(word) <= _WINDOW:
+            return engine._encode_single_piece(word)
+        return encode_long_word(engine._encode_single_piece, engine.decode_single_token_bytes, word, window=_WINDOW)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> BytePairTokenizer | None:
+        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind.
+
+        What does not change ids or text may differ from what Quill writes, so that GPT-2's own file is recognised.
+        """
+        model = content.get("model") or {}
+        vocab, merges = model.get("vocab"), model.get("merges")
+        if model.get("type", "BPE") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
+            return None
+        plain = not any(model.get(key) for key in ("dropout", "unk_token", "byte_fallback", "ignore_merges"))
+        plain = plain and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
+        if not plain or content.get("normalizer") or not _splits_as_gpt2(content):
+            return None
+        pairs = _pairs(merges)
+        added = [entry for entry in content.get("added_tokens") or [] if isinstance(entry, dict)]
+        if [entry.get("content") for entry in added] != [END_OF_TEXT] or not _is_plain(added[0]):
+            return None
+        vocab = vocab | {END_OF_TEXT: added[0].get("id")}
+        in_order = sorted(vocab, key=vocab.__getitem__)
+        joined = [first + second for first, second in pairs]
+        if set(in_order[:256]) != set(BYTE_TO_CHARACTER) or in_order[256:] != [*joined, END_OF_TEXT]:
+            return None
+        if [vocab[token] for token in in_order] != list(range(len(vocab))) or {*map(type, vocab.values())} != {int}:
+            return None  # 1.0 and true equal 1, but number no token
+        if not set("".join(joined)) <= set(BYTE_TO_CHARACTER):
+            return None
+        return cls({token: vocab[token] for token in in_order}, pairs)
+
+    @classmethod
+    def train(cls, pieces: Iterable[str], vocab_size: int) -> BytePairTokenizer:
+        """Learn merges from a text; the same text gives the same tokenizer.
+
+        Args:
+            pieces: The text, cut anywhere.
+            vocab_size: The number of ids wanted, the end of a text included; a text too small gets fewer, and
+                a line that says so.
+
+        Raises:
+            TokenizerError: `vocab_size` is too small or too large, or learning failed.
+        """
+        check_size(vocab_size)
+        from quillgpt.text.tokenizers.merges import (
+            learn_merges,  # brings a library of several MB that only learning needs
+        )
+
+        learned, merges = learn_merges(pieces, vocab_size - 1, name=f"bpe:{vocab_size}")
+        vocab = learned | {END_OF_TEXT: len(learned)}
+        in_order = {token: vocab[token] for token in sorted(vocab, key=vocab.__getitem__)}
+        if len(in_order) < vocab_size:
+            say(
+                f"The text is too small for bpe:{vocab_size}: it has repeated pairs for only {len(in_order)} tokens, "
+                f"so the tokenizer is bpe:{len(in_order)}."
+            )
+        return cls(in_order, _pairs(merges))
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids of a text; a literal `<|endoftext|>` in it is ordinary text."""
+        ids: NDArray[np.uint32] = self._engine.encode_to_numpy(without_surrogates(text), disallowed_special=())
+        return ids
+
+    def encode_pieces(self, pieces: Iterable[Piece]) -> NDArray[np.uint32]:
+        """Return the ids of pieces of text, each encoded on its own as by `encode`, and the end of a text per mark.
+
+        Several times as fast as `encode` where there is much text, because each word is encoded once.
+        """
+        contents = (END if isinstance(piece, Mark) else _utf8(piece) + CUT for piece in pieces)
+        return self._words.encode(b"".join(contents))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
+        ids: list[int] = self._engine.encode(without_surrogates(text), allowed_special={END_OF_TEXT})
+        return ids
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        checked = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
+        content: bytes = self._engine.decode_bytes(checked.tolist())
+        return content.decode("utf-8", "replace")
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return the bytes that each id stands for, (vocab_size,); the end of a text stands for none."""
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        for token, rank in self._ranks.items():
+            lengths[rank] = len(token)
+        return lengths
+
+    def last_cut(self, text: str) -> int:
+        """Return the last place between a character that is no white space and a space or a line end; 0 if none."""
+        return last_cut_of_gpt2(text)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        save_tokenizer(folder, self._content, kind=self.name, end_of_text=END_OF_TEXT)
+
+
+def check_size(vocab_size: int) -> None:
+    """Check that so many ids can be learned.
+
+    Raises:
+        TokenizerError: They are too few for every byte and the end of a text, or more than any model has.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise TokenizerError(
+            f"bpe:{vocab_size} is too small: {SMALLEST_VOCABULARY} ids are needed for every byte and the end of "
+            f"a text; give --tokenizer bpe:{SMALLEST_VOCABULARY} or more"
+        )
+    if vocab_size > LARGEST_VOCABULARY:
+        raise TokenizerError(
+            f"bpe:{vocab_size} is too large: {LARGEST_VOCABULARY:,} ids are the most that can be "
+            "learned; give --tokenizer bpe:1024 for a book, bpe:32768 for a gigabyte"
+        )
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return without_surrogates(text).encode("utf-8")
+
+
+def _pairs(merges: list[Any]) -> list[tuple[str, str]]:
+    # Older files join a pair by a space; spelled tokens have none of their own.
+    split = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    return [(first, second) for first, second in split]
+
+
+def _splits_as_gpt2(content: dict[str, Any]) -> bool:
+    pre_tokenizer, decoder = content.get("pre_tokenizer") or {}, content.get("decoder") or {}
+    after = content.get("post_processor") or {"type": "ByteLevel"}
+    return (
+        pre_tokenizer.get("type") == "ByteLevel"
+        and pre_tokenizer.get("add_prefix_space") is False
+        and pre_tokenizer.get("use_regex", True) is True
+        and decoder.get("type") == "ByteLevel"
+        and after.get("type") == "ByteLevel"
+    )
+
+
+def _is_plain(entry: dict[str, Any]) -> bool:
+    return entry.get("special") is True and not any(entry.get(key) for key in ("single_word", "lstrip", "rstrip"))

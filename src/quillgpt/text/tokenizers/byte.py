@@ -1,0 +1,73 @@
+"""`byte`: one id per byte of the text's UTF-8 form, and one for the end of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
+from quillgpt.text.tokenizers.tokenizer_files import (
+    END_OF_TEXT,
+    byte_level_bpe,
+    checked_ids,
+    fingerprint_of,
+    save_tokenizer,
+)
+
+
+class ByteTokenizer:
+    """Numbers bytes by their value; 256 ends a text."""
+
+    name: Final = "byte"
+    vocab_size: Final = 257
+    end_of_text: Final = 256
+
+    def __init__(self) -> None:
+        self._content = _content()
+        self.fingerprint = fingerprint_of(self._content)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> ByteTokenizer | None:
+        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind."""
+        return cls() if content == _content() else None
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the bytes of a text."""
+        return np.frombuffer(without_surrogates(text).encode("utf-8"), dtype=np.uint8).astype(np.uint32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the bytes of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
+        ids: list[int] = []
+        for index, part in enumerate(text.split(END_OF_TEXT)):
+            ids += [self.end_of_text] * (index > 0) + self.encode(part).tolist()
+        return ids
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        array = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
+        ends = np.flatnonzero(array == self.end_of_text)
+        parts = np.split(array, ends)
+        texts = [part[part < self.end_of_text].astype(np.uint8).tobytes().decode("utf-8", "replace") for part in parts]
+        return END_OF_TEXT.join(texts)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return 1 for each byte and 0 for the end of a text, (257,)."""
+        return np.array([1] * 256 + [0], dtype=np.int64)
+
+    def last_cut(self, text: str) -> int:
+        """Return the end of the text: characters are encoded one by one, so every cut is safe."""
+        return len(text)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        save_tokenizer(folder, self._content, kind=self.name, end_of_text=END_OF_TEXT)
+
+
+def _content() -> dict[str, Any]:
+    vocab = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
+    return byte_level_bpe(vocab | {END_OF_TEXT: 256}, [], 256, use_regex=False)

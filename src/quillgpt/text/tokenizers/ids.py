@@ -1,0 +1,92 @@
+"""`ids`: tokens that are known by their numbers alone, as where nanoGPT's meta.pkl has only vocab_size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.errors import TokenizerError, shorten
+from quillgpt.text.tokenizers.tokenizer_files import checked_ids, fingerprint_of, save_tokenizer, tokenizer_content
+
+MOST_IDS = 1 << 16
+"""What nanoGPT's token files can hold."""
+
+
+class IdTokenizer:
+    """Writes ids as numbers with a space before each, and reads them so; what text they stand for is not known."""
+
+    name: Final = "ids"
+    end_of_text: Final = None
+
+    def __init__(self, vocab_size: int) -> None:
+        """Make the tokenizer of so many ids.
+
+        Raises:
+            TokenizerError: There are none, or more than token files can hold.
+        """
+        if not 0 < vocab_size <= MOST_IDS:
+            raise TokenizerError(
+                f"vocab_size is {shorten(vocab_size)}; a vocabulary without text has between 1 and {MOST_IDS:,} tokens"
+            )
+        self.vocab_size = vocab_size
+        self._content = _content(vocab_size)
+        self.fingerprint = fingerprint_of(self._content)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> IdTokenizer | None:
+        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind."""
+        model = content.get("model") or {}
+        vocab = model.get("vocab")
+        if model.get("type") != "WordLevel" or not isinstance(vocab, dict) or not 0 < len(vocab) <= MOST_IDS:
+            return None
+        if vocab.get("0") != 0:
+            return None
+        tokenizer = cls(len(vocab))
+        return tokenizer if tokenizer.fingerprint == fingerprint_of(content) else None
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids that are written in a text.
+
+        Raises:
+            TokenizerError: Something else than ids is.
+        """
+        words = text.split()
+        if strange := next((word for word in words if not re.fullmatch(r"[0-9]{1,9}", word)), None):
+            raise TokenizerError(
+                f"{shorten(strange)} is no token id: which text the {self.vocab_size:,} tokens stand for is not known "
+                'here, so give ids, such as "12 5 7"'
+            )
+        return checked_ids([int(word) for word in words], name=self.name, vocab_size=self.vocab_size).astype(np.uint32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt; there is no special token to look for."""
+        return [int(token) for token in self.encode(text)]
+
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
+        """Return ids as they are written."""
+        return "".join(f" {token}" for token in checked_ids(ids, name=self.name, vocab_size=self.vocab_size))
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Return zeros, (vocab_size,): nobody knows how many bytes an id stands for."""
+        return np.zeros(self.vocab_size, np.int64)
+
+    def last_cut(self, text: str) -> int:
+        """Return the end of the last whole number: what follows may go on with it."""
+        return max(text.rfind(space) for space in " \n\t") + 1
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        save_tokenizer(folder, self._content, kind=self.name, end_of_text=None)
+
+
+def _content(vocab_size: int) -> dict[str, Any]:
+    return tokenizer_content(
+        pre_tokenizer={"type": "WhitespaceSplit"},
+        decoder={"type": "Replace", "pattern": {"Regex": "^"}, "content": " "},
+        model={"type": "WordLevel", "vocab": {str(token): token for token in range(vocab_size)}, "unk_token": "<unk>"},
+    )

@@ -1,0 +1,167 @@
+"""Learning the merges of byte-pair encoding: in bounded time for every text, in view, and given up when asked to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from quillgpt.console import progress, say
+from quillgpt.errors import TokenizerError
+from quillgpt.stopping import activity
+from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
+from quillgpt.text.tokenizers.words import CUT, last_cut_of_gpt2, word_starts
+
+LONGEST_WORD = 1024
+"""Bytes of a word that are learned from at once; a longer one is cut, since each of its merges moves all the rest."""
+
+_LEARNER = Path(__file__).with_name("merge_learner.py")
+_PIECE = 1 << 16
+_MOST_WAITING = 1 << 20
+_LOOKAHEAD = 4  # bytes behind a word's beginning that can decide that it is one
+_SECONDS_OF_SILENCE = 10.0
+
+
+def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict[str, int], list[list[str]]]:
+    """Return the vocabulary and the merges that a text gives; the same text gives the same ones.
+
+    They are learned by a process of its own: what its library computes hears no signal, but can be ended.
+
+    Args:
+        pieces: The text, cut anywhere.
+        tokens: The number of tokens wanted, one for each byte included; a text too small gives fewer.
+        name: What is learned, for messages.
+
+    Raises:
+        TokenizerError: The process ended without a result.
+    """
+    request = {"tokens": tokens, "alphabet": sorted(BYTE_TO_CHARACTER), "path": sys.path, "parent": os.getpid()}
+    with (
+        tempfile.TemporaryFile() as learned,
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            [sys.executable, "-I", str(_LEARNER)],
+            stdin=subprocess.PIPE,
+            stdout=learned,
+            stderr=complaints,
+            start_new_session=True,  # Ctrl-C is this process' to hear
+        ) as process,
+        activity(f"while {name} was learned, of which nothing is kept; the same command begins it again"),
+    ):
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it has ended: its status and its words say why
+                _send(request, pieces, process.stdin, name)
+            _wait(process, name)
+        except BaseException:
+            process.kill()
+            raise
+        if process.returncode != 0:
+            raise TokenizerError(f"{name} could not be learned: {_reason(process.returncode, complaints)}")
+        learned.seek(0)
+        found: dict[str, Any] = json.load(learned)
+    return found["vocab"], found["merges"]
+
+
+def _send(request: dict[str, Any], pieces: Iterable[str], file: IO[bytes], name: str) -> None:
+    with file, progress(f"Reading for {name}, characters", None) as advance:
+        file.write(json.dumps(request).encode() + b"\n")
+        for piece in learnable(pieces):
+            content = piece.encode("utf-8")
+            file.write(len(content).to_bytes(8, "little") + content if content else b"")
+            advance(len(piece))
+        file.write(bytes(8))
+
+
+def _wait(process: subprocess.Popen[bytes], name: str) -> None:
+    started, wait = time.monotonic(), _SECONDS_OF_SILENCE
+    with progress(f"Learning {name}", None):
+        while True:
+            try:
+                process.wait(wait)
+                return
+            except subprocess.TimeoutExpired:
+                seconds = time.monotonic() - started
+                say(f"learning {name} for {seconds:.0f} s so far; Ctrl-C stops it")
+                wait = seconds  # twice as long each time
+
+
+def _reason(status: int, complaints: IO[bytes]) -> str:
+    if status == -signal.SIGKILL:
+        return "the system ended it, most likely for lack of memory; give a smaller number of tokens, or less text"
+    complaints.seek(0)
+    said = complaints.read().decode("utf-8", "replace").strip().splitlines()
+    return said[-1] if said else f"its process ended with status {status}"
+
+
+def learnable(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield a text cut where GPT-2's pattern cuts it, so that its pieces do not change what is learned.
+
+    Words longer than `LONGEST_WORD` are cut besides.
+    """
+    for piece in _cut_between_words(_short(pieces)):
+        yield from _cut_long_words(piece)
+
+
+def _short(pieces: Iterable[str]) -> Iterator[str]:
+    # The trainer reads some hundred pieces ahead, whatever their length.
+    return (piece[at : at + _PIECE] for piece in pieces for at in range(0, len(piece), _PIECE))
+
+
+def _cut_between_words(pieces: Iterable[str]) -> Iterator[str]:
+    rest: list[str] = []
+    before, length = "", 0
+    for piece in pieces:
+        cut = last_cut_of_gpt2(before + piece) - len(before)
+        if cut >= 0 and (cut or rest):
+            yield "".join([*rest, piece[:cut]])
+            rest, length = [], 0
+            piece = piece[cut:]
+        rest.append(piece)
+        before = piece[-1:] or before
+        length += len(piece)
+        if length > _MOST_WAITING:
+            whole = "".join(rest)
+            cut = _last_word(whole)
+            yield whole[:cut]
+            rest, length = [whole[cut:]], len(whole) - cut
+    yield "".join(rest)
+
+
+def _last_word(text: str) -> int:
+    """Return where the last word begins before which there is no white space; the end where that is far from it."""
+    content = without_surrogates(text).encode("utf-8")
+    starts = word_starts(content + CUT)
+    starts = starts[(starts > len(content) // 2) & (starts <= len(content) - _LOOKAHEAD)]
+    for start in reversed(starts.tolist()):
+        character = content[start - _LOOKAHEAD : start].decode("utf-8", "ignore")[-1]
+        if not character.isspace():
+            return len(content[:start].decode("utf-8"))
+    return len(text)
+
+
+def _cut_long_words(text: str) -> Iterator[str]:
+    content = without_surrogates(text).encode("utf-8")
+    starts = word_starts(content + CUT)
+    lengths = np.diff(starts)
+    done = 0
+    for word in np.flatnonzero(lengths > LONGEST_WORD).tolist():
+        begin, end = int(starts[word]), int(starts[word] + lengths[word])
+        while end - max(begin, done) > LONGEST_WORD:
+            cut = max(begin, done) + LONGEST_WORD
+            while content[cut] & 0xC0 == 0x80:  # within a character
+                cut -= 1
+            yield content[done:cut].decode("utf-8")
+            done = cut
+    yield content[done:].decode("utf-8")

@@ -1,0 +1,70 @@
+"""Whether text comes back from a tokenizer, and what is lost of it where it does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
+
+EXAMPLE_CHARACTERS = 30
+MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What does not come back.
+
+    Attributes:
+        share: Of the characters that are no white space, those that are missing.
+        missing: The commonest of them.
+        before: A piece of text.
+        after: What comes back of it.
+    """
+
+    share: float
+    missing: list[str]
+    before: str
+    after: str
+
+
+def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> Loss | None:
+    """Return what a tokenizer does not give back of some texts; None where it gives back all.
+
+    A space at the beginning, which many tokenizers add or drop, counts as nothing.
+    """
+    missing: Counter[str] = Counter()
+    characters, example = 0, None
+    for text in map(without_surrogates, samples):
+        back = tokenizer.decode(tokenizer.encode(text))
+        characters += len("".join(text.split()))
+        if back.strip(" ") == text.strip(" "):
+            continue
+        missing += Counter(text) - Counter(back)
+        example = example or _example(text, back)
+    if example is None:
+        return None
+    gone = {character: count for character, count in missing.most_common() if not character.isspace()}
+    return Loss(sum(gone.values()) / max(characters, 1), [*gone][:MOST_NAMED], *example)
+
+
+def describe_loss(tokenizer: Tokenizer, loss: Loss) -> str:
+    """Return what to say of a tokenizer that loses text."""
+    lost = "the characters are all there, but not as they were"
+    if loss.share:
+        share = f"{loss.share:.1%}" if loss.share >= 0.001 else "less than 0.1%"
+        lost = f"{share} of the characters are lost, most of all {', '.join(map(repr, loss.missing))}"
+    return (
+        f"the tokenizer {tokenizer.name} does not give the text back as it is: {lost}; for example {loss.before!r} "
+        f"becomes {loss.after!r}. A model learns only what its tokenizer keeps: --tokenizer=byte and bpe:1024 keep all"
+    )
+
+
+def _example(text: str, back: str) -> tuple[str, str]:
+    """Return both texts around the first word that differs."""
+    words, others = text.strip(" ").split(" "), back.strip(" ").split(" ")
+    same = next((at for at, (one, other) in enumerate(zip(words, others, strict=False)) if one != other), 0)
+    before, after = (" ".join(each[max(0, same - 1) : same + 3]) for each in (words, others))
+    return before[:EXAMPLE_CHARACTERS], after[:EXAMPLE_CHARACTERS]

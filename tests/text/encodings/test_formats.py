@@ -1,0 +1,119 @@
+"""Texts that are written for programs are named with what to give instead; prose is not."""
+
+import json
+import zipfile
+
+import pytest
+
+from languages import LEGACY
+from quillgpt.errors import DataError
+from quillgpt.text.encodings.decoding import look_at
+from quillgpt.text.encodings.formats import looks_like
+
+ROWS = [{"id": number, "text": f"a story, number {number}, of a fox"} for number in range(20)]
+CSV = "id,text\n" + "".join(f'{number},"a story, of {number} foxes"\n' for number in range(20))
+SRT = "".join(f"{n}\n00:00:{n:02d},000 --> 00:00:{n + 1:02d},500\nHello there\n\n" for n in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what", "advice"),
+    [
+        ("a.jsonl", "\n".join(map(json.dumps, ROWS)) + "\n", "JSON lines", "hf:a.jsonl:text"),
+        ("x/chat.txt", "\n".join(map(json.dumps, ROWS)) + "\n", "JSON lines", "hf:x/chat.jsonl:text, renamed"),
+        ("a.json", json.dumps(ROWS, indent=1), "JSON", "hf:a.json:text"),
+        ("a.json", json.dumps(ROWS * 400), "JSON", "hf:a.json:text"),
+        ("a.json", json.dumps({"text": {"a": "b"}}, indent=1), "JSON", "take its texts out"),
+        ("a.json", json.dumps(["one text", "another"] * 9), "JSON", "take its texts out"),
+        ("a.csv", CSV, "CSV", "hf:a.csv:text"),
+        ("a.txt", CSV, "CSV", "hf:a.csv:text, renamed to a.csv"),
+        ("a.csv", CSV.replace(",", ";"), "CSV", "take its texts out"),
+        ("a.tsv", CSV.replace(",", "\t"), "TSV", "take its texts out"),
+        ("a.html", "<!DOCTYPE html>\n<p>Hello</p>\n", "HTML", "pandoc"),
+        ("a.txt", "<p>Some <b>bold</b> text.</p>\n" * 9, "HTML", "pandoc"),
+        ("a.xml", '<?xml version="1.0"?>\n<TEI><p>Hello</p></TEI>', "XML", "take its texts out"),
+        ("a.txt", "<TEI><text><body><p>Hello there</p></body></text></TEI>", "XML", "take its texts out"),
+        ("a.srt", SRT, "SubRip subtitles", "the spoken lines"),
+        ("a.txt", SRT, "SubRip subtitles", "the spoken lines"),
+        ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:04.000\nHi\n", "WebVTT subtitles", "the spoken lines"),
+        ("a.ass", "[Script Info]\nTitle: x\n", "SubStation subtitles", "the spoken lines"),
+        ("a.lrc", "".join(f"[00:{n:02d}.00]la la\n" for n in range(9)), "lyrics or subtitles with times", "spoken"),
+        ("a.eml", "From: a@b.c\nContent-Transfer-Encoding: base64\n\nSGk=\n", "e-mail as it is sent", "plain text"),
+    ],
+)  # fmt: skip
+def test_what_is_written_for_programs_is_named_with_what_to_give_instead(name, text, what, advice):
+    found = looks_like(text[:8000], name)
+    assert found is not None
+    assert found.what == what
+    assert advice in found.advice
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for text, _ in LEGACY.values()),
+        "Tyger, tyger, burning bright,\nIn the forests of the night,\nWhat immortal hand or eye,\n" * 5,
+        "one, two\nthree, four\nfive, six\nseven, eight\nnine, ten\n",
+        "".join(f"Then came {n} men, {n} women, and {n} dogs.\n" for n in range(30)),
+        "[Enter HAMLET]\nHAMLET. To be, or not to be.\n[Exit]\n" * 9,
+        "# Title\n\nSome *text*, [a link](http://x) and `<b>code</b>`.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n" * 5,
+        "def f(x):\n    return {x: [1, 2]}\n" * 9,
+        "{\n  int a = 1;\n  return a;\n}\n" * 9,
+        "if a < b and c > d then x < y\n" * 9,
+        "".join(f"\tParagraph {n} is indented.\n" for n in range(9)),
+        "[1] First note.\n[2] Second note.\n" * 9,
+        "[",
+        "{",
+        "<",
+    ],
+)
+def test_prose_poems_plays_markdown_and_code_are_left_alone(text):
+    assert looks_like(text, "a.txt") is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("word/document.xml", "is a Word document"),
+        ("xl/workbook.xml", "is an Excel workbook"),
+        ("ppt/presentation.xml", "is a PowerPoint presentation"),
+        ("mimetype", "is an e-book (EPUB)"),
+        ("a.txt", "is a Word document, an e-book or another zip archive"),
+    ],
+)
+def test_zipped_documents_are_called_what_they_are(tmp_path, entry, words):
+    with zipfile.ZipFile(tmp_path / "book.txt", "w") as archive:
+        archive.writestr(entry, "application/epub+zip")
+    with pytest.raises(DataError) as caught:
+        look_at(tmp_path / "book.txt")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "Git LFS.*git lfs pull",
+        ),
+        (b"\x1f\x8b\x08\0", r"gunzip -k book\.txt"),
+        (b"\xfd7zXZ\0\0", r"unxz -k book\.txt"),
+        (b"PAR1\0\0", r"Parquet file.*hf:book\.txt:COLUMN"),
+        (b"x" * 60 + b"BOOKMOBI", "MOBI"),
+        (b"a.txt" + b"\0" * 252 + b"ustar\x0000", "tar archive"),
+        (b"\0\0\0\x18ftypmp42", "recording"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "recording"),
+        (b"Rar!\x1a\7\0", "RAR archive"),
+        (b"GIF89a", "GIF image"),
+        (b"OggS\0\2", "Ogg recording"),
+        (b"\x93NUMPY\1\0", "array of NumPy"),
+    ],
+)
+def test_binary_files_are_called_what_they_are_with_what_to_do(tmp_path, content, words):
+    (tmp_path / "book.txt").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        look_at(tmp_path / "book.txt")
+
+
+def test_what_is_nested_without_end_is_no_fault():
+    for text in ("[" * 8000, '{"a":' * 1600, "<a>" * 2600, '"' * 8000, ",\n" * 4000):
+        looks_like(text, "a.txt")

@@ -1,0 +1,162 @@
+import json
+import os
+import random
+import signal
+import threading
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, pre_tokenizers, trainers
+
+from quillgpt.errors import TokenizerError
+from quillgpt.stopping import words_on
+from quillgpt.text.sources.documents import Mark
+from quillgpt.text.tokenizers.bpe import BytePairTokenizer
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
+from quillgpt.text.tokenizers.merges import LONGEST_WORD, learn_merges, learnable
+from quillgpt.text.tokenizers.tokenizer import check_spec
+from quillgpt.text.tokenizers.words import CUT, encode_long_word, word_starts
+
+TEXT = "It was the best of times, it wasn't the worst 1234 times\n\n  over  漢字かな交じり文。 's Größe 😀\n" * 40
+
+
+def letters(count, seed=0):
+    return "".join(random.Random(seed).choices("abcdefghijklmnopqrstuvwxyz", k=count))
+
+
+def words(text):
+    content = text.encode() + CUT
+    starts = word_starts(content).tolist()
+    return [content[begin:end] for begin, end in pairwise(starts)]
+
+
+def test_the_merges_are_those_of_the_library():
+    learner = Engine(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(BYTE_TO_CHARACTER)
+    learner.train_from_iterator(
+        [TEXT],
+        trainers.BpeTrainer(vocab_size=399, min_frequency=2, initial_alphabet=alphabet, special_tokens=[]),
+    )
+    model = json.loads(learner.to_str())["model"]
+    assert learn_merges([TEXT], 399, name="bpe:400") == (model["vocab"], model["merges"])
+
+
+@pytest.mark.parametrize("unit", ["a", "-", " ", "\n", "\t", "漢", "é", "'", "1", "\u3000", "😀"])
+def test_a_text_without_a_break_is_learned_from_in_short_pieces_and_comes_back(unit):
+    text = unit * (400_000 // len(unit.encode()))
+    pieces = list(learnable([text]))
+    assert "".join(pieces) == text
+    assert max(len(piece.encode()) for piece in pieces) <= LONGEST_WORD
+    tokenizer = BytePairTokenizer.train([text], 300)
+    ids = tokenizer.encode_pieces([text, Mark.DOCUMENT_END])
+    assert len(ids) < len(text)
+    assert tokenizer.decode(ids[:-1]) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet=st.sampled_from("  \n\t\u3000ab's1,é漢。😀"), max_size=60))
+def test_only_long_words_are_cut(monkeypatch_module, text):
+    assert [word for piece in learnable(text) for word in words(piece)] == words(text)
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    patch = pytest.MonkeyPatch()
+    patch.setattr("quillgpt.text.tokenizers.merges._MOST_WAITING", 12)
+    yield patch
+    patch.undo()
+
+
+def test_a_long_word_among_others_is_cut_alone():
+    text = "one, two" + "x" * 5000 + " three 漢字" + "漢" * 1000 + "。 four\n"
+    found = [word for piece in learnable([text]) for word in words(piece)]
+    assert b"".join(found).decode() == text
+    assert max(map(len, found)) <= LONGEST_WORD
+    assert {b"one", b",", b" two" + b"x" * 1020, b" three", " 漢字".encode() + "漢".encode() * 339, b" four"} <= {
+        *found
+    }
+
+
+@pytest.mark.parametrize("window", [8, 33, 200])
+def test_a_long_word_has_the_ids_that_it_has_as_a_whole(window):
+    tokenizer = BytePairTokenizer.train([letters(20_000).replace("e", " ").replace("q", "aa"), "aaaa " * 50], 700)
+    engine = tokenizer._engine
+    encode, spell = engine._encode_single_piece, engine.decode_single_token_bytes
+    for seed in range(60):
+        word = (letters(seed % 7 + 1, seed) * 80 + "a" * seed + letters(300, seed)).encode()
+        assert encode_long_word(encode, spell, word, window=window) == encode(word)
+
+
+def interrupted_while(pieces):
+    """Let a signal, which a command heeds by raising KeyboardInterrupt, come while merges are learned."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            learn_merges(pieces, 30_000, name="bpe:30000")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (
+        words_on(caught.value)
+        == "interrupted while bpe:30000 was learned, of which nothing is kept; the same command begins it again"
+    )
+
+
+def test_a_signal_stops_learning_while_the_text_is_read():
+    def endless():
+        yield from ["some words "] * 10
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            yield "more words "
+
+    interrupted_while(endless())
+
+
+def test_a_signal_stops_learning_while_merges_are_made(monkeypatch):
+    from quillgpt.text.tokenizers import merges
+
+    ended = []
+    monkeypatch.setattr(merges, "_SECONDS_OF_SILENCE", 60)
+    wait = merges._wait
+
+    def wait_interrupted(process, name):
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        ended.append(process)
+        wait(process, name)
+
+    monkeypatch.setattr(merges, "_wait", wait_interrupted)
+    interrupted_while([letters(3_000_000)])
+    assert ended[0].wait() == -signal.SIGKILL
+
+
+def test_learning_that_fails_says_why(monkeypatch, tmp_path):
+    broken = tmp_path / "learner.py"
+    broken.write_text("raise SystemExit('out of paper')")
+    monkeypatch.setattr("quillgpt.text.tokenizers.merges._LEARNER", broken)
+    with pytest.raises(TokenizerError, match="bpe:300 could not be learned: out of paper"):
+        BytePairTokenizer.train([TEXT], 300)
+
+
+def test_learning_that_takes_long_says_that_it_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr("quillgpt.text.tokenizers.merges._SECONDS_OF_SILENCE", 0.001)
+    learn_merges([TEXT], 300, name="bpe:301")
+    assert "learning bpe:301 for 0 s so far; Ctrl-C stops it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("bpe:256", "too small"),
+        ("bpe:1000001", "too large"),
+        ("bpe:" + "9" * 18, "too large"),
+        ("bpe:" + "9" * 5000, "too large"),
+        ("bpe" * 5000, "is no tokenizer"),
+    ],
+)
+def test_a_size_that_no_text_gives_is_refused_before_the_text_is_read(spec, said):
+    with pytest.raises(TokenizerError, match=said) as caught:
+        check_spec(spec)
+    assert len(str(caught.value)) < 400
