@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from quillgpt.attention import SOFTMAX, KernelSpec
-from quillgpt.config.schema.attention import Attention
+from quillgpt.config.schema.attention import AttentionFields
 from quillgpt.errors import CheckpointError, cut, shorten
 from quillgpt.model import GPTConfig
 
@@ -127,7 +127,7 @@ def _kernel(config_json: Mapping[str, Any], where: str) -> KernelSpec:
     if config_json.get("model_type") != QUILL_KEY:
         return SOFTMAX
     try:
-        checked = Attention.model_validate({field.name: config_json[field.name] for field in fields(KernelSpec)})
+        checked = AttentionFields.model_validate({field.name: config_json[field.name] for field in fields(KernelSpec)})
     except KeyError as missing:
         raise CheckpointError(f"{where}: the key {missing} is missing") from None
     except ValidationError as error:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from quillgpt.cli.completion import complete_path, complete_preset
 from quillgpt.cli.flags import from_home, settings_flags, switch
 from quillgpt.cli.train import check_source
-from quillgpt.config.schema.base import Machine
+from quillgpt.config.schema.base import MachineFields
 
 PRESET = Parameter(
     name="PRESET",
@@ -33,7 +33,7 @@ OUT_DIR = Parameter(
 )
 
 
-@settings_flags(Machine)
+@settings_flags(MachineFields)
 def prove(
     source: Annotated[str | None, PRESET] = None,
     /,

@@ -16,7 +16,7 @@ from typing import Any
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import resolve
 from quillgpt.config.schema import LabSettings, TrainSettings
-from quillgpt.config.schema.attention import OPTIONS, RangePenalty, parse_attn_type
+from quillgpt.config.schema.attention import OPTIONS, RangePenaltyFields, parse_attn_type
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.files import write_json
@@ -31,7 +31,7 @@ from quillgpt.training.report import RunSummary
 COMPARISON = "comparison.json"
 OUTCOME = "outcome.json"
 
-FAMILIES = OPTIONS | dict.fromkeys(RangePenalty.model_fields, OPTIONS["learn_tau"])
+FAMILIES = OPTIONS | dict.fromkeys(RangePenaltyFields.model_fields, OPTIONS["learn_tau"])
 """The kernels that settings are for, where not all have them."""
 
 OWN_SETTINGS = frozenset({"attn_type", *FAMILIES, "seed", "out_dir"})

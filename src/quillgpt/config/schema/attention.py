@@ -104,7 +104,7 @@ def check_options(attn_type: str, options: Mapping[str, Any]) -> None:
         )
 
 
-class Attention(Settings):
+class AttentionFields(Settings):
     """Attention."""
 
     attn_type: str = Field(
@@ -143,12 +143,12 @@ class Attention(Settings):
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         options = {name: getattr(self, name) for name in OPTIONS}
-        usual = {name: Attention.model_fields[name].default for name in OPTIONS}
+        usual = {name: AttentionFields.model_fields[name].default for name in OPTIONS}
         check_options(self.attn_type, {name: value for name, value in options.items() if value != usual[name]})
         return self
 
 
-class RangePenalty(Settings):
+class RangePenaltyFields(Settings):
     """The range of attention's arguments."""
 
     range_penalty: Annotated[float, Field(ge=0)] = Field(
@@ -161,7 +161,7 @@ class RangePenalty(Settings):
     )
 
 
-class KernelOptions(Settings):
+class KernelOptionFields(Settings):
     """Options of another kernel than the model's own; unset: the model's, where both have it, or the usual."""
 
     poly_form: PolyForm | None = Field(None, description="The polynomial of a GKpoly.")
@@ -176,11 +176,11 @@ class KernelOptions(Settings):
     @property
     def kernel_options(self) -> dict[str, Any]:
         """Those that are set, by name."""
-        options = {name: getattr(self, name) for name in KernelOptions.model_fields}
+        options = {name: getattr(self, name) for name in KernelOptionFields.model_fields}
         return {name: value for name, value in options.items() if value is not None}
 
 
-class AnotherKernel(KernelOptions):
+class OtherKernelFields(KernelOptionFields):
     """Attention."""
 
     attn_type: str | None = Field(

@@ -20,8 +20,8 @@ from quillgpt.config.names import at_home
 Positive = Annotated[int, Field(gt=0, le=10**12)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Size = Annotated[int, Field(gt=0, le=10**7)]
-Batch = Annotated[int, Field(gt=0, le=10**6)]
-Layers = Annotated[int, Field(gt=0, le=2000)]
+BatchSize = Annotated[int, Field(gt=0, le=10**6)]
+LayerCount = Annotated[int, Field(gt=0, le=2000)]
 Threads = Annotated[int, Field(gt=0, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -43,14 +43,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
-class Processor(Settings):
+class ProcessorFields(Settings):
     """The machine."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     threads: Threads | None = Field(None, description="CPU threads. Unset: one for each core that the process may use.")
 
 
-class Machine(Processor):
+class MachineFields(ProcessorFields):
     """The machine."""
 
     dtype: DtypeName = Field(
@@ -59,7 +59,7 @@ class Machine(Processor):
     )
 
 
-class Preparation(Settings):
+class PreparationFields(Settings):
     """Preparing a data set."""
 
     data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")

@@ -6,20 +6,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from quillgpt.config.schema.attention import Attention, RangePenalty
+from quillgpt.config.schema.attention import AttentionFields, RangePenaltyFields
 from quillgpt.config.schema.base import (
     Amount,
-    Batch,
+    BatchSize,
     Count,
     Duration,
     Fraction,
-    Layers,
+    LayerCount,
     LoraTargets,
-    Machine,
+    MachineFields,
     Minutes,
     PathText,
     Positive,
-    Preparation,
+    PreparationFields,
     Seed,
     Settings,
     Size,
@@ -29,7 +29,7 @@ SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
 """Values of `init_from` that are words; every other value names a model."""
 
 
-class Run(Settings):
+class RunFields(Settings):
     """The run."""
 
     out_dir: PathText = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
@@ -48,7 +48,7 @@ class Run(Settings):
     )
 
 
-class DataSet(Settings):
+class DatasetFields(Settings):
     """The data set."""
 
     dataset: str = Field("openwebtext", description="Name of the data set, a folder in data_dir.")
@@ -58,7 +58,7 @@ class DataSet(Settings):
     )
 
 
-class Replay(Settings):
+class ReplayFields(Settings):
     """Old text among the new."""
 
     replay: Fraction = Field(
@@ -70,14 +70,14 @@ class Replay(Settings):
     )
 
 
-class Model(Settings):
+class ModelFields(Settings):
     """The model."""
 
     arch: Literal["gpt2", "qwen3"] = Field(
         "gpt2",
         description="gpt2: LayerNorm, learned positions, GELU, tied embeddings. qwen3: RMSNorm, RoPE, SwiGLU, QK-norm, tied embeddings.",
     )
-    n_layer: Layers = Field(12, description="Number of transformer blocks.")
+    n_layer: LayerCount = Field(12, description="Number of transformer blocks.")
     n_head: Size = Field(12, description="Number of attention heads; divides n_embd.")
     n_kv_head: Size | None = Field(
         None, description="Number of key and value heads (qwen3 only); divides n_head. Unset: n_head."
@@ -99,7 +99,7 @@ class Model(Settings):
     )
 
 
-class Optimization(Settings):
+class OptimizationFields(Settings):
     """Optimization."""
 
     optimizer: Literal["adamw", "muon"] = Field(
@@ -111,13 +111,13 @@ class Optimization(Settings):
         0.95, description="Share of Muon's momentum that an iteration keeps; small batches want less."
     )
     max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
-    batch_size: Batch = Field(
+    batch_size: BatchSize = Field(
         12, description="Sequences in each of the gradient_accumulation_steps parts of an iteration."
     )
-    gradient_accumulation_steps: Batch = Field(
+    gradient_accumulation_steps: BatchSize = Field(
         40, description="Parts of an iteration: the global batch is batch_size times this."
     )
-    micro_batch_size: Batch | Literal["auto"] = Field(
+    micro_batch_size: BatchSize | Literal["auto"] = Field(
         "auto",
         description="Sequences computed at once; changes speed and memory, not the result. auto: as many as are fastest on the device, or fewer where its memory is short.",
     )
@@ -143,7 +143,7 @@ class Optimization(Settings):
     )
 
 
-class Lora(Settings):
+class LoraFields(Settings):
     """Finetuning by low-rank adapters (LoRA)."""
 
     lora_rank: Annotated[int, Field(ge=0, le=10**6)] = Field(
@@ -159,7 +159,7 @@ class Lora(Settings):
     )
 
 
-class Schedule(Settings):
+class ScheduleFields(Settings):
     """The learning-rate schedule."""
 
     decay_lr: bool = Field(True, description="Vary the learning rate by lr_schedule; False keeps it constant.")
@@ -175,7 +175,7 @@ class Schedule(Settings):
     )
 
 
-class Evaluation(Settings):
+class EvaluationFields(Settings):
     """Evaluation, logging and checkpoints."""
 
     eval_interval: Positive = Field(2000, description="Iterations between evaluations.")
@@ -202,7 +202,7 @@ class Evaluation(Settings):
     )
 
 
-class Logging(Settings):
+class LoggingFields(Settings):
     """Logging elsewhere than in metrics.jsonl."""
 
     wandb_log: bool = Field(
@@ -215,7 +215,7 @@ class Logging(Settings):
     )
 
 
-class Execution(Settings):
+class ExecutionFields(Settings):
     """Compilation, seed and determinism."""
 
     compile: bool | Literal["auto"] = Field(
@@ -233,7 +233,7 @@ class Execution(Settings):
     )
 
 
-class Processes(Settings):
+class ProcessesFields(Settings):
     """Several processes."""
 
     backend: Literal["nccl", "gloo"] = Field(
@@ -242,21 +242,21 @@ class Processes(Settings):
 
 
 class TrainFields(
-    Run,
-    DataSet,
-    Preparation,
-    Replay,
-    Model,
-    Attention,
-    RangePenalty,
-    Optimization,
-    Lora,
-    Schedule,
-    Evaluation,
-    Logging,
-    Machine,
-    Execution,
-    Processes,
+    RunFields,
+    DatasetFields,
+    PreparationFields,
+    ReplayFields,
+    ModelFields,
+    AttentionFields,
+    RangePenaltyFields,
+    OptimizationFields,
+    LoraFields,
+    ScheduleFields,
+    EvaluationFields,
+    LoggingFields,
+    MachineFields,
+    ExecutionFields,
+    ProcessesFields,
 ):
     """The settings of `quill train`, each checked by itself."""
 

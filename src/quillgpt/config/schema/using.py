@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quillgpt.config.schema.attention import AnotherKernel, KernelOptions
+from quillgpt.config.schema.attention import KernelOptionFields, OtherKernelFields
 from quillgpt.config.schema.base import (
     Amount,
-    Batch,
+    BatchSize,
     Count,
-    Machine,
+    MachineFields,
     PathText,
     Positive,
-    Preparation,
-    Processor,
+    PreparationFields,
+    ProcessorFields,
     Seed,
     Settings,
 )
@@ -63,7 +63,7 @@ class Sampling(Settings):
     seed: Seed = Field(1337, description="Seed; the random numbers of sample k depend on seed and k only.")
 
 
-class Weights(Settings):
+class WeightsFields(Settings):
     """The weights."""
 
     quantize: Quantize = Field(
@@ -72,11 +72,11 @@ class Weights(Settings):
     )
 
 
-class SampleSettings(Prompt, Sampling, Machine, Weights):
+class SampleSettings(Prompt, Sampling, MachineFields, WeightsFields):
     """The settings of `quill sample`."""
 
 
-class Measurement(Settings):
+class EvaluationDataFields(Settings):
     """Evaluating a model."""
 
     dataset: str | None = Field(
@@ -89,7 +89,7 @@ class Measurement(Settings):
     )
     eval_iters: Positive = Field(20, description="Batches that are taken from train where split = both.")
     data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")
-    batch_size: Batch | None = Field(
+    batch_size: BatchSize | None = Field(
         None, description="Sequences computed at once; changes speed and memory, not the result. Unset: chosen."
     )
     block_size: Positive | None = Field(
@@ -98,11 +98,11 @@ class Measurement(Settings):
     )
 
 
-class EvalSettings(Measurement, AnotherKernel, Machine, Weights):
+class EvalSettings(EvaluationDataFields, OtherKernelFields, MachineFields, WeightsFields):
     """The settings of `quill eval`."""
 
 
-class Reading(Settings):
+class ReadingFields(Settings):
     """The text that is read."""
 
     dataset: str | None = Field(None, description="A prepared data set. Unset: the one that the model was trained on.")
@@ -113,15 +113,15 @@ class Reading(Settings):
     data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")
 
 
-class LabSettings(Reading, Processor):
+class LabSettings(ReadingFields, ProcessorFields):
     """The settings of `quill lab` where it reads with a model."""
 
 
-class SwapSettings(LabSettings, KernelOptions):
+class SwapSettings(LabSettings, KernelOptionFields):
     """The settings of `quill lab swap`."""
 
 
-class Naming(Settings):
+class DatasetNameFields(Settings):
     """The data set to make."""
 
     dataset: str | None = Field(
@@ -129,7 +129,7 @@ class Naming(Settings):
     )
 
 
-class Replacing(Settings):
+class ReplacementFields(Settings):
     """What may be replaced."""
 
     overwrite: bool = Field(
@@ -138,5 +138,5 @@ class Replacing(Settings):
     )
 
 
-class PrepareSettings(Naming, Preparation, Replacing):
+class PrepareSettings(DatasetNameFields, PreparationFields, ReplacementFields):
     """The settings of `quill prepare`."""
