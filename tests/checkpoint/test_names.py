@@ -10,7 +10,16 @@ from quillgpt.checkpoint import load_model, save_model
 from quillgpt.checkpoint import names as naming
 from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quillgpt.checkpoint.manifest import MANIFEST, USUAL
-from quillgpt.checkpoint.names import BEST, LAST, find_models, go_back, has_checkpoint, numbered, point, prune
+from quillgpt.checkpoint.names import (
+    BEST,
+    LAST,
+    drop_checkpoints_after,
+    find_models,
+    has_checkpoint,
+    numbered,
+    point,
+    prune,
+)
 from quillgpt.checkpoint.save import RAW_WEIGHTS
 from quillgpt.errors import CheckpointError
 from quillgpt.ownership import files_below
@@ -183,7 +192,7 @@ def test_folders_of_other_names_are_no_checkpoints_and_stay(save, run):
     assert [path.name for path in numbered(run)] == [f"iter-00000{iteration}" for iteration in (1, 2, 3, 4)]
     prune(run, 0)
     assert find_models(run) == [run / "checkpoints" / BEST, run / "checkpoints" / "iter-000003"]
-    go_back(run, run / "checkpoints" / "iter-000003", iteration=3, best_iteration=3)
+    drop_checkpoints_after(run, run / "checkpoints" / "iter-000003", iteration=3, best_iteration=3)
     assert names(run) == sorted(["best", "iter-000003", "last", *FOREIGN])
     assert load_model(run).about["dataset"] == "abc"
 
@@ -226,7 +235,7 @@ def test_a_checkpoint_is_removed_whatever_names_its_manifest_lists(name, save, r
         json.dumps(manifest | {"files": manifest["files"] | {name: {"bytes": 1, "sha256": ""}}})
     )
     save(2)
-    go_back(run, run / "checkpoints" / "iter-000002", iteration=2, best_iteration=2)
+    drop_checkpoints_after(run, run / "checkpoints" / "iter-000002", iteration=2, best_iteration=2)
     for iteration in (3, 4):
         save(iteration)
         point(run, BEST, f"iter-00000{iteration}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quillgpt.checkpoint import load_model
-from quillgpt.checkpoint.names import BEST, LAST, go_back, point
+from quillgpt.checkpoint.names import BEST, LAST, drop_checkpoints_after, point
 from quillgpt.errors import CheckpointError
 from tiny import GPT2, tiny_model
 
@@ -96,7 +96,7 @@ def test_a_link_that_leads_nowhere_is_passed_over(three, run):
 def test_going_back_drops_what_came_later(three, run):
     (run / "checkpoints" / ".writing-killed").mkdir()
     point(run, BEST, "iter-000003")
-    go_back(run, three[1], iteration=2, best_iteration=1)
+    drop_checkpoints_after(run, three[1], iteration=2, best_iteration=1)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         "best",
         "iter-000001",

@@ -12,7 +12,7 @@ from quillgpt.config.schema import SampleSettings
 from quillgpt.device import Memory
 from quillgpt.errors import TokenizerError, UserError
 from quillgpt.generation import draw_samples, prompt_ids, read_start, with_known_start, without_unknown_end
-from quillgpt.generation.generate import MOST_AT_ONCE, Context, bytes_of_sample, generate_ids, samples_at_once
+from quillgpt.generation.generate import MOST_AT_ONCE, TokenGenerator, bytes_of_sample, generate_ids, samples_at_once
 from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.tokenizer_json import HuggingFaceTokenizer
@@ -101,9 +101,9 @@ def test_what_is_asked_for_costs_nothing_before_it_is_drawn():
 def test_memory_follows_the_context_and_not_the_length():
     model = tiny_model(GPT2)
     prompt = torch.zeros(2, 160, dtype=torch.int64)
-    context = Context(model, prompt, 10**15, "half", lambda scores, _: scores.argmax(-1))
-    assert context._tokens.shape == (2, 2 * GPT2.block_size)
-    assert context._cache.capacity == GPT2.block_size
+    generator = TokenGenerator(model, prompt, 10**15, "half", lambda scores, _: scores.argmax(-1))
+    assert generator._tokens.shape == (2, 2 * GPT2.block_size)
+    assert generator._cache.capacity == GPT2.block_size
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])

@@ -140,5 +140,5 @@ def test_special_tokens_without_a_row_are_said_and_never_used(
     model = quillgpt.load(with_tokens(tmp_path, "[PAD]", special=True), device="cpu", dtype="float32", threads=1)
     assert "1 special tokens of the tokenizer have no row in the model" in " ".join(capsys.readouterr().err.split())
     assert max(model.generate("the", max_new_tokens=50, temperature=5, top_k=0)[0].ids) < 257
-    with pytest.raises(TokenizerError, match=r"the prompt has the token '\[PAD\]', for which the model has no row"):
+    with pytest.raises(TokenizerError, match=r"the prompt has the token '\[PAD\]', which the model does not know"):
         model.generate("the [PAD]")

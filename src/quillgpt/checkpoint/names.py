@@ -126,7 +126,7 @@ def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
         remove_checkpoint(path)
 
 
-def go_back(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int | None) -> None:
+def drop_checkpoints_after(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int | None) -> None:
     """Make a run's checkpoints what they were after an iteration: it is `last`, what came later goes.
 
     Args:

@@ -1,4 +1,7 @@
-"""Generating token by token: prefill the prompt, then decode with a key-value cache."""
+"""Generating token by token: prefill the prompt, then decode with a key-value cache.
+
+Shapes: B samples, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,22 @@ from torch import Tensor
 from quillgpt.config.schema import Sampling
 from quillgpt.device import memory
 from quillgpt.errors import CheckpointError
+from quillgpt.generation.cuda_graph import CudaGraphDecoder
 from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
-from quillgpt.generation.step import RecordedStep
 from quillgpt.model import GPT, KeyValueCache
 
 Window = Literal["half", "exact"]
 
 
 MOST_AT_ONCE: Final = 256
-"""Samples that are computed together at most: more are hardly faster."""
+"""The most samples that are computed together; more are hardly faster."""
 
 USABLE_SHARE: Final = 0.5
-"""Share of the free memory that samples may take."""
+"""The share of the free memory that samples may take."""
 
 
 def samples_at_once(model: GPT, prompt: Sequence[int], sampling: Sampling) -> int:
-    """Return how many samples are computed together: as many as are asked for, if the free memory has room."""
+    """Return how many samples to compute together: all of them, or as many as the free memory has room for."""
     available = memory(model.device)
     most = min(sampling.num_samples, MOST_AT_ONCE)
     if available is None:
@@ -36,37 +39,37 @@ def samples_at_once(model: GPT, prompt: Sequence[int], sampling: Sampling) -> in
 
 
 def bytes_of_sample(model: GPT, prompt_length: int, sampling: Sampling) -> int:
-    """Return about how much memory one sample takes: its cache, its scores, and the longest pass over many tokens."""
+    """Estimate the memory of one sample: its cache, its logits, and the activations of its longest forward pass."""
     config = model.config
     capacity = min(config.block_size, prompt_length + sampling.max_new_tokens)
     at_once = capacity if sampling.window == "exact" else max(min(prompt_length, capacity), capacity // 2)
     cache = 2 * config.n_layer * config.n_kv_head * capacity * config.head_dim * model.cache_dtype.itemsize
     hidden = 4 * at_once * (4 * config.n_embd + config.qkv_dim + 2 * config.mlp_dim + config.n_head * at_once)
-    return cache + hidden + SCORE_BYTES * config.vocab_size
+    return cache + hidden + BYTES_PER_LOGIT * config.vocab_size
 
 
-SCORE_BYTES: Final = 40
-"""For each token of the vocabulary: its score, sorted with its id, as a probability, and summed."""
+BYTES_PER_LOGIT: Final = 40
+"""Memory for each token of the vocabulary: its logit, its sorted logit and id, its probability, the cumulative sum."""
 
 
 def generate_ids(
     model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab_size: int, samples: range | None = None
 ) -> Iterator[Tensor]:
-    """Yield the next token of every sample, step by step, each time (samples,) on the CPU.
+    """Yield the next token id of every sample, step by step, as a tensor (B,) on the CPU.
 
-    When the context is full, window `half` keeps its last block_size/2 tokens and prefills them again, `exact` slides
-    by one token and computes the whole context anew for each. Memory grows with the context, not with what is asked
-    for.
+    When the context is full, window `half` keeps the last block_size/2 tokens and prefills them again. Window `exact`
+    slides by one token and recomputes the whole context for each new token. Memory grows with the context, not with
+    the number of tokens.
 
     Args:
-        model: In evaluation mode, on its device, in the number format to compute in.
-        prompt: Ids before the sample, at least one.
-        sampling: How many samples, how long (the caller may stop earlier), and how tokens are chosen.
-        vocab_size: Ids from here on have no token and are never chosen.
-        samples: Those to draw, by number; None: all.
+        model: The model, in evaluation mode, on its device and in the number format to compute in.
+        prompt: Ids of the prompt, at least one.
+        sampling: How many samples, how many tokens at most, and how tokens are chosen. The caller may stop earlier.
+        vocab_size: Size of the tokenizer's vocabulary. Ids from here on are padding and are never chosen.
+        samples: Numbers of the samples to draw; None draws all.
 
     Raises:
-        CheckpointError: A score is NaN.
+        CheckpointError: The logits are NaN.
     """
     device = model.device
     samples = range(sampling.num_samples) if samples is None else samples
@@ -76,36 +79,36 @@ def generate_ids(
     if penalty != 1.0:
         seen[:, [id for id in {*prompt} if id < vocab_size]] = True
 
-    def choose(scores: Tensor, uniforms: Tensor) -> Tensor:
-        scores = scores[:, :vocab_size].float()
+    def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
+        logits = logits[:, :vocab_size].float()
         if penalty != 1.0:
-            scores = penalize_repetition(scores, seen, penalty)
-        return draw(*candidates(scores, sampling), uniforms)
+            logits = penalize_repetition(logits, seen, penalty)
+        return draw(*candidates(logits, sampling), uniforms)
 
     visible = torch.tensor(prompt[-model.config.block_size :], device=device).expand(len(samples), -1)
     steps = sampling.max_new_tokens
-    context = Context(model, visible, steps, sampling.window, choose, one_graph=device.type == "cuda")
+    generator = TokenGenerator(model, visible, steps, sampling.window, choose, one_graph=device.type == "cuda")
     for _ in range(steps):
         with torch.inference_mode():
-            chosen = context.next_tokens(next(uniforms))
+            chosen = generator.next_tokens(next(uniforms))
             ids = chosen.cpu()
             if int(ids.min()) < 0:
-                raise CheckpointError("the model's scores are no numbers (NaN): a weight is NaN, or too large")
+                raise CheckpointError("the model's logits are NaN: a weight is NaN, or too large")
             if penalty != 1.0:
                 seen.scatter_(1, chosen[:, None], True)
         yield ids
 
 
-class Context:
-    """The last tokens and the cache of those that the model still sees.
+class TokenGenerator:
+    """Generates one token for every sample at a time; holds the tokens in the context and their key-value cache.
 
     Args:
         model: The model.
         prompt: Ids (B, T).
-        max_new_tokens: Tokens that will be appended at most.
+        max_new_tokens: The most tokens that will be appended.
         window: What happens when the context is full.
-        choose: Takes one token for each sample: scores (B, V) and random numbers (B,) to ids (B,).
-        one_graph: Decode on fixed memory; on a GPU as one graph that is recorded at the first token.
+        choose: Chooses one token for each sample: logits (B, V) and random numbers (B,) to ids (B,).
+        one_graph: Decode on fixed memory; on a GPU as a CUDA graph that is recorded at the first token.
     """
 
     def __init__(
@@ -126,18 +129,18 @@ class Context:
         self._cache = KeyValueCache(
             model.config, batch_size, device=model.device, dtype=model.cache_dtype, capacity=capacity
         )
-        self._unread = self.length = min(length, capacity)  # last tokens that the cache does not hold yet
-        # Twice as many as are seen, so that they are moved to the front once in so many steps.
+        self._unread = self.length = min(length, capacity)  # the last tokens, which are not in the cache yet
+        # Twice as long as the context, so that tokens are moved to the front only once in `capacity` steps.
         self._tokens = torch.empty(batch_size, 2 * capacity, dtype=torch.int64, device=prompt.device)
         self._tokens[:, : self.length] = prompt[:, length - self.length :]
-        self._step = RecordedStep(model, self._cache, choose) if one_graph else None
+        self._decoder = CudaGraphDecoder(model, self._cache, choose) if one_graph else None
 
     def next_tokens(self, uniforms: Tensor) -> Tensor:
-        """Choose one token for every sample and append it; random numbers (B,) to ids (B,)."""
-        if self._step is not None and self._unread == 1 and 0 < self._cache.length < self._cache.capacity:
-            chosen = self._step(self._tokens[:, self.length - 1], uniforms)
+        """Choose one token for every sample and append it: random numbers (B,) to ids (B,)."""
+        if self._decoder is not None and self._unread == 1 and 0 < self._cache.length < self._cache.capacity:
+            chosen = self._decoder(self._tokens[:, self.length - 1], uniforms)
         else:
-            chosen = self._choose(self._scores(), uniforms)
+            chosen = self._choose(self._next_logits(), uniforms)
         if self.length == self._tokens.shape[1]:
             self.length = self._cache.capacity
             self._tokens[:, : self.length] = self._tokens[:, -self.length :]
@@ -146,7 +149,7 @@ class Context:
         self._unread = 1
         return chosen
 
-    def _scores(self) -> Tensor:
+    def _next_logits(self) -> Tensor:
         if self._cache.length + self._unread > self._cache.capacity:
             kept = self._cache.capacity if self._window == "exact" else max(1, self._cache.capacity // 2)
             self._cache.clear()

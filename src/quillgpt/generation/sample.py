@@ -1,4 +1,4 @@
-"""Drawing whole samples: several at once, the first of them streamed, each handed out when it has ended."""
+"""Drawing whole samples: several at once; the first is streamed, and every sample is yielded when it has ended."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT, START_OF_TEXT
 
 FILE_PREFIX = "FILE:"
 LONGEST_PROMPT = 1 << 24
-"""Characters; far above what any model sees at once."""
+"""Characters; far above the context of any model."""
 
 TextListener = Callable[[str], object]
-"""Is given pieces of text as they become certain."""
+"""Receives pieces of text as they become certain."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Sample:
     """One generated text.
 
     Attributes:
-        prompt: The text before it.
+        prompt: The prompt.
         text: The generated text, without the prompt.
         ids: The generated ids.
         finish_reason: `length`, `end_of_text` or `stop`.
@@ -43,10 +43,10 @@ class Sample:
 
 
 def read_start(start: str) -> str:
-    """Return the prompt that `--start` means: itself, or the content of `FILE:path`, read as texts are.
+    """Return the prompt that `--start` gives: the text itself, or the content of the file in `FILE:path`.
 
     Raises:
-        UserError: The file cannot be read, is no text, or far longer than a prompt.
+        UserError: The file cannot be read, is not a text, or is too long.
     """
     if not start.startswith(FILE_PREFIX):
         return start
@@ -62,26 +62,28 @@ def read_start(start: str) -> str:
             with path.open(encoding="utf-8-sig") as stream:
                 text = stream.read(LONGEST_PROMPT + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise UserError(f"the prompt file {path} cannot be read ({reason}); give --start=FILE:path of a text") from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(
+            f"the prompt file {path} cannot be read ({reason}); give --start=FILE:path with the path of a text file"
+        ) from None
     if len(text) > LONGEST_PROMPT:
         raise UserError(f"the prompt file {path} has more than {LONGEST_PROMPT:,} characters; give the end of it")
     return text
 
 
 def as_in_texts(prompt: str) -> str:
-    r"""Return a prompt as texts are read: every line end (`\r\n`, `\r`) as `\n`, and no mark at its beginning."""
+    r"""Return the prompt as texts are read: line ends `\r\n` and `\r` become `\n`, a byte-order mark is dropped."""
     return prompt.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_text: bool) -> tuple[str, list[int]]:
     """Return the prompt as text and ids.
 
-    Without a start it is end-of-text where the model knows that as the start of a document, else a newline, else
-    (where the tokenizer has none) its first token.
+    Without a start, the prompt is end-of-text if the model's documents start with it; else a newline; else, if the
+    tokenizer has no newline, its first token.
 
     Raises:
-        TokenizerError: The tokenizer lacks a character of the prompt, or drops it whole.
+        TokenizerError: The tokenizer lacks a character of the prompt, or encodes the prompt to no token.
     """
     if start and (start := as_in_texts(start)):
         ids = tokenizer.encode_prompt(start)
@@ -99,9 +101,9 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
 
 
 def with_known_start(tokenizer: Tokenizer, start: str) -> str:
-    """Return the prompt of a model that knows where documents begin, with `<|startoftext|>` as what it knows that by.
+    """Replace `<|startoftext|>` in the prompt by end-of-text, after which the model begins a document.
 
-    Where the tokenizer has a token of this name, it stays.
+    If the tokenizer has a token of this name, the prompt stays as it is.
     """
     if START_OF_TEXT not in start or len(tokenizer.encode_prompt(START_OF_TEXT)) == 1:
         return start
@@ -110,9 +112,9 @@ def with_known_start(tokenizer: Tokenizer, start: str) -> str:
 
 
 def without_unknown_end(tokenizer: Tokenizer, start: str) -> str:
-    """Return the prompt of a model that never saw an end of text without that token, which to it means nothing.
+    """Drop end-of-text from the prompt of a model that never saw it in training.
 
-    Where the tokenizer has no such token, `<|endoftext|>` is text like any other, and stays if it has the letters.
+    If the tokenizer has no such token, `<|endoftext|>` is ordinary text and stays if its characters can be encoded.
     """
     if END_OF_TEXT not in start:
         return start
@@ -135,19 +137,19 @@ def draw_samples(
     *,
     on_text: TextListener | None = None,
 ) -> Iterator[Sample]:
-    """Yield samples in their order, each as soon as it has ended; as many are computed together as memory has room for.
+    """Yield the samples in order, each as soon as it has ended; as many are computed together as memory has room for.
 
     Args:
         model: The model, in evaluation mode, on its device.
         tokenizer: Its tokenizer.
-        prompt: Text and ids before each sample.
-        settings: How many, how long, and how tokens are chosen.
-        on_text: Given the text of the first sample piece by piece as it becomes certain.
+        prompt: Text and ids of the prompt.
+        settings: How many samples, how many tokens at most, and how tokens are chosen.
+        on_text: Receives the text of the first sample, piece by piece as it becomes certain.
     """
     unknown = next((id for id in prompt[1] if id >= model.config.vocab_size), None)
     if unknown is not None:
         raise TokenizerError(
-            f"the prompt has the token {tokenizer.decode([unknown])!r}, for which the model has no row; leave it out"
+            f"the prompt has the token {tokenizer.decode([unknown])!r}, which the model does not know; leave it out"
         )
     at_once = samples_at_once(model, prompt[1], settings)
     for first in range(0, settings.num_samples, at_once):

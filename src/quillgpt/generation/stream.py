@@ -1,4 +1,4 @@
-"""Turning ids into text as they come, without cutting a character or missing a stop text."""
+"""Decoding ids to text as they come, without cutting a character or missing a stop text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ INCOMPLETE = "\ufffd"
 
 
 class TextStream:
-    """Collects the ids of one sample and hands out its text as soon as it is certain.
+    """Collects the ids of one sample and returns its text as soon as it is certain.
 
     Attributes:
         ids: All ids so far, without a final end-of-text.
@@ -20,12 +20,13 @@ class TextStream:
         self.finish_reason: str | None = None
         self._tokenizer = tokenizer
         self._stop = stop
-        self._given = 0  # characters
-        self._settled, self._ahead = "", 0  # text of read ids that was not given; what was given of later ones
+        self._given = 0  # characters returned so far
+        self._settled = ""  # text of the ids up to `_read` that was not returned yet
+        self._ahead = 0  # characters returned of the ids after `_read`
         self._window, self._read = 0, 0
 
     def push(self, token: int) -> None:
-        """Add a token; after the sample's end nothing is added."""
+        """Add a token, unless the sample has ended."""
         if self.finish_reason is not None:
             return
         if token == self._tokenizer.end_of_text:
@@ -41,10 +42,10 @@ class TextStream:
         return text.split(self._stop, 1)[0] if self._stop else text
 
     def new_text(self, *, final: bool = False) -> str:
-        """Return what has become certain since the last call.
+        """Return the text that has become certain since the last call.
 
-        Held back are the beginning of a character whose bytes have not all come, and the beginning of what may become
-        the stop text; `final` hands out these too.
+        The beginning of a character whose bytes have not all come is held back, and so is text that may become the
+        stop text. With `final` they are returned too.
         """
         if final or self.finish_reason is not None:
             fresh = self.text()[self._given :]
@@ -58,9 +59,10 @@ class TextStream:
         return fresh
 
     def _waiting(self) -> str:
-        """Return the text that has not been given yet, decoding only the last few ids.
+        """Return the text that was not returned yet, decoding only the last few ids.
 
-        What an id adds can depend on the one before it, so a text is the difference that its ids make to those before.
+        The text of an id can depend on the id before it. So the ids before are decoded twice, alone and with the new
+        ones, and the difference is the new text.
         """
         before = self._tokenizer.decode(self.ids[self._window : self._read])
         fresh = self._tokenizer.decode(self.ids[self._window :])[len(before) :]
@@ -71,7 +73,7 @@ class TextStream:
         return waiting
 
     def _possible_stop(self, text: str) -> int:
-        """Return how many characters at the end of a text may be the beginning of the stop text."""
+        """Return how many characters at the end of the text may be the beginning of the stop text."""
         if not self._stop:
             return 0
         start = text.find(self._stop[0], max(0, len(text) - len(self._stop) + 1))

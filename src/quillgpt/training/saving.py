@@ -14,7 +14,7 @@ from quillgpt.checkpoint.names import (
     BEST,
     LAST,
     checkpoints_folder,
-    go_back,
+    drop_checkpoints_after,
     has_checkpoint,
     iteration_name,
     numbered,
@@ -63,7 +63,9 @@ class Saving:
         run = self._run
         if run.resumed:
             assert run.parent is not None
-            go_back(run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration)
+            drop_checkpoints_after(
+                run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration
+            )
 
     def forget(self) -> None:
         """Save anew at the next occasion: what was saved is there no more."""

@@ -1,6 +1,6 @@
-"""One decode step on fixed memory: a GPU records it once as a graph and repeats it, instead of launching each kernel.
+"""Decoding as a CUDA graph: a GPU records one decode step and replays it, instead of launching every kernel again.
 
-Launches, not arithmetic, limit a small model on a big GPU. Shapes: B samples, V vocabulary.
+Kernel launches, not arithmetic, limit a small model on a big GPU. Shapes: B samples, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from quillgpt.model import GPT, KeyValueCache
 from quillgpt.model.cache import OnePositionCache
 
 
-class RecordedStep:
-    """From one token of each sample to the next; the same operations on the same memory every time.
+class CudaGraphDecoder:
+    """Decodes the next token of each sample with the same operations on the same memory every time.
 
-    Without a GPU nothing is recorded and each call computes the step.
+    Without a GPU nothing is recorded, and every call computes the step.
 
     Args:
         model: The model.
-        cache: What came before; each call adds one position.
-        choose: Takes one token for each sample: scores (B, V) and random numbers (B,) to ids (B,). Computing it again
-            must give the same.
+        cache: The keys and values of earlier tokens; every call adds one position.
+        choose: Chooses one token for each sample: logits (B, V) and random numbers (B,) to ids (B,). Calling it twice
+            must return the same.
     """
 
     def __init__(self, model: GPT, cache: KeyValueCache, choose: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -38,7 +38,7 @@ class RecordedStep:
         self._recording = device.type == "cuda"
 
     def __call__(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
-        """Read the last token of each sample (B,) and choose the next (B,) with random numbers (B,)."""
+        """Return the next token of each sample (B,), given its last token (B,) and a random number (B,)."""
         self._tokens[:, 0] = tokens
         self._uniforms.copy_(uniforms)
         self._at.position.fill_(self._cache.length)
@@ -56,17 +56,22 @@ class RecordedStep:
         self._chosen.copy_(self._choose(self._model.logits(hidden[:, -1]), self._uniforms))
 
     def _try_to_record(self) -> torch.cuda.CUDAGraph | None:
-        """Record the step; where the device or a driver cannot, go on without."""
+        """Record the step; go on without a graph if the device or its driver cannot record it."""
         try:
             return self._record()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            warn(f"the decode step cannot be recorded as a CUDA graph ({reason}); going on without, which is slower")
+            warn(
+                f"the decode step cannot be recorded as a CUDA graph ({reason}); going on without one, which is slower"
+            )
             self._recording = False
             return None
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        """Record the step; the runs before it let libraries set up, and only write what the step itself will write."""
+        """Record the step after two warm-up runs, in which libraries set up.
+
+        They write only what the step itself will write.
+        """
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(here)
         with torch.cuda.stream(aside):

@@ -3,9 +3,9 @@ import torch
 
 from quillgpt.config.schema import Sampling
 from quillgpt.generation import generate_ids
-from quillgpt.generation.generate import Context
+from quillgpt.generation.cuda_graph import CudaGraphDecoder
+from quillgpt.generation.generate import TokenGenerator
 from quillgpt.generation.samplers import candidates, draw
-from quillgpt.generation.step import RecordedStep
 from quillgpt.model import KeyValueCache
 from quillgpt.model.cache import OnePositionCache
 from tiny import CONFIGS, random_ids, tiny_model
@@ -15,13 +15,13 @@ WARM = Sampling(temperature=1.0, top_k=40)
 
 
 def chosen(model, prompt, steps, *, one_graph, window="half"):
-    """Ids that a context chooses, (B, steps)."""
+    """Ids that are chosen, (B, steps)."""
     uniforms = torch.rand(steps, len(prompt), generator=torch.Generator().manual_seed(0))
-    context = Context(
+    generator = TokenGenerator(
         model, prompt, steps, window, lambda scores, u: draw(*candidates(scores, WARM), u), one_graph=one_graph
     )
     with torch.inference_mode():
-        return torch.stack([context.next_tokens(row) for row in uniforms], dim=1)
+        return torch.stack([generator.next_tokens(row) for row in uniforms], dim=1)
 
 
 @pytest.mark.parametrize("window", ["half", "exact"])
@@ -42,9 +42,9 @@ def test_a_device_that_cannot_record_goes_on_without(monkeypatch, capsys):
         begun(step, *arguments)
         step._recording = True  # as on a GPU
 
-    begun = RecordedStep.__init__
-    monkeypatch.setattr(RecordedStep, "__init__", begin)
-    monkeypatch.setattr(RecordedStep, "_record", refuse)
+    begun = CudaGraphDecoder.__init__
+    monkeypatch.setattr(CudaGraphDecoder, "__init__", begin)
+    monkeypatch.setattr(CudaGraphDecoder, "_record", refuse)
     model = tiny_model()
     prompt = random_ids(model.config, 3, 5)
     expected = chosen(model, prompt, 20, one_graph=False)
