@@ -233,7 +233,7 @@ def step(optimizers: OptimizerSet) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.ones_like(parameter)
-    optimizers.step(1.0, torch.amp.GradScaler("cpu", enabled=False))
+    optimizers.step(torch.amp.GradScaler("cpu", enabled=False))
 
 
 def misfit(tensor: torch.Tensor, random: Random) -> torch.Tensor:

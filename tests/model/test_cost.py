@@ -72,7 +72,7 @@ def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
     tokens = torch.zeros(1, 64, dtype=torch.int64)
     model.loss_sum(tokens, tokens).backward()
     gradients = sum(each.grad.nbytes for each in model.parameters() if each.grad is not None)
-    optimizers.step(1.0, torch.amp.GradScaler("cpu", enabled=False))
+    optimizers.step(torch.amp.GradScaler("cpu", enabled=False))
     muon = group_parameters(model).block_matrices.values() if optimizer == "muon" else ()
     predicted = training_memory(
         model.config,

@@ -16,7 +16,7 @@ def trained(request):
     optimizers = make_optimizers(model, TrainSettings(optimizer=request.param))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimizers.step(1.0, torch.amp.GradScaler("cpu", enabled=False))
+    optimizers.step(torch.amp.GradScaler("cpu", enabled=False))
     return optimizers, {name: value.clone() for name, value in optimizers.state().items()}
 
 

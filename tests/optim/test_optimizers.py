@@ -15,11 +15,12 @@ RATES = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "weight_decay": 0.1,
 
 
 def train(model, optimizers, steps):
-    """Do numbered steps, each with its own batch and share of the learning rate."""
+    """Do numbered steps, each with its own batch and learning rate."""
     for step in steps:
         ids = random_ids(model.config, 4, 9, seed=step)
         (model.loss_sum(ids[:, :-1], ids[:, 1:]) / 32).backward()
-        optimizers.step(1 / (1 + step), NO_SCALER)
+        optimizers.set_learning_rate(RATES["learning_rate"] / (1 + step))
+        optimizers.step(NO_SCALER)
 
 
 def weights(model):
@@ -112,13 +113,29 @@ def test_muon_takes_steps_of_its_own_rate():
     assert 0.5 < spectrum.median() < 1.5
 
 
+def test_every_group_keeps_its_ratio_to_the_learning_rate():
+    optimizers = make_optimizers(tiny_model(GPT2), settings("muon"))
+    groups = [group for optimizer in optimizers.optimizers for group in optimizer.param_groups]
+    optimizers.set_learning_rate(RATES["learning_rate"] / 4)
+    assert [group["lr"] for group in groups] == [0.005, 0.0025, 0.0025]
+    assert [group["initial_lr"] for group in groups] == [2e-2, 1e-2, 1e-2]
+
+
+def test_a_learning_rate_of_zero_is_zero_for_every_group():
+    still = settings("muon").model_copy(update={"learning_rate": 0.0})
+    optimizers = make_optimizers(tiny_model(GPT2), still)
+    optimizers.set_learning_rate(0.0)
+    assert all(group["lr"] == 0 for optimizer in optimizers.optimizers for group in optimizer.param_groups)
+
+
 def test_only_matrices_decay():
     model = tiny_model(GPT2)
     before = weights(model)
     optimizers = make_optimizers(model, settings("adamw"))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizers.step(0.5, NO_SCALER)
+    optimizers.set_learning_rate(0.5 * RATES["learning_rate"])
+    optimizers.step(NO_SCALER)
     for name, after in weights(model).items():
         factor = 1 - 0.5 * 1e-2 * 0.1 if after.ndim >= 2 else 1
         torch.testing.assert_close(after, before[name] * factor, **FLOAT32)

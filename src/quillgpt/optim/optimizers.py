@@ -10,7 +10,7 @@ from torch import Tensor
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, cut
 from quillgpt.model import GPT
-from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
+from quillgpt.optim.groups import NamedParameters, group_parameters
 from quillgpt.optim.muon import Muon
 
 STEP = "step"
@@ -24,40 +24,44 @@ STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 
 class OptimizerSet:
-    """One or more torch optimizers that together step all parameters once.
+    """One or more torch optimizers that update all parameters together.
 
-    Each of their parameter groups holds `highest_lr`, the rate that the schedule scales.
+    Each parameter group keeps the learning rate that it was made with as `initial_lr`, torch's name for it.
 
     Args:
         optimizers: The torch optimizers.
         names: The name of every parameter, for saving state by name.
+        base_lr: The setting `learning_rate`, of which `set_learning_rate` takes a share.
     """
 
-    def __init__(self, optimizers: list[torch.optim.Optimizer], names: dict[Tensor, str]) -> None:
+    def __init__(self, optimizers: list[torch.optim.Optimizer], names: dict[Tensor, str], base_lr: float) -> None:
         self.optimizers = optimizers
         self._names = names
+        self._base_lr = base_lr
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
 
-    def step(self, scale: float, scaler: torch.amp.GradScaler) -> None:
-        """Update all parameters with `scale` times their highest learning rates, and drop the gradients.
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the learning rate; that of every group keeps its ratio to the setting `learning_rate`."""
+        multiplier = learning_rate / self._base_lr if self._base_lr else 0.0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(group["initial_lr"] * multiplier)
+                else:
+                    group["lr"] = group["initial_lr"] * multiplier
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """Update all parameters and drop the gradients.
 
         Args:
-            scale: Share of the highest learning rate.
-            scaler: Skips the update where float16 gradients overflowed; passes it on in other formats.
+            scaler: Skips the update if float16 gradients overflowed; does nothing in other formats.
         """
-        self.set_rates(scale)
         for optimizer in self.optimizers:
             scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()
-
-    def set_rates(self, scale: float) -> None:
-        """Set all learning rates to `scale` times their highest."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(group["highest_lr"] * scale)
-                else:
-                    group["lr"] = group["highest_lr"] * scale
 
     def keep_rates_on(self, device: torch.device) -> list[Tensor]:
         """Hold the learning rates on a device, where a recorded step reads them, and return them."""
@@ -127,13 +131,13 @@ def check_remembered(name: str, value: Tensor, like: Tensor) -> None:
         )
 
 
-def adamw_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
+def adamw(model: GPT, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for all parameters; only matrices decay."""
     groups = group_parameters(model)
-    return OptimizerSet([_adamw(groups.decayed, groups.vectors, settings)], _names_of(groups))
+    return [_adamw(groups.decayed, groups.vectors, settings)]
 
 
-def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
+def muon(model: GPT, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest."""
     groups = group_parameters(model)
     matrices = groups.block_matrices
@@ -143,7 +147,7 @@ def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
         for name, matrix in matrices.items()
         if name.endswith(end)
     }
-    muon = Muon(
+    of_blocks = Muon(
         matrices.values(),
         lr=settings.muon_learning_rate,
         weight_decay=settings.weight_decay,
@@ -151,29 +155,25 @@ def muon_groups(model: GPT, settings: TrainSettings) -> OptimizerSet:
         fused_maps=fused,
         cautious=settings.cautious_weight_decay,
     )
-    muon.param_groups[0]["highest_lr"] = settings.muon_learning_rate
-    return OptimizerSet([muon, _adamw(groups.embeddings, groups.vectors, settings)], _names_of(groups))
+    return [of_blocks, _adamw(groups.embeddings, groups.vectors, settings)]
 
 
-OPTIMIZERS: dict[str, Callable[[GPT, TrainSettings], OptimizerSet]] = {
-    "adamw": adamw_groups,
-    "muon": muon_groups,
+OPTIMIZERS: dict[str, Callable[[GPT, TrainSettings], list[torch.optim.Optimizer]]] = {
+    "adamw": adamw,
+    "muon": muon,
 }
 
 
 def make_optimizers(model: GPT, settings: TrainSettings) -> OptimizerSet:
     """Return the optimizer that the settings name, for all trainable parameters of the model."""
-    return OPTIMIZERS[settings.optimizer](model, settings)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in group_parameters(model).trained.items()}
+    return OptimizerSet(OPTIMIZERS[settings.optimizer](model, settings), names, settings.learning_rate)
 
 
 def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSettings) -> torch.optim.AdamW:
     groups = [
-        {"params": list(parameters.values()), "weight_decay": weight_decay, "highest_lr": settings.learning_rate}
+        {"params": list(parameters.values()), "weight_decay": weight_decay}
         for parameters, weight_decay in ((decayed, settings.weight_decay), (vectors, 0.0))
         if parameters
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
-
-
-def _names_of(groups: ParameterGroups) -> dict[Tensor, str]:
-    return {parameter: name for name, parameter in groups.trained.items()}

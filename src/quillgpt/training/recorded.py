@@ -7,6 +7,7 @@ from torch import Tensor
 
 from quillgpt.checkpoint import TrainingState
 from quillgpt.errors import DeviceError
+from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.step import NonFiniteError, TrainStep, seed_iteration
 
 UNRECORDED = 3
@@ -44,7 +45,7 @@ class RecordedStep(TrainStep):
         self._inputs.copy_(inputs)
         self._targets.copy_(targets)
         self._iteration.fill_(iteration)
-        self._optimizers.set_rates(self._rate_scale(iteration, factor))
+        self._optimizers.set_learning_rate(learning_rate(iteration, self.settings) * factor)
         seed_iteration(self.settings.seed, iteration)
         if self._machine.device.type != "cuda":
             self._compute()

@@ -99,7 +99,8 @@ class TrainStep:
         norm = self._clip()
         self._check_finite(iteration, loss, norm)
         scale_before = self.scaler.get_scale()
-        self._optimizers.step(self._rate_scale(iteration, factor), self.scaler)
+        self._optimizers.set_learning_rate(learning_rate(iteration, self.settings) * factor)
+        self._optimizers.step(self.scaler)
         self.overflows += self.scaler.get_scale() < scale_before
         if self._average is not None:
             self._average.follow(self._model, iteration)
@@ -165,11 +166,6 @@ class TrainStep:
         if self.settings.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
         return norm
-
-    def _rate_scale(self, iteration: int, factor: float) -> float:
-        """Return the share of the highest learning rates that an iteration has."""
-        highest = self.settings.learning_rate
-        return learning_rate(iteration, self.settings) * factor / highest if highest else 0.0
 
     def _check_finite(self, iteration: int, loss: Tensor, norm: Tensor) -> None:
         """Raise NonFiniteError where an update would spoil the weights; an overflow of float16 is the scaler's."""

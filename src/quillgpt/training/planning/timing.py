@@ -119,7 +119,7 @@ def measured_timing(
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     scaler = torch.amp.GradScaler(machine.device.type, enabled=False)
-    update = min(attempt, *seconds(lambda _: optimizers.step(1.0, scaler)))
+    update = min(attempt, *seconds(lambda _: optimizers.step(scaler)))
     parts = settings.sequences_per_iteration / sequences
     iteration = update + parts * (attempt - update)
     basis = f"{sequences} of the {settings.sequences_per_iteration} sequences of an iteration, and one update"
