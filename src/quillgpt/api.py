@@ -16,7 +16,8 @@ import torch
 
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_sampling
-from quillgpt.config.names import expand, is_dataset_name
+from quillgpt.config.dataset_names import is_dataset_name
+from quillgpt.config.paths import expand
 from quillgpt.config.runs import places_of
 from quillgpt.config.schema import Quantize, Sampling
 from quillgpt.console import progress, say, warn

@@ -6,7 +6,7 @@ Every message says what was given, what was expected, and what to do; the comman
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LETTERS_PER_SLIP = 4
 """How long a name is for each mistyped letter with which it is still likely to be meant."""
@@ -86,6 +86,12 @@ def shorten(value: object, most: int = 80) -> str:
     except ValueError:  # Python does not write whole numbers of more than 4,300 digits
         return "a number of thousands of digits"
     return cut(written, most)
+
+
+def join_names(names: Sequence[str], most: int = 5) -> str:
+    """Return names separated by commas; of more than `most`, the first ones and the number of the rest."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def cut(text: str, most: int = 300) -> str:

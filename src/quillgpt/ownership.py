@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from quillgpt.errors import ConfigError, UserError
+from quillgpt.errors import ConfigError, UserError, join_names
 from quillgpt.files import is_plain_path, sha256_of, write_json
 from quillgpt.records import Record, read_record
 
 RECORD = ".quill.json"
-MOST_NAMED = 5
 
 
 class FolderRecord(Record):
@@ -94,13 +93,7 @@ def check_ours(folder: Path, names: Iterable[str], *, remedy: str) -> None:
         ConfigError: Something is there that Quill did not write, or that was changed since.
     """
     if others := foreign(folder, names):
-        raise ConfigError(f"{folder} holds {listed(others)}, not written by Quill or changed since; {remedy}")
-
-
-def listed(names: list[str]) -> str:
-    """Return names in a row, the first few of many."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+        raise ConfigError(f"{folder} holds {join_names(others)}, not written by Quill or changed since; {remedy}")
 
 
 def files_below(folder: Path, below: str = ".") -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from quillgpt.cli.flags import join_switches, take_switches
-from quillgpt.config.names import split_sources
+from quillgpt.config.dataset_names import split_sources
 from quillgpt.errors import ConfigError
 
 

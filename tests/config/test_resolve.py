@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from quillgpt.config import TrainSettings, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config.dataset_names import name_of_sources
 from quillgpt.config.layers import read_dotenv
-from quillgpt.config.names import name_of_sources
 from quillgpt.errors import ConfigError
 
 

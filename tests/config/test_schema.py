@@ -8,7 +8,7 @@ import pytest
 from quillgpt.config.documentation import settings_markdown
 from quillgpt.config.layers import COMMANDS
 from quillgpt.config.schema import Settings, TrainFields, TrainSettings, fields_in_order, grouped_fields
-from quillgpt.config.values import expectation, read_value, spell
+from quillgpt.config.values import expectation, read_value, spell_value
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -27,7 +27,7 @@ def test_every_setting_is_in_one_group_and_explained(schema: type[Settings]) -> 
 @pytest.mark.parametrize("schema", COMMANDS)
 def test_default_is_spelled_so_that_it_reads_back(schema: type[Settings]) -> None:
     for name, field in schema.model_fields.items():
-        assert read_value(field, spell(field.default), lax=True) == field.default, name
+        assert read_value(field, spell_value(field.default), lax=True) == field.default, name
 
 
 def test_groups_are_in_the_order_of_the_work() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from languages import CHINESE, GERMAN, RUSSIAN
-from quillgpt.data.manifest import read_manifest
+from quillgpt.data.dataset_manifest import read_dataset_manifest
 from quillgpt.data.prepare import ensure_dataset, prepare
 from quillgpt.errors import DataError
 
@@ -106,7 +106,7 @@ def test_a_given_encoding_is_recorded_and_a_change_is_noticed(tmp_path, data_dir
     third = prepare(given, data_dir=data_dir)
     assert not third.reused
     assert third.dataset.fingerprint == second.dataset.fingerprint
-    assert read_manifest(third.dataset.folder).encoding is None
+    assert read_dataset_manifest(third.dataset.folder).encoding is None
 
 
 def test_patterns_decide_for_some_files_and_the_validation_text_too(tmp_path, data_dir):

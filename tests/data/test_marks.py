@@ -1,7 +1,7 @@
 import pytest
 
 from quillgpt.data.dataset import open_dataset
-from quillgpt.data.manifest import read_manifest
+from quillgpt.data.dataset_manifest import read_dataset_manifest
 from quillgpt.data.marks import WrittenMarks, divided_at_marks
 from quillgpt.data.prepare import prepare
 from quillgpt.text.sources.documents import Mark
@@ -71,7 +71,7 @@ def test_a_text_with_marks_becomes_documents_where_that_is_asked_for(tmp_path, c
     assert "cleaned otherwise" in capsys.readouterr().err
     assert divided.dataset.ends_documents
     assert divided.manifest.train.documents + divided.manifest.val.documents == 30
-    manifest = read_manifest(data_dir / "stories")
+    manifest = read_dataset_manifest(data_dir / "stories")
     assert manifest is not None
     assert manifest.end_of_text_marks
     dataset = open_dataset("stories", data_dir)

@@ -245,7 +245,9 @@ def test_an_interrupted_preparation_leaves_the_data_set_as_it_was_and_says_so(bo
     before = prepare([str(book)], data_dir=data_dir).dataset
     book.write_text(TEXT.replace("cat", "cow"))
     with monkeypatch.context() as patch:
-        patch.setattr("quillgpt.data.manifest.Manifest.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "quillgpt.data.dataset_manifest.DatasetManifest.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt) as caught:
             prepare([str(book)], data_dir=data_dir)
     assert words_on(caught.value).endswith(

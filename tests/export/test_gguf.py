@@ -23,7 +23,7 @@ from quillgpt.export.gguf import write
 from quillgpt.export.probe import make_probe
 from quillgpt.export.silence import with_silent_token
 from quillgpt.model import GPT
-from quillgpt.text.tokenizers.byte_alphabet import spell
+from quillgpt.text.tokenizers.byte_alphabet import spell_bytes
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.tokenizer_json import HuggingFaceTokenizer
 from tiny import CONFIGS, GPT2, QWEN3, tiny_model
@@ -114,7 +114,7 @@ def test_a_gpt2_without_biases_gets_those_that_llama_cpp_wants(tmp_path):
 def merged(text: str, tokens: list[str], merges: list[str]) -> list[int]:
     """Encode as byte-level BPE is defined: again and again, the pair with the lowest rank becomes one."""
     ranks = {tuple(pair.split(" ")): rank for rank, pair in enumerate(merges)}
-    parts = list(spell(text.encode("utf-8")))
+    parts = list(spell_bytes(text.encode("utf-8")))
     while pairs := [pair for pair in itertools.pairwise(parts) if pair in ranks]:
         best = min(pairs, key=ranks.__getitem__)
         at = next(i for i in range(len(parts)) if tuple(parts[i : i + 2]) == best)

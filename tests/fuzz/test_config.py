@@ -20,7 +20,7 @@ from quillgpt.config import (
     resolve_prepare,
     resolve_sample,
 )
-from quillgpt.config.nanogpt import read_nanogpt
+from quillgpt.config.nanogpt_config import read_nanogpt
 
 DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items()}
 COMMANDS = {

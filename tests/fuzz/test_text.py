@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from fuzzing import check_message, damage, fuzz, only_user_errors, randoms
-from quillgpt.config.encodings import EncodingRules
+from quillgpt.config.encoding_rules import EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.generation.stream import TextStream
 from quillgpt.text.encodings.decoders import decoder_of

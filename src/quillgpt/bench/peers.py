@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.errors import ConfigError, did_you_mean
 
 NANOGPT, TRANSFORMERS = "nanogpt", "transformers"

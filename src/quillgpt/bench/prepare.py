@@ -21,11 +21,11 @@ from quillgpt.bench.peers import QUILL, TRANSFORMERS, Candidate
 from quillgpt.bench.profiling import profile_functions
 from quillgpt.bench.results import PrepareResult, Profile, common_numbers
 from quillgpt.bench.rounds import run_rounds
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.console import quietly
 from quillgpt.data.dataset import open_dataset
-from quillgpt.data.place import TRAIN_FILE, VAL_FILE
 from quillgpt.data.prepare import prepare
+from quillgpt.data.staging import TRAIN_FILE, VAL_FILE
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.files import sha256_of
 from quillgpt.text.encodings.decoding import detect_encoding, read_pieces

@@ -16,9 +16,9 @@ from pathlib import Path
 from quillgpt.checkpoint.manifest import MANIFEST, files_listed
 from quillgpt.config.runs import CHECKPOINTS
 from quillgpt.console import warn
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, join_names
 from quillgpt.files import flush_to_disk
-from quillgpt.ownership import files_below, listed, remove_listed, remove_own
+from quillgpt.ownership import files_below, remove_listed, remove_own
 
 NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
 """What checkpoints are called, and nothing else: a folder of another name is a person's own."""
@@ -159,7 +159,7 @@ def remove_checkpoint(path: Path) -> None:
         if path.is_symlink() or path.name.startswith(UNFINISHED):
             remove_own(path)
         elif kept := remove_listed(path, files_listed(path)):
-            warn(f"{path} is no checkpoint any more, but keeps {listed(kept)}, not written by Quill")
+            warn(f"{path} is no checkpoint any more, but keeps {join_names(kept)}, not written by Quill")
     except OSError as error:
         warn(f"{path} cannot be removed ({error.strerror or error}); it is not needed any more")
 

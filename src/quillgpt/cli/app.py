@@ -25,7 +25,7 @@ from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
 from quillgpt.cli.train import train
 from quillgpt.config.layers import FOLDERS, read_dotenv
-from quillgpt.config.load import DOTENV
+from quillgpt.config.resolution import DOTENV
 from quillgpt.console import QUIET_VARIABLE, outcome, quietly, warn
 from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character

@@ -13,7 +13,7 @@ from quillgpt.bench.peers import read_peers
 from quillgpt.cli.completion import complete_path, complete_preset
 from quillgpt.cli.flags import JSON_FLAG, PATH, settings_flags, switch
 from quillgpt.config import resolve
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.config.schema import Quantize, TrainFields
 from quillgpt.config.schema.attention import PolyForm, parse_attn_type
 from quillgpt.console import stdout, table

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from quillgpt.config import preset_description, preset_names
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.config.sources import SUFFIXES
 
 

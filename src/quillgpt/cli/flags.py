@@ -17,9 +17,9 @@ from rich.console import Console, ConsoleOptions
 
 from quillgpt.cli.completion import complete_model, complete_path, complete_words
 from quillgpt.config.layers import COMMANDS
-from quillgpt.config.names import at_home
+from quillgpt.config.paths import at_home
 from quillgpt.config.schema import Settings, grouped_fields
-from quillgpt.config.values import accepts_bool, expectations, spell
+from quillgpt.config.values import accepts_bool, expectations, spell_value
 from quillgpt.errors import ConfigError
 
 REPEATABLE = frozenset({"data"})
@@ -151,7 +151,7 @@ def _parameter(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
     metavar = "|".join(takes) if is_choice else "TEXT" if first == "text" else "N"
     notes = [] if is_choice or first == "text" else [" or ".join(takes)]
     if field.default is not None:
-        notes.append(f"default: {spell(field.default)}")
+        notes.append(f"default: {spell_value(field.default)}")
     parameter = Parameter(
         name=f"--{name}",
         help=" ".join(filter(None, [field.description, f"[{'; '.join(notes)}]" if notes else ""])),

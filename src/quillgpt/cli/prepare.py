@@ -16,7 +16,7 @@ from quillgpt.console import table
 from quillgpt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quillgpt.data.manifest import Manifest
+    from quillgpt.data.dataset_manifest import DatasetManifest
     from quillgpt.data.prepare import Preparation
 
 SOURCE_HELP = (
@@ -93,7 +93,7 @@ def _summary(prepared: Preparation) -> dict[str, object]:
     return rows
 
 
-def _split(manifest: Manifest) -> str:
+def _split(manifest: DatasetManifest) -> str:
     if manifest.val_sources is not None:
         return "given"
     place = "whole documents, chosen by what they hold" if manifest.split_by == "documents" else "the end of the text"
@@ -106,7 +106,7 @@ def _removed(flag: str, *, done: bool, useful: bool) -> str:
     return "; left out" if done else f"; --{flag} leaves them out"
 
 
-def _repeated_lines(manifest: Manifest) -> str:
+def _repeated_lines(manifest: DatasetManifest) -> str:
     report = manifest.report
     assert report is not None
     if not report.repeated_lines:

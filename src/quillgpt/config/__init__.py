@@ -1,7 +1,7 @@
 """Settings: the one vocabulary, presets, files, environment and flags."""
 
 from quillgpt.config.given import Given, settings_by_place
-from quillgpt.config.load import (
+from quillgpt.config.resolution import (
     resolve,
     resolve_eval,
     resolve_flat,

@@ -16,7 +16,7 @@ from quillgpt.config.schema import (
     TrainFields,
     grouped_fields,
 )
-from quillgpt.config.values import expectation, spell
+from quillgpt.config.values import expectation, spell_value
 
 INTRODUCTION = """\
 # Settings
@@ -70,7 +70,7 @@ def _command(title: str, schema: type[Settings]) -> str:
 
 def _table(heading: str, fields: dict[str, FieldInfo]) -> str:
     rows = [
-        f"| `{name}` | {_cell(expectation(field))} | `{spell(field.default)}` | {_cell(field.description or '')} |"
+        f"| `{name}` | {_cell(expectation(field))} | `{spell_value(field.default)}` | {_cell(field.description)} |"
         for name, field in fields.items()
     ]
     return "\n".join(
@@ -78,9 +78,9 @@ def _table(heading: str, fields: dict[str, FieldInfo]) -> str:
     )
 
 
-def _cell(text: str) -> str:
+def _cell(text: str | None) -> str:
     """Return text that can stand in a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return (text or "").replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class Layer:
         return " ".join(filter(None, [f"{self.spell(name)}{equals}{written}", self.place]))
 
 
-def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
+def merge_layers(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
     """Check every layer and return the values that win, the last layer's first.
 
     Raises:
@@ -88,7 +88,7 @@ def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
         for name, value in layer.values.items():
             field = schema.model_fields.get(name)
             if field is None:
-                raise unknown(name, layer, known=schema.model_fields)
+                raise unknown_setting(name, layer, known=schema.model_fields)
             if isinstance(value, str) and "\0" in value:  # no path and no text can have one
                 raise ConfigError(f"{layer.describe(name, value)} has a NUL character in it; leave it out")
             if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
@@ -102,7 +102,7 @@ def merge(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
     return merged
 
 
-def unknown(name: str, layer: Layer, known: Iterable[str]) -> ConfigError:
+def unknown_setting(name: str, layer: Layer, known: Iterable[str]) -> ConfigError:
     """Return the error for a name that is no setting, with the one that was probably meant."""
     meant = meant_setting(name, known)
     subject = " ".join(filter(None, [layer.spell(name), layer.place]))
@@ -130,7 +130,7 @@ def environment_layer(schema: type[Settings], environ: Mapping[str, str], place:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in known:
-            raise unknown(name, Layer({}, place, ENVIRONMENT_PREFIX), known)
+            raise unknown_setting(name, Layer({}, place, ENVIRONMENT_PREFIX), known)
         if text and name in schema.model_fields:
             values[name] = text
     return Layer(values, place, ENVIRONMENT_PREFIX, lax=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from quillgpt.config.foreign import describe_file, describe_tables, meant_setting
 from quillgpt.config.layers import Layer
-from quillgpt.config.names import exists, expand
-from quillgpt.config.nanogpt import read_nanogpt
+from quillgpt.config.nanogpt_config import read_nanogpt
+from quillgpt.config.paths import exists, expand
 from quillgpt.config.schema import TrainFields
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError, did_you_mean, shorten

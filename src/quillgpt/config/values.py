@@ -65,7 +65,7 @@ def expectations(field: FieldInfo) -> list[str]:
     ]
 
 
-def spell(value: object) -> str:
+def spell_value(value: object) -> str:
     """Return a value as a flag or the environment spells it."""
     if value is None:
         return NONE_WORD

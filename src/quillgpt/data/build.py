@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from quillgpt.console import progress, say, warn
 from quillgpt.data.dataset import META_FILE
-from quillgpt.data.documents import Documents, Survey, choose, survey, with_gaps, without_lines
-from quillgpt.data.encoding import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
-from quillgpt.data.manifest import (
+from quillgpt.data.dataset_manifest import (
     FORMAT_VERSION,
-    Manifest,
+    DatasetManifest,
     RepeatedLine,
     Report,
     TokenizerRecord,
     again,
 )
+from quillgpt.data.document_stream import Documents, Survey, choose, survey, with_gaps, without_lines
 from quillgpt.data.marks import WrittenMarks
-from quillgpt.data.place import TRAIN_FILE, VAL_FILE, keep_aside, staged
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.split import hold_out
+from quillgpt.data.staging import TRAIN_FILE, VAL_FILE, keep_aside, staged
+from quillgpt.data.token_file import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
 from quillgpt.errors import DataError, UserError
 from quillgpt.text.sources.documents import Piece
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
@@ -106,7 +106,7 @@ def build(
             warn(describe_loss(made, lost))
         made.save(staging)
         _check_meta(folder / META_FILE, made, overwrite=overwrite)
-        manifest = Manifest(
+        manifest = DatasetManifest(
             format_version=FORMAT_VERSION,
             name=folder.name,
             recipe=request.recipe,

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.config.names import ALIASES, dataset_name
+from quillgpt.config.dataset_names import ALIASES, dataset_name
 from quillgpt.console import say
-from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again, read_manifest
-from quillgpt.data.place import (
+from quillgpt.data.dataset_manifest import MANIFEST_FILE, DatasetManifest, again, read_dataset_manifest
+from quillgpt.data.staging import (
     STAGING,
     TRAIN_FILE,
     VAL_FILE,
@@ -34,11 +34,12 @@ from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from quillgpt.text.tokenizers.tokenizer_files import TOKENIZER_FILE
 
+if TYPE_CHECKING:  # batches.py imports torch, which opening a data set does not need
+    from quillgpt.data.batches import Tokens
+
 META_FILE = "meta.pkl"
 CHECKED_WINDOWS = 64
 CHECKED_WINDOW_TOKENS = 1 << 14
-
-Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Dataset:
     val: Tokens
     ends_documents: bool
     fingerprint: str
-    manifest: Manifest | None
+    manifest: DatasetManifest | None
 
 
 def open_dataset(
@@ -86,7 +87,7 @@ def open_dataset(
     """
     folder = dataset_folder(name, data_dir)
     go_on(folder)
-    manifest = read_manifest(folder)
+    manifest = read_dataset_manifest(folder)
     if manifest is None:
         return _open_nanogpt(folder, data_dir, verify_anew=verify_anew)
     just_made = tokenizer is not None
@@ -119,7 +120,7 @@ def open_dataset(
         train=splits[0],
         val=splits[1],
         ends_documents=manifest.ends_documents,
-        fingerprint=fingerprint_of(manifest),
+        fingerprint=dataset_fingerprint(manifest),
         manifest=manifest,
     )
 
@@ -147,8 +148,8 @@ def find_dataset(name: str, fingerprint: str, tokenizer: Tokenizer, data_dirs: I
 def _names_of(fingerprint: str, data_dir: Path) -> Iterator[str]:
     for path in sorted(data_dir.glob(f"*/{MANIFEST_FILE}")):
         with suppress(OSError, UserError):  # what cannot be read is not what is sought
-            manifest = read_manifest(path.parent)
-            if manifest is not None and fingerprint_of(manifest) == fingerprint:
+            manifest = read_dataset_manifest(path.parent)
+            if manifest is not None and dataset_fingerprint(manifest) == fingerprint:
                 yield path.parent.name
 
 
@@ -221,7 +222,7 @@ def missing_dataset(name: str, data_dir: Path) -> DataError:
     )
 
 
-def fingerprint_of(manifest: Manifest) -> str:
+def dataset_fingerprint(manifest: DatasetManifest) -> str:
     """Return the identity of the data that a dataset.json describes."""
     return _fingerprint(manifest.train.sha256, manifest.val.sha256)
 

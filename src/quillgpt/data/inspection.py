@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from quillgpt.console import progress, say, warn
-from quillgpt.data.manifest import SkippedRecord, SourceRecord
-from quillgpt.errors import DataError
+from quillgpt.data.dataset_manifest import SkippedRecord, SourceRecord
+from quillgpt.errors import DataError, join_names
 from quillgpt.text.encodings.formats import looks_like
 from quillgpt.text.encodings.reading import EmptyFileError, Note, Reading, read_pieces
 from quillgpt.text.sources.documents import FileRules, Source
@@ -77,7 +77,7 @@ def inspect_files(sources: Sequence[Source], rules: FileRules) -> Inspection:
             advance()
     _refuse(unreadable, len(sources), skip=rules.skip_unreadable)
     if empty:
-        warn(f"left out, since there is nothing in them: {listed(empty)}")
+        warn(f"left out, since there is nothing in them: {join_names(empty, MOST_NAMES)}")
     if not found.sources:
         raise DataError(f"none of the {len(sources):,} files has any text that can be read; give others")
     _tell(notes)
@@ -100,7 +100,7 @@ def _refuse(unreadable: Sequence[tuple[str, str]], files: int, *, skip: bool) ->
     for name, reason in unreadable:
         general = reason.replace(name, "FILE").replace(PurePath(name).name, "FILE").strip(" ,")
         by_reason.setdefault(general, []).append(name)
-    kinds = "; ".join(f"{listed(names)}: {reason}" for reason, names in by_reason.items())
+    kinds = "; ".join(f"{join_names(names, MOST_NAMES)}: {reason}" for reason, names in by_reason.items())
     if not unreadable:
         return
     if not skip:
@@ -108,12 +108,6 @@ def _refuse(unreadable: Sequence[tuple[str, str]], files: int, *, skip: bool) ->
             f"{len(unreadable):,} of {files:,} files cannot be read. {kinds}. To go on without them: --skip_unreadable"
         )
     warn(f"left out, as skip_unreadable says, are {len(unreadable):,} of {files:,} files. {kinds}")
-
-
-def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
-    """Return names in a row, of many the first and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _content_notes(source: Source, reading: Reading) -> Iterable[Note]:
@@ -142,5 +136,5 @@ def _tell(notes: Sequence[tuple[str, Note]]) -> None:
     for kind, several in by_kind.items():
         name, note = several[0]
         others = [other for other, _ in several[1:]]
-        more = f". The same holds for {len(others):,} more: {listed(others, FEW_NAMES)}" if others else ""
+        more = f". The same holds for {len(others):,} more: {join_names(others, FEW_NAMES)}" if others else ""
         (say if kind.startswith("read as") else warn)(f"{name} {note.words}{more}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.console import warn
-from quillgpt.data.dataset import Dataset, Tokens
+from quillgpt.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from quillgpt.data.batches import Tokens
 
 WINDOW = 32
 """Tokens in a row that two different texts hardly ever share."""

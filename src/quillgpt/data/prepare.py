@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.encodings import EncodingRules
+from quillgpt.config.encoding_rules import EncodingRules
 from quillgpt.console import say, warn
 from quillgpt.data.build import build
 from quillgpt.data.dataset import (
@@ -19,9 +19,8 @@ from quillgpt.data.dataset import (
     missing_dataset,
     open_dataset,
 )
-from quillgpt.data.manifest import Manifest, read_manifest
-from quillgpt.data.place import TRAIN_FILE, keep_aside, made_files, one_preparation, remember_as_made_here
-from quillgpt.data.replacement import check_folder, check_place, what_is_left
+from quillgpt.data.dataset_manifest import DatasetManifest, read_dataset_manifest
+from quillgpt.data.replacement import check_folder, check_replaceable, what_is_left
 from quillgpt.data.request import (
     Cleaning,
     Request,
@@ -30,6 +29,7 @@ from quillgpt.data.request import (
     request_from_words,
     request_of_dataset,
 )
+from quillgpt.data.staging import TRAIN_FILE, keep_aside, made_files, one_preparation, remember_as_made_here
 from quillgpt.errors import DataError, UserError
 from quillgpt.stopping import activity
 from quillgpt.text.sources.corpora import RECIPES
@@ -55,7 +55,7 @@ class Preparation:
     """
 
     dataset: Dataset
-    manifest: Manifest
+    manifest: DatasetManifest
     reused: bool
     seconds: float
 
@@ -156,7 +156,7 @@ def ensure_dataset(
         if text.is_file() and text.stat().st_mtime > (folder / TRAIN_FILE).stat().st_mtime:
             warn(f"{text} is newer than {folder / TRAIN_FILE}; to use it: quill prepare {folder.name} --overwrite")
         return open_dataset(folder.name, data_dir)
-    manifest = read_manifest(folder)
+    manifest = read_dataset_manifest(folder)
     request = request_of_dataset(folder, manifest)
     if request is None:
         if manifest is not None and names_files_of_others(folder, manifest):
@@ -204,12 +204,12 @@ def _prepare(
     go_on(folder)
     if tokenizer is None:
         tokenizer = _default_tokenizer(request)
-    found = _look(request, tokenizer, folder)
+    found = _folder_state(request, tokenizer, folder)
     if found.dataset is None and make is None:
         with one_preparation(folder):
-            found = _look(request, tokenizer, folder)  # what the process made that may have been waited for
+            found = _folder_state(request, tokenizer, folder)  # what the process made that may have been waited for
             if found.dataset is None:
-                check_place(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
+                check_replaceable(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
                 if found.manifest is None:
                     keep_aside(folder, made_files(folder))
                 say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
@@ -227,7 +227,7 @@ def _prepare(
                 return _preparation(dataset, started, reused=False)
     if found.dataset is None:
         assert make is not None
-        check_place(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
+        check_replaceable(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
         made_at = make(request, tokenizer, folder)
         return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
     if not quiet:
@@ -236,7 +236,7 @@ def _prepare(
     return _preparation(found.dataset, started, reused=True)
 
 
-def _trust(request: Request, folder: Path, manifest: Manifest | None) -> None:
+def _trust(request: Request, folder: Path, manifest: DatasetManifest | None) -> None:
     """Let a data set that names just the texts that a person has named be made again from them by itself."""
     given = [source.location for source in (request.own.train if request.own else [])]
     val = None if request.val_sources is None else [source.location for source in request.val_sources]
@@ -252,7 +252,7 @@ def _preparation(dataset: Dataset, started: float, *, reused: bool) -> Preparati
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderState:
     """What is in a data set's folder.
 
     Attributes:
@@ -261,23 +261,23 @@ class Found:
         reason: Why it has to be made again; empty where there is nothing.
     """
 
-    manifest: Manifest | None = None
+    manifest: DatasetManifest | None = None
     dataset: Dataset | None = None
     reason: str = ""
 
 
-def _look(request: Request, tokenizer: str | Tokenizer, folder: Path) -> Found:
+def _folder_state(request: Request, tokenizer: str | Tokenizer, folder: Path) -> FolderState:
     manifest = None
     try:
-        manifest = read_manifest(folder)
+        manifest = read_dataset_manifest(folder)
         if manifest is None:
-            return Found()
+            return FolderState()
         reason = difference(request, manifest) or _tokenizer_difference(tokenizer, manifest)
         if reason is None:
-            return Found(manifest, open_dataset(request.name, folder.parent))
+            return FolderState(manifest, open_dataset(request.name, folder.parent))
     except UserError as error:
         reason = str(error)
-    return Found(manifest, reason=reason)
+    return FolderState(manifest, reason=reason)
 
 
 def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool) -> FileRules:
@@ -294,12 +294,12 @@ def _default_tokenizer(request: Request) -> str:
     return "char" if total <= MOST_BYTES_FOR_CHAR else "gpt2"
 
 
-def _recorded_tokenizer(folder: Path, manifest: Manifest) -> str | Tokenizer:
+def _recorded_tokenizer(folder: Path, manifest: DatasetManifest) -> str | Tokenizer:
     requested = manifest.tokenizer.requested
     return requested if requested is not None and names_kind(requested) else load_tokenizer(folder)
 
 
-def _tokenizer_difference(tokenizer: str | Tokenizer, manifest: Manifest) -> str | None:
+def _tokenizer_difference(tokenizer: str | Tokenizer, manifest: DatasetManifest) -> str | None:
     """Return why a data set's tokenizer is not the one that is wanted, or None where it is."""
     if isinstance(tokenizer, str) and names_kind(tokenizer):
         was = manifest.tokenizer.requested or f"a given {manifest.tokenizer.name}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from quillgpt.data.dataset import is_nanogpt_folder
-from quillgpt.data.manifest import MANIFEST_FILE, Manifest, again
-from quillgpt.data.place import made_files
+from quillgpt.data.dataset_manifest import MANIFEST_FILE, DatasetManifest, again
 from quillgpt.data.request import Request
+from quillgpt.data.staging import made_files
 from quillgpt.errors import DataError, shorten
 from quillgpt.text.sources.addresses import shown_address
 from quillgpt.text.sources.corpora import RECIPES
@@ -27,8 +27,8 @@ def check_folder(folder: Path) -> None:
         raise DataError(f"{folder.parent} is a file, and data sets are kept in a folder; give another --data_dir")
 
 
-def check_place(
-    request: Request, folder: Path, manifest: Manifest | None, damage: str, *, replace: bool, overwrite: bool
+def check_replaceable(
+    request: Request, folder: Path, manifest: DatasetManifest | None, damage: str, *, replace: bool, overwrite: bool
 ) -> None:
     """Check that a text does not take the place of another one by having the same name, or of what is not Quill's.
 

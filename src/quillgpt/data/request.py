@@ -8,19 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quillgpt.config.encodings import EncodingRules
-from quillgpt.config.names import (
-    STANDARD_INPUT,
-    dataset_name,
-    exists,
-    expand,
-    is_path,
-    is_standard_input,
-    name_of_sources,
-)
+from quillgpt.config.dataset_names import dataset_name, name_of_sources
+from quillgpt.config.encoding_rules import EncodingRules
+from quillgpt.config.paths import STANDARD_INPUT, exists, expand, is_path, is_standard_input
 from quillgpt.data.dataset import dataset_folder, text_beside
-from quillgpt.data.manifest import MANIFEST_FILE, Manifest, SourceRecord, read_manifest
-from quillgpt.data.place import was_made_here
+from quillgpt.data.dataset_manifest import MANIFEST_FILE, DatasetManifest, SourceRecord, read_dataset_manifest
+from quillgpt.data.staging import was_made_here
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import path_inside
 from quillgpt.text.sources.addresses import is_web_address, shown_address
@@ -164,7 +157,7 @@ def _request_for_words(
     return Request(name_of_sources(given) if dataset is None else dataset_name(dataset), None, texts)
 
 
-def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | None:
+def request_of_dataset(folder: Path, manifest: DatasetManifest | None) -> Request | None:
     """Return how a data set is made today, or None where its text is not to be had.
 
     Its own input.txt comes first, then the recipe, then the files that dataset.json remembers. Those are read only
@@ -200,7 +193,7 @@ def request_of_dataset(folder: Path, manifest: Manifest | None) -> Request | Non
     return None if sources is None else replace(request, own=Texts(sources))
 
 
-def difference(request: Request, manifest: Manifest) -> str | None:
+def difference(request: Request, manifest: DatasetManifest) -> str | None:
     """Return in which way a prepared data set has other texts than the request, or None where it has the same."""
     if (manifest.encoding or "") != str(request.files.encoding):
         return f"it was prepared with encoding = {manifest.encoding or 'auto'}, not {request.files.encoding or 'auto'}"
@@ -221,7 +214,7 @@ def difference(request: Request, manifest: Manifest) -> str | None:
     return None
 
 
-def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: Manifest) -> list[str | None]:
+def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: DatasetManifest) -> list[str | None]:
     """Return the hashes of files, but of those that were left out and would be again."""
     skipped = {
         (record.location, record.sha256) for record in manifest.skipped if record.is_empty or files.skip_unreadable
@@ -230,7 +223,7 @@ def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: Manif
     return [sha256 for location, sha256 in hashes if (location, sha256) not in skipped]
 
 
-def _is_own_split(manifest: Manifest) -> bool:
+def _is_own_split(manifest: DatasetManifest) -> bool:
     """Return whether the validation split is the one that came with a corpus of the hub."""
     return manifest.val_sources is not None and all(each.location.startswith(PREFIX) for each in manifest.val_sources)
 
@@ -258,7 +251,7 @@ def _request_for_name(name: str, data_dir: Path) -> Request | None:
     if not name.strip("./\\") or is_path(name):
         return None
     folder = dataset_folder(name, data_dir)
-    manifest = read_manifest(folder)
+    manifest = read_dataset_manifest(folder)
     request = request_of_dataset(folder, manifest)
     if request is None and manifest is not None and names_files_of_others(folder, manifest):
         raise DataError(
@@ -268,7 +261,7 @@ def _request_for_name(name: str, data_dir: Path) -> Request | None:
     return request
 
 
-def names_files_of_others(folder: Path, manifest: Manifest) -> bool:
+def names_files_of_others(folder: Path, manifest: DatasetManifest) -> bool:
     """Return whether a data set from elsewhere, or from before the cache folder, names files that are here."""
     return not was_made_here(folder) and any(
         Path(record.location).is_absolute() and exists(Path(record.location)) for record in manifest.sources

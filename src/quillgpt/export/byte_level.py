@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from quillgpt.errors import CheckpointError
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.byte import ByteTokenizer
-from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, spell
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, spell_bytes
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT
@@ -40,7 +40,7 @@ def byte_level(tokenizer: Tokenizer) -> ByteLevel:
         CheckpointError: The tokenizer is of another kind.
     """
     if isinstance(tokenizer, CharTokenizer):
-        spelled = [spell(character.encode("utf-8", "surrogatepass")) for character in tokenizer.characters]
+        spelled = [spell_bytes(character.encode("utf-8", "surrogatepass")) for character in tokenizer.characters]
         merges = dict.fromkeys(f"{token[:at]} {token[at]}" for token in spelled for at in range(1, len(token)))
         return ByteLevel(spelled, list(merges) or [NEVER_MERGED])
     if isinstance(tokenizer, ByteTokenizer):

@@ -13,7 +13,7 @@ from quillgpt import __version__
 from quillgpt.attention import SOFTMAX
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.console import warn
-from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.export import gguf, huggingface, nanogpt, onnx
 from quillgpt.export.certificate import (
     CERTIFICATE,
@@ -26,7 +26,7 @@ from quillgpt.export.certificate import (
 )
 from quillgpt.export.probe import Runtime, compare, make_probe
 from quillgpt.files import STALE_SECONDS, flush_to_disk, let_others_read
-from quillgpt.ownership import listed, remove_listed, remove_own
+from quillgpt.ownership import remove_listed, remove_own
 
 UNFINISHED = ".exporting-"
 """What an export is called while it is written, after its own name."""
@@ -138,8 +138,8 @@ def _check_place(folder: Path, model: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{folder} is there already; choose another folder, or add --overwrite")
     if others := not_of_export(folder):
         raise ConfigError(
-            f"{folder} holds {listed(others)}, not written by an export or changed since, which is not overwritten; "
-            "choose another folder"
+            f"{folder} holds {join_names(others)}, not written by an export or changed since, which is not "
+            "overwritten; choose another folder"
         )
 
 
@@ -161,7 +161,7 @@ def _take_place(fresh: Path, folder: Path) -> None:
 def _remove_earlier(folder: Path) -> None:
     earlier = _earlier(folder)
     if earlier.exists() and (kept := remove_listed(earlier, [*files_of(earlier), CERTIFICATE])):
-        warn(f"{earlier} is what was {folder}, and keeps {listed(kept)}, not written by the export")
+        warn(f"{earlier} is what was {folder}, and keeps {join_names(kept)}, not written by the export")
 
 
 def _earlier(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.config.schema import Sampling
 from quillgpt.console import say, warn
 from quillgpt.errors import TokenizerError, UserError, shorten

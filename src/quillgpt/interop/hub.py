@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from quillgpt.checkpoint.load import read_config
 from quillgpt.checkpoint.names import checkpoints_folder
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.console import say, stderr
 from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, load_model
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.interop.hub import find_hub_model
 from quillgpt.interop.nanogpt import find_nanogpt_file, load_nanogpt
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, TrainingState
-from quillgpt.config.names import exists, split_sources
+from quillgpt.config.dataset_names import split_sources
+from quillgpt.config.paths import exists
 from quillgpt.config.runs import places_of
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
-from quillgpt.data.dataset import Dataset, Tokens, dataset_folder, find_dataset, open_dataset
-from quillgpt.data.manifest import read_manifest
+from quillgpt.data.batches import Tokens
+from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset
+from quillgpt.data.dataset_manifest import read_dataset_manifest
 from quillgpt.data.overlap import warn_of_copy
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
@@ -160,7 +162,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
 
 def warn_of_split(settings: TrainSettings) -> None:
     """Say that `val` and `val_fraction` do nothing without a text to prepare, where they ask for another split."""
-    manifest = read_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
+    manifest = read_dataset_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
     usual = TrainSettings.model_fields["val_fraction"].default
     split = usual if manifest is None or manifest.val_fraction is None else manifest.val_fraction
     encoding = None if manifest is None else manifest.encoding
@@ -186,7 +188,7 @@ def check_place(settings: TrainSettings, parent: LoadedModel) -> None:
     if settings.tokenizer is not None:
         say(f"the tokenizer of {parent.folder} is used; --tokenizer={settings.tokenizer} is not needed")
     folder = dataset_folder(settings.dataset, Path(settings.data_dir))
-    manifest = read_manifest(folder)
+    manifest = read_dataset_manifest(folder)
     if manifest is not None and manifest.tokenizer.fingerprint != parent.tokenizer.fingerprint:
         raise TokenizerError(
             f"{folder} is already prepared with another tokenizer than the {parent.tokenizer.name} of {parent.folder}; "

@@ -19,9 +19,9 @@ from quillgpt.config import to_toml
 from quillgpt.config.runs import CHECKPOINTS, CONFIG, how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
-from quillgpt.errors import CheckpointError, ConfigError
+from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.files import write_text
-from quillgpt.ownership import claim, foreign, listed, recorded, remove_listed
+from quillgpt.ownership import claim, foreign, recorded, remove_listed
 from quillgpt.plots.record import METRICS
 from quillgpt.training.occupation import HOLDER, LOCK
 from quillgpt.training.sinks import TENSORBOARD, WANDB_STATE, event_files
@@ -65,7 +65,7 @@ def check_place(settings: TrainSettings) -> None:
         raise ConfigError(f"out_dir = {out_dir}, but nothing may be written to {there}; choose another --out_dir")
     if others := taken(settings):
         raise ConfigError(
-            f"{out_dir} holds {listed(others)}, which this run would remove or write over and Quill did not write; "
+            f"{out_dir} holds {join_names(others)}, which this run would remove or write over and Quill did not write; "
             "move what you need, or choose another --out_dir"
         )
 
@@ -208,7 +208,7 @@ def _drop_replaced(out_dir: Path) -> None:
     kept = remove_listed(aside, [])
     kept += remove_listed(out_dir / REPLACED, [*_run_files(out_dir / REPLACED), TENSORBOARD])
     if kept:
-        warn(f"{listed(kept)} of the earlier run stay in {REPLACED}, since Quill did not write them")
+        warn(f"{join_names(kept)} of the earlier run stay in {REPLACED}, since Quill did not write them")
 
 
 def _is_set_aside(out_dir: Path) -> bool:

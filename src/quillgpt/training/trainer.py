@@ -12,7 +12,7 @@ from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config import Given
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
-from quillgpt.data.kinds import describe_other_kind
+from quillgpt.data.distribution_shift import describe_shift
 from quillgpt.device import peak
 from quillgpt.errors import UserError
 from quillgpt.model.cost import training_flops_per_token
@@ -107,7 +107,7 @@ class Trainer:
         self._saving = Saving(run)
         self._interruption = interruption
         self._pace = Pace(run, started)
-        self._other_kind = None if self._settings.eval_only else describe_other_kind(run.dataset)
+        self._other_kind = None if self._settings.eval_only else describe_shift(run.dataset)
         self._iterating = False
         self._occupation = occupation
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.config.names import name_of_sources
+from quillgpt.config.dataset_names import name_of_sources
 from quillgpt.errors import DataError
 from quillgpt.text.sources.corpora import texts_of
 

@@ -18,7 +18,7 @@ from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.gpt2 import GPT2_SAVED_SHA256, gpt2_tokenizer
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_spec
-from quillgpt.text.tokenizers.tokenizer_files import fingerprint_of
+from quillgpt.text.tokenizers.tokenizer_files import tokenizer_fingerprint
 from quillgpt.text.tokenizers.tokenizer_json import HuggingFaceTokenizer
 from quillgpt.text.tokenizers.words import last_cut_of_gpt2
 
@@ -261,7 +261,7 @@ def test_gpt2_has_its_known_ids_and_needs_no_download_once_saved(published_gpt2,
 
 @pytest.mark.download
 def test_what_is_known_of_gpt2_beforehand_is_true(published_gpt2, tmp_path):
-    assert fingerprint_of(published_gpt2._content) == GPT2_FINGERPRINT
+    assert tokenizer_fingerprint(published_gpt2._content) == GPT2_FINGERPRINT
     published_gpt2.save(tmp_path)
     path = tmp_path / "tokenizer.json"
     assert sha256_of(path) == GPT2_SAVED_SHA256

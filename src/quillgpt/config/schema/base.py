@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.fields import FieldInfo
 
-from quillgpt.config.encodings import EncodingRules
-from quillgpt.config.names import at_home
+from quillgpt.config.encoding_rules import EncodingRules
+from quillgpt.config.paths import at_home
 
 # Upper bounds keep out what no machine can do, so that it is refused at once and not by a full memory; messages and
 # documentation leave them out unless they are passed.

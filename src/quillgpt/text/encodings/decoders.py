@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from quillgpt.config.encodings import TWICE
+from quillgpt.config.encoding_rules import TWICE
 from quillgpt.text.encodings.alphabets import is_common
 
 LONGEST_LINE = 1 << 16

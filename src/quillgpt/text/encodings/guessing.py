@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quillgpt.config.encodings import TWICE, title_of
+from quillgpt.config.encoding_rules import TWICE, title_of
 from quillgpt.errors import DataError
 from quillgpt.text.encodings.decoders import undoing
 from quillgpt.text.encodings.legacy import Guess, guesses, is_known, nats_of

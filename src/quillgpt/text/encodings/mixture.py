@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from quillgpt.config.encodings import title_of
+from quillgpt.config.encoding_rules import title_of
 from quillgpt.errors import DataError
 from quillgpt.text.encodings.alphabets import is_common
 from quillgpt.text.encodings.legacy import Guess, guesses, nats_of

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.encodings import title_of
+from quillgpt.config.encoding_rules import title_of
 from quillgpt.errors import DataError
 from quillgpt.text.encodings.decoders import EURO_OF_GBK, decoder_of
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quillgpt.config.names import ALIASES, expand
+from quillgpt.config.dataset_names import ALIASES
+from quillgpt.config.paths import expand
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text.sources import gutenberg, hub

@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
-from quillgpt.config.encodings import DETECTED, EncodingRules
+from quillgpt.config.encoding_rules import DETECTED, EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.files import sha256_of
 from quillgpt.text.encodings.decoding import Reading, look_at, read_pieces

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.console import say, warn
 from quillgpt.errors import DataError
 from quillgpt.files import atomic_path, quill_home, sha256_of

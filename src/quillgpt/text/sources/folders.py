@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from quillgpt.config.names import STANDARD_INPUT, expand, is_standard_input, is_stream
+from quillgpt.config.paths import STANDARD_INPUT, expand, is_standard_input, is_stream
 from quillgpt.console import progress, say, warn
 from quillgpt.errors import DataError
 from quillgpt.text.sources.documents import Source

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.console import progress, say, warn
 from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra

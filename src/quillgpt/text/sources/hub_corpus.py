@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.errors import DataError
 from quillgpt.files import quill_home
 

@@ -15,13 +15,13 @@ from quillgpt.console import say
 from quillgpt.errors import TokenizerError
 from quillgpt.text.encodings.forms import without_surrogates
 from quillgpt.text.sources.documents import Mark, Piece
-from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, unspell
+from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, unspell_bytes
 from quillgpt.text.tokenizers.tokenizer_files import (
     END_OF_TEXT,
     byte_level_bpe,
     checked_ids,
-    fingerprint_of,
     save_tokenizer,
+    tokenizer_fingerprint,
 )
 from quillgpt.text.tokenizers.words import CUT, END, WordEncoder, encode_long_word, last_cut_of_gpt2
 
@@ -58,12 +58,12 @@ class BytePairTokenizer:
         self.end_of_text: int = vocab[END_OF_TEXT]
         self.vocab, self.merges = vocab, merges
         self._content = byte_level_bpe(vocab, merges, self.end_of_text, use_regex=True)
-        self.fingerprint = fingerprint or fingerprint_of(self._content)
+        self.fingerprint = fingerprint or tokenizer_fingerprint(self._content)
         self.name = "gpt2" if self.fingerprint == GPT2_FINGERPRINT else f"bpe:{self.vocab_size}"
 
     @cached_property
     def _ranks(self) -> dict[bytes, int]:
-        return {unspell(token): rank for token, rank in self.vocab.items() if token != END_OF_TEXT}
+        return {unspell_bytes(token): rank for token, rank in self.vocab.items() if token != END_OF_TEXT}
 
     @cached_property
     def _engine(self) -> tiktoken.Encoding:

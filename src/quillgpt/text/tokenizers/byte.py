@@ -15,8 +15,8 @@ from quillgpt.text.tokenizers.tokenizer_files import (
     END_OF_TEXT,
     byte_level_bpe,
     checked_ids,
-    fingerprint_of,
     save_tokenizer,
+    tokenizer_fingerprint,
 )
 
 
@@ -29,7 +29,7 @@ class ByteTokenizer:
 
     def __init__(self) -> None:
         self._content = _content()
-        self.fingerprint = fingerprint_of(self._content)
+        self.fingerprint = tokenizer_fingerprint(self._content)
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> ByteTokenizer | None:

@@ -17,12 +17,12 @@ BYTE_TO_CHARACTER = _spelling()
 CHARACTER_TO_BYTE = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
 
 
-def spell(content: bytes) -> str:
+def spell_bytes(content: bytes) -> str:
     """Return the printable spelling of some bytes."""
     return "".join(BYTE_TO_CHARACTER[byte] for byte in content)
 
 
-def unspell(token: str) -> bytes:
+def unspell_bytes(token: str) -> bytes:
     """Return the bytes that a printable spelling stands for.
 
     Raises:

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from quillgpt.console import say
 from quillgpt.errors import TokenizerError
 from quillgpt.text.encodings.forms import in_known_form, spelled_out
-from quillgpt.text.tokenizers.tokenizer_files import checked_ids, fingerprint_of, save_tokenizer, tokenizer_content
+from quillgpt.text.tokenizers.tokenizer_files import (
+    checked_ids,
+    save_tokenizer,
+    tokenizer_content,
+    tokenizer_fingerprint,
+)
 
 MISSING = 0xFFFFFFFF
 EXAMPLES = 5
@@ -45,7 +50,7 @@ class CharTokenizer:
         self._known = frozenset(self.characters)
         self._said = False
         self._content = _content(self.characters)
-        self.fingerprint = fingerprint_of(self._content)
+        self.fingerprint = tokenizer_fingerprint(self._content)
 
     @classmethod
     def from_text(cls, pieces: Iterable[str]) -> CharTokenizer:
@@ -65,7 +70,7 @@ class CharTokenizer:
         if sorted(vocab.values()) != list(range(len(vocab))) or any(len(token) != 1 for token in vocab):
             return None
         tokenizer = cls(sorted(vocab, key=vocab.__getitem__))
-        return tokenizer if tokenizer.fingerprint == fingerprint_of(content) else None
+        return tokenizer if tokenizer.fingerprint == tokenizer_fingerprint(content) else None
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of a text.

@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.errors import TokenizerError, shorten
-from quillgpt.text.tokenizers.tokenizer_files import checked_ids, fingerprint_of, save_tokenizer, tokenizer_content
+from quillgpt.text.tokenizers.tokenizer_files import (
+    checked_ids,
+    save_tokenizer,
+    tokenizer_content,
+    tokenizer_fingerprint,
+)
 
 MOST_IDS = 1 << 16
 """What nanoGPT's token files can hold."""
@@ -35,7 +40,7 @@ class IdTokenizer:
             )
         self.vocab_size = vocab_size
         self._content = _content(vocab_size)
-        self.fingerprint = fingerprint_of(self._content)
+        self.fingerprint = tokenizer_fingerprint(self._content)
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> IdTokenizer | None:
@@ -47,7 +52,7 @@ class IdTokenizer:
         if vocab.get("0") != 0:
             return None
         tokenizer = cls(len(vocab))
-        return tokenizer if tokenizer.fingerprint == fingerprint_of(content) else None
+        return tokenizer if tokenizer.fingerprint == tokenizer_fingerprint(content) else None
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids that are written in a text.

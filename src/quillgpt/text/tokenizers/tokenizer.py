@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.config.names import expand
+from quillgpt.config.paths import expand
 from quillgpt.errors import TokenizerError, check_is_no_pointer, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text.sources.documents import Piece

@@ -20,7 +20,7 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 
 
-def fingerprint_of(content: dict[str, Any]) -> str:
+def tokenizer_fingerprint(content: dict[str, Any]) -> str:
     """Return the SHA-256 of a tokenizer.json's content, whatever the order of keys and the white space in the file."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()

@@ -22,8 +22,8 @@ from quillgpt.text.tokenizers.byte_alphabet import CHARACTER_TO_BYTE
 from quillgpt.text.tokenizers.tokenizer_files import (
     END_OF_TEXT,
     checked_ids,
-    fingerprint_of,
     save_tokenizer,
+    tokenizer_fingerprint,
 )
 
 COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
@@ -56,7 +56,7 @@ class HuggingFaceTokenizer:
         with _failing_as(f"{name} describes no usable tokenizer", "give another file"):
             _check_merges(self._content.get("model"))
             self._engine = Engine.from_str(json.dumps(self._content))
-        self.fingerprint = fingerprint_of(self._content)
+        self.fingerprint = tokenizer_fingerprint(self._content)
         vocab = self._engine.get_vocab(with_added_tokens=True)
         if not vocab:
             raise TokenizerError(f"{name} describes a tokenizer without any token; give another file")

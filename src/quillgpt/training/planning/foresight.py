@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from quillgpt.console import quietly
+from quillgpt.data.batches import Tokens
 from quillgpt.data.build import build
-from quillgpt.data.dataset import Tokens, dataset_folder, prepare_hint
+from quillgpt.data.dataset import dataset_folder, prepare_hint
 from quillgpt.data.prepare import CHUNK_CHARACTERS
 from quillgpt.data.request import Request
 from quillgpt.errors import DataError, UserError

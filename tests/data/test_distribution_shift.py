@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 
-from quillgpt.data.kinds import other_kind
+from quillgpt.data.distribution_shift import distribution_shift
 
 
 def tokens(letters, count, seed=0):
@@ -10,11 +10,11 @@ def tokens(letters, count, seed=0):
 
 
 def test_text_of_the_same_kind_is_no_other_kind():
-    assert other_kind(tokens(range(20), 20_000), tokens(range(20), 2000, seed=1), 20) is None
+    assert distribution_shift(tokens(range(20), 20_000), tokens(range(20), 2000, seed=1), 20) is None
 
 
 def test_other_letters_are_another_kind_and_are_named():
-    found = other_kind(tokens(range(10), 20_000), tokens([0, 1, 2, 30, 31], 2000), 40)
+    found = distribution_shift(tokens(range(10), 20_000), tokens([0, 1, 2, 30, 31], 2000), 40)
     assert found is not None
     assert {30, 31} == {*found.examples[:2]}
     assert 0.35 < found.unknown < 0.45
@@ -23,10 +23,10 @@ def test_other_letters_are_another_kind_and_are_named():
 
 def test_what_differs_no_more_than_parts_of_the_training_text_is_no_other_kind():
     parts = [tokens([each, each + 1, each + 2], 2000, seed=each) for each in range(10)]
-    assert other_kind(np.concatenate(parts[:9]), parts[9], 40) is None
+    assert distribution_shift(np.concatenate(parts[:9]), parts[9], 40) is None
 
 
 def test_too_little_text_to_say_is_no_other_kind():
-    assert other_kind(tokens([1, 2], 20_000), tokens([3], 100), 5) is None
-    assert other_kind(tokens([1, 2], 20_000), tokens([3], 15_000), 5) is None
-    assert other_kind(tokens([1, 2], 20_000), tokens([3], 0), 5) is None
+    assert distribution_shift(tokens([1, 2], 20_000), tokens([3], 100), 5) is None
+    assert distribution_shift(tokens([1, 2], 20_000), tokens([3], 15_000), 5) is None
+    assert distribution_shift(tokens([1, 2], 20_000), tokens([3], 0), 5) is None

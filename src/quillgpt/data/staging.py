@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from quillgpt.console import say, warn
-from quillgpt.data.manifest import MANIFEST_FILE
+from quillgpt.data.dataset_manifest import MANIFEST_FILE
 from quillgpt.errors import DataError
 from quillgpt.files import flush_to_disk, make_folder, quill_home, sha256_of
 from quillgpt.locks import locked

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from quillgpt.config.encodings import EncodingRules
+from quillgpt.config.encoding_rules import EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.files import write_json
 from quillgpt.records import Record, read_record
@@ -82,7 +82,7 @@ class Report(Record):
     examples: list[RepeatedLine]
 
 
-class Manifest(Record):
+class DatasetManifest(Record):
     """The content of dataset.json.
 
     Exactly one of `val_fraction` and `val_sources` says how the split was made; `split_by` says whether it goes through
@@ -113,7 +113,7 @@ class Manifest(Record):
         write_json(folder / MANIFEST_FILE, self.model_dump())
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_dataset_manifest(folder: Path) -> DatasetManifest | None:
     """Return what a folder's dataset.json says, or None where it has none.
 
     Raises:
@@ -122,7 +122,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST_FILE
     if not path.exists():
         return None
-    return read_record(path, Manifest, DataError, mend=f"prepare it again: quill prepare PATH {again(folder)}")
+    return read_record(path, DatasetManifest, DataError, mend=f"prepare it again: quill prepare PATH {again(folder)}")
 
 
 def again(folder: Path) -> str:

@@ -10,11 +10,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.data.manifest import SplitRecord
+from quillgpt.data.dataset_manifest import SplitRecord
 from quillgpt.text.sources.documents import Mark, Piece
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, encode_pieces
 
-Batch = list[Piece]
+PieceBatch = list[Piece]
 """Pieces that are encoded together, each on its own."""
 
 
@@ -90,9 +90,9 @@ def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], charac
         yield "".join(waiting)
 
 
-def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[Batch]:
+def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[PieceBatch]:
     """Gather chunks into batches of about so many characters: a small document is not worth a call of its own."""
-    batch: Batch = []
+    batch: PieceBatch = []
     length = 0
     for chunk in chunks:
         batch.append(chunk)
@@ -104,7 +104,7 @@ def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[Batch]:
         yield batch
 
 
-def encode_batches(batches: Iterable[Batch], tokenizer: Tokenizer) -> Iterator[Encoded]:
+def encode_batches(batches: Iterable[PieceBatch], tokenizer: Tokenizer) -> Iterator[Encoded]:
     """Encode batches, each of whose pieces can be encoded on its own."""
     for batch in batches:
         texts = [piece for piece in batch if isinstance(piece, str)]

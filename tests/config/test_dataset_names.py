@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.config.names import LONGEST_NAME_BYTES, dataset_name, name_of_sources
+from quillgpt.config.dataset_names import LONGEST_NAME_BYTES, dataset_name, name_of_sources
 from quillgpt.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quillgpt.data import documents
-from quillgpt.data.documents import Documents, choose, survey, with_gaps, without_lines
+from quillgpt.data import document_stream
+from quillgpt.data.document_stream import Documents, choose, survey, with_gaps, without_lines
 from quillgpt.errors import DataError
 from quillgpt.text.sources.documents import Mark, Piece, Source
 
@@ -91,7 +91,7 @@ def test_survey_does_not_depend_on_the_pieces(texts: list[str], size: int) -> No
 
 
 def test_counting_lines_is_bounded_and_keeps_the_common_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MOST_LINES", 50)
+    monkeypatch.setattr(document_stream, "MOST_LINES", 50)
     texts = [f"heading\nown {number}\nother {number}\n" for number in range(200)]
     found = survey(cut_up(texts, 7), count_lines=True)
     assert len(found.lines) <= 50
@@ -106,12 +106,12 @@ def test_long_lines_are_paragraphs_and_not_counted() -> None:
 
 @pytest.mark.parametrize("line", ["{:05d} a short line\n", "{:05d} " + "a paragraph " * 50 + "\n"])
 def test_one_long_document_is_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    monkeypatch.setattr(documents, "MOST_LINES", 50)
-    counts = documents._LineCounts()
+    monkeypatch.setattr(document_stream, "MOST_LINES", 50)
+    counts = document_stream._LineCounts()
     for first in range(0, 1000, 10):
         counts.add("".join(line.format(number) for number in range(first, first + 10)))
         assert len(counts.counts) <= 50
-        assert sum(map(len, counts._document)) <= 60 * documents.LONGEST_LINE
+        assert sum(map(len, counts._document)) <= 60 * document_stream.LONGEST_LINE
 
 
 def test_a_path_that_is_not_utf8_cannot_be_recorded(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quillgpt.config import TrainSettings, resolve
-from quillgpt.config.nanogpt import read_nanogpt
+from quillgpt.config.nanogpt_config import read_nanogpt
 from quillgpt.errors import ConfigError
 
 DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items()}

@@ -3,7 +3,7 @@
 import pytest
 
 from quillgpt.config import resolve, resolve_prepare
-from quillgpt.config.encodings import EncodingRules, encoding_named, title_of
+from quillgpt.config.encoding_rules import EncodingRules, encoding_named, title_of
 from quillgpt.errors import ConfigError
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from quillgpt.data import prepare as preparing
 from quillgpt.data.dataset import open_dataset
-from quillgpt.data.place import STAGING
 from quillgpt.data.prepare import ensure_dataset, prepare
+from quillgpt.data.staging import STAGING
 from quillgpt.errors import DataError, UserError
 
 TEXT = "The cat sat on the mat.\nThe dog sat on the log.\n" * 20

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from quillgpt.config.dataset_names import name_of_sources, split_sources
 from quillgpt.config.given import Given
-from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge, read_dotenv
-from quillgpt.config.names import expand, name_of_sources, split_sources
+from quillgpt.config.layers import Layer, environment_layer, flag_layer, merge_layers, read_dotenv
+from quillgpt.config.paths import expand
 from quillgpt.config.runs import CONFIG, run_of, settings_in_place, settings_of_checkpoint
 from quillgpt.config.schema import (
     SPECIAL_ORIGINS,
@@ -96,12 +97,12 @@ def resolve_given(
     """
     outer = _outer_layers(TrainFields, flags, environ, dotenv)
     if source is None:
-        source = _usual_source(merge(TrainFields, outer), default_preset)
-    given, inner = merge(TrainFields, outer), _inner_layers(source)
+        source = _usual_source(merge_layers(TrainFields, outer), default_preset)
+    given, inner = merge_layers(TrainFields, outer), _inner_layers(source)
     if given.get("init_from") == "finetune" and Path(source) == _config_of(given, run_of(Path(source))):
         inner = [_for_finetuning(layer, given) for layer in inner]
     layers = [*inner, *outer]
-    values = merge(TrainFields, layers)
+    values = merge_layers(TrainFields, layers)
     places = {name: layer.name for layer in layers for name in layer.values}
     if isinstance(data := values.get("data"), str):
         own = {name for layer in layers if not layer.shipped for name in layer.values}
@@ -205,7 +206,7 @@ def resolve_flat(
     Raises:
         ConfigError: As `resolve`.
     """
-    return _build(schema, merge(schema, _outer_layers(schema, flags, environ, dotenv)))
+    return _build(schema, merge_layers(schema, _outer_layers(schema, flags, environ, dotenv)))
 
 
 def _outer_layers(

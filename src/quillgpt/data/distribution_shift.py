@@ -24,7 +24,7 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class OtherKind:
+class DistributionShift:
     """How held-out text differs from the text to train on.
 
     Attributes:
@@ -40,9 +40,9 @@ class OtherKind:
     examples: list[int]
 
 
-def describe_other_kind(dataset: Dataset) -> str | None:
+def describe_shift(dataset: Dataset) -> str | None:
     """Return what to say of a data set whose held-out text is of another kind than the rest; None elsewhere."""
-    found = other_kind(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
+    found = distribution_shift(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
     if found is None:
         return None
     examples = ", ".join(repr(dataset.tokenizer.decode([each])) for each in found.examples)
@@ -54,7 +54,7 @@ def describe_other_kind(dataset: Dataset) -> str | None:
     )
 
 
-def other_kind(train: Tokens, val: Tokens, vocab_size: int) -> OtherKind | None:
+def distribution_shift(train: Tokens, val: Tokens, vocab_size: int) -> DistributionShift | None:
     """Return how the held-out tokens differ from those to train on; None where not more than parts of these do."""
     size = min(len(val), MOST_TOKENS)
     parts = min(len(train) // max(size, 1), MOST_PARTS)
@@ -69,7 +69,7 @@ def other_kind(train: Tokens, val: Tokens, vocab_size: int) -> OtherKind | None:
     if terms.sum() < max(LEAST_DIVERGENCE, LEAST_RATIO * usual):
         return None
     unknown = float(held_out[whole == 0].sum() / size)
-    return OtherKind(float(terms.sum()), float(usual), unknown, np.argsort(-terms)[:EXAMPLES].tolist())
+    return DistributionShift(float(terms.sum()), float(usual), unknown, np.argsort(-terms)[:EXAMPLES].tolist())
 
 
 def _count(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quillgpt.data.encoding import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
+from quillgpt.data.token_file import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
 from quillgpt.text.sources.documents import Mark
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
