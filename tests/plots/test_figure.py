@@ -65,6 +65,15 @@ def test_a_run_without_an_evaluation() -> None:
 def test_a_run_with_evaluations_only() -> None:
     figure = draw_figure({"one": [row for row in rows() if row["kind"] == "eval"]})
     assert figure.legends[1].get_texts()[0].get_text() == "training, at evaluations"
+    assert [panel.get_ylabel() for panel in figure.axes] == ["loss (nats per token)"]
+    assert figure.axes[0].get_xlabel() == "iteration"
+
+
+def test_a_panel_is_drawn_if_one_of_the_runs_has_numbers_for_it() -> None:
+    evaluated = [row for row in rows() if row["kind"] == "eval"]
+    losses, rates, speeds = draw_figure({"one": evaluated, "two": rows()}).axes
+    assert len(rates.lines) == len(speeds.lines) == 1
+    assert len(losses.lines) == len(draw_figure({"one": evaluated, "two": evaluated}).axes[0].lines) + 1
 
 
 @pytest.mark.parametrize(
@@ -83,8 +92,11 @@ def test_tokens_as_axis() -> None:
     assert speeds.lines[0].get_xdata()[-1] == 2000
 
 
-def test_names_do_not_leave_the_figure() -> None:
-    figure = draw_figure({("a long name " * 20) + str(i): rows(i + 1) for i in range(9)})
+@pytest.mark.parametrize("name", ["a long name " * 20, "w" * 24, "w" * 25])
+@pytest.mark.parametrize("kinds", [("train", "eval"), ("eval",)], ids=["all", "loss alone"])
+def test_names_do_not_leave_the_figure(name: str, kinds: tuple[str, ...]) -> None:
+    recorded = [row for row in rows(5000) if row["kind"] in kinds]
+    figure = draw_figure({name + str(i): recorded for i in range(9)})
     figure.canvas.draw()
     width, height = figure.canvas.get_width_height()
     for legend in figure.legends:

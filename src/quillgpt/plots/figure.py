@@ -38,8 +38,19 @@ NAMES = {
 }
 INK = "#444444"
 INCHES = (9.0, 9.0)
+INCHES_LOSS_ALONE = (6.5, 4.2)
+LOSS_LABEL = "loss (nats per token)"
+PANEL_LABELS = {"lr": "learning rate", "grad_norm": "gradient norm", "tokens_per_second": "tokens per second"}
+"""The panels below the loss, by the name that metrics.jsonl has for their numbers."""
+
+LOSS_PANEL_HEIGHT = 2.6
+"""Times the height of another panel."""
+
 INCHES_PER_NAME = 0.22
 LONGEST_NAME = 60
+LONGEST_NAME_ALONE = 25
+"""Of a run in the smaller figure of the loss alone."""
+
 DOTS_PER_INCH = 150
 MOST_MARKERS = 40
 """Evaluations of a run above which their markers would hide the line."""
@@ -116,43 +127,45 @@ def tidy(panel: Axes) -> None:
 
 
 def draw_figure(runs: Mapping[str, list[Row]], *, axis: Axis = "iter") -> Figure:
-    """Return a figure with three panels: loss, learning rate, tokens per second."""
+    """Return a figure of the loss, with a panel below it for each other number that a run has recorded."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter
 
-    width, height = INCHES
+    scale, x_label = _scale(runs, axis)
+    curves_of = {name: _curves(rows, axis, scale) for name, rows in runs.items()}
+    recorded = [kind for kind in PANEL_LABELS if any(curves[kind] for curves in curves_of.values())]
+    alone = not recorded and max(map(len, runs), default=0) <= LONGEST_NAME_ALONE
+    width, height = INCHES_LOSS_ALONE if alone else INCHES
     height += INCHES_PER_NAME * (len(runs) - 1)
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
-    losses, rates, speeds = figure.subplots(3, 1, sharex=True, height_ratios=(2.6, 1, 1))
-    scale, x_label = _scale(runs, axis)
+    ratios = [LOSS_PANEL_HEIGHT, *(1 for _ in recorded)]
+    losses, *others = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    panels = dict(zip(recorded, others, strict=True))
     kinds: dict[str, dict[str, Any]] = {}
-    for number, (name, rows) in enumerate(runs.items()):
+    for number, (name, curves) in enumerate(curves_of.items()):
         colour = COLOURS[number % len(COLOURS)]
-        curves = _curves(rows, axis, scale)
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)] if len(curves["val"]) <= MOST_MARKERS else ""
         for kind, style in KINDS.items():
             if points := curves[kind]:
                 marks = {"marker": marker, "markersize": 3.5} if kind == "val" else {}
                 losses.plot(*zip(*points, strict=True), color=colour, **(_dot(points) | marks | style))
                 kinds[kind] = style
-        for panel, kind in ((rates, "lr"), (speeds, "tokens_per_second")):
+        for kind, panel in panels.items():
             if points := curves[kind]:
                 panel.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, **_dot(points))
-        losses.plot([], [], color=colour, marker=marker, label=_label(name, rows))
-    losses.set_ylabel("loss (nats per token)")
-    rates.set_ylabel("learning rate")
-    speeds.set_ylabel("tokens per second")
-    speeds.set_xlabel(x_label)
-    for panel in (losses, rates, speeds):
+        losses.plot([], [], color=colour, marker=marker, label=_label(name, runs[name]))
+    losses.set_ylabel(LOSS_LABEL)
+    for panel in (losses, *others):
         tidy(panel)
         panel.margins(x=0.02)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-    rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    speeds.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-    for panel in (rates, speeds):
+    for kind, panel in panels.items():
+        panel.set_ylabel(PANEL_LABELS[kind])
         panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    (losses, *others)[-1].set_xlabel(x_label)
     figure.legend(loc="outside upper left", frameon=False)
     styles = [Line2D([], [], color=INK, **style) for style in kinds.values()]
     figure.legend(styles, [NAMES[kind] for kind in kinds], loc="outside lower center", ncols=len(kinds), frameon=False)
@@ -174,8 +187,7 @@ def _curves(rows: list[Row], axis: Axis, scale: float) -> dict[str, Points]:
         "batches": curve(rows, "train", "loss", axis=axis),
         "train": curve(rows, "eval", "train_loss", axis=axis),
         "val": curve(rows, "eval", "val_loss", axis=axis),
-        "lr": curve(rows, "train", "lr", axis=axis),
-        "tokens_per_second": curve(rows, "train", "tokens_per_second", axis=axis),
+        **{kind: curve(rows, "train", kind, axis=axis) for kind in PANEL_LABELS},
     }
     best = lowest(curves["val"])
     curves["best"] = [] if best is None else [best]
