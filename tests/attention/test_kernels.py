@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from quillgpt.attention import KernelSpec, attention_paths
+from quillgpt.attention import KernelSpec, causal_mask
 from quillgpt.attention.recompute import pieces
 from quillgpt.attention.reference import reference_attention, reference_weights
-from quillgpt.attention.softmax import causal_mask
 from quillgpt.config.schema.attention import ACTIVATIONS
+from quillgpt.model import attention_paths
 from tolerances import BFLOAT16_FROBENIUS, FLOAT32, FLOAT64
 
 BLOCK = 32

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from quillgpt.attention import KernelSpec, attention_paths
+from quillgpt.attention import KernelSpec
 from quillgpt.attention.pointwise import pointwise
 from quillgpt.attention.reference import reference_weights
 from quillgpt.config.schema.attention import ACTIVATIONS, VALID, parse_attn_type
+from quillgpt.model import attention_paths
 from tolerances import FLOAT64
 
 

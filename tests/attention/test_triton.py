@@ -13,8 +13,9 @@ pytest.importorskip("triton")
 CHECK = """
 import sys
 import torch
-from quillgpt.attention import KernelSpec, attention_paths
-from quillgpt.attention.kernels import triton_operation
+from quillgpt.attention import KernelSpec
+from quillgpt.model import attention_paths
+from quillgpt.model.kernels import triton_operation
 from quillgpt.attention.reference import reference_attention
 from quillgpt.config.schema.attention import ACTIVATIONS
 

@@ -56,10 +56,10 @@ def test_calibration_finds_other_widths_for_other_keys(config):
     with torch.no_grad():
         student.load_state_dict({key: each.clone() for key, each in state.items()})
         for attention in attentions(teacher):
-            own = attention.attend
+            own = attention.path
             root = torch.exp(0.5 * factors)[:, None, None]
             grown = root.repeat_interleave(config.n_head // config.n_kv_head, 0)
-            attention.attend = lambda q, k, v, d, s=None, own=own, root=root, grown=grown: own(
+            attention.path = lambda q, k, v, d, s=None, own=own, root=root, grown=grown: own(
                 q * grown, k * root, v, d, s
             )
         before = [attention.log_tau.weight.clone() for attention in attentions(teacher)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from quillgpt.attention import KernelSpec, attention_paths
+from quillgpt.attention import KernelSpec
 from quillgpt.attention.reference import reference_attention
 from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.data.batches import spread_starts
@@ -19,8 +19,8 @@ from quillgpt.lab.observe import observed
 from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
 from quillgpt.lab.variants import stretched, with_block_size, with_kernel
 from quillgpt.lab.weights import attention_weights, row_statistics
-from quillgpt.model import GPT
-from quillgpt.model.initialization import mean_distance_argument
+from quillgpt.model import GPT, attention_paths
+from quillgpt.model.kernels import mean_distance_argument
 from tiny import GPT2, QWEN3, random_ids, tiny_model
 from tolerances import BFLOAT16_FROBENIUS, EXACT, FLOAT32
 

@@ -96,14 +96,14 @@ def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
         if arch == "qwen3":  # whose norms have weights of their own
             torch.nn.init.ones_(block.attention.query_norm.weight)
             torch.nn.init.ones_(block.attention.key_norm.weight)
-        inner = block.attention.attend
+        inner = block.attention.path
 
         def attend(query, key, *rest, inner=inner):
             grouped = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
             found.append(torch.cdist(query, grouped).square() / (2 * query.shape[-1] ** 0.5))
             return inner(query, key, *rest)
 
-        block.attention.attend = attend
+        block.attention.path = attend
     with torch.no_grad():
         model(random_ids(model.config, 2, 16))
     assert len(found) == 3
@@ -129,8 +129,8 @@ def test_each_key_head_has_a_tau_of_its_own():
     config = replace(CONFIGS["qwen3"], kernel=KernelSpec("GK", learn_tau=True))
     model, ids, seen = tiny_model(config), random_ids(CONFIGS["qwen3"], 1, 16), []
     attention = model.blocks[0].attention
-    inner = attention.attend
-    attention.attend = lambda query, key, *rest: (seen.append((query, key)), inner(query, key, *rest))[1]
+    inner = attention.path
+    attention.path = lambda query, key, *rest: (seen.append((query, key)), inner(query, key, *rest))[1]
     with torch.no_grad():
         attention.log_tau.weight.zero_()
         model(ids)

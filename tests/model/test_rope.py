@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quillgpt.model import GPT
-from quillgpt.model.rope import Rotations, rotate, rotation_table
+from quillgpt.model.gpt import RotationTables, rotate, rotation_table
 from tiny import QWEN3
 from tolerances import FLOAT32, FLOAT64
 
@@ -40,7 +40,7 @@ def test_the_table_is_made_where_memory_is_even_for_a_model_without():
 
 @pytest.mark.parametrize("length", [1, 2, 7, 33, 129, 1000])
 def test_turns_that_are_needed_first_are_those_of_the_whole_context(length):
-    cosines, sines = Rotations(1024, 24, 10_000.0).first(length, torch.device("cpu"))
+    cosines, sines = RotationTables(1024, 24, 10_000.0).first(length, torch.device("cpu"))
     for table, whole in zip((cosines, sines), rotation_table(1024, 24, 10_000.0), strict=True):
         assert len(table) == length
         assert torch.equal(table, whole[:length])
@@ -63,7 +63,7 @@ def test_turns_that_an_evaluation_needed_serve_training_too():
 
 
 def test_an_older_table_stays_what_it_was_when_more_positions_are_needed():
-    rotations = Rotations(64, 8, 10_000.0)
+    rotations = RotationTables(64, 8, 10_000.0)
     cosines, _ = rotations.first(4, torch.device("cpu"))
     before = cosines.clone()
     assert len(rotations.first(5, torch.device("cpu"))[0]) == 8

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.errors import UserError
-from quillgpt.model.block import LayerNorm, RMSNorm
+from quillgpt.model.gpt import LayerNorm, RMSNorm
 from quillgpt.training import step as step_module
 from quillgpt.training import train
 from quillgpt.training.fault import find_fault

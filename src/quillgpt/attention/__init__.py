@@ -2,7 +2,8 @@
 
 from quillgpt.attention.dropout import dropout
 from quillgpt.attention.excess import range_excess
-from quillgpt.attention.kernels import Attend, attention_path, attention_paths
+from quillgpt.attention.masks import causal_mask, repeat_heads
+from quillgpt.attention.paths import Attend, path_named
 from quillgpt.attention.spec import SOFTMAX, KernelSpec
 
-__all__ = ["SOFTMAX", "Attend", "KernelSpec", "attention_path", "attention_paths", "dropout", "range_excess"]
+__all__ = ["SOFTMAX", "Attend", "KernelSpec", "causal_mask", "dropout", "path_named", "range_excess", "repeat_heads"]

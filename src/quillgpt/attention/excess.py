@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from quillgpt.attention.masks import repeat_heads
 from quillgpt.attention.recompute import weighted_sums
-from quillgpt.attention.softmax import in_groups
 from quillgpt.attention.spec import KernelSpec
 
 
@@ -30,7 +30,7 @@ def range_excess(query: Tensor, key: Tensor, limit: float) -> Tensor:
         A scalar, float32 or finer.
     """
     exact = query.dtype if query.dtype == torch.float64 else torch.float32
-    q, k = query.to(exact), in_groups(query, key, key)[0].to(exact)
+    q, k = query.to(exact), repeat_heads(query, key, key)[0].to(exact)
     T, D = q.shape[-2:]
     ones = torch.ones_like(q[..., :1])
     scale = math.sqrt((D + 2) / D)  # the kernel divides by the root of its width, which is larger by two

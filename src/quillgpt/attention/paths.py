@@ -5,16 +5,49 @@ Shapes: B batch, H heads, G key and value heads (H is a multiple of G), T query 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quillgpt.attention.masks import causal_mask, repeat_heads
 from quillgpt.attention.recompute import Operation, Piece, Rows, unrounded, weighted_sums
-from quillgpt.attention.softmax import causal_mask, in_groups
 from quillgpt.attention.spec import KernelSpec
+from quillgpt.errors import ConfigError
 
 SMALLEST_TOTAL = 1e-30
 """A query none of whose keys has a weight takes nothing."""
+
+
+class Attend(Protocol):
+    """One path of a kernel: causal, the queries are the last of the keys."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+    ) -> Tensor:
+        """Return the weighted values: (B,H,T,D), (B,G,S,D), (B,G,S,D), dropout to (B,H,T,D).
+
+        `visible`, bool (1, S), says which keys a single query (T = 1) may see; None: all.
+        """
+        ...
+
+
+Path = TypeVar("Path")
+
+
+def path_named(name: str, paths: Mapping[str, Path], *, kernel: str) -> Path:
+    """Return one of a kernel's paths by its name; `auto` is the first.
+
+    Raises:
+        ConfigError: The kernel has no such path.
+    """
+    if name == "auto":
+        return next(iter(paths.values()))
+    if name not in paths:
+        raise ConfigError(f"attn_path = {name} is no way to compute {kernel}; give auto or {' or '.join(paths)}")
+    return paths[name]
 
 
 class Recompute:
@@ -33,7 +66,7 @@ class Recompute:
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
     ) -> Tensor:
         """Mix values; arguments and result are those of `Attend`."""
-        key, value = in_groups(query, key, value)
+        key, value = repeat_heads(query, key, value)
         if visible is None:
             sums, totals = weighted_sums(query, key, value, self.spec, dropout=dropout, operation=self.operation)
         else:
@@ -85,7 +118,7 @@ class Augmented:
         """
         if dropout and not self.normalized:
             raise ValueError("the augmented path of GK drops no weights")
-        key, value = in_groups(query, key, value)
+        key, value = repeat_heads(query, key, value)
         exact = query.dtype if query.dtype == torch.float64 else torch.float32
         T, S, D = query.shape[2], key.shape[2], value.shape[-1]
         q, k, v = query.to(exact), key.to(exact), value.to(exact)

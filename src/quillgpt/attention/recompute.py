@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from quillgpt.attention.dropout import draw_factors
+from quillgpt.attention.masks import causal_mask
 from quillgpt.attention.pointwise import pointwise
-from quillgpt.attention.softmax import causal_mask
 from quillgpt.attention.spec import KernelSpec, read_spec
 
 QUERIES_AT_ONCE = 128

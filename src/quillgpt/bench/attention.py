@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from quillgpt.attention import KernelSpec, attention_path, attention_paths
+from quillgpt.attention import KernelSpec
 from quillgpt.attention.pointwise import pointwise
 from quillgpt.attention.reference import reference_weights
 from quillgpt.bench.memory import reset_peak
@@ -19,6 +19,7 @@ from quillgpt.bench.results import number
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.bench.worker import Worker
 from quillgpt.device import choose_threads
+from quillgpt.model import attention_path, attention_paths
 from quillgpt.process import peak_resident_bytes
 
 NAIVE = "naive"

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.attention import attention_path
 from quillgpt.lab.observe import attentions, observed
-from quillgpt.model import GPT
-from quillgpt.model.block import Attention
+from quillgpt.model import GPT, attention_path
+from quillgpt.model.gpt import CausalSelfAttention
+from quillgpt.model.kernels import KernelAttention, PerHead, kernel_attentions
 
 TAUS = [2 ** (k / 2) for k in range(-10, 7)]
 """Factors of the squared distance that are tried: from 1/32 to 8."""
@@ -33,13 +33,15 @@ def calibrate(student: GPT, teacher: GPT, blocks: Iterable[Tensor]) -> None:
         teacher: In evaluation mode.
         blocks: What is read, each (1, T).
     """
-    mine, theirs = attentions(student), attentions(teacher)
+    mine, theirs = kernel_attentions(student), attentions(teacher)
+    if not mine:
+        return  # plain softmax has neither gain nor tau
     sums = [[torch.zeros(3, student.config.n_head, dtype=torch.float64) for _ in _taus(each)] for each in mine]
     attend = attention_path(student.config.kernel, "auto", block_size=student.config.block_size)
 
     def watch(layer: int, query: Tensor, key: Tensor, value: Tensor, found: Tensor) -> None:
         own, their = mine[layer], theirs[layer]
-        if their.gain is not None:
+        if isinstance(their, KernelAttention) and their.gain is not None:
             found = found * their.gain(found)
         root = _root_of_tau(their, query)
         query, key = query / root, key / root
@@ -58,19 +60,24 @@ def calibrate(student: GPT, teacher: GPT, blocks: Iterable[Tensor]) -> None:
         _settle(own, their, torch.stack(of_layer))
 
 
-def _root_of_tau(attention: Attention, query: Tensor) -> Tensor:
+def _root_of_tau(attention: CausalSelfAttention, query: Tensor) -> Tensor:
     """Return what an attention multiplies queries and keys by, (H, 1, 1)."""
-    if attention.log_tau is None:
+    log_tau = _log_tau(attention)
+    if log_tau is None:
         return query.new_ones(query.shape[1], 1, 1)
-    root = torch.exp(0.5 * attention.log_tau(query))
+    root = torch.exp(0.5 * log_tau(query))
     return root.repeat_interleave(query.shape[1] // len(root), 0)
 
 
-def _taus(attention: Attention) -> list[float]:
+def _log_tau(attention: CausalSelfAttention) -> PerHead | None:
+    return attention.log_tau if isinstance(attention, KernelAttention) else None
+
+
+def _taus(attention: KernelAttention) -> list[float]:
     return TAUS if attention.log_tau is not None else [1.0]
 
 
-def _settle(attention: Attention, teacher: Attention, sums: Tensor) -> None:
+def _settle(attention: KernelAttention, teacher: CausalSelfAttention, sums: Tensor) -> None:
     """Choose tau and gain from the sums of got got, got found and found found, (taus, 3, H)."""
     got, cross, found = sums.unbind(1)
     gain = cross / got.clamp(min=1e-30) if attention.gain is not None else torch.ones_like(cross)
@@ -81,7 +88,8 @@ def _settle(attention: Attention, teacher: Attention, sums: Tensor) -> None:
         kv_heads = len(attention.log_tau.weight)
         best = rest.view(len(rest), kv_heads, -1).sum(-1).argmin(0)  # (G,)
         factors = torch.tensor([math.log(TAUS[each]) for each in best.tolist()])
-        attention.log_tau.weight.copy_(factors if teacher.log_tau is None else teacher.log_tau.weight.cpu() + factors)
+        before = _log_tau(teacher)
+        attention.log_tau.weight.copy_(factors if before is None else before.weight.cpu() + factors)
         of_heads = best.repeat_interleave(gain.shape[1] // kv_heads)
     else:
         of_heads = torch.zeros(gain.shape[1], dtype=torch.int64)

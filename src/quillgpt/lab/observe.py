@@ -8,16 +8,15 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from quillgpt.attention import Attend, KernelSpec
-from quillgpt.attention.softmax import in_groups
+from quillgpt.attention import Attend, KernelSpec, repeat_heads
 from quillgpt.model import GPT
-from quillgpt.model.block import Attention
+from quillgpt.model.gpt import CausalSelfAttention
 
 Watch = Callable[[int, Tensor, Tensor, Tensor, Tensor], object]
 """Is given a layer's number, its queries, keys and values, and what its kernel returned, each (B,H,T,D)."""
 
 
-def attentions(model: GPT) -> list[Attention]:
+def attentions(model: GPT) -> list[CausalSelfAttention]:
     """Return the attention of every layer."""
     return [block.attention for block in model.blocks]  # type: ignore[misc]
 
@@ -25,25 +24,25 @@ def attentions(model: GPT) -> list[Attention]:
 @contextmanager
 def observed(model: GPT, watch: Watch) -> Iterator[None]:
     """Let `watch` see what every layer's kernel is given, and what it returns."""
-    own = [attention.attend for attention in attentions(model)]
+    own = [attention.path for attention in attentions(model)]
 
     def between(layer: int, attend: Attend) -> Attend:
         def watched(
             query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
         ) -> Tensor:
             mixed = attend(query, key, value, dropout, visible)
-            watch(layer, query, *in_groups(query, key, value), mixed)
+            watch(layer, query, *repeat_heads(query, key, value), mixed)
             return mixed
 
         return watched
 
     try:
         for layer, (attention, attend) in enumerate(zip(attentions(model), own, strict=True)):
-            attention.attend = between(layer, attend)
+            attention.path = between(layer, attend)
         yield
     finally:
         for attention, attend in zip(attentions(model), own, strict=True):
-            attention.attend = attend
+            attention.path = attend
 
 
 def arguments(query: Tensor, key: Tensor, *, of_distance: bool) -> Tensor:

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quillgpt.attention import KernelSpec
-from quillgpt.attention.softmax import causal_mask
+from quillgpt.attention import KernelSpec, causal_mask
 from quillgpt.lab.observe import arguments, looks_at_distance, observed
 from quillgpt.lab.polynomials import Polynomial, shallowest, smallest_n, turning_points
 from quillgpt.lab.tables import ResultTable

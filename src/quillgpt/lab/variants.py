@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.attention import KernelSpec, attention_path
-from quillgpt.lab.observe import attentions
-from quillgpt.model import GPT
+from quillgpt.attention import KernelSpec
+from quillgpt.model import GPT, attention_path
+from quillgpt.model.kernels import kernel_attentions
 
 POSITIONS = "position_embedding.weight"
 
@@ -32,8 +32,8 @@ def with_block_size(model: GPT, block_size: int) -> GPT:
     if POSITIONS in state:
         state[POSITIONS] = stretched(state[POSITIONS], block_size)
     other = _with_weights(GPT(replace(model.config, block_size=block_size), seed=None), model, state)
-    for attention in attentions(other):
-        attention.attend = attention_path(model.config.kernel, "auto", block_size=model.config.block_size)
+    for attention in kernel_attentions(other):
+        attention.path = attention_path(model.config.kernel, "auto", block_size=model.config.block_size)
     return other
 
 

@@ -12,8 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from quillgpt.model.gpt import GPT
-from quillgpt.model.shape import GPTConfig
+from quillgpt.model.gpt import GPT, GPTConfig
 
 Form = Callable[[nn.Module], nn.Module]
 """Given a part with its weights, returns what takes its place."""

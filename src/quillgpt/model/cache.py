@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from quillgpt.model.shape import GPTConfig
+from quillgpt.model.gpt import GPTConfig
 
 INT8_LIMIT = 127
 SMALLEST_UNIT = 1e-30

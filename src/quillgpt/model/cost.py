@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from quillgpt.model.shape import GPTConfig
+from quillgpt.model.gpt import GPTConfig
 
 FLOAT32_BYTES = 4
 """Bytes of a weight, a gradient, and each value that an optimizer remembers."""

@@ -1,36 +1,354 @@
-"""The model: token embedding, blocks, and a head that predicts the next token.
+"""The model, from top to bottom: its configuration, norms, positions, attention, MLP, block, GPT and initial weights.
 
-Shapes: B batch, T position, C model width, V rows of the vocabulary.
+Two architectures share this file: gpt2 (LayerNorm, learned positions, GELU) and qwen3 (RMSNorm, rotary positions,
+SwiGLU, normalised queries and keys). Attention is softmax; model/kernels.py adds the other kernels. Dropout is
+attention/dropout.py, because drawing PyTorch's own mask takes a third of a training step on a CPU.
+
+Shapes:
+    B  sequences of a micro-batch          H  query heads
+    T  positions of this pass              G  key and value heads; H is a multiple of G
+    S  positions of the keys: T, and       D  width of a head
+       those in the cache before them      C  width of the model
+    V  rows of the vocabulary              M  width of the MLP's hidden layer
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from quillgpt.attention import dropout
-from quillgpt.model.block import Block, Rotation, make_norm
-from quillgpt.model.cache import KeyValueCache
-from quillgpt.model.initialization import initialize
-from quillgpt.model.rope import Rotations
-from quillgpt.model.shape import GPTConfig
+from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads
+from quillgpt.model.architecture import Arch
+
+if TYPE_CHECKING:
+    from quillgpt.model.cache import KeyValueCache
+
+Activation = Literal["gelu", "gelu_new"]
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of the positions of this pass, each (T, D)."""
+
+STANDARD_DEVIATION = 0.02
+"""Of the initial weights."""
+
+QUERIES_AT_ONCE = 128
+"""Queries in a piece of explicit softmax attention: on two CPU cores faster than 64 and 256."""
+
+
+# --- Configuration
+@dataclass(frozen=True)
+class GPTConfig:
+    """Everything that fixes the parameters of a model and the function that it computes.
+
+    Attributes:
+        arch: gpt2 or qwen3.
+        vocab_size: Rows of the token embedding, V; may exceed the tokenizer's vocabulary.
+        block_size: Longest context, in tokens.
+        n_layer: Number of blocks.
+        n_head: Query heads, H.
+        n_kv_head: Key and value heads, G.
+        n_embd: Width of the model, C.
+        head_dim: Width of a head, D.
+        mlp_dim: Width of the MLP's hidden layer, M.
+        bias: Biases in linear layers and norms (gpt2).
+        activation: `gelu` (erf) or `gelu_new` (tanh) (gpt2).
+        norm_eps: Added to the variance in norms.
+        rope_theta: Base of the wavelengths of rotary positions (qwen3).
+        tied: The output head shares the token embedding.
+        kernel: The attention kernel.
+    """
+
+    arch: Arch
+    vocab_size: int
+    block_size: int
+    n_layer: int
+    n_head: int
+    n_kv_head: int
+    n_embd: int
+    head_dim: int
+    mlp_dim: int
+    bias: bool = False
+    activation: Activation = "gelu"
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    tied: bool = True
+    kernel: KernelSpec = SOFTMAX
+
+    @property
+    def qkv_dim(self) -> int:
+        """Width of queries, keys and values together: (H + 2 G) D."""
+        return sum(self.fused_maps["attention.qkv.weight"])
+
+    @property
+    def fused_maps(self) -> dict[str, list[int]]:
+        """The weights that hold several linear maps, by the end of their names, with the rows of each map."""
+        queries, keys = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
+        return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [self.mlp_dim, self.mlp_dim]}
+
+
+# --- Norms
+class LayerNorm(nn.Module):
+    """LayerNorm with an optional bias."""
+
+    def __init__(self, width: int, *, eps: float, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension to mean 0 and variance 1, then scale and shift it."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), bias, self.eps)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension to mean square 1, in float32, then scale it."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+def make_norm(config: GPTConfig) -> LayerNorm | RMSNorm:
+    """Return the architecture's norm over the width of the model."""
+    if config.arch == "gpt2":
+        return LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
+    return RMSNorm(config.n_embd, eps=config.norm_eps)
+
+
+# --- Rotary positions (Su et al. 2021, arXiv 2104.09864), in the half-split layout of GPT-NeoX and Qwen
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i+D/2}) of x (B, H, T, D) by its position's angle; cosines and sines are (T, D)."""
+    first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
+    turned = torch.cat((-second, first), dim=-1)  # (B, H, T, D)
+    return x * cosines.to(x.dtype) + turned * sines.to(x.dtype)
+
+
+def rotation_table(positions: int, head_dim: int, theta: float) -> Rotation:
+    """Return cosines and sines of position * theta^(-2i/D), each (positions, D), float32.
+
+    The D/2 angles stand twice, once for each half of the head.
+    """
+    cpu = torch.device("cpu")  # its cosines are the same on every machine that resumes a run
+    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=cpu) / head_dim)  # (D/2,)
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32, device=cpu), frequencies)
+    angles = torch.cat((angles, angles), dim=-1)  # (positions, D)
+    return angles.cos(), angles.sin()
+
+
+class RotationTables:
+    """The rotations of a context's first positions, computed when they are first needed.
+
+    A context may be far longer than any text, and the tables of all its positions larger than the model.
+
+    Args:
+        block_size: Positions of the context.
+        head_dim: Width of a head.
+        theta: Base of the wavelengths.
+    """
+
+    def __init__(self, block_size: int, head_dim: int, theta: float) -> None:
+        self._block_size, self._head_dim, self._theta = block_size, head_dim, theta
+        self._tables: list[Rotation] = []  # older ones stay: a recorded CUDA graph goes on reading them
+
+    def first(self, positions: int, device: torch.device) -> Rotation:
+        """Return cosines and sines of at least the first `positions` positions."""
+        for cosines, sines in reversed(self._tables):
+            if len(cosines) >= positions and cosines.device == device:
+                return cosines, sines
+        before = max((len(cosines) for cosines, _ in self._tables), default=0)
+        length = min(self._block_size, max(positions, 2 * before))
+        with torch.inference_mode(False):  # an evaluation may come first, and training needs them too
+            cosines, sines = rotation_table(length, self._head_dim, self._theta)
+            self._tables.append((cosines.to(device), sines.to(device)))
+        return self._tables[-1]
+
+
+# --- Attention
+def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None) -> Tensor:
+    """Compute causal softmax attention with PyTorch's fused scaled_dot_product_attention.
+
+    Args:
+        query: (B, H, T, D): the last T of the S positions.
+        key: (B, G, S, D).
+        value: (B, G, S, D).
+        dropout_p: Probability of dropping an attention weight.
+        visible: Bool (1, S), the keys that a single query (T = 1) may see; None: all.
+
+    Returns:
+        (B, H, T, D).
+    """
+    T, S = query.shape[-2], key.shape[-2]
+    mask = causal_mask(T, S, query.device) if 1 < T < S else visible
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout_p,
+        is_causal=bool(T == S and T > 1),  # a bool too where lengths are symbols, as in an export
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def softmax_explicit(
+    query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None
+) -> Tensor:
+    """Compute causal softmax attention with two matrix products and a softmax between them.
+
+    This is faster on CPUs at short lengths, where the backward pass of the fused kernel is slow. It takes the queries
+    piece by piece and computes no attention score for a key after the piece's last query: in long blocks that saves
+    nearly half of the work. Arguments and result are those of `softmax_sdpa`.
+    """
+    key, value = repeat_heads(query, key, value)  # (B, H, S, D) each
+    T, S = query.shape[-2], key.shape[-2]
+    query = query * (1 / math.sqrt(query.shape[-1]))
+    pieces = []
+    for first in range(0, T, QUERIES_AT_ONCE):
+        piece = query[..., first : first + QUERIES_AT_ONCE, :]  # (B, H, t, D)
+        seen = S - T + first + piece.shape[-2]  # keys that the piece's last query sees, s
+        scores = piece @ key[..., :seen, :].mT  # (B, H, t, s)
+        if T > 1:
+            # In a compiled model, adding -inf costs much less than masked_fill.
+            future = ~causal_mask(piece.shape[-2], seen, scores.device)
+            scores = scores + scores.new_zeros(piece.shape[-2], seen).masked_fill(future, float("-inf"))
+        elif visible is not None:
+            scores = scores.masked_fill(~visible, float("-inf"))
+        pieces.append(dropout(scores.softmax(-1), dropout_p) @ value[..., :seen, :])  # (B, H, t, D)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-2)
+
+
+SOFTMAX_PATHS = {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
+"""The implementations of softmax attention, by the names that `attn_path` gives them."""
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head softmax attention of each position to itself and the positions before it."""
+
+    def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str = "auto") -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.widths = config.fused_maps["attention.qkv.weight"]
+        self.dropout = dropout
+        self.path: Attend = path_named(attn_path, SOFTMAX_PATHS, kernel="SM with dropout" if dropout else "SM")
+        self.qkv = nn.Linear(config.n_embd, config.qkv_dim, bias=config.bias)
+        self.output = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        normed = config.arch == "qwen3"
+        self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
+        self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
+
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
+        """Mix information between positions: (B, T, C) to (B, T, C)."""
+        B, T, _ = x.shape
+        query, key, value = self.qkv(x).split(self.widths, dim=-1)
+        query = query.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H, T, D)
+        key = key.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
+        value = value.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
+        query, key = self.qk_norm(query, key)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if cache is not None:
+            key, value = cache.extend(self.layer, key, value)  # (B, G, S, D)
+        visible = cache.visible if cache is not None else None
+        mixed = self.attend(query, key, value, self.dropout if self.training else 0.0, visible)  # (B, H, T, D)
+        return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def qk_norm(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise queries and keys head by head, if the architecture does."""
+        if self.query_norm is None or self.key_norm is None:
+            return query, key
+        return self.query_norm(query), self.key_norm(key)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None, /
+    ) -> Tensor:
+        """Return the values weighted by attention; arguments and result are those of `softmax_sdpa`."""
+        return self.path(query, key, value, dropout_p, visible)
+
+
+def make_attention(config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> CausalSelfAttention:
+    """Return the attention of one block: softmax, unless `config.kernel` names another kernel."""
+    if config.kernel == SOFTMAX:
+        return CausalSelfAttention(config, layer, dropout=dropout, attn_path=attn_path)
+    from quillgpt.model.kernels import KernelAttention  # which extends the class above
+
+    return KernelAttention(config, layer, dropout=dropout, attn_path=attn_path)
+
+
+# --- MLP
+class MLP(nn.Module):
+    """GPT-2's MLP: widen, GELU, narrow."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, config.mlp_dim, bias=config.bias)
+        self.down = nn.Linear(config.mlp_dim, config.n_embd, bias=config.bias)
+        self.approximate = "tanh" if config.activation == "gelu_new" else "none"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position on its own: (B, T, C) to (B, T, C)."""
+        hidden = F.gelu(self.up(x), approximate=self.approximate)  # (B, T, M)
+        return self.down(hidden)  # type: ignore[no-any-return]
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP (Shazeer 2020, arXiv 2002.05202): one half of the hidden layer gates the other."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.n_embd, 2 * config.mlp_dim, bias=False)
+        self.down = nn.Linear(config.mlp_dim, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position on its own: (B, T, C) to (B, T, C)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)  # (B, T, M) each
+        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+# --- Block and GPT
+class Block(nn.Module):
+    """Attention, then an MLP, each on a normalised copy of the residual stream and added to it."""
+
+    def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(config)
+        self.attention = make_attention(config, layer, dropout=dropout, attn_path=attn_path)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config) if config.arch == "gpt2" else SwiGLU(config)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
+        """Update the residual stream: (B, T, C) to (B, T, C)."""
+        dropout_p = self.dropout if self.training else 0.0
+        x = x + dropout(self.attention(self.attention_norm(x), rotation, cache), dropout_p)
+        return x + dropout(self.mlp(self.mlp_norm(x)), dropout_p)
 
 
 class GPT(nn.Module):
-    """A causal transformer in one of two architectures.
+    """A causal transformer: token embedding, blocks, and a head that predicts the next token.
 
     Args:
-        config: What fixes the parameters and the function.
+        config: Its configuration.
         dropout: Probability of dropping an activation in training.
         attn_path: Which implementation of the attention kernel to use; `auto` is the kernel's first.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
         zero_projections: Start the projections back into the residual stream at zero.
 
     Attributes:
-        gradient_checkpointing: Whether, in training, only the input of each block is kept for the backward pass, and
-            the rest computed again there (Chen et al. 2016, arXiv 1604.06174).
+        gradient_checkpointing: In training, keep only the input of each block for the backward pass, and compute the
+            rest again there (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(
@@ -54,77 +372,47 @@ class GPT(nn.Module):
         self.final_norm = make_norm(config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie()
-        self.rotations = Rotations(config.block_size, config.head_dim, config.rope_theta)
+        self.rotations = RotationTables(config.block_size, config.head_dim, config.rope_theta)
         if seed is not None:
             initialize(self, config.n_layer, seed, zero_projections=zero_projections)
 
-    def tie(self) -> None:
-        """Make the head share the token embedding, if the shape says so; loading weights undoes it."""
-        if self.config.tied:
-            self.head.weight = self.token_embedding.weight
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.final_norm.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of the residual stream and of attention."""
-        return self.final_norm.weight.dtype
-
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        """Number format in which keys and values are kept: that of the weights, where it has fewer bits."""
-        kept: torch.dtype = getattr(self.head, "weight_dtype", self.dtype)
-        return kept
-
-    def limit_range(self, limit: float) -> None:
-        """Notice, in training, how far arguments of a Gaussian kernel lie below -limit."""
-        for block in self.blocks:
-            block.attention.range_limit = limit  # type: ignore[union-attr]
-
-    def range_excess(self) -> Tensor:
-        """Return what was noticed in the last pass, a scalar: the mean over layers, added up over texts."""
-        return torch.stack([block.attention.excess for block in self.blocks]).mean()  # type: ignore[misc, union-attr]
-
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Compute the final hidden states.
+        """Compute the final hidden states, which `logits` turns into predictions.
 
         Args:
             tokens: Ids (B, T). With a cache they continue the positions that it holds.
             cache: Keys and values of earlier positions; extended by T positions.
 
         Returns:
-            (B, T, C), normalised; `logits` turns them into scores of next tokens.
+            (B, T, C), normalised.
         """
         T = tokens.shape[1]
         positions = slice(0, T) if cache is None else cache.begin(T)
-        x = self.token_embedding(tokens).to(self.dtype)  # a table that is only read may be in fewer bits
+        x = self.token_embedding(tokens).to(self.dtype)  # (B, T, C); an embedding in fewer bits is only read
         rotation: Rotation | None = None
         if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[positions]
+            x = x + self.position_embedding.weight[positions]  # + (T, C)
         else:
             cosines, sines = self.rotations.first(T if cache is None else cache.capacity, x.device)
-            rotation = (cosines[positions], sines[positions])
+            rotation = (cosines[positions], sines[positions])  # (T, D) each
         x = dropout(x, self.dropout if self.training else 0.0)
         for block in self.blocks:
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(block, x, rotation, cache, use_reentrant=False)
             else:
-                x = block(x, rotation, cache)
+                x = block(x, rotation, cache)  # (B, T, C)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Score every next token: hidden (..., C) to (..., V), in the computation's type."""
+        """Return the logits of the next token: hidden (..., C) to (..., V)."""
         return self.head(hidden)  # type: ignore[no-any-return]
 
     def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Add up the negative log-likelihood of the targets, in nats.
+        """Return the sum of the targets' negative log-likelihoods, in nats.
 
-        The sum, not the mean, so that parts of a batch add up to the batch whatever their sizes.
+        The sum, not the mean: the losses of micro-batches add up to that of the batch whatever their sizes.
 
         Args:
             tokens: Ids (B, T).
@@ -136,9 +424,30 @@ class GPT(nn.Module):
         return self.loss_of(self(tokens), targets)
 
     def loss_of(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return what `loss_sum` does, from final hidden states (B, T, C)."""
-        scores = self.logits(hidden).float()
-        return F.cross_entropy(scores.view(-1, scores.shape[-1]), targets.reshape(-1), reduction="sum")
+        """Return the loss of `loss_sum`, given the final hidden states (B, T, C)."""
+        logits = self.logits(hidden).float()  # (B, T, V)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), reduction="sum")
+
+    def tie(self) -> None:
+        """Make the head share the token embedding, if the configuration says so; loading weights undoes it."""
+        if self.config.tied:
+            self.head.weight = self.token_embedding.weight
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.final_norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the residual stream and of attention."""
+        return self.final_norm.weight.dtype
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Number format in which keys and values are cached: that of the weights, if it has fewer bits."""
+        cached: torch.dtype = getattr(self.head, "weight_dtype", self.dtype)
+        return cached
 
     @torch.no_grad()
     def parameter_count(self, *, positions: bool = True) -> int:
@@ -149,9 +458,35 @@ class GPT(nn.Module):
         return total
 
 
+# --- Initial weights
 def embedding(rows: int, width: int) -> nn.Embedding:
     """Return an embedding whose values are still undefined.
 
     nn.Embedding itself would draw them first, for nothing, and on the device `meta` load half of PyTorch to do so.
     """
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, n_layer: int, seed: int, *, zero_projections: bool = False) -> None:
+    """Draw all weights from N(0, 0.02) and zero all biases; norms keep their ones.
+
+    Residual projections (`output` of attention, `down` of the MLP) are scaled by 1/sqrt(2 n_layer): the residual
+    stream adds up 2 n_layer of them, and its variance stays near that of the embedding (Radford et al. 2019,
+    section 2.3). The same seed gives the same weights on every device, because they are drawn on the CPU.
+
+    Args:
+        model: The model.
+        n_layer: Number of blocks.
+        seed: Seed of the draw.
+        zero_projections: Start the residual projections at 0 instead, so that each block begins as the identity.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            residual = name.endswith((".output.weight", ".down.weight"))
+            std = STANDARD_DEVIATION / math.sqrt(2 * n_layer) if residual else STANDARD_DEVIATION
+            std = 0.0 if residual and zero_projections else std
+            parameter.normal_(std=std, generator=generator)
+        elif name.endswith(".bias"):
+            parameter.zero_()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quillgpt.attention import Attend, attention_paths
+from quillgpt.attention import Attend
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.device import (
@@ -28,7 +28,7 @@ from quillgpt.device import (
     seconds_per_call,
 )
 from quillgpt.errors import ConfigError
-from quillgpt.model import GPT, GPTConfig
+from quillgpt.model import GPT, GPTConfig, attention_paths
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
 from quillgpt.training.memory import fits, free_bytes, memory_needed

@@ -15,7 +15,7 @@ from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT, GPTConfig
-from quillgpt.model.initialization import mean_distance_argument
+from quillgpt.model.kernels import limit_range, mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.groups import group_parameters
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
@@ -208,7 +208,7 @@ def build_model(
     model = starting_model(origin, settings, config).to(origin.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
     if settings.range_penalty:
-        model.limit_range(range_limit(settings, config.kernel))
+        limit_range(model, range_limit(settings, config.kernel))
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
     take_raw_weights(model, origin)
     optimizers = make_optimizers(model, settings)

@@ -15,6 +15,7 @@ from quillgpt.console import warn
 from quillgpt.data.batches import Starts, Tokens, TrainingWindows, gather, items_of_two
 from quillgpt.device import autocast, to_device
 from quillgpt.model import GPT
+from quillgpt.model.kernels import mean_range_excess
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
@@ -182,7 +183,7 @@ class TrainStep:
                 part_loss = self._model.loss_sum(part_inputs, part_targets) / targets.numel()
             objective = part_loss
             if self.settings.range_penalty:
-                objective = objective + self.settings.range_penalty * self._model.range_excess() / len(inputs)
+                objective = objective + self.settings.range_penalty * mean_range_excess(self._model) / len(inputs)
             self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
         return loss
