@@ -14,7 +14,7 @@ from quillgpt.config.schema import LabSettings
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError, DeviceError, TokenizerError
 from quillgpt.evaluation import score_split
-from quillgpt.lab.subject import open_subject
+from quillgpt.lab.model_and_text import open_model_and_text
 from quillgpt.text.tokenizers.byte import ByteTokenizer
 from tiny import GPT2, QWEN3, tiny_model
 
@@ -154,7 +154,7 @@ def test_a_model_that_names_something_else_than_a_data_set_is_not_followed(folde
         evaluate(str(folder))
     assert len(str(caught.value)) < 400 + len(str(folder))
     with pytest.raises(CheckpointError, match="do not trust it"):
-        open_subject(str(folder), LabSettings(threads=1))
+        open_model_and_text(str(folder), LabSettings(threads=1))
     assert loaded.about["dataset"] == recorded
 
 

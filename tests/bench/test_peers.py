@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import tiny
-from quillgpt.bench import huggingface, nanogpt
+from quillgpt.bench import nanogpt_peer, transformers_peer
+from quillgpt.bench.peer_step import PeerStep
 from quillgpt.bench.peers import Candidate, read_peers
-from quillgpt.bench.step import PeerStep
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.errors import ConfigError, UserError
 
@@ -43,7 +43,7 @@ def test_a_peer_that_cannot_be_meant_is_refused(words: list[str], message: str) 
 
 def test_a_missing_checkout_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.py does not exist"):
-        nanogpt.make_model(tmp_path / "nowhere", tiny.GPT2, 0.0)
+        nanogpt_peer.make_model(tmp_path / "nowhere", tiny.GPT2, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -52,23 +52,23 @@ def test_a_missing_checkout_is_named(tmp_path: Path) -> None:
 def test_a_folder_of_another_program_is_named(tmp_path: Path, code: str, complaint: str) -> None:
     (tmp_path / "model.py").write_text(code)
     with pytest.raises(UserError, match=rf"model\.py {complaint}.*; give the folder of a nanoGPT checkout"):
-        nanogpt.import_model(tmp_path)
+        nanogpt_peer.import_model(tmp_path)
 
 
 def test_nanogpt_is_not_asked_for_what_it_cannot_be(checkout: Path) -> None:
     with pytest.raises(UserError, match="no arch = qwen3"):
-        nanogpt.make_model(checkout, tiny.QWEN3, 0.0)
+        nanogpt_peer.make_model(checkout, tiny.QWEN3, 0.0)
 
 
 def test_what_nanogpt_prints_stays_out_of_the_results(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nanogpt.make_model(checkout, tiny.GPT2, 0.0)
+    nanogpt_peer.make_model(checkout, tiny.GPT2, 0.0)
     assert capsys.readouterr().out == ""
 
 
 def test_a_missing_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="pip install"):
-        huggingface.make_model(tiny.GPT2, 0.0)
+        transformers_peer.make_model(tiny.GPT2, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_missing_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_the_transformers_model_has_our_shape_and_loss(config: Any) -> None:
     pytest.importorskip("transformers")
-    ours, theirs = tiny.tiny_model(config), huggingface.make_model(config, 0.0)
+    ours, theirs = tiny.tiny_model(config), transformers_peer.make_model(config, 0.0)
     biases = (
         0
         if config.bias or config.arch == "qwen3"
@@ -86,13 +86,13 @@ def test_the_transformers_model_has_our_shape_and_loss(config: Any) -> None:
     theirs.load_state_dict(to_stored(ours.state_dict(), config), strict=False)
     inputs, targets = tiny.random_ids(config, 2, 16), tiny.random_ids(config, 2, 16, seed=1)
     expected = ours.loss_sum(inputs, targets) / targets.numel()
-    torch.testing.assert_close(huggingface.loss_of(theirs.eval(), inputs, targets), expected)
+    torch.testing.assert_close(transformers_peer.loss_of(theirs.eval(), inputs, targets), expected)
 
 
 def test_transformers_samples_within_its_context_only() -> None:
-    huggingface.check_context(tiny.GPT2, 16)
+    transformers_peer.check_context(tiny.GPT2, 16)
     with pytest.raises(UserError, match="--max_new_tokens=16"):
-        huggingface.check_context(tiny.GPT2, 17)
+        transformers_peer.check_context(tiny.GPT2, 17)
 
 
 def test_a_peer_trains_on_the_whole_batch_whatever_its_micro_steps() -> None:

@@ -13,8 +13,8 @@ def test_candidates_take_turns_after_one_warm_up() -> None:
         order.append(name)
         return next(rates)
 
-    timings = run_rounds({"a": lambda: candidate("a"), "b": lambda: candidate("b")}, rounds=3)
-    first, second = timings["a"], timings["b"]
+    throughputs = run_rounds({"a": lambda: candidate("a"), "b": lambda: candidate("b")}, rounds=3)
+    first, second = throughputs["a"], throughputs["b"]
     assert order == ["a", "b"] * 4
     assert (first.rates, second.rates) == ([8.0, 9.0, 4.0], [2.0, 3.0, 4.0])
     assert (first.median, second.median) == (8.0, 3.0)

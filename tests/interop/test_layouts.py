@@ -21,7 +21,7 @@ from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from tolerances import FLOAT64
 
 from .conftest import LETTERS, SIZES, checkpoint, random_weights, write_meta
-from .test_nanogpt import load, reference, refuses
+from .test_nanogpt_checkpoint import load, reference, refuses
 
 HEADS, T, RANK = SIZES["n_head"], SIZES["block_size"], 3
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -145,7 +145,9 @@ def test_lora_matrices_alone_belong_to_the_published_model_that_they_name(
     content = with_kernel("GK", add_lora=True, vocab_size=None, n_layer=12)
     content |= {"model": {f"module.{name}": tensor for name, tensor in adapters().items()}}
     content["config"] = {"init_from": "lora_gpt2"}
-    monkeypatch.setattr("quillgpt.interop.nanogpt.gpt2_tokenizer", lambda: TOKENS)  # the real one is a download
+    monkeypatch.setattr(
+        "quillgpt.interop.nanogpt_checkpoint.gpt2_tokenizer", lambda: TOKENS
+    )  # the real one is a download
     agree(write(content, meta=False), merged(weights), attend=gaussian)
     content["config"] = {"init_from": "finetune"}
     refuses(write(content), "LoRA matrices alone", "'finetune'")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from .conftest import checkpoint
-from .test_nanogpt import refuses
+from .test_nanogpt_checkpoint import refuses
 
 HUGE = 1 << 40
 

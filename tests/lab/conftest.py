@@ -11,7 +11,7 @@ import pytest
 from quillgpt.config import TrainSettings
 from quillgpt.config.schema import LabSettings
 from quillgpt.data.prepare import prepare
-from quillgpt.lab.subject import Subject, open_subject
+from quillgpt.lab.model_and_text import ModelAndText, open_model_and_text
 from quillgpt.training import train
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]
@@ -53,5 +53,5 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def subject(place: Path) -> Subject:
-    return open_subject(str(place / "SM"), LabSettings(data_dir=str(place / "data"), threads=1, blocks=12))
+def opened(place: Path) -> ModelAndText:
+    return open_model_and_text(str(place / "SM"), LabSettings(data_dir=str(place / "data"), threads=1, blocks=12))

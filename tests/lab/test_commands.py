@@ -17,7 +17,7 @@ from quillgpt.lab.lengths import LengthLoss
 from quillgpt.lab.ranges import measure_ranges
 from quillgpt.lab.swap import Swapped, swap
 from quillgpt.lab.variants import with_kernel
-from quillgpt.lab.verdicts import Outcome, verdicts
+from quillgpt.lab.verdicts import RunResult, verdicts
 from quillgpt.lab.weights import RowStatistics
 from quillgpt.ownership import RECORD
 
@@ -129,7 +129,7 @@ def test_a_swap_takes_the_options_of_kernels(words, kernel, here, tmp_path, caps
 
 def test_what_overflows_says_so(here, tmp_path, capsys, monkeypatch):
     overflown = Score(math.nan, math.nan, None, 10)
-    monkeypatch.setattr("quillgpt.lab.subject.score_blocks", lambda *_, **__: overflown)
+    monkeypatch.setattr("quillgpt.lab.model_and_text.score_blocks", lambda *_, **__: overflown)
     assert main(["lab", "swap", "SM", "--to=GKpoly-1", "--threads=1", f"--out={tmp_path}"]) == 0
     assert "GKpoly-1: loss nan: it overflows on arguments" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr("quillgpt.api.score_split", lambda *_, **__: overflown)
@@ -143,9 +143,9 @@ def drawing():
 
 
 @pytest.mark.usefixtures("drawing")
-def test_the_picture_of_a_kernel_shows_exp_its_polynomial_and_all_pairs(subject):
-    model = with_kernel(subject.gpt, KernelSpec("GKpoly-4"))
-    found = measure_ranges(model, subject.inputs())
+def test_the_picture_of_a_kernel_shows_exp_its_polynomial_and_all_pairs(opened):
+    model = with_kernel(opened.gpt, KernelSpec("GKpoly-4"))
+    found = measure_ranges(model, opened.inputs())
     shapes, histogram = draw_kernel(model.config.kernel, found).axes
     names = [text.get_text().split(":")[0] for text in shapes.get_legend().get_texts()]
     assert names[:2] == ["exp", "GKpoly-4, power2"]
@@ -179,8 +179,8 @@ def test_lines_of_every_head_and_length():
 
 
 @pytest.mark.usefixtures("drawing")
-def test_swaps_over_n_and_the_best_of_each_depth(subject):
-    found: list[Swapped] = list(swap(subject, ["GKpoly-1", "GKpoly-2", "GKpoly-6", "PA_square"]))
+def test_swaps_over_n_and_the_best_of_each_depth(opened):
+    found: list[Swapped] = list(swap(opened, ["GKpoly-1", "GKpoly-2", "GKpoly-6", "PA_square"]))
     by_n, by_depth = draw_swaps(found).axes
     assert by_n.lines[0].get_xdata().tolist() == [1, 2, 6]
     front = by_depth.lines[-1].get_ydata().tolist()
@@ -191,7 +191,7 @@ def test_swaps_over_n_and_the_best_of_each_depth(subject):
 @pytest.mark.usefixtures("drawing")
 def test_a_comparison_is_ranked():
     outcomes = [
-        Outcome(attn_type=name, seed=seed, kernel=name, val_loss=loss)
+        RunResult(attn_type=name, seed=seed, kernel=name, val_loss=loss)
         for name, loss in (("GK", 2.0), ("SM", 1.0))
         for seed in (1, 2)
     ]

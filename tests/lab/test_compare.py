@@ -16,7 +16,7 @@ from quillgpt.cli import main
 from quillgpt.lab import compare as comparing
 from quillgpt.lab.compare import Experiment, compare
 from quillgpt.lab.tables import ResultTable
-from quillgpt.lab.verdicts import Outcome, verdict_table, verdicts
+from quillgpt.lab.verdicts import RunResult, verdict_table, verdicts
 from quillgpt.plots.record import read_metrics
 
 from .conftest import SMALL
@@ -181,10 +181,10 @@ def test_what_is_refused(words, complaint, tmp_path, monkeypatch, capsys):
 
 def test_means_and_errors_over_seeds():
     outcomes = [
-        Outcome(attn_type="GK", seed=seed, kernel="GK", val_loss=loss, non_finite=seed)
+        RunResult(attn_type="GK", seed=seed, kernel="GK", val_loss=loss, non_finite=seed)
         for seed, loss in enumerate((1.0, 1.2, 1.7))
     ]
-    outcomes.append(Outcome(attn_type="GK", seed=3, kernel="GK", failure="the loss is nan"))
+    outcomes.append(RunResult(attn_type="GK", seed=3, kernel="GK", failure="the loss is nan"))
     [found] = verdicts(outcomes)
     assert found.loss == pytest.approx(1.3)
     assert found.standard_error == pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))

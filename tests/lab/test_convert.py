@@ -194,11 +194,11 @@ def test_a_conversion_is_not_overwritten(place, tmp_path, monkeypatch, capsys):
     assert main([*words, "--overwrite"]) == 0, capsys.readouterr().err
 
 
-def test_a_conversion_that_is_interrupted_says_so(subject, tmp_path, monkeypatch):
+def test_a_conversion_that_is_interrupted_says_so(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(converting, "train", lambda settings: None)
     kernel = target_kernel(KernelSpec("GK"))
     finetuning = TrainSettings(out_dir=str(tmp_path / "finetuned"))
-    stages = convert(subject, kernel, tmp_path, calibrated=False, match_iters=0, finetuning=finetuning)
+    stages = convert(opened, kernel, tmp_path, calibrated=False, match_iters=0, finetuning=finetuning)
     assert [next(stages).name, next(stages).name] == ["SM, as it was trained", "swapped for GK"]
     with pytest.raises(UserError, match="finetuning was interrupted"):
         next(stages)

@@ -40,9 +40,9 @@ def all_arguments(model, blocks):
     return torch.stack([torch.cat(each, 1) for each in found])
 
 
-def test_ranges_are_those_of_all_pairs(subject):
-    model = with_kernel(subject.gpt, KernelSpec("GKpoly-2"))
-    blocks = list(subject.inputs())
+def test_ranges_are_those_of_all_pairs(opened):
+    model = with_kernel(opened.gpt, KernelSpec("GKpoly-2"))
+    blocks = list(opened.inputs())
     truth = all_arguments(model, blocks)
     found = measure_ranges(model, blocks)
     assert [(each.layer, each.head) for each in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -59,8 +59,8 @@ def test_ranges_are_those_of_all_pairs(subject):
     assert 0 < formal == dangerous
 
 
-def test_tables_of_ranges_name_a_polynomial_for_each_head(subject):
-    found = measure_ranges(subject.gpt, subject.inputs())
+def test_tables_of_ranges_name_a_polynomial_for_each_head(opened):
+    found = measure_ranges(opened.gpt, opened.inputs())
     assert violations(found) is None
     table = range_table("ranges", found)
     assert list(table.formats)[:3] == ["layer", "head", "min"]
@@ -70,8 +70,8 @@ def test_tables_of_ranges_name_a_polynomial_for_each_head(subject):
     assert sum(row["share"] for row in bins) == pytest.approx(4.0)
 
 
-def test_the_ranges_of_products_know_no_polynomial(subject):
-    found = measure_ranges(with_kernel(subject.gpt, KernelSpec("PA_gelu")), subject.inputs())
+def test_the_ranges_of_products_know_no_polynomial(opened):
+    found = measure_ranges(with_kernel(opened.gpt, KernelSpec("PA_gelu")), opened.inputs())
     assert {(each.smallest_n, each.polynomial, each.below) for each in found} == {(None, None, None)}
     assert min(each.minimum for each in found) < 0 < max(each.maximum for each in found)
 
@@ -103,14 +103,14 @@ def test_weights_times_values_are_what_attention_returns(name, config):
     torch.testing.assert_close(both.sums, (statistics.sums + alone.sums) / 2, rtol=1e-4, atol=1e-5)
 
 
-def test_positions_and_lengths_add_up_to_the_usual_loss(subject):
-    found = losses_by_length(subject.gpt, subject.tokens, blocks=4)
+def test_positions_and_lengths_add_up_to_the_usual_loss(opened):
+    found = losses_by_length(opened.gpt, opened.tokens, blocks=4)
     assert [each.length for each in found] == [16, 32, 64, 128]
     usual = found[1]
-    longest = spread_starts(len(subject.tokens), 128, 4, SPREAD_SEED)
-    assert longest.max() > len(subject.tokens) / 2  # from all over the split
+    longest = spread_starts(len(opened.tokens), 128, 4, SPREAD_SEED)
+    assert longest.max() > len(opened.tokens) / 2  # from all over the split
     starts = np.concatenate([longest + 32 * part for part in range(4)])
-    loss = mean_loss(subject.gpt, subject.tokens, starts, batch_size=4)
+    loss = mean_loss(opened.gpt, opened.tokens, starts, batch_size=4)
     assert usual.loss == pytest.approx(loss, abs=1e-6)
     assert usual.loss == pytest.approx(float(usual.by_position.mean()))
     assert float(usual.by_position[0]) > float(usual.by_position[8:].mean())  # the first has no context
@@ -169,11 +169,11 @@ def test_the_mean_argument_at_the_start_is_predicted(arch, heads, width, qk_norm
 @pytest.mark.parametrize(
     "name", ["SM", "GK", "GKn", "GKpoly-4", "GKpoly-8", "GKpoly-14", *(f"PA_{each}" for each in ACTIVATIONS)]
 )
-def test_bfloat16_is_near_on_a_trained_models_activations(name, subject):
+def test_bfloat16_is_near_on_a_trained_models_activations(name, opened):
     """Results and gradients, against the formula in float64 on the same numbers."""
     given = []
-    with torch.no_grad(), observed(subject.gpt, lambda _, *tensors: given.append(tensors[:3])):
-        subject.gpt(next(subject.inputs()))
+    with torch.no_grad(), observed(opened.gpt, lambda _, *tensors: given.append(tensors[:3])):
+        opened.gpt(next(opened.inputs()))
     kernel = KernelSpec(name)
     for path in attention_paths(kernel, block_size=32).values():
         for tensors in given:

@@ -29,24 +29,24 @@ def test_what_is_no_list_of_kernels(given, complaint):
     assert complaint in str(error.value)
 
 
-def test_each_kernel_scores_as_eval_has_it(subject, place):
-    found = list(swap(subject, ["GKn", "SM", "GKpoly-9"]))
+def test_each_kernel_scores_as_eval_has_it(opened, place):
+    found = list(swap(opened, ["GKn", "SM", "GKpoly-9"]))
     assert [each.kernel.attn_type for each in found] == ["SM", "GKn", "GKpoly-9"]
     assert [each.own for each in found] == [True, False, False]
     for each in found:
         model = load(place / "SM", dtype="float32", threads=1, attn_type=each.kernel.attn_type)
-        score = model.evaluate(subject.dataset, batch_size=1, batches=len(subject.starts))
+        score = model.evaluate(opened.dataset, batch_size=1, batches=len(opened.starts))
         assert each.score.loss == pytest.approx(score.loss, abs=1e-5)
-        assert each.score.tokens == len(subject.starts) * subject.gpt.config.block_size
+        assert each.score.tokens == len(opened.starts) * opened.gpt.config.block_size
     assert found[0].score.loss < found[1].score.loss
     rows = swap_table("swaps", found).rows
     assert [row["degree"] for row in rows] == [None, None, 512]
     assert [row["depth"] for row in rows] == [None, None, 12]
 
 
-def test_more_squarings_come_nearer_to_the_gaussian(subject):
+def test_more_squarings_come_nearer_to_the_gaussian(opened):
     losses = {
-        each.kernel.attn_type: each.score.loss for each in swap(subject, ["GK", "GKpoly-4", "GKpoly-8", "GKpoly-12"])
+        each.kernel.attn_type: each.score.loss for each in swap(opened, ["GK", "GKpoly-4", "GKpoly-8", "GKpoly-12"])
     }
     errors = [abs(losses[f"GKpoly-{n}"] - losses["GK"]) for n in (4, 8, 12)]
     assert errors[0] > errors[1] > errors[2]

@@ -18,10 +18,10 @@ from quillgpt.generation import prompt_ids
 from quillgpt.model import KeyValueCache
 from quillgpt.ownership import RECORD
 from quillgpt.proof import damage, numbers
-from quillgpt.proof.ground import environment
 from quillgpt.proof.outcome import CannotRun
 from quillgpt.proof.prove import CHECKS, prove
-from quillgpt.proof.subject import find_subjects
+from quillgpt.proof.proved_model import proved_models
+from quillgpt.proof.sandbox import environment
 
 CPU = {"device": "cpu", "dtype": "float32", "threads": "1"}
 
@@ -32,7 +32,7 @@ def test_a_run_on_a_full_disk_through_the_command_line(
     monkeypatch.setattr(sys, "executable", str(warm.commands() / "python"))
     monkeypatch.setattr(damage, "can_mount", lambda _: False)  # where it can, the deep test below does
     (outcome,) = prove(
-        find_subjects(None, CPU)[:1], out_dir=tmp_path, command="quill prove", checks=["full disk survived"]
+        proved_models(None, CPU)[:1], out_dir=tmp_path, command="quill prove", checks=["full disk survived"]
     )
     assert outcome.status == "pass", outcome.figure
     assert outcome.figure.startswith("an injected ENOSPC")
@@ -52,11 +52,11 @@ def test_the_whole_proof(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_of_a_manifest_is_in_its_list_of_files() -> None:
-    ground: Any = SimpleNamespace(draw=Random(1))
+    sandbox: Any = SimpleNamespace(draw=Random(1))
     manifest = b'{"format_version": 1, "files": {"config.json": {"bytes": 5}}}'
     for content, first in ((manifest, manifest.index(b'"files"')), (b"\0" * 50, 0)):
         for _ in range(200):
-            flipped = damage.flip_bit(ground, content)
+            flipped = damage.flip_bit(sandbox, content)
             changed = [place for place, pair in enumerate(zip(content, flipped, strict=True)) if pair[0] != pair[1]]
             assert len(changed) == 1
             assert changed[0] >= first

@@ -12,19 +12,19 @@ import pytest
 from quillgpt.errors import ConfigError, UserError
 from quillgpt.ownership import RECORD
 from quillgpt.proof import prove as proving
-from quillgpt.proof.ground import Ground
 from quillgpt.proof.outcome import CannotRun, Check, Outcome, Refuted, outcome_of
+from quillgpt.proof.proved_model import ProvedModel, proved_models
+from quillgpt.proof.sandbox import Sandbox
 from quillgpt.proof.sheet import conclude, facts, write_sheet
-from quillgpt.proof.subject import Subject, find_subjects
 
 
 def check(effect: Any) -> Check:
-    def find(_: object) -> str:
+    def measure(_: object) -> str:
         if isinstance(effect, Exception):
             raise effect
         return str(effect)
 
-    return Check(find, "one with the other")
+    return Check(measure, "one with the other")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ UNKNOWN = Outcome("unknown", "not_run", "no signals", "e with f")
 
 def test_the_sheet(tmp_path: Path) -> None:
     about = facts(
-        find_subjects("shakespeare_char_cpu", {"dtype": "float32"}),
+        proved_models("shakespeare_char_cpu", {"dtype": "float32"}),
         command="quill prove",
         date=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
         seconds=61.2,
@@ -76,13 +76,13 @@ def test_a_proof_goes_on_after_a_failure_and_keeps_its_log_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def says(*words: str, status: int) -> Check:
-        return Check(lambda ground: ground.quill(*words, status=status).out, "its exit status")
+        return Check(lambda sandbox: sandbox.quill(*words, status=status).out, "its exit status")
 
     checks = {"first one": says("--nonsense", status=0), "second one": says("--version", status=0)}
     monkeypatch.setattr(proving, "CHECKS", checks)
     out_dir = tmp_path / "sheet"
-    subjects = find_subjects(None, {"dtype": "float32", "device": "cpu"})
-    outcomes = proving.prove(subjects, out_dir=out_dir, command="", checks=checks)
+    models = proved_models(None, {"dtype": "float32", "device": "cpu"})
+    outcomes = proving.prove(models, out_dir=out_dir, command="", checks=checks)
     assert [outcome.status for outcome in outcomes] == ["fail", "pass"]
     assert "status 2 instead of 0" in outcomes[0].figure
     assert "--nonsense" in outcomes[0].figure
@@ -97,27 +97,27 @@ def test_what_quill_did_not_write_is_neither_removed_nor_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(proving, "CHECKS", {"none": Check(lambda _: "nothing", "nothing")})
-    proving.prove([subject()], out_dir=tmp_path, command="", checks=["none"])
+    proving.prove([proved()], out_dir=tmp_path, command="", checks=["none"])
     mine = tmp_path / name
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine")
     with pytest.raises(ConfigError, match=rf"holds {name}, not written by Quill or changed since"):
-        proving.prove([subject()], out_dir=tmp_path, command="", checks=["none"])
+        proving.prove([proved()], out_dir=tmp_path, command="", checks=["none"])
     assert mine.read_text() == "mine"
 
 
 def test_logs_of_an_earlier_proof_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(ground: Ground) -> str:
-        return ground.quill("--version", status=1).out
+    def fail(sandbox: Sandbox) -> str:
+        return sandbox.quill("--version", status=1).out
 
     monkeypatch.setattr(proving, "CHECKS", {"one": Check(fail, ""), "two": Check(fail, "")})
     for name in ("one", "two"):
-        proving.prove([subject()], out_dir=tmp_path, command="", checks=[name])
+        proving.prove([proved()], out_dir=tmp_path, command="", checks=[name])
         assert [path.name for path in (tmp_path / "logs").iterdir()] == [name]
 
 
-def subject() -> Subject:
-    return find_subjects(None, {"dtype": "float32", "device": "cpu"})[0]
+def proved() -> ProvedModel:
+    return proved_models(None, {"dtype": "float32", "device": "cpu"})[0]
 
 
 def test_a_place_that_is_a_file_and_a_check_that_is_none(tmp_path: Path) -> None:

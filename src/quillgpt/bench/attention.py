@@ -1,4 +1,4 @@
-"""Speed, memory and error of the paths of an attention kernel, forward and backward, beside the naive form of it."""
+"""Speed, memory and error of each path of an attention kernel, forward and backward, compared with its naive form."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from quillgpt.process import peak_resident_bytes
 NAIVE = "naive"
 SHORT = 16
 CHECKED_LENGTH = 256
-"""Tokens over which errors are measured against float64, whose naive form needs memory."""
+"""Tokens over which errors are measured: the float64 reference needs much memory."""
 
 
 @dataclass(frozen=True)
 class AttentionWork:
-    """What is computed.
+    """The attention that is measured.
 
     Attributes:
         spec: The kernel.
         sizes: B, H, T and D.
-        dtype: Number format of queries, keys and values, by its name.
+        dtype: Name of the number format of queries, keys and values.
         threads: CPU threads.
-        spread: Standard deviation of their entries.
+        spread: Standard deviation of the entries of queries, keys and values.
     """
 
     spec: KernelSpec
@@ -49,16 +49,16 @@ class AttentionWork:
 
 @dataclass(frozen=True)
 class AttentionResult:
-    """What one path came to.
+    """The numbers of one path.
 
     Attributes:
         attention: The kernel.
-        path: How it is computed; `naive` is one tensor of T x T after the other, differentiated by autograd.
-        milliseconds: Forward and backward, the median of the rounds.
-        times_as_fast: The naive form's time over this one's, median over the rounds.
-        peak_megabytes: The most memory that a pass held at a time, beyond its inputs; None where it is not known.
-        relative_error: Norm of result and gradients less those of the formula in float64, over the latter's; the
-            largest of the four, over 256 tokens.
+        path: How it is computed; `naive` uses whole T x T tensors and autograd.
+        milliseconds: Time of forward and backward, the median over the rounds.
+        times_as_fast: The naive form's time divided by this one's, the median over the rounds.
+        peak_megabytes: Peak memory of a pass, without its inputs; None if it is not known.
+        relative_error: The largest relative error of the output and the three gradients, measured as the norm of the
+            difference from the float64 reference over 256 tokens.
     """
 
     attention: str
@@ -72,20 +72,20 @@ class AttentionResult:
 def bench_attention(work: AttentionWork, rounds: int) -> list[AttentionResult]:
     """Measure every path in turn, each in a process of its own, the naive form first."""
     names = [NAIVE, *attention_paths(work.spec, block_size=work.sizes[2])]
-    held = {name: Worker(Passes, work, name) for name in names}
+    workers = {name: Worker(Passes, work, name) for name in names}
     try:
-        timings = run_rounds({name: partial(each.ask, Passes.rate) for name, each in held.items()}, rounds)
-        errors = {name: each.ask(Passes.error) for name, each in held.items()}
+        throughputs = run_rounds({name: partial(worker.ask, Passes.rate) for name, worker in workers.items()}, rounds)
+        errors = {name: worker.ask(Passes.error) for name, worker in workers.items()}
     finally:
-        for each in held.values():
-            each.close()
+        for worker in workers.values():
+            worker.close()
     peaks = {name: peak_megabytes(work, name) for name in names}
     return [
         AttentionResult(
             attention=str(work.spec),
             path=name,
-            milliseconds=1000 / timings[name].median,
-            times_as_fast=1 / timings[name].ratio,
+            milliseconds=1000 / throughputs[name].median,
+            times_as_fast=1 / throughputs[name].ratio,
             peak_megabytes=peaks[name],
             relative_error=errors[name],
         )
@@ -94,8 +94,8 @@ def bench_attention(work: AttentionWork, rounds: int) -> list[AttentionResult]:
 
 
 def peak_megabytes(work: AttentionWork, path: str) -> float | None:
-    """Return the memory that a pass needs beyond its inputs, in a process of its own; None where it is not known."""
-    with Worker(Passes, work, path) as fresh:  # freed memory stays with a process, and would not count again
+    """Return the memory of a pass without its inputs, in a new process; None if it is not known."""
+    with Worker(Passes, work, path) as fresh:  # a used process keeps freed memory, which would not count again
         return fresh.ask(Passes.peak_megabytes)
 
 
@@ -108,14 +108,14 @@ class Passes:
         self.inputs = self._draw(work.sizes[2], getattr(torch, work.dtype))
 
     def rate(self) -> float:
-        """Do one pass, and return how many of them a second holds."""
+        """Run one pass, and return passes per second."""
         start = time.perf_counter()
         self._pass(self.inputs)
         return 1 / (time.perf_counter() - start)
 
     def peak_megabytes(self) -> float | None:
-        """Return the memory that a pass needs beyond its inputs."""
-        self._pass(self._draw(SHORT, getattr(torch, self.work.dtype)))  # brings the program's own memory with it
+        """Return the memory of a pass without its inputs; None if it is not known."""
+        self._pass(self._draw(SHORT, getattr(torch, self.work.dtype)))  # loads libraries, whose memory must not count
         gc.collect()
         before = reset_peak()
         self._pass(self.inputs)
@@ -123,33 +123,35 @@ class Passes:
         return None if before is None or after is None else (after - before) / 1e6
 
     def error(self) -> float:
-        """Return the largest relative error of result and gradients."""
+        """Return the largest relative error of the output and the gradients."""
         inputs = self._draw(min(CHECKED_LENGTH, self.work.sizes[2]), getattr(torch, self.work.dtype))
-        exact = [each.detach().double().requires_grad_() for each in inputs]
-        truth = gradients(partial(_reference, spec=self.work.spec, block_size=self.work.sizes[2]), exact)
+        exact_inputs = [tensor.detach().double().requires_grad_() for tensor in inputs]
+        reference = output_and_gradients(
+            partial(_reference, spec=self.work.spec, block_size=self.work.sizes[2]), exact_inputs
+        )
         return max(
-            float((found.double() - expected).norm() / expected.norm())
-            for found, expected in zip(self._pass(inputs), truth, strict=True)
+            float((tensor.double() - expected).norm() / expected.norm())
+            for tensor, expected in zip(self._pass(inputs), reference, strict=True)
         )
 
     def _draw(self, length: int, dtype: torch.dtype) -> list[Tensor]:
         batch, heads, _, width = self.work.sizes
         generator = torch.Generator().manual_seed(0)
-        drawn = (torch.randn(batch, heads, length, width, generator=generator) * self.work.spread for _ in range(3))
-        return [each.to(dtype).requires_grad_() for each in drawn]
+        tensors = (torch.randn(batch, heads, length, width, generator=generator) * self.work.spread for _ in range(3))
+        return [tensor.to(dtype).requires_grad_() for tensor in tensors]
 
     def _pass(self, inputs: list[Tensor]) -> list[Tensor]:
         spec, block_size = self.work.spec, self.work.sizes[2]
         if self.path == NAIVE:
-            return gradients(partial(naive, spec=spec, block_size=block_size), inputs)
+            return output_and_gradients(partial(naive, spec=spec, block_size=block_size), inputs)
         path = attention_path(spec, self.path, block_size=block_size)
-        return gradients(lambda query, key, value: path(query, key, value, 0.0), inputs)
+        return output_and_gradients(lambda query, key, value: path(query, key, value, 0.0), inputs)
 
 
-def gradients(attend, inputs: list[Tensor]) -> list[Tensor]:  # type: ignore[no-untyped-def]
-    """Return what attention gives, and the gradients of its sum with respect to its inputs."""
-    result = attend(*inputs)
-    return [result.detach(), *torch.autograd.grad(result.sum(), inputs)]
+def output_and_gradients(attend, inputs: list[Tensor]) -> list[Tensor]:  # type: ignore[no-untyped-def]
+    """Return the output of attention, and the gradients of its sum with respect to the inputs."""
+    output = attend(*inputs)
+    return [output.detach(), *torch.autograd.grad(output.sum(), inputs)]
 
 
 def _reference(query: Tensor, key: Tensor, value: Tensor, *, spec: KernelSpec, block_size: int) -> Tensor:
@@ -157,14 +159,14 @@ def _reference(query: Tensor, key: Tensor, value: Tensor, *, spec: KernelSpec, b
 
 
 def naive(query: Tensor, key: Tensor, value: Tensor, *, spec: KernelSpec, block_size: int) -> Tensor:
-    """Compute attention with whole T x T tensors, as a first implementation does: (B, H, T, D) to (B, H, T, D)."""
+    """Compute attention with whole T x T tensors, as a first implementation would: (B, H, T, D) to (B, H, T, D)."""
     T, D = query.shape[-2:]
     hidden = ~torch.ones(T, T, dtype=torch.bool).tril()
     argument = query @ key.mT
     if spec.type.family == "SM":
         return (argument / math.sqrt(D)).masked_fill(hidden, -math.inf).softmax(-1) @ value
     if spec.of_distance:
-        halves = [0.5 * each.square().sum(-1) for each in (query, key)]
+        halves = [0.5 * vectors.square().sum(-1) for vectors in (query, key)]
         argument = (argument - halves[0][..., None] - halves[1][..., None, :]).clamp(max=0)
     argument = argument / math.sqrt(D)
     if spec.type.family == "GKpoly" and spec.poly_form == "power2":
@@ -181,8 +183,8 @@ def naive(query: Tensor, key: Tensor, value: Tensor, *, spec: KernelSpec, block_
     return result
 
 
-def shown(result: AttentionResult) -> str:
-    """Write a result in a line."""
+def result_line(result: AttentionResult) -> str:
+    """Write a result as one line."""
     memory = "memory not known" if result.peak_megabytes is None else f"{result.peak_megabytes:,.0f} MB"
     return (
         f"{number(result.milliseconds)} ms, {number(result.times_as_fast)} times as fast as naive, {memory}, "

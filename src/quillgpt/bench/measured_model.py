@@ -8,15 +8,15 @@ from quillgpt.text.sources.corpora import RECIPES
 from quillgpt.training.model_config import model_config
 
 USUAL_VOCABULARIES = {"char": 65, "byte": 257, "gpt2": 50257}
-"""Tokens of the tokenizers; characters are counted as tiny Shakespeare has them."""
+"""Vocabulary sizes of the tokenizers; for `char`, that of tiny Shakespeare."""
 
 
 def measured_config(settings: TrainSettings, vocabulary: int | None) -> GPTConfig:
-    """Return the shape that is measured; no text is read for it.
+    """Return the configuration of the model that is measured, without reading a text.
 
     Args:
         settings: The preset.
-        vocabulary: Tokens of the vocabulary; None takes what the preset says or its tokenizer usually has.
+        vocabulary: Vocabulary size; None takes that of the preset, or the usual one of its tokenizer.
     """
     if vocabulary is None and settings.vocab_size is not None:
         return model_config(settings, settings.vocab_size)
@@ -28,7 +28,7 @@ def measured_config(settings: TrainSettings, vocabulary: int | None) -> GPTConfi
     return model_config(settings, padded_vocab_size(vocabulary))
 
 
-def shape_numbers(config: GPTConfig) -> dict[str, object]:
-    """Return what a report says of a shape, by the names of the settings."""
+def reported_sizes(config: GPTConfig) -> dict[str, object]:
+    """Return the values of a model's configuration that a report shows, by the names of the settings."""
     names = ("arch", "n_layer", "n_head", "n_embd", "vocab_size", "block_size", "bias")
     return {name: getattr(config, name) for name in names}

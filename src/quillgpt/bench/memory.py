@@ -1,4 +1,4 @@
-"""Peak memory of a candidate, which has a process of its own."""
+"""Peak memory of a candidate in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PeakMemory:
     """The most memory that a candidate held at one time.
 
     Attributes:
-        bytes: How much; None where this system does not tell.
+        bytes: The number of bytes; None if this system does not tell.
         of: What is counted, in words.
     """
 
@@ -27,10 +27,10 @@ class PeakMemory:
 
 
 def peak_memory(work: Callable[..., object], *arguments: object) -> PeakMemory:
-    """Run `work` in a fresh process and return the peak of the memory that it holds on the CPU.
+    """Run `work` in a new process and return its peak memory on the CPU.
 
     Args:
-        work: A function that the fresh process can import, so one at the top of a module.
+        work: A function at the top level of a module, so that the new process can import it.
         arguments: Its arguments, which are pickled.
     """
     try:
@@ -42,24 +42,24 @@ def peak_memory(work: Callable[..., object], *arguments: object) -> PeakMemory:
 
 
 def peak_so_far(held: object, device: str) -> PeakMemory:  # noqa: ARG001
-    """Return the most memory that this process has held at one time, for whatever it holds.
+    """Return the most memory that this process has held at one time.
 
-    On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
-    Python and the imported packages count too, and processes that it starts itself do not.
+    On a CUDA device that is the memory that PyTorch allocated there. On a CPU it is the resident memory of the process
+    with Python and the imported packages, but without child processes.
     """
     if device == "cpu":  # without PyTorch, which not every candidate imports
-        found, of = peak_resident_bytes(), "the whole process, Python and packages included"
+        peak, of = peak_resident_bytes(), "the whole process, Python and packages included"
     else:
         import torch
 
         from quillgpt.device import peak_memory_bytes
 
-        found, of = peak_memory_bytes(torch.device(device)), "on the GPU, as PyTorch allocated it"
-    return PeakMemory(None, NOT_MEASURED) if found is None else PeakMemory(found, of)
+        peak, of = peak_memory_bytes(torch.device(device)), "on the GPU, as PyTorch allocated it"
+    return PeakMemory(None, NOT_MEASURED) if peak is None else PeakMemory(peak, of)
 
 
 def reset_peak() -> int | None:
-    """Forget the highest resident memory so far, and return that of now; None where this system cannot."""
+    """Reset the peak of the resident memory, and return the present one; None if this system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -1,4 +1,4 @@
-"""Who is measured: Quill, and the peers that a person names."""
+"""The programs that are measured: Quill, and the peers that the user names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Candidate:
 
     Attributes:
         name: quill, nanogpt or transformers.
-        checkout: The folder of its source code, for a peer that is no installed package.
+        checkout: The folder of its source code; None for an installed package.
     """
 
     name: str
@@ -28,11 +28,26 @@ class Candidate:
 QUILL = Candidate("quill")
 
 
+@dataclass(frozen=True)
+class Implementation:
+    """How a candidate computes its model.
+
+    Attributes:
+        how: How it is run, in words.
+        dtype: The number format of its matrix products.
+        parameters: The number of parameters of its model.
+    """
+
+    how: str
+    dtype: str
+    parameters: int
+
+
 def read_peers(words: Sequence[str]) -> list[Candidate]:
     """Return the peers that `--peer nanogpt=PATH` and `--peer transformers` name.
 
     Raises:
-        ConfigError: A peer is unknown, named twice, lacks its path, or takes none.
+        ConfigError: A peer is unknown or named twice, a path is missing, or a path is given to a peer that takes none.
     """
     peers: list[Candidate] = []
     for word in words:

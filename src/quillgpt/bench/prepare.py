@@ -44,7 +44,7 @@ NANOGPT_SCRIPTS = {"gpt2": "shakespeare", "char": "shakespeare_char"}
 
 @dataclass(frozen=True)
 class PrepareWork:
-    """What every candidate does.
+    """The work of every candidate.
 
     Attributes:
         text: A UTF-8 text file.
@@ -64,25 +64,25 @@ def bench_preparing(
     peers: Sequence[Candidate],
     profiled: bool,
 ) -> tuple[dict[str, object], list[PrepareResult], Profile | None]:
-    """Measure megabytes of text and tokens per second.
+    """Measure preparing: megabytes of text and tokens per second.
 
     Args:
         source: A text file; None takes the documentation of this Python.
         tokenizer: Name of the tokenizer.
-        megabytes: Size to which the text is repeated; None takes a file as it is, and the documentation 20 times 10^6
-            bytes long.
+        megabytes: The text is repeated until it is this long, in 10^6 bytes. None takes a file as it is, and 20 for
+            the documentation.
         rounds: Counted rounds.
-        peers: Who runs in turn with Quill; nanoGPT's own scripts know `gpt2` and `char`.
-        profiled: Profile Quill's own Python functions, once more and in this process.
+        peers: The programs that run in turn with Quill; nanoGPT's scripts know `gpt2` and `char`.
+        profiled: Profile Quill's Python functions in one more run, in this process.
 
     Returns:
-        What was measured, the results, Quill's first, and the profile.
+        The conditions of the measurement, the results with Quill's first, and the profile.
 
     Raises:
-        UserError: The text, the tokenizer or a peer does not allow it.
+        UserError: The text, the tokenizer or a peer cannot be used.
     """
-    check(tokenizer, peers)
-    if tokenizer == "gpt2":  # a download belongs to nobody's time
+    check_can_prepare(tokenizer, peers)
+    if tokenizer == "gpt2":  # a download must not count as time of a candidate
         fetch(GPT2_MERGES)
         fetch(GPT2_VOCABULARY)
     with TemporaryDirectory(prefix="quill-bench-") as place:
@@ -90,7 +90,7 @@ def bench_preparing(
         write_text(work.text, source, megabytes)
         size = work.text.stat().st_size
         preparers = {candidate.name: Preparer(work, candidate) for candidate in (QUILL, *peers)}
-        timings = run_rounds({name: preparer.run_round for name, preparer in preparers.items()}, rounds)
+        throughputs = run_rounds({name: preparer.run_round for name, preparer in preparers.items()}, rounds)
         memories = {name: preparer.memory() for name, preparer in preparers.items()}
         profile = None
         if profiled:
@@ -100,10 +100,10 @@ def bench_preparing(
             profile = Profile(title, operations, None)
     results = [
         PrepareResult(
-            **common_numbers(name, preparer.how, timings[name], preparer.tokens / size * MEGABYTE, memories[name]),
-            megabytes_per_second=timings[name].median,
-            megabytes_per_second_rounds=timings[name].rates,
-            seconds=size / MEGABYTE / timings[name].median,
+            **common_numbers(name, preparer.how, throughputs[name], preparer.tokens / size * MEGABYTE, memories[name]),
+            megabytes_per_second=throughputs[name].median,
+            megabytes_per_second_rounds=throughputs[name].rates,
+            seconds=size / MEGABYTE / throughputs[name].median,
             tokens=preparer.tokens,
             same_tokens_as_quill=preparer.hashes == preparers[QUILL.name].hashes,
         )
@@ -120,13 +120,13 @@ def bench_preparing(
     return about, results, profile
 
 
-def check(tokenizer: str, peers: Sequence[Candidate]) -> None:
+def check_can_prepare(tokenizer: str, peers: Sequence[Candidate]) -> None:
     """Check that Quill and the peers know the tokenizer, before any work.
 
     Raises:
-        TokenizerError: Quill does not.
-        ConfigError: A peer does not, or prepares no texts.
-        UserError: A peer is not where it was said to be.
+        TokenizerError: Quill does not know it.
+        ConfigError: A peer does not know it, or cannot prepare texts.
+        UserError: A peer is not at the given path.
     """
     check_spec(tokenizer)
     for peer in peers:
@@ -147,41 +147,41 @@ def check(tokenizer: str, peers: Sequence[Candidate]) -> None:
 
 
 def nanogpt_script(peer: Candidate, tokenizer: str) -> Path:
-    """Return the script of nanoGPT that prepares with a tokenizer."""
+    """Return nanoGPT's script that prepares a text with this tokenizer."""
     assert peer.checkout is not None
     return peer.checkout / "data" / NANOGPT_SCRIPTS[tokenizer] / "prepare.py"
 
 
 def write_text(path: Path, source: str | None, megabytes: int | None) -> None:
-    """Write the text that is prepared, as UTF-8, again and again until it has so many megabytes.
+    """Write the text to prepare, as UTF-8, repeated until it has the given number of megabytes.
 
     Raises:
-        DataError: The source is no text file, or empty.
+        DataError: The source is not a text file, or is empty.
     """
     if source is not None and not expand(source).is_file():
         raise DataError(f"there is no file {source}; give a text file, or none for the documentation of this Python")
-    origin = python_docs_file() if source is None else expand(source)
-    encoding = detect_encoding(origin, name=str(origin))
+    original = python_docs_file() if source is None else expand(source)
+    encoding = detect_encoding(original, name=str(original))
     wanted = (megabytes or (BUILT_IN_MEGABYTES if source is None else 0)) * MEGABYTE
     with path.open("w", encoding="utf-8", newline="") as file:
         while True:
-            for piece in read_pieces(origin, encoding, PIECE_CHARACTERS, name=str(origin)):
+            for piece in read_pieces(original, encoding, PIECE_CHARACTERS, name=str(original)):
                 file.write(piece)
             if file.tell() >= wanted:
                 return
 
 
 class Preparer:
-    """Runs one candidate, each time into a fresh folder.
+    """Runs one candidate, each time with a new folder.
 
     Args:
-        work: What it does.
-        candidate: Who does it.
+        work: The text and the tokenizer.
+        candidate: The program.
 
     Attributes:
         how: How it is run, in words.
-        tokens: In the files that it wrote, after a round.
-        hashes: Of these files, after a round.
+        tokens: The number of tokens in the files that it wrote, after a round.
+        hashes: The hashes of these files, after a round.
     """
 
     def __init__(self, work: PrepareWork, candidate: Candidate) -> None:
@@ -215,11 +215,11 @@ class Preparer:
             if done.returncode != 0:
                 lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
                 raise UserError(f"{self.how} failed with exit status {done.returncode}: {lines[-1]}")
-            self._look_at(folder)
+            self._read_result(folder)
         return self._work.text.stat().st_size / MEGABYTE / seconds
 
     def memory(self) -> PeakMemory:
-        """Prepare the text once more and return the peak of the process' memory."""
+        """Prepare the text once more and return the peak memory of the process."""
         with self._folder() as folder:
             if self._script is None:
                 return peak_memory(prepare_with_quill, self._work, folder)
@@ -246,7 +246,7 @@ class Preparer:
             return dict(os.environ)
         return os.environ | {"TIKTOKEN_CACHE_DIR": str(folder / "tiktoken"), "PYTHONUTF8": "1"}
 
-    def _look_at(self, folder: Path) -> None:
+    def _read_result(self, folder: Path) -> None:
         if self._script is None:
             dataset = open_dataset(DATA_SET, folder)
             self.tokens = len(dataset.train) + len(dataset.val)
@@ -257,7 +257,7 @@ class Preparer:
 
 
 def prepare_with_quill(work: PrepareWork, data_dir: Path) -> None:
-    """Prepare a text as `quill prepare` does, with a tenth for validation."""
+    """Prepare a text as `quill prepare` does, with a tenth of it for validation."""
     prepare(
         [str(work.text)],
         data_dir=data_dir,
@@ -268,7 +268,7 @@ def prepare_with_quill(work: PrepareWork, data_dir: Path) -> None:
 
 
 def put_tiktoken_files(folder: Path) -> None:
-    """Put GPT-2's files, where they are at hand, where tiktoken looks before it fetches them: TIKTOKEN_CACHE_DIR."""
+    """Copy GPT-2's files, if they are cached, to the folder where tiktoken looks before it downloads them."""
     folder.mkdir()
     for download in (GPT2_MERGES, GPT2_VOCABULARY):
         if download.cached.is_file():

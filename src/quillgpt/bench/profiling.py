@@ -1,4 +1,4 @@
-"""Where the time goes: the costliest operations, and a trace that Perfetto opens."""
+"""Profiles: the costliest operations, and a trace that Perfetto opens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COSTLIEST = 10
 
 @dataclass(frozen=True)
 class Operation:
-    """What one kind of operation cost in a profile.
+    """The cost of one kind of operation in a profile.
 
     Attributes:
-        name: PyTorch's name of it, or the place of a Python function.
-        milliseconds: Time in itself, without what it calls; on a GPU, the time of its kernels.
-        share: Of the time of all operations.
+        name: PyTorch's name of it, or the file, line and name of a Python function.
+        milliseconds: Its own time, without the functions that it calls; on a GPU, the time of its kernels.
+        share: The share of the time of all operations.
         calls: How often it ran.
     """
 
@@ -36,17 +36,17 @@ def profile_operations(work: Callable[[], object], device: torch.device, trace: 
     """Run `work` under PyTorch's profiler, write its trace, and return the costliest operations, costliest first.
 
     Args:
-        work: What is profiled, warmed up.
+        work: What is profiled; it has been warmed up.
         device: The device whose time counts.
-        trace: The file to write, in Chrome's trace format, which https://ui.perfetto.dev opens; with a name that ends
-            in .gz it is compressed.
+        trace: The file to write, in Chrome's trace format, which https://ui.perfetto.dev opens. It is compressed if its
+            name ends in .gz.
     """
     import torch
     from torch.profiler import ProfilerActivity
 
     on_gpu = device.type == "cuda"
     trace.parent.mkdir(parents=True, exist_ok=True)
-    trace.open("ab").close()  # the profiler itself does not raise where it cannot write
+    trace.open("ab").close()  # the profiler itself does not raise if it cannot write
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities) as profiler:
         work()
@@ -55,7 +55,7 @@ def profile_operations(work: Callable[[], object], device: torch.device, trace: 
     def microseconds(event: Any) -> float:
         return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
 
-    # Kernels have rows of their own beside the operations that launched them; their time counts once.
+    # GPU kernels have rows besides the operations that launched them; their time must count only once.
     operations = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
     total = sum(map(microseconds, operations))
     return [
@@ -65,7 +65,7 @@ def profile_operations(work: Callable[[], object], device: torch.device, trace: 
 
 
 def profile_functions(work: Callable[[], object]) -> list[Operation]:
-    """Run `work` under Python's profiler and return the functions of this process that took longest in themselves."""
+    """Run `work` under Python's profiler and return the functions with the most time of their own."""
     profiler = cProfile.Profile()
     profiler.runcall(work)
     functions: dict[tuple[str, int, str], tuple[int, int, float, float, object]]

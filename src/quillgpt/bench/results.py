@@ -1,4 +1,4 @@
-"""What a measurement came to: as numbers for `--json`, and in words."""
+"""The results of a measurement: as numbers for `--json`, and in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from quillgpt.bench.memory import PeakMemory
 from quillgpt.bench.profiling import Operation
-from quillgpt.bench.rounds import Timing
+from quillgpt.bench.rounds import Throughput
 from quillgpt.console import outcome, stderr, stdout, table
 
 LONGEST_NAME = 44
@@ -18,15 +18,15 @@ LONGEST_NAME = 44
 
 @dataclass(frozen=True)
 class Result:
-    """One candidate's numbers; `--json` prints them under these names.
+    """The numbers of one candidate; `--json` prints them under these names.
 
     Attributes:
         candidate: quill, or the name of a peer.
         how: How it was run, in words.
-        tokens_per_second: Median over the rounds.
-        tokens_per_second_rounds: Of each round.
-        quill_times_as_fast: Median over the rounds of Quill's rate divided by this one's; 1 for Quill itself.
-        peak_memory_bytes: Most memory held at one time, in a run of its own; None where it was not measured.
+        tokens_per_second: The median over the rounds.
+        tokens_per_second_rounds: The rate of each round.
+        quill_times_as_fast: Quill's rate divided by this one's, the median over the rounds; 1 for Quill itself.
+        peak_memory_bytes: The most memory held at one time, in a run of its own; None if it was not measured.
         peak_memory_of: What is counted as memory, in words.
     """
 
@@ -39,7 +39,7 @@ class Result:
     peak_memory_of: str
 
     def rows(self) -> dict[str, str]:
-        """Return the numbers in words, by what they are."""
+        """Return the numbers in words, by their labels."""
         memory = "" if self.peak_memory_bytes is None else f"{self.peak_memory_bytes / 1e6:,.0f} MB, "
         speed = rates(self.tokens_per_second, self.tokens_per_second_rounds, "tokens/s")
         rows = {"run": self.how, "speed": speed} | self.own_rows()
@@ -55,15 +55,15 @@ class Result:
 
 @dataclass(frozen=True)
 class TrainResult(Result):
-    """Training.
+    """The numbers of training.
 
     Attributes:
-        dtype: The number format of its matrix products.
-        parameters: Values in the model.
-        ms_per_iteration: Milliseconds of one iteration, the global batch, at the median speed.
-        mfu: Share of the peak that the model's FLOPs reach, 0 to 1.
-        peak_flops_per_second: That peak.
-        peak_flops_source: Where it is from.
+        dtype: The number format of the matrix products.
+        parameters: The number of parameters of the model.
+        ms_per_iteration: Milliseconds of one iteration, a global batch, at the median speed.
+        mfu: Model FLOPs utilization: the share of the peak that the model's FLOPs reach, 0 to 1.
+        peak_flops_per_second: The peak.
+        peak_flops_source: Where the peak comes from.
     """
 
     dtype: str
@@ -84,12 +84,12 @@ class TrainResult(Result):
 
 @dataclass(frozen=True)
 class SampleResult(Result):
-    """Sampling; its tokens per second are those of all samples together.
+    """The numbers of sampling; tokens per second are those of all samples together.
 
     Attributes:
-        dtype: The number format of its matrix products.
-        parameters: Values in the model.
-        ms_per_token: Milliseconds for each new token, all samples together.
+        dtype: The number format of the matrix products.
+        parameters: The number of parameters of the model.
+        ms_per_token: Milliseconds per new token, over all samples together.
     """
 
     dtype: str
@@ -106,13 +106,13 @@ class SampleResult(Result):
 
 @dataclass(frozen=True)
 class PrepareResult(Result):
-    """Preparing.
+    """The numbers of preparing.
 
     Attributes:
         megabytes_per_second: Text read, in 10^6 bytes of UTF-8; the median over the rounds.
-        megabytes_per_second_rounds: Of each round.
-        seconds: The whole process, at the median speed.
-        tokens: In both splits.
+        megabytes_per_second_rounds: The rate of each round.
+        seconds: The time of the whole process at the median speed.
+        tokens: The tokens of both splits.
         same_tokens_as_quill: Whether train.bin and val.bin are the same, byte for byte.
     """
 
@@ -130,19 +130,19 @@ class PrepareResult(Result):
             "tokens": f"{self.tokens:,}",
         }
         if self.candidate != "quill":
-            same = "the same, bit for bit, as Quill's" if self.same_tokens_as_quill else "other ones than Quill's"
+            same = "the same as Quill's, bit for bit" if self.same_tokens_as_quill else "not the same as Quill's"
             rows["token files"] = same
         return rows
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Where Quill's own time went.
+    """A profile of Quill's own work.
 
     Attributes:
         title: What was profiled.
-        operations: The costliest, costliest first.
-        trace: The file that Perfetto opens, or None where there is none.
+        operations: The costliest operations, costliest first.
+        trace: The file that Perfetto opens; None if there is none.
     """
 
     title: str
@@ -150,16 +150,16 @@ class Profile:
     trace: Path | None
 
 
-def show(
+def print_results(
     what: str, about: Mapping[str, object], results: Sequence[Result], profile: Profile | None, *, as_json: bool
 ) -> None:
     """Print the results on standard output: a table for each candidate, or a JSON object on a line for each.
 
     Args:
         what: What was measured.
-        about: On what and how; part of each JSON object.
-        results: Quill's first.
-        profile: Where Quill's time went; with `as_json` it goes to standard error.
+        about: The conditions of the measurement; part of each JSON object.
+        results: The results, Quill's first.
+        profile: The profile; with `as_json` it is printed on standard error.
         as_json: Print JSON.
     """
     if as_json:
@@ -177,8 +177,11 @@ def show(
 
 
 def operation_rows(operations: Sequence[Operation]) -> dict[str, str]:
-    """Return what operations cost in aligned columns, by rank and name; long names are cut."""
-    cells = [(f"{each.milliseconds:,.1f} ms", f"{each.share:.1%}", f"{each.calls:,} calls") for each in operations]
+    """Return the cost of operations in aligned columns, by rank and name; long names are cut."""
+    cells = [
+        (f"{operation.milliseconds:,.1f} ms", f"{operation.share:.1%}", f"{operation.calls:,} calls")
+        for operation in operations
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rows = {}
     for rank, (operation, row) in enumerate(zip(operations, cells, strict=True), start=1):
@@ -188,38 +191,38 @@ def operation_rows(operations: Sequence[Operation]) -> dict[str, str]:
 
 
 def rates(median: float, rounds: Sequence[float], unit: str) -> str:
-    """Write a median with the rounds that it is of."""
+    """Write a median, followed by the rate of each round."""
     return f"{number(median)} {unit} (rounds: {' / '.join(map(number, rounds))})"
 
 
 def number(value: float) -> str:
-    """Write a number with three digits, or all before the point where there are more, in groups of three."""
+    """Write a number with three significant digits, or a larger one as a whole number in groups of three digits."""
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def spelled(value: object) -> str:
-    """Write a value of a setting, numbers in groups of three."""
+    """Write the value of a setting; numbers in groups of three digits."""
     if isinstance(value, float):
         return f"{value:,.6g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def common_numbers(name: str, how: str, timing: Timing, rate: float, memory: PeakMemory) -> dict[str, Any]:
-    """Return what every kind of result has.
+def common_numbers(name: str, how: str, throughput: Throughput, tokens: float, memory: PeakMemory) -> dict[str, Any]:
+    """Return the fields that every kind of result has.
 
     Args:
         name: The candidate.
-        how: How it was run.
-        timing: Its rounds.
-        rate: Tokens per unit of the rounds' rates.
+        how: How it was run, in words.
+        throughput: Its speed.
+        tokens: Tokens in the unit that the rates count.
         memory: Its peak memory.
     """
     return {
         "candidate": name,
         "how": how,
-        "tokens_per_second": timing.median * rate,
-        "tokens_per_second_rounds": [each * rate for each in timing.rates],
-        "quill_times_as_fast": timing.ratio,
+        "tokens_per_second": throughput.median * tokens,
+        "tokens_per_second_rounds": [rate * tokens for rate in throughput.rates],
+        "quill_times_as_fast": throughput.ratio,
         "peak_memory_bytes": memory.bytes,
         "peak_memory_of": memory.of,
     }

@@ -1,4 +1,4 @@
-"""Sampling throughput of a preset's model shape, with random weights: prefill and the choice of tokens included."""
+"""Sampling throughput of a preset's model with random weights, prefill and the choice of tokens included."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
-from quillgpt.bench import huggingface, nanogpt
-from quillgpt.bench.measured_model import measured_config, shape_numbers
+from quillgpt.bench import nanogpt_peer, transformers_peer
+from quillgpt.bench.measured_model import measured_config, reported_sizes
 from quillgpt.bench.memory import peak_so_far
-from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
+from quillgpt.bench.peers import NANOGPT, QUILL, Candidate, Implementation
 from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, SampleResult, common_numbers
 from quillgpt.bench.rounds import run_rounds
@@ -32,14 +33,14 @@ PROFILED_TOKENS = 50
 
 @dataclass(frozen=True)
 class SampleWork:
-    """What every candidate does.
+    """The work of every candidate.
 
     Attributes:
         settings: Device, number format, threads and seed.
-        config: Of the model.
+        config: The model's configuration.
         tokens: New tokens of a sample.
-        samples: Samples drawn.
-        quantize: Whether Quill's weights have 8 bits.
+        samples: Number of samples.
+        quantize: How Quill's weights are quantized.
     """
 
     settings: TrainSettings
@@ -50,47 +51,28 @@ class SampleWork:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a candidate is.
-
-    Attributes:
-        how: How it is run, in words.
-        dtype: The number format of its matrix products.
-        parameters: Values in its model.
-    """
-
-    how: str
-    dtype: str
-    parameters: int
-
-
-@dataclass(frozen=True)
 class Sampler:
     """A candidate that is ready to sample.
 
     Attributes:
-        work: What it does.
-        description: What it is.
-        draw: Draws all samples, each with so many new tokens.
+        work: Its work.
+        implementation: How it computes its model.
+        draw: Draws all samples, given the number of new tokens of each.
     """
 
     work: SampleWork
-    description: Description
+    implementation: Implementation
     draw: Callable[[int], object]
 
-    def describe(self) -> Description:
-        """Return what it is, without what only its own process can hold."""
-        return self.description
-
     def rate(self) -> float:
-        """Draw the samples, and return how many tokens it draws in a second."""
+        """Draw the samples and return the tokens per second."""
         start = time.perf_counter()
         self.draw(self.work.tokens)
         synchronize(torch.device(self.work.settings.device))
         return self.work.samples * self.work.tokens / (time.perf_counter() - start)
 
     def profile(self, trace: Path) -> Profile:
-        """Profile a few tokens and write their trace."""
+        """Profile the sampling of a few tokens and write the trace."""
         count = min(self.work.tokens, PROFILED_TOKENS)
         device = torch.device(self.work.settings.device)
         operations = profile_operations(lambda: self.draw(count), device, trace)
@@ -109,20 +91,20 @@ def bench_sampling(
     peers: Sequence[Candidate],
     trace: Path | None,
 ) -> tuple[dict[str, object], list[SampleResult], Profile | None]:
-    """Measure generated tokens per second, all samples together.
+    """Measure generated tokens per second, over all samples together.
 
     Args:
-        settings: The preset whose model is timed; device, dtype and threads.
-        vocabulary: Tokens of the vocabulary; None takes what the preset's tokenizer usually has.
+        settings: The preset whose model is timed, with device, dtype and threads.
+        vocabulary: Vocabulary size; None takes that of the preset, or the usual one of its tokenizer.
         tokens: New tokens of a sample.
-        samples: Samples side by side.
-        quantize: Whether Quill's weights have 8 bits; the peers' keep theirs.
+        samples: Number of samples, drawn together.
+        quantize: How Quill's weights are quantized; the peers' are not.
         rounds: Counted rounds.
-        peers: Who runs in turn with Quill.
-        trace: Where to write a profile of Quill's sampling; None makes none.
+        peers: The programs that run in turn with Quill.
+        trace: The file for a profile of Quill's sampling; None makes none.
 
     Returns:
-        What was measured, the results, Quill's first, and the profile.
+        The conditions of the measurement, the results with Quill's first, and the profile.
     """
     settings = with_usual_size(settings)
     threads = choose_threads(settings.threads)
@@ -140,24 +122,24 @@ def bench_sampling(
         quantize=quantize,
     )
     with workers(make_sampler, work, (QUILL, *peers)) as asked:
-        timings = run_rounds({name: partial(worker.ask, Sampler.rate) for name, worker in asked.items()}, rounds)
+        throughputs = run_rounds({name: partial(worker.ask, Sampler.rate) for name, worker in asked.items()}, rounds)
         memories = {name: worker.ask(peak_so_far, str(device)) for name, worker in asked.items()}
         profile = None if trace is None else asked[QUILL.name].ask(Sampler.profile, trace)
-        descriptions = {name: worker.ask(Sampler.describe) for name, worker in asked.items()}
+        implementations = {name: worker.ask(attrgetter("implementation")) for name, worker in asked.items()}
     results = [
         SampleResult(
-            **common_numbers(name, description.how, timings[name], 1, memories[name]),
-            dtype=description.dtype,
-            parameters=description.parameters,
-            ms_per_token=1e3 / timings[name].median,
+            **common_numbers(name, implementation.how, throughputs[name], 1, memories[name]),
+            dtype=implementation.dtype,
+            parameters=implementation.parameters,
+            ms_per_token=1e3 / throughputs[name].median,
         )
-        for name, description in descriptions.items()
+        for name, implementation in implementations.items()
     ]
     about = {
         "machine": f"{device} ({device_description(device)})",
         "threads": threads,
         "torch": torch.__version__,
-        **shape_numbers(work.config),
+        **reported_sizes(work.config),
         "samples": samples,
         "new_tokens_per_sample": tokens,
         "temperature": TEMPERATURE,
@@ -170,36 +152,36 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
     """Make a candidate's model.
 
     Raises:
-        UserError: A peer is not there, has no such model, or cannot draw so many tokens.
+        UserError: A peer is missing, has no such architecture, or cannot draw so many tokens.
     """
     settings, config = work.settings, work.config
     choose_threads(settings.threads)
     device = choose_device(settings.device)
     if candidate == QUILL:
         model = GPT(config, seed=settings.seed).to(device).eval()
-        writer = for_inference(model, choose_dtype(settings.dtype, device), quantize=work.quantize)
+        inference_model = for_inference(model, choose_dtype(settings.dtype, device), quantize=work.quantize)
         sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, num_samples=work.samples, seed=settings.seed)
 
         def draw(tokens: int) -> None:
-            own = sampling.model_copy(update={"max_new_tokens": tokens})
-            for _ in generate_ids(writer, [0], own, vocab_size=config.vocab_size):
+            limited = sampling.model_copy(update={"max_new_tokens": tokens})
+            for _ in generate_ids(inference_model, [0], limited, vocab_size=config.vocab_size):
                 pass
 
         how = "key-value cache, all samples in one batch"
         number_format = settings.dtype if work.quantize == "none" else work.quantize
-        return Sampler(work, Description(how, number_format, model.parameter_count()), draw)
+        return Sampler(work, Implementation(how, number_format, model.parameter_count()), draw)
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None
-        peer, program = nanogpt.make_model(candidate.checkout, config, 0.0), nanogpt
+        peer, program = nanogpt_peer.make_model(candidate.checkout, config, 0.0), nanogpt_peer
         dtype = "bfloat16" if device.type == "cuda" else "float32"
         how = "model.py, no cache, one sample after the other"
     else:
-        huggingface.check_context(config, work.tokens)
-        peer, program = huggingface.make_model(config, 0.0), huggingface
-        dtype = "float32"  # what it loads weights as by default
-        how = f"{huggingface.describe(peer, config)}, key-value cache, all samples in one batch"
+        transformers_peer.check_context(config, work.tokens)
+        peer, program = transformers_peer.make_model(config, 0.0), transformers_peer
+        dtype = "float32"  # the format in which it loads weights by default
+        how = f"{transformers_peer.description(peer, config)}, key-value cache, all samples in one batch"
     peer.to(device).eval()
     draw_peer = partial(program.draw, peer, samples=work.samples, temperature=TEMPERATURE, top_k=TOP_K, device=device)
     parameters = sum(parameter.numel() for parameter in peer.parameters())
-    return Sampler(work, Description(how, dtype, parameters), lambda tokens: draw_peer(tokens=tokens))
+    return Sampler(work, Implementation(how, dtype, parameters), lambda tokens: draw_peer(tokens=tokens))

@@ -1,4 +1,4 @@
-"""Training throughput of a preset, on random tokens: data loading and the optimizer included, evaluation left out."""
+"""Training throughput of a preset on random tokens, with data loading and the optimizer, without evaluation."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 
-from quillgpt.bench import huggingface, nanogpt
-from quillgpt.bench.measured_model import measured_config, shape_numbers
+from quillgpt.bench import nanogpt_peer, transformers_peer
+from quillgpt.bench.measured_model import measured_config, reported_sizes
 from quillgpt.bench.memory import PeakMemory, peak_so_far
-from quillgpt.bench.peers import NANOGPT, QUILL, Candidate
+from quillgpt.bench.peer_step import PeerStep
+from quillgpt.bench.peers import NANOGPT, QUILL, Candidate, Implementation
 from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, TrainResult, common_numbers
-from quillgpt.bench.rounds import Timing, run_rounds
-from quillgpt.bench.step import PeerStep
+from quillgpt.bench.rounds import Throughput, run_rounds
 from quillgpt.bench.worker import workers
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Tokens, TrainingWindows, gather
@@ -37,12 +38,12 @@ PROFILED_ITERATIONS = 2
 
 @dataclass(frozen=True)
 class TrainWork:
-    """What every candidate does.
+    """The work of every candidate.
 
     Attributes:
-        settings: Batch, optimizer and machine.
-        config: Of the model.
-        compile_peers: Compile the peers' models.
+        settings: The settings of the batch, the optimizer and the machine.
+        config: The model's configuration.
+        compile_peers: Whether to compile the peers' models.
     """
 
     settings: TrainSettings
@@ -51,53 +52,34 @@ class TrainWork:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a candidate is.
-
-    Attributes:
-        settings: With every automatic choice made.
-        how: How it is run, in words.
-        parameters: Values in its model.
-        dtype: The number format that its matrix products are computed in.
-    """
-
-    settings: TrainSettings
-    how: str
-    parameters: int
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
 class Trainee:
     """A candidate that is ready to train.
 
     Attributes:
-        description: What it is.
-        iterate: Does an iteration and waits for its loss.
+        implementation: How it computes its model.
+        device: Where the model is.
+        iterate: Runs an iteration, given its number, and waits for the loss.
     """
 
-    description: Description
+    implementation: Implementation
+    device: torch.device
     iterate: Callable[[int], object]
 
-    def describe(self) -> Description:
-        """Return what it is, without what only its own process can hold."""
-        return self.description
-
     def rate(self, iterations: int) -> float:
-        """Do iterations, and return how many it does in a second."""
+        """Run the iterations and return how many it runs in a second."""
         start = time.perf_counter()
         for iteration in range(iterations):
             self.iterate(iteration)
         return iterations / (time.perf_counter() - start)
 
     def profile(self, trace: Path) -> Profile:
-        """Profile a few iterations and write their trace."""
+        """Profile a few iterations and write the trace."""
 
         def iterate() -> None:
             for iteration in range(PROFILED_ITERATIONS):
                 self.iterate(iteration)
 
-        operations = profile_operations(iterate, torch.device(self.description.settings.device), trace)
+        operations = profile_operations(iterate, self.device, trace)
         title = f"costliest operations of {PROFILED_ITERATIONS} iterations of quill, time in themselves"
         return Profile(title, operations, trace)
 
@@ -112,32 +94,34 @@ def bench_training(
     compile_peers: bool,
     trace: Path | None,
 ) -> tuple[dict[str, object], list[TrainResult], Profile | None]:
-    """Measure training iterations.
+    """Measure the speed of training iterations.
 
     Args:
         settings: The preset to time.
-        vocabulary: Tokens of the vocabulary; None takes what the preset's tokenizer usually has.
-        iterations: Iterations of a round.
+        vocabulary: Vocabulary size; None takes that of the preset, or the usual one of its tokenizer.
+        iterations: Iterations in a round.
         rounds: Counted rounds.
-        peers: Who runs in turn with Quill.
-        compile_peers: Let torch.compile compile the peers' models.
-        trace: Where to write a profile of Quill's iterations; None makes none.
+        peers: The programs that run in turn with Quill.
+        compile_peers: Compile the peers' models with torch.compile.
+        trace: The file for a profile of Quill's iterations; None makes none.
 
     Returns:
-        What was measured, the results, Quill's first, and the profile.
+        The conditions of the measurement, the results with Quill's first, and the profile.
     """
     settings, machine = choose_machine(with_usual_size(settings))
     config = measured_config(settings, vocabulary)
     check_memory(settings, config, machine.device)
     work = TrainWork(choose_paths(settings, config, machine), config, compile_peers)
     with workers(make_trainee, work, (QUILL, *peers)) as asked:
-        timings = run_rounds(
+        throughputs = run_rounds(
             {name: partial(worker.ask, Trainee.rate, iterations) for name, worker in asked.items()}, rounds
         )
         memories = {name: worker.ask(peak_so_far, settings.device) for name, worker in asked.items()}
         profile = None if trace is None else asked[QUILL.name].ask(Trainee.profile, trace)
-        descriptions = {name: worker.ask(Trainee.describe) for name, worker in asked.items()}
-    results = [_result(name, descriptions[name], work, timings[name], memories[name], machine) for name in timings]
+        implementations = {name: worker.ask(attrgetter("implementation")) for name, worker in asked.items()}
+    results = [
+        _result(name, implementations[name], work, throughputs[name], memories[name], machine) for name in throughputs
+    ]
     return _about(settings, config, machine, iterations), results, profile
 
 
@@ -145,7 +129,7 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     """Make a candidate's model and optimizer.
 
     Raises:
-        UserError: A peer is not there, or has no such model.
+        UserError: A peer is missing, or has no such architecture.
     """
     settings = work.settings
     device = torch.device(settings.device)
@@ -159,17 +143,17 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
         step = TrainStep(model, make_optimizers(model, settings), tokens, settings, machine)
         how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
         how += f"{settings.micro_batch_size:,} sequences at once"
-        description = Description(settings, how, model.parameter_count(), machine.dtype)
-        return Trainee(description, lambda iteration: float(step(iteration)))
+        implementation = Implementation(how, str(machine.dtype).removeprefix("torch."), model.parameter_count())
+        return Trainee(implementation, device, lambda iteration: float(step(iteration)))
     choose_threads(settings.threads)
     program: ModuleType
     if candidate.name == NANOGPT:
         assert candidate.checkout is not None
-        peer, program = nanogpt.make_model(candidate.checkout, work.config, settings.dropout), nanogpt
+        peer, program = nanogpt_peer.make_model(candidate.checkout, work.config, settings.dropout), nanogpt_peer
         how = "model.py"
     else:
-        peer, program = huggingface.make_model(work.config, settings.dropout), huggingface
-        how = huggingface.describe(peer, work.config)
+        peer, program = transformers_peer.make_model(work.config, settings.dropout), transformers_peer
+        how = transformers_peer.description(peer, work.config)
     peer.to(device)
     iterate = PeerStep(
         torch.compile(peer) if work.compile_peers else peer,
@@ -178,16 +162,17 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
         batch_size=settings.batch_size,
         device=device,
     )
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = "bfloat16" if device.type == "cuda" else "float32"
     how = f"{how}, {_compiled(work.compile_peers)}, {settings.batch_size:,} sequences at once"
     parameters = sum(parameter.numel() for parameter in peer.parameters())
-    return Trainee(Description(settings, how, parameters, dtype), _with_batches(iterate, tokens, settings, device))
+    implementation = Implementation(how, dtype, parameters)
+    return Trainee(implementation, device, _with_batches(iterate, tokens, settings, device))
 
 
 def _with_batches(
     step: PeerStep, tokens: Tokens, settings: TrainSettings, device: torch.device
 ) -> Callable[[int], object]:
-    """Give a peer the batches that Quill trains on."""
+    """Return an iteration of a peer on the batches that Quill trains on."""
     windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
     batch = settings.sequences_per_iteration
 
@@ -199,17 +184,22 @@ def _with_batches(
 
 
 def _result(
-    name: str, description: Description, work: TrainWork, timing: Timing, memory: PeakMemory, machine: Machine
+    name: str,
+    implementation: Implementation,
+    work: TrainWork,
+    throughput: Throughput,
+    memory: PeakMemory,
+    machine: Machine,
 ) -> TrainResult:
-    limit = peak(machine.device, description.dtype)
-    dtype = str(description.dtype).removeprefix("torch.")
+    dtype = implementation.dtype
+    limit = peak(machine.device, getattr(torch, dtype))
     tokens = work.settings.tokens_per_iteration
     return TrainResult(
-        **common_numbers(name, description.how, timing, tokens, memory),
+        **common_numbers(name, implementation.how, throughput, tokens, memory),
         dtype=dtype,
-        parameters=description.parameters,
-        ms_per_iteration=1e3 / timing.median,
-        mfu=timing.median * tokens * cost_of(work.config).flops_per_token / limit.flops_per_second,
+        parameters=implementation.parameters,
+        ms_per_iteration=1e3 / throughput.median,
+        mfu=throughput.median * tokens * cost_of(work.config).flops_per_token / limit.flops_per_second,
         peak_flops_per_second=limit.flops_per_second,
         peak_flops_source=f"{limit.source}, {dtype}",
     )
@@ -220,7 +210,7 @@ def _about(settings: TrainSettings, config: GPTConfig, machine: Machine, iterati
         "machine": machine.description,
         "threads": settings.threads,
         "torch": torch.__version__,
-        **shape_numbers(config),
+        **reported_sizes(config),
         "dropout": settings.dropout,
         "batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,

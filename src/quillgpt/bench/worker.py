@@ -1,6 +1,6 @@
 """A candidate in a process of its own, as its users run it.
 
-Candidates that share a process share what one of them does to it: how freed memory is kept, what is compiled, threads.
+Candidates in one process would affect each other: by freed memory that is kept, compiled code, and threads.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Work = TypeVar("Work")
 
 
 class Worker:
-    """A fresh process that makes an object, keeps it, and does with it what it is asked to.
+    """A new process that makes an object, keeps it, and calls functions on it.
 
     What it prints on standard output is dropped.
 
     Args:
-        make: Makes the object; a function at the top of a module, which the process imports.
-        arguments: Its arguments, which are pickled.
+        make: Makes the object; a function at the top level of a module, which the process imports.
+        arguments: The arguments of `make`, which are pickled.
 
     Raises:
-        UserError: The process ended, most likely for its memory.
-        Exception: What `make` raised.
+        UserError: The process ended, most likely for lack of memory.
+        Exception: `make` raised it.
     """
 
     def __init__(self, make: Callable[..., object], *arguments: object) -> None:
@@ -53,11 +53,16 @@ class Worker:
             raise
 
     def ask(self, question: Callable[Concatenate[Any, P], Answer], *arguments: P.args, **named: P.kwargs) -> Answer:
-        """Return what a function at the top of a module, or a method, gives for the object and these arguments.
+        """Call a function or a method with the object and these arguments, and return its result.
+
+        Args:
+            question: The function, at the top level of a module, or the method.
+            *arguments: Its arguments after the object.
+            **named: Its named arguments.
 
         Raises:
             UserError: The process ended.
-            Exception: What the function raised.
+            Exception: The function raised it.
         """
         try:
             self._connection.send((question, arguments, named))
@@ -66,7 +71,7 @@ class Worker:
         return self._answer()  # type: ignore[no-any-return]
 
     def close(self, *, at_once: bool = False) -> None:
-        """Let the process end, which it does when nobody can ask any more; `at_once`, or if it lingers, end it."""
+        """Let the process end by itself; kill it if it takes too long, or right now with `at_once`."""
         self._connection.close()
         self._process.join(timeout=0 if at_once else PATIENCE_SECONDS)
         self._process.terminate()
@@ -96,9 +101,9 @@ class Worker:
 def workers(
     make: Callable[[Work, Candidate], object], work: Work, candidates: Sequence[Candidate]
 ) -> Iterator[dict[str, Worker]]:
-    """Give each candidate a process in which `make` has made it ready for the work, by its name."""
+    """Start a process for each candidate, in which `make` prepares it for the work; yield the workers by name."""
     with ExitStack() as stack:
-        yield {each.name: stack.enter_context(Worker(make, work, each)) for each in candidates}
+        yield {candidate.name: stack.enter_context(Worker(make, work, candidate)) for candidate in candidates}
 
 
 def _serve(connection: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
@@ -110,9 +115,9 @@ def _serve(connection: Connection, make: Callable[..., object], arguments: tuple
                 connection.send((True, answer))
                 try:
                     question, given, named = connection.recv()
-                except EOFError:  # nobody asks any more
+                except EOFError:  # the parent has closed the connection
                     return
                 answer = question(held, *given, **named)
         except Exception as error:
-            known = isinstance(error, UserError | OSError)
-            connection.send((False, error if known else RuntimeError("".join(format_exception(error)))))
+            expected = isinstance(error, UserError | OSError)
+            connection.send((False, error if expected else RuntimeError("".join(format_exception(error)))))

@@ -21,23 +21,22 @@ from quillgpt.errors import ConfigError, shorten
 
 PRESET_HELP = "A preset, a .toml file, or a .py file of nanoGPT; --preset NAME says the same. [default: {}]"
 DEFAULT_PRESET = "shakespeare_char"
-MOST = 10**7
-"""Of whatever is counted."""
+LARGEST_COUNT = 10**7
 
 PEER_HELP = (
-    "Who runs in turn with Quill: nanogpt=PATH, the folder of a checkout, or transformers, the installed package. "
-    "Can be given for both."
+    "A program that runs in turn with Quill: nanogpt=PATH (the folder of a checkout) or transformers (the installed "
+    "package). Can be given twice, once for each."
 )
 PROFILE_HELP = (
-    "Afterwards profile a little of Quill's own work, print the ten costliest operations, and write a trace that "
+    "Profile a short run of Quill after the measurement, print the ten costliest operations, and write a trace that "
     "https://ui.perfetto.dev opens. [without FILE: {}]"
 )
 
 bench = App(
     help="Measure speed and memory on this machine, side by side with a peer.",
-    help_epilogue="Candidates run in turn, each first in a round that does not count; medians are reported. "
-    "Peak memory is that of one more run of each, in a process of its own. The keys of --json have their units in "
-    "their names; docs/results.md explains them.",
+    help_epilogue="Candidates run in turn. The first round of each is a warm-up and does not count; medians are "
+    "reported. Peak memory is measured in one more run of each, in a process of its own. The keys of --json have "
+    "their units in their names; docs/results.md explains them.",
     help_format="plaintext",
     group_parameters=Group("The command", sort_key=-1),
 )
@@ -45,8 +44,8 @@ bench = App(
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What all measurements take."""
+class BenchFlags:
+    """The flags of all measurements."""
 
     peer: Annotated[
         list[str] | None, Parameter(name="--peer", help=PEER_HELP, metavar="PEER", negative=(), show_default=False)
@@ -57,8 +56,8 @@ class Comparison:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Measured(Comparison):
-    """What the measurements of a model take."""
+class ModelBenchFlags(BenchFlags):
+    """The flags of the measurements of a model."""
 
     preset: Annotated[
         str | None, PATH, Parameter(name="--preset", help="The preset.", metavar="NAME", completer=complete_preset)
@@ -67,7 +66,7 @@ class Measured(Comparison):
         int | None,
         Parameter(
             name="--vocabulary",
-            help="Tokens of the vocabulary. [default: what the preset says, or its tokenizer usually has]",
+            help="Vocabulary size. [default: the preset's, or the usual one of its tokenizer]",
             metavar="N",
         ),
     ] = None
@@ -81,21 +80,21 @@ class Measured(Comparison):
         ),
     ] = None
 
-    def preset_or(self, word: str | None) -> str:
-        """Return the preset that was named, as a word or by --preset.
+    def chosen_preset(self, word: str | None) -> str:
+        """Return the preset that was given, as PRESET or as --preset.
 
         Raises:
-            ConfigError: They name different ones.
+            ConfigError: Two different presets were given.
         """
         if word and self.preset and word != self.preset:
             raise ConfigError(f"{word} and --preset {self.preset} name two presets; give one of them")
         return word or self.preset or DEFAULT_PRESET
 
     def trace(self, command: str) -> Path | None:
-        """Return the file that the profile goes to, None without one.
+        """Return the file for the profile's trace; None without a profile.
 
         Raises:
-            ConfigError: The file has another ending than a trace, so that most likely a preset was meant.
+            ConfigError: The file does not have the ending of a trace; most likely a preset was meant.
         """
         if not self.profile:
             return None
@@ -118,29 +117,29 @@ def train(
     *,
     iterations: Annotated[int, Parameter(help="Training iterations in a round.", metavar="N")] = 3,
     compile_peer: Annotated[bool, switch("--compile_peer", "Compile the peers' models.")] = False,
-    measured: Measured | None = None,
+    common: ModelBenchFlags | None = None,
     **flags: str,
 ) -> None:
     """Measure training: tokens per second, milliseconds per iteration, MFU, peak memory."""
-    measured = measured or Measured()
-    check_counts(rounds=measured.rounds, iterations=iterations, vocabulary=measured.vocabulary)
-    preset = measured.preset_or(preset)
-    settings, trace = resolve(preset, flags), measured.trace("train")
-    peers = read_peers(measured.peer or [])
+    common = common or ModelBenchFlags()
+    check_counts(rounds=common.rounds, iterations=iterations, vocabulary=common.vocabulary)
+    preset = common.chosen_preset(preset)
+    settings, trace = resolve(preset, flags), common.trace("train")
+    peers = read_peers(common.peer or [])
 
-    from quillgpt.bench.results import show
+    from quillgpt.bench.results import print_results
     from quillgpt.bench.train import bench_training
 
     about, results, profile = bench_training(
         settings,
-        vocabulary=measured.vocabulary,
+        vocabulary=common.vocabulary,
         iterations=iterations,
-        rounds=measured.rounds,
+        rounds=common.rounds,
         peers=peers,
         compile_peers=compile_peer,
         trace=trace,
     )
-    show("train", {"preset": preset} | about, results, profile, as_json=measured.as_json)
+    print_results("train", {"preset": preset} | about, results, profile, as_json=common.as_json)
 
 
 @bench.command
@@ -154,37 +153,37 @@ def sample(
     ] = 500,
     num_samples: Annotated[int, Parameter(name="--num_samples", help="Samples drawn side by side.", metavar="N")] = 1,
     quantize: Annotated[
-        Quantize, Parameter(help="Weights of Quill's model: none or int8, as of quill sample.")
+        Quantize, Parameter(help="Quantization of the weights of Quill's model: none or int8, as in quill sample.")
     ] = "none",
-    measured: Measured | None = None,
+    common: ModelBenchFlags | None = None,
     **flags: str,
 ) -> None:
     """Measure sampling: new tokens per second, milliseconds per token, peak memory."""
-    measured = measured or Measured()
+    common = common or ModelBenchFlags()
     check_counts(
-        rounds=measured.rounds,
+        rounds=common.rounds,
         max_new_tokens=max_new_tokens,
         num_samples=num_samples,
-        vocabulary=measured.vocabulary,
+        vocabulary=common.vocabulary,
     )
-    preset = measured.preset_or(preset)
-    settings, trace = resolve(preset, flags), measured.trace("sample")
-    peers = read_peers(measured.peer or [])
+    preset = common.chosen_preset(preset)
+    settings, trace = resolve(preset, flags), common.trace("sample")
+    peers = read_peers(common.peer or [])
 
-    from quillgpt.bench.results import show
+    from quillgpt.bench.results import print_results
     from quillgpt.bench.sample import bench_sampling
 
     about, results, profile = bench_sampling(
         settings,
-        vocabulary=measured.vocabulary,
+        vocabulary=common.vocabulary,
         tokens=max_new_tokens,
         samples=num_samples,
         quantize=quantize,
-        rounds=measured.rounds,
+        rounds=common.rounds,
         peers=peers,
         trace=trace,
     )
-    show("sample", {"preset": preset} | about, results, profile, as_json=measured.as_json)
+    print_results("sample", {"preset": preset} | about, results, profile, as_json=common.as_json)
 
 
 @bench.command
@@ -192,7 +191,7 @@ def prepare(
     source: Annotated[
         str | None,
         Parameter(
-            name="SOURCE", help="A text file. Without: the documentation of this Python.", completer=complete_path
+            name="SOURCE", help="A text file. [default: the documentation of this Python]", completer=complete_path
         ),
     ] = None,
     /,
@@ -206,26 +205,26 @@ def prepare(
         ),
     ] = None,
     profile: Annotated[bool, switch("--profile", "Print Quill's ten costliest functions; no trace.")] = False,
-    comparison: Comparison | None = None,
+    common: BenchFlags | None = None,
 ) -> None:
     """Measure preparing: megabytes of text and tokens per second, peak memory."""
-    comparison = comparison or Comparison()
-    check_counts(rounds=comparison.rounds, megabytes=megabytes)
+    common = common or BenchFlags()
+    check_counts(rounds=common.rounds, megabytes=megabytes)
 
-    peers = read_peers(comparison.peer or [])
+    peers = read_peers(common.peer or [])
 
     from quillgpt.bench.prepare import bench_preparing
-    from quillgpt.bench.results import show
+    from quillgpt.bench.results import print_results
 
-    found = bench_preparing(
+    measurement = bench_preparing(
         source,
         tokenizer=tokenizer,
         megabytes=megabytes,
-        rounds=comparison.rounds,
+        rounds=common.rounds,
         peers=peers,
         profiled=profile,
     )
-    show("prepare", *found, as_json=comparison.as_json)
+    print_results("prepare", *measurement, as_json=common.as_json)
 
 
 @bench.command
@@ -233,18 +232,20 @@ def attention(
     attn_type: Annotated[str, Parameter(name="ATTN_TYPE", help="The kernel, such as GK or GKpoly-8.")] = "GK",
     /,
     *,
-    poly_form: Annotated[PolyForm, Parameter(help="GKpoly's polynomial, as of quill train.")] = "power2",
-    tokens: Annotated[int, Parameter(help="Length of the text.", metavar="N")] = 2048,
+    poly_form: Annotated[PolyForm, Parameter(help="The polynomial of GKpoly, as in quill train.")] = "power2",
+    tokens: Annotated[int, Parameter(help="Tokens in a sequence.", metavar="N")] = 2048,
     heads: Annotated[int, Parameter(help="Heads.", metavar="N")] = 4,
     width: Annotated[int, Parameter(help="Width of a head.", metavar="N")] = 64,
-    batch_size: Annotated[int, Parameter(name="--batch_size", help="Texts at once.", metavar="N")] = 1,
-    dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="Of queries, keys and values.")] = "float32",
+    batch_size: Annotated[int, Parameter(name="--batch_size", help="Sequences in a batch.", metavar="N")] = 1,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], Parameter(help="Number format of queries, keys and values.")
+    ] = "float32",
     threads: Annotated[int | None, Parameter(help="CPU threads.", metavar="N")] = None,
     spread: Annotated[float, Parameter(help="Standard deviation of queries, keys and values.", metavar="X")] = 0.554,
     rounds: Annotated[int, Parameter(help="Counted rounds of each path.", metavar="N")] = 3,
     as_json: Annotated[bool, JSON_FLAG] = False,
 ) -> None:
-    """Measure attention alone on the CPU: every path of a kernel beside its naive form, forward and backward."""
+    """Measure attention alone on the CPU: every path of a kernel and its naive form, forward and backward."""
     check_counts(rounds=rounds, tokens=tokens, heads=heads, width=width, batch_size=batch_size, threads=threads)
     try:
         parse_attn_type(attn_type)
@@ -252,27 +253,28 @@ def attention(
         raise ConfigError(f"ATTN_TYPE: {error}") from None
 
     from quillgpt.attention import KernelSpec
-    from quillgpt.bench.attention import AttentionWork, bench_attention, shown
+    from quillgpt.bench.attention import AttentionWork, bench_attention, result_line
     from quillgpt.device import choose_threads
 
     spec = KernelSpec(attn_type, poly_form=poly_form)
     work = AttentionWork(spec, (batch_size, heads, tokens, width), dtype, choose_threads(threads), spread)
     results = bench_attention(work, rounds)
     if as_json:
-        for each in results:
-            print(json.dumps({"what": "attention", "tokens": tokens, "dtype": dtype} | asdict(each)))
+        for result in results:
+            print(json.dumps({"what": "attention", "tokens": tokens, "dtype": dtype} | asdict(result)))
     else:
         sizes = f"B {batch_size}, H {heads}, T {tokens}, D {width}, {dtype}, {work.threads} threads"
-        table(f"bench attention {spec}: {sizes}", {each.path: shown(each) for each in results}, console=stdout)
+        rows = {result.path: result_line(result) for result in results}
+        table(f"bench attention {spec}: {sizes}", rows, console=stdout)
 
 
 def check_counts(**counts: int | None) -> None:
-    """Check that what is counted is above 0, and no more than any machine could do.
+    """Check that counts are above 0 and not absurdly large.
 
     Raises:
-        ConfigError: Something is not.
+        ConfigError: One of them is not.
     """
     for name, count in counts.items():
-        if count is not None and not 1 <= count <= MOST:
-            limit = f", at most {MOST:,}" if count > MOST else ""
+        if count is not None and not 1 <= count <= LARGEST_COUNT:
+            limit = f", at most {LARGEST_COUNT:,}" if count > LARGEST_COUNT else ""
             raise ConfigError(f"{name} = {shorten(count)}; expected a whole number above 0{limit}")

@@ -115,13 +115,13 @@ def ranges(
     folder = results_folder(out or default_folder(model), ["ranges", "histograms"], ["ranges"])
 
     from quillgpt.lab.figures import draw_kernel
+    from quillgpt.lab.model_and_text import open_model_and_text
     from quillgpt.lab.ranges import histogram_table, measure_ranges, range_table, violations
-    from quillgpt.lab.subject import open_subject
 
-    subject = open_subject(model, settings)
-    kernel = subject.gpt.config.kernel
-    found = measure_ranges(subject.gpt, subject.inputs())
-    title = f"arguments of {kernel} in {model}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
+    opened = open_model_and_text(model, settings)
+    kernel = opened.gpt.config.kernel
+    found = measure_ranges(opened.gpt, opened.inputs())
+    title = f"arguments of {kernel} in {model}, {opened.dataset.name} {opened.split}, {len(opened.starts)} blocks"
     publish(range_table(title, found), folder, "ranges")
     histogram_table(title, found).write(folder, "histograms")
     if (shares := violations(found)) is not None:
@@ -145,17 +145,17 @@ def swap(
     folder = results_folder(out or default_folder(model), ["swap"], ["swap"])
 
     from quillgpt.lab.figures import draw_swaps
-    from quillgpt.lab.subject import open_subject
+    from quillgpt.lab.model_and_text import open_model_and_text
     from quillgpt.lab.swap import read_kernels, swap, swap_table
 
     names = read_kernels(to)
-    subject = open_subject(model, settings)
+    opened = open_model_and_text(model, settings)
     found = []
-    for each in swap(subject, names, settings.kernel_options):
+    for each in swap(opened, names, settings.kernel_options):
         overflows = "" if math.isfinite(each.score.loss) else ": it overflows on arguments that lie outside its range"
         say(f"{each.kernel}: loss {each.score.loss:.4f}{overflows}")
         found.append(each)
-    title = f"{model} with other kernels, {subject.dataset.name} {subject.split}, {found[0].score.tokens:,} tokens"
+    title = f"{model} with other kernels, {opened.dataset.name} {opened.split}, {found[0].score.tokens:,} tokens"
     publish(swap_table(title, found), folder, "swap")
     picture(folder, "swap", lambda: draw_swaps(found))
 
@@ -199,20 +199,20 @@ def convert(
 
     from quillgpt.checkpoint.names import has_checkpoint
     from quillgpt.lab.convert import convert, stage_table, target_kernel
-    from quillgpt.lab.subject import open_subject
+    from quillgpt.lab.model_and_text import open_model_and_text
     from quillgpt.training.model_config import asked_kernel
 
-    subject = open_subject(model, settings)
+    opened = open_model_and_text(model, settings)
     run = folder / "finetuned"
-    own = {"attn_type": name, "out_dir": str(run), "dataset": subject.dataset.name}
+    own = {"attn_type": name, "out_dir": str(run), "dataset": opened.dataset.name}
     finetuning = resolve("finetune", flags | own)
     if has_checkpoint(run) and not finetuning.overwrite:
         raise ConfigError(f"{run} holds a finetuned model; give another --out, or --overwrite to convert anew")
-    kernel = target_kernel(asked_kernel(finetuning, subject.gpt.config.kernel))
-    title = f"{model} to {kernel}, {subject.dataset.name} {subject.split}, {len(subject.starts)} blocks"
+    kernel = target_kernel(asked_kernel(finetuning, opened.gpt.config.kernel))
+    title = f"{model} to {kernel}, {opened.dataset.name} {opened.split}, {len(opened.starts)} blocks"
     stages = []
     for stage in convert(
-        subject,
+        opened,
         kernel,
         folder,
         calibrated=calibrate,
@@ -247,19 +247,19 @@ def look(
     from quillgpt.generation import read_start
     from quillgpt.lab.figures import draw_lengths, draw_maps, draw_rows
     from quillgpt.lab.lengths import length_table, losses_by_length, position_table
-    from quillgpt.lab.subject import open_subject, text_tokens
+    from quillgpt.lab.model_and_text import open_model_and_text, text_tokens
     from quillgpt.lab.weights import attention_weights, row_statistics, row_table
 
-    subject = open_subject(model, settings)
-    gpt = subject.gpt
-    tokens, words = text_tokens(subject, start and read_start(start))
+    opened = open_model_and_text(model, settings)
+    gpt = opened.gpt
+    tokens, words = text_tokens(opened, start and read_start(start))
     kernel = str(gpt.config.kernel)
     picture(folder, "maps", lambda: draw_maps(attention_weights(gpt, tokens), words, title=f"{model}, {kernel}"))
-    rows = row_statistics(gpt, subject.inputs())
+    rows = row_statistics(gpt, opened.inputs())
     row_table(f"weights of {model} by the position of the query", rows).write(folder, "rows")
     picture(folder, "rows", lambda: draw_rows(rows))
-    lengths = losses_by_length(gpt, subject.tokens, blocks=len(subject.starts))
-    title = f"{model} in blocks of other lengths, {subject.dataset.name} {subject.split}"
+    lengths = losses_by_length(gpt, opened.tokens, blocks=len(opened.starts))
+    title = f"{model} in blocks of other lengths, {opened.dataset.name} {opened.split}"
     publish(length_table(title, lengths, gpt.config.block_size), folder, "lengths")
     position_table(title, lengths).write(folder, "positions")
     picture(folder, "lengths", lambda: draw_lengths(lengths, gpt.config.block_size))

@@ -46,10 +46,10 @@ def prove(
     check_source(source, flags)
 
     from quillgpt.proof.prove import prove as prove_promises
+    from quillgpt.proof.proved_model import proved_models
     from quillgpt.proof.sheet import conclude
-    from quillgpt.proof.subject import find_subjects
 
     given = {"out_dir": str(out_dir)} if out_dir != Path("proof") else {}
     words = [*filter(None, [source]), *(f"--{name}={value}" for name, value in (given | flags).items())]
     command = shlex.join(["quill", "prove", *words, *(["--keep"] if keep else [])])
-    conclude(prove_promises(find_subjects(source, flags), out_dir=out_dir, command=command, keep=keep), out_dir)
+    conclude(prove_promises(proved_models(source, flags), out_dir=out_dir, command=command, keep=keep), out_dir)

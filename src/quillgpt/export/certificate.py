@@ -15,7 +15,7 @@ CERTIFICATE = "certificate.json"
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """One comparison of the exported model with ours.
 
     Attributes:
@@ -54,11 +54,11 @@ class Certificate:
     runtime: str | None
     quill_version: str
     date: str
-    checks: list[Check]
+    checks: list[CheckResult]
     files: dict[str, str]
 
     @property
-    def failed(self) -> list[Check]:
+    def failed(self) -> list[CheckResult]:
         """The checks that did not pass."""
         return [check for check in self.checks if check.result == "failed"]
 

@@ -18,7 +18,7 @@ from quillgpt.export import gguf, huggingface, nanogpt, onnx
 from quillgpt.export.certificate import (
     CERTIFICATE,
     Certificate,
-    Check,
+    CheckResult,
     files_of,
     hashes,
     not_of_export,
@@ -193,15 +193,15 @@ def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) ->
         checks = compare(probe, runtime, tolerance=chosen.tolerances[number_type])
     except Exception as error:  # another program may fail in any way, and then the export has
         if isinstance(error, ModuleNotFoundError) and error.name == chosen.needs:
-            name, checks = None, [Check("all", "not run", f"the package {error.name} is not installed")]
+            name, checks = None, [CheckResult("all", "not run", f"the package {error.name} is not installed")]
         else:
             reason = " ".join(str(error).split()) or type(error).__name__
-            checks = [Check("opening and running it", "failed", reason[:200])]
+            checks = [CheckResult("opening and running it", "failed", reason[:200])]
     date, files = time.strftime("%Y-%m-%d"), hashes(folder)
     return Certificate(str(loaded.folder), target, number_type, name, __version__, date, checks, files)
 
 
-def _measured(check: Check) -> str:
+def _measured(check: CheckResult) -> str:
     if check.largest_difference is None:
         return ""
     return f", largest difference {check.largest_difference:.2g}, at most {check.tolerance:.2g} is allowed"

@@ -16,7 +16,7 @@ from quillgpt.data.dataset import META_FILE
 from quillgpt.errors import CheckpointError
 from quillgpt.export.probe import GREEDY, Runtime
 from quillgpt.generation import generate_ids
-from quillgpt.interop.nanogpt import CHECKPOINT_FILE, STORED_TRANSPOSED, load_nanogpt
+from quillgpt.interop.nanogpt_checkpoint import CHECKPOINT_FILE, STORED_TRANSPOSED, load_nanogpt
 from quillgpt.model import usual_mlp_dim
 from quillgpt.text.tokenizers.char import CharTokenizer
 

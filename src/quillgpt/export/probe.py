@@ -14,7 +14,7 @@ from torch import Tensor
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config.schema import Sampling
 from quillgpt.errors import TokenizerError
-from quillgpt.export.certificate import Check
+from quillgpt.export.certificate import CheckResult
 from quillgpt.generation import generate_ids
 
 TEXTS = (
@@ -115,7 +115,7 @@ def prompt_of(ids: Sequence[int], block_size: int) -> list[int]:
     return list(ids[: max(1, min(16, block_size - CONTINUED_TOKENS))])
 
 
-def compare(probe: Probe, runtime: Runtime, *, tolerance: float) -> list[Check]:
+def compare(probe: Probe, runtime: Runtime, *, tolerance: float) -> list[CheckResult]:
     """Ask another program the same, and compare.
 
     Args:
@@ -133,23 +133,23 @@ def compare(probe: Probe, runtime: Runtime, *, tolerance: float) -> list[Check]:
     ]
 
 
-def _compare_ids(probe: Probe, runtime: Runtime) -> Check:
+def _compare_ids(probe: Probe, runtime: Runtime) -> CheckResult:
     name = "token ids"
     for text, ids in zip(probe.texts, probe.ids, strict=True):
         if (found := runtime.encode(text)) != ids:
-            return Check(name, "failed", f"{text[:60]!r} became {found[:20]}, expected {ids[:20]}")
-    return Check(name, "passed", f"{sum(map(len, probe.ids))} tokens of {len(probe.texts)} texts")
+            return CheckResult(name, "failed", f"{text[:60]!r} became {found[:20]}, expected {ids[:20]}")
+    return CheckResult(name, "passed", f"{sum(map(len, probe.ids))} tokens of {len(probe.texts)} texts")
 
 
-def _compare_text(probe: Probe, runtime: Runtime) -> Check:
+def _compare_text(probe: Probe, runtime: Runtime) -> CheckResult:
     name = "text of ids"
     for text, ids in zip(probe.texts, probe.ids, strict=True):
         if (found := runtime.decode(ids)) != text:
-            return Check(name, "failed", f"{ids[:20]} became {found[:60]!r}, expected {text[:60]!r}")
-    return Check(name, "passed", f"{len(probe.texts)} texts came back")
+            return CheckResult(name, "failed", f"{ids[:20]} became {found[:60]!r}, expected {text[:60]!r}")
+    return CheckResult(name, "passed", f"{len(probe.texts)} texts came back")
 
 
-def _compare_logits(probe: Probe, scores: list[Tensor], tolerance: float) -> Check:
+def _compare_logits(probe: Probe, scores: list[Tensor], tolerance: float) -> CheckResult:
     differences = [
         (found[:, : expected.shape[1]] - expected).abs().max() / _spread(expected)
         for found, expected in zip(scores, probe.logits, strict=True)
@@ -157,7 +157,7 @@ def _compare_logits(probe: Probe, scores: list[Tensor], tolerance: float) -> Che
     largest = float(torch.stack(differences).max())  # NaN where one is, which is no less than anything
     passes = largest <= tolerance
     detail = f"{sum(map(len, probe.logits))} positions; differences are shares of the scores' standard deviation"
-    return Check("logits", "passed" if passes else "failed", detail, largest, tolerance)
+    return CheckResult("logits", "passed" if passes else "failed", detail, largest, tolerance)
 
 
 def _spread(scores: Tensor) -> Tensor:
@@ -165,11 +165,11 @@ def _spread(scores: Tensor) -> Tensor:
     return scores.std() if scores.shape[1] > 1 else scores.new_ones(())
 
 
-def _compare_continuation(probe: Probe, runtime: Runtime, tolerance: float) -> Check:
+def _compare_continuation(probe: Probe, runtime: Runtime, tolerance: float) -> CheckResult:
     name, expected = "likeliest continuation", probe.continuation
     found = runtime.generate(probe.start, probe.asked) if probe.asked else []
     if found == expected:
-        return Check(name, "passed", f"{len(found)} tokens are the same")
+        return CheckResult(name, "passed", f"{len(found)} tokens are the same")
     ends = [probe.end_of_text, None]  # what stands behind the last token
     place = next(
         i for i, pair in enumerate(zip([*found, *ends], [*expected, *ends], strict=False)) if pair[0] != pair[1]
@@ -178,20 +178,22 @@ def _compare_continuation(probe: Probe, runtime: Runtime, tolerance: float) -> C
     if theirs is not None and ours is not None and theirs < probe.choices.shape[1]:
         lead = float((probe.choices[place, ours] - probe.choices[place, theirs]) / probe.choices.std())
         if lead <= 2 * tolerance:
-            return Check(
+            return CheckResult(
                 name, "passed", f"{place} tokens are the same, then two score nearly alike", lead, 2 * tolerance
             )
-    return Check(name, "failed", f"differs from token {place} on: {found[place:][:5]}, expected {expected[place:][:5]}")
+    return CheckResult(
+        name, "failed", f"differs from token {place} on: {found[place:][:5]}, expected {expected[place:][:5]}"
+    )
 
 
-def _compare_stop(probe: Probe, runtime: Runtime, scores: list[Tensor]) -> Check:
+def _compare_stop(probe: Probe, runtime: Runtime, scores: list[Tensor]) -> CheckResult:
     name, ours, theirs = "end of text", probe.end_of_text, runtime.end_of_text
     said = "no token ends a text" if ours is None else f"token {ours} ends a text"
     if ours == theirs:
-        return Check(name, "passed", said)
+        return CheckResult(name, "passed", said)
     if ours is None and theirs is not None and theirs >= probe.logits[0].shape[1]:
         every = torch.cat(scores)
         nearest = float((every[:, theirs] - every[:, :theirs].logsumexp(1)).max())
         instead = f"{said}; there, token {theirs} would, with a probability of at most e^{nearest:.0f}"
-        return Check(name, "passed" if nearest <= NEVER_DRAWN else "failed", instead)
-    return Check(name, "failed", f"{said}, but there it is {theirs}")
+        return CheckResult(name, "passed" if nearest <= NEVER_DRAWN else "failed", instead)
+    return CheckResult(name, "failed", f"{said}, but there it is {theirs}")

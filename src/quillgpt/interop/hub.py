@@ -17,7 +17,7 @@ from quillgpt.console import say, stderr
 from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
 from quillgpt.files import let_hub_libraries_keep_files, quill_home, sha256_of, write_json
-from quillgpt.interop.nanogpt import SUFFIXES, find_nanogpt_file
+from quillgpt.interop.nanogpt_checkpoint import SUFFIXES, find_nanogpt_file
 from quillgpt.ownership import remove_own
 from quillgpt.records import read_record
 from quillgpt.text.sources.downloads import check_downloads_are_allowed

@@ -7,7 +7,7 @@ from pathlib import Path
 from quillgpt.checkpoint import LoadedModel, load_model
 from quillgpt.config.paths import expand
 from quillgpt.interop.hub import find_hub_model
-from quillgpt.interop.nanogpt import find_nanogpt_file, load_nanogpt
+from quillgpt.interop.nanogpt_checkpoint import find_nanogpt_file, load_nanogpt
 
 
 def open_model(given: str | Path, *, data_dir: Path = Path("data"), dropout: float | None = None) -> LoadedModel:

@@ -20,9 +20,9 @@ from quillgpt.config.schema.attention import OPTIONS, RangePenaltyFields, parse_
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.files import write_json
+from quillgpt.lab.model_and_text import open_model_and_text
 from quillgpt.lab.ranges import measure_ranges, violations
-from quillgpt.lab.subject import open_subject
-from quillgpt.lab.verdicts import Outcome, Verdict
+from quillgpt.lab.verdicts import RunResult, Verdict
 from quillgpt.ownership import check_ours, claim
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
 from quillgpt.records import Record, read_record
@@ -90,7 +90,7 @@ class Experiment:
         return ["train", self.preset, *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) -> Iterator[Outcome]:
+def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) -> Iterator[RunResult]:
     """Train every kernel with every seed, one run after the other, and yield what each came to.
 
     Runs that are finished are not run again, runs that were stopped go on.
@@ -122,17 +122,17 @@ def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) 
         yield outcome
 
 
-def finished_before(experiment: Experiment) -> list[Outcome]:
+def finished_before(experiment: Experiment) -> list[RunResult]:
     """Return what the finished runs of the folder came to, named now or earlier."""
     paths = sorted(experiment.folder.glob(f"*/{OUTCOME}"))
     return [_read_outcome(path) for path in paths]
 
 
-def _read_outcome(path: Path) -> Outcome:
-    return read_record(path, Outcome, ConfigError, mend="remove it, and its run is trained again")
+def _read_outcome(path: Path) -> RunResult:
+    return read_record(path, RunResult, ConfigError, mend="remove it, and its run is trained again")
 
 
-def _check_text(outcome: Outcome, texts: set[str], path: Path) -> None:
+def _check_text(outcome: RunResult, texts: set[str], path: Path) -> None:
     if outcome.data is not None:
         texts.add(outcome.data)
     if len(texts) > 1:
@@ -192,7 +192,7 @@ def _claim(experiment: Experiment, settings: TrainSettings) -> None:
     write_json(path, wanted)
 
 
-def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
+def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
     folder = experiment.run_folder(name, seed)
     settings = experiment.settings_of(name, seed)
     words = experiment.words_of(name, seed) + (["--init_from=resume"] if has_checkpoint(folder) else [])
@@ -209,13 +209,13 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
         reason = [*said, *told][-1] if said else "it said nothing"
         if status < 0:
             reason = f"its process was ended by signal {-status} ({signal.strsignal(-status)})"
-        return Outcome(attn_type=name, seed=seed, kernel=name, failure=reason)
+        return RunResult(attn_type=name, seed=seed, kernel=name, failure=reason)
     summary = read_record(folder / "summary.json", RunSummary, UserError, mend="remove the folder")
     reading = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
-    subject = open_subject(str(folder), reading)
-    kernel = subject.gpt.config.kernel
-    shares = violations(measure_ranges(subject.gpt, subject.inputs())) or (None, None)
-    return Outcome(
+    opened = open_model_and_text(str(folder), reading)
+    kernel = opened.gpt.config.kernel
+    shares = violations(measure_ranges(opened.gpt, opened.inputs())) or (None, None)
+    return RunResult(
         attn_type=name,
         seed=seed,
         kernel=str(kernel),
@@ -223,7 +223,7 @@ def _run(experiment: Experiment, name: str, seed: int) -> Outcome:
         tokens_per_second=summary.tokens / summary.train_seconds,
         wall_seconds=summary.wall_seconds,
         peak_memory_bytes=summary.peak_memory_bytes,
-        data=subject.dataset.fingerprint,
+        data=opened.dataset.fingerprint,
         non_finite=len(summary.left_out),
         degree=kernel.degree,
         depth=kernel.depth,

@@ -18,7 +18,7 @@ from quillgpt.device import to_device
 from quillgpt.errors import UserError
 from quillgpt.lab.calibrate import calibrate
 from quillgpt.lab.matching import match
-from quillgpt.lab.subject import Subject
+from quillgpt.lab.model_and_text import ModelAndText
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
 from quillgpt.ownership import check_ours, claim_as_written, files_below
@@ -36,7 +36,7 @@ class Stage:
 
     Attributes:
         name: What was done.
-        loss: On the subject's blocks, or, after finetuning, of the run's best checkpoint; nats per token.
+        loss: On the blocks of the text, or, after finetuning, of the run's best checkpoint; nats per token.
         tokens: Tokens that were read for it, calibration and training together.
         folder: Where the model is; None: it was not kept.
     """
@@ -53,7 +53,7 @@ def target_kernel(asked: KernelSpec) -> KernelSpec:
 
 
 def convert(
-    subject: Subject,
+    opened: ModelAndText,
     kernel: KernelSpec,
     folder: Path,
     *,
@@ -64,7 +64,7 @@ def convert(
     """Convert a model stage by stage, and yield what each came to.
 
     Args:
-        subject: The model, and the held-out blocks that it is measured on.
+        opened: The model, and the held-out blocks that it is measured on.
         kernel: The kernel to convert to.
         folder: Where the results go.
         calibrated: Whether gains and taus are chosen so that attention returns nearly what it did.
@@ -75,33 +75,33 @@ def convert(
         UserError: Matching overflows, or finetuning is interrupted.
     """
     check_ours(folder, files_below(folder, START), remedy="give another --out")
-    teacher, train_tokens = subject.gpt, subject.dataset.train
-    yield Stage(f"{teacher.config.kernel}, as it was trained", subject.score(teacher).loss, 0)
+    teacher, train_tokens = opened.gpt, opened.dataset.train
+    yield Stage(f"{teacher.config.kernel}, as it was trained", opened.score(teacher).loss, 0)
     student = copy.deepcopy(with_kernel(teacher, kernel))
-    yield Stage(f"swapped for {kernel.attn_type}", subject.score(student).loss, 0)
+    yield Stage(f"swapped for {kernel.attn_type}", opened.score(student).loss, 0)
     block_size, read = teacher.config.block_size, 0
     windows = TrainingWindows(len(train_tokens), block_size, seed=0)
 
     def batch(number: int) -> Tensor:
-        size = subject.batch_size
+        size = opened.batch_size
         inputs, _ = gather(train_tokens, windows.starts(number * size, size), block_size)
-        return to_device(inputs, subject.model.device)
+        return to_device(inputs, opened.model.device)
 
     if calibrated:
         calibrate(student, teacher, [batch(0)])
-        read += subject.batch_size * block_size
-        yield Stage(f"gains{' and taus' if kernel.learn_tau else ''} calibrated", subject.score(student).loss, read)
+        read += opened.batch_size * block_size
+        yield Stage(f"gains{' and taus' if kernel.learn_tau else ''} calibrated", opened.score(student).loss, read)
     if match_iters:
         with progress("matching layers", match_iters) as advance:
             losses = match(
                 student, teacher, batch, iterations=match_iters, learning_rate=MATCHING_RATE, advance=advance
             )
         say(f"mismatch of the layers' attention: {losses[0]:.4f} at first, {losses[-1]:.4f} at last")
-        read += match_iters * subject.batch_size * block_size
-        yield Stage(f"layers matched, {match_iters} iterations", subject.score(student).loss, read)
+        read += match_iters * opened.batch_size * block_size
+        yield Stage(f"layers matched, {match_iters} iterations", opened.score(student).loss, read)
     start = folder / START
-    about = {name: value for name, value in subject.model.about.items() if name != "bias"}
-    save_model(start, student, subject.model.tokenizer, about=about)
+    about = {name: value for name, value in opened.model.about.items() if name != "bias"}
+    save_model(start, student, opened.model.tokenizer, about=about)
     claim_as_written(folder, files_below(folder, START))
     if finetuning is None:
         return
@@ -109,11 +109,11 @@ def convert(
     if summary is None:
         raise UserError(f"finetuning was interrupted; {folder} has the stages so far")
     run = Path(finetuning.out_dir)
-    tuned = load_model(run).model.to(subject.model.device)
+    tuned = load_model(run).model.to(opened.model.device)
     how = f"adapters of rank {finetuning.lora_rank}" if finetuning.lora_rank else "all weights"
     yield Stage(
         f"finetuned ({how}), best at {summary.best_iter} of {summary.iterations}",
-        subject.score(tuned).loss,
+        opened.score(tuned).loss,
         read + summary.tokens,
         run,
     )

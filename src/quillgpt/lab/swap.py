@@ -12,7 +12,7 @@ from quillgpt.attention import KernelSpec
 from quillgpt.config.schema.attention import LARGEST_POLY, OPTIONS, options_of, parse_attn_type
 from quillgpt.errors import ConfigError
 from quillgpt.evaluation import Score
-from quillgpt.lab.subject import Subject
+from quillgpt.lab.model_and_text import ModelAndText
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
 
@@ -65,24 +65,24 @@ def read_kernels(names: str) -> list[str]:
     return found
 
 
-def swap(subject: Subject, names: Sequence[str], options: Mapping[str, Any] = NONE) -> Iterable[Swapped]:
-    """Score a model with its own kernel and then with each of the named ones, on the subject's blocks.
+def swap(opened: ModelAndText, names: Sequence[str], options: Mapping[str, Any] = NONE) -> Iterable[Swapped]:
+    """Score a model with its own kernel and then with each of the named ones, on the blocks of the text.
 
     Args:
-        subject: The model and the blocks.
+        opened: The model and the blocks.
         names: The kernels.
         options: Options, each for those of the kernels that have it.
 
     Raises:
         ConfigError: None of them has an option.
     """
-    own = subject.gpt.config.kernel
+    own = opened.gpt.config.kernel
     for option in options:
         if not any(options_of(name, {option: None}) for name in names):
             raise ConfigError(f"{option} is for {', '.join(sorted(OPTIONS[option]))}, and none is named; leave it out")
     others = [own.swapped(name, **options_of(name, options)) for name in names]
     for kernel in [own, *(each for each in others if each != own)]:
-        score = subject.score(with_kernel(subject.gpt, kernel))
+        score = opened.score(with_kernel(opened.gpt, kernel))
         yield Swapped(kernel, kernel == own, score)
 
 

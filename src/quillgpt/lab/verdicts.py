@@ -10,7 +10,7 @@ from quillgpt.lab.tables import ResultTable
 from quillgpt.records import Record
 
 
-class Outcome(Record):
+class RunResult(Record):
     """What a run came to; the content of its outcome.json.
 
     Attributes:
@@ -57,7 +57,7 @@ class Verdict:
     """
 
     kernel: str
-    outcomes: list[Outcome]
+    outcomes: list[RunResult]
     failures: int
 
     @property
@@ -84,7 +84,7 @@ class Verdict:
         return sum(values) / len(values) if values else None
 
 
-def verdicts(outcomes: Sequence[Outcome]) -> list[Verdict]:
+def verdicts(outcomes: Sequence[RunResult]) -> list[Verdict]:
     """Put the runs of each kernel together, in the order in which kernels first come."""
     found = []
     for name in dict.fromkeys(each.attn_type for each in outcomes):
@@ -124,7 +124,7 @@ def verdict_table(title: str, found: Sequence[Verdict]) -> ResultTable:
     return ResultTable(title, formats, rows)
 
 
-def run_table(title: str, outcomes: Sequence[Outcome]) -> ResultTable:
+def run_table(title: str, outcomes: Sequence[RunResult]) -> ResultTable:
     """Return a row for each run, with all that is known of it."""
-    formats = dict.fromkeys(Outcome.model_fields, "")
+    formats = dict.fromkeys(RunResult.model_fields, "")
     return ResultTable(title, formats, [each.model_dump() for each in outcomes])

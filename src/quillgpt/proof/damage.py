@@ -14,8 +14,8 @@ from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.ownership import remove_own
 from quillgpt.proof.compare import require, require_equal_runs
-from quillgpt.proof.ground import FAULTY, Ground, last_state
-from quillgpt.proof.subject import SAVED_EVERY
+from quillgpt.proof.proved_model import SAVED_EVERY
+from quillgpt.proof.sandbox import FAULTY, Sandbox, last_state
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
 """Gives a process mounts of its own, without being root."""
@@ -33,56 +33,56 @@ exit $status
 """Trains on a file system that goes with its last process, so that what the run left there is copied out."""
 
 
-def corrupt_checkpoint(ground: Ground) -> str:
+def corrupt_checkpoint(sandbox: Sandbox) -> str:
     """Flip a bit in each file of a checkpoint in turn, and cut files short; let the run go on from what is left."""
-    subject = ground.subjects[0]
-    whole = ground.whole(subject)
-    checkpoint = (checkpoints_folder(whole) / LAST).resolve()
+    proved = sandbox.models[0]
+    reference = sandbox.reference_run(proved)
+    checkpoint = (checkpoints_folder(reference) / LAST).resolve()
     files = sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
     for file in files:
-        require_named(ground, checkpoint, file, flip_bit(ground, (checkpoint / file).read_bytes()))
+        require_named(sandbox, checkpoint, file, flip_bit(sandbox, (checkpoint / file).read_bytes()))
     for cut in (Path(WEIGHTS), Path(OPTIMIZER)):
         content = (checkpoint / cut).read_bytes()
-        require_named(ground, checkpoint, cut, content[: ground.draw.randrange(len(content))])
+        require_named(sandbox, checkpoint, cut, content[: sandbox.draw.randrange(len(content))])
 
-    run = ground.folder / "damaged"
-    shutil.copytree(whole, run, symlinks=True)
+    run = sandbox.folder / "damaged"
+    shutil.copytree(reference, run, symlinks=True)
     damaged = checkpoints_folder(run) / checkpoint.name / WEIGHTS
-    damaged.write_bytes(flip_bit(ground, damaged.read_bytes()))
-    done = ground.quill(*ground.words(subject, run.name, init_from="resume"))
+    damaged.write_bytes(flip_bit(sandbox, damaged.read_bytes()))
+    done = sandbox.quill(*sandbox.words(proved, run.name, init_from="resume"))
     require(damaged.name in done.err and "going back to" in done.err, "the run did not say which file is damaged")
-    return f"{len(files)} of {len(files)} flipped bits and 2 of 2 cuts named; {require_equal_runs(whole, run)}"
+    return f"{len(files)} of {len(files)} flipped bits and 2 of 2 cuts named; {require_equal_runs(reference, run)}"
 
 
-def require_named(ground: Ground, checkpoint: Path, file: Path, content: bytes) -> None:
+def require_named(sandbox: Sandbox, checkpoint: Path, file: Path, content: bytes) -> None:
     """Check that `quill info` refuses a copy of a checkpoint whose file has this content, and names the file.
 
     Where it is the manifest, any file may seem to be the damaged one, and the copy is what must be named.
     """
-    copy = ground.folder / "damaged-checkpoint"
+    copy = sandbox.folder / "damaged-checkpoint"
     shutil.copytree(checkpoint, copy, copy_function=os.link)
     remove_own(copy / file)
     (copy / file).write_bytes(content)
-    said = ground.quill("info", copy.name, status=1).err
+    said = sandbox.quill("info", copy.name, status=1).err
     named = copy.name if file.name == MANIFEST else file.as_posix()
     require(named in said.replace("\\", "/"), f"damage of {file.as_posix()} is not named")
     remove_own(copy)
 
 
-def flip_bit(ground: Ground, content: bytes) -> bytes:
+def flip_bit(sandbox: Sandbox, content: bytes) -> bytes:
     """Return the content with one random bit changed; of a manifest, in its list of files."""
     first = max(0, content.find(b'"files"')) if content.startswith(b"{") else 0
-    place, bit = ground.draw.randrange(first, len(content)), ground.draw.randrange(8)
+    place, bit = sandbox.draw.randrange(first, len(content)), sandbox.draw.randrange(8)
     return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
 
 
-def full_disk(ground: Ground) -> str:
+def full_disk(sandbox: Sandbox) -> str:
     """Train where there is room for one checkpoint only, and go on elsewhere."""
-    subject = ground.subjects[0]
-    whole, run = ground.whole(subject), ground.folder / "rescued"
-    last = (checkpoints_folder(whole) / LAST).resolve()
+    proved = sandbox.models[0]
+    reference, run = sandbox.reference_run(proved), sandbox.folder / "rescued"
+    last = (checkpoints_folder(reference) / LAST).resolve()
     one = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
-    small = ground.folder / "small"
+    small = sandbox.folder / "small"
     small.mkdir()
     size = SMALL_FILES_BYTES + one * 3 // 2
     if one <= LARGEST_MOUNT_BYTES and can_mount(small):
@@ -90,16 +90,16 @@ def full_disk(ground: Ground) -> str:
         script = FILL.format(bytes=size, rescued=run.name)
         before = (*UNSHARE, "sh", "-c", script, "sh")
         run.mkdir()
-        done = ground.quill(*ground.words(subject, "small/run"), status=1, before=before)
+        done = sandbox.quill(*sandbox.words(proved, "small/run"), status=1, before=before)
         run = run / "run"
     else:
         how = "an injected ENOSPC, as no file system of one's own can be mounted here"
-        done = ground.quill("full_disk:1", *ground.words(subject, run.name), status=1, entry=FAULTY)
+        done = sandbox.quill("full_disk:1", *sandbox.words(proved, run.name), status=1, entry=FAULTY)
     saved = last_state(run).get("iteration", 0)
     require(saved == SAVED_EVERY, f"{how}: the last checkpoint is of iter {saved} instead of {SAVED_EVERY}")
     require(f"iter-{saved:06d} is kept" in done.err, f"{how}: the run did not say what is kept")
-    ground.quill(*ground.words(subject, str(run.relative_to(ground.folder)), init_from="resume"))
-    return f"{how}: iter {saved} kept, {require_equal_runs(whole, run)}"
+    sandbox.quill(*sandbox.words(proved, str(run.relative_to(sandbox.folder)), init_from="resume"))
+    return f"{how}: iter {saved} kept, {require_equal_runs(reference, run)}"
 
 
 def can_mount(folder: Path) -> bool:

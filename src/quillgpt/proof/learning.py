@@ -16,8 +16,8 @@ from quillgpt.data.batches import all_starts, gather
 from quillgpt.data.dataset import open_dataset
 from quillgpt.model import GPT
 from quillgpt.proof.compare import require, require_equal_runs
-from quillgpt.proof.ground import FAULTY, Ground, last_state
-from quillgpt.proof.subject import DOCUMENTS, ITERATIONS, SAVED_EVERY, Subject
+from quillgpt.proof.proved_model import DOCUMENTS, ITERATIONS, SAVED_EVERY, ProvedModel
+from quillgpt.proof.sandbox import FAULTY, Sandbox, last_state
 
 LONGEST_BLOCK = 128
 """Context in which the documents are learnt: each is a small part of it."""
@@ -38,34 +38,34 @@ POISONED = ITERATIONS // 2 + SAVED_EVERY // 2
 """The iteration, counted from 0, whose batch is poisoned: between two checkpoints."""
 
 
-def end_of_text(ground: Ground) -> str:
+def end_of_text(sandbox: Sandbox) -> str:
     """Train on short documents; the model must know where they end, and most samples must end by themselves."""
 
-    def find(subject: Subject) -> str:
-        settings, run = subject.settings, ground.folder / f"{subject.stem}-documents"
+    def measure(proved: ProvedModel) -> str:
+        settings, run = proved.settings, sandbox.folder / f"{proved.stem}-documents"
         changes: dict[str, object] = {"data": DOCUMENTS, "dataset": DOCUMENTS, "tokenizer": "bpe:300", "dropout": 0}
         changes |= {"batch_size": 4, "gradient_accumulation_steps": 1, "micro_batch_size": 4}
         changes |= {"block_size": min(LONGEST_BLOCK, settings.block_size)}
         changes |= {"learning_rate": max(LOWEST_RATE, settings.learning_rate)}
-        ground.quill(*ground.words(subject, run.name, **changes))
+        sandbox.quill(*sandbox.words(proved, run.name, **changes))
         machine = [f"--device={settings.device}", f"--dtype={settings.dtype}", f"--threads={settings.threads}"]
         drawn = [f"--num_samples={SAMPLES}", f"--max_new_tokens={SAMPLED_TOKENS}"]
-        rows = ground.quill("sample", run.name, "--json", *drawn, *machine).out.splitlines()
+        rows = sandbox.quill("sample", run.name, "--json", *drawn, *machine).out.splitlines()
         ended = sum(json.loads(row)["finish_reason"] == "end_of_text" for row in rows)
         model = load(run, device=settings.device, dtype="float32", threads=settings.threads)
         untrained = GPT(model.config, seed=settings.seed).to(model.device).eval()
-        before, after = (loss_on_ends(ground, model, gpt) for gpt in (untrained, model.gpt))
+        before, after = (loss_on_ends(sandbox, model, gpt) for gpt in (untrained, model.gpt))
         figure = f"loss {before:.2f} before training, {after:.2f} after, {ended} of {len(rows)} samples ended"
         require(len(rows) == SAMPLES and after <= TRAINED_SHARE * before and ended >= ENDED_SHARE * SAMPLES, figure)
         return figure
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
 @torch.no_grad()
-def loss_on_ends(ground: Ground, model: Model, gpt: GPT) -> float:
+def loss_on_ends(sandbox: Sandbox, model: Model, gpt: GPT) -> float:
     """Return a model's mean loss on the targets of the validation documents that are end-of-text, nats per token."""
-    tokens = open_dataset(DOCUMENTS, ground.folder / "data").val
+    tokens = open_dataset(DOCUMENTS, sandbox.folder / "data").val
     block_size = model.config.block_size
     inputs, targets = gather(np.asarray(tokens), all_starts(len(tokens), block_size), block_size)
     losses = F.cross_entropy(
@@ -74,13 +74,13 @@ def loss_on_ends(ground: Ground, model: Model, gpt: GPT) -> float:
     return float(losses[targets.flatten().to(model.device) == model.tokenizer.end_of_text].mean())
 
 
-def poisoned_batch(ground: Ground) -> str:
+def poisoned_batch(sandbox: Sandbox) -> str:
     """Feed runs a batch that computes NaN: one must pass it over, one must stop before it and go on when told so."""
 
-    def find(subject: Subject) -> str:
+    def measure(proved: ProvedModel) -> str:
         fault, number = f"poisoned_batch:{POISONED}", POISONED + 1
-        run = ground.folder / f"{subject.stem}-poisoned"
-        done = ground.quill(fault, *ground.words(subject, run.name, on_nonfinite="rollback"), entry=FAULTY)
+        run = sandbox.folder / f"{proved.stem}-poisoned"
+        done = sandbox.quill(fault, *sandbox.words(proved, run.name, on_nonfinite="rollback"), entry=FAULTY)
         state, back_to = last_state(run), POISONED // SAVED_EVERY * SAVED_EVERY
         kept = [(each["iteration"], each["back_to"]) for each in state["rollbacks"]]
         require(f"iter {number}:" in done.err, f"iter {number} is not named")
@@ -90,17 +90,17 @@ def poisoned_batch(ground: Ground) -> str:
         require(state["iteration"] == ITERATIONS, f"the run ended at iter {state['iteration']}")
         spoiled = values_not_finite(run)
 
-        stopped = ground.folder / f"{subject.stem}-stopped"
-        ground.quill(fault, *ground.words(subject, stopped.name, on_nonfinite="stop"), entry=FAULTY, status=1)
+        stopped = sandbox.folder / f"{proved.stem}-stopped"
+        sandbox.quill(fault, *sandbox.words(proved, stopped.name, on_nonfinite="stop"), entry=FAULTY, status=1)
         saved = last_state(stopped)["iteration"]
         require(saved == back_to, f"the last checkpoint of the run that stopped is of iter {saved}, not {back_to}")
         spoiled += values_not_finite(stopped)
         require(not spoiled, f"{spoiled:,} values that are not finite were saved")
-        ground.quill(*ground.words(subject, stopped.name, init_from="resume"))
-        equal = require_equal_runs(ground.whole(subject), stopped)
+        sandbox.quill(*sandbox.words(proved, stopped.name, init_from="resume"))
+        equal = require_equal_runs(sandbox.reference_run(proved), stopped)
         return f"back from iter {number} to {back_to} and past it; stopped at {saved} and resumed, {equal}"
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
 def values_not_finite(run: Path) -> int:

@@ -23,9 +23,9 @@ from quillgpt.proof.compare import (
     relative_difference,
     require,
 )
-from quillgpt.proof.ground import Ground
 from quillgpt.proof.outcome import CannotRun
-from quillgpt.proof.subject import TEXT, Subject
+from quillgpt.proof.proved_model import TEXT, ProvedModel
+from quillgpt.proof.sandbox import Sandbox
 
 DIVISIONS = ((8, 1), (1, 8), (2, 4))
 """A global batch of eight sequences as batch_size and gradient_accumulation_steps."""
@@ -34,20 +34,20 @@ SAMPLED_TOKENS = 48
 WINDOWS = 4
 
 
-def accumulation(ground: Ground) -> str:
+def accumulation(sandbox: Sandbox) -> str:
     """Do one iteration of the same eight sequences at once, one by one, and two by two.
 
     After one step from zero AdamW's mean of gradients is (1 - beta1) times the gradient.
     """
 
-    def find(subject: Subject) -> str:
+    def measure(proved: ProvedModel) -> str:
         gradients: list[dict[str, Tensor]] = []
         losses: list[float] = []
         for size, parts in DIVISIONS:
-            run = ground.folder / f"{subject.stem}-{size}x{parts}"
+            run = sandbox.folder / f"{proved.stem}-{size}x{parts}"
             plain = {"dtype": "float32", "optimizer": "adamw", "dropout": 0, "grad_clip": 0, "max_iters": 1}
             batch = {"batch_size": size, "gradient_accumulation_steps": parts, "micro_batch_size": size}
-            ground.quill(*ground.words(subject, run.name, eval_iters=1, **plain, **batch))
+            sandbox.quill(*sandbox.words(proved, run.name, eval_iters=1, **plain, **batch))
             stored = load_file(checkpoints_folder(run) / LAST / OPTIMIZER)
             gradients.append({name: value for name, value in stored.items() if name.endswith("/exp_avg")})
             losses += [float(str(row[2])) for row in record_of(run) if row[:2] == ("train", 1)]
@@ -58,19 +58,19 @@ def accumulation(ground: Ground) -> str:
         require(worst <= LARGEST_GRADIENT_ERROR and spread <= LARGEST_LOSS_ERROR, figure)
         return figure
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
-def cached_decoding(ground: Ground) -> str:
+def cached_decoding(sandbox: Sandbox) -> str:
     """Sample with the key-value cache, and compute every token's scores again from the whole text before it."""
 
-    def find(subject: Subject) -> str:
-        settings, run = subject.settings, ground.whole(subject)
-        start = (ground.folder / TEXT).read_text(encoding="utf-8")[:8]
+    def measure(proved: ProvedModel) -> str:
+        settings, run = proved.settings, sandbox.reference_run(proved)
+        start = (sandbox.folder / TEXT).read_text(encoding="utf-8")[:8]
         count = max(1, min(SAMPLED_TOKENS, settings.block_size - len(start)))
         machine = [f"--device={settings.device}", "--dtype=float32", f"--threads={settings.threads}"]
         chosen = [f"--start={start}", f"--max_new_tokens={count}", "--num_samples=1", "--temperature=0"]
-        row = json.loads(ground.quill("sample", run.name, "--json", *chosen, *machine).out)
+        row = json.loads(sandbox.quill("sample", run.name, "--json", *chosen, *machine).out)
         model = load(run, device=settings.device, dtype="float32", threads=settings.threads)
         prompt = model.prompt(start)[1]
         again, error = recomputed(model, prompt, row["ids"])
@@ -79,7 +79,7 @@ def cached_decoding(ground: Ground) -> str:
         require(len(again) == count and not odd and error <= LARGEST_LOGIT_ERROR, figure)
         return figure
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
 @torch.no_grad()
@@ -107,19 +107,19 @@ def recomputed(model: Model, prompt: list[int], ids: list[int]) -> tuple[list[in
     return likeliest, error
 
 
-def opens_in_transformers(ground: Ground) -> str:
+def opens_in_transformers(sandbox: Sandbox) -> str:
     """Open a checkpoint in stock transformers, and let both compute the same text."""
     if importlib.util.find_spec("transformers") is None:
         raise CannotRun("the package transformers is not installed")
 
-    def find(subject: Subject) -> str:
-        folder = checkpoints_folder(ground.whole(subject)) / LAST
-        model = load(folder, device="cpu", dtype="float32", threads=subject.settings.threads)
-        text = (ground.folder / TEXT).read_text(encoding="utf-8")[: WINDOWS * subject.settings.block_size]
+    def measure(proved: ProvedModel) -> str:
+        folder = checkpoints_folder(sandbox.reference_run(proved)) / LAST
+        model = load(folder, device="cpu", dtype="float32", threads=proved.settings.threads)
+        text = (sandbox.folder / TEXT).read_text(encoding="utf-8")[: WINDOWS * proved.settings.block_size]
         theirs, their_ids = in_transformers(str(folder), text)
         ids = model.tokenizer.encode(text)
         require(list(map(int, ids)) == their_ids, "the text has other tokens there")
-        windows = torch.tensor(their_ids).view(-1, subject.settings.block_size)
+        windows = torch.tensor(their_ids).view(-1, proved.settings.block_size)
         with torch.no_grad():
             ours, stock = model.gpt.logits(model.gpt(windows)), theirs(windows).logits
         error = float((ours - stock).abs().max())
@@ -127,7 +127,9 @@ def opens_in_transformers(ground: Ground) -> str:
         require(error <= LARGEST_LOGIT_ERROR, figure)
         return figure
 
-    return ground.each(find, at_once=False)  # transformers imports models when they are needed, which threads disturb
+    return sandbox.for_each_model(
+        measure, at_once=False
+    )  # transformers imports models when they are needed, which threads disturb
 
 
 def in_transformers(folder: str, text: str) -> tuple[Any, list[int]]:

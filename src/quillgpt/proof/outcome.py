@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from quillgpt.proof.ground import Ground
+from quillgpt.proof.sandbox import Sandbox
 
 Status = Literal["pass", "fail", "not_run"]
 
@@ -41,20 +41,20 @@ class Check:
     """How a promise is put to the test.
 
     Attributes:
-        find: Does it and returns the figure; raises `Refuted` where the promise does not hold, `CannotRun` where this
+        run: Does it and returns the figure; raises `Refuted` where the promise does not hold, `CannotRun` where this
             machine cannot say.
         compared: What is compared with what.
     """
 
-    find: Callable[[Ground], str]
+    run: Callable[[Sandbox], str]
     compared: str
 
 
-def outcome_of(name: str, check: Check, ground: Ground) -> Outcome:
+def outcome_of(name: str, check: Check, sandbox: Sandbox) -> Outcome:
     """Do a check; whatever else it raises is a failure of it, never of the sheet."""
     status: Status = "pass"
     try:
-        figure = check.find(ground)
+        figure = check.run(sandbox)
     except CannotRun as reason:
         status, figure = "not_run", str(reason)
     except Refuted as found:

@@ -16,13 +16,13 @@ from quillgpt import console
 from quillgpt.errors import ConfigError, did_you_mean
 from quillgpt.ownership import check_ours, claim_as_written, files_below, remove_listed, remove_own
 from quillgpt.proof.damage import corrupt_checkpoint, full_disk
-from quillgpt.proof.ground import Ground
 from quillgpt.proof.learning import end_of_text, poisoned_batch
 from quillgpt.proof.numbers import accumulation, cached_decoding, opens_in_transformers
 from quillgpt.proof.outcome import Check, Outcome, outcome_of
+from quillgpt.proof.proved_model import ProvedModel
+from quillgpt.proof.sandbox import Sandbox
 from quillgpt.proof.sheet import SHEET, facts, show, write_sheet
 from quillgpt.proof.stops import kill_at_work, kill_while_saving, second_writer, terminate
-from quillgpt.proof.subject import Subject
 
 CHECKS = {
     "kill -9 at work": Check(
@@ -82,7 +82,7 @@ LOGS = "logs"
 
 
 def prove(
-    subjects: Sequence[Subject],
+    models: Sequence[ProvedModel],
     *,
     out_dir: Path,
     command: str,
@@ -92,7 +92,7 @@ def prove(
     """Do the checks, print each as it is done, and write the sheet.
 
     Args:
-        subjects: The models whose training is proved.
+        models: The models whose training is proved.
         out_dir: Where `proof.md`, `proof.json` and the logs of what failed go.
         command: What the person typed.
         keep: Leave the runs there too.
@@ -108,17 +108,17 @@ def prove(
     date, started = datetime.now().astimezone(), time.perf_counter()
     outcomes = []
     with working_folder(out_dir, keep=keep) as folder, ending_in_order():
-        ground = Ground(folder, folder / LOGS, subjects, random.Random())
+        sandbox = Sandbox(folder, folder / LOGS, models, random.Random())
         for name in checks:
-            written = ground.log_into("-".join(name.split()))
+            written = sandbox.log_into("-".join(name.split()))
             with console.stderr.status(name) if console.is_screen(console.stderr) else nullcontext():
-                outcome = outcome_of(name, CHECKS[name], ground)
+                outcome = outcome_of(name, CHECKS[name], sandbox)
             show(outcome)
             if outcome.status != "fail" and written.exists():
                 remove_own(written)
             outcomes.append(outcome)
         publish_logs(folder, out_dir)
-    about = facts(subjects, command=command, date=date, seconds=time.perf_counter() - started)
+    about = facts(models, command=command, date=date, seconds=time.perf_counter() - started)
     write_sheet(out_dir, outcomes, about)
     claim_as_written(out_dir, SHEET)
     return outcomes

@@ -16,7 +16,7 @@ from quillgpt.device import device_description
 from quillgpt.errors import UserError
 from quillgpt.files import write_json, write_text
 from quillgpt.proof.outcome import Outcome
-from quillgpt.proof.subject import Subject
+from quillgpt.proof.proved_model import ProvedModel
 
 SHEET = ("proof.md", "proof.json")
 STYLES = {"pass": "green", "fail": "red", "not_run": "dim"}
@@ -35,9 +35,9 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return f"{counts['pass']} pass, {counts['fail']} fail, {counts['not_run']} not run"
 
 
-def facts(subjects: Sequence[Subject], *, command: str, date: datetime, seconds: float) -> dict[str, str]:
+def facts(models: Sequence[ProvedModel], *, command: str, date: datetime, seconds: float) -> dict[str, str]:
     """Return when, with what and on what it was proved, in words."""
-    settings = subjects[0].settings
+    settings = models[0].settings
     device = torch.device(settings.device)
     return {
         "date": date.isoformat(sep=" ", timespec="minutes"),
@@ -50,9 +50,9 @@ def facts(subjects: Sequence[Subject], *, command: str, date: datetime, seconds:
         "device": f"{device} ({device_description(device)})",
         "computed in": settings.dtype + (", deterministic" if settings.deterministic else ""),
         "models": "; ".join(
-            f"{subject.name}, {subject.settings.n_layer} layers of width {subject.settings.n_embd}, "
-            f"context {subject.settings.block_size}"
-            for subject in subjects
+            f"{proved.name}, {proved.settings.n_layer} layers of width {proved.settings.n_embd}, "
+            f"context {proved.settings.block_size}"
+            for proved in models
         ),
     }
 

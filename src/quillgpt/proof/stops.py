@@ -9,90 +9,90 @@ from pathlib import Path
 from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.files import sha256_of
 from quillgpt.proof.compare import require, require_equal_runs
-from quillgpt.proof.ground import Ground, hold_while_saving, last_state, unfinished, wait_for_iteration
 from quillgpt.proof.outcome import CannotRun
-from quillgpt.proof.subject import ITERATIONS, Subject
+from quillgpt.proof.proved_model import ITERATIONS, ProvedModel
+from quillgpt.proof.sandbox import Sandbox, hold_while_saving, last_state, unfinished, wait_for_iteration
 
 KILLS = 2
 LONG = 100_000
 """Iterations of a run that is still at work when something happens to it."""
 
 
-def kill_at_work(ground: Ground) -> str:
+def kill_at_work(sandbox: Sandbox) -> str:
     """Kill runs with kill -9 at random iterations, and let them go on."""
     require_signals()
 
-    def find(subject: Subject) -> str:
-        whole, run = ground.whole(subject), ground.folder / f"{subject.stem}-killed"
+    def measure(proved: ProvedModel) -> str:
+        reference, run = sandbox.reference_run(proved), sandbox.folder / f"{proved.stem}-killed"
         killed_at = []
         for _ in range(KILLS):
             done = last_state(run).get("iteration", 0)
-            with ground.running([*ground.words(subject, run.name), *resuming(run)]) as process:
-                chosen = done + ground.draw.randint(1, max(2, (ITERATIONS - done) * 3 // 4))
+            with sandbox.running([*sandbox.words(proved, run.name), *resuming(run)]) as process:
+                chosen = done + sandbox.draw.randint(1, max(2, (ITERATIONS - done) * 3 // 4))
                 if wait_for_iteration(process, run, chosen):
                     process.kill()
                     process.wait()
                     killed_at += [chosen] * (process.returncode == -signal.SIGKILL)
         if len(killed_at) < KILLS:
             raise CannotRun(f"a run was over before it could be killed after iter {chosen}")
-        ground.quill(*ground.words(subject, run.name), *resuming(run))
-        return f"killed after iter {' and '.join(map(str, killed_at))}, {require_equal_runs(whole, run)}"
+        sandbox.quill(*sandbox.words(proved, run.name), *resuming(run))
+        return f"killed after iter {' and '.join(map(str, killed_at))}, {require_equal_runs(reference, run)}"
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
-def kill_while_saving(ground: Ground) -> str:
+def kill_while_saving(sandbox: Sandbox) -> str:
     """Kill runs with kill -9 while a checkpoint is half written, and let them go on."""
     require_signals()
 
-    def find(subject: Subject) -> str:
-        whole, run = ground.whole(subject), ground.folder / f"{subject.stem}-killed-saving"
+    def measure(proved: ProvedModel) -> str:
+        reference, run = sandbox.reference_run(proved), sandbox.folder / f"{proved.stem}-killed-saving"
         kills = 0
         for _ in range(KILLS):
-            with ground.running([*ground.words(subject, run.name), *resuming(run)]) as process:
-                if hold_while_saving(process, run, ground.draw.choice([0, 0.001, 0.002, 0.004])):
+            with sandbox.running([*sandbox.words(proved, run.name), *resuming(run)]) as process:
+                if hold_while_saving(process, run, sandbox.draw.choice([0, 0.001, 0.002, 0.004])):
                     process.kill()
                     process.wait()
                     kills += bool(unfinished(run))
         if not kills:
             raise CannotRun("saves are too short here to be hit")
-        ground.quill(*ground.words(subject, run.name), *resuming(run))
-        return f"{kills} checkpoints left half written, {require_equal_runs(whole, run)}"
+        sandbox.quill(*sandbox.words(proved, run.name), *resuming(run))
+        return f"{kills} checkpoints left half written, {require_equal_runs(reference, run)}"
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
-def terminate(ground: Ground) -> str:
+def terminate(sandbox: Sandbox) -> str:
     """Send SIGTERM to runs, as a cluster or a shutdown does, and let them go on."""
     require_signals()
 
-    def find(subject: Subject) -> str:
-        whole, run = ground.whole(subject), ground.folder / f"{subject.stem}-terminated"
-        chosen = ground.draw.randint(1, ITERATIONS * 3 // 4)
-        with ground.running(ground.words(subject, run.name)) as process:
+    def measure(proved: ProvedModel) -> str:
+        reference, run = sandbox.reference_run(proved), sandbox.folder / f"{proved.stem}-terminated"
+        chosen = sandbox.draw.randint(1, ITERATIONS * 3 // 4)
+        with sandbox.running(sandbox.words(proved, run.name)) as process:
             if not wait_for_iteration(process, run, chosen):
                 raise CannotRun(f"the run was over before it could be asked to end after iter {chosen}")
             process.send_signal(signal.SIGTERM)
             process.wait()
-        status, saved = ground.finished(process).status, last_state(run).get("iteration", 0)
+        status, saved = sandbox.finished(process).status, last_state(run).get("iteration", 0)
         require(status == 128 + signal.SIGTERM, f"exit status {status} instead of {128 + signal.SIGTERM}")
         require(saved >= chosen, f"stopped after iter {chosen}, but the last checkpoint is of iter {saved}")
-        ground.quill(*ground.words(subject, run.name, init_from="resume"))
-        return f"status {status}, saved at iter {saved}, {require_equal_runs(whole, run)}"
+        sandbox.quill(*sandbox.words(proved, run.name, init_from="resume"))
+        return f"status {status}, saved at iter {saved}, {require_equal_runs(reference, run)}"
 
-    return ground.each(find)
+    return sandbox.for_each_model(measure)
 
 
-def second_writer(ground: Ground) -> str:
+def second_writer(sandbox: Sandbox) -> str:
     """Start a second run in the folder of one that is held still."""
     require_signals()
-    subject, run = ground.subjects[0], ground.folder / "occupied"
-    with ground.running(ground.words(subject, run.name, max_iters=LONG, lr_decay_iters=LONG)) as first:
+    proved, run = sandbox.models[0], sandbox.folder / "occupied"
+    with sandbox.running(sandbox.words(proved, run.name, max_iters=LONG, lr_decay_iters=LONG)) as first:
         require(wait_for_iteration(first, run, ITERATIONS // 4), "the first run ended by itself")
         first.send_signal(signal.SIGSTOP)
         os.waitpid(first.pid, os.WUNTRACED)  # until it is really held
         before = fingerprints(run)
-        refused = ground.quill(*ground.words(subject, run.name, overwrite=True), status=1)
+        refused = sandbox.quill(*sandbox.words(proved, run.name, overwrite=True), status=1)
         after = fingerprints(run)
     require(str(first.pid) in refused.err, f"process {first.pid} is not named")
     touched = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]

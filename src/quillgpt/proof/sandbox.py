@@ -1,4 +1,4 @@
-"""The proving ground: a folder with texts, in which `quill` runs as a person would run it."""
+"""The proving sandbox: a folder with texts, in which `quill` runs as a person would run it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quillgpt.checkpoint.names import LAST, UNFINISHED, checkpoints_folder
 from quillgpt.config.layers import ENVIRONMENT_PREFIX, PLACES
 from quillgpt.errors import UserError
 from quillgpt.plots.record import METRICS, read_metrics
-from quillgpt.proof.subject import Subject, write_texts
+from quillgpt.proof.proved_model import ProvedModel, write_texts
 from quillgpt.records import read_record
 
 QUILL = ("-m", "quillgpt")
@@ -39,31 +39,31 @@ class Finished:
     err: str
 
 
-class Ground:
+class Sandbox:
     """A folder in which runs are made.
 
     Args:
         folder: An empty folder, which texts are written into.
         logs: Where the processes' words go.
-        subjects: What is proved.
+        models: What is proved.
         draw: Chooses moments and bits.
 
     Attributes:
         folder: As given.
-        subjects: As given.
+        models: As given.
         draw: As given.
     """
 
-    def __init__(self, folder: Path, logs: Path, subjects: Sequence[Subject], draw: random.Random) -> None:
+    def __init__(self, folder: Path, logs: Path, models: Sequence[ProvedModel], draw: random.Random) -> None:
         self.folder = folder
-        self.subjects = subjects
+        self.models = models
         self.draw = draw
         self._logs = logs
         self._check = ""
         self._numbers = count(1)
-        write_texts(folder, max(subject.settings.block_size for subject in subjects))
-        self._files = {subject.name: subject.write(folder).name for subject in subjects}
-        self._whole: dict[str, Path] = {}
+        write_texts(folder, max(proved.settings.block_size for proved in models))
+        self._files = {proved.name: proved.write(folder).name for proved in models}
+        self._reference_runs: dict[str, Path] = {}
         self._log_of: dict[int, Path] = {}
         self._running: set[subprocess.Popen[bytes]] = set()
 
@@ -72,10 +72,10 @@ class Ground:
         self._check, self._numbers = name, count(1)
         return self._logs / name
 
-    def words(self, subject: Subject, run: str, **changes: object) -> list[str]:
-        """Return the words after `quill` that train a subject in a folder of the ground."""
+    def words(self, proved: ProvedModel, run: str, **changes: object) -> list[str]:
+        """Return the words after `quill` that train a proved in a folder of the sandbox."""
         flags = [f"--{name}={value}" for name, value in changes.items()]
-        return ["train", self._files[subject.name], f"--out_dir={run}", *flags]
+        return ["train", self._files[proved.name], f"--out_dir={run}", *flags]
 
     @contextmanager
     def running(
@@ -143,33 +143,33 @@ class Ground:
         out, err = (log.with_suffix(end).read_text(encoding="utf-8", errors="replace") for end in (".out", ".err"))
         return Finished(process.returncode, out, err)
 
-    def whole(self, subject: Subject) -> Path:
-        """Return the folder of a run of the subject that nothing disturbed; trained when it is first needed."""
-        if subject.name not in self._whole:
-            name = f"{subject.stem}-whole"
-            self.quill(*self.words(subject, name))
-            self._whole[subject.name] = self.folder / name
-        return self._whole[subject.name]
+    def reference_run(self, proved: ProvedModel) -> Path:
+        """Return the folder of a run of the proved that nothing disturbed; trained when it is first needed."""
+        if proved.name not in self._reference_runs:
+            name = f"{proved.stem}-reference"
+            self.quill(*self.words(proved, name))
+            self._reference_runs[proved.name] = self.folder / name
+        return self._reference_runs[proved.name]
 
-    def each(self, find: Callable[[Subject], str], *, at_once: bool = True) -> str:
-        """Return the figures that a function finds for each subject, as one text.
+    def for_each_model(self, measure: Callable[[ProvedModel], str], *, at_once: bool = True) -> str:
+        """Return the figures that a function finds for each proved, as one text.
 
         Args:
-            find: The function, which mostly waits for processes.
-            at_once: Let it work for all subjects at the same time.
+            measure: The function, which mostly waits for processes.
+            at_once: Let it work for all models at the same time.
         """
-        with ThreadPoolExecutor(len(self.subjects) if at_once else 1) as pool:
+        with ThreadPoolExecutor(len(self.models) if at_once else 1) as pool:
             try:
-                figures = list(pool.map(find, self.subjects))
+                figures = list(pool.map(measure, self.models))
             except (KeyboardInterrupt, SystemExit):  # the pool would wait for all of them
                 for process in [*self._running]:
                     process.kill()
                 raise
-        return "; ".join(f"{subject.name}: {figure}" for subject, figure in zip(self.subjects, figures, strict=True))
+        return "; ".join(f"{proved.name}: {figure}" for proved, figure in zip(self.models, figures, strict=True))
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment without settings of Quill: those are in the subjects' files."""
+    """Return this process's environment without settings of Quill: those are in the models' files."""
     own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in PLACES}
     return {name: value for name, value in os.environ.items() if name not in own}
 

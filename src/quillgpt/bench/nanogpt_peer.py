@@ -1,4 +1,4 @@
-"""nanoGPT as a peer: its model.py is imported from a checkout that the user names, and run as its scripts run it."""
+"""nanoGPT as a peer: model.py is imported from a checkout that the user names, and run as nanoGPT's scripts run it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def import_model(checkout: Path) -> ModuleType:
     """Import model.py of a nanoGPT checkout.
 
     Raises:
-        UserError: It is not there, cannot be imported, or is another program's.
+        UserError: It is missing, cannot be imported, or belongs to another program.
     """
     path = checkout / "model.py"
     spec = importlib.util.spec_from_file_location("nanogpt_peer_model", path)
@@ -32,7 +32,7 @@ def import_model(checkout: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # it is a program of somebody else's
+    except Exception as error:  # code of another program may raise anything
         raise UserError(f"{path} cannot be imported ({type(error).__name__}: {error}); {ADVICE}") from error
     if missing := [name for name in ("GPT", "GPTConfig") if not hasattr(module, name)]:
         raise UserError(f"{path} has no {' and no '.join(missing)}; {ADVICE}")
@@ -40,10 +40,10 @@ def import_model(checkout: Path) -> ModuleType:
 
 
 def make_model(checkout: Path, config: GPTConfig, dropout: float) -> Any:
-    """Make nanoGPT's model of a shape; what it prints is dropped.
+    """Make nanoGPT's model of a configuration; what it prints is dropped.
 
     Raises:
-        UserError: nanoGPT has no such architecture.
+        UserError: nanoGPT does not have this architecture.
     """
     if config.arch != "gpt2":
         raise UserError(f"nanoGPT has no arch = {config.arch}; compare with arch = gpt2")
@@ -71,13 +71,13 @@ def make_optimizer(model: Any, settings: TrainSettings, device: torch.device) ->
 
 
 def loss_of(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss of inputs and targets, both ids (B, T)."""
+    """Return the mean loss, given inputs and targets, both ids (B, T)."""
     loss: Tensor = model(inputs, targets)[1]
     return loss
 
 
 def draw(model: Any, *, samples: int, tokens: int, temperature: float, top_k: int, device: torch.device) -> None:
-    """Draw samples as nanoGPT's sample.py does: one after the other, under bfloat16 autocast on a GPU only."""
+    """Draw samples as nanoGPT's sample.py does: one after the other, with bfloat16 autocast on a GPU only."""
     on_gpu = device.type == "cuda"
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=on_gpu):
         for _ in range(samples):

@@ -1,4 +1,4 @@
-"""A peer's training iteration, as its own training script runs it."""
+"""One training iteration of a peer, as its own training script runs it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 Loss = Callable[[Any, Tensor, Tensor], Tensor]
-"""The mean loss of a peer's model on inputs and targets, both ids (B, T)."""
+"""Returns the mean loss of a peer's model, given inputs and targets, both ids (B, T)."""
 
 
 class PeerStep:
-    """One iteration in micro-steps: bfloat16 autocast on a GPU only, gradients clipped at 1, one optimizer step.
+    """One iteration in micro-batches: bfloat16 autocast on a GPU only, gradients clipped at 1, one optimizer step.
 
-    Both peers' training scripts do it so: nanoGPT's train.py, and transformers' Trainer with `bf16` on a GPU.
+    nanoGPT's train.py does so, and transformers' Trainer with `bf16` on a GPU.
 
     Args:
         model: The peer's model, on its device; compiled or not.
-        loss_of: Computes its loss.
+        loss_of: Computes the model's loss.
         optimizer: The peer's optimizer of the model.
-        batch_size: Sequences of a micro-step.
-        device: Where the model is.
+        batch_size: Sequences in a micro-batch.
+        device: The model's device.
     """
 
     def __init__(
@@ -41,13 +41,14 @@ class PeerStep:
         self._device = device
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> float:
-        """Train on the global batch and return the loss of its last micro-step, which waits for the device."""
+        """Train on the global batch, wait for the device, and return the loss of the last micro-batch."""
         loss = torch.zeros(())
         self._model.train()
-        parts = list(zip(torch.split(inputs, self._batch_size), torch.split(targets, self._batch_size), strict=True))
-        for part_inputs, part_targets in parts:
+        size = self._batch_size
+        micro_batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+        for micro_inputs, micro_targets in micro_batches:
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
-                loss = self._loss_of(self._model, part_inputs, part_targets) / len(parts)
+                loss = self._loss_of(self._model, micro_inputs, micro_targets) / len(micro_batches)
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()

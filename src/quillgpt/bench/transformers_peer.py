@@ -1,4 +1,4 @@
-"""transformers as a peer: its stock class of the same shape, trained as its Trainer does and sampled by `generate`."""
+"""transformers as a peer: its class of the same configuration, trained as its Trainer does, sampled by `generate`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from quillgpt.model import GPTConfig
 
 
 def make_model(config: GPTConfig, dropout: float) -> Any:
-    """Make the `GPT2LMHeadModel` or `Qwen3ForCausalLM` of a shape, with random weights in float32.
+    """Make the `GPT2LMHeadModel` or `Qwen3ForCausalLM` of a configuration, with random weights in float32.
 
-    GPT-2's class always has biases; where our model has none, it has these parameters more.
+    GPT-2's class always has biases, so it has more parameters than our model without biases.
 
     Raises:
         UserError: transformers is not installed.
@@ -29,10 +29,10 @@ def make_model(config: GPTConfig, dropout: float) -> Any:
     return transformers.AutoModelForCausalLM.from_config(peer_config)
 
 
-def describe(model: Any, config: GPTConfig) -> str:
-    """Name the class, and the biases that it cannot leave out."""
-    has_more = config.arch == "gpt2" and not config.bias
-    return type(model).__name__ + (" (always with biases)" if has_more else "")
+def description(model: Any, config: GPTConfig) -> str:
+    """Return the name of the class, and whether it has biases that our model has not."""
+    extra_biases = config.arch == "gpt2" and not config.bias
+    return type(model).__name__ + (" (always with biases)" if extra_biases else "")
 
 
 def make_optimizer(model: Any, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
@@ -47,7 +47,7 @@ def make_optimizer(model: Any, settings: TrainSettings, device: torch.device) ->
 
 
 def loss_of(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss of inputs and targets, both ids (B, T)."""
+    """Return the mean loss, given inputs and targets, both ids (B, T)."""
     loss: Tensor = model(input_ids=inputs, labels=targets, shift_labels=targets, use_cache=False).loss
     return loss
 
@@ -56,12 +56,12 @@ def check_context(config: GPTConfig, tokens: int) -> None:
     """Check that samples fit into the model's context, which `generate` does not slide.
 
     Raises:
-        UserError: They do not.
+        UserError: They do not fit.
     """
     if tokens > config.block_size:
         raise UserError(
-            f"transformers does not sample beyond the context of {config.block_size} tokens, and {tokens} new ones are "
-            f"asked for; use --max_new_tokens={config.block_size} or less, or leave this peer out"
+            f"transformers does not sample beyond the context of {config.block_size} tokens, but {tokens} new ones are "
+            f"requested; use --max_new_tokens={config.block_size} or less, or leave this peer out"
         )
 
 

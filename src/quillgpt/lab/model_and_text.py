@@ -24,7 +24,7 @@ SHOWN_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelAndText:
     """A model that computes in float32, and blocks of a text.
 
     Attributes:
@@ -64,7 +64,7 @@ class Subject:
         return max(1, TOKENS_AT_ONCE // self.gpt.config.block_size)
 
 
-def open_subject(path: str, settings: LabSettings) -> Subject:
+def open_model_and_text(path: str, settings: LabSettings) -> ModelAndText:
     """Load a model, open the text and choose its blocks.
 
     Raises:
@@ -82,19 +82,19 @@ def open_subject(path: str, settings: LabSettings) -> Subject:
             f"{dataset.folder}, {settings.split}: {len(tokens):,} tokens hold no block of the model's "
             f"{model.config.block_size:,}; name another --dataset or --split"
         )
-    return Subject(model, dataset, settings.split, starts)
+    return ModelAndText(model, dataset, settings.split, starts)
 
 
-def text_tokens(subject: Subject, text: str | None) -> tuple[Tensor, list[str]]:
-    """Return a text's tokens (1, T) and how each is written; without a text, the beginning of the subject's blocks.
+def text_tokens(opened: ModelAndText, text: str | None) -> tuple[Tensor, list[str]]:
+    """Return a text's tokens (1, T) and how each is written; without a text, the beginning of the blocks of the text.
 
     Raises:
         TokenizerError: The tokenizer lacks a character of the text.
     """
-    tokenizer, longest = subject.model.tokenizer, min(SHOWN_TOKENS, subject.gpt.config.block_size)
-    ids = next(subject.inputs())[0, :longest].tolist() if text is None else tokenizer.encode(text)
-    ids = [int(each) for each in ids][: subject.gpt.config.block_size]
+    tokenizer, longest = opened.model.tokenizer, min(SHOWN_TOKENS, opened.gpt.config.block_size)
+    ids = next(opened.inputs())[0, :longest].tolist() if text is None else tokenizer.encode(text)
+    ids = [int(each) for each in ids][: opened.gpt.config.block_size]
     if not ids:
         raise ConfigError("the text to look at is empty; give some with --start TEXT")
     words = [tokenizer.decode([each]).replace("\n", "\\n").replace(" ", "␣") for each in ids]
-    return torch.tensor([ids], device=subject.model.device), words
+    return torch.tensor([ids], device=opened.model.device), words

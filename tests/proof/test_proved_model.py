@@ -7,31 +7,31 @@ from pathlib import Path
 import pytest
 
 from quillgpt.config import resolve
-from quillgpt.proof.subject import TEXT, find_subjects, write_texts
+from quillgpt.proof.proved_model import TEXT, proved_models, write_texts
 
 CPU = {"device": "cpu", "dtype": "float32"}
 
 
 def test_without_a_preset_both_architectures_and_optimizers_are_proved() -> None:
-    kinds = {(subject.settings.arch, subject.settings.optimizer) for subject in find_subjects(None, CPU)}
+    kinds = {(proved.settings.arch, proved.settings.optimizer) for proved in proved_models(None, CPU)}
     assert kinds == {("gpt2", "adamw"), ("qwen3", "muon")}
 
 
 @pytest.mark.parametrize("preset", ["shakespeare_char", "demo", "finetune_mybook"])
 def test_a_presets_model_is_proved_in_a_short_run(preset: str) -> None:
-    (subject,) = find_subjects(preset, CPU)
+    (proved,) = proved_models(preset, CPU)
     asked = resolve(preset, {})
     for name in ("arch", "n_layer", "n_head", "n_embd", "block_size", "dropout", "optimizer", "learning_rate", "bias"):
-        assert getattr(subject.settings, name) == getattr(asked, name), name
-    assert subject.settings.init_from == "scratch"
-    assert subject.settings.max_iters < 100
-    assert not subject.settings.wandb_log
+        assert getattr(proved.settings, name) == getattr(asked, name), name
+    assert proved.settings.init_from == "scratch"
+    assert proved.settings.max_iters < 100
+    assert not proved.settings.wandb_log
 
 
 def test_every_choice_is_made_before_the_first_run(tmp_path: Path) -> None:
-    for subject in find_subjects(None, CPU):
-        written = resolve(str(subject.write(tmp_path)), {}, environ={}, dotenv=None)
-        assert written == subject.settings
+    for proved in proved_models(None, CPU):
+        written = resolve(str(proved.write(tmp_path)), {}, environ={}, dotenv=None)
+        assert written == proved.settings
         chosen = [getattr(written, name) for name in ("attn_path", "compile", "threads", "micro_batch_size")]
         assert not {"auto", None} & set(chosen)
 

@@ -70,7 +70,7 @@ SHORT_RUN = {
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProvedModel:
     """A kind of model whose training is proved.
 
     Attributes:
@@ -96,7 +96,7 @@ class Subject:
         return path
 
 
-def find_subjects(source: str | None, flags: dict[str, str]) -> list[Subject]:
+def proved_models(source: str | None, flags: dict[str, str]) -> list[ProvedModel]:
     """Return what is proved: the model of a preset, or without one a tiny model of each kind.
 
     Args:
@@ -107,18 +107,18 @@ def find_subjects(source: str | None, flags: dict[str, str]) -> list[Subject]:
         UserError: The preset, a flag or the device is not there.
     """
     if source is not None:
-        return [_subject(resolve(source, flags))]
+        return [_proved_model(resolve(source, flags))]
     tiny = [resolve("own_text", {"threads": 1, **TINY, **kind, **flags}) for kind in KINDS]
-    return [_subject(settings) for settings in tiny]
+    return [_proved_model(settings) for settings in tiny]
 
 
-def _subject(settings: TrainSettings) -> Subject:
+def _proved_model(settings: TrainSettings) -> ProvedModel:
     settings, machine = choose_machine(with_usual_size(settings).model_copy(update=SHORT_RUN))
     repeatable = settings.deterministic or machine.device.type == "cuda"
     compiled = settings.compile is True
     settings = settings.model_copy(update={"deterministic": repeatable, "compile": compiled})
     # Chosen once for all runs: each would measure for itself, and two ways of computing differ in their last bits.
-    return Subject(choose_paths(settings, model_config(settings, len(string.printable)), machine))
+    return ProvedModel(choose_paths(settings, model_config(settings, len(string.printable)), machine))
 
 
 def write_texts(folder: Path, block_size: int) -> None:
