@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quillgpt.text.sources import transfer
+from quillgpt.text.sources import connection
 
 
 @dataclass
@@ -113,7 +113,7 @@ def site(tmp_path, monkeypatch) -> Iterator[Site]:
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("QUILL_MIRROR", raising=False)
-    monkeypatch.setattr(transfer, "PAUSES_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(connection, "PAUSES_SECONDS", (0.0, 0.0, 0.0))
     running = Site()
     threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield running

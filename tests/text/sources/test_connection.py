@@ -1,16 +1,15 @@
 """Servers that answer oddly, slowly, without end or elsewhere: each comes to one line, and soon."""
 
-import http.client
 import io
 import json
 import socket
 import threading
 import time
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from fuzzing import only_user_errors
 from quillgpt.data.prepare import prepare
@@ -29,7 +28,7 @@ def home(tmp_path, monkeypatch):
     """Keep out of the person's cache folder, and make new tries without a pause."""
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(transfer, "PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(connection, "PAUSES_SECONDS", (0.0,))
 
 
 @pytest.fixture
@@ -199,14 +198,15 @@ def test_answers_that_only_announce_others_come_to_an_end(hasty):
 
 
 def test_a_redirect_from_https_to_http_is_refused():
-    headers = http.client.HTTPMessage()
-    headers["Location"] = "http://example.org/a.txt"
-    request = urllib.request.Request("https://example.org/a.txt")
+    answer = requests.Response()
+    answer.status_code, answer.url, answer.raw = 302, "https://example.org/a.txt", io.BytesIO()
+    session = connection._Session(connection.Watch())
+    answer.headers["Location"] = "http://example.org/a.txt"
     with pytest.raises(RedirectError, match="from https to http"):
-        connection._Redirects().http_error_302(request, io.BytesIO(), 302, "Found", headers)
-    headers.replace_header("Location", "https://example.org/b.txt")
-    with pytest.raises(AttributeError):  # is followed, by an opener that is not there
-        connection._Redirects().http_error_302(request, io.BytesIO(), 302, "Found", headers)
+        session.get_redirect_target(answer)
+    for place in ("https://example.org/b.txt", "//example.org/b.txt", "/b.txt"):
+        answer.headers["Location"] = place
+        assert session.get_redirect_target(answer) == place
 
 
 def test_what_comes_compressed_though_it_should_not_is_named():

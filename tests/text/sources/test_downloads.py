@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from quillgpt.errors import DataError
-from quillgpt.text.sources import downloads, transfer
+from quillgpt.text.sources import connection, downloads, transfer
 from quillgpt.text.sources.downloads import (
     GPT2_MERGES,
     GPT2_VOCABULARY,
@@ -50,7 +50,7 @@ def leave_partial(site, **behaviour):
     """Let a fetch be cut and give up; return its download and the page."""
     download = address_download(site.publish("/input.txt", CONTENT, cuts=[70_000], **behaviour))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "PAUSES_SECONDS", ())
+        patch.setattr(connection, "PAUSES_SECONDS", ())
         assert "70,000 bytes that came are kept" in message_of(download)
     assert not download.cached.exists()
     return download, site.pages["/input.txt"]
@@ -145,7 +145,7 @@ def test_a_file_without_a_strong_tag_is_recognised_by_its_date(site):
 
 @pytest.mark.parametrize("is_pinned", [True, False])
 def test_a_file_of_no_known_version_is_continued_only_where_a_hash_will_tell(site, monkeypatch, is_pinned):
-    monkeypatch.setattr(transfer, "PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(connection, "PAUSES_SECONDS", (0.0,))
     address = site.publish("/input.txt", CONTENT, headers={}, cuts=[70_000])
     assert fetch(pinned(address) if is_pinned else address_download(address)).read_bytes() == CONTENT
     assert site.ranges == [None, "bytes=70000-" if is_pinned else None]
@@ -231,7 +231,7 @@ def test_a_server_in_trouble_is_asked_again(site, status):
 
 def test_a_server_that_stays_in_trouble_is_given_up_after_growing_pauses(site, monkeypatch):
     slept = []
-    monkeypatch.setattr(transfer, "PAUSES_SECONDS", (1.0, 4.0, 15.0))
+    monkeypatch.setattr(connection, "PAUSES_SECONDS", (1.0, 4.0, 15.0))
     monkeypatch.setattr(transfer, "sleep", slept.append)
     assert "HTTP 503" in message_of(pinned(site.publish("/input.txt", CONTENT, failures=[(503, {})] * 9)))
     assert slept == [1.0, 4.0, 15.0]
@@ -260,6 +260,16 @@ def test_a_redirect_is_followed_also_when_it_is_continued(site):
         ("/input.txt", "bytes=70000-"),
         ("/moved/here.txt", "bytes=70000-"),
     ]
+
+
+def test_no_password_of_a_netrc_file_is_sent_not_even_after_a_redirect(site, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ada password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    site.publish("/moved.txt", CONTENT)
+    moved = (302, {"Location": "/moved.txt"})
+    assert fetch(address_download(site.publish("/input.txt", b"", failures=[moved]))).read_bytes() == CONTENT
+    assert len(site.requests) == 2
+    assert not any("Authorization" in headers for _, headers in site.requests)
 
 
 @pytest.mark.parametrize(

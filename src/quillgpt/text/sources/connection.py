@@ -1,32 +1,71 @@
-"""Http requests that come to an end: redirects lead only where they may, and an answer that hardly comes is cut off."""
+"""HTTP requests that come to an end: when to try again, where redirects may lead, and how slow an answer may be.
+
+This module imports requests, so import it only where something is fetched.
+"""
 
 from __future__ import annotations
 
-import http.client
-import io
 import socket
 import ssl
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from quillgpt.text.sources.addresses import shown_address
 
+PAUSES_SECONDS = (1.0, 4.0, 15.0)
+"""Pauses before new tries, as long as no try gets further."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""A server that asks for a longer pause is not waited for."""
+
+MOST_REDIRECTS = 10
+
 WATCH_SECONDS = 60.0
 LEAST_BYTES = 6_000
-"""What must come in `WATCH_SECONDS`; less is a server that keeps a program waiting for days."""
+"""What must arrive in `WATCH_SECONDS`; a slower server would keep a program waiting for days."""
 
 
 class RedirectError(Exception):
-    """An address leads somewhere that is not followed."""
+    """An address redirects to where Quill does not follow."""
+
+
+class RetryPolicy(Retry):
+    """How often a file is asked for again, and after which pauses.
+
+    It is counted by hand (`increment`) rather than by the adapter, since a retry asks for the rest of the file only.
+    """
+
+    def get_backoff_time(self) -> float:
+        """Return the pause that follows the failures so far."""
+        return PAUSES_SECONDS[len(self.history) - 1]
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """Return how many seconds a server asks to wait; None if it does not say so, or not in a readable way."""
+        with suppress(InvalidHeader, ValueError, OverflowError):
+            return super().get_retry_after(response)
+        return None
+
+    def pause_seconds(self, response: BaseHTTPResponse | None) -> float:
+        """Return the pause before the next try, after this answer of a server, if there was one."""
+        asked = None if response is None else self.get_retry_after(response)
+        return max(self.get_backoff_time(), asked or 0.0)
 
 
 class Watch:
-    """Looks at regular times whether enough has come, and cuts the connections off where it has not.
+    """Cuts off connections over which too little arrives.
+
+    The timeouts of requests hold for one read from a socket. A server that sends one byte now and then, in the head of
+    its answer or between two chunks, never meets them, so a thread counts what arrives.
 
     Attributes:
         is_too_slow: Whether it has cut them off.
@@ -37,134 +76,119 @@ class Watch:
         self._received = 0
         self._sockets: list[socket.socket] = []
         self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def follow(self, connection: socket.socket) -> None:
-        """Watch a connection too."""
+    def add(self, connection: socket.socket) -> None:
+        """Watch a connection from now on."""
         self._sockets.append(connection)
+        if self.is_too_slow:
+            self._cut_off()
+        elif not self._thread.ident:
+            self._thread.start()
 
     def received(self, count: int) -> None:
-        """Note that so many bytes have come."""
+        """Count bytes that have arrived."""
         self._received += count
 
     @contextmanager
     def watching(self) -> Iterator[Watch]:
-        """Watch while the block runs."""
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
+        """Watch the connections that are added while the block runs."""
         try:
             yield self
         finally:
             self._over.set()
-            thread.join()
+            if self._thread.ident:
+                self._thread.join()
 
     def _watch(self) -> None:
         before = 0
         while not self._over.wait(WATCH_SECONDS):
             if self._received - before < LEAST_BYTES:
                 self.is_too_slow = True
-                for connection in self._sockets:
-                    with suppress(OSError):
-                        # Not by an encrypted connection's own method, which waits for the other side.
-                        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                self._cut_off()
                 return
             before = self._received
 
+    def _cut_off(self) -> None:
+        for connection in self._sockets:
+            with suppress(OSError):
+                # Not by an encrypted connection's own method, which waits for the other side.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
-def open_address(
-    address: str, headers: dict[str, str], *, timeout_seconds: float, watch: Watch
-) -> http.client.HTTPResponse:
-    """Send a request and return the answer, after following redirects.
+
+def open_address(address: str, headers: dict[str, str], *, timeout_seconds: float, watch: Watch) -> requests.Response:
+    """Send a request and return the answer after redirects, whatever its status, without its body.
 
     Raises:
-        RedirectError: It is redirected to where it may not go.
-        OSError: As `urllib.request.urlopen`.
-        http.client.HTTPException: Likewise.
+        RedirectError: It redirects to where Quill does not follow.
+        requests.RequestException: There is no answer.
     """
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        _Http(watch),
-        _Https(watch),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _Redirects(),
-    ):
-        opener.add_handler(handler)
-    answer: http.client.HTTPResponse = opener.open(
-        urllib.request.Request(address, headers=headers), None, timeout_seconds
-    )
-    return answer
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
-        self._watch = watch
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        def connection(host: str, **options: Any) -> http.client.HTTPConnection:
-            return _watched(http.client.HTTPConnection(host, **options), self._watch)
-
-        return self.do_open(connection, request)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
-        self._watch = watch
-
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        def connection(host: str, **options: Any) -> http.client.HTTPConnection:
-            secured = http.client.HTTPSConnection(host, context=ssl.create_default_context(), **options)
-            return _watched(secured, self._watch)
-
-        return self.do_open(connection, request)
-
-
-def _watched(connection: http.client.HTTPConnection, watch: Watch) -> http.client.HTTPConnection:
-    connect = connection.connect
-
-    def connect_watched() -> None:
-        connect()
-        watch.follow(connection.sock)
-
-    connection.connect = connect_watched  # type: ignore[method-assign]
-    return connection
-
-
-class _Unread(io.BytesIO):
-    """Stands for the body of a redirect, which the library would read whole before it goes on, however long it is."""
-
-    def __init__(self, body: IO[bytes]) -> None:
-        super().__init__()
-        self._body = body
-
-    def close(self) -> None:
-        """Close the body unread."""
-        self._body.close()
-        super().close()
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    def http_error_302(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
-    ) -> Any:
-        place = headers.get("Location") or headers.get("URI")
-        if place is None:
-            raise RedirectError(f"it redirects without saying where to, HTTP {code}")
+    with _Session(watch) as session:
         try:
-            scheme = urlsplit(place).scheme.lower()
-            if scheme not in ("", "http", "https"):
-                raise RedirectError(f"it redirects to {shown_address(place)[:200]!r}, which is no address of the web")
-            if scheme == "http" and urlsplit(req.full_url).scheme == "https":
-                raise RedirectError("it redirects from https to http, on which anybody on the way could change it")
-            return super().http_error_302(req, _Unread(fp), code, msg, headers)
-        except urllib.error.HTTPError as error:
-            if error.msg.startswith(self.inf_msg):
-                raise RedirectError("it redirects in a circle, or too often") from None
-            raise
+            return session.get(address, headers=headers, timeout=timeout_seconds, stream=True)
+        except requests.TooManyRedirects:
+            raise RedirectError("it redirects in a circle, or too often") from None
+
+
+class _Session(requests.Session):
+    """Follows redirects only to the web, and never from https to http; sends no password of a .netrc file."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.max_redirects = MOST_REDIRECTS
+        self.auth = _without_password
+        adapter = _WatchedAdapter(watch)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer redirects to, if it does; the body of a redirect may have no end and is not read."""
+        if resp.status_code not in (301, 302, 303, 307, 308):
+            return None
+        resp.close()
+        place = resp.headers.get("Location")
+        if place is None:
+            raise RedirectError(f"it redirects without saying where to, HTTP {resp.status_code}")
+        try:
+            parts = urlsplit(place)
+            target, scheme, _ = super().get_redirect_target(resp), parts.scheme.lower(), parts.port
         except ValueError:
             raise RedirectError(f"it redirects to {shown_address(place)[:200]!r}, which is no address") from None
+        if scheme not in ("", "http", "https"):
+            raise RedirectError(f"it redirects to {shown_address(place)[:200]!r}, which is no address of the web")
+        if scheme == "http" and urlsplit(resp.url).scheme == "https":
+            raise RedirectError("it redirects from https to http, on which anybody on the way could change it")
+        return target
 
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Send no password after a redirect either."""
+
+
+def _without_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+class _WatchedAdapter(HTTPAdapter):
+    """Has a watch look at all connections, and trusts the system's certificates besides those that requests brings."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, ssl_context=ssl.create_default_context())
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **options, ssl_context=ssl.create_default_context())
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> HTTPConnectionPool:
+        pool: HTTPConnectionPool = super().get_connection_with_tls_context(*args, **options)
+        watch, connection_class = self._watch, type(pool).ConnectionCls
+
+        class WatchedConnection(connection_class):  # type: ignore[misc, valid-type]
+            def connect(self) -> None:
+                super().connect()
+                watch.add(self.sock)
+
+        pool.ConnectionCls = WatchedConnection
+        return pool

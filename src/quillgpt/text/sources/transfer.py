@@ -1,21 +1,17 @@
-"""One file over http: received in several tries where it must be, each of which continues the one before."""
+"""One file over HTTP, received in several tries if necessary: each continues where the one before was cut."""
 
 from __future__ import annotations
 
-import email.message
-import email.utils
 import hashlib
-import http.client
 import re
 import shutil
 import socket
-import time
-import urllib.error
+from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from time import sleep
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -26,22 +22,24 @@ from quillgpt.errors import UserError
 from quillgpt.files import flush_to_disk, write_json
 from quillgpt.ownership import remove_own
 from quillgpt.records import Record, read_record
-from quillgpt.text.sources import connection
 from quillgpt.text.sources.addresses import shown_address
-from quillgpt.text.sources.connection import RedirectError, Watch, open_address
 
-PAUSES_SECONDS = (1.0, 4.0, 15.0)  # before each new try that follows one without progress
-LONGEST_PAUSE_SECONDS = 60.0  # a server that asks for more is not waited for
+if TYPE_CHECKING:
+    from requests import Response
+    from urllib3 import BaseHTTPResponse
+
+    from quillgpt.text.sources.connection import Watch
+
 CHUNK_BYTES = 1 << 16
 
 MOST_UNSTATED_BYTES = 20_000_000_000
-"""What a server may send that does not say how much it is going to be."""
+"""The most that is taken from a server that does not announce a size."""
 
 LEAST_FREE_BYTES = 100_000_000
 """What a download leaves of the disk."""
 
 ASKED_EVERY_BYTES = 1 << 24
-"""How much comes between two looks at how much of the disk is free."""
+"""Bytes between two checks of the free disk space."""
 
 _PASSING = {408, 429, 500, 502, 503, 504}
 _MISSING = {404, 410}
@@ -73,30 +71,30 @@ class _PassingError(Exception):
     """A try failed in a way that may pass.
 
     Attributes:
-        reached: Whether a server answered.
-        wait_seconds: How long it asked to wait.
+        reached: Whether a server was reached.
+        answer: What it answered, if it did.
     """
 
-    def __init__(self, reason: str, *, reached: bool = True, wait_seconds: float = 0.0) -> None:
+    def __init__(self, reason: str, *, reached: bool = True, answer: BaseHTTPResponse | None = None) -> None:
         super().__init__(reason)
         self.reached = reached
-        self.wait_seconds = wait_seconds
+        self.answer = answer
 
 
 class _Note(Record):
-    """Which version of which file a partial file is of; of the address, which may hold secrets, only a hash."""
+    """Which version of which file a partial file belongs to; only a hash of the address, which may hold secrets."""
 
     address: str
     version: Annotated[str, Field(pattern=r"^[ -~]{1,500}$")] | None
 
 
 class Partial:
-    """What has come of a file so far, and beside it a note on which version of the file that is.
+    """The part of a file that has arrived so far, and beside it a note on the version of the file.
 
     Attributes:
         path: The bytes so far.
         address: Where the file is published.
-        pinned: Whether a hash will tell if what was put together is right.
+        pinned: Whether the hash of the whole file is known, and will be checked.
     """
 
     def __init__(self, path: Path, address: str, *, pinned: bool) -> None:
@@ -112,8 +110,8 @@ class Partial:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that ask for the rest, or none where it has to come from its beginning."""
-        with suppress(UserError):  # without a readable note it comes from its beginning
+        """Return the headers that ask for the rest, or none if the file has to be sent from its beginning."""
+        with suppress(UserError):  # without a readable note it starts over
             note = read_record(self._note, _Note, UserError, mend="")
             # Without a version, only a hash can tell that both halves are of the same file.
             if self.size and note.address == self._key and (note.version or self.pinned):
@@ -121,56 +119,69 @@ class Partial:
         return {}
 
     def start(self, version: str | None) -> None:
-        """Begin anew, with this version of the file."""
+        """Start over, with this version of the file."""
         self.path.write_bytes(b"")
         if version is not None and not re.fullmatch(r"[ -~]{1,500}", version):
             version = None
         write_json(self._note, _Note(address=self._key, version=version).model_dump())
 
     def keep_as(self, path: Path) -> None:
-        """Give the whole file its own name."""
+        """Move the whole file to its own name."""
         flush_to_disk(self.path)
         self.path.replace(path)
         flush_to_disk(path.parent)
         self.remove()
 
     def remove(self) -> None:
-        """Forget what came."""
+        """Delete what has arrived."""
         remove_own(self.path)
         remove_own(self._note)
 
 
 def receive(partial: Partial, *, title: str, timeout_seconds: float) -> None:
-    """Receive a whole file, with growing pauses between tries; a try that gets further renews their number.
+    """Receive a whole file, with growing pauses between tries; a try that gets further resets their count.
 
     Args:
-        partial: What has come of it before; it holds the whole file afterwards.
+        partial: The part that is there already; it holds the whole file afterwards.
         title: What a person would call the file.
         timeout_seconds: How long a server may be silent.
 
     Raises:
-        TransferError: It cannot be had, or not now.
+        TransferError: The file cannot be received, or not now.
     """
+    from urllib3.exceptions import MaxRetryError
+
+    from quillgpt.text.sources import connection
+
+    def new_policy() -> connection.RetryPolicy:
+        return connection.RetryPolicy(len(connection.PAUSES_SECONDS))
+
     farthest = partial.size
-    pauses = iter(PAUSES_SECONDS)
+    policy = new_policy()
     reached = False
     while True:
         try:
             return _receive_once(partial, title, timeout_seconds)
         except _PassingError as error:
             if partial.size >= farthest + connection.LEAST_BYTES:
-                farthest, pauses = partial.size, iter(PAUSES_SECONDS)
+                farthest, policy = partial.size, new_policy()
             reached = reached or error.reached
-            pause = max(next(pauses, float("inf")), error.wait_seconds)
+            try:
+                policy = policy.increment(error=error)
+            except MaxRetryError:
+                raise TransferError(str(error), passing=True) from error
+            pause = policy.pause_seconds(error.answer)
             # Whoever is not connected at all should hear so at once.
-            if not reached or pause > LONGEST_PAUSE_SECONDS:
+            if not reached or pause > connection.LONGEST_PAUSE_SECONDS:
                 raise TransferError(str(error), passing=True) from error
             warn(f"{title}: {error}; trying again in {pause:.0f} s")
             sleep(pause)
 
 
 def _receive_once(partial: Partial, title: str, timeout_seconds: float) -> None:
-    with Watch().watching() as watch:
+    from quillgpt.text.sources import connection
+
+    with connection.Watch().watching() as watch:
         try:
             _receive_watched(partial, title, timeout_seconds, watch)
         except _PassingError:
@@ -230,27 +241,39 @@ def _check_room(partial: Partial, still_to_come: int | None) -> None:
     )
 
 
-def _open(partial: Partial, timeout_seconds: float, watch: Watch) -> http.client.HTTPResponse:
+def _open(partial: Partial, timeout_seconds: float, watch: Watch) -> Response:
+    import requests
+    from urllib3 import exceptions
+
+    from quillgpt.text.sources.connection import RedirectError, open_address
+
     headers = {"User-Agent": f"quillgpt/{__version__}", "Accept-Encoding": "identity", **partial.headers()}
     try:
-        return open_address(partial.address, headers, timeout_seconds=timeout_seconds, watch=watch)
+        answer = open_address(partial.address, headers, timeout_seconds=timeout_seconds, watch=watch)
     except RedirectError as error:
         raise TransferError(str(error)) from error
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise _start_over(partial) from error
-            if error.code in _PASSING:
-                wait_seconds = _retry_after(error.headers)
-                raise _PassingError(f"HTTP {error.code} {_line(error.reason)}", wait_seconds=wait_seconds) from error
-            reason = f"{_REASONS.get(error.code) or _line(error.reason)}, HTTP {error.code}"
-            raise TransferError(reason, missing=error.code in _MISSING) from error
-    except urllib.error.URLError as error:
-        raise _PassingError(_words(error.reason, timeout_seconds), reached=False) from error
-    except (http.client.HTTPException, OSError) as error:
-        raise _PassingError(_words(error, timeout_seconds)) from error
-    except ValueError as error:  # what an address or a header cannot be
-        raise TransferError(_words(error, timeout_seconds)) from error
+    except requests.exceptions.InvalidSchema as error:
+        raise TransferError("the environment names a SOCKS proxy, which needs `pip install pysocks`") from error
+    except ValueError as error:  # whose words may hold the address
+        raise TransferError(f"the address, or that of a proxy, is invalid: {type(error).__name__}") from error
+    except (requests.RequestException, exceptions.HTTPError) as error:
+        unconnected = (
+            exceptions.ConnectTimeoutError,
+            exceptions.NewConnectionError,
+            exceptions.SSLError,
+            exceptions.ProxyError,
+        )
+        reached = not any(isinstance(cause, unconnected) for cause in _causes(error))
+        raise _PassingError(_words(error, timeout_seconds), reached=reached) from error
+    if HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
+        return answer
+    with answer:
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise _start_over(partial)
+        if answer.status_code in _PASSING:
+            raise _PassingError(f"HTTP {answer.status_code} {_line(answer.reason)}", answer=answer.raw)
+        reason = f"{_REASONS.get(answer.status_code) or _line(answer.reason)}, HTTP {answer.status_code}"
+        raise TransferError(reason, missing=answer.status_code in _MISSING)
 
 
 def _start_over(partial: Partial) -> _PassingError:
@@ -258,66 +281,71 @@ def _start_over(partial: Partial) -> _PassingError:
     return _PassingError("the server cannot continue it, so it starts over")
 
 
-def _next_chunk(answer: http.client.HTTPResponse, timeout_seconds: float) -> bytes:
+def _next_chunk(answer: Response, timeout_seconds: float) -> bytes:
+    from urllib3.exceptions import HTTPError, IncompleteRead
+
     try:
-        return answer.read1(CHUNK_BYTES)  # whatever is there, so that nothing is lost when the rest does not come
-    except (http.client.HTTPException, OSError, ValueError) as error:
+        # What has arrived, even if it is less than a chunk, so that nothing is lost when the rest does not come.
+        chunk: bytes = answer.raw.read1(CHUNK_BYTES, decode_content=False)
+    except (HTTPError, OSError, ValueError) as error:
+        if any(isinstance(cause, IncompleteRead) for cause in _causes(error)):  # less than was announced
+            return b""
         raise _PassingError(_words(error, timeout_seconds)) from error
+    return chunk
 
 
-def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Return at which byte of the file an answer begins, and how many bytes the whole file has, if it says so."""
-    found = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", answer.headers.get("Content-Range", ""))
-    begin = _count(found[1]) if found else None
-    if answer.status != HTTPStatus.PARTIAL_CONTENT or found is None or begin is None:
-        return 0, _count(answer.headers.get("Content-Length", ""))
-    return begin, _count(found[2])
+def _extent(answer: Response) -> tuple[int, int | None]:
+    """Return at which byte of the file an answer begins, and the size of the whole file if it is announced."""
+    announced: int | None = answer.raw.length_remaining
+    extent = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)", answer.headers.get("Content-Range", ""))
+    if answer.status_code != HTTPStatus.PARTIAL_CONTENT or extent is None:
+        return 0, announced
+    begin = int(extent[1])
+    if extent[2] != "*":
+        return begin, int(extent[2])
+    return begin, None if announced is None else begin + announced
 
 
-def _count(given: str) -> int | None:
-    """Return the number of bytes that a header names, or None where it names none that a file can have."""
-    return int(given) if re.fullmatch(r"[0-9]{1,18}", given.strip()) else None
-
-
-def _version(answer: http.client.HTTPResponse) -> str | None:
-    """Return what identifies the file's version byte by byte, in the words that If-Range takes."""
+def _version(answer: Response) -> str | None:
+    """Return what identifies the version of the file to the byte, for the header If-Range."""
     tag = answer.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
-def _refuse_compressed(answer: http.client.HTTPResponse) -> None:
+def _refuse_compressed(answer: Response) -> None:
     coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise TransferError(f"the server sends it compressed ({_line(coding)[:40]}), which it was asked not to")
 
 
-def _refuse_web_page(partial: Partial, answer: http.client.HTTPResponse) -> None:
+def _refuse_web_page(partial: Partial, answer: Response) -> None:
     expected = urlsplit(partial.address).path.lower().endswith(_WEB_PAGE_SUFFIXES)
-    if not partial.pinned and not expected and answer.headers.get_content_type() in _WEB_PAGE_TYPES:
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if not partial.pinned and not expected and kind in _WEB_PAGE_TYPES:
         raise TransferError("it is a web page, not a plain text; links named raw or plain text lead to the text itself")
 
 
-def _retry_after(headers: email.message.Message) -> float:
-    """Return how many seconds a server asks to wait; it may name a time instead."""
-    given = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]+", given):
-        return float(given[:18]) if len(given) < 18 else float("inf")
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError, OSError):
-        return 0.0
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error of requests or urllib3 and those that it wraps, the innermost last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
-def _words(error: object, timeout_seconds: float) -> str:
-    if isinstance(error, TimeoutError):
+def _words(error: BaseException, timeout_seconds: float) -> str:
+    from urllib3.exceptions import ReadTimeoutError
+
+    *_, root = _causes(error)
+    if isinstance(root, TimeoutError | ReadTimeoutError):
         return f"no answer for {timeout_seconds:g} seconds"
-    if isinstance(error, socket.gaierror):
+    if isinstance(root, socket.gaierror):
         return "there is no server of that name, or this machine is offline"
-    if isinstance(error, http.client.IncompleteRead):
-        return "the connection was cut"
-    return _line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    if isinstance(root, OSError) and root.strerror:
+        return _line(root.strerror)
+    return "the connection was cut"
 
 
 def _line(words: object) -> str:
-    """Return what a server or a library says as a short line without what a terminal would obey."""
-    return "".join(each if each.isprintable() else " " for each in str(words))[:200].strip()
+    """Return the words of a server or a library as a short line, without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(words))[:200].strip()
