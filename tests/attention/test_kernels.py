@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from quillgpt.activations import ACTIVATIONS
 from quillgpt.attention import KernelSpec, causal_mask
 from quillgpt.attention.recompute import pieces
 from quillgpt.attention.reference import reference_attention, reference_weights
-from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.model import attention_paths
 from tolerances import BFLOAT16_FROBENIUS, FLOAT32, FLOAT64
 

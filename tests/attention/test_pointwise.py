@@ -1,14 +1,17 @@
 """What the kernels are, as mathematics: polynomials near exp, identities, gradients, statistics at the start."""
 
+import importlib.util
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
+from quillgpt.activations import ACTIVATIONS, Activation
 from quillgpt.attention import KernelSpec
 from quillgpt.attention.pointwise import pointwise
-from quillgpt.attention.reference import reference_weights
-from quillgpt.config.schema.attention import ACTIVATIONS, VALID, parse_attn_type
+from quillgpt.attention.reference import reference_attention, reference_weights
+from quillgpt.config.schema.attention import OPTIONS, USUAL, VALID, AttentionFields, parse_attn_type
 from quillgpt.model import attention_paths
 from tolerances import FLOAT64
 
@@ -192,3 +195,43 @@ def test_a_name_that_is_none_lists_those_that_are(name):
 )
 def test_degree_and_depth(spec, degree, depth):
     assert (spec.degree, spec.depth) == (degree, depth)
+
+
+def test_a_kernels_options_are_those_that_the_settings_declare():
+    assert [field.name for field in fields(KernelSpec)] == ["attn_type", *OPTIONS]
+    assert all(getattr(KernelSpec(), name) == value for name, value in USUAL.items())
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"attn_type": "GKpoly-4", "poly_form": "unheard"}, {"attn_type": "PA_relu", "len_scale": "unheard"}]
+)
+def test_the_reference_computes_nothing_that_it_does_not_know(unknown):
+    query = torch.randn(1, 1, 4, 4)
+    with pytest.raises(ValueError, match="unheard"):
+        reference_weights(query, query, KernelSpec(**unknown), block_size=8)
+
+
+def test_an_activation_without_a_formula_is_no_other_activation(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "unheard", ACTIVATIONS["silu"])
+    spec = KernelSpec("PA_unheard")
+    monkeypatch.delitem(ACTIVATIONS, "unheard")
+    query = torch.randn(1, 1, 4, 4)
+    with pytest.raises(KeyError, match="unheard"):
+        reference_weights(query, query, spec, block_size=8)
+
+
+def test_one_entry_of_the_table_is_a_whole_kernel(monkeypatch):
+    cube = Activation(lambda s: s**3, lambda s, _: 3 * s * s, formula=lambda s: s * s * s, signed=True)
+    monkeypatch.setitem(ACTIVATIONS, "cube", cube)
+    assert AttentionFields(attn_type="PA_cube").attn_type == "PA_cube"
+    with pytest.raises(ValueError, match="can be negative"):
+        AttentionFields(attn_type="PA_cube", row_norm=True)
+    spec = KernelSpec("PA_cube", attn_bias=0.3)
+    monkeypatch.setattr("quillgpt.model.kernels.triton_runs", lambda: importlib.util.find_spec("triton") is not None)
+    paths = attention_paths(spec, block_size=8)
+    assert list(paths) == ["recompute"]  # Triton has no such case
+    tensors = [torch.randn(1, 2, 8, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    results = paths["recompute"](*tensors, 0.0), reference_attention(*tensors, spec, block_size=8)
+    torch.testing.assert_close(*results)
+    for own, expected in zip(*(torch.autograd.grad(result.square().sum(), tensors) for result in results), strict=True):
+        torch.testing.assert_close(own, expected)

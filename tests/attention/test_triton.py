@@ -15,14 +15,14 @@ import sys
 import torch
 from quillgpt.attention import KernelSpec
 from quillgpt.model import attention_paths
-from quillgpt.model.kernels import triton_operation
+from quillgpt.model.kernels import triton_runs
 from quillgpt.attention.reference import reference_attention
-from quillgpt.config.schema.attention import ACTIVATIONS
+from quillgpt.activations import ACTIVATIONS
 
 device = sys.argv[1]
 dtype = getattr(torch, sys.argv[2])
 limit = float(sys.argv[3])
-assert triton_operation() is not None
+assert triton_runs()
 specs = [
     *(KernelSpec(name) for name in ("GK", "GKpoly-1", "GKpoly-6")),
     *(KernelSpec("GKpoly-5", poly_form=form) for form in ("limit", "taylor", "chebyshev", "squared-taylor")),

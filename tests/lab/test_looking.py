@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from quillgpt.activations import ACTIVATIONS
 from quillgpt.attention import KernelSpec
 from quillgpt.attention.reference import reference_attention
-from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.data.batches import spread_starts
 from quillgpt.evaluation import mean_loss
 from quillgpt.evaluation.loss import SPREAD_SEED

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from quillgpt.activations import ACTIVATIONS
 from quillgpt.attention import KernelSpec
-from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, KeyValueCache
+from quillgpt.model.kernels import limit_range
 from tiny import CONFIGS, random_ids, tiny_model
 from tolerances import FLOAT32
 
@@ -158,3 +159,27 @@ def test_a_swapped_kernel_keeps_what_both_have():
         own.swapped("GK", len_scale="pos")
     with pytest.raises(ConfigError, match="those of PA_gelu can be negative"):
         own.swapped("PA_gelu", row_norm=True)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [KernelSpec(), KernelSpec("GK", learn_tau=True, learn_gain=True), KernelSpec("PA_gelu", qk_norm=True)],
+    ids=str,
+)
+def test_all_blocks_compile_to_one_graph_whatever_the_kernel(kernel):
+    torch.compiler.reset()
+    model = GPT(replace(CONFIGS["gpt2"], kernel=kernel), dropout=0.1)
+    if kernel.of_distance:
+        limit_range(model, 0.5)
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    for block in model.blocks:
+        block.forward = torch.compile(block.forward, backend=backend)
+    ids = random_ids(model.config, 2, 17)
+    model.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
+    torch.compiler.reset()
+    assert len(graphs) == 1

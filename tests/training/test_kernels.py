@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from quillgpt.activations import ACTIVATIONS
 from quillgpt.api import load
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import load_model
 from quillgpt.cli import main
-from quillgpt.config.schema.attention import ACTIVATIONS
 from quillgpt.device import autocast
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import export

@@ -15,7 +15,12 @@ from quillgpt.attention.recompute import weighted_sums
 from quillgpt.attention.spec import KernelSpec
 
 
-def range_excess(query: Tensor, key: Tensor, limit: float) -> Tensor:
+def excess_kernel(limit: float) -> KernelSpec:
+    """Return the kernel whose weights are max(0, -x - limit)^2."""
+    return KernelSpec("PA_relu-square", attn_bias=-limit, len_scale="none")
+
+
+def range_excess(query: Tensor, key: Tensor, kernel: KernelSpec) -> Tensor:
     """Return the mean of max(0, -x - limit)^2 over all pairs that see each other and all heads, added up over texts.
 
     x = -|q-k|^2 / (2 sqrt D). The excess is itself a kernel of a product,
@@ -24,7 +29,7 @@ def range_excess(query: Tensor, key: Tensor, limit: float) -> Tensor:
     Args:
         query: (B, H, T, D).
         key: (B, G, T, D).
-        limit: Above 0.
+        kernel: That of a limit above 0, as `excess_kernel` returns it.
 
     Returns:
         A scalar, float32 or finer.
@@ -36,6 +41,5 @@ def range_excess(query: Tensor, key: Tensor, limit: float) -> Tensor:
     scale = math.sqrt((D + 2) / D)  # the kernel divides by the root of its width, which is larger by two
     left = torch.cat([-q, ones, q.square().sum(-1, keepdim=True) * 0.5], -1) * scale
     right = torch.cat([k, k.square().sum(-1, keepdim=True) * 0.5, ones], -1)
-    kernel = KernelSpec("PA_relu-square", attn_bias=-limit, len_scale="none")
     sums, _ = weighted_sums(left, right, ones, kernel)
     return sums.sum() / (query.shape[1] * T * (T + 1) / 2)

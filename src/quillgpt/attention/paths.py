@@ -91,6 +91,7 @@ class Recompute:
             return visible.sum().to(like.dtype)
         if how == "seq":
             return float(keys)
+        assert how == "pos"
         return torch.arange(keys - queries + 1, keys + 1, device=like.device, dtype=like.dtype).unsqueeze(-1)
 
 

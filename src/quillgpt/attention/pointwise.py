@@ -7,16 +7,15 @@ maximum or a sum over keys.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from quillgpt.activations import ACTIVATIONS, Activation
 from quillgpt.attention.spec import KernelSpec
 
 
@@ -40,8 +39,7 @@ def pointwise(spec: KernelSpec) -> Pointwise:
     The argument is that before `attn_bias` is added and before rounding errors above 0 of a distance are cut off.
     """
     if spec.type.family == "PA":
-        found = ACTIVATIONS[spec.type.activation]
-        return found if spec.attn_bias == 0 else _shifted(found, spec.attn_bias)
+        return _shifted(ACTIVATIONS[spec.type.activation], spec.attn_bias)
     if spec.type.family in ("GK", "GKn"):
         return EXPONENTIAL
     n = spec.type.n
@@ -50,35 +48,13 @@ def pointwise(spec: KernelSpec) -> Pointwise:
     return {"power2": _power2, "limit": _limit, "taylor": _taylor, "squared-taylor": _squared_taylor}[spec.poly_form](n)
 
 
-def _shifted(unshifted: Pointwise, bias: float) -> Pointwise:
-    return Pointwise(lambda u: unshifted.value(u + bias), lambda u, phi: unshifted.slope(u + bias, phi))
-
-
-def _gelu_slope(s: Tensor, _: Tensor) -> Tensor:
-    density = torch.exp(-0.5 * s * s) / math.sqrt(2 * math.pi)
-    return 0.5 * (1 + torch.erf(s / math.sqrt(2))) + s * density
-
-
-def _silu_slope(s: Tensor, phi: Tensor) -> Tensor:
-    share = torch.sigmoid(s)
-    return share + phi * (1 - share)
+def _shifted(activation: Activation, bias: float) -> Pointwise:
+    if bias == 0:
+        return Pointwise(activation.value, activation.slope)
+    return Pointwise(lambda u: activation.value(u + bias), lambda u, phi: activation.slope(u + bias, phi))
 
 
 EXPONENTIAL = Pointwise(torch.exp, lambda _, phi: phi)
-
-ACTIVATIONS: dict[str, Pointwise] = {
-    "gelu": Pointwise(F.gelu, _gelu_slope),
-    "relu": Pointwise(F.relu, lambda s, _: (s > 0).to(s.dtype)),
-    "sigmoid": Pointwise(torch.sigmoid, lambda _, phi: phi * (1 - phi)),
-    "square": Pointwise(torch.square, lambda s, _: 2 * s),
-    "relu-square": Pointwise(lambda s: F.relu(s).square(), lambda s, _: 2 * F.relu(s)),
-    "softplus": Pointwise(lambda s: torch.logaddexp(s, torch.zeros_like(s)), lambda s, _: torch.sigmoid(s)),
-    "tanh": Pointwise(torch.tanh, lambda _, phi: 1 - phi * phi),
-    "exp": EXPONENTIAL,
-    "identity": Pointwise(torch.clone, lambda s, _: torch.ones_like(s)),
-    "elu1": Pointwise(lambda s: F.elu(s) + 1, lambda s, _: torch.exp(s.clamp(max=0))),
-    "silu": Pointwise(F.silu, _silu_slope),
-}
 
 
 def _power2(n: int) -> Pointwise:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quillgpt.activations import ACTIVATIONS
 from quillgpt.attention.spec import KernelSpec
 
 
@@ -53,15 +54,14 @@ def reference_weights(query: Tensor, key: Tensor, spec: KernelSpec, *, block_siz
         argument = -(query[:, :, :, None] - key[:, :, None]).square().sum(-1) / (2 * math.sqrt(D))
     if spec.is_softmax:
         return argument.masked_fill(~seen, -math.inf).softmax(-1)
-    phi = _of_distance(argument, spec) if spec.of_distance else _of_product(argument, spec.type.activation)
+    phi = _of_distance(argument, spec) if spec.of_distance else ACTIVATIONS[spec.type.activation].formula(argument)
     weights = torch.where(seen, phi, 0)
     if spec.normalized:
         return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
-    if spec.type.family != "PA" or spec.len_scale == "none":
+    if spec.type.family != "PA":
         return weights
     position = torch.arange(S - T + 1, S + 1, dtype=query.dtype, device=query.device)[:, None]
-    constant = position.new_tensor(block_size if spec.len_scale == "block" else S)
-    return weights / torch.pow(position if spec.len_scale == "pos" else constant, spec.len_alpha)
+    return weights / torch.pow(_lengths(spec, position, S, block_size), spec.len_alpha)
 
 
 def _of_distance(x: Tensor, spec: KernelSpec) -> Tensor:
@@ -69,42 +69,39 @@ def _of_distance(x: Tensor, spec: KernelSpec) -> Tensor:
     N = float(2**n)
     if spec.type.family != "GKpoly":
         return x.exp()
-    if spec.poly_form == "power2":
-        return torch.pow(1 + x / N, N)
-    if spec.poly_form == "limit":
-        return torch.pow(1 + x / n, n)
-    if spec.poly_form == "squared-taylor":
-        return torch.pow(1 + x / N + (x / N).square() / 2, N)
-    if spec.poly_form == "taylor":
-        return torch.stack([x**k / math.factorial(k) for k in range(n + 1)]).sum(0)
-    fitted = np.polynomial.Chebyshev.interpolate(np.exp, n, domain=[-spec.poly_range, 0])
-    t, polynomials = 1 + 2 * x / spec.poly_range, [torch.ones_like(x)]
-    for k in range(1, n + 1):
+    match spec.poly_form:
+        case "power2":
+            return torch.pow(1 + x / N, N)
+        case "limit":
+            return torch.pow(1 + x / n, n)
+        case "squared-taylor":
+            return torch.pow(1 + x / N + (x / N).square() / 2, N)
+        case "taylor":
+            return torch.stack([x**k / math.factorial(k) for k in range(n + 1)]).sum(0)
+        case "chebyshev":
+            return _chebyshev(x, n, spec.poly_range)
+        case unknown:
+            raise ValueError(f"{unknown} is no poly_form")
+
+
+def _chebyshev(x: Tensor, degree: int, reach: float) -> Tensor:
+    fitted = np.polynomial.Chebyshev.interpolate(np.exp, degree, domain=[-reach, 0])
+    t, polynomials = 1 + 2 * x / reach, [torch.ones_like(x)]
+    for k in range(1, degree + 1):
         polynomials.append(t if k == 1 else 2 * t * polynomials[-1] - polynomials[-2])
-    return torch.stack([float(c) * each for c, each in zip(fitted.coef, polynomials, strict=True)]).sum(0)
+    return torch.stack([float(c) * p for c, p in zip(fitted.coef, polynomials, strict=True)]).sum(0)
 
 
-def _of_product(s: Tensor, activation: str) -> Tensor:
-    match activation:
-        case "relu":
-            return s.clamp(min=0)
-        case "square":
-            return s * s
-        case "relu-square":
-            return s.clamp(min=0) ** 2
-        case "gelu":
-            return 0.5 * s * (1 + torch.erf(s / math.sqrt(2)))
-        case "sigmoid":
-            return 1 / (1 + torch.exp(-s))
-        case "softplus":
-            return torch.log1p(torch.exp(-s.abs())) + s.clamp(min=0)
-        case "tanh":
-            return 2 / (1 + torch.exp(-2 * s)) - 1
-        case "exp":
-            return torch.exp(s)
-        case "identity":
-            return s
-        case "elu1":
-            return torch.where(s > 0, s + 1, torch.exp(s.clamp(max=0)))
-        case _:  # silu
-            return s / (1 + torch.exp(-s))
+def _lengths(spec: KernelSpec, position: Tensor, keys: int, block_size: int) -> Tensor:
+    """Return what sums of PA are divided by, given the number of keys that each query sees, (T, 1)."""
+    match spec.len_scale:
+        case "none":
+            return torch.ones_like(position)
+        case "pos":
+            return position
+        case "seq":
+            return torch.full_like(position, keys)
+        case "block":
+            return torch.full_like(position, block_size)
+        case unknown:
+            raise ValueError(f"{unknown} is no len_scale")

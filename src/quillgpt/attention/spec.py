@@ -9,6 +9,7 @@ from typing import Any
 
 from quillgpt.config.schema.attention import (
     OPTIONS,
+    USUAL,
     AttentionType,
     LenScale,
     PolyForm,
@@ -22,31 +23,22 @@ from quillgpt.errors import ConfigError
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """The function of an attention kernel.
-
-    Attributes:
-        attn_type: Name of the kernel, as `parse_attn_type` reads it.
-        poly_form: The polynomial of GKpoly.
-        poly_range: Where its form `chebyshev` fits exp: [-poly_range, 0].
-        len_scale: What PA divides by.
-        len_alpha: Exponent of that.
-        attn_bias: Added to PA's scores.
-        row_norm: Divide each query's weights by their sum (beside GKn, which always does).
-        learn_tau: A learnt factor of the squared distance for each key and value head.
-        learn_gain: A learnt factor of the result for each head.
-        qk_norm: Queries and keys of length sqrt D (gpt2).
-    """
+    """The function of an attention kernel: its name, and the options that `AttentionFields` declares and explains."""
 
     attn_type: str = "SM"
-    poly_form: PolyForm = "power2"
-    poly_range: float = 16.0
-    len_scale: LenScale = "block"
-    len_alpha: float = 1.0
-    attn_bias: float = 0.0
-    row_norm: bool = False
-    learn_tau: bool = False
-    learn_gain: bool = False
-    qk_norm: bool = False
+    poly_form: PolyForm = USUAL["poly_form"]
+    poly_range: float = USUAL["poly_range"]
+    len_scale: LenScale = USUAL["len_scale"]
+    len_alpha: float = USUAL["len_alpha"]
+    attn_bias: float = USUAL["attn_bias"]
+    row_norm: bool = USUAL["row_norm"]
+    learn_tau: bool = USUAL["learn_tau"]
+    learn_gain: bool = USUAL["learn_gain"]
+    qk_norm: bool = USUAL["qk_norm"]
+
+    def __post_init__(self) -> None:
+        """Parse the name once. In compiled code, cached properties can only be read."""
+        _ = self.type, self.written
 
     def __str__(self) -> str:
         """Name the kernel, with what differs from the usual."""
@@ -72,9 +64,9 @@ class KernelSpec:
             raise ConfigError(str(error)) from None
         return KernelSpec(attn_type, **kept | options)
 
-    @property
+    @cached_property
     def written(self) -> str:
-        """The kernel as text, which `read_spec` reads."""
+        """The kernel as text, for `read_spec`: PyTorch's custom operations take only plain types."""
         return dumps(asdict(self))
 
     @cached_property
@@ -133,7 +125,7 @@ class KernelSpec:
 
 @lru_cache
 def read_spec(written: str) -> KernelSpec:
-    """Return the kernel that a text describes."""
+    """Return the kernel whose `written` is given; each is parsed once in a process."""
     return KernelSpec(**loads(written))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from quillgpt.attention.pointwise import chebyshev_coefficients
 from quillgpt.attention.recompute import define_operation, piecewise_sums
 from quillgpt.attention.spec import KernelSpec, read_spec
-from quillgpt.attention.triton_weights import slope, weight
+from quillgpt.attention.triton_weights import FORMS, slope, weight
 
 WIDEST = 256
 """Widest head whose block of queries a GPU's registers hold."""
@@ -184,8 +184,16 @@ def _coefficients(degree: int, reach: float, device: torch.device) -> Tensor:
     return torch.tensor([*own, *map(float, derived)], dtype=torch.float32, device=device)
 
 
+def has_kernel(kernel: KernelSpec) -> bool:
+    """Whether Triton's kernels can compute this one.
+
+    They see the keys piece by piece, so a query's greatest argument, which a softmax needs, is known only at the end.
+    """
+    return not kernel.is_softmax and _form(kernel) in FORMS
+
+
 def _form(kernel: KernelSpec) -> str:
-    """Return what the kernels call the weight function."""
+    """Return the weight function's name in `FORMS`."""
     family = kernel.type.family
     return kernel.type.activation if family == "PA" else kernel.poly_form if family == "GKpoly" else "exp"
 

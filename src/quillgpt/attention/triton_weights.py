@@ -1,7 +1,7 @@
 """What a kernel makes of its argument, in Triton: the functions of quillgpt.attention.pointwise, one by one.
 
-Given are u of any shape, float32; a table of coefficients and a reach, for Chebyshev's series; what is added to scores;
-the name of the function; and the n of GKpoly.
+Arguments: u of any shape, float32; coefficients and reach of Chebyshev's series; the bias that is added to attention
+scores; the name of the function; the n of GKpoly.
 """
 
 # ruff: noqa: N803
@@ -11,6 +11,14 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+FORMS = frozenset(
+    {
+        *("exp", "power2", "squared-taylor", "limit", "taylor", "chebyshev"),
+        *("gelu", "relu", "sigmoid", "square", "relu-square", "softplus", "tanh", "identity", "elu1", "silu"),
+    }
+)
+"""The functions that `weight` and `slope` below have a case for; a kernel of another function has no Triton path."""
 
 
 @triton.jit
@@ -57,8 +65,10 @@ def weight(u, coefficients, bias, reach, FORM: tl.constexpr, n: tl.constexpr):
         found = s
     elif FORM == "elu1":
         found = tl.where(s > 0, s + 1, tl.exp(tl.minimum(s, 0.0)))
-    else:  # silu
+    elif FORM == "silu":
         found = s * tl.sigmoid(s)
+    else:
+        tl.static_assert(False, "FORM is none of FORMS")
     return found
 
 
@@ -110,8 +120,10 @@ def slope(u, phi, coefficients, bias, reach, FORM: tl.constexpr, n: tl.constexpr
         found = tl.full(u.shape, 1.0, tl.float32)
     elif FORM == "elu1":
         found = tl.exp(tl.minimum(s, 0.0))
-    else:  # silu
+    elif FORM == "silu":
         found = tl.sigmoid(s) + phi * (1 - tl.sigmoid(s))
+    else:
+        tl.static_assert(False, "FORM is none of FORMS")
     return found
 
 

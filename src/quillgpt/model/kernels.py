@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quillgpt.attention import Attend, KernelSpec, path_named, range_excess
+from quillgpt.attention import Attend, KernelSpec, excess_kernel, path_named, range_excess
 from quillgpt.attention.paths import Augmented, Recompute
 from quillgpt.attention.recompute import Operation
 from quillgpt.model.gpt import GPT, SOFTMAX_PATHS, STANDARD_DEVIATION, CausalSelfAttention, GPTConfig
@@ -31,7 +31,7 @@ def attention_paths(spec: KernelSpec, *, block_size: int, dropout: bool = False)
     """
     if spec.type.family == "SM":
         return SOFTMAX_PATHS
-    return {name: make() for name, make in _makers(spec, block_size, dropout=dropout).items()}
+    return {name: make() for name, make in path_makers(spec, block_size, dropout=dropout).items()}
 
 
 def attention_path(spec: KernelSpec, name: str, *, block_size: int, dropout: bool = False) -> Attend:
@@ -43,32 +43,33 @@ def attention_path(spec: KernelSpec, name: str, *, block_size: int, dropout: boo
     kernel = f"{spec.attn_type} with dropout" if dropout else spec.attn_type
     if spec.type.family == "SM":
         return path_named(name, SOFTMAX_PATHS, kernel=kernel)
-    return path_named(name, _makers(spec, block_size, dropout=dropout), kernel=kernel)()
+    return path_named(name, path_makers(spec, block_size, dropout=dropout), kernel=kernel)()
 
 
-def _makers(spec: KernelSpec, block_size: int, *, dropout: bool) -> dict[str, Callable[[], Attend]]:
+def path_makers(spec: KernelSpec, block_size: int, *, dropout: bool) -> dict[str, Callable[[], Attend]]:
     """Return functions that make the paths of a kernel other than softmax, by the names of the paths."""
     makers: dict[str, Callable[[], Attend]] = {"recompute": partial(Recompute, spec, block_size)}
     if spec.type.family in ("GK", "GKn") and (spec.normalized or not dropout):
         makers["augmented"] = partial(Augmented, spec)
-    # Triton's kernels see the keys piece by piece, so a query's greatest argument is known only after the last piece.
-    if not spec.is_softmax and (operation := triton_operation()) is not None:
+    if (operation := triton_operation(spec)) is not None:
         makers["triton"] = partial(Recompute, spec, block_size, operation)
     return makers
 
 
-@cache
-def triton_operation() -> Operation | None:
-    """Return the recomputing kernel in Triton, or None if there is no GPU for it, or no Triton.
-
-    With `TRITON_INTERPRET=1`, Triton's interpreter runs it on a CPU, for tests.
-    """
-    wanted = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-    if not wanted or importlib.util.find_spec("triton") is None:
+def triton_operation(spec: KernelSpec) -> Operation | None:
+    """Return the recomputing operation in Triton, or None if it lacks the kernel, a GPU or Triton itself."""
+    if not triton_runs():
         return None
-    from quillgpt.attention.triton_kernels import triton_weighted_sums
+    from quillgpt.attention.triton_kernels import has_kernel, triton_weighted_sums
 
-    return triton_weighted_sums
+    return triton_weighted_sums if has_kernel(spec) else None
+
+
+@cache
+def triton_runs() -> bool:
+    """Whether there is Triton and a GPU for it; with `TRITON_INTERPRET=1` its interpreter runs on a CPU, for tests."""
+    wanted = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+    return wanted and importlib.util.find_spec("triton") is not None
 
 
 class PerHead(nn.Module):
@@ -88,8 +89,8 @@ class KernelAttention(CausalSelfAttention):
 
     Attributes:
         path: The implementation of the kernel.
-        range_limit: How far below 0 a Gaussian kernel's arguments may lie at no cost; None measures nothing.
-        excess: How far they lay below that in the last training pass; see `range_excess`.
+        range_kernel: Measures how far a Gaussian kernel's arguments lie below a limit; None: they are not measured.
+        excess: The result of the last training pass; see `range_excess`.
     """
 
     def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> None:
@@ -99,7 +100,7 @@ class KernelAttention(CausalSelfAttention):
         self.unit_norm = kernel.qk_norm and self.query_norm is None
         self.log_tau = PerHead(config.n_kv_head, 0.0) if kernel.learn_tau else None
         self.gain = PerHead(config.n_head, 1.0) if kernel.learn_gain else None
-        self.range_limit: float | None = None
+        self.range_kernel: KernelSpec | None = None
         self.excess: Tensor | None = None
 
     def qk_norm(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,16 +117,17 @@ class KernelAttention(CausalSelfAttention):
         self, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None, /
     ) -> Tensor:
         """Return the values weighted by the kernel, times the gains of the heads."""
-        if self.range_limit is not None and self.training:
-            self.excess = range_excess(query, key, self.range_limit)
+        if self.range_kernel is not None and self.training:
+            self.excess = range_excess(query, key, self.range_kernel)
         mixed = self.path(query, key, value, dropout_p, visible)
         return mixed if self.gain is None else mixed * self.gain(mixed)
 
 
 def limit_range(model: GPT, limit: float) -> None:
     """Let training passes measure how far arguments of a Gaussian kernel lie below -limit."""
+    kernel = excess_kernel(limit)
     for attention in kernel_attentions(model):
-        attention.range_limit = limit
+        attention.range_kernel = kernel
 
 
 def mean_range_excess(model: GPT) -> Tensor:

@@ -5,39 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
+from quillgpt.activations import ACTIVATIONS
 from quillgpt.config.schema.base import Settings
 from quillgpt.errors import did_you_mean
 
 Family = Literal["SM", "GK", "GKn", "GKpoly", "PA"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 PolyForm = Literal["power2", "limit", "taylor", "chebyshev", "squared-taylor"]
 LenScale = Literal["block", "pos", "none", "seq"]
 
-ACTIVATIONS = (
-    *("gelu", "relu", "sigmoid", "square", "relu-square"),
-    *("softplus", "tanh", "exp", "identity", "elu1", "silu"),
-)
-SIGNED_ACTIVATIONS = frozenset({"gelu", "tanh", "identity", "silu"})
 LARGEST_POLY = 14
 """Above it, float32 cannot hold (1 + x/2^n)^(2^n) any more: its relative error is 2^n units in the last place."""
 
 VALID = f"SM, GK, GKn, GKpoly-1 to GKpoly-{LARGEST_POLY}, {', '.join('PA_' + name for name in ACTIVATIONS)}"
-
-OPTIONS: dict[str, frozenset[Family]] = {
-    "poly_form": frozenset({"GKpoly"}),
-    "poly_range": frozenset({"GKpoly"}),
-    "len_scale": frozenset({"PA"}),
-    "len_alpha": frozenset({"PA"}),
-    "attn_bias": frozenset({"PA"}),
-    "row_norm": frozenset({"GK", "GKpoly", "PA"}),
-    "learn_tau": frozenset({"GK", "GKn", "GKpoly"}),
-    "learn_gain": frozenset({"SM", "GK", "GKn", "GKpoly", "PA"}),
-    "qk_norm": frozenset({"SM", "GK", "GKn", "GKpoly", "PA"}),
-}
-"""The kernels that each option is for."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ def has_signed_weights(kind: AttentionType, poly_form: PolyForm) -> bool:
     """Say whether a kernel's weights can be negative; then a query's do not make shares of their sum."""
     if kind.family == "GKpoly":
         return poly_form == "chebyshev" or (poly_form in ("limit", "taylor") and kind.n % 2 == 1)
-    return kind.activation in SIGNED_ACTIVATIONS
+    return kind.family == "PA" and ACTIVATIONS[kind.activation].signed
 
 
 def options_of(attn_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,48 +88,79 @@ def check_options(attn_type: str, options: Mapping[str, Any]) -> None:
         )
 
 
+def option(default: Any, *, of: tuple[Family, ...], description: str) -> Any:
+    """Declare an option of attention kernels.
+
+    Args:
+        default: Its usual value.
+        of: The kernels that have it.
+        description: The text of --help.
+    """
+    return Field(default, description=description, json_schema_extra={"families": [*of]})
+
+
 class AttentionFields(Settings):
     """Attention."""
 
     attn_type: str = Field(
         "SM",
-        description="Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to 14. PA_NAME: the activation NAME of the scores (gelu, relu, sigmoid, square, relu-square, softplus, tanh, exp, identity, elu1, silu).",
+        description=f"Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to {LARGEST_POLY}. PA_NAME: the activation NAME of the scores ({', '.join(ACTIVATIONS)}).",
     )
     attn_path: Literal["auto", "sdpa", "explicit", "recompute", "augmented", "triton"] = Field(
         "auto",
         description="How attention is computed; auto takes the path that a short measurement finds fastest. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton is recompute on a GPU, where Triton is installed.",
     )
-    poly_form: PolyForm = Field(
+    poly_form: PolyForm = option(
         "power2",
+        of=("GKpoly",),
         description="GKpoly's polynomial. power2: (1 + x/2^N)^(2^N), degree 2^N. limit: (1 + x/N)^N. taylor: of degree N. chebyshev: of degree N on [-poly_range, 0]. squared-taylor: (1 + y + y^2/2)^(2^N) with y = x/2^N, degree 2^(N+1).",
     )
-    poly_range: Annotated[float, Field(gt=0)] = Field(
-        16.0, description="Where poly_form chebyshev fits exp: from minus this to 0."
+    poly_range: Annotated[float, Field(gt=0)] = option(
+        16.0, of=("GKpoly",), description="Where poly_form chebyshev fits exp: from minus this to 0."
     )
-    len_scale: LenScale = Field(
+    len_scale: LenScale = option(
         "block",
+        of=("PA",),
         description="What PA divides its sums by, to the power of len_alpha. block: block_size. pos: the number of keys a query sees. none: nothing. seq: the length of the text at hand, as the original does; earlier scores then change when text is appended.",
     )
-    len_alpha: Annotated[float, Field(ge=0)] = Field(1.0, description="Exponent of len_scale.")
-    attn_bias: float = Field(0.0, description="Added to PA's scores before the activation.")
-    row_norm: bool = Field(
-        False, description="Divide each query's weights by their sum; for kernels whose weights are never negative."
-    )
-    learn_tau: bool = Field(
-        False, description="Learn how narrow the Gaussian is, for each key and value head (GK, GKn, GKpoly)."
-    )
-    learn_gain: bool = Field(False, description="Learn a factor for what attention returns, for each head.")
-    qk_norm: bool = Field(
+    len_alpha: Annotated[float, Field(ge=0)] = option(1.0, of=("PA",), description="Exponent of len_scale.")
+    attn_bias: float = option(0.0, of=("PA",), description="Added to PA's scores before the activation.")
+    row_norm: bool = option(
         False,
+        of=("GK", "GKpoly", "PA"),
+        description="Divide each query's weights by their sum; for kernels whose weights are never negative.",
+    )
+    learn_tau: bool = option(
+        False,
+        of=("GK", "GKn", "GKpoly"),
+        description="Learn how narrow the Gaussian is, for each key and value head (GK, GKn, GKpoly).",
+    )
+    learn_gain: bool = option(
+        False, of=FAMILIES, description="Learn a factor for what attention returns, for each head."
+    )
+    qk_norm: bool = option(
+        False,
+        of=FAMILIES,
         description="Normalise queries and keys to a length of sqrt D (gpt2; qwen3 always does, with learnt weights), so that the argument of GK lies in [-2 sqrt D, 0].",
     )
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         options = {name: getattr(self, name) for name in OPTIONS}
-        usual = {name: AttentionFields.model_fields[name].default for name in OPTIONS}
-        check_options(self.attn_type, {name: value for name, value in options.items() if value != usual[name]})
+        check_options(self.attn_type, {name: value for name, value in options.items() if value != USUAL[name]})
         return self
+
+
+OPTIONS: dict[str, frozenset[Family]] = {
+    name: frozenset(cast(list[Family], field.json_schema_extra["families"]))
+    for name, field in AttentionFields.model_fields.items()
+    if isinstance(field.json_schema_extra, dict)
+}
+"""The options of attention kernels, as `AttentionFields` declares them, with the kernels that have them."""
+
+
+USUAL: dict[str, Any] = {name: AttentionFields.model_fields[name].default for name in OPTIONS}
+"""Their usual values."""
 
 
 class RangePenaltyFields(Settings):
