@@ -11,7 +11,7 @@ from quillgpt.device import autocast
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.cost import saved_bytes_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
-from quillgpt.optim.optimizers import make_optimizers
+from quillgpt.optim.optimizers import make_optimizers, remembered_values
 
 TOLERANCE = 0.06
 """Small things are left out: statistics of norms, masks that the whole batch shares."""
@@ -73,11 +73,11 @@ def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
     model.loss_sum(tokens, tokens).backward()
     gradients = sum(each.grad.nbytes for each in model.parameters() if each.grad is not None)
     optimizers.step(torch.amp.GradScaler("cpu", enabled=False))
-    muon = group_parameters(model).block_matrices.values() if optimizer == "muon" else ()
     predicted = training_memory(
         model.config,
         parameters=model.parameter_count(),
-        muon_parameters=sum(each.numel() for each in muon),
+        trained=model.parameter_count(),
+        remembered=sum(remembered_values(group_parameters(model), settings).values()),
         sequences=1,
         attn_path="sdpa",
         dropout=False,
@@ -92,7 +92,14 @@ def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
 
 def test_sixteen_bits_halve_what_products_read_but_add_copies_of_the_weights() -> None:
     config = config_of("gpt2", 3)
-    options = {"parameters": 1000, "sequences": 2, "attn_path": "sdpa", "dropout": False}
+    options = {
+        "parameters": 1000,
+        "trained": 1000,
+        "remembered": 2000,
+        "sequences": 2,
+        "attn_path": "sdpa",
+        "dropout": False,
+    }
     whole = training_memory(config, value_bytes=4, **options)  # type: ignore[arg-type]
     half = training_memory(config, value_bytes=2, **options)  # type: ignore[arg-type]
     assert half.activations < whole.activations

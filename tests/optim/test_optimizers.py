@@ -1,12 +1,14 @@
+from typing import get_args
+
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import OptimizerName, TrainSettings
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
 from quillgpt.optim.groups import describe, group_parameters
-from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers
+from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers, remembered_values, state_after_a_step
 from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32
 
@@ -59,6 +61,36 @@ def test_every_parameter_moves_and_has_its_state_saved_under_its_name(name):
     train(model, optimizers, range(1))
     assert all(not torch.equal(before[key], value) for key, value in weights(model).items())
     assert {key.rsplit("/", 1)[0] for key in optimizers.state()} == set(before)
+
+
+def test_every_name_of_the_setting_has_its_entry():
+    assert tuple(OPTIMIZERS) == get_args(OptimizerName)
+
+
+@pytest.mark.parametrize("arch", CONFIGS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_after_a_step_is_known_before_it(name, arch):
+    model = tiny_model(CONFIGS[arch])
+    expected = state_after_a_step(group_parameters(model), settings(name))
+    optimizers = make_optimizers(model, settings(name))
+    before = weights(model)
+    assert optimizers.state() == {}
+    train(model, optimizers, range(1))
+    actual = optimizers.state()
+    assert {key: (value.shape, value.dtype) for key, value in expected.items()} == {
+        key: (value.shape, value.dtype) for key, value in actual.items()
+    }
+    assert set(remembered_values(group_parameters(model), settings(name))) == set(before)
+
+
+def test_asking_for_the_state_after_a_step_changes_nothing():
+    model = tiny_model(QWEN3)
+    before = weights(model)
+    optimizers = make_optimizers(model, settings("muon"))
+    state_after_a_step(group_parameters(model), settings("muon"))
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert optimizers.state() == {}
 
 
 def test_adamw_is_torchs_plain_adamw():

@@ -58,8 +58,8 @@ def training_memory(
     config: GPTConfig,
     *,
     parameters: int,
-    trained: int | None = None,
-    muon_parameters: int = 0,
+    trained: int,
+    remembered: int,
     averaged: bool = False,
     sequences: int,
     attn_path: str,
@@ -70,13 +70,11 @@ def training_memory(
 ) -> TrainingMemory:
     """Return the memory of a training step with an uncompiled model.
 
-    AdamW remembers two values of each parameter, Muon one.
-
     Args:
         config: Configuration of the model.
         parameters: Its parameters.
-        trained: How many of them are trained; None: all.
-        muon_parameters: How many of them Muon updates.
+        trained: How many of them are trained.
+        remembered: How many values the optimizer remembers.
         averaged: Whether an average of the weights is kept.
         sequences: Full blocks in a micro-batch.
         attn_path: How attention is computed, as the settings name it.
@@ -85,7 +83,6 @@ def training_memory(
         value_bytes: Size of the numbers that matrix products are computed in: 4 for float32, 2 for 16-bit formats.
         gpu: Whether it runs on a GPU, whose fused attention can drop; on CPUs it cannot.
     """
-    trained = parameters if trained is None else trained
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
     saved = saved_bytes_per_token(config, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
     if recomputed:
@@ -96,7 +93,7 @@ def training_memory(
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
         gradients=FLOAT32_BYTES * trained,
-        optimizer=FLOAT32_BYTES * (2 * trained - muon_parameters),
+        optimizer=FLOAT32_BYTES * remembered,
         activations=sequences * config.block_size * (saved + gradient_of_scores),
     )
 

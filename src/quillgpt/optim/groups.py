@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
+
+from quillgpt.model import GPT
 
 NamedParameters = dict[str, nn.Parameter]
 
@@ -17,11 +20,13 @@ class ParameterGroups:
         block_matrices: 2-D weights inside the blocks; decayed.
         embeddings: All other tensors with two or more dimensions: embeddings and an untied head; decayed.
         vectors: Biases and norm weights; not decayed.
+        fused_maps: The rows of each linear map in a block matrix that holds several, by the matrix's name.
     """
 
     block_matrices: NamedParameters
     embeddings: NamedParameters
     vectors: NamedParameters
+    fused_maps: dict[str, list[int]]
 
     @property
     def decayed(self) -> NamedParameters:
@@ -33,8 +38,17 @@ class ParameterGroups:
         """All of them."""
         return self.decayed | self.vectors
 
+    def without_values(self) -> ParameterGroups:
+        """Return the same groups on the device `meta`: shapes and number formats that take no memory."""
+        return replace(
+            self,
+            block_matrices=_on_meta(self.block_matrices),
+            embeddings=_on_meta(self.embeddings),
+            vectors=_on_meta(self.vectors),
+        )
 
-def group_parameters(model: nn.Module) -> ParameterGroups:
+
+def group_parameters(model: GPT) -> ParameterGroups:
     """Sort a model's trainable parameters into groups."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = {name for name, parameter in trainable.items() if parameter.ndim >= 2}
@@ -43,9 +57,16 @@ def group_parameters(model: nn.Module) -> ParameterGroups:
         block_matrices={name: trainable[name] for name in trainable if name in in_blocks},
         embeddings={name: trainable[name] for name in trainable if name in matrices - in_blocks},
         vectors={name: trainable[name] for name in trainable if name not in matrices},
+        fused_maps={
+            name: rows for end, rows in model.config.fused_maps.items() for name in in_blocks if name.endswith(end)
+        },
     )
 
 
 def describe(parameters: NamedParameters) -> str:
     """Say how many tensors and values there are: `26 tensors, 10,740,096 values`."""
     return f"{len(parameters)} tensors, {sum(p.numel() for p in parameters.values()):,} values"
+
+
+def _on_meta(parameters: NamedParameters) -> NamedParameters:
+    return {name: nn.Parameter(torch.empty_like(parameter, device="meta")) for name, parameter in parameters.items()}

@@ -7,20 +7,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import OptimizerName, TrainSettings
 from quillgpt.errors import CheckpointError, cut
 from quillgpt.model import GPT
-from quillgpt.optim.groups import NamedParameters, group_parameters
+from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
 from quillgpt.optim.muon import Muon
-
-STEP = "step"
-"""What AdamW calls the number of its steps."""
-
-STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.AdamW: (STEP, "exp_avg", "exp_avg_sq"),
-    Muon: ("momentum_buffer",),
-}
-"""What optimizers remember of each parameter after a step."""
 
 
 class OptimizerSet:
@@ -29,22 +20,26 @@ class OptimizerSet:
     Each parameter group keeps the learning rate that it was made with as `initial_lr`, torch's name for it.
 
     Args:
+        groups: The parameters.
+        settings: Which optimizer, and its hyperparameters.
+
+    Attributes:
         optimizers: The torch optimizers.
-        names: The name of every parameter, for saving state by name.
-        base_lr: The setting `learning_rate`, of which `set_learning_rate` takes a share.
     """
 
-    def __init__(self, optimizers: list[torch.optim.Optimizer], names: dict[Tensor, str], base_lr: float) -> None:
-        self.optimizers = optimizers
-        self._names = names
-        self._base_lr = base_lr
-        for optimizer in optimizers:
+    def __init__(self, groups: ParameterGroups, settings: TrainSettings) -> None:
+        self.optimizers = OPTIMIZERS[settings.optimizer](groups, settings)
+        self._groups = groups
+        self._settings = settings
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in groups.trained.items()}
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate; that of every group keeps its ratio to the setting `learning_rate`."""
-        multiplier = learning_rate / self._base_lr if self._base_lr else 0.0
+        base = self._settings.learning_rate
+        multiplier = learning_rate / base if base else 0.0
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):
@@ -94,8 +89,8 @@ class OptimizerSet:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
-        expected = {f"{name}/{key}" for name, (optimizer, _) in owners.items() for key in STATE_NAMES[type(optimizer)]}
-        if state and (odd := sorted(state.keys() ^ expected)):
+        expected = state_after_a_step(self._groups, self._settings)
+        if state and (odd := sorted(state.keys() ^ expected.keys())):
             whose = "the checkpoint's optimizer state has" if odd[0] in state else "this optimizer needs"
             raise CheckpointError(
                 f"the checkpoint was trained with another optimizer: only {whose} {cut(odd[0])}; resume with the "
@@ -106,8 +101,32 @@ class OptimizerSet:
         for full_name, value in state.items():
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]
-            check_remembered(full_name, value, torch.empty((), device="meta") if key == STEP else parameter)
+            check_remembered(full_name, value, expected[full_name])
             optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+
+
+def state_after_a_step(groups: ParameterGroups, settings: TrainSettings) -> dict[str, Tensor]:
+    """Return the state that an optimizer has after its first step, under `parameter name/state name`.
+
+    The step is done without memory and without arithmetic, so only shapes and number formats of the state mean
+    something.
+    """
+    optimizers = OptimizerSet(groups.without_values(), settings)
+    for optimizer in optimizers.optimizers:
+        for group in optimizer.param_groups:
+            group["fused"] = False  # no fused kernel computes on the device `meta`
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    return optimizers.state()
+
+
+def remembered_values(groups: ParameterGroups, settings: TrainSettings) -> dict[str, int]:
+    """Return how many values an optimizer remembers of each parameter, by its name; counters are left out."""
+    values = dict.fromkeys(groups.trained, 0)
+    for full_name, value in state_after_a_step(groups, settings).items():
+        values[full_name.rsplit("/", 1)[0]] += value.numel() if value.ndim else 0
+    return values
 
 
 def check_remembered(name: str, value: Tensor, like: Tensor) -> None:
@@ -131,34 +150,26 @@ def check_remembered(name: str, value: Tensor, like: Tensor) -> None:
         )
 
 
-def adamw(model: GPT, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def adamw(groups: ParameterGroups, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for all parameters; only matrices decay."""
-    groups = group_parameters(model)
     return [_adamw(groups.decayed, groups.vectors, settings)]
 
 
-def muon(model: GPT, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def muon(groups: ParameterGroups, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest."""
-    groups = group_parameters(model)
     matrices = groups.block_matrices
-    fused: dict[Tensor, list[int]] = {
-        matrix: rows
-        for end, rows in model.config.fused_maps.items()
-        for name, matrix in matrices.items()
-        if name.endswith(end)
-    }
     of_blocks = Muon(
         matrices.values(),
         lr=settings.muon_learning_rate,
         weight_decay=settings.weight_decay,
         momentum=settings.muon_momentum,
-        fused_maps=fused,
+        fused_maps={matrices[name]: rows for name, rows in groups.fused_maps.items()},
         cautious=settings.cautious_weight_decay,
     )
     return [of_blocks, _adamw(groups.embeddings, groups.vectors, settings)]
 
 
-OPTIMIZERS: dict[str, Callable[[GPT, TrainSettings], list[torch.optim.Optimizer]]] = {
+OPTIMIZERS: dict[OptimizerName, Callable[[ParameterGroups, TrainSettings], list[torch.optim.Optimizer]]] = {
     "adamw": adamw,
     "muon": muon,
 }
@@ -166,8 +177,7 @@ OPTIMIZERS: dict[str, Callable[[GPT, TrainSettings], list[torch.optim.Optimizer]
 
 def make_optimizers(model: GPT, settings: TrainSettings) -> OptimizerSet:
     """Return the optimizer that the settings name, for all trainable parameters of the model."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in group_parameters(model).trained.items()}
-    return OptimizerSet(OPTIMIZERS[settings.optimizer](model, settings), names, settings.learning_rate)
+    return OptimizerSet(group_parameters(model), settings)
 
 
 def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSettings) -> torch.optim.AdamW:

@@ -13,6 +13,7 @@ from quillgpt.errors import ConfigError
 from quillgpt.model import GPTConfig, count_parameters, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
 from quillgpt.optim.groups import group_parameters
+from quillgpt.optim.optimizers import remembered_values
 from quillgpt.training.base import with_adapters
 
 HALF_BYTES, INDEX_BYTES = 2, 8
@@ -36,14 +37,14 @@ def memory_needed(
     config = replace(config, block_size=settings.block_size)
     model = with_adapters(empty_model(config), settings)
     groups = group_parameters(model)
-    muon = groups.block_matrices if settings.optimizer == "muon" else {}
+    remembered = sum(remembered_values(groups, settings).values())
 
     def needed(sequences: int) -> TrainingMemory:
         return training_memory(
             config,
             parameters=model.parameter_count(),
             trained=sum(each.numel() for each in groups.trained.values()),
-            muon_parameters=sum(each.numel() for each in muon.values()),
+            remembered=remembered,
             averaged=settings.ema_decay > 0,
             sequences=sequences,
             attn_path=settings.attn_path,
@@ -98,19 +99,25 @@ def lack_of_memory(settings: TrainSettings, config: GPTConfig, device: torch.dev
     )
 
 
+def least_remembered(settings: TrainSettings, config: GPTConfig) -> int:
+    """Return how many values the optimizer remembers of every parameter; of some it may remember more."""
+    groups = group_parameters(empty_model(replace(config, n_layer=1)))
+    values = remembered_values(groups, settings)
+    return min(values[name] // parameter.numel() for name, parameter in groups.trained.items())
+
+
 def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
     """Return the bytes that a run cannot do without, by what they are for."""
     parameters = count_parameters(config)
     trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
     trained = parameters if trains and not settings.lora_rank else 0
-    values = 2 if settings.optimizer == "muon" else 3  # a gradient, and what the optimizer remembers at least
+    remembered = trained * least_remembered(settings, config) if trained else 0
     copies = 2 if settings.ema_decay else 1
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
     at_once = min(at_once, settings.sequences_per_iteration)
     rotations = 2 * config.block_size * config.head_dim if trains and config.arch == "qwen3" else 0
-    needed = {
-        f"a model of {parameters:,} parameters": FLOAT32_BYTES * (copies * parameters + values * trained + rotations)
-    }
+    values = copies * parameters + trained + remembered + rotations  # trained: a gradient for each
+    needed = {f"a model of {parameters:,} parameters": FLOAT32_BYTES * values}
     if trains:
         scores = f"the scores of {at_once:,} x {settings.block_size:,} tokens over {config.vocab_size:,} others"
         needed[scores] = HALF_BYTES * at_once * settings.block_size * config.vocab_size

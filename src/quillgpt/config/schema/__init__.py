@@ -5,7 +5,7 @@ and an environment variable (`QUILL_<NAME>`) share one name. This room is pure: 
 """
 
 from quillgpt.config.schema.base import DTYPES, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
-from quillgpt.config.schema.training import SPECIAL_ORIGINS, TrainFields, TrainSettings
+from quillgpt.config.schema.training import SPECIAL_ORIGINS, OptimizerName, TrainFields, TrainSettings
 from quillgpt.config.schema.using import (
     EvalSettings,
     LabSettings,
@@ -24,6 +24,7 @@ __all__ = [
     "EvalSettings",
     "LabSettings",
     "LoraTargets",
+    "OptimizerName",
     "PrepareSettings",
     "Prompt",
     "Quantize",

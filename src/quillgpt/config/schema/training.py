@@ -28,6 +28,9 @@ from quillgpt.config.schema.base import (
 SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
 """Values of `init_from` that are words; every other value names a model."""
 
+OptimizerName = Literal["adamw", "muon"]
+"""The optimizers that `optim/optimizers.py` makes."""
+
 
 class RunFields(Settings):
     """The run."""
@@ -102,7 +105,7 @@ class ModelFields(Settings):
 class OptimizationFields(Settings):
     """Optimization."""
 
-    optimizer: Literal["adamw", "muon"] = Field(
+    optimizer: OptimizerName = Field(
         "adamw", description="muon: Muon for the 2-D weights of the blocks, AdamW for the rest."
     )
     learning_rate: Amount = Field(6e-4, description="Highest learning rate (of AdamW).")

@@ -17,7 +17,7 @@ from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_pe
 from quillgpt.training.base import with_adapters
 from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths, without_secrets
-from quillgpt.training.memory import fits, lack_of_memory, memory_needed
+from quillgpt.training.memory import fits, lack_of_memory, least_remembered, memory_needed
 from quillgpt.training.model_config import check_range
 from quillgpt.training.origin import Origin, find_origin
 from quillgpt.training.place import replaced_by
@@ -272,7 +272,7 @@ def _destination(plan: Plan) -> str:
         what = "goes on" if settings.init_from == "resume" else "is there, without a checkpoint"
         if gone := replaced_by(settings):
             what = f"{', '.join(gone)} of an earlier run would be removed once this one has saved a checkpoint"
-    values = 3 if settings.optimizer == "adamw" else 2
+    values = 1 + least_remembered(settings, plan.config)
     kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Saving.save` prunes
     there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
     return (
