@@ -92,6 +92,15 @@ def test_a_run_is_resumed_to_the_same_end(run: str, written: Path, monkeypatch: 
         assert tensors_sha256(last) == expected["tensors"]
 
 
+@pytest.mark.parametrize("run", ["dropout", "average", "polynomial"])
+def test_a_run_started_over_with_its_settings_comes_to_the_same_end(run: str, written: Path) -> None:
+    expected, folder = RECORD["runs"][run], written / "runs" / run
+    assert main(["train", f"runs/{run}/config.toml", "--overwrite"]) == 0
+    assert not list(differences(rows(folder / "metrics.jsonl"), expected["metrics"], "metrics", within=OF_A_RUN))
+    if SAME_MACHINE:
+        assert tensors_sha256(folder / "checkpoints" / "last") == expected["tensors"]
+
+
 def test_a_run_that_has_minutes_goes_on_with_the_same_losses_for_as_long_as_they_last(written: Path) -> None:
     settings = resolve("runs/minutes/config.toml", {"init_from": "resume"}, environ={}, dotenv=None)
     assert settings.minutes == 1
