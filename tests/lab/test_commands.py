@@ -15,7 +15,7 @@ from quillgpt.evaluation import Score
 from quillgpt.lab.figures import draw_comparison, draw_kernel, draw_lengths, draw_maps, draw_rows, draw_swaps
 from quillgpt.lab.lengths import LengthLoss
 from quillgpt.lab.ranges import measure_ranges
-from quillgpt.lab.swap import Swapped, swap
+from quillgpt.lab.swap import Swapped, score_kernels
 from quillgpt.lab.variants import with_kernel
 from quillgpt.lab.verdicts import RunResult, verdicts
 from quillgpt.lab.weights import RowStatistics
@@ -180,7 +180,7 @@ def test_lines_of_every_head_and_length():
 
 @pytest.mark.usefixtures("drawing")
 def test_swaps_over_n_and_the_best_of_each_depth(opened):
-    found: list[Swapped] = list(swap(opened, ["GKpoly-1", "GKpoly-2", "GKpoly-6", "PA_square"]))
+    found: list[Swapped] = list(score_kernels(opened, ["GKpoly-1", "GKpoly-2", "GKpoly-6", "PA_square"]))
     by_n, by_depth = draw_swaps(found).axes
     assert by_n.lines[0].get_xdata().tolist() == [1, 2, 6]
     front = by_depth.lines[-1].get_ydata().tolist()

@@ -14,7 +14,7 @@ import pytest
 import warm
 from quillgpt.cli import main
 from quillgpt.lab import compare as comparing
-from quillgpt.lab.compare import Experiment, compare
+from quillgpt.lab.compare import Experiment, run_comparison
 from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.verdicts import RunResult, verdict_table, verdicts
 from quillgpt.plots.record import read_metrics
@@ -116,7 +116,7 @@ def test_a_run_that_is_killed_says_by_what(tmp_path, monkeypatch):
         return -9
 
     monkeypatch.setattr(comparing, "_train", killed)
-    [outcome] = compare(Experiment("shakespeare_char_cpu", {}, tmp_path), ["SM"], [1])
+    [outcome] = run_comparison(Experiment("shakespeare_char_cpu", {}, tmp_path), ["SM"], [1])
     assert outcome.failure == "its process was ended by signal 9 (Killed)"
 
 

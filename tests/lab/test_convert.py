@@ -13,8 +13,8 @@ from quillgpt.config import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.lab import convert as converting
 from quillgpt.lab.calibrate import calibrate
-from quillgpt.lab.convert import convert, target_kernel
-from quillgpt.lab.matching import match, mismatch
+from quillgpt.lab.convert import conversion_stages, target_kernel
+from quillgpt.lab.matching import match_layers, mismatch
 from quillgpt.lab.observe import attentions
 from quillgpt.lab.variants import with_kernel
 from tiny import GPT2, QWEN3, random_ids, tiny_model
@@ -119,7 +119,9 @@ def test_matching_changes_attention_alone_and_comes_nearer():
     student = student_of(teacher, "GKpoly-6")
     before = {name: each.clone() for name, each in student.state_dict().items()}
     kept = {name: each.clone() for name, each in teacher.state_dict().items()}
-    losses = match(student, teacher, lambda i: random_ids(GPT2, 8, 16, seed=i), iterations=60, learning_rate=5e-3)
+    losses = match_layers(
+        student, teacher, lambda i: random_ids(GPT2, 8, 16, seed=i), iterations=60, learning_rate=5e-3
+    )
     assert len(losses) == 60
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     changed = {name for name, each in student.state_dict().items() if not torch.equal(each, before[name])}
@@ -198,7 +200,7 @@ def test_a_conversion_that_is_interrupted_says_so(opened, tmp_path, monkeypatch)
     monkeypatch.setattr(converting, "train", lambda settings: None)
     kernel = target_kernel(KernelSpec("GK"))
     finetuning = TrainSettings(out_dir=str(tmp_path / "finetuned"))
-    stages = convert(opened, kernel, tmp_path, calibrated=False, match_iters=0, finetuning=finetuning)
+    stages = conversion_stages(opened, kernel, tmp_path, calibrated=False, match_iters=0, finetuning=finetuning)
     assert [next(stages).name, next(stages).name] == ["SM, as it was trained", "swapped for GK"]
     with pytest.raises(UserError, match="finetuning was interrupted"):
         next(stages)
@@ -212,5 +214,5 @@ def test_matching_does_not_learn_from_what_overflows():
     student = student_of(teacher, "GKpoly-6")
     before = [each.clone() for each in student.parameters()]
     with pytest.raises(UserError, match="not finite in iteration 1 of matching layers"):
-        match(student, teacher, lambda i: random_ids(GPT2, 2, 16, seed=i), iterations=3, learning_rate=1e-3)
+        match_layers(student, teacher, lambda i: random_ids(GPT2, 2, 16, seed=i), iterations=3, learning_rate=1e-3)
     assert all(torch.equal(one, other) for one, other in zip(student.parameters(), before, strict=True))

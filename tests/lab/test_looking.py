@@ -94,7 +94,7 @@ def test_weights_times_values_are_what_attention_returns(name, config):
     torch.testing.assert_close(weights @ torch.stack(values), torch.stack(results), rtol=1e-4, atol=1e-5)
     statistics = row_statistics(model, [ids])
     torch.testing.assert_close(statistics.sums, weights.sum(-1), **FLOAT32)
-    torch.testing.assert_close(statistics.lengths, torch.stack(results).norm(dim=-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(statistics.norms, torch.stack(results).norm(dim=-1), rtol=1e-4, atol=1e-5)
     shares = weights.abs() / weights.abs().sum(-1, keepdim=True)
     expected = torch.distributions.Categorical(probs=shares.clamp(min=1e-38)).entropy()
     torch.testing.assert_close(statistics.entropy, expected, rtol=1e-3, atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 
 from quillgpt.api import load
 from quillgpt.errors import ConfigError
-from quillgpt.lab.swap import read_kernels, swap, swap_table
+from quillgpt.lab.swap import read_kernels, score_kernels, swap_table
 
 
 def test_names_and_spans_of_kernels():
@@ -30,7 +30,7 @@ def test_what_is_no_list_of_kernels(given, complaint):
 
 
 def test_each_kernel_scores_as_eval_has_it(opened, place):
-    found = list(swap(opened, ["GKn", "SM", "GKpoly-9"]))
+    found = list(score_kernels(opened, ["GKn", "SM", "GKpoly-9"]))
     assert [each.kernel.attn_type for each in found] == ["SM", "GKn", "GKpoly-9"]
     assert [each.own for each in found] == [True, False, False]
     for each in found:
@@ -46,7 +46,8 @@ def test_each_kernel_scores_as_eval_has_it(opened, place):
 
 def test_more_squarings_come_nearer_to_the_gaussian(opened):
     losses = {
-        each.kernel.attn_type: each.score.loss for each in swap(opened, ["GK", "GKpoly-4", "GKpoly-8", "GKpoly-12"])
+        each.kernel.attn_type: each.score.loss
+        for each in score_kernels(opened, ["GK", "GKpoly-4", "GKpoly-8", "GKpoly-12"])
     }
     errors = [abs(losses[f"GKpoly-{n}"] - losses["GK"]) for n in (4, 8, 12)]
     assert errors[0] > errors[1] > errors[2]

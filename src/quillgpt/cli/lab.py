@@ -37,9 +37,9 @@ OUT = Parameter(
 )
 
 lab = App(
-    help="Attention research: compare kernels, look at what they compute, put one in place of another.",
+    help="Attention research: compare kernels, look at their weights, replace one kernel by another.",
     help_epilogue="Tables are printed, and written as CSV and Markdown; pictures (PNG and SVG) need the extra plots. "
-    "docs/attention.md explains the kernels and shows what came of it.",
+    "docs/attention.md explains the kernels and shows results.",
     help_format="plaintext",
     group_parameters=Group("The command", sort_key=-1),
 )
@@ -55,20 +55,18 @@ def compare(
         str,
         Parameter(help="Kernels, separated by commas; GKpoly-1..10 names ten.", metavar="KERNELS"),
     ] = "SM,GK,GKn,GKpoly-8,PA_gelu,PA_relu",
-    seeds: Annotated[
-        int, Parameter(help="Runs of each kernel, with seeds that count up from --seed.", metavar="N")
-    ] = 3,
+    seeds: Annotated[int, Parameter(help="Runs of each kernel, with seeds from --seed upwards.", metavar="N")] = 3,
     out: Annotated[
         Path,
         PATH,
-        Parameter(help="Folder of the runs and of the results; runs that are finished there are not run again."),
+        Parameter(help="Folder of the runs and the results; finished runs in it are not repeated."),
     ] = Path("lab/compare"),
     named_preset: Annotated[
         str | None, Parameter(name="--preset", help="The same as PRESET.", metavar="NAME", completer=complete_preset)
     ] = None,
     **flags: str,
 ) -> None:
-    """Train the same model with several kernels and seeds, and put what came of it side by side."""
+    """Train the same model with several kernels and seeds, and compare the results."""
     from quillgpt.lab.swap import read_kernels
 
     names = read_kernels(attn)
@@ -82,23 +80,23 @@ def compare(
     preset = named_preset or preset or DEFAULT_PRESET
     first = resolve(preset, {name: value for name, value in flags.items() if name == "seed"}).seed
 
-    from quillgpt.lab.compare import Experiment, compare, finished_before, loss_curves
+    from quillgpt.lab.compare import Experiment, curves_by_kernel, finished_before, run_comparison
     from quillgpt.lab.figures import draw_comparison
     from quillgpt.lab.verdicts import run_table, verdict_table, verdicts
 
     shared = {name: value for name, value in flags.items() if name != "seed"}
     experiment = Experiment(preset, shared, results_folder(out, ["kernels", "runs"], ["kernels"]))
-    outcomes = list(compare(experiment, names, range(first, first + seeds)))
-    outcomes += [each for each in finished_before(experiment) if each not in outcomes]
-    found = verdicts(outcomes)
+    results = list(run_comparison(experiment, names, range(first, first + seeds)))
+    results += [result for result in finished_before(experiment) if result not in results]
+    kernels = verdicts(results)
     title = " ".join([experiment.preset, *(f"--{name}={value}" for name, value in shared.items())])
-    publish(verdict_table(title, found), out, "kernels")
-    run_table(title, outcomes).write(out, "runs")
-    done = [each for each in found if each.outcomes]
+    publish(verdict_table(title, kernels), out, "kernels")
+    run_table(title, results).write(out, "runs")
+    done = [kernel for kernel in kernels if kernel.results]
     if done:
-        picture(out, "kernels", lambda: draw_comparison(done, loss_curves(experiment, done)))
-    if any(each.failures for each in found):
-        raise UserError(f"some runs failed; what they said is in {out}/*.log, and the same command tries them again")
+        picture(out, "kernels", lambda: draw_comparison(done, curves_by_kernel(experiment, done)))
+    if any(kernel.failures for kernel in kernels):
+        raise UserError(f"some runs failed; their output is in {out}/*.log, and the same command tries them again")
 
 
 @lab.command
@@ -110,7 +108,7 @@ def ranges(
     out: Annotated[Path | None, OUT] = None,
     **flags: str,
 ) -> None:
-    """Measure the arguments of each head over held-out text, and name the polynomial that it needs."""
+    """Measure the range of each head's arguments over held-out text, and name the polynomial that it needs."""
     settings = resolve_flat(LabSettings, flags)
     folder = results_folder(out or default_folder(model), ["ranges", "histograms"], ["ranges"])
 
@@ -120,14 +118,14 @@ def ranges(
 
     opened = open_model_and_text(model, settings)
     kernel = opened.gpt.config.kernel
-    found = measure_ranges(opened.gpt, opened.inputs())
+    heads = measure_ranges(opened.gpt, opened.inputs())
     title = f"arguments of {kernel} in {model}, {opened.dataset.name} {opened.split}, {len(opened.starts)} blocks"
-    publish(range_table(title, found), folder, "ranges")
-    histogram_table(title, found).write(folder, "histograms")
-    if (shares := violations(found)) is not None:
-        formal, dangerous = shares
-        outcome(f"of all pairs {formal:.4%} lie where the polynomial turns back, {dangerous:.4%} where it grows again")
-    picture(folder, "ranges", lambda: draw_kernel(kernel, found))
+    publish(range_table(title, heads), folder, "ranges")
+    histogram_table(title, heads).write(folder, "histograms")
+    if (shares := violations(heads)) is not None:
+        below, dangerous = shares
+        outcome(f"{below:.4%} of all pairs lie below -N, {dangerous:.4%} where the polynomial is no longer near 0")
+    picture(folder, "ranges", lambda: draw_kernel(kernel, heads))
 
 
 @lab.command
@@ -146,18 +144,18 @@ def swap(
 
     from quillgpt.lab.figures import draw_swaps
     from quillgpt.lab.model_and_text import open_model_and_text
-    from quillgpt.lab.swap import read_kernels, swap, swap_table
+    from quillgpt.lab.swap import read_kernels, score_kernels, swap_table
 
     names = read_kernels(to)
     opened = open_model_and_text(model, settings)
-    found = []
-    for each in swap(opened, names, settings.kernel_options):
-        overflows = "" if math.isfinite(each.score.loss) else ": it overflows on arguments that lie outside its range"
-        say(f"{each.kernel}: loss {each.score.loss:.4f}{overflows}")
-        found.append(each)
-    title = f"{model} with other kernels, {opened.dataset.name} {opened.split}, {found[0].score.tokens:,} tokens"
-    publish(swap_table(title, found), folder, "swap")
-    picture(folder, "swap", lambda: draw_swaps(found))
+    results = []
+    for result in score_kernels(opened, names, settings.kernel_options):
+        overflow = "" if math.isfinite(result.score.loss) else ": it overflows on arguments outside its range"
+        say(f"{result.kernel}: loss {result.score.loss:.4f}{overflow}")
+        results.append(result)
+    title = f"{model} with other kernels, {opened.dataset.name} {opened.split}, {results[0].score.tokens:,} tokens"
+    publish(swap_table(title, results), folder, "swap")
+    picture(folder, "swap", lambda: draw_swaps(results))
 
 
 @lab.command
@@ -167,20 +165,22 @@ def convert(
     /,
     *,
     to: Annotated[str, Parameter(help="The kernel to convert to, such as GKpoly-8.", metavar="KERNEL")],
-    calibrate: Annotated[bool, Parameter(help="Choose each head's gain and the width of its Gaussian first.")] = True,
+    calibrate: Annotated[bool, Parameter(help="First fit each head's gain and the width of its Gaussian.")] = True,
     match_iters: Annotated[
         int,
         Parameter(
-            name="--match_iters", help="Let each layer's attention learn to return what it did, so long.", metavar="N"
+            name="--match_iters",
+            help="Iterations that train each layer's attention to return what it did before.",
+            metavar="N",
         ),
     ] = 0,
-    blocks: Annotated[int, Parameter(help="Held-out blocks that each stage is measured on.", metavar="N")] = 64,
+    blocks: Annotated[int, Parameter(help="Held-out blocks to measure each stage on.", metavar="N")] = 64,
     out: Annotated[Path | None, OUT] = None,
     **flags: str,
 ) -> None:
-    """Put another kernel in place of a trained model's: swap, calibrate, match its layers, finetune.
+    """Convert a trained model to another kernel: swap, calibrate, match its layers, finetune.
 
-    Finetuning is the preset finetune with your settings; --max_iters=0 leaves it out.
+    Finetuning uses the preset finetune with your settings; --max_iters=0 leaves it out.
     """
     from quillgpt.lab.swap import read_kernels
 
@@ -194,11 +194,11 @@ def convert(
     for flag, instead in {"attn_type": "--to", "out_dir": "--out", "init_from": "MODEL"}.items():
         if flag in flags:
             raise ConfigError(f"--{flag}={flags[flag]} is not for a conversion; give {instead}")
-    reading = {each: flags[each] for each in ("dataset", "data_dir", "device", "threads") if each in flags}
-    settings = resolve_flat(LabSettings, reading | {"blocks": str(blocks)})
+    lab_flags = {flag: flags[flag] for flag in ("dataset", "data_dir", "device", "threads") if flag in flags}
+    settings = resolve_flat(LabSettings, lab_flags | {"blocks": str(blocks)})
 
     from quillgpt.checkpoint.names import has_checkpoint
-    from quillgpt.lab.convert import convert, stage_table, target_kernel
+    from quillgpt.lab.convert import conversion_stages, stage_table, target_kernel
     from quillgpt.lab.model_and_text import open_model_and_text
     from quillgpt.training.model_config import asked_kernel
 
@@ -211,7 +211,7 @@ def convert(
     kernel = target_kernel(asked_kernel(finetuning, opened.gpt.config.kernel))
     title = f"{model} to {kernel}, {opened.dataset.name} {opened.split}, {len(opened.starts)} blocks"
     stages = []
-    for stage in convert(
+    for stage in conversion_stages(
         opened,
         kernel,
         folder,
@@ -266,44 +266,43 @@ def look(
 
 
 def default_folder(model: str) -> Path:
-    """Return where results about a model go unless somebody says otherwise."""
+    """Return the default folder for results about a model."""
     return Path("lab") / (Path(model).name or "model")
 
 
 def results_folder(folder: Path, tables: Sequence[str] = (), pictures: Sequence[str] = ()) -> Path:
-    """Return a folder for results, if there is or can be one: before anything is computed.
+    """Check that results can be written to a folder, before anything is computed, and return it.
 
     Args:
         folder: The folder.
-        tables: Names of the tables that will be written there.
-        pictures: Names of the pictures.
+        tables: Names of the tables that will be written.
+        pictures: Names of the pictures that will be written.
 
     Raises:
-        ConfigError: A file is in its place, nothing may be written there, or it holds files of these names that are
-            not Quill's.
+        ConfigError: It is a file, cannot be written to, or holds files of these names that Quill did not write.
     """
     from quillgpt.lab.tables import table_files
     from quillgpt.ownership import check_ours
     from quillgpt.plots.figure import check_pictures
 
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "may not be written to" if there.is_dir() else "is a file"
-        raise ConfigError(f"{there} {reason}, so results cannot go to {folder}; give another folder with --out")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        reason = "may not be written to" if existing.is_dir() else "is a file"
+        raise ConfigError(f"{existing} {reason}, so results cannot go to {folder}; give another folder with --out")
     check_ours(folder, [file for name in tables for file in table_files(name)], remedy="give another --out")
     check_pictures([path for name in pictures for path in picture_files(folder, name)])
     return folder
 
 
 def publish(table: ResultTable, folder: Path, name: str) -> None:
-    """Print a table, and write it."""
+    """Print a table, write its files, and print their paths."""
     table.show()
     for path in table.write(folder, name):
         stdout.print(str(path), markup=False, emoji=False)
 
 
 def picture(folder: Path, name: str, draw: Callable[[], Figure]) -> None:
-    """Draw a picture as PNG and SVG; say what is missing where matplotlib is not installed."""
+    """Draw a picture as PNG and SVG; without matplotlib, say that it is missing."""
     from quillgpt.plots.figure import write_figure
 
     paths = picture_files(folder, name)

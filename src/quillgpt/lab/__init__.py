@@ -1,1 +1,1 @@
-"""Attention research: train kernels side by side, look at what they compute, and put one in place of another."""
+"""Attention research: train kernels side by side, look at their weights, and replace one kernel by another."""

@@ -1,6 +1,6 @@
-"""Kernels side by side: every kernel and seed is a training run of its own, and only the kernel differs.
+"""Kernels side by side: every kernel is trained with every seed, and runs of one seed differ in the kernel only.
 
-Runs of one seed begin with the same weights, read the same windows of text in the same order, and are equally long.
+They begin with the same weights, read the same windows of text in the same order, and are equally long.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ COMPARISON = "comparison.json"
 OUTCOME = "outcome.json"
 
 FAMILIES = OPTIONS | dict.fromkeys(RangePenaltyFields.model_fields, OPTIONS["learn_tau"])
-"""The kernels that settings are for, where not all have them."""
+"""The families of kernels that a setting applies to, for settings that not all kernels have."""
 
 OWN_SETTINGS = frozenset({"attn_type", *FAMILIES, "seed", "out_dir"})
-"""Settings in which runs of one comparison may differ."""
+"""The settings in which runs of one comparison may differ."""
 
 INTERRUPTED = (130, 138, 143)
-"""Statuses with which a run leaves that somebody has stopped."""
+"""The exit statuses of a run that was stopped by a signal."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compared.
+    """A comparison of kernels.
 
     Attributes:
         preset: A preset or a file of settings.
-        flags: Further settings, as flags; an option of a kernel goes to the kernels that know it.
-        folder: Where runs and results go.
+        flags: Further settings, as flags; an option of a kernel applies to the kernels that have it.
+        folder: The folder of runs and results.
     """
 
     preset: str
@@ -62,46 +62,46 @@ class Experiment:
     def flags_of(self, attn_type: str, seed: int) -> dict[str, str]:
         """Return the flags of a run.
 
-        Whether it is compiled is the same for all, or else slower kernels, whose runs are longer, would be alone in it.
+        With `compile = auto` no run is compiled. Otherwise only the slower kernels would be, whose runs are longer.
         """
         family = parse_attn_type(attn_type).family
-        known = {name: value for name, value in self.flags.items() if family in FAMILIES.get(name, (family,))}
-        own = {"attn_type": attn_type, "seed": str(seed), "out_dir": str(self.run_folder(attn_type, seed))}
-        left_open = resolve(self.preset, known | own).compile == "auto"
-        return known | own | ({"compile": "False"} if left_open else {})
+        flags = {name: value for name, value in self.flags.items() if family in FAMILIES.get(name, (family,))}
+        flags |= {"attn_type": attn_type, "seed": str(seed), "out_dir": str(self.run_folder(attn_type, seed))}
+        is_auto = resolve(self.preset, flags).compile == "auto"
+        return flags | ({"compile": "False"} if is_auto else {})
 
     def settings_of(self, attn_type: str, seed: int) -> TrainSettings:
         """Return the settings of a run.
 
         Raises:
-            ConfigError: They are none, or do not fix how long it is.
+            ConfigError: A setting is not valid, or the length of the run is not fixed.
         """
         settings = resolve(self.preset, self.flags_of(attn_type, seed))
         if settings.defaults == "scaled" or settings.minutes is not None:
             raise ConfigError(
-                f"{self.preset} lets each run choose its size or length by the clock, and slow kernels would learn "
-                "less; compare with a preset of fixed size, such as shakespeare_char_cpu, without --minutes"
+                f"{self.preset} fits the size or length of a run to the clock, so slow kernels would learn less "
+                "from it; compare with a preset of fixed size, such as shakespeare_char_cpu, without --minutes"
             )
         return settings
 
     def words_of(self, attn_type: str, seed: int) -> list[str]:
-        """Return the words of the command that is the run."""
+        """Return the command line of a run, without `quill`."""
         flags = self.flags_of(attn_type, seed)
         return ["train", self.preset, *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) -> Iterator[RunResult]:
-    """Train every kernel with every seed, one run after the other, and yield what each came to.
+def run_comparison(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) -> Iterator[RunResult]:
+    """Train every kernel with every seed, one run after the other, and yield the results.
 
-    Runs that are finished are not run again, runs that were stopped go on.
+    Finished runs are not repeated; interrupted runs continue.
 
     Raises:
-        ConfigError: The folder holds a comparison with other settings, or settings do not fit.
+        ConfigError: The folder holds a comparison with other settings, or the settings cannot be compared.
         UserError: A run was interrupted.
     """
     for name in names:
         experiment.settings_of(name, seeds[0])
-    _claim(experiment, experiment.settings_of(names[0], seeds[0]))
+    _write_comparison(experiment, experiment.settings_of(names[0], seeds[0]))
     runs = [(name, seed) for seed in seeds for name in names]
     texts: set[str] = set()
     for number, (name, seed) in enumerate(runs, start=1):
@@ -123,7 +123,7 @@ def compare(experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) 
 
 
 def finished_before(experiment: Experiment) -> list[RunResult]:
-    """Return what the finished runs of the folder came to, named now or earlier."""
+    """Return the results of all finished runs in the folder, also of kernels that are not named now."""
     paths = sorted(experiment.folder.glob(f"*/{OUTCOME}"))
     return [_read_outcome(path) for path in paths]
 
@@ -137,39 +137,40 @@ def _check_text(outcome: RunResult, texts: set[str], path: Path) -> None:
         texts.add(outcome.data)
     if len(texts) > 1:
         raise ConfigError(
-            f"the data set of {path.parent} is not that of the runs before it: it was prepared anew; give another --out"
+            f"the data set of {path.parent} is not that of the earlier runs: it has been prepared again since; give "
+            "another --out"
         )
 
 
-def loss_curves(experiment: Experiment, found: Sequence[Verdict]) -> dict[str, list[Points]]:
-    """Return tokens and validation loss of the evaluations of every run, by kernel."""
+def curves_by_kernel(experiment: Experiment, verdicts: Sequence[Verdict]) -> dict[str, list[Points]]:
+    """Return the validation loss over tokens of every run, by kernel."""
     return {
-        each.kernel: [
+        verdict.kernel: [
             curve(
                 read_metrics(experiment.run_folder(run.attn_type, run.seed) / METRICS),
                 "eval",
                 "val_loss",
                 axis="tokens",
             )
-            for run in each.outcomes
+            for run in verdict.results
         ]
-        for each in found
+        for verdict in verdicts
     }
 
 
 class Comparison(Record):
-    """What all runs of a folder share; the content of comparison.json."""
+    """The settings that all runs of a folder share; the content of comparison.json."""
 
     preset: str
     flags: dict[str, Any]
     settings: dict[str, Any]
 
 
-def _claim(experiment: Experiment, settings: TrainSettings) -> None:
-    """Write down what all runs of a folder share.
+def _write_comparison(experiment: Experiment, settings: TrainSettings) -> None:
+    """Write comparison.json: the settings that all runs of a folder share.
 
     Raises:
-        ConfigError: Other things are written there.
+        ConfigError: The folder holds a comparison with other settings.
     """
     path = experiment.folder / COMPARISON
     everything = settings.model_dump(mode="json")
@@ -177,11 +178,11 @@ def _claim(experiment: Experiment, settings: TrainSettings) -> None:
     wanted = {"preset": experiment.preset, "flags": dict(experiment.flags), "settings": shared}
     begun = any(experiment.folder.glob(f"*/{OUTCOME}")) or any(experiment.folder.glob("*/checkpoints"))
     if path.is_file() and begun:
-        found = read_record(path, Comparison, ConfigError, mend="give another --out")
-        flags = " ".join(f"--{name}={value}" for name, value in found.flags.items())
-        holds = f"{experiment.folder} holds a comparison of {found.preset} {flags}".rstrip()
-        other = [f"{name} = {shorten(value)}" for name, value in found.settings.items() if shared.get(name) != value]
-        if found.model_dump() != wanted:
+        earlier = read_record(path, Comparison, ConfigError, mend="give another --out")
+        flags = " ".join(f"--{name}={value}" for name, value in earlier.flags.items())
+        holds = f"{experiment.folder} holds a comparison of {earlier.preset} {flags}".rstrip()
+        other = [f"{name} = {shorten(value)}" for name, value in earlier.settings.items() if shared.get(name) != value]
+        if earlier.model_dump() != wanted:
             raise ConfigError(
                 f"{holds}{' with ' if other else ''}{', '.join(other)}; compare with the same settings, or give "
                 "another --out"
@@ -204,15 +205,15 @@ def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
     if status in INTERRUPTED:
         raise UserError(f"{folder} was interrupted; the same command goes on where it was")
     if status != 0:
-        said = log.read_bytes()[before:].decode("utf-8", "replace").strip().splitlines()
-        told = [line.removeprefix("quill: ") for line in said if line.startswith("quill: ")]
-        reason = [*said, *told][-1] if said else "it said nothing"
+        lines = log.read_bytes()[before:].decode("utf-8", "replace").strip().splitlines()
+        errors = [line.removeprefix("quill: ") for line in lines if line.startswith("quill: ")]
+        reason = [*lines, *errors][-1] if lines else "it printed nothing"
         if status < 0:
-            reason = f"its process was ended by signal {-status} ({signal.strsignal(-status)})"
+            reason = f"its process was killed by signal {-status} ({signal.strsignal(-status)})"
         return RunResult(attn_type=name, seed=seed, kernel=name, failure=reason)
     summary = read_record(folder / "summary.json", RunSummary, UserError, mend="remove the folder")
-    reading = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
-    opened = open_model_and_text(str(folder), reading)
+    lab_settings = LabSettings(data_dir=settings.data_dir, device=settings.device, threads=settings.threads)
+    opened = open_model_and_text(str(folder), lab_settings)
     kernel = opened.gpt.config.kernel
     shares = violations(measure_ranges(opened.gpt, opened.inputs())) or (None, None)
     return RunResult(
@@ -233,9 +234,9 @@ def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
 
 
 def _train(words: Sequence[str], log: Path) -> int:
-    """Run the command line in a process of its own, its words going into a file, and return its status.
+    """Run a command line in a process of its own, write its output to a file, and return its exit status.
 
-    A request to stop is handed on to it, so that it writes its checkpoint, and then raised here.
+    A request to stop is passed on to the process, which then writes its checkpoint, and is raised here afterwards.
     """
     with log.open("ab") as file:
         command = [sys.executable, "-m", "quillgpt", *words]

@@ -1,4 +1,4 @@
-"""The lab's pictures; they need matplotlib, but no display."""
+"""The lab's figures; they need matplotlib, but no display."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from quillgpt.attention import KernelSpec
 from quillgpt.attention.pointwise import pointwise
 from quillgpt.lab.lengths import LengthLoss
-from quillgpt.lab.observe import looks_at_distance
+from quillgpt.lab.observe import uses_distance
 from quillgpt.lab.polynomials import shallowest
 from quillgpt.lab.ranges import BINS, HeadRange
 from quillgpt.lab.swap import Swapped
@@ -30,64 +30,64 @@ if TYPE_CHECKING:
 
 INCHES_PER_MAP = 3.4
 LONGEST_TICKS = 40
-"""Tokens of a text above which a map does not name them."""
+"""Longer texts get maps without the names of tokens."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure whose parts keep clear of each other; sizes in inches."""
+    """Return an empty figure with a layout that avoids overlaps; sizes in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
 
 
-def draw_kernel(kernel: KernelSpec, found: Sequence[HeadRange]) -> Figure:
-    """Draw a kernel's weight over its argument, polynomials beside exp, above where the arguments of all heads lie."""
+def draw_kernel(kernel: KernelSpec, heads: Sequence[HeadRange]) -> Figure:
+    """Draw the weight over the argument, polynomials and exp together, above a histogram of all heads' arguments."""
     figure = new_figure(9, 6)
-    shapes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    low, high = min(each.minimum for each in found), max(each.maximum for each in found)
+    weights, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    low, high = min(head.minimum for head in heads), max(head.maximum for head in heads)
     argument = torch.linspace(low, high, 1000, dtype=torch.float64)
     x = argument.numpy()
-    if looks_at_distance(kernel):
-        shapes.plot(x, argument.exp().numpy(), color=INK, linewidth=2.2, label="exp")
-        for colour, spec in zip(COLOURS, _polynomials(kernel, found), strict=False):
+    if uses_distance(kernel):
+        weights.plot(x, argument.exp().numpy(), color=INK, linewidth=2.2, label="exp")
+        for colour, spec in zip(COLOURS, _polynomials(kernel, heads), strict=False):
             label = f"{spec.attn_type}, {spec.poly_form}: degree {spec.degree}, depth {spec.depth}"
-            shapes.plot(x, pointwise(spec).value(argument).numpy(), color=colour, linestyle="--", label=label)
-        shapes.set_ylim(-0.15, 1.15)
+            weights.plot(x, pointwise(spec).value(argument).numpy(), color=colour, linestyle="--", label=label)
+        weights.set_ylim(-0.15, 1.15)
         histogram.set_xlabel("argument x = -|q - k|² / (2 √D)")
     else:
-        shapes.plot(x, pointwise(kernel).value(argument).numpy(), color=COLOURS[0], label=kernel.attn_type)
+        weights.plot(x, pointwise(kernel).value(argument).numpy(), color=COLOURS[0], label=kernel.attn_type)
         histogram.set_xlabel("argument s = q·k / √D")
-    together = np.concatenate([each.kept for each in found])
+    together = np.concatenate([head.kept for head in heads])
     histogram.hist(together, bins=BINS, weights=np.full(len(together), 1 / len(together)), color=COLOURS[5])
     histogram.set_yscale("log")
     histogram.set_ylabel("share of pairs")
-    shapes.set_ylabel("weight")
-    shapes.legend(frameon=False)
-    for panel in (shapes, histogram):
+    weights.set_ylabel("weight")
+    weights.legend(frameon=False)
+    for panel in (weights, histogram):
         tidy(panel)
     return figure
 
 
-def _polynomials(kernel: KernelSpec, found: Sequence[HeadRange]) -> list[KernelSpec]:
-    """Return what to draw beside exp: the kernel's own polynomial, and the shallowest that serves all heads."""
+def _polynomials(kernel: KernelSpec, heads: Sequence[HeadRange]) -> list[KernelSpec]:
+    """Return the polynomials to draw with exp: the kernel's own, and the shallowest that is enough for all heads."""
     own = [kernel] if kernel.type.family == "GKpoly" else []
-    shared = shallowest(min(each.minimum for each in found))
+    shared = shallowest(min(head.minimum for head in heads))
     return own if shared is None or shared.spec in own else [*own, shared.spec]
 
 
 def draw_maps(weights: Tensor, words: Sequence[str], *, title: str) -> Figure:
-    """Draw the weights of every head, a row of pictures for each layer, each with the sums of its rows beside it.
+    """Draw the attention weights of every head as maps, a row of maps for each layer, with row sums beside each map.
 
     Args:
-        weights: (layers, H, T, T).
+        weights: The weights (layers, H, T, T).
         words: The T tokens.
-        title: What they are of.
+        title: The title of the figure.
     """
     layers, heads, T, _ = weights.shape
     figure = new_figure(max(6.0, INCHES_PER_MAP * heads), INCHES_PER_MAP * layers + 0.6)
     figure.suptitle(title)
-    ratios = [each for _ in range(heads) for each in (4, 1)]
+    ratios = [4, 1] * heads
     panels = figure.subplots(layers, 2 * heads, squeeze=False, width_ratios=ratios, sharey=True)
     signed = bool((weights < 0).any())
     for layer in range(layers):
@@ -115,20 +115,20 @@ def _name_tokens(panel: Axes, words: Sequence[str]) -> None:
 
 
 def by_position(values: Tensor) -> tuple[list[float], list[float]]:
-    """Return positions, from 1, and the mean of values (T,) around each: the farther, the more are taken together."""
+    """Return positions, from 1, and the mean of values (T,) around each, over wider spans at later positions."""
     spans = list(itertools.pairwise(np.unique(np.geomspace(1, len(values) + 1, 40).astype(int))))
     middles = [(low + high - 1) / 2 for low, high in spans]
     return middles, [float(values[low - 1 : high - 1].mean()) for low, high in spans]
 
 
 def draw_rows(statistics: RowStatistics) -> Figure:
-    """Draw entropy, row sum and length of the result by position: a line for each head, a colour for each layer."""
+    """Draw entropy, row sum and output norm by position: a line for each head, a colour for each layer."""
     figure = new_figure(9, 9)
     panels = figure.subplots(3, 1, sharex=True)
     named = (
         (statistics.entropy, "entropy of the weights (nats)"),
         (statistics.sums, "sum of the weights"),
-        (statistics.lengths, "length of the result |y|"),
+        (statistics.norms, "norm of the output |y|"),
     )
     layers, _, T = statistics.sums.shape
     position = np.arange(1, T + 1)
@@ -148,51 +148,52 @@ def draw_rows(statistics: RowStatistics) -> Figure:
     return figure
 
 
-def draw_lengths(found: Sequence[LengthLoss], block_size: int) -> Figure:
-    """Draw the loss by position of blocks of several lengths, and the mean loss by length."""
+def draw_lengths(results: Sequence[LengthLoss], block_size: int) -> Figure:
+    """Draw the loss by position for blocks of several lengths, and the mean loss by length."""
     figure = new_figure(9, 7)
     positions, means = figure.subplots(2, 1, height_ratios=(2, 1))
-    for colour, each in zip(COLOURS, found, strict=False):
-        positions.plot(*by_position(each.by_position), color=colour, label=f"blocks of {each.length:,}")
-    positions.axvline(block_size, color=INK, linestyle=":", label="length of training")
+    for colour, result in zip(COLOURS, results, strict=False):
+        positions.plot(*by_position(result.by_position), color=colour, label=f"blocks of {result.length:,}")
+    positions.axvline(block_size, color=INK, linestyle=":", label="training length")
     positions.set_xscale("log")
     positions.set_xlabel("position")
     positions.legend(frameon=False)
-    means.plot([each.length / block_size for each in found], [each.loss for each in found], "o-", color=COLOURS[0])
+    lengths = [result.length / block_size for result in results]
+    means.plot(lengths, [result.loss for result in results], "o-", color=COLOURS[0])
     means.set_xscale("log", base=2)
-    means.set_xlabel("length of a block, in lengths of training")
-    means.set_xticks([each.length / block_size for each in found], [f"{each.length / block_size:g}" for each in found])
+    means.set_xlabel("length of a block / training length")
+    means.set_xticks(lengths, [f"{length:g}" for length in lengths])
     for panel in (positions, means):
         panel.set_ylabel("loss (nats per token)")
         tidy(panel)
     return figure
 
 
-def draw_swaps(found: Sequence[Swapped]) -> Figure:
-    """Draw perplexity over the n of GKpoly-n, and over the multiplicative depth, the best for each depth joined."""
+def draw_swaps(results: Sequence[Swapped]) -> Figure:
+    """Draw perplexity over the n of GKpoly-n, and over multiplicative depth with a line through the best kernels."""
     from matplotlib.ticker import LogFormatter
 
     figure = new_figure(9, 5)
     by_n, by_depth = figure.subplots(1, 2, sharey=True)
     polynomials = sorted(
-        (each for each in found if each.kernel.type.family == "GKpoly"), key=lambda each: each.kernel.type.n
+        (result for result in results if result.kernel.type.family == "GKpoly"), key=lambda result: result.kernel.type.n
     )
     by_n.plot(
-        [each.kernel.type.n for each in polynomials],
-        [each.score.perplexity if _is_finite(each) else math.nan for each in polynomials],  # nan interrupts the line
+        [result.kernel.type.n for result in polynomials],
+        [result.score.perplexity if _is_finite(result) else math.nan for result in polynomials],  # NaN breaks the line
         "o-",
         color=COLOURS[0],
         label="GKpoly-n",
     )
-    others = [each for each in found if each.kernel.depth is None and _is_finite(each)]
-    for colour, each in zip(itertools.cycle(COLOURS[1:]), others, strict=False):
+    others = [result for result in results if result.kernel.depth is None and _is_finite(result)]
+    for colour, result in zip(itertools.cycle(COLOURS[1:]), others, strict=False):
         for panel in (by_n, by_depth):
-            own = ", the model's own" if each.own else ""
-            panel.axhline(each.score.perplexity, color=colour, linestyle="--", label=f"{each.kernel.attn_type}{own}")
+            label = result.kernel.attn_type + (", the model's own" if result.own else "")
+            panel.axhline(result.score.perplexity, color=colour, linestyle="--", label=label)
     points = {
-        str(each.kernel): (each.kernel.depth, each.score.perplexity)
-        for each in found
-        if each.kernel.depth is not None and _is_finite(each)
+        str(result.kernel): (result.kernel.depth, result.score.perplexity)
+        for result in results
+        if result.kernel.depth is not None and _is_finite(result)
     }
     for name, point in points.items():
         by_depth.plot(*point, "o", color=COLOURS[0])
@@ -211,12 +212,12 @@ def draw_swaps(found: Sequence[Swapped]) -> Figure:
     return figure
 
 
-def _is_finite(each: Swapped) -> bool:
-    return math.isfinite(each.score.perplexity)
+def _is_finite(result: Swapped) -> bool:
+    return math.isfinite(result.score.perplexity)
 
 
 def _front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other has both less depth and less perplexity than, sorted."""
+    """Return the Pareto front, sorted: the points for which no other has both less depth and less perplexity."""
     front: list[tuple[float, float]] = []
     for depth, perplexity in sorted(points):
         if not front or perplexity < front[-1][1]:
@@ -224,26 +225,26 @@ def _front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def draw_comparison(found: Sequence[Verdict], curves: Mapping[str, Sequence[Points]]) -> Figure:
+def draw_comparison(verdicts: Sequence[Verdict], curves: Mapping[str, Sequence[Points]]) -> Figure:
     """Draw the validation loss of every run over tokens, and each kernel's mean final loss with its standard error.
 
-    The loss before training, which is that of guessing, would leave the others little room.
+    The loss before training is left out: it would flatten the curves.
 
     Args:
-        found: The kernels, those with a result.
-        curves: By kernel, for each seed, tokens and loss of the evaluations.
+        verdicts: The kernels that have a result.
+        curves: For each kernel and seed, tokens and loss of the evaluations.
     """
     figure = new_figure(10, 5.5)
     learning, finals = figure.subplots(1, 2, width_ratios=(3, 2))
-    ranked = sorted(found, key=lambda each: each.loss or math.inf)
-    for number, each in enumerate(ranked):
+    ranked = sorted(verdicts, key=lambda verdict: verdict.loss or math.inf)
+    for number, verdict in enumerate(ranked):
         colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
-        for seed, points in enumerate(curves[each.kernel]):
-            label = each.kernel if seed == 0 else None
+        for seed, points in enumerate(curves[verdict.kernel]):
+            label = verdict.kernel if seed == 0 else None
             tokens, losses = np.array(points).reshape(-1, 2).T
             learning.plot(tokens[tokens > 0], losses[tokens > 0], style, color=colour, linewidth=1, label=label)
-        finals.errorbar(each.loss, number, xerr=each.standard_error, fmt="o", color=colour, capsize=3)
-    finals.set_yticks(range(len(ranked)), [each.kernel for each in ranked])
+        finals.errorbar(verdict.loss, number, xerr=verdict.standard_error, fmt="o", color=colour, capsize=3)
+    finals.set_yticks(range(len(ranked)), [verdict.kernel for verdict in ranked])
     finals.invert_yaxis()
     finals.set_xlabel("final validation loss ± standard error")
     learning.set_xlabel("tokens trained on")

@@ -1,4 +1,4 @@
-"""Loss by position, and in texts shorter and longer than those of training."""
+"""Loss by position, and in texts that are shorter or longer than those of training."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TOKENS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class LengthLoss:
-    """What a model makes of blocks of one length.
+    """The loss of a model on blocks of one length.
 
     Attributes:
-        length: Tokens of a block.
-        loss: Mean over all positions, nats per token.
-        by_position: Mean at each position, float64 (length,).
+        length: Tokens in a block.
+        loss: The mean over all positions, nats per token.
+        by_position: The mean at each position, float64 (length,).
     """
 
     length: int
@@ -42,54 +42,54 @@ def loss_by_position(model: GPT, tokens: Tokens, starts: Starts, length: int) ->
     total = torch.zeros(length, dtype=torch.float64)
     at_once = max(1, TOKENS_AT_ONCE // length)
     for inputs, targets in evaluation_batches(tokens, starts, block_size=length, batch_size=at_once):
-        scores = model.logits(model(to_device(inputs, model.device))).float()
-        losses = F.cross_entropy(scores.mT, to_device(targets, model.device), reduction="none")
+        logits = model.logits(model(to_device(inputs, model.device))).float()
+        losses = F.cross_entropy(logits.mT, to_device(targets, model.device), reduction="none")
         total += losses.double().sum(0).cpu()
     by_position = total / len(starts)
     return LengthLoss(length, float(by_position.mean()), by_position)
 
 
 def losses_by_length(model: GPT, tokens: Tokens, *, blocks: int) -> list[LengthLoss]:
-    """Measure a model on the same text in blocks of half to four times its block_size, as far as the text has them.
+    """Measure a model on the same text in blocks of 0.5 to 4 times its block_size, as far as the text is long enough.
 
     Args:
-        model: In evaluation mode.
-        tokens: The split.
-        blocks: How many of the longest blocks are read at most, spread evenly over it; of shorter ones, as many as make
-            the same text.
+        model: The model, in evaluation mode.
+        tokens: The tokens of the split.
+        blocks: The most blocks of the largest length to read, spread evenly over the split. Shorter blocks cover the
+            same text.
     """
     lengths = [int(model.config.block_size * factor) for factor in FACTORS]
     lengths = [length for length in lengths if 2 <= length < len(tokens)]
     whole = spread_starts(len(tokens), max(lengths), blocks, SPREAD_SEED)
-    found = []
+    results = []
     for length in lengths:
         within = np.arange(0, max(lengths) - length + 1, length)
         starts = (whole[:, None] + within).reshape(-1)
-        found.append(loss_by_position(with_block_size(model, length), tokens, starts, length))
-    return found
+        results.append(loss_by_position(with_block_size(model, length), tokens, starts, length))
+    return results
 
 
-def length_table(title: str, found: list[LengthLoss], block_size: int) -> ResultTable:
+def length_table(title: str, results: list[LengthLoss], block_size: int) -> ResultTable:
     """Return a row for each length."""
     formats: Mapping[str, str] = {"length": ",d", "of block_size": "g", "loss": ".4f", "last quarter": ".4f"}
     rows = [
         {
-            "length": each.length,
-            "of block_size": each.length / block_size,
-            "loss": each.loss,
-            "last quarter": float(each.by_position[-max(1, each.length // 4) :].mean()),
+            "length": result.length,
+            "of block_size": result.length / block_size,
+            "loss": result.loss,
+            "last quarter": float(result.by_position[-max(1, result.length // 4) :].mean()),
         }
-        for each in found
+        for result in results
     ]
     return ResultTable(title, formats, rows)
 
 
-def position_table(title: str, found: list[LengthLoss]) -> ResultTable:
-    """Return a row for each position, from 1, in blocks of each length."""
+def position_table(title: str, results: list[LengthLoss]) -> ResultTable:
+    """Return a row for each length and position, counted from 1."""
     formats = {"length": "d", "position": "d", "loss": ".4f"}
     rows = [
-        {"length": each.length, "position": position, "loss": loss}
-        for each in found
-        for position, loss in enumerate(each.by_position.tolist(), start=1)
+        {"length": result.length, "position": position, "loss": loss}
+        for result in results
+        for position, loss in enumerate(result.by_position.tolist(), start=1)
     ]
     return ResultTable(title, formats, rows)

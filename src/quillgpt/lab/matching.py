@@ -1,4 +1,4 @@
-"""Layer by layer, let a student's attention learn to return what its teacher's does."""
+"""Training the attention of each layer of a student to return what its teacher's attention returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quillgpt.lab.observe import attentions
 from quillgpt.model import GPT
 
 
-def match(
+def match_layers(
     student: GPT,
     teacher: GPT,
     batch: Callable[[int], Tensor],
@@ -23,26 +23,26 @@ def match(
     learning_rate: float,
     advance: Callable[[], object] = lambda: None,
 ) -> list[float]:
-    """Train every layer's attention of a student on the input and the output of the teacher's.
+    """Train the attention of each layer of the student on the input and output of the teacher's.
 
-    Each layer learns by itself: what it reads is the teacher's input of that layer, so no error of an earlier layer
-    reaches it. The rate falls to zero along a half cosine.
+    Each layer learns by itself from the teacher's input to that layer, so it sees no error of earlier layers. The
+    learning rate falls to zero along a half cosine.
 
     Args:
-        student: Has the teacher's shape and another kernel; only its attention is changed.
-        teacher: In evaluation mode.
+        student: The model to train: the teacher's configuration with another kernel. Only its attention changes.
+        teacher: The model to imitate, in evaluation mode.
         batch: Returns the tokens (B, T) of an iteration.
-        iterations: How many.
-        learning_rate: AdamW's, at the beginning.
+        iterations: Number of iterations.
+        learning_rate: The learning rate of AdamW at the beginning.
         advance: Called after each iteration.
 
     Returns:
-        The loss of each iteration: squared error over the square of the teacher's output, mean over layers.
+        The loss of each iteration: squared error divided by the squared teacher's output, the mean over layers.
 
     Raises:
         UserError: The student's attention overflows.
     """
-    parameters = [each for attention in attentions(student) for each in attention.parameters()]
+    parameters = [parameter for attention in attentions(student) for parameter in attention.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     losses = []
     for iteration in range(iterations):
@@ -51,9 +51,9 @@ def match(
         loss = mismatch(student, teacher, batch(iteration))
         if not loss.isfinite():
             raise UserError(
-                f"attention returns numbers that are not finite in iteration {iteration + 1} of matching layers, so "
-                f"nothing can be learnt from it: {student.config.kernel} is far outside of where it is near exp. Let "
-                "calibration come first, or take a kernel with a longer reach (quill lab ranges shows what is needed)"
+                f"attention is not finite in iteration {iteration + 1} of matching layers, so it cannot be trained: "
+                f"the arguments of {student.config.kernel} are far outside the range where it is close to exp. "
+                "Calibrate first, or take a kernel with a longer range (quill lab ranges shows which)"
             )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -65,27 +65,27 @@ def match(
 
 
 def mismatch(student: GPT, teacher: GPT, tokens: Tensor) -> Tensor:
-    """Return how far the student's attention is from the teacher's, given the teacher's inputs; 0: no difference."""
-    with torch.no_grad(), _noted(teacher) as noted:
+    """Return the relative error of the student's attention, given the teacher's inputs; 0 is no difference."""
+    with torch.no_grad(), _recorded(teacher) as recorded:
         teacher(tokens)
-    parts = []
-    for attention, (x, rotation, expected) in zip(attentions(student), noted, strict=True):
-        found = attention(x, rotation, None)
-        parts.append((found - expected).square().sum() / expected.square().sum().clamp(min=1e-30))
-    return torch.stack(parts).mean()
+    errors = []
+    for attention, (x, rotation, expected) in zip(attentions(student), recorded, strict=True):
+        output = attention(x, rotation, None)
+        errors.append((output - expected).square().sum() / expected.square().sum().clamp(min=1e-30))
+    return torch.stack(errors).mean()
 
 
 @contextmanager
-def _noted(model: GPT) -> Iterator[list[tuple[Tensor, object, Tensor]]]:
-    """Note input (B,T,C), rotation and output (B,T,C) of every layer's attention while the block runs."""
-    noted: list[tuple[Tensor, object, Tensor]] = []
+def _recorded(model: GPT) -> Iterator[list[tuple[Tensor, object, Tensor]]]:
+    """Record input (B,T,C), rotation and output (B,T,C) of each layer's attention while the block runs."""
+    recorded: list[tuple[Tensor, object, Tensor]] = []
 
-    def note(_: object, given: tuple[Tensor, object, object], found: Tensor) -> None:
-        noted.append((given[0], given[1], found))
+    def record(_: object, inputs: tuple[Tensor, object, object], output: Tensor) -> None:
+        recorded.append((inputs[0], inputs[1], output))
 
-    hooks = [attention.register_forward_hook(note) for attention in attentions(model)]
+    hooks = [attention.register_forward_hook(record) for attention in attentions(model)]
     try:
-        yield noted
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()

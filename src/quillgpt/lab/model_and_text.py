@@ -1,4 +1,4 @@
-"""What an experiment is about: a model, and the text that it reads."""
+"""A model, and the text that it reads in an experiment."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from quillgpt.model import GPT
 
 TOKENS_AT_ONCE = 4096
 SHOWN_TOKENS = 32
-"""Length of the text that is looked at where none is given."""
+"""Length of the text for attention maps if none is given."""
 
 
 @dataclass(frozen=True)
 class ModelAndText:
-    """A model that computes in float32, and blocks of a text.
+    """A model in float32, and blocks of a text.
 
     Attributes:
         model: The model with its tokenizer.
         dataset: The data set.
-        split: Which part of it is read.
-        starts: Where the blocks begin.
+        split: The split to read, `train` or `val`.
+        starts: The offsets of the blocks in the split.
     """
 
     model: Model
@@ -46,7 +46,7 @@ class ModelAndText:
 
     @property
     def tokens(self) -> Tokens:
-        """The split."""
+        """The tokens of the split."""
         return self.dataset.train if self.split == "train" else self.dataset.val
 
     def inputs(self) -> Iterator[Tensor]:
@@ -55,12 +55,12 @@ class ModelAndText:
             yield to_device(gather(self.tokens, start[None], self.gpt.config.block_size)[0], self.model.device)
 
     def score(self, gpt: GPT) -> Score:
-        """Measure a model of the same tokens on the blocks."""
+        """Evaluate a model with the same tokenizer on the blocks."""
         return score_blocks(gpt, self.model.tokenizer, self.tokens, self.starts, batch_size=self.batch_size)
 
     @property
     def batch_size(self) -> int:
-        """Blocks to compute at once."""
+        """The number of blocks to compute at once."""
         return max(1, TOKENS_AT_ONCE // self.gpt.config.block_size)
 
 
@@ -68,7 +68,7 @@ def open_model_and_text(path: str, settings: LabSettings) -> ModelAndText:
     """Load a model, open the text and choose its blocks.
 
     Raises:
-        UserError: The model or the data set is missing or they do not belong together, or the split is too short.
+        UserError: The model or the data set is missing, they do not belong together, or the split is too short.
     """
     model = load(path, device=settings.device, dtype="float32", threads=settings.threads, data_dir=settings.data_dir)
     name = settings.dataset or model.recorded_dataset
@@ -79,8 +79,8 @@ def open_model_and_text(path: str, settings: LabSettings) -> ModelAndText:
     starts = spread_starts(len(tokens), model.config.block_size, settings.blocks, SPREAD_SEED)
     if len(starts) == 0:
         raise DataError(
-            f"{dataset.folder}, {settings.split}: {len(tokens):,} tokens hold no block of the model's "
-            f"{model.config.block_size:,}; name another --dataset or --split"
+            f"{dataset.folder}, {settings.split}: {len(tokens):,} tokens are fewer than the model's "
+            f"block of {model.config.block_size:,}; name another --dataset or --split"
         )
     return ModelAndText(model, dataset, settings.split, starts)
 
@@ -93,8 +93,8 @@ def text_tokens(opened: ModelAndText, text: str | None) -> tuple[Tensor, list[st
     """
     tokenizer, longest = opened.model.tokenizer, min(SHOWN_TOKENS, opened.gpt.config.block_size)
     ids = next(opened.inputs())[0, :longest].tolist() if text is None else tokenizer.encode(text)
-    ids = [int(each) for each in ids][: opened.gpt.config.block_size]
+    ids = [int(token) for token in ids][: opened.gpt.config.block_size]
     if not ids:
         raise ConfigError("the text to look at is empty; give some with --start TEXT")
-    words = [tokenizer.decode([each]).replace("\n", "\\n").replace(" ", "␣") for each in ids]
+    words = [tokenizer.decode([token]).replace("\n", "\\n").replace(" ", "␣") for token in ids]
     return torch.tensor([ids], device=opened.model.device), words

@@ -1,4 +1,4 @@
-"""Looking at the queries, keys and values of a model while it reads."""
+"""Watching the queries, keys and values of a model during a forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quillgpt.model import GPT
 from quillgpt.model.gpt import CausalSelfAttention
 
 Watch = Callable[[int, Tensor, Tensor, Tensor, Tensor], object]
-"""Is given a layer's number, its queries, keys and values, and what its kernel returned, each (B,H,T,D)."""
+"""Receives the number of a layer, its queries, keys and values, and the output of its kernel, each (B,H,T,D)."""
 
 
 def attentions(model: GPT) -> list[CausalSelfAttention]:
@@ -23,38 +23,38 @@ def attentions(model: GPT) -> list[CausalSelfAttention]:
 
 @contextmanager
 def observed(model: GPT, watch: Watch) -> Iterator[None]:
-    """Let `watch` see what every layer's kernel is given, and what it returns."""
-    own = [attention.path for attention in attentions(model)]
+    """Call `watch` with the inputs and the output of every layer's kernel while the block runs."""
+    kernels = [attention.path for attention in attentions(model)]
 
-    def between(layer: int, attend: Attend) -> Attend:
+    def with_watch(layer: int, attend: Attend) -> Attend:
         def watched(
             query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
         ) -> Tensor:
-            mixed = attend(query, key, value, dropout, visible)
-            watch(layer, query, *repeat_heads(query, key, value), mixed)
-            return mixed
+            output = attend(query, key, value, dropout, visible)
+            watch(layer, query, *repeat_heads(query, key, value), output)
+            return output
 
         return watched
 
     try:
-        for layer, (attention, attend) in enumerate(zip(attentions(model), own, strict=True)):
-            attention.path = between(layer, attend)
+        for layer, (attention, attend) in enumerate(zip(attentions(model), kernels, strict=True)):
+            attention.path = with_watch(layer, attend)
         yield
     finally:
-        for attention, attend in zip(attentions(model), own, strict=True):
+        for attention, attend in zip(attentions(model), kernels, strict=True):
             attention.path = attend
 
 
 def arguments(query: Tensor, key: Tensor, *, of_distance: bool) -> Tensor:
-    """Return all pairs' arguments, (..., T, S) in float32: s = q.k / sqrt(D), or x = -|q-k|^2 / (2 sqrt(D))."""
+    """Return the arguments of all pairs, (..., T, S) in float32: s = q.k / sqrt(D), or x = -|q-k|^2 / (2 sqrt(D))."""
     query, key = query.float(), key.float()
-    found = query @ key.mT
+    scores = query @ key.mT
     if of_distance:
-        halves = [0.5 * each.square().sum(-1) for each in (query, key)]
-        found = (found - halves[0].unsqueeze(-1) - halves[1].unsqueeze(-2)).clamp_(max=0)
-    return found / math.sqrt(query.shape[-1])
+        halves = [0.5 * vectors.square().sum(-1) for vectors in (query, key)]
+        scores = (scores - halves[0].unsqueeze(-1) - halves[1].unsqueeze(-2)).clamp_(max=0)
+    return scores / math.sqrt(query.shape[-1])
 
 
-def looks_at_distance(kernel: KernelSpec) -> bool:
-    """Say whether x is what is asked of a model: of softmax too, since that is what would take its place."""
+def uses_distance(kernel: KernelSpec) -> bool:
+    """Whether x is the argument to measure: also for softmax, which a kernel of distance would replace."""
     return kernel.type.family != "PA"

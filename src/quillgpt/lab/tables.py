@@ -18,12 +18,12 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows of numbers under names.
+    """Rows of values under column names.
 
     Attributes:
-        title: What they are.
-        formats: How each column is written for people, by the column's name: a format specification.
-        rows: Values by column; None where there is none.
+        title: The title.
+        formats: The format specification of each column, by its name.
+        rows: Values by column; None for an empty cell.
     """
 
     title: str
@@ -32,7 +32,7 @@ class ResultTable:
 
     def text(self) -> str:
         """Return aligned columns under the title."""
-        cells = [list(self.formats), *self._shown()]
+        cells = [list(self.formats), *self._cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         numeric = [not spec.endswith("s") for spec in self.formats.values()]
         lines = (
@@ -47,12 +47,12 @@ class ResultTable:
     def markdown(self) -> str:
         """Return a Markdown table under the title."""
         names = [name.replace("|", "\\|") for name in self.formats]
-        rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self._shown()]
+        rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self._cells()]
         lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *rows]
         return "\n".join([self.title, "", *lines, ""])
 
     def csv(self) -> str:
-        """Return comma-separated values with all digits; nothing stands for None."""
+        """Return comma-separated values with all digits; None is an empty cell."""
         written = io.StringIO()
         writer = csv.DictWriter(written, list(self.formats), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -63,11 +63,11 @@ class ResultTable:
         """Write NAME.csv and NAME.md into a folder, and return their paths.
 
         Raises:
-            ConfigError: Other files than tables of Quill's are there.
+            ConfigError: Files of these names are there that Quill did not write.
         """
         names = table_files(name)
         check_ours(folder, names, remedy="give another --out")
-        paths = [folder / each for each in names]
+        paths = [folder / file for file in names]
         write_text(paths[0], self.csv())
         write_text(paths[1], self.markdown())
         claim_as_written(folder, names)
@@ -77,17 +77,17 @@ class ResultTable:
         """Print the aligned columns on standard output."""
         stdout.print(self.text(), markup=False, emoji=False)
 
-    def _shown(self) -> list[list[str]]:
-        return [[shown(row.get(name), spec) for name, spec in self.formats.items()] for row in self.rows]
+    def _cells(self) -> list[list[str]]:
+        return [[format_cell(row.get(name), spec) for name, spec in self.formats.items()] for row in self.rows]
 
 
 def table_files(name: str) -> list[str]:
-    """Return the names of the files of a table."""
+    """Return the file names of a table."""
     return [f"{name}.csv", f"{name}.md"]
 
 
-def shown(value: object, spec: str) -> str:
-    """Write a value for people."""
+def format_cell(value: object, spec: str) -> str:
+    """Return a value as text, by a format specification."""
     if value is None:
         return NOTHING
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""A model's weights with another attention kernel, or with a longer context."""
+"""A model's weights with another attention kernel, or with another context length."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ POSITIONS = "position_embedding.weight"
 
 
 def with_kernel(model: GPT, kernel: KernelSpec) -> GPT:
-    """Return a model that shares all weights, computes attention by another kernel, and is in evaluation mode.
+    """Return a model in evaluation mode that shares all weights and computes attention by another kernel.
 
-    What the other kernel learns for its heads and the model has not learnt begins as nothing: tau and gain of 1.
+    Parameters of the other kernel that the model does not have, tau and gain, start at 1.
     """
     return _with_weights(GPT(replace(model.config, kernel=kernel), seed=None), model, model.state_dict())
 
 
 def with_block_size(model: GPT, block_size: int) -> GPT:
-    """Return a model that shares all weights and reads blocks of another length, in evaluation mode.
+    """Return a model in evaluation mode that shares all weights and reads blocks of another length.
 
-    Rotary positions go on as they are. Learned positions (gpt2) are stretched or shrunk to the length by linear
-    interpolation. What PA divides by stays what the model was trained with.
+    Rotary positions are extrapolated. Learned positions (gpt2) are interpolated linearly to the new length. PA still
+    divides by the block_size of training.
     """
     state = model.state_dict()
     if POSITIONS in state:
@@ -38,7 +38,7 @@ def with_block_size(model: GPT, block_size: int) -> GPT:
 
 
 def stretched(table: Tensor, rows: int) -> Tensor:
-    """Return a table (R, C) with another number of rows, its first and last as they were."""
+    """Interpolate a table (R, C) to another number of rows; its first and last rows stay."""
     return F.interpolate(table.T[None], size=rows, mode="linear", align_corners=True)[0].T.contiguous()
 
 
