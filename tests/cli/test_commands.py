@@ -42,7 +42,7 @@ def test_prepare(quill: Any) -> None:
 
 
 def test_prove(quill: Any) -> None:
-    quill.replace("quillgpt.proof.prove", "prove", [])
+    quill.replace("quillgpt.proof.prove", "run_checks", [])
     assert quill("prove", "demo", "--out-dir=sheet", "--keep", "--device=cpu", "--dtype=float32") == 0, quill.err
     (((subject,),), named) = quill.calls[0]
     assert (subject.settings.arch, subject.settings.dtype) == ("qwen3", "float32")
@@ -51,7 +51,7 @@ def test_prove(quill: Any) -> None:
         "command": "quill prove demo --out_dir=sheet --device=cpu --dtype=float32 --keep",
         "keep": True,
     }
-    quill.replace("quillgpt.proof.prove", "prove", [Outcome("SIGTERM", "fail", "status 0", "")])
+    quill.replace("quillgpt.proof.prove", "run_checks", [Outcome("SIGTERM", "fail", "status 0", "")])
     assert quill("prove") == 1
     assert quill.err.startswith("quill: 0 pass, 1 fail, 0 not run: SIGTERM; the sheet is in proof")
     assert quill("prove", "no_such_preset") == 2

@@ -19,7 +19,7 @@ from quillgpt.model import KeyValueCache
 from quillgpt.ownership import RECORD
 from quillgpt.proof import damage, numbers
 from quillgpt.proof.outcome import CannotRun
-from quillgpt.proof.prove import CHECKS, prove
+from quillgpt.proof.prove import CHECKS, run_checks
 from quillgpt.proof.proved_model import proved_models
 from quillgpt.proof.sandbox import environment
 
@@ -31,7 +31,7 @@ def test_a_run_on_a_full_disk_through_the_command_line(
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(warm.commands() / "python"))
     monkeypatch.setattr(damage, "can_mount", lambda _: False)  # where it can, the deep test below does
-    (outcome,) = prove(
+    (outcome,) = run_checks(
         proved_models(None, CPU)[:1], out_dir=tmp_path, command="quill prove", checks=["full disk survived"]
     )
     assert outcome.status == "pass", outcome.figure

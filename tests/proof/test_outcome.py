@@ -82,7 +82,7 @@ def test_a_proof_goes_on_after_a_failure_and_keeps_its_log_only(
     monkeypatch.setattr(proving, "CHECKS", checks)
     out_dir = tmp_path / "sheet"
     models = proved_models(None, {"dtype": "float32", "device": "cpu"})
-    outcomes = proving.prove(models, out_dir=out_dir, command="", checks=checks)
+    outcomes = proving.run_checks(models, out_dir=out_dir, command="", checks=checks)
     assert [outcome.status for outcome in outcomes] == ["fail", "pass"]
     assert "status 2 instead of 0" in outcomes[0].figure
     assert "--nonsense" in outcomes[0].figure
@@ -97,12 +97,12 @@ def test_what_quill_did_not_write_is_neither_removed_nor_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(proving, "CHECKS", {"none": Check(lambda _: "nothing", "nothing")})
-    proving.prove([proved()], out_dir=tmp_path, command="", checks=["none"])
+    proving.run_checks([proved()], out_dir=tmp_path, command="", checks=["none"])
     mine = tmp_path / name
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine")
     with pytest.raises(ConfigError, match=rf"holds {name}, not written by Quill or changed since"):
-        proving.prove([proved()], out_dir=tmp_path, command="", checks=["none"])
+        proving.run_checks([proved()], out_dir=tmp_path, command="", checks=["none"])
     assert mine.read_text() == "mine"
 
 
@@ -112,7 +112,7 @@ def test_logs_of_an_earlier_proof_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(proving, "CHECKS", {"one": Check(fail, ""), "two": Check(fail, "")})
     for name in ("one", "two"):
-        proving.prove([proved()], out_dir=tmp_path, command="", checks=[name])
+        proving.run_checks([proved()], out_dir=tmp_path, command="", checks=[name])
         assert [path.name for path in (tmp_path / "logs").iterdir()] == [name]
 
 
@@ -123,6 +123,6 @@ def proved() -> ProvedModel:
 def test_a_place_that_is_a_file_and_a_check_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(ConfigError, match="taken cannot be written to"):
-        proving.prove([], out_dir=tmp_path / "taken", command="")
+        proving.run_checks([], out_dir=tmp_path / "taken", command="")
     with pytest.raises(ConfigError, match=r"did you mean SIGTERM\?"):
-        proving.prove([], out_dir=tmp_path, command="", checks=["SIGTERMS"])
+        proving.run_checks([], out_dir=tmp_path, command="", checks=["SIGTERMS"])

@@ -16,12 +16,12 @@ from quillgpt.config.schema.base import MachineFields
 PRESET = Parameter(
     name="PRESET",
     converter=from_home,
-    help="Prove the architecture, shape, optimizer, dropout and number format of a preset, a .toml file or a .py file "
-    "of nanoGPT, on a text of the proof's own. Without: two tiny models, one of each architecture, by one "
-    "thread each unless --threads says otherwise.",
+    help="A preset, a .toml file or a .py file of nanoGPT: its architecture, sizes, optimizer, dropout and number "
+    "format are proved, on a small text made for the proof. [default: two tiny models, one of each architecture, with "
+    "one thread each]",
     completer=complete_preset,
 )
-KEEP = switch("--keep", "Leave the runs in the folder too, instead of removing them.")
+KEEP = switch("--keep", "Keep the runs in the folder too, instead of removing them.")
 OUT_DIR = Parameter(
     name="--out_dir",
     converter=from_home,
@@ -45,11 +45,11 @@ def prove(
     """Prove on this machine that training keeps its promises: kills, full disks, damage, exact numbers."""
     check_source(source, flags)
 
-    from quillgpt.proof.prove import prove as prove_promises
+    from quillgpt.proof.prove import run_checks
     from quillgpt.proof.proved_model import proved_models
     from quillgpt.proof.sheet import conclude
 
     given = {"out_dir": str(out_dir)} if out_dir != Path("proof") else {}
     words = [*filter(None, [source]), *(f"--{name}={value}" for name, value in (given | flags).items())]
     command = shlex.join(["quill", "prove", *words, *(["--keep"] if keep else [])])
-    conclude(prove_promises(proved_models(source, flags), out_dir=out_dir, command=command, keep=keep), out_dir)
+    conclude(run_checks(proved_models(source, flags), out_dir=out_dir, command=command, keep=keep), out_dir)

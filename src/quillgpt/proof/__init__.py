@@ -1,5 +1,5 @@
-"""Proving, on a person's own machine, that the promises of training hold: what `quill prove` does.
+"""Proving on the user's own machine that the promises of training hold: the work of `quill prove`.
 
-Everything is trained and sampled by processes of their own, through the public command line; what is compared are the
-files that they wrote.
+Models are trained and sampled in separate processes by the public command line, and the files that they write are
+compared.
 """

@@ -1,4 +1,4 @@
-"""Comparing what runs left on the disk."""
+"""Comparing the files of runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from quillgpt.checkpoint.names import BEST, LAST, checkpoints_folder
 from quillgpt.plots.record import METRICS, read_metrics
 from quillgpt.proof.outcome import Refuted
 
-RECORDED = ("kind", "iter", "loss", "lr", "tokens", "train_loss", "val_loss")
-"""What the record of a run says besides times and speeds."""
+COMPARED = ("kind", "iter", "loss", "lr", "tokens", "train_loss", "val_loss")
+"""The values of metrics.jsonl that are compared: all but times and speeds."""
 
 LARGEST_GRADIENT_ERROR = 1e-5
-"""Norm of the difference of two float32 gradients, relative to the norm of one: sums in another order."""
+"""Relative norm of the difference of two float32 gradients whose sums have another order."""
 
 LARGEST_LOSS_ERROR = 1e-5
 """Difference of two float32 losses, nats per token."""
@@ -26,7 +26,7 @@ LARGEST_LOGIT_ERROR = 1e-4
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Check a promise.
+    """Check that a promise holds.
 
     Raises:
         Refuted: It does not hold.
@@ -36,7 +36,7 @@ def require(holds: bool, otherwise: str) -> None:
 
 
 def tensors_of(run: Path) -> dict[str, Tensor]:
-    """Return every tensor of a run's last and best checkpoint, by checkpoint, file and name."""
+    """Return all tensors of a run's last and best checkpoints, by checkpoint, file and name."""
     tensors: dict[str, Tensor] = {}
     for checkpoint in (checkpoints_folder(run) / name for name in (LAST, BEST)):
         for file in sorted(checkpoint.rglob("*.safetensors")):
@@ -46,10 +46,10 @@ def tensors_of(run: Path) -> dict[str, Tensor]:
 
 
 def require_equal_runs(one: Path, other: Path) -> str:
-    """Check that two runs ended with the same tensors, bit for bit, and the same record; return that in numbers.
+    """Check that two runs have the same tensors, bit for bit, and the same metrics; return the counts of differences.
 
     Raises:
-        Refuted: They did not; says how many values differ, and where the first one is.
+        Refuted: They differ; the message says in how many values, and names the first tensor.
     """
     ours, theirs = tensors_of(one), tensors_of(other)
     require(bool(ours), f"{one.name} has no checkpoint")
@@ -58,16 +58,15 @@ def require_equal_runs(one: Path, other: Path) -> str:
     count, total = sum(different.values()), sum(tensor.numel() for tensor in ours.values())
     first = next((f", the first in {name}" for name, values in different.items() if values), "")
     rows, their_rows = record_of(one), record_of(other)
-    odd = sum(row != their_row for row, their_row in zip(rows, their_rows, strict=False)) + abs(
-        len(rows) - len(their_rows)
-    )
-    figure = f"{count:,} of {total:,} values and {odd} of {len(rows)} rows differ{first}"
-    require(not count and not odd, figure)
+    different_rows = abs(len(rows) - len(their_rows))
+    different_rows += sum(row != their_row for row, their_row in zip(rows, their_rows, strict=False))
+    figure = f"{count:,} of {total:,} values and {different_rows} of {len(rows)} rows differ{first}"
+    require(not count and not different_rows, figure)
     return figure
 
 
 def different_values(one: Tensor, other: Tensor) -> int:
-    """Count the values whose bits differ; all of them where type or shape do."""
+    """Count the values whose bits differ; all of them if type or shape differ."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return max(one.numel(), other.numel(), 1)
     bits = [tensor.contiguous().view(-1).view(torch.uint8).view(-1, tensor.element_size()) for tensor in (one, other)]
@@ -75,13 +74,13 @@ def different_values(one: Tensor, other: Tensor) -> int:
 
 
 def record_of(run: Path) -> list[tuple[object, ...]]:
-    """Return what a run recorded, without times."""
-    return [tuple(row.get(name) for name in RECORDED) for row in read_metrics(run / METRICS)]
+    """Return the rows of a run's metrics.jsonl without times and speeds."""
+    return [tuple(row.get(name) for name in COMPARED) for row in read_metrics(run / METRICS)]
 
 
 def relative_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Return the norm of the difference of two sets of tensors, relative to the norm of the first."""
-    require(one.keys() == other.keys(), "they hold different tensors")
+    require(one.keys() == other.keys(), "the tensors have different names")
     difference = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
     scale = sum(float(tensor.double().square().sum()) for tensor in one.values())
     return float((difference / scale) ** 0.5) if scale else float("inf")

@@ -1,8 +1,7 @@
 """`python -m quillgpt.proof.faulty FAULT COMMAND ...` is `quill COMMAND ...` on a machine with a fault.
 
-FAULT is `poisoned_batch:N`, where iteration N (counted from 0) computes NaN whenever it comes, or `full_disk:N`, where
-the disk is full after N checkpoints. The trainer knows nothing of it: what is replaced is its source of batches, or
-what writes to the disk.
+FAULT is `poisoned_batch:N`: iteration N, counted from 0, always computes NaN; or `full_disk:N`: the disk is full after
+N checkpoints. The trainer itself is unchanged: its source of batches, or the function that writes tensors, is replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from quillgpt.training import step
 
 
 def poison_batch(iteration: int) -> None:
-    """Let the embeddings of an iteration's batch be NaN, every time that it is computed."""
+    """Make the embeddings of an iteration's batch NaN, every time it is computed."""
     seen: dict[bytes, int] = {}
     poisoned = False
 
@@ -42,10 +41,10 @@ def poison_batch(iteration: int) -> None:
 
 
 def fill_disk(checkpoints: int) -> None:
-    """Let every write of tensors after so many checkpoints break off in the middle."""
+    """Make every write of tensors after this many checkpoints fail in the middle."""
     write_tensors, written = save.write_tensors, 0
 
-    def write_or_break_off(tensors: dict[str, Tensor], path: Path) -> None:
+    def write_or_fail(tensors: dict[str, Tensor], path: Path) -> None:
         nonlocal written
         write_tensors(tensors, path)
         written += path.name == WEIGHTS
@@ -53,7 +52,7 @@ def fill_disk(checkpoints: int) -> None:
             os.truncate(path, path.stat().st_size // 2)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    save.write_tensors = write_or_break_off
+    save.write_tensors = write_or_fail
 
 
 FAULTS: dict[str, Callable[[int], None]] = {"poisoned_batch": poison_batch, "full_disk": fill_disk}

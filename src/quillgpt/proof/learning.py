@@ -1,4 +1,4 @@
-"""What a run learns from: the end of a text, and not from a batch that is poisoned."""
+"""What a run learns: the end of a text, but nothing from a poisoned batch."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from quillgpt.proof.proved_model import DOCUMENTS, ITERATIONS, SAVED_EVERY, Prov
 from quillgpt.proof.sandbox import FAULTY, Sandbox, last_state
 
 LONGEST_BLOCK = 128
-"""Context in which the documents are learnt: each is a small part of it."""
+"""The longest context for learning the documents, each of which is a small part of it."""
 
-LOWEST_RATE = 1e-3
-"""A rate for finetuning would learn nothing in so short a run."""
+LOWEST_LEARNING_RATE = 1e-3
+"""With the learning rate of a finetuning preset, so short a run would learn nothing."""
 
 TRAINED_SHARE = 0.5
-"""Of an untrained model's loss on end-of-text, what is left at most once it has been learnt."""
+"""Loss on end-of-text after training, at most, as a share of the loss before."""
 
 SAMPLES, SAMPLED_TOKENS = 8, 300
 
 ENDED_SHARE = 0.5
-"""Of the samples, how many must end by themselves. So short a run leaves models that lose the thread now and then; one
-that has not learnt the end of a text never ends."""
+"""The share of samples that must end by themselves. After so short a run some samples do not end, but a model that has
+not learned the end of a text never ends."""
 
 POISONED = ITERATIONS // 2 + SAVED_EVERY // 2
 """The iteration, counted from 0, whose batch is poisoned: between two checkpoints."""
 
 
 def end_of_text(sandbox: Sandbox) -> str:
-    """Train on short documents; the model must know where they end, and most samples must end by themselves."""
+    """Train on short documents; the model must learn where they end, and most samples must end by themselves."""
 
     def measure(proved: ProvedModel) -> str:
         settings, run = proved.settings, sandbox.folder / f"{proved.stem}-documents"
         changes: dict[str, object] = {"data": DOCUMENTS, "dataset": DOCUMENTS, "tokenizer": "bpe:300", "dropout": 0}
         changes |= {"batch_size": 4, "gradient_accumulation_steps": 1, "micro_batch_size": 4}
         changes |= {"block_size": min(LONGEST_BLOCK, settings.block_size)}
-        changes |= {"learning_rate": max(LOWEST_RATE, settings.learning_rate)}
+        changes |= {"learning_rate": max(LOWEST_LEARNING_RATE, settings.learning_rate)}
         sandbox.quill(*sandbox.words(proved, run.name, **changes))
         machine = [f"--device={settings.device}", f"--dtype={settings.dtype}", f"--threads={settings.threads}"]
         drawn = [f"--num_samples={SAMPLES}", f"--max_new_tokens={SAMPLED_TOKENS}"]
@@ -64,7 +64,7 @@ def end_of_text(sandbox: Sandbox) -> str:
 
 @torch.no_grad()
 def loss_on_ends(sandbox: Sandbox, model: Model, gpt: GPT) -> float:
-    """Return a model's mean loss on the targets of the validation documents that are end-of-text, nats per token."""
+    """Return a model's mean loss on the end-of-text targets of the validation documents, nats per token."""
     tokens = open_dataset(DOCUMENTS, sandbox.folder / "data").val
     block_size = model.config.block_size
     inputs, targets = gather(np.asarray(tokens), all_starts(len(tokens), block_size), block_size)
@@ -75,27 +75,27 @@ def loss_on_ends(sandbox: Sandbox, model: Model, gpt: GPT) -> float:
 
 
 def poisoned_batch(sandbox: Sandbox) -> str:
-    """Feed runs a batch that computes NaN: one must pass it over, one must stop before it and go on when told so."""
+    """Give runs a batch that computes NaN: one must skip it, the other must stop before it and be resumable."""
 
     def measure(proved: ProvedModel) -> str:
         fault, number = f"poisoned_batch:{POISONED}", POISONED + 1
         run = sandbox.folder / f"{proved.stem}-poisoned"
         done = sandbox.quill(fault, *sandbox.words(proved, run.name, on_nonfinite="rollback"), entry=FAULTY)
         state, back_to = last_state(run), POISONED // SAVED_EVERY * SAVED_EVERY
-        kept = [(each["iteration"], each["back_to"]) for each in state["rollbacks"]]
+        kept = [(rollback["iteration"], rollback["back_to"]) for rollback in state["rollbacks"]]
         require(f"iter {number}:" in done.err, f"iter {number} is not named")
-        require("token_embedding" in done.err, "the module in which it began is not named")
+        require("token_embedding" in done.err, "the module in which NaN began is not named")
         require("windows at token" in done.err, "the batch is not named")
         require(kept == [(POISONED, back_to)], f"rollbacks are {kept}, expected ({POISONED}, {back_to})")
         require(state["iteration"] == ITERATIONS, f"the run ended at iter {state['iteration']}")
-        spoiled = values_not_finite(run)
+        non_finite = values_not_finite(run)
 
         stopped = sandbox.folder / f"{proved.stem}-stopped"
         sandbox.quill(fault, *sandbox.words(proved, stopped.name, on_nonfinite="stop"), entry=FAULTY, status=1)
         saved = last_state(stopped)["iteration"]
         require(saved == back_to, f"the last checkpoint of the run that stopped is of iter {saved}, not {back_to}")
-        spoiled += values_not_finite(stopped)
-        require(not spoiled, f"{spoiled:,} values that are not finite were saved")
+        non_finite += values_not_finite(stopped)
+        require(not non_finite, f"{non_finite:,} values that are not finite were saved")
         sandbox.quill(*sandbox.words(proved, stopped.name, init_from="resume"))
         equal = require_equal_runs(sandbox.reference_run(proved), stopped)
         return f"back from iter {number} to {back_to} and past it; stopped at {saved} and resumed, {equal}"

@@ -1,4 +1,4 @@
-"""Numbers that must not depend on how they are computed."""
+"""Numbers that must not depend on the way they are computed."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from quillgpt.proof.outcome import CannotRun
 from quillgpt.proof.proved_model import TEXT, ProvedModel
 from quillgpt.proof.sandbox import Sandbox
 
-DIVISIONS = ((8, 1), (1, 8), (2, 4))
-"""A global batch of eight sequences as batch_size and gradient_accumulation_steps."""
+SPLITS = ((8, 1), (1, 8), (2, 4))
+"""Ways to split a global batch of eight sequences: batch_size and gradient_accumulation_steps."""
 
 SAMPLED_TOKENS = 48
 WINDOWS = 4
 
 
 def accumulation(sandbox: Sandbox) -> str:
-    """Do one iteration of the same eight sequences at once, one by one, and two by two.
+    """Run one iteration on the same eight sequences at once, one by one, and two by two.
 
-    After one step from zero AdamW's mean of gradients is (1 - beta1) times the gradient.
+    After the first step, AdamW's exp_avg is (1 - beta1) times the gradient.
     """
 
     def measure(proved: ProvedModel) -> str:
         gradients: list[dict[str, Tensor]] = []
         losses: list[float] = []
-        for size, parts in DIVISIONS:
-            run = sandbox.folder / f"{proved.stem}-{size}x{parts}"
+        for size, steps in SPLITS:
+            run = sandbox.folder / f"{proved.stem}-{size}x{steps}"
             plain = {"dtype": "float32", "optimizer": "adamw", "dropout": 0, "grad_clip": 0, "max_iters": 1}
-            batch = {"batch_size": size, "gradient_accumulation_steps": parts, "micro_batch_size": size}
+            batch = {"batch_size": size, "gradient_accumulation_steps": steps, "micro_batch_size": size}
             sandbox.quill(*sandbox.words(proved, run.name, eval_iters=1, **plain, **batch))
             stored = load_file(checkpoints_folder(run) / LAST / OPTIMIZER)
             gradients.append({name: value for name, value in stored.items() if name.endswith("/exp_avg")})
@@ -54,7 +54,7 @@ def accumulation(sandbox: Sandbox) -> str:
         worst = max(relative_difference(gradients[0], other) for other in gradients[1:])
         spread = max(losses) - min(losses)
         figure = f"gradients differ by {worst:.1e} of their norm, losses by {spread:.1e}"
-        require(len(losses) == len(DIVISIONS), "an iteration was not recorded")
+        require(len(losses) == len(SPLITS), "an iteration was not recorded")
         require(worst <= LARGEST_GRADIENT_ERROR and spread <= LARGEST_LOSS_ERROR, figure)
         return figure
 
@@ -62,7 +62,7 @@ def accumulation(sandbox: Sandbox) -> str:
 
 
 def cached_decoding(sandbox: Sandbox) -> str:
-    """Sample with the key-value cache, and compute every token's scores again from the whole text before it."""
+    """Sample with the key-value cache, and recompute the logits of every token from the whole text before it."""
 
     def measure(proved: ProvedModel) -> str:
         settings, run = proved.settings, sandbox.reference_run(proved)
@@ -73,10 +73,10 @@ def cached_decoding(sandbox: Sandbox) -> str:
         row = json.loads(sandbox.quill("sample", run.name, "--json", *chosen, *machine).out)
         model = load(run, device=settings.device, dtype="float32", threads=settings.threads)
         prompt = model.prompt(start)[1]
-        again, error = recomputed(model, prompt, row["ids"])
-        odd = sum(one != other for one, other in zip(row["ids"], again, strict=True))
-        figure = f"{odd} of {len(again)} tokens differ, logits by at most {error:.1e}"
-        require(len(again) == count and not odd and error <= LARGEST_LOGIT_ERROR, figure)
+        likeliest, error = recomputed(model, prompt, row["ids"])
+        different = sum(one != other for one, other in zip(row["ids"], likeliest, strict=True))
+        figure = f"{different} of {len(likeliest)} tokens differ, logits by at most {error:.1e}"
+        require(len(likeliest) == count and not different and error <= LARGEST_LOGIT_ERROR, figure)
         return figure
 
     return sandbox.for_each_model(measure)
@@ -84,15 +84,15 @@ def cached_decoding(sandbox: Sandbox) -> str:
 
 @torch.no_grad()
 def recomputed(model: Model, prompt: list[int], ids: list[int]) -> tuple[list[int], float]:
-    """Return what is the likeliest token at each place of a sample, and how far a cache's logits are from that.
+    """Recompute a sample without a cache: return the most likely tokens, and the error of the logits with a cache.
 
     Args:
         model: The model, in float32.
-        prompt: Ids before the sample.
-        ids: The sample; with the prompt no longer than the context.
+        prompt: Ids of the prompt.
+        ids: Ids of the sample; with the prompt no longer than the context.
 
     Returns:
-        Likeliest ids, computed without a cache, as many as the sample has; the largest difference of two logits.
+        The most likely id at each position of the sample, computed without a cache; the largest difference of logits.
     """
     gpt, tokens = model.gpt, torch.tensor([[*prompt, *ids]], device=model.device)
     cache = KeyValueCache(gpt.config, 1, device=model.device, dtype=torch.float32)
@@ -108,7 +108,7 @@ def recomputed(model: Model, prompt: list[int], ids: list[int]) -> tuple[list[in
 
 
 def opens_in_transformers(sandbox: Sandbox) -> str:
-    """Open a checkpoint in stock transformers, and let both compute the same text."""
+    """Open a checkpoint in transformers, and compare the logits of the same text."""
     if importlib.util.find_spec("transformers") is None:
         raise CannotRun("the package transformers is not installed")
 
@@ -118,7 +118,7 @@ def opens_in_transformers(sandbox: Sandbox) -> str:
         text = (sandbox.folder / TEXT).read_text(encoding="utf-8")[: WINDOWS * proved.settings.block_size]
         theirs, their_ids = in_transformers(str(folder), text)
         ids = model.tokenizer.encode(text)
-        require(list(map(int, ids)) == their_ids, "the text has other tokens there")
+        require(list(map(int, ids)) == their_ids, "transformers encodes the text to other tokens")
         windows = torch.tensor(their_ids).view(-1, proved.settings.block_size)
         with torch.no_grad():
             ours, stock = model.gpt.logits(model.gpt(windows)), theirs(windows).logits
@@ -127,18 +127,18 @@ def opens_in_transformers(sandbox: Sandbox) -> str:
         require(error <= LARGEST_LOGIT_ERROR, figure)
         return figure
 
-    return sandbox.for_each_model(
-        measure, at_once=False
-    )  # transformers imports models when they are needed, which threads disturb
+    return sandbox.for_each_model(measure, at_once=False)  # transformers imports models lazily, which threads break
 
 
 def in_transformers(folder: str, text: str) -> tuple[Any, list[int]]:
-    """Return a folder's model, as stock transformers opens it, and the ids of a text by its tokenizer."""
+    """Return the model of a folder as transformers opens it, and the ids of a text by its tokenizer."""
     transformers: Any = importlib.import_module("transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    odd = {name: each for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if (each := report.get(name))}
-    require(not odd, f"transformers reports {odd}")
+    problems = {
+        name: report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if report.get(name)
+    }
+    require(not problems, f"transformers reports {problems}")
     ids = transformers.AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
     return model.float().eval(), list(ids)

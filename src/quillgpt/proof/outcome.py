@@ -1,4 +1,4 @@
-"""What a check comes to."""
+"""Checks and their outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quillgpt.proof.sandbox import Sandbox
 Status = Literal["pass", "fail", "not_run"]
 
 
-class Refuted(Exception):  # noqa: N818 - it is a finding, not an error
+class Refuted(Exception):  # noqa: N818 - a finding, not an error
     """A promise does not hold; the message is the figure that shows it."""
 
 
@@ -25,8 +25,8 @@ class Outcome:
 
     Attributes:
         name: The promise.
-        status: Whether it holds; `not_run` where nothing was found out.
-        figure: What was found, as a short text.
+        status: Whether it holds; `not_run` if it could not be checked.
+        figure: The figure that shows it, as a short text.
         compared: What was compared with what.
     """
 
@@ -38,11 +38,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """How a promise is put to the test.
+    """The test of a promise.
 
     Attributes:
-        run: Does it and returns the figure; raises `Refuted` where the promise does not hold, `CannotRun` where this
-            machine cannot say.
+        run: Runs the test and returns the figure; raises `Refuted` if the promise does not hold, and `CannotRun` if
+            this machine cannot run the test.
         compared: What is compared with what.
     """
 
@@ -51,14 +51,14 @@ class Check:
 
 
 def outcome_of(name: str, check: Check, sandbox: Sandbox) -> Outcome:
-    """Do a check; whatever else it raises is a failure of it, never of the sheet."""
+    """Run a check; any other exception counts as a failed check, so the sheet is always written."""
     status: Status = "pass"
     try:
         figure = check.run(sandbox)
     except CannotRun as reason:
         status, figure = "not_run", str(reason)
-    except Refuted as found:
-        status, figure = "fail", str(found)
+    except Refuted as finding:
+        status, figure = "fail", str(finding)
     except Exception as error:
         status, figure = "fail", f"{type(error).__name__}: {error}"
     return Outcome(name, status, " ".join(figure.split()), check.compared)

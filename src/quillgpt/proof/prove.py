@@ -1,4 +1,4 @@
-"""All checks one after the other, and their sheet."""
+"""All checks, one after the other, and their sheet."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from quillgpt.proof.numbers import accumulation, cached_decoding, opens_in_trans
 from quillgpt.proof.outcome import Check, Outcome, outcome_of
 from quillgpt.proof.proved_model import ProvedModel
 from quillgpt.proof.sandbox import Sandbox
-from quillgpt.proof.sheet import SHEET, facts, show, write_sheet
+from quillgpt.proof.sheet import SHEET, facts, print_outcome, write_sheet
 from quillgpt.proof.stops import kill_at_work, kill_while_saving, second_writer, terminate
 
 CHECKS = {
     "kill -9 at work": Check(
         kill_at_work,
-        "weights, optimizer state and record of a run that is killed twice at random iterations and resumed with those "
-        "of one that never stopped, bit for bit",
+        "weights, optimizer state and metrics of a run that is killed twice at random iterations and resumed, with "
+        "those of an undisturbed run, bit for bit",
     ),
     "kill -9 while saving": Check(
         kill_while_saving,
@@ -36,7 +36,8 @@ CHECKS = {
     ),
     "SIGTERM": Check(
         terminate,
-        "the same for a run that is asked to end: exit status 143, saved where it was, resumed to the same bits",
+        "the same for a run that is asked to end: exit status 143, a checkpoint of its last iteration, resumed to the "
+        "same bits",
     ),
     "second writer refused": Check(
         second_writer,
@@ -44,13 +45,13 @@ CHECKS = {
     ),
     "corrupt checkpoint detected": Check(
         corrupt_checkpoint,
-        "what `quill info` says of a checkpoint after a random bit of each of its files was flipped, or the file cut "
-        "short; and the run that goes back to the checkpoint before it with one that was never damaged, bit for bit",
+        "the output of `quill info` for a checkpoint in which a random bit of a file was flipped, or the file "
+        "truncated; and a run that goes back to the checkpoint before it, with an undamaged run, bit for bit",
     ),
     "full disk survived": Check(
         full_disk,
-        "a run whose disk has room for its first checkpoint only, resumed where there is room, with one that always "
-        "had room, bit for bit",
+        "a run whose disk has room for the first checkpoint only, resumed on another disk, with an undisturbed run, "
+        "bit for bit",
     ),
     "accumulation invariance": Check(
         accumulation,
@@ -59,12 +60,12 @@ CHECKS = {
     ),
     "cached decoding": Check(
         cached_decoding,
-        "tokens of `quill sample --temperature=0` in float32 with the likeliest ones when everything before each is "
-        "computed again, and the logits of both",
+        "tokens and logits of `quill sample --temperature=0` in float32 with those recomputed from the whole text "
+        "before each token",
     ),
     "opens in transformers": Check(
         opens_in_transformers,
-        "ids and float32 logits of the same text by stock transformers from the checkpoint's folder with Quill's own",
+        "ids and float32 logits of the same text by transformers, from the checkpoint's folder, with Quill's",
     ),
     "end-of-text receives loss": Check(
         end_of_text,
@@ -72,16 +73,16 @@ CHECKS = {
     ),
     "poisoned batch caught": Check(
         poisoned_batch,
-        "a run whose embeddings are NaN in one batch with what is promised: named, rolled back, left out; with "
-        "--on_nonfinite=stop, the run resumed without the poison with one that never had it, bit for bit",
+        "a run whose embeddings are NaN in one batch with the promise: the batch is named, the run goes back and "
+        "leaves it out; with --on_nonfinite=stop, the run resumed without the fault, with an undisturbed one",
     ),
 }
-"""What is proved, in this order."""
+"""The checks by the name of the promise, in this order."""
 
 LOGS = "logs"
 
 
-def prove(
+def run_checks(
     models: Sequence[ProvedModel],
     *,
     out_dir: Path,
@@ -89,21 +90,21 @@ def prove(
     keep: bool = False,
     checks: Collection[str] = tuple(CHECKS),
 ) -> list[Outcome]:
-    """Do the checks, print each as it is done, and write the sheet.
+    """Run the checks, print the outcome of each, and write the sheet.
 
     Args:
         models: The models whose training is proved.
-        out_dir: Where `proof.md`, `proof.json` and the logs of what failed go.
-        command: What the person typed.
-        keep: Leave the runs there too.
-        checks: The names of those to do.
+        out_dir: The folder for `proof.md`, `proof.json` and the logs of failed checks.
+        command: The command line that the user typed.
+        keep: Keep the runs in the folder too.
+        checks: The names of the checks to run.
 
     Raises:
         ConfigError: `out_dir` cannot be written to, or a check is unknown.
     """
     for name in checks:
         if name not in CHECKS:
-            raise ConfigError(f"{name} is no check{did_you_mean(name, CHECKS)}")
+            raise ConfigError(f"{name} is not a check{did_you_mean(name, CHECKS)}")
     check_ours(out_dir, [*SHEET, *files_below(out_dir, LOGS)], remedy="choose another --out_dir")
     date, started = datetime.now().astimezone(), time.perf_counter()
     outcomes = []
@@ -113,7 +114,7 @@ def prove(
             written = sandbox.log_into("-".join(name.split()))
             with console.stderr.status(name) if console.is_screen(console.stderr) else nullcontext():
                 outcome = outcome_of(name, CHECKS[name], sandbox)
-            show(outcome)
+            print_outcome(outcome)
             if outcome.status != "fail" and written.exists():
                 remove_own(written)
             outcomes.append(outcome)
@@ -125,16 +126,16 @@ def prove(
 
 
 def publish_logs(folder: Path, out_dir: Path) -> None:
-    """Put what the failed checks wrote in the place of an earlier proof's logs."""
+    """Replace the logs of an earlier proof by those of the failed checks."""
     remove_listed(out_dir, files_below(out_dir, LOGS))
-    if found := files_below(folder, LOGS):
+    if logs := files_below(folder, LOGS):
         (folder / LOGS).rename(out_dir / LOGS)
-        claim_as_written(out_dir, found)
+        claim_as_written(out_dir, logs)
 
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Let SIGTERM end the block as an exception does, so that no process and no folder stays behind."""
+    """Raise SystemExit on SIGTERM while the block runs, so that no process and no folder is left behind."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)
@@ -148,10 +149,10 @@ def ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def working_folder(out_dir: Path, *, keep: bool) -> Iterator[Path]:
-    """Make a folder for the runs inside `out_dir`, and remove it at the end of the block unless it is to be kept.
+    """Make a folder for the runs inside `out_dir`; remove it after the block unless `keep` is set.
 
     Raises:
-        ConfigError: `out_dir` cannot be made or written to.
+        ConfigError: `out_dir` cannot be created or written to.
     """
     try:
         out_dir.mkdir(parents=True, exist_ok=True)

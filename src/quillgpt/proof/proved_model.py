@@ -1,4 +1,4 @@
-"""What is proved: the models of a preset, or two tiny ones, and the texts that they learn."""
+"""The models whose training is proved, from a preset or two tiny ones, and the texts that they learn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS: tuple[dict[str, object], ...] = (
     {"arch": "gpt2", "optimizer": "adamw", "n_kv_head": None},
     {"arch": "qwen3", "optimizer": "muon", "n_kv_head": 1},
 )
-"""Between them both architectures, both optimizers, and grouped heads."""
+"""Together they cover both architectures, both optimizers, and grouped heads."""
 
 TEXT, DOCUMENTS = "text.txt", "documents"
 DOCUMENT_COUNT = 300
@@ -66,27 +66,27 @@ SHORT_RUN = {
     "wandb_log": False,
     "tensorboard": False,
 }
-"""What makes a run of any preset short, saved often, and dependent on nothing from elsewhere."""
+"""Settings that make a run of any preset short, save it often, and need nothing from outside."""
 
 
 @dataclass(frozen=True)
 class ProvedModel:
-    """A kind of model whose training is proved.
+    """A model whose training is proved.
 
     Attributes:
-        settings: Of a short run, the machine's choices made.
+        settings: The settings of a short run, with all automatic choices made.
     """
 
     settings: TrainSettings
 
     @property
     def name(self) -> str:
-        """Architecture and optimizer."""
+        """Its architecture and optimizer."""
         return f"{self.settings.arch}+{self.settings.optimizer}"
 
     @property
     def stem(self) -> str:
-        """How its files begin."""
+        """The beginning of the names of its files."""
         return f"{self.settings.arch}-{self.settings.optimizer}"
 
     def write(self, folder: Path) -> Path:
@@ -97,14 +97,14 @@ class ProvedModel:
 
 
 def proved_models(source: str | None, flags: dict[str, str]) -> list[ProvedModel]:
-    """Return what is proved: the model of a preset, or without one a tiny model of each kind.
+    """Return the model of a preset, or two tiny models if no preset is given.
 
     Args:
         source: A preset, a .toml file, or a .py file of nanoGPT.
-        flags: Settings that were given besides, as text.
+        flags: Further settings, as text.
 
     Raises:
-        UserError: The preset, a flag or the device is not there.
+        UserError: The preset, a flag or the device is not known.
     """
     if source is not None:
         return [_proved_model(resolve(source, flags))]
@@ -117,7 +117,7 @@ def _proved_model(settings: TrainSettings) -> ProvedModel:
     repeatable = settings.deterministic or machine.device.type == "cuda"
     compiled = settings.compile is True
     settings = settings.model_copy(update={"deterministic": repeatable, "compile": compiled})
-    # Chosen once for all runs: each would measure for itself, and two ways of computing differ in their last bits.
+    # Chosen once for all runs: otherwise each would measure for itself, and two paths differ in their last bits.
     return ProvedModel(choose_paths(settings, model_config(settings, len(string.printable)), machine))
 
 
@@ -125,8 +125,8 @@ def write_texts(folder: Path, block_size: int) -> None:
     """Write the texts of the proof: a long one, and a folder of documents of one short sentence each.
 
     Args:
-        folder: Where to.
-        block_size: The longest context; the long text has some of these in either split.
+        folder: The folder for the texts.
+        block_size: The longest context; both splits of the long text are several times longer.
     """
     draw = random.Random(0)
     sentences: list[str] = []

@@ -1,4 +1,4 @@
-"""The proving sandbox: a folder with texts, in which `quill` runs as a person would run it."""
+"""The sandbox: a folder with texts, in which `quill` runs as a user would run it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended: its exit status, and what it wrote."""
+    """A process that has ended: its exit status and its output."""
 
     status: int
     out: str
@@ -40,18 +40,18 @@ class Finished:
 
 
 class Sandbox:
-    """A folder in which runs are made.
+    """A folder in which models are trained by `quill`.
 
     Args:
-        folder: An empty folder, which texts are written into.
-        logs: Where the processes' words go.
-        models: What is proved.
-        draw: Chooses moments and bits.
+        folder: An empty folder, in which texts are written.
+        logs: The folder for the output of the processes.
+        models: The models whose training is proved.
+        draw: The source of random moments and bits.
 
     Attributes:
-        folder: As given.
-        models: As given.
-        draw: As given.
+        folder: The folder.
+        models: The models.
+        draw: The source of random moments and bits.
     """
 
     def __init__(self, folder: Path, logs: Path, models: Sequence[ProvedModel], draw: random.Random) -> None:
@@ -68,12 +68,12 @@ class Sandbox:
         self._running: set[subprocess.Popen[bytes]] = set()
 
     def log_into(self, name: str) -> Path:
-        """Give the processes from here on a folder for what they write, and return it."""
+        """Start a folder for the output of all following processes, and return it."""
         self._check, self._numbers = name, count(1)
         return self._logs / name
 
     def words(self, proved: ProvedModel, run: str, **changes: object) -> list[str]:
-        """Return the words after `quill` that train a proved in a folder of the sandbox."""
+        """Return the command line, without `quill`, that trains a model in a folder of the sandbox."""
         flags = [f"--{name}={value}" for name, value in changes.items()]
         return ["train", self._files[proved.name], f"--out_dir={run}", *flags]
 
@@ -84,9 +84,9 @@ class Sandbox:
         """Start a process, and kill it at the end of the block if it still runs.
 
         Args:
-            words: What follows `quill`.
-            entry: How Python is told to be `quill`.
-            before: What starts it, such as a shell.
+            words: The command line, without `quill`.
+            entry: The arguments with which Python runs `quill`.
+            before: A command that starts Python, such as a shell.
         """
         log = self._logs / self._check / f"{next(self._numbers):02}"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -121,30 +121,30 @@ class Sandbox:
         """Run a command to its end.
 
         Args:
-            *words: What follows `quill`.
-            status: The exit status that it should have.
+            *words: The command line, without `quill`.
+            status: The expected exit status.
             entry: As in `running`.
             before: As in `running`.
 
         Raises:
-            RuntimeError: It has another; repeats its last line.
+            RuntimeError: The exit status is another; the message has the last line of the output.
         """
         with self.running(words, entry=entry, before=before) as process:
             process.wait(timeout=TIMEOUT_SECONDS)
         done = self.finished(process)
         if done.status != status:
-            said = (done.err.strip().splitlines() or ["nothing"])[-1]
-            raise RuntimeError(f"quill {words[0]} ended with status {done.status} instead of {status}: {said}")
+            last_line = (done.err.strip().splitlines() or ["nothing"])[-1]
+            raise RuntimeError(f"quill {words[0]} ended with status {done.status} instead of {status}: {last_line}")
         return done
 
     def finished(self, process: subprocess.Popen[bytes]) -> Finished:
-        """Return what a process of `running` wrote, once it has ended."""
+        """Return the exit status and the output of a process of `running` that has ended."""
         log = self._log_of[process.pid]
         out, err = (log.with_suffix(end).read_text(encoding="utf-8", errors="replace") for end in (".out", ".err"))
         return Finished(process.returncode, out, err)
 
     def reference_run(self, proved: ProvedModel) -> Path:
-        """Return the folder of a run of the proved that nothing disturbed; trained when it is first needed."""
+        """Return the folder of an undisturbed run of a model, which is trained at the first call."""
         if proved.name not in self._reference_runs:
             name = f"{proved.stem}-reference"
             self.quill(*self.words(proved, name))
@@ -152,16 +152,16 @@ class Sandbox:
         return self._reference_runs[proved.name]
 
     def for_each_model(self, measure: Callable[[ProvedModel], str], *, at_once: bool = True) -> str:
-        """Return the figures that a function finds for each proved, as one text.
+        """Call a function for each model, and return its figures as one text.
 
         Args:
             measure: The function, which mostly waits for processes.
-            at_once: Let it work for all models at the same time.
+            at_once: Call it for all models at the same time.
         """
         with ThreadPoolExecutor(len(self.models) if at_once else 1) as pool:
             try:
                 figures = list(pool.map(measure, self.models))
-            except (KeyboardInterrupt, SystemExit):  # the pool would wait for all of them
+            except (KeyboardInterrupt, SystemExit):  # the pool would wait for all processes
                 for process in [*self._running]:
                     process.kill()
                 raise
@@ -169,13 +169,13 @@ class Sandbox:
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment without settings of Quill: those are in the models' files."""
-    own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in PLACES}
-    return {name: value for name, value in os.environ.items() if name not in own}
+    """Return this process's environment without Quill's settings, which are in the models' files."""
+    settings = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in PLACES}
+    return {name: value for name, value in os.environ.items() if name not in settings}
 
 
 def wait_for_iteration(process: subprocess.Popen[bytes], run: Path, iteration: int) -> bool:
-    """Wait until a run has recorded an iteration; return whether it then still runs."""
+    """Wait until a run has recorded an iteration; return whether it is still running."""
     while process.poll() is None:
         if (run / METRICS).is_file() and any(row["iter"] >= iteration for row in read_metrics(run / METRICS)[-3:]):
             return True
@@ -184,7 +184,7 @@ def wait_for_iteration(process: subprocess.Popen[bytes], run: Path, iteration: i
 
 
 def hold_while_saving(process: subprocess.Popen[bytes], run: Path, delay_seconds: float) -> bool:
-    """Hold a process between the first file of a checkpoint and its last rename; return whether that succeeded."""
+    """Stop a process between the first file of a checkpoint and its last rename; return whether that succeeded."""
     while process.poll() is None:
         if unfinished(run):
             time.sleep(delay_seconds)
@@ -197,11 +197,11 @@ def hold_while_saving(process: subprocess.Popen[bytes], run: Path, delay_seconds
 
 
 def unfinished(run: Path) -> list[Path]:
-    """Return the checkpoints of a run that are half written."""
+    """Return the half-written checkpoints of a run."""
     return list(checkpoints_folder(run).glob(f"{UNFINISHED}*"))
 
 
 def last_state(run: Path) -> dict[str, Any]:
-    """Return the training state of a run's last checkpoint; empty where there is none."""
+    """Return the training state of a run's last checkpoint; empty if there is none."""
     state = checkpoints_folder(run) / LAST / "training" / "state.json"
     return read_record(state, dict[str, Any], UserError, mend="") if state.is_file() else {}

@@ -1,4 +1,4 @@
-"""The sheet: what was promised, what was found, when, and on what machine."""
+"""The sheet: promises and findings, with the date and the machine."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ STYLES = {"pass": "green", "fail": "red", "not_run": "dim"}
 WORDS = {"pass": "pass", "fail": "FAIL", "not_run": "not run"}
 
 
-def show(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome) -> None:
     """Print one line of the sheet on standard output."""
     line = f"{WORDS[outcome.status]:8}{outcome.name}: {outcome.figure}"
     console.stdout.print(line, style=STYLES[outcome.status], markup=False, emoji=False)
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """Say how many checks came to what: `11 pass, 0 fail, 1 not run`."""
+    """Return the number of checks by status: `11 pass, 0 fail, 1 not run`."""
     counts = Counter(outcome.status for outcome in outcomes)
     return f"{counts['pass']} pass, {counts['fail']} fail, {counts['not_run']} not run"
 
 
 def facts(models: Sequence[ProvedModel], *, command: str, date: datetime, seconds: float) -> dict[str, str]:
-    """Return when, with what and on what it was proved, in words."""
+    """Return the date, the versions, the machine and the models of a proof, in words."""
     settings = models[0].settings
     device = torch.device(settings.device)
     return {
@@ -58,13 +58,13 @@ def facts(models: Sequence[ProvedModel], *, command: str, date: datetime, second
 
 
 def write_sheet(folder: Path, outcomes: Sequence[Outcome], about: dict[str, str]) -> None:
-    """Write `proof.md`, for people, and `proof.json`, a list of objects, into a folder."""
+    """Write `proof.md`, a table for people, and `proof.json`, a list of objects, into a folder."""
     lines = [f"# Proof of {about['date']}: {summary(outcomes)}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in about.items()]
     lines += ["", "| promise | status | found | compared |", "|---|---|---|---|"]
     lines += [
-        f"| {_cell(each.name)} | {WORDS[each.status]} | {_cell(each.figure)} | {_cell(each.compared)} |"
-        for each in outcomes
+        f"| {_cell(outcome.name)} | {WORDS[outcome.status]} | {_cell(outcome.figure)} | {_cell(outcome.compared)} |"
+        for outcome in outcomes
     ]
     page, data = (folder / name for name in SHEET)
     write_text(page, "\n".join(lines) + "\n")
@@ -72,7 +72,7 @@ def write_sheet(folder: Path, outcomes: Sequence[Outcome], about: dict[str, str]
 
 
 def conclude(outcomes: Sequence[Outcome], out_dir: Path) -> None:
-    """Say what the proof came to, and where its sheet is.
+    """Print the summary of a proof and the paths of its sheet.
 
     Raises:
         UserError: A check failed.
@@ -81,7 +81,7 @@ def conclude(outcomes: Sequence[Outcome], out_dir: Path) -> None:
     failed = [outcome.name for outcome in outcomes if outcome.status == "fail"]
     if failed:
         raise UserError(
-            f"{summary(outcomes)}: {', '.join(failed)}; the sheet is in {sheet}, what the failed runs wrote in "
+            f"{summary(outcomes)}: {', '.join(failed)}; the sheet is in {sheet}, the output of the failed checks in "
             f"{out_dir / 'logs'}"
         )
     console.outcome(f"{summary(outcomes)}; the sheet is in {sheet}")

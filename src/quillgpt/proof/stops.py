@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, or that another process gets in the way of."""
+"""Runs that are killed or stopped, and a second run in the same folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quillgpt.proof.sandbox import Sandbox, hold_while_saving, last_state, unfin
 
 KILLS = 2
 LONG = 100_000
-"""Iterations of a run that is still at work when something happens to it."""
+"""Iterations of a run that is still running when it is disturbed."""
 
 
 def kill_at_work(sandbox: Sandbox) -> str:
-    """Kill runs with kill -9 at random iterations, and let them go on."""
+    """Kill runs with kill -9 at random iterations, and resume them."""
     require_signals()
 
     def measure(proved: ProvedModel) -> str:
@@ -42,7 +42,7 @@ def kill_at_work(sandbox: Sandbox) -> str:
 
 
 def kill_while_saving(sandbox: Sandbox) -> str:
-    """Kill runs with kill -9 while a checkpoint is half written, and let them go on."""
+    """Kill runs with kill -9 while a checkpoint is half written, and resume them."""
     require_signals()
 
     def measure(proved: ProvedModel) -> str:
@@ -55,7 +55,7 @@ def kill_while_saving(sandbox: Sandbox) -> str:
                     process.wait()
                     kills += bool(unfinished(run))
         if not kills:
-            raise CannotRun("saves are too short here to be hit")
+            raise CannotRun("saving is too fast here to be interrupted")
         sandbox.quill(*sandbox.words(proved, run.name), *resuming(run))
         return f"{kills} checkpoints left half written, {require_equal_runs(reference, run)}"
 
@@ -63,7 +63,7 @@ def kill_while_saving(sandbox: Sandbox) -> str:
 
 
 def terminate(sandbox: Sandbox) -> str:
-    """Send SIGTERM to runs, as a cluster or a shutdown does, and let them go on."""
+    """Send SIGTERM to runs, as a cluster or a shutdown does, and resume them."""
     require_signals()
 
     def measure(proved: ProvedModel) -> str:
@@ -84,13 +84,13 @@ def terminate(sandbox: Sandbox) -> str:
 
 
 def second_writer(sandbox: Sandbox) -> str:
-    """Start a second run in the folder of one that is held still."""
+    """Start a second run in the folder of a run that is suspended."""
     require_signals()
     proved, run = sandbox.models[0], sandbox.folder / "occupied"
     with sandbox.running(sandbox.words(proved, run.name, max_iters=LONG, lr_decay_iters=LONG)) as first:
-        require(wait_for_iteration(first, run, ITERATIONS // 4), "the first run ended by itself")
+        require(wait_for_iteration(first, run, ITERATIONS // 4), "the first run ended early")
         first.send_signal(signal.SIGSTOP)
-        os.waitpid(first.pid, os.WUNTRACED)  # until it is really held
+        os.waitpid(first.pid, os.WUNTRACED)  # until it is really suspended
         before = fingerprints(run)
         refused = sandbox.quill(*sandbox.words(proved, run.name, overwrite=True), status=1)
         after = fingerprints(run)
@@ -101,18 +101,18 @@ def second_writer(sandbox: Sandbox) -> str:
 
 
 def resuming(run: Path) -> list[str]:
-    """Return the flag with which a run goes on, if it has a checkpoint to go on from."""
+    """Return the flag that resumes a run, if it has a checkpoint."""
     return ["--resume"] if list((run / "checkpoints").glob(f"iter-*/{MANIFEST}")) else []
 
 
 def fingerprints(folder: Path) -> dict[str, tuple[str, int]]:
-    """Return hash and time of change of every file of a folder."""
+    """Return the hash and the modification time of every file in a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): (sha256_of(path), path.stat().st_mtime_ns) for path in files}
 
 
 def require_signals() -> None:
-    """Check that processes can be killed, stopped and held here.
+    """Check that processes can be killed and suspended here.
 
     Raises:
         CannotRun: They cannot.
