@@ -124,7 +124,7 @@ def test_a_swap_takes_the_options_of_kernels(words, kernel, here, tmp_path, caps
     with (tmp_path / "swap.csv").open() as file:
         assert list(csv.DictReader(file))[1]["kernel"].replace(".0", "") == kernel
     assert main(["lab", "swap", "SM", *words[1:], "--to=SM", "--threads=1", f"--out={tmp_path}"]) == 2
-    assert "and none is named; leave it out" in " ".join(capsys.readouterr().err.split())
+    assert "and none of them is named; leave it out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_overflows_says_so(here, tmp_path, capsys, monkeypatch):
