@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from quillgpt.config import TrainSettings
 from quillgpt.model import GPT
+from quillgpt.training import choices
 from quillgpt.training.compilation import (
     CACHE_VARIABLE,
     compile_model,
@@ -64,6 +66,37 @@ def test_uncompiled_it_can_be_watched_and_afterwards_it_is_compiled_again() -> N
     assert "forward" not in vars(model.blocks[0])
     assert "loss_of" not in vars(model)
     assert set(model.state_dict()) == names
+
+
+def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_not_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path))
+    monkeypatch.setattr(choices, "may_compile", lambda *_: True)
+    tried: list[int] = []
+
+    def compiler(function: Any) -> Any:
+        def compiled(*arguments: Any) -> Any:
+            tried.append(1)
+            if fails:
+                raise RuntimeError("no compiler")
+            return function(*arguments)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    settings = TrainSettings(compile="auto", micro_batch_size=2, attn_path="explicit", device="cpu", dtype="float32")
+    machine = choices.Machine(torch.device("cpu"), torch.float32)
+    for fails in (False, True):
+        model = tiny_model(n_layer=1 + fails)
+        chosen = choices.choose_compile(settings, model, machine)
+        assert tried
+        assert not (fails and chosen)
+        assert "forward" not in vars(model.blocks[0])
+        assert all(each.grad is None for each in model.parameters())
+        tried.clear()
+        assert choices.choose_compile(settings, model, machine) == chosen
+        assert not tried
 
 
 def test_what_is_compiled_stays_in_the_cache_folder(tmp_path: Path) -> None:

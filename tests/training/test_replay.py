@@ -12,6 +12,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import ConfigError, DataError, TokenizerError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
+from quillgpt.training.planning import timing
 from quillgpt.training.planning.plan import plan
 from quillgpt.training.setup import set_up
 
@@ -116,7 +117,10 @@ def test_share_and_text_belong_together(flags: dict[str, str]) -> None:
         resolve(None, flags, environ={}, dotenv=None)
 
 
-def test_a_dry_run_counts_what_is_replayed_and_misses_what_is_not_there(replaying: MakeSettings) -> None:
+def test_a_dry_run_counts_what_is_replayed_and_misses_what_is_not_there(
+    replaying: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "TRIED_SECONDS", 0.05)
     with_old, alone = plan(replaying(eval_iters=1)), plan(replaying(eval_iters=1, replay=0.0, replay_dataset=None))
     assert with_old.data.replayed_val_tokens == 480
     blocks = {round(each.evaluation_seconds / each.timing.evaluated_token) for each in (with_old, alone)}

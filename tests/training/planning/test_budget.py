@@ -18,7 +18,8 @@ from quillgpt.training.setup import set_up
 def own(tmp_path: Path, tiny: object) -> Any:  # tiny makes the text
     def make(**flags: Any) -> TrainSettings:
         places = {"dataset": "tiny", "data_dir": str(tmp_path / "data"), "out_dir": str(tmp_path / "own")}
-        return resolve("own_text", {**places, "threads": "1", "device": "cpu", **flags}, environ={}, dotenv=None)
+        machine = {"threads": "1", "device": "cpu", "compile": "False"}  # whether compiling gains is not asked here
+        return resolve("own_text", {**places, **machine, **flags}, environ={}, dotenv=None)
 
     return make
 

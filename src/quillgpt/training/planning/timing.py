@@ -22,6 +22,9 @@ from quillgpt.training.step import NonFiniteError, TrainStep
 TRIED_SECONDS = 3.0
 """Time for trying iterations, and about the longest time that one attempt may take."""
 
+MOST_TRIES = 40
+"""Tries after which more of them tell nothing new."""
+
 LONGEST_SEQUENCE_SECONDS = 10.0
 """Predicted time of one sequence from which nothing is tried."""
 
@@ -106,7 +109,7 @@ def measured_timing(
     def seconds(act: Callable[[int], object], *, within: float = 0.0) -> list[float]:
         """Return the times of one call, and of as many more as fit into this time."""
         times: list[float] = []
-        while not times or sum(times) + times[-1] < within:
+        while not times or (len(times) < MOST_TRIES and sum(times) + times[-1] < within):
             before = time.perf_counter()
             act(len(times))
             synchronize(machine.device)
