@@ -161,6 +161,39 @@ def test_dotenv_lines(tmp_path: Path) -> None:
     assert (settings.data_dir, settings.seed) == ("a#b", 1337)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("QUILL_OUT_DIR = out # the run", "out"),
+        ("\texport QUILL_OUT_DIR='a # b' # c", "a # b"),
+        ("QUILL_OUT_DIR=", ""),
+        ("QUILL_OUT_DIR=# nothing", ""),
+        ("QUILL_OUT_DIR= # nothing", ""),
+        ("QUILL_OUT_DIR='#1'", "#1"),
+        ("QUILL_OUT_DIR=a=b", "a=b"),
+        ("QUILL_OUT_DIR=it's", "it's"),
+        ("QUILL_OUT_DIR=${HOME}/$x", "${HOME}/$x"),
+        (r"QUILL_OUT_DIR=C:\new\books", r"C:\new\books"),
+        (r'QUILL_OUT_DIR="C:\new\books"', r"C:\new\books"),
+        (r"QUILL_OUT_DIR='\\server\books\'", "\\\\server\\books\\"),
+        ("QUILL_OUT_DIR=one\nQUILL_OUT_DIR=two", "two"),
+        ("KEY=''x\nodd\nQUILL_OUT_DIR=a", "a"),
+        ('KEY="-----BEGIN\nQUILL_OUT_DIR=no\n-----END"\nQUILL_OUT_DIR=a', "a"),
+    ],
+)
+def test_dotenv_values(tmp_path: Path, text: str, value: str) -> None:
+    write(tmp_path / ".env", text)
+    assert read_dotenv(tmp_path / ".env") == {"QUILL_OUT_DIR": value}
+
+
+@pytest.mark.parametrize(
+    "text", ["QUILL_DATA='a','b'", 'QUILL_DATA="a', "QUILL_SEED 3", 'KEY="open\nQUILL_SEED=3\nB="b"'], ids=ascii
+)
+def test_dotenv_line_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    write(tmp_path / ".env", f"A=1\n\n{text}\n")
+    assert message_of(dotenv=tmp_path / ".env").startswith(f"{tmp_path}/.env line 3 cannot be read; write QUILL_NAME=")
+
+
 def test_dotenv_line_without_value(tmp_path: Path) -> None:
     write(tmp_path / ".env", "A=1\nQUILL_SEED\n")
     assert message_of(dotenv=tmp_path / ".env").startswith(f"{tmp_path}/.env line 2: QUILL_SEED has no value")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ FOLDERS = frozenset({"QUILL_HOME", "QUILL_MIRROR"})
 
 PLACES = FOLDERS | {QUIET_VARIABLE}
 """Environment variables that are no settings."""
+
+SETS_A_SETTING = re.compile(rf"^\s*(export\s+)?{ENVIRONMENT_PREFIX}", re.MULTILINE)
+BACKSLASH = "\ue000"
+"""Stands for a backslash while python-dotenv reads a file; a character that no text has."""
 
 LARGEST_INTEGER_BITS = 1024
 LONGEST_SHOWN = 200
@@ -137,13 +143,13 @@ def environment_layer(schema: type[Settings], environ: Mapping[str, str], place:
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """Return the QUILL_ lines of a `.env` file, without looking at any other; no file sets nothing.
+    """Return the QUILL_ variables of a `.env` file, as python-dotenv reads it; a missing file sets nothing.
 
-    A line is `QUILL_NAME=value`, with `export` before it and quotes around the value if one likes. After an unquoted
-    value, ` #` starts a comment.
+    There are three differences. A backslash stands for itself also in quotes, as in `"C:\\new"`. `${NAME}` is not
+    replaced. An unquoted value that begins with # is empty.
 
     Raises:
-        ConfigError: A QUILL_ line has no `=`, or the file cannot be read.
+        ConfigError: A QUILL_ line has no `=` or open quotes, or the file cannot be read.
     """
     try:
         if not path.is_file():  # a folder of this name is a virtual environment; a pipe could be waited for without end
@@ -151,16 +157,25 @@ def read_dotenv(path: Path) -> dict[str, str]:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    lines = _decoded(content).splitlines()
+
+    from dotenv.parser import parse_stream
+
     values = {}
-    for number, line in enumerate(lines, start=1):
-        assignment = line.strip().removeprefix("export ").lstrip()
-        if not assignment.startswith(ENVIRONMENT_PREFIX):
+    for binding in parse_stream(io.StringIO(_decoded(content).replace("\\", BACKSLASH))):
+        text = binding.original.string
+        statement = text.lstrip()
+        line = binding.original.line + text.removesuffix(statement).count("\n")
+        if binding.error and SETS_A_SETTING.search(text):
+            raise ConfigError(
+                f"{path} line {line} cannot be read; write {ENVIRONMENT_PREFIX}NAME=value, with quotes around the "
+                "whole value or none"
+            )
+        if binding.key is None or not binding.key.startswith(ENVIRONMENT_PREFIX):
             continue
-        variable, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{path} line {number}: {assignment} has no value; write {assignment}=...")
-        values[variable.strip()] = _unquote(text.strip())
+        if binding.value is None:
+            raise ConfigError(f"{path} line {line}: {binding.key} has no value; write {binding.key}=...")
+        is_empty = statement.partition("=")[2].lstrip().startswith("#")
+        values[binding.key] = "" if is_empty else binding.value.replace(BACKSLASH, "\\")
     return values
 
 
@@ -180,10 +195,3 @@ def _written(value: object, *, as_python: bool) -> str:
     except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists without end
         return "..."
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
-
-
-def _unquote(text: str) -> str:
-    for quote in "\"'":
-        if text.startswith(quote) and (end := text.find(quote, 1)) > 0:
-            return text[1:end]
-    return "" if text.startswith("#") else text.partition(" #")[0].rstrip()
