@@ -1,7 +1,8 @@
 import json
 import os
-from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -173,14 +174,17 @@ def test_a_tensor_that_is_there_already_is_not_copied():
 def test_memory_of_the_machine(monkeypatch):
     found = memory(CPU)
     assert found.total > found.free > 0
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
-    elsewhere = memory(CPU)  # as on a system without /proc
-    assert elsewhere.total >= found.total
-    assert elsewhere.free is None
+    monkeypatch.setattr(device.sys, "platform", "darwin")
+    assert memory(CPU).total == found.total
+    assert memory(CPU).swap is None
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/nowhere")
+    assert memory(CPU) is None
 
 
 def test_memory_of_a_container(monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "MemTotal: 8000 kB\nMemAvailable: 6000 kB\n")
+    machine = SimpleNamespace(total=8000 * 1024, available=6000 * 1024)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=0))
     monkeypatch.setattr(device, "memory_groups", lambda: [MemoryGroup(limit=4096000, used=1024000)])
     assert memory(CPU) == Memory(total=4096000, free=3072000, swap=0)
     monkeypatch.setattr(device, "memory_groups", list)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils import deterministic
@@ -181,13 +182,13 @@ class Memory:
     """Memory of a device, in bytes.
 
     Attributes:
-        total: What there is.
-        free: What nobody uses now; None where the system does not tell.
-        swap: What the system may move to the disk besides; None where it does not tell.
+        total: All of it.
+        free: The bytes that nobody uses now.
+        swap: The bytes that the system may move to the disk; None if that is unknown.
     """
 
     total: int
-    free: int | None
+    free: int
     swap: int | None = None
 
 
@@ -200,14 +201,13 @@ def memory(device: torch.device) -> Memory | None:
         total = torch.mps.recommended_max_memory()
         return Memory(total, total - torch.mps.driver_allocated_memory())
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return _memory_elsewhere()
-    sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+        machine, swap = psutil.virtual_memory(), psutil.swap_memory().total
+    except OSError:  # a Linux without /proc
+        return None
     groups = memory_groups()
-    total = min([sizes["MemTotal"], *(each.limit for each in groups)])
-    free = min([sizes["MemAvailable"], *(max(0, each.limit - each.used) for each in groups)])
-    return Memory(total, free, swap=sizes.get("SwapTotal", 0))
+    total = min([machine.total, *(group.limit for group in groups)])
+    free = min([machine.available, *(max(0, group.limit - group.used) for group in groups)])
+    return Memory(total, free, swap=swap if sys.platform == "linux" else None)  # elsewhere it grows when needed
 
 
 def most_memory(device: torch.device) -> int | None:
@@ -220,26 +220,6 @@ def most_memory(device: torch.device) -> int | None:
     if found is None:
         return None
     return found.total + (SWAPPED * found.total if found.swap is None else found.swap)
-
-
-def _memory_elsewhere() -> Memory | None:
-    """Return the memory of a machine that is no Linux."""
-    if sys.platform == "win32":
-        import ctypes
-
-        class Status(ctypes.Structure):  # MEMORYSTATUSEX
-            _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
-                (name, ctypes.c_ulonglong) for name in ("total", "free", "a", "b", "c", "d", "e")
-            ]
-
-        status = Status(length=ctypes.sizeof(Status))
-        if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-            return None
-        return Memory(status.total, status.free)
-    try:
-        return Memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None)
-    except (OSError, ValueError):
-        return None
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512) -> float:

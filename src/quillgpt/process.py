@@ -8,29 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UNLIMITED = 1 << 60
-"""What version 1 of control groups says where there is no limit is above this."""
+"""Version 1 of control groups spells "no limit" as a number above this."""
 
 
 def is_running(process: int) -> bool:
-    """Return whether there is a process of this number on this machine, other than this one."""
-    if process == os.getpid() or not 0 < process < 1 << 31:
-        return False
-    if os.name == "nt":  # where asking would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        return True
-    return True
+    """Return whether another process of this number runs on this machine."""
+    import psutil
+
+    return process != os.getpid() and 0 < process < 1 << 31 and psutil.pid_exists(process)
 
 
 def peak_resident_bytes() -> int | None:
-    """Return the highest resident memory of this process so far; None on systems other than Linux and macOS.
+    """Return the highest resident memory of this process so far; None if the system does not tell.
 
-    Linux carries the figure of `getrusage` over from the process that started this one, so its own record is read.
+    psutil has the peak on Windows only. On Linux `/proc/self/status` is read, since `getrusage` starts from the peak of
+    the process that started this one.
     """
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "darwin":
         import resource
 
@@ -45,11 +42,11 @@ def peak_resident_bytes() -> int | None:
 
 @dataclass(frozen=True)
 class MemoryGroup:
-    """A control group that this process is in, as containers and batch systems set them up.
+    """A control group of this process, as containers and batch systems set them up.
 
     Attributes:
-        limit: Bytes that its processes may hold together.
-        used: Bytes that they hold, without files that the system keeps in memory and can drop.
+        limit: The bytes that the processes of the group may hold together.
+        used: The bytes that they hold, without cached files that the system can drop.
     """
 
     limit: int
@@ -57,7 +54,9 @@ class MemoryGroup:
 
 
 def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
-    """Return the control groups around this process that limit its memory; none on systems other than Linux.
+    """Return the control groups that limit the memory of this process; none on systems other than Linux.
+
+    The files are read here because psutil knows the memory of the machine, not that of a container.
 
     Args:
         root: The root of the file system.
@@ -66,17 +65,18 @@ def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    mounted, found = root / "sys/fs/cgroup", []
+    mounted, limited = root / "sys/fs/cgroup", []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):  # of version 2, or version 1's own for memory
             base = mounted / controllers
             names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
             inner = base / path.lstrip("/")
-            # In a container the path may be that outside of it, where its own group is mounted as the base.
-            groups = [inner, *(each for each in inner.parents if each.is_relative_to(base))]
-            found += [group for group in (_memory_group(each, *names) for each in groups) if group is not None]
-    return found
+            # In a container the path may be the one outside of it, while its own group is mounted as the base.
+            folders = [inner, *(parent for parent in inner.parents if parent.is_relative_to(base))]
+            groups = [_memory_group(folder, *names) for folder in folders]
+            limited += [group for group in groups if group is not None]
+    return limited
 
 
 def _memory_group(folder: Path, *names: str) -> MemoryGroup | None:

@@ -121,7 +121,7 @@ def test_so_many_samples_are_drawn_together_as_free_memory_has_room_for(monkeypa
     each = bytes_of_sample(model, 4, asked)
     assert each > 2 * GPT2.n_layer * GPT2.n_embd * GPT2.block_size * 4  # keys and values of the whole context
     for free, expected in [(0, 1), (7 * each, 3), (10**12, 50), (None, 50)]:
-        found = Memory(10**12, free)
+        found = None if free is None else Memory(10**12, free)
         monkeypatch.setattr("quillgpt.generation.generate.memory", lambda _, found=found: found)
         assert samples_at_once(model, [1, 2, 3, 4], asked) == expected
     assert samples_at_once(model, [1], SampleSettings(num_samples=10**9, max_new_tokens=1)) == MOST_AT_ONCE

@@ -34,8 +34,7 @@ def samples_at_once(model: GPT, prompt: Sequence[int], sampling: Sampling) -> in
     most = min(sampling.num_samples, MOST_AT_ONCE)
     if available is None:
         return most
-    free = available.total if available.free is None else available.free
-    return max(1, min(most, int(USABLE_SHARE * free) // bytes_of_sample(model, len(prompt), sampling)))
+    return max(1, min(most, int(USABLE_SHARE * available.free) // bytes_of_sample(model, len(prompt), sampling)))
 
 
 def bytes_of_sample(model: GPT, prompt_length: int, sampling: Sampling) -> int:

@@ -31,7 +31,7 @@ from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, GPTConfig, attention_paths
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
-from quillgpt.training.memory import fits, free_bytes, memory_needed
+from quillgpt.training.memory import fits, memory_needed
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
@@ -173,7 +173,7 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
     if available is not None and not fits(needed(found), available):
         recompute = "" if settings.gradient_checkpointing else "--gradient_checkpointing, "
         warn(
-            f"a step needs about {needed(found).total / 1e9:.1f} GB, {free_bytes(available) / 1e9:.1f} GB are free; "
+            f"a step needs about {needed(found).total / 1e9:.1f} GB, {available.free / 1e9:.1f} GB are free; "
             f"less take --block_size, {recompute}--lora_rank where a model is finetuned, or a smaller model"
         )
     return found

@@ -59,12 +59,7 @@ def memory_needed(
 
 def fits(needed: TrainingMemory, available: Memory | None) -> bool:
     """Say whether a step has room; where nothing is known of the memory, it has."""
-    return available is None or needed.total <= USABLE_SHARE * free_bytes(available)
-
-
-def free_bytes(available: Memory) -> int:
-    """Return the bytes that nobody uses, or all there are where the system does not tell."""
-    return available.total if available.free is None else available.free
+    return available is None or needed.total <= USABLE_SHARE * available.free
 
 
 def check_memory(settings: TrainSettings, config: GPTConfig, device: torch.device) -> None:
