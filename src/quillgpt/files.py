@@ -184,6 +184,11 @@ def write_json(path: Path, value: Any) -> None:
     _write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes JSON's own \\udcff
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path if there is something, or else the nearest folder around it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 def make_folder(folder: Path, flag: str) -> None:
     """Make a folder that a flag names, and those around it, if need be.
 

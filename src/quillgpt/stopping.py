@@ -14,8 +14,9 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -64,6 +65,23 @@ def unwinding() -> Iterator[None]:
         yield
     finally:
         _unwinding = False
+
+
+@contextmanager
+def answered_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` answer signals while the block runs, in its own time; only the main thread may set handlers."""
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, handler) for number in heeded()} if is_main else {}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Answer a signal with KeyboardInterrupt and no deadline, for a block that has much to put in order."""
+    raise KeyboardInterrupt(number)
 
 
 @contextmanager

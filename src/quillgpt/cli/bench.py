@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from quillgpt.bench.peers import read_peers
 from quillgpt.cli.completion import complete_path, complete_preset
-from quillgpt.cli.flags import JSON_FLAG, PATH, settings_flags, switch
+from quillgpt.cli.flags import JSON_FLAG, PATH, preset_argument, settings_flags, switch
 from quillgpt.config import resolve
 from quillgpt.config.paths import expand
 from quillgpt.config.schema import Quantize, TrainFields
@@ -19,7 +19,6 @@ from quillgpt.config.schema.attention import PolyForm, parse_attn_type
 from quillgpt.console import stdout, table
 from quillgpt.errors import ConfigError, shorten
 
-PRESET_HELP = "A preset, a .toml file, or a .py file of nanoGPT; --preset NAME says the same. [default: {}]"
 DEFAULT_PRESET = "shakespeare_char"
 LARGEST_COUNT = 10**7
 
@@ -104,9 +103,7 @@ class ModelBenchFlags(BenchFlags):
         return path
 
 
-Preset = Annotated[
-    str | None, PATH, Parameter(name="PRESET", help=PRESET_HELP.format(DEFAULT_PRESET), completer=complete_preset)
-]
+Preset = Annotated[str | None, preset_argument(f"--preset NAME says the same. [default: {DEFAULT_PRESET}]")]
 
 
 @bench.command

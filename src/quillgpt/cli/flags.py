@@ -15,7 +15,7 @@ from cyclopts.help import ColumnSpec, DefaultFormatter, DescriptionRenderer, Hel
 from pydantic.fields import FieldInfo
 from rich.console import Console, ConsoleOptions
 
-from quillgpt.cli.completion import complete_model, complete_path, complete_words
+from quillgpt.cli.completion import complete_model, complete_path, complete_preset, complete_words
 from quillgpt.config.layers import COMMANDS
 from quillgpt.config.paths import at_home
 from quillgpt.config.schema import Settings, grouped_fields
@@ -50,6 +50,16 @@ MODEL = Parameter(
     "ckpt.pt, or a name of the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME.",
     completer=complete_model,
 )
+
+
+def preset_argument(explanation: str) -> Parameter:
+    """Return the argument PRESET of a command, whose help ends with `explanation`."""
+    return Parameter(
+        name="PRESET",
+        converter=from_home,
+        help=f"A preset (quill configs lists them), a .toml file, or a .py file of nanoGPT. {explanation}",
+        completer=complete_preset,
+    )
 
 
 def switch(name: str, explanation: str, *, group: str = "The command", position: int = -1) -> Parameter:

@@ -26,7 +26,7 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
 
     from quillgpt.checkpoint.load import identify
     from quillgpt.interop import open_model
-    from quillgpt.optim.groups import describe, group_parameters
+    from quillgpt.optim.groups import count_values, group_parameters
 
     loaded = open_model(model, data_dir=Path(settings.data_dir))
     config, skeleton = loaded.config, loaded.skeleton()
@@ -40,8 +40,8 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
             "dropout": loaded.dropout,
             "parameters": f"{skeleton.parameter_count():,} "
             f"({skeleton.parameter_count(positions=False):,} without positions)",
-            "matrices": describe(groups.decayed),
-            "vectors": describe(groups.vectors),
+            "matrices": count_values(groups.decayed),
+            "vectors": count_values(groups.vectors),
             "tokenizer": f"{identify(loaded.tokenizer)}, "
             + ("no end-of-text" if end is None else f"end-of-text is {end}"),
             **{name: value for name, value in loaded.about.items() if name not in SAID},

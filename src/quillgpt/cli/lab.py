@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Group, Parameter
 
 from quillgpt.cli.completion import complete_preset
-from quillgpt.cli.flags import MODEL, PATH, from_home, settings_flags
+from quillgpt.cli.flags import MODEL, PATH, from_home, preset_argument, settings_flags
 from quillgpt.config import resolve, resolve_flat
 from quillgpt.config.schema import LabSettings, SwapSettings, TrainFields
 from quillgpt.console import outcome, say, stdout
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from quillgpt.lab.tables import ResultTable
 
 DEFAULT_PRESET = "shakespeare_char_cpu"
-PRESET = Parameter(
-    name="PRESET",
-    converter=from_home,
-    help=f"A preset, a .toml file, or a .py file of nanoGPT. [default: {DEFAULT_PRESET}]",
-    completer=complete_preset,
-)
 OUT = Parameter(
     name="--out",
     converter=from_home,
@@ -48,7 +42,7 @@ lab = App(
 @lab.command
 @settings_flags(TrainFields)
 def compare(
-    preset: Annotated[str | None, PRESET] = None,
+    preset: Annotated[str | None, preset_argument(f"[default: {DEFAULT_PRESET}]")] = None,
     /,
     *,
     attn: Annotated[
@@ -281,11 +275,12 @@ def results_folder(folder: Path, tables: Sequence[str] = (), pictures: Sequence[
     Raises:
         ConfigError: It is a file, cannot be written to, or holds files of these names that Quill did not write.
     """
+    from quillgpt.files import nearest_existing
     from quillgpt.lab.tables import table_files
     from quillgpt.ownership import check_ours
     from quillgpt.plots.figure import check_pictures
 
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = nearest_existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         reason = "may not be written to" if existing.is_dir() else "is a file"
         raise ConfigError(f"{existing} {reason}, so results cannot go to {folder}; give another folder with --out")

@@ -8,19 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from quillgpt.cli.completion import complete_path, complete_preset
-from quillgpt.cli.flags import from_home, settings_flags, switch
+from quillgpt.cli.completion import complete_path
+from quillgpt.cli.flags import from_home, preset_argument, settings_flags, switch
 from quillgpt.cli.train import check_source
 from quillgpt.config.schema.base import MachineFields
 
-PRESET = Parameter(
-    name="PRESET",
-    converter=from_home,
-    help="A preset, a .toml file or a .py file of nanoGPT: its architecture, sizes, optimizer, dropout and number "
-    "format are proved, on a small text made for the proof. [default: two tiny models, one of each architecture, with "
-    "one thread each]",
-    completer=complete_preset,
-)
 KEEP = switch("--keep", "Keep the runs in the folder too, instead of removing them.")
 OUT_DIR = Parameter(
     name="--out_dir",
@@ -35,7 +27,13 @@ OUT_DIR = Parameter(
 
 @settings_flags(MachineFields)
 def prove(
-    source: Annotated[str | None, PRESET] = None,
+    source: Annotated[
+        str | None,
+        preset_argument(
+            "Its architecture, sizes, optimizer, dropout and number format are proved, on a small text made for the "
+            "proof. [default: two tiny models, one of each architecture, with one thread each]"
+        ),
+    ] = None,
     /,
     *,
     out_dir: Annotated[Path, OUT_DIR] = Path("proof"),

@@ -7,23 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from quillgpt.cli.completion import complete_preset
-from quillgpt.cli.flags import from_home, settings_flags, switch
+from quillgpt.cli.flags import preset_argument, settings_flags, switch
 from quillgpt.config import preset_names, resolve_given
 from quillgpt.config.foreign import describe_file
 from quillgpt.config.schema import TrainFields
 from quillgpt.config.sources import SUFFIXES
 from quillgpt.errors import ConfigError
 
-PRESET = Parameter(
-    name="PRESET",
-    converter=from_home,
-    help="A preset (quill configs lists them), a .toml file, or a .py file of nanoGPT. "
-    "Without: train_gpt2, or own_text where --data is given.",
-    completer=complete_preset,
-)
 DRY_RUN = switch(
     "--dry_run",
     "Check everything, say what would happen (data, parameters, memory, time) and leave all folders as they are.",
@@ -34,7 +24,7 @@ RESUME = switch("--resume", "Go on with the run in out_dir: the same as --init_f
 
 @settings_flags(TrainFields)
 def train(
-    source: Annotated[str | None, PRESET] = None,
+    source: Annotated[str | None, preset_argument("Without: train_gpt2, or own_text where --data is given.")] = None,
     /,
     *,
     dry_run: Annotated[bool, DRY_RUN] = False,

@@ -129,7 +129,7 @@ def _check_length(tokens: Tokens) -> None:
         file = getattr(tokens, "filename", "a token file")
         raise DataError(
             f"{file} has become shorter while it was read: {mapped.size():,} of {len(mapped):,} bytes are left, since "
-            "something else writes to it; prepare the data set again and go on with --init_from=resume"
+            "something else writes to it; prepare the data set again, and resume the run"
         )
 
 

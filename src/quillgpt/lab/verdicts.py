@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from quillgpt.lab.tables import ResultTable
 from quillgpt.records import Record
@@ -68,11 +69,8 @@ class Verdict:
     @property
     def standard_error(self) -> float | None:
         """The standard error of that mean over the seeds; None with fewer than two results."""
-        losses, mean = self.values("val_loss"), self.loss
-        if mean is None or len(losses) < 2:
-            return None
-        variance = sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)
-        return math.sqrt(variance / len(losses))
+        losses = self.values("val_loss")
+        return stdev(losses) / math.sqrt(len(losses)) if len(losses) > 1 else None
 
     def values(self, name: str) -> list[float]:
         """Return the values of an attribute, without runs that lack it."""
@@ -81,7 +79,7 @@ class Verdict:
     def mean(self, name: str) -> float | None:
         """Return the mean of an attribute over the runs; None if no run has it."""
         values = self.values(name)
-        return sum(values) / len(values) if values else None
+        return fmean(values) if values else None
 
 
 def verdicts(results: Sequence[RunResult]) -> list[Verdict]:

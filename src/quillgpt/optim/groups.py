@@ -63,7 +63,7 @@ def group_parameters(model: GPT) -> ParameterGroups:
     )
 
 
-def describe(parameters: NamedParameters) -> str:
+def count_values(parameters: NamedParameters) -> str:
     """Say how many tensors and values there are: `26 tensors, 10,740,096 values`."""
     return f"{len(parameters)} tensors, {sum(p.numel() for p in parameters.values()):,} values"
 

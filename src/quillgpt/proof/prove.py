@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -23,6 +22,7 @@ from quillgpt.proof.proved_model import ProvedModel
 from quillgpt.proof.sandbox import Sandbox
 from quillgpt.proof.sheet import SHEET, facts, print_outcome, write_sheet
 from quillgpt.proof.stops import kill_at_work, kill_while_saving, second_writer, terminate
+from quillgpt.stopping import answered_by, interrupt
 
 CHECKS = {
     "kill -9 at work": Check(
@@ -108,7 +108,7 @@ def run_checks(
     check_ours(out_dir, [*SHEET, *files_below(out_dir, LOGS)], remedy="choose another --out_dir")
     date, started = datetime.now().astimezone(), time.perf_counter()
     outcomes = []
-    with working_folder(out_dir, keep=keep) as folder, ending_in_order():
+    with working_folder(out_dir, keep=keep) as folder, answered_by(interrupt):
         sandbox = Sandbox(folder, folder / LOGS, models, random.Random())
         for name in checks:
             written = sandbox.log_into("-".join(name.split()))
@@ -131,20 +131,6 @@ def publish_logs(folder: Path, out_dir: Path) -> None:
     if logs := files_below(folder, LOGS):
         (folder / LOGS).rename(out_dir / LOGS)
         claim_as_written(out_dir, logs)
-
-
-@contextmanager
-def ending_in_order() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM while the block runs, so that no process and no folder is left behind."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

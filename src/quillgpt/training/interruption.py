@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import signal
-import threading
+from contextlib import ExitStack
 from types import FrameType
 
 from quillgpt.console import say_from_signal
-from quillgpt.stopping import SIGNALS, heeded, insists
+from quillgpt.stopping import SIGNALS, answered_by, insists, interrupt
 
 NOTHING_LOST = {
     False: "before the first iteration; nothing is lost",
     True: "before another iteration; the run is as it was",
 }
-"""What is said of a new or of a resumed run that a signal ends on the spot, because there is nothing to save yet."""
+"""What follows "interrupted" when a signal ends a new or a resumed run at once, since there is nothing to save yet."""
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
-    """Raised out of an evaluation when the run has been asked to stop."""
+    """An evaluation ends early, because the run has been asked to stop."""
 
 
 class Interruption:
-    """Notes requests to stop while its block runs; after one, a signal raises KeyboardInterrupt with its number.
+    """Notes a request to stop while its block runs; a second signal raises KeyboardInterrupt with its number.
 
-    Signals are only noticed in the main thread, where alone handlers may be set; elsewhere, as in a notebook's thread,
-    a program asks by setting `requested`.
+    Python delivers signals to the main thread only. In another thread, such as a notebook's, a program asks by setting
+    `requested`.
 
     Attributes:
-        requested: Whether one has come.
+        requested: Whether the run is asked to stop.
         signal: The signal that asked, if one did.
     """
 
@@ -36,25 +36,23 @@ class Interruption:
     def __init__(self) -> None:
         self.requested = False
         self.signal: signal.Signals | None = None
-        self._previous: dict[signal.Signals, object] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in heeded()}
+        self._handlers.enter_context(answered_by(self._note))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._handlers.close()
 
     @property
     def exit_status(self) -> int:
-        """The exit status of a process that was stopped so, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The exit status that shells expect of an interrupted process: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, self.signal = True, signal.Signals(number)
             say_from_signal("stopping after this step and saving; once more to stop at once")
         elif insists(number):
-            raise KeyboardInterrupt(number)
+            interrupt(number, frame)

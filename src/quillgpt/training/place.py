@@ -20,7 +20,7 @@ from quillgpt.config.runs import CHECKPOINTS, CONFIG, how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError, join_names
-from quillgpt.files import write_text
+from quillgpt.files import nearest_existing, write_text
 from quillgpt.ownership import claim, foreign, recorded, remove_listed
 from quillgpt.plots.record import METRICS
 from quillgpt.training.occupation import HOLDER, LOCK
@@ -56,7 +56,7 @@ def check_place(settings: TrainSettings) -> None:
     out_dir = Path(settings.out_dir)
     if out_dir.is_symlink() and not out_dir.exists():
         raise ConfigError(f"out_dir = {out_dir} is a link to {out_dir.readlink()}, which is not there; make that first")
-    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
+    there = nearest_existing(out_dir)
     if not there.is_dir():
         raise ConfigError(f"out_dir = {out_dir}, but {there} is a file; choose another --out_dir")
     if settings.eval_only:

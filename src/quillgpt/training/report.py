@@ -11,7 +11,7 @@ from quillgpt.config import Given, settings_by_place, to_toml
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Peak
 from quillgpt.evaluation import published_losses, spell_perplexity
-from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.optim.groups import count_values, group_parameters
 from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.record import read_metrics
 from quillgpt.records import Record
@@ -96,8 +96,8 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
             "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
             "parameters": counted,
             **trained,
-            "decayed": describe(groups.decayed),
-            "not decayed": describe(groups.vectors),
+            "decayed": count_values(groups.decayed),
+            "not decayed": count_values(groups.vectors),
             "optimizer": settings.optimizer,
             "start": (
                 "evaluation only" if settings.eval_only else f"iteration {run.state.iteration} of {settings.max_iters}"

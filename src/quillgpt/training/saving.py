@@ -98,7 +98,7 @@ class Saving:
         optimizer = run.optimizers.state()
         apart = run.average is not None or run.settings.lora_rank > 0
         raw_weights: dict[str, Tensor] | None = dict(group_parameters(run.model).trained) if apart else None
-        check_finite([*run.model.parameters(), *run.evaluated_model.parameters(), *optimizer.values()], state.iteration)
+        check_finite([*run.model.parameters(), *run.evaluated_model.parameters(), *optimizer.values()], run)
         name = iteration_name(state.iteration)
         started = self._clock()
         try:
@@ -157,7 +157,7 @@ class Saving:
         return f"{last.resolve().name} is kept" if last.is_dir() else "there is no checkpoint yet"
 
 
-def check_finite(tensors: Iterable[Tensor], iteration: int) -> None:
+def check_finite(tensors: Iterable[Tensor], run: Run) -> None:
     """Check that nothing is NaN or infinite.
 
     Raises:
@@ -165,8 +165,9 @@ def check_finite(tensors: Iterable[Tensor], iteration: int) -> None:
     """
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise UserError(
-            f"a weight is not finite at iteration {iteration}: training has diverged, and nothing of it is saved; "
-            "go on from the last checkpoint (--init_from=resume) or start over, with a lower --learning_rate"
+            f"a weight is not finite at iteration {run.state.iteration}: training has diverged, and nothing of it is "
+            f"saved; go back to the last checkpoint ({how_to_go_on(run.out_dir)}) or start over, with a "
+            f"--learning_rate below {run.settings.learning_rate:g}"
         )
 
 

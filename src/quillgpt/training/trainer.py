@@ -165,7 +165,7 @@ class Trainer:
                     heeding.enter_context(self._interruption)
                     self._iterating = True
         self._saving.require()
-        with activity("after the last iteration: the run is saved, and --resume finishes it"):
+        with activity(f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self._run.out_dir)}"):
             return finish(self._run, started=self._started, other_kind=self._other_kind is not None)
 
     def _begin_record(self) -> None:

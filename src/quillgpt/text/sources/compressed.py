@@ -15,7 +15,7 @@ from typing import IO, cast
 
 from quillgpt.console import progress
 from quillgpt.errors import DataError
-from quillgpt.files import quill_home
+from quillgpt.files import nearest_existing, quill_home
 
 MOST_RATIO = 200
 """How many times its size the most repetitive text has; gzip can write a thousand."""
@@ -85,7 +85,7 @@ def _sizes(path: Path, file: BufferedIOBase, advance: Callable[[float], object])
 
 def _check_sizes(path: Path, sizes: Iterable[int]) -> None:
     packed = path.stat().st_size
-    free = shutil.disk_usage(next(each for each in (quill_home(), *quill_home().parents) if each.exists())).free
+    free = shutil.disk_usage(nearest_existing(quill_home())).free
     total = 0
     for size in sizes:
         total += size

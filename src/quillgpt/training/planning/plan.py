@@ -12,6 +12,7 @@ from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, memory, peak
 from quillgpt.errors import UserError
+from quillgpt.files import nearest_existing
 from quillgpt.model import GPTConfig, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.base import with_adapters
@@ -244,9 +245,8 @@ def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> 
 
 def _availability(available: Memory | None) -> str:
     if available is None:
-        return "how much there is could not be found out"
-    free = "" if available.free is None else f", {in_bytes(available.free)} of it free"
-    return f"there are {in_bytes(available.total)}{free}"
+        return "the system does not tell how much there is"
+    return f"there are {in_bytes(available.total)}, {in_bytes(available.free)} of it free"
 
 
 def _compilation(plan: Plan) -> str:
@@ -274,10 +274,9 @@ def _destination(plan: Plan) -> str:
             what = f"{', '.join(gone)} of an earlier run would be removed once this one has saved a checkpoint"
     values = 1 + least_remembered(settings, plan.config)
     kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Saving.save` prunes
-    there = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
     return (
         f"{out_dir} ({what}); a checkpoint has about {in_bytes(values * FLOAT32_BYTES * plan.parameters)}, at most "
-        f"{kept} are kept, and {in_bytes(shutil.disk_usage(there).free)} are free"
+        f"{kept} are kept, and {in_bytes(shutil.disk_usage(nearest_existing(out_dir)).free)} are free"
     )
 
 
