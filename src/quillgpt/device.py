@@ -1,6 +1,6 @@
-"""Which device, number format and thread count to compute with, and how fast the device can be.
+"""Chooses device, number format and thread count, and tells the memory and the peak rate of a device.
 
-What is measured is measured once per machine and kept under `QUILL_HOME`, so two runs of one command choose alike.
+Measurements are made once per machine and kept under `QUILL_HOME`, so that two runs of one command choose alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from quillgpt.records import read_record
 PROBE_SECONDS = 0.05
 
 SWAPPED = 3
-"""How many times its memory a machine may swap that does not tell."""
+"""Assumed swap, as a multiple of memory, of a system that does not tell."""
 
 Measurement = TypeVar("Measurement", float, dict[str, float])
 
@@ -53,25 +53,25 @@ PUBLISHED_PEAKS = {
 
 
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = (-4, 0), (-1, 2**31 - 1), (-2, 64 << 20), (-3, 1 << 20)
-"""glibc's mallopt: its parameters by number (malloc.h), and the values for them; all but the first are bytes."""
+"""Parameters of glibc's mallopt: number (malloc.h) and value; all but the first are in bytes."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A device's highest rate of floating-point operations, the 100 % of model FLOPs utilisation (MFU)."""
+    """A device's peak rate of floating-point operations: 100 % of model FLOPs utilisation (MFU)."""
 
     flops_per_second: float
     source: str
 
 
 def compute_deterministically(wanted: bool) -> None:
-    """Let PyTorch use, or not, only such methods as repeat to the last bit; before the first work on a GPU.
+    """Let PyTorch use only deterministic algorithms, or all; to be called before the first work on a GPU.
 
-    A CPU's methods do in any case. Of a GPU's some of the fastest add up in an order that is not fixed.
+    Those of a CPU are deterministic anyway. Some of the fastest of a GPU add up in an order that is not fixed.
     """
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be deterministic
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # only costs time here
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # not needed here, and slow
     torch.use_deterministic_algorithms(wanted)
 
 
@@ -79,7 +79,7 @@ def choose_device(name: str) -> torch.device:
     """Turn a `device` setting into a device that exists.
 
     Raises:
-        DeviceError: The device is not there, or the name is none.
+        DeviceError: The device does not exist, or the name is unknown.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -102,7 +102,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn a `dtype` setting into a number format; `auto` takes bfloat16 where a short measurement finds it faster.
+    """Turn a `dtype` setting into a number format; `auto` takes bfloat16 if a short measurement finds it faster.
 
     Raises:
         DeviceError: float16 on a CPU, which has no fast float16 arithmetic.
@@ -122,13 +122,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 FEW_THREADS = 64
-"""So many may be asked for on any machine: they are slow, and do no harm."""
+"""Threads that may be asked for on every machine: too many for its cores are slow, but harmless."""
 
 
 def choose_threads(threads: int | None) -> int:
     """Set and return the number of CPU threads; None takes one for each core that the process may use.
 
-    Thousands would end the process without a word, and more than the machine has cores make nothing faster.
+    Thousands of threads would crash the process, so a number far above that of the cores is reduced to it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
@@ -142,24 +142,24 @@ def choose_threads(threads: int | None) -> int:
 
 
 def return_freed_memory() -> None:
-    """Let the C library give back what PyTorch frees, where that is glibc: a model that is built passes by in pieces.
+    """Let glibc return memory that PyTorch frees to the system, for building a model part by part.
 
-    Left to itself it keeps ever larger blocks, and the pieces' remains come to half as much again as the model.
+    By default it keeps ever larger freed blocks, which add up to half of the model's size.
     """
     set_allocator(MMAP_THRESHOLD)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what PyTorch frees, where that is glibc.
+    """Let glibc keep memory that PyTorch frees, for training.
 
-    It hands large blocks back to the system at once, and each use of them anew costs a page fault for every 4 KiB:
-    a tenth of a training step. Kept, they are used again by the next step, which needs the same.
+    By default it returns large blocks to the system at once, and using them again costs a page fault for every 4 KiB:
+    a tenth of a training step. The next step needs the same blocks.
     """
     set_allocator(MMAP_MAX, TRIM_THRESHOLD, TOP_PAD)
 
 
 def set_allocator(*parameters: tuple[int, int]) -> None:
-    """Set parameters of glibc's mallopt, each with its value; elsewhere nothing happens."""
+    """Set parameters of glibc's mallopt; without glibc this does nothing."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         for parameter, value in parameters:
@@ -167,7 +167,7 @@ def set_allocator(*parameters: tuple[int, int]) -> None:
 
 
 def peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """Return the device's published peak, or, for CPUs and unknown GPUs, the rate of a large matrix product."""
+    """Return a GPU's published peak rate, or the measured rate of a large matrix product for CPUs and unknown GPUs."""
     name = device_description(device)
     if device.type == "cuda" and dtype != torch.float32:
         for part, rate in PUBLISHED_PEAKS.items():
@@ -183,8 +183,8 @@ class Memory:
 
     Attributes:
         total: All of it.
-        free: The bytes that nobody uses now.
-        swap: The bytes that the system may move to the disk; None if that is unknown.
+        free: The part that is not in use.
+        swap: Swap space; None if it is unknown.
     """
 
     total: int
@@ -193,7 +193,7 @@ class Memory:
 
 
 def memory(device: torch.device) -> Memory | None:
-    """Return the memory of a GPU, or that of the machine within the bounds of its container; None if it is unknown."""
+    """Return the memory of a GPU, or of the machine within the limits of its container; None if it is unknown."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return Memory(total, free)
@@ -211,25 +211,25 @@ def memory(device: torch.device) -> Memory | None:
 
 
 def most_memory(device: torch.device) -> int | None:
-    """Return the bytes that no program can hold on a device, whatever else runs and is swapped; None if unknown."""
+    """Return the most bytes that a program could ever use on a device, with swap; None if unknown."""
     if device.type == "cuda":
-        if sys.platform == "win32":  # where a GPU borrows memory of the machine
+        if sys.platform == "win32":  # there a GPU borrows memory of the machine
             return None
         return torch.cuda.mem_get_info(device)[1]
-    found = memory(torch.device("cpu"))
-    if found is None:
+    machine = memory(torch.device("cpu"))
+    if machine is None:
         return None
-    return found.total + (SWAPPED * found.total if found.swap is None else found.swap)
+    return machine.total + (SWAPPED * machine.total if machine.swap is None else machine.swap)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512) -> float:
-    """Measure the rate of size^3 matrix products, in FLOP/s."""
+    """Measure the rate of products of square matrices, in FLOP/s."""
     a = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / seconds_per_call(lambda: a @ a, device)
 
 
 def seconds_per_call(function: Callable[[], object], device: torch.device) -> float:
-    """Measure the fastest of several calls, after one to warm up, within about PROBE_SECONDS."""
+    """Return the time of the fastest of several calls after a warm-up, measured for about PROBE_SECONDS."""
     function()
     synchronize(device)
     best, start = float("inf"), time.perf_counter()
@@ -242,7 +242,7 @@ def seconds_per_call(function: Callable[[], object], device: torch.device) -> fl
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was told, so that a clock can be read."""
+    """Wait until the device has finished its work, so that times can be measured."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -250,19 +250,19 @@ def synchronize(device: torch.device) -> None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Compute matrix products in `dtype` inside the block, on float32 weights."""
+    """Return a context in which matrix products of float32 weights are computed in `dtype`."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor; to a GPU without waiting for the copy."""
+    """Copy a tensor to a device; for a GPU without waiting for the copy."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def device_description(device: torch.device) -> str:
-    """Name the device as a person would."""
+    """Return the product name of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     processor = platform.processor() or platform.machine()
@@ -275,31 +275,31 @@ def device_description(device: torch.device) -> str:
 
 
 def remember(key: str, measure: Callable[[], Measurement], *, of: Collection[str] = ()) -> Measurement:
-    """Return an earlier result for `key` on this machine and these versions, or measure it now and keep it.
+    """Return the earlier result for `key` with these versions of Quill and torch, or measure now and keep the result.
 
     Args:
-        key: What is measured, with everything that it depends on but the versions of Quill and torch.
-        measure: Measures it; the result is a number above 0, or such numbers by name.
-        of: The names.
+        key: What is measured, with everything that the result depends on except the versions.
+        measure: Measures it; returns a number above 0, or such numbers by name.
+        of: The names of the numbers.
     """
     path = quill_home() / "measurements.json"
     full_key = f"{key} | quill {__version__} torch {torch.__version__}"
     try:
         known = read_record(path, dict[str, Any], UserError, mend="")
-    except UserError:  # never measured, or a damaged cache: measuring again mends both
+    except UserError:  # never measured, or a damaged cache
         known = {}
     if not _is_measurement(known.get(full_key), of):
         known[full_key] = measure()
-        with suppress(OSError):  # a cache folder that cannot be written costs a measurement, not the run
+        with suppress(OSError):  # if the cache cannot be written, the next run measures again
             write_json(path, known)
     return known[full_key]  # type: ignore[no-any-return]
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the most memory that this process has held at one time for a device; None where that is not known.
+    """Return the peak memory of this process on a device, or None if it is unknown.
 
-    On a CUDA device it is what PyTorch allocated there; on a CPU the resident memory of the whole process, in which
-    Python and the imported packages count too, and processes that it starts itself do not.
+    On a CUDA device it is PyTorch's allocations; on a CPU the resident memory of the whole process, with Python and
+    imported packages, but without child processes.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

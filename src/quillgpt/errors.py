@@ -1,4 +1,4 @@
-"""What can go wrong in a way that the user can mend.
+"""Errors that the user can fix, and helpers for their messages.
 
 Every message says what was given, what was expected, and what to do; the command line prints it as one line.
 """
@@ -9,11 +9,11 @@ import reprlib
 from collections.abc import Iterable, Sequence
 
 LETTERS_PER_SLIP = 4
-"""How long a name is for each mistyped letter with which it is still likely to be meant."""
+"""A name may have one mistyped letter for about this many letters."""
 
 
 class UserError(Exception):
-    """Something the user can mend; shown without a traceback."""
+    """An error that the user can fix; it is shown without a traceback."""
 
 
 class ConfigError(UserError):
@@ -25,11 +25,11 @@ class DataError(UserError):
 
 
 class TokenizerError(UserError):
-    """A text or a token id that the tokenizer cannot represent, or a tokenizer that does not fit."""
+    """A tokenizer cannot be used, or cannot represent a text or a token id."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or of a kind that cannot be read."""
+    """A checkpoint is missing, damaged, or of an unknown kind."""
 
 
 class DeviceError(UserError):
@@ -40,10 +40,10 @@ GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def check_is_no_pointer(start: bytes, path: object, error: type[UserError]) -> None:
-    """Check by its first bytes that a file is itself, and not what Git keeps in the place of a large one.
+    """Check by its first bytes that a file is not a pointer of Git LFS, the placeholder of a large file.
 
     Raises:
-        UserError: Of the kind `error`: it is such a pointer.
+        UserError: Of the kind `error`: the file is a pointer.
     """
     if start.startswith(GIT_LFS_POINTER):
         raise error(
@@ -53,19 +53,19 @@ def check_is_no_pointer(start: bytes, path: object, error: type[UserError]) -> N
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` was most likely meant to be, or None where none is near.
+    """Return the known name that was most likely meant by `name`, or None if none is close.
 
-    Near is what a slip of the fingers makes of a name: of about four letters one may be left out, added, changed or
-    swapped with the next. Case, and hyphens for underscores, do not count.
+    A close name differs by about one in four letters: left out, added, changed, or swapped with the next. Case and
+    hyphens for underscores do not count.
     """
-    from rapidfuzz import process  # only where somebody mistyped something
+    from rapidfuzz import process  # imported only when a name is mistyped
     from rapidfuzz.distance import OSA
 
     spelled = {candidate.lower().replace("-", "_"): candidate for candidate in known}
     given = name.lower().replace("-", "_")
     most = (len(given) + 1) // LETTERS_PER_SLIP
-    found = process.extractOne(given, list(spelled), scorer=OSA.distance, score_cutoff=most)
-    return spelled[found[0]] if found else None
+    best = process.extractOne(given, list(spelled), scorer=OSA.distance, score_cutoff=most)
+    return spelled[best[0]] if best else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -75,9 +75,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def shorten(value: object, most: int = 80) -> str:
-    """Return how a value is written in Python, cut in its middle where that is longer than `most` characters.
+    """Return a value as Python writes it; if that is longer than `most` characters, without its middle.
 
-    What was read from a file may be of any size; a message quotes of it what a person can read.
+    Values from files may be of any size, and a message should stay readable.
     """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = most
@@ -95,6 +95,6 @@ def join_names(names: Sequence[str], most: int = 5) -> str:
 
 
 def cut(text: str, most: int = 300) -> str:
-    """Return a text, such as what a library says of a file, without its middle where it is longer than `most`."""
+    """Return a text, such as a library's message; if it is longer than `most` characters, without its middle."""
     half = (most - 3) // 2
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"

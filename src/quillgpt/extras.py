@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are needed, and asked for by name where they are missing."""
+"""Imports optional packages, and names the extra to install if one is missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def import_extra(module: str, *, extra: str, purpose: str) -> ModuleType:
 
     Args:
         module: The package's name.
-        extra: The extra that brings it.
-        purpose: What it is needed for, as the beginning of a sentence.
+        extra: The extra that installs it.
+        purpose: What needs it, as the beginning of a sentence.
 
     Raises:
-        UserError: It is not installed; says what to install.
+        UserError: It is not installed; the message says what to install.
     """
     try:
         return importlib.import_module(module)

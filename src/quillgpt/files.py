@@ -1,4 +1,4 @@
-"""Atomic writes, hashes, and the folder in which Quill keeps what can be made again."""
+"""Atomic writes, hashes, safe paths, and Quill's cache folder."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from quillgpt.errors import UserError
 HOME_VARIABLE = "QUILL_HOME"
 HUB_VARIABLE = "HF_HOME"
 HOMELESS = "~/.cache/quill"
-"""What stands for the cache folder of a user of whose home the system knows nothing."""
+"""The name of the cache folder in messages if the user has no home folder."""
 
 LEAST_ROOM = 1 << 20
 HOME_PARTS = ("downloads", "corpora", "hub")
-"""The folders of texts and models in the cache: they must take what a command needs, and are of use read-only too."""
+"""The folders of texts and models in the cache."""
 
 UNFINISHED = (".part", ".lock")
 UNFLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What file systems say that cannot flush a folder, some network shares and FUSE ones among them."""
+"""Errors of file systems that cannot flush a folder, such as some network shares and FUSE file systems."""
 
 HASH_CHUNK_BYTES = 1 << 20
 STALE_SECONDS = 3600
 
 
 def quill_home() -> Path:
-    """Return the cache folder: `QUILL_HOME`, or the platform's own place for caches.
+    """Return the cache folder: `QUILL_HOME`, or the platform's usual place for caches.
 
-    Where nothing can be kept there, which is said once, it is a temporary folder of this process and those that it
-    starts, with what can be read of the other.
+    If it cannot be written, which is reported once, a temporary folder takes its place for this process and those that
+    it starts, with links to the readable files of the other.
 
     Raises:
-        UserError: There is no temporary folder either.
+        UserError: A temporary folder cannot be made either.
     """
     wanted = _wanted_home(os.environ.get(HOME_VARIABLE))
     reason = _why_nothing_can_be_kept(wanted)
@@ -59,7 +59,7 @@ def quill_home() -> Path:
 
 
 def let_hub_libraries_keep_files() -> None:
-    """Give libraries of Hugging Face, before they are imported, a place below ours where theirs cannot be used."""
+    """Give libraries of Hugging Face a cache folder below Quill's if theirs cannot be written; call before import."""
     if HUB_VARIABLE not in os.environ:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
         if _why_nothing_can_be_kept(os.path.join(caches, "huggingface")) is not None:  # noqa: PTH118
@@ -85,7 +85,7 @@ def _why_nothing_can_be_kept(folder: str) -> str | None:
         for part in HOME_PARTS:
             if os.path.lexists(Path(folder, part)) and not os.access(Path(folder, part, "."), os.W_OK | os.X_OK):
                 return f"{part} in it is no folder that can be written"
-    except (OSError, ValueError) as error:  # a name that no folder can have
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
         return getattr(error, "strerror", None) or str(error)
     return None
 
@@ -103,7 +103,7 @@ def _passing_home(unusable: Path, reason: str) -> Path:
     for part in HOME_PARTS:
         for folder, _, names in os.walk(unusable / part):
             for path in (Path(folder, name) for name in names if not name.endswith(UNFINISHED)):
-                with suppress(OSError):  # what cannot be linked to is fetched
+                with suppress(OSError):  # without a link the file is downloaded again
                     link = home / path.relative_to(unusable)
                     link.parent.mkdir(parents=True, exist_ok=True)
                     link.symlink_to(path.absolute())
@@ -120,43 +120,43 @@ def sha256_of(path: Path) -> str:
 
 
 def is_plain_path(name: object) -> bool:
-    """Say whether a name that was read from a file is a relative path that leads downward, on every system."""
+    """Return whether a name that was read from a file is a relative path without `..`, on every system."""
     if not isinstance(name, str) or not PurePosixPath(name).parts or "\0" in name:
         return False
     try:
         os.fsencode(name)
-    except UnicodeEncodeError:  # half of a character, which no file's name can have
+    except UnicodeEncodeError:  # a lone surrogate, which no file name can have
         return False
     return not any(path.anchor or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
 
 
 def path_inside(folder: Path, name: object) -> Path | None:
-    """Return the file of a folder that a list in it names, or None where the name does not stay inside.
+    """Return the path of a file in a folder by a name that was read from a file, or None if it leads outside.
 
-    Outside are absolute paths, drive letters, `..`, and links that lead out. The cache of the Hugging Face hub counts
-    as one folder: the files of its `snapshots` are links into the `blobs` beside them.
+    Absolute paths, drive letters, `..` and links can lead outside. The cache of the Hugging Face hub counts as one
+    folder: the files of its `snapshots` are links into the `blobs` beside them.
     """
     if not isinstance(name, str) or not is_plain_path(name):
         return None
     try:
         root, target = folder.resolve(), (folder / name).resolve()
         target.exists()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+    except (OSError, RuntimeError, ValueError):  # a circle of links, or a name that no file can have
         return None
     roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
-    return folder / name if any(target.is_relative_to(each) for each in roots) else None
+    return folder / name if any(target.is_relative_to(parent) for parent in roots) else None
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends, and vanishes when it raises.
+    """Yield a temporary path that is renamed to `path` when the block ends, and removed if it raises.
 
-    The file is flushed to the disk before the rename, so that a reader sees the old file or the whole new one. What a
-    killed process left of an earlier try is removed once nothing has been written to it for an hour.
+    The file is flushed to the disk before it is renamed, so that a reader sees the old file or the complete new one.
+    Temporary files that killed processes left are removed an hour after their last change.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with suppress(OSError):  # another process may remove it too
+        with suppress(OSError):  # another process may remove it first
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 left.unlink()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -179,9 +179,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, indented and ending in a newline; what UTF-8 cannot write is escaped."""
+    """Write a JSON file atomically, indented, with a newline at the end; lone surrogates are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    _write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes JSON's own \\udcff
+    _write_bytes(path, text.encode("utf-8", "backslashreplace"))  # as in JSON: \\udcff
 
 
 def nearest_existing(path: Path) -> Path:
@@ -190,10 +190,10 @@ def nearest_existing(path: Path) -> Path:
 
 
 def make_folder(folder: Path, flag: str) -> None:
-    """Make a folder that a flag names, and those around it, if need be.
+    """Make a folder that a flag names, and its parents, unless they exist.
 
     Raises:
-        UserError: It cannot be made; names the flag.
+        UserError: The folder cannot be made; the message names the flag.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,17 +207,17 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def open_to_append(path: Path) -> io.FileIO:
-    """Open a file, made if need be, to write at its end without a buffer; a link in its place is not followed.
+    """Open a file for unbuffered appending, and make it if it is missing; links are not followed.
 
     Raises:
-        OSError: Also where it is a link.
+        OSError: It cannot be opened, or is a link.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # which Windows has not
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # Windows lacks it
     return io.FileIO(path, "ab", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 def flush_to_disk(path: Path) -> None:
-    """Ask the operating system to put a file's or a folder's content on the disk now."""
+    """Flush the content of a file or folder to the disk."""
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # Windows cannot open a folder
         return
@@ -232,7 +232,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def let_others_read(path: Path) -> None:
-    """Give a file or folder the mode that new ones have; what is made as a temporary one is its owner's alone."""
+    """Give a file or folder the usual mode of new ones; temporary ones are readable by their owner only."""
     path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
 
 

@@ -1,4 +1,4 @@
-"""Locks between processes, which go when their process goes, however it ends."""
+"""Locks between processes; a lock is released when its process ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path, *, on_wait: Callable[[], object], on_failure: Callable[[Exception], object]) -> Iterator[None]:
-    """Hold a lock while the block runs, after waiting for whoever holds it.
+    """Hold a lock while the block runs, after waiting for another process that holds it.
 
     Args:
-        path: The lock's file, which stays.
-        on_wait: Called once where it has to be waited for.
-        on_failure: Called with the reason where nothing can be locked, as on some network shares; the block runs.
+        path: The file of the lock; it is not removed.
+        on_wait: Called once if another process holds the lock.
+        on_failure: Called with the reason if locks do not work, as on some network shares; the block runs anyway.
     """
-    from filelock import FileLock, Timeout  # slow to import, and only needed where something is made
+    from filelock import FileLock, Timeout  # slow to import, and rarely needed
 
     lock = FileLock(path)
     try:

@@ -1,7 +1,7 @@
-"""What in a folder is Quill's own: nothing else there is ever removed or written over.
+"""Which files in a folder are Quill's own; only those are ever removed or overwritten.
 
-A folder that Quill writes results into has a record, `.quill.json`, of the names that are Quill's; of files that are
-written once, their hashes too. This is the only file of the package that removes anything that was there before.
+A folder of results has a record, `.quill.json`, of the names that are Quill's, with hashes of files that are written
+once. Only this file of the package removes files that existed before.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class FolderRecord(Record):
 
     Attributes:
         format_version: 1.
-        files: The SHA-256 of each file by its path from the folder; None for what changes as a run goes on, and for
-            folders, of which only what lies inside by a rule of its own is Quill's.
+        files: The SHA-256 of each file by its path within the folder; None for files that change during a run, and
+            for folders, whose contents have rules of their own.
     """
 
     format_version: Literal[1] = 1
@@ -33,9 +33,9 @@ class FolderRecord(Record):
 
 
 def recorded(folder: Path) -> dict[str, str | None]:
-    """Return what a folder's record lists; nothing where there is none, or one that is damaged."""
+    """Return the files that a folder's record lists; none if the record is missing or damaged."""
     record = _read(folder)
-    return {} if record is None else {name: each for name, each in record.files.items() if is_plain_path(name)}
+    return {} if record is None else {name: sha256 for name, sha256 in record.files.items() if is_plain_path(name)}
 
 
 def _read(folder: Path) -> FolderRecord | None:
@@ -46,12 +46,12 @@ def _read(folder: Path) -> FolderRecord | None:
 
 
 def claim(folder: Path, names: Iterable[str]) -> None:
-    """Write down that names in a folder are Quill's from now on, whatever becomes of their content."""
+    """Record that files of a folder are Quill's, whatever their content."""
     _add(folder, dict.fromkeys(names))
 
 
 def claim_as_written(folder: Path, names: Iterable[str]) -> None:
-    """Write down that files of a folder are Quill's as long as they are what they are now."""
+    """Record that files of a folder are Quill's as long as their content does not change."""
     _add(folder, {name: sha256_of(folder / name) for name in names})
 
 
@@ -62,12 +62,12 @@ def _add(folder: Path, files: dict[str, str | None]) -> None:
 
 
 def foreign(folder: Path, names: Iterable[str], *, known: dict[str, str | None] | None = None) -> list[str]:
-    """Return which of these names are there and not Quill's, in order; a damaged record counts as foreign too.
+    """Return the names that exist in a folder and are not Quill's, in order; a damaged record is not Quill's either.
 
     Args:
         folder: The folder.
-        names: Paths from it.
-        known: What is Quill's; None: what the folder's record lists.
+        names: Paths within it.
+        known: Quill's files; None takes those in the folder's record.
     """
     known = recorded(folder) if known is None else known
     damaged = [RECORD] if _is_there(folder / RECORD) and _read(folder) is None else []
@@ -82,37 +82,37 @@ def _is_ours(path: Path, name: str, known: dict[str, str | None]) -> bool:
 
 
 def check_ours(folder: Path, names: Iterable[str], *, remedy: str) -> None:
-    """Check that nothing but Quill's own would be written over.
+    """Check that only Quill's own files would be overwritten.
 
     Args:
-        folder: Where something is to be written.
-        names: The paths from it that would be written.
+        folder: The folder to write to.
+        names: The paths within it that would be written.
         remedy: What to do instead, such as `give another --out`.
 
     Raises:
-        ConfigError: Something is there that Quill did not write, or that was changed since.
+        ConfigError: A file would be overwritten that Quill did not write, or that was changed since.
     """
     if others := foreign(folder, names):
         raise ConfigError(f"{folder} holds {join_names(others)}, not written by Quill or changed since; {remedy}")
 
 
 def files_below(folder: Path, below: str = ".") -> list[str]:
-    """Return all files and links below a folder, or below one in it, as paths from the folder."""
+    """Return all files and links below a folder, or below a folder in it, as paths within the former."""
     there = (path for path in sorted((folder / below).rglob("*")) if path.is_symlink() or not path.is_dir())
     return [path.relative_to(folder).as_posix() for path in there]
 
 
 def remove_listed(folder: Path, names: Iterable[str]) -> list[str]:
-    """Remove files of a folder, folders that this leaves empty, and the folder itself where nothing else is in it.
+    """Remove files of a folder, folders that this leaves empty, and the folder itself if nothing else is in it.
 
-    Links are removed, and not followed.
+    Links are removed, not followed.
 
     Args:
         folder: The folder.
-        names: Paths of files from it that a record of ours lists; a folder among them goes only when it is empty.
+        names: Paths within it that a record of Quill's lists; a folder among them is removed only if it is empty.
 
     Returns:
-        What stays, because it is not listed.
+        The files that stay, because they are not listed.
     """
     parents = {folder}
     for name in filter(is_plain_path, names):
@@ -132,9 +132,9 @@ def remove_listed(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def remove_own(path: Path) -> None:
-    """Remove what this program has made for itself under a name of its own, such as a temporary folder or a lock.
+    """Remove something that Quill made under a name of its own, such as a temporary folder, if it exists.
 
-    A link is removed, and not followed; what is not there is no error.
+    A link is removed, not followed.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -143,5 +143,5 @@ def remove_own(path: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Say whether a name is taken, be it by a link that leads nowhere."""
+    """Return whether a path exists, also as a broken link."""
     return path.is_symlink() or path.exists()

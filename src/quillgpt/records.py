@@ -1,4 +1,4 @@
-"""JSON files as typed records: what is not as it should be is refused by name, in one line."""
+"""JSON files as typed records; errors name the wrong value in one line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pydantic_core import ErrorDetails
 from quillgpt.errors import UserError, check_is_no_pointer, shorten
 
 LARGEST_BYTES = 64 << 20
-"""Far above any file of ours; what is parsed takes many times as much memory."""
+"""Far larger than Quill's files; the parsed content takes many times as much memory."""
 
 DEEPEST = 100
-"""Objects and lists inside each other; what is deeper ends programs that walk through it."""
+"""Nested objects and lists; deeper ones exceed the recursion limit of programs that walk through them."""
 
 LONGEST_NAME = 100
-"""Characters of the name of a place in a file that are shown."""
+"""Characters of a value's path in a file that are shown."""
 
 OF_NAMES = ("missing", "extra_forbidden")
-"""Complaints about names, not about a value."""
+"""Kinds of pydantic's errors that are about names, not values."""
 
 Content = TypeVar("Content")
 
@@ -45,11 +45,11 @@ EXPECTED = {
     "less_than_equal": "a number of at most {le}",
     "string_pattern_mismatch": "text that fits {pattern}",
 }
-"""What pydantic's commonest complaints ask for, in the words of JSON."""
+"""The expected value for the most frequent kinds of pydantic's errors, in the words of JSON."""
 
 
 class Record(BaseModel):
-    """What a JSON file of ours says: strict types, finite numbers, no unknown keys, no change after reading."""
+    """The content of one of Quill's JSON files: strict types, finite numbers, no unknown keys, immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -62,41 +62,41 @@ def read_record(
     mend: str,
     largest_bytes: int = LARGEST_BYTES,
 ) -> Content:
-    """Return what a JSON file says.
+    """Read a JSON file and check its content.
 
     Args:
         path: The file.
-        schema: What it should say: a `Record`, or any other type that pydantic can check, such as `dict[str, int]`.
+        schema: The type of the content: a `Record`, or any type that pydantic can check, such as `dict[str, int]`.
         error: The kind of error to raise.
         mend: What to do about a damaged file, for the end of the message.
         largest_bytes: A larger file is not read.
 
     Raises:
-        UserError: Of the kind `error`: the file is missing, no JSON, or says something else.
+        UserError: Of the kind `error`: the file is missing, is no JSON, or has another content.
     """
     return check_record(read_json(path, error, mend=mend, largest_bytes=largest_bytes), schema, error, path, mend=mend)
 
 
 def read_json(path: Path, error: type[UserError], *, mend: str, largest_bytes: int = LARGEST_BYTES) -> Any:
-    """Return the parsed content of a JSON file, whatever it is; arguments and errors are those of `read_record`."""
+    """Read a JSON file without checking its content; arguments and errors are those of `read_record`."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
             raise error(f"{path} is not a file, expected JSON; {mend}")
-        if found.st_size > largest_bytes:
+        if info.st_size > largest_bytes:
             raise error(
-                f"{path} has {found.st_size:,} bytes, which is no file of this kind (at most {largest_bytes:,}); {mend}"
+                f"{path} has {info.st_size:,} bytes, which is no file of this kind (at most {largest_bytes:,}); {mend}"
             )
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"{path} is missing; {mend}") from None
-    except (OSError, ValueError) as failure:  # also a name that no file can have
+    except (OSError, ValueError) as failure:  # ValueError: a name that no file can have
         raise error(f"{path} cannot be read ({getattr(failure, 'strerror', None) or failure}); {mend}") from None
     return parse_json(content, error, path, mend=mend)
 
 
 def parse_json(content: bytes, error: type[UserError], where: Path, *, mend: str) -> Any:
-    """Return the parsed content of JSON that was read already; `where` names it in messages."""
+    """Parse JSON; `where` names it in messages, other arguments and errors are those of `read_record`."""
     check_is_no_pointer(content, where, error)
     try:
         parsed = json.loads(content.decode("utf-8-sig"))  # editors of Windows write a byte-order mark
@@ -116,7 +116,7 @@ def parse_json(content: bytes, error: type[UserError], where: Path, *, mend: str
 
 
 def check_record(content: object, schema: type[Content], error: type[UserError], where: Path, *, mend: str) -> Content:
-    """Return parsed JSON as what it should be; arguments and errors are those of `read_record`."""
+    """Check parsed JSON and return it as `schema`; arguments and errors are those of `read_record`."""
     has_its_own = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
     of_a_plain_type = None if has_its_own else Record.model_config
     adapter: TypeAdapter[Content] = TypeAdapter(schema, config=of_a_plain_type)
@@ -132,9 +132,9 @@ def _is_deep(parsed: object) -> bool:
     for _ in range(DEEPEST + 1):
         level = [
             child
-            for each in level
-            if isinstance(each, dict | list)
-            for child in (each.values() if isinstance(each, dict) else each)
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
             if isinstance(child, dict | list)
         ]
         if not level:
@@ -143,7 +143,7 @@ def _is_deep(parsed: object) -> bool:
 
 
 def _describe(failure: ValidationError, content: object) -> str:
-    """Say what the first thing is that is wrong, and what each kind that it could have been asks for."""
+    """Return the first error, with the expected values of all kinds that its place allows."""
     problems = failure.errors(include_url=False)
     first = problems[0]
     place = _place(content, first["loc"])
@@ -152,7 +152,9 @@ def _describe(failure: ValidationError, content: object) -> str:
     if first["type"] == "extra_forbidden":
         return f"{_name(place)} is not one of its names"
     expected = dict.fromkeys(
-        _expected(each) for each in problems if each["type"] not in OF_NAMES and _place(content, each["loc"]) == place
+        _expected(problem)
+        for problem in problems
+        if problem["type"] not in OF_NAMES and _place(content, problem["loc"]) == place
     )
     return f"{_name(place)} is {shorten(first['input'])}, expected {' or '.join(expected)}"
 
@@ -165,7 +167,7 @@ def _expected(problem: ErrorDetails) -> str:
 
 
 def _place(content: Any, location: Sequence[int | str]) -> list[int | str]:
-    """Return where in the content a problem is: its location, without the names of the kinds of a union."""
+    """Return the path of an error in the content: its location, without the names of a union's members."""
     place: list[int | str] = []
     for part in location:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quillgpt.cli import main
-from quillgpt.config.layers import PLACES
+from quillgpt.config.layers import NOT_SETTINGS
 
 
 class Interruption:
@@ -67,7 +67,7 @@ class CommandLine:
 @pytest.fixture
 def quill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("QUILL_") and name not in PLACES]:
+    for name in [name for name in os.environ if name.startswith("QUILL_") and name not in NOT_SETTINGS]:
         monkeypatch.delenv(name)
     line = CommandLine(monkeypatch, capsys)
     line.replace("quillgpt.training", "train", effect="a summary")

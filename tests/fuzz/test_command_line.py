@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fuzzing import check_message, fuzz
 from quillgpt.cli import main
 from quillgpt.config import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
-from quillgpt.config.layers import PLACES
+from quillgpt.config.layers import NOT_SETTINGS
 
 SCHEMAS = (TrainSettings, SampleSettings, EvalSettings, PrepareSettings)
 NAMES = sorted({name for schema in SCHEMAS for name in schema.model_fields} - {"data_dir"})
@@ -37,7 +37,7 @@ command_lines = st.tuples(st.sampled_from(COMMANDS), st.lists(words, max_size=4)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("QUILL_") and name not in PLACES]:
+    for name in [name for name in os.environ if name.startswith("QUILL_") and name not in NOT_SETTINGS]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("QUILL_MIRROR", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -13,8 +13,8 @@ from quillgpt.config.encoding_rules import EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.generation.stream import TextStream
 from quillgpt.text.encodings.decoders import decoder_of
-from quillgpt.text.encodings.decoding import detect_encoding, look_at, read_pieces
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.detection import detect_encoding, look_at, read_pieces
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer

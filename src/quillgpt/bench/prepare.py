@@ -28,7 +28,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.data.staging import TRAIN_FILE, VAL_FILE
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.files import sha256_of
-from quillgpt.text.encodings.decoding import detect_encoding, read_pieces
+from quillgpt.text.encodings.detection import detect_encoding, read_pieces
 from quillgpt.text.sources.downloads import GPT2_MERGES, GPT2_VOCABULARY, fetch
 from quillgpt.text.sources.python_docs import python_docs_file
 from quillgpt.text.tokenizers.tokenizer import check_spec

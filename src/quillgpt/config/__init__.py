@@ -1,4 +1,4 @@
-"""Settings: the one vocabulary, presets, files, environment and flags."""
+"""Settings: their schema, and their values from presets, files, environment and flags."""
 
 from quillgpt.config.given import Given, settings_by_place
 from quillgpt.config.resolution import (

@@ -18,17 +18,17 @@ ALIASES: Final = {"owt": "openwebtext", "wiki": "wikitext"}
 """Short names of corpora."""
 
 TEXTS: Final = ("http://", "https://", "hf:", "gutenberg:")
-"""How words begin that mean a text elsewhere than in a file."""
+"""Beginnings of words that mean a text which is no file here."""
 
 LONGEST_NAME_BYTES: Final = 255
-"""What file systems take."""
+"""The longest name that file systems take."""
 
 
 def dataset_name(given: str) -> str:
-    """Return a data set's name as its folder is called: lower case, with underscores for what is no letter or digit.
+    """Return the name of a data set's folder: in lower case, with underscores for all but letters and digits.
 
     Raises:
-        ConfigError: It is a path and no name, or no folder can be called so.
+        ConfigError: The name is a path, or no folder can have it.
     """
     given = given.strip()
     shown = shorten(given)
@@ -55,7 +55,7 @@ def _is_file(path: Path) -> bool:
 
 
 def is_dataset_name(recorded: str) -> bool:
-    """Return whether what a file says is the name of a data set."""
+    """Return whether a name that was read from a file can be the name of a data set."""
     try:
         dataset_name(recorded)
     except ConfigError:
@@ -73,21 +73,22 @@ def _spelled(text: str) -> str:
 
 
 def name_of_sources(sources: Sequence[str]) -> str:
-    """Return the name that a data set takes from its first source.
+    """Return the name of a data set by its first source.
 
-    It is a file's stem, a folder's name, the folder of a pattern, the end of an address, `gutenberg_1513`, or `stdin`.
+    That is the stem of a file, the name of a folder or of a pattern's folder, the end of an address, `gutenberg_1513`,
+    or `stdin`.
 
     Raises:
-        ConfigError: There is no letter or digit in it.
+        ConfigError: The source has no letter or digit.
     """
-    name = _spelled(_called(sources[0].strip()))
+    name = _spelled(_source_name(sources[0].strip()))
     while len(os.fsencode(name)) > LONGEST_NAME_BYTES:
         name = name[:-1]
     return name
 
 
-def _called(source: str) -> str:
-    """Return what a source is called by itself, before it is spelled as a name."""
+def _source_name(source: str) -> str:
+    """Return the name of a source as it is, before it is spelled as the name of a folder."""
     if is_standard_input(source):
         return "stdin"
     if source.startswith(("/dev/", "/proc/")) and is_stream(Path(source)):
@@ -95,7 +96,7 @@ def _called(source: str) -> str:
     if source.lower().startswith(("http://", "https://")):
         try:
             address = urlsplit(source)
-        except ValueError:  # no address; whoever fetches it says so
+        except ValueError:  # not a valid address; whoever downloads it says so
             return "address"
         return PurePosixPath(unquote(address.path)).stem or address.hostname or "address"
     if source.startswith("gutenberg:"):
@@ -110,7 +111,7 @@ def _called(source: str) -> str:
 
 
 def split_sources(data: str) -> list[str]:
-    """Return the texts that the setting `data` lists, separated by commas; a comma may be part of a file's own name."""
+    """Return the texts in the setting `data`, separated by commas; a comma may also be part of a file's name."""
     words = data.split(",")
     sources = []
     while words:

@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the schema: `python -m quillgpt.config.documentation > docs/settings.md`."""
+"""Makes docs/settings.md from the schema: `python -m quillgpt.config.documentation > docs/settings.md`."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ Every setting has one name, and four places may set it. A later place wins:
 | the environment | `QUILL_BATCH_SIZE=12` |
 | a flag | `--batch_size=12`, `--batch_size 12` or `--batch-size 12` |
 
-- What is true or false: `--bias`, `--no-bias`, `--bias=True`, `--bias False`; in TOML `bias = true`.
-- In a path a leading `~` is the home folder.
-- What can be unset is unset by `none`: `--eval_iters none`, `QUILL_EVAL_ITERS=none`, `eval_iters = "none"`.
+- True or false: `--bias`, `--no-bias`, `--bias=True`, `--bias False`; in TOML `bias = true`.
+- In a path, a leading `~` is the home folder.
+- `none` unsets a setting that can be unset: `--eval_iters none`, `QUILL_EVAL_ITERS=none`, `eval_iters = "none"`.
 - A TOML file may build on a preset or another file: `extends = "shakespeare_char"`, `extends = "../base.toml"`.
 - A nanoGPT `config/*.py` file works where a TOML file does. It is read, not executed: values, earlier names,
-  arithmetic, text and comparisons. What no setting depends on is passed over.
+  arithmetic, text and comparisons. Anything else is skipped if no setting depends on it.
 - An unknown name is an error in every place but a `.py` file, where it is a warning.
-- Of a flag that is given twice the last one counts; `--data a.txt --data b.txt` gives two texts.
+- If a flag is given twice, the last one counts; but `--data a.txt --data b.txt` gives two texts.
 - `QUILL_HOME` (where downloads are kept), `QUILL_MIRROR` (a folder to look in before downloading) and `QUILL_QUIET=1`
-  (as `--quiet`) are variables of the environment, not settings. The first two cannot be set in `.env`: a file that
-  comes with a folder must not say from where code and texts are taken.
+  (as `--quiet`) are environment variables, not settings. The first two cannot be set in `.env`: a file that comes with
+  a folder must not decide where code and texts are taken from.
 
-`quill configs` lists the presets; `quill configs show NAME` prints all values of one. `quill train` prints
-those that are not the default, by the place that set them, and with `--verbose` all.
+`quill configs` lists the presets; `quill configs show NAME` prints all values of one. `quill train` prints the
+settings that differ from their defaults, with the place that set them; `--verbose` prints all.
 """
 
 COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
@@ -59,7 +59,7 @@ COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
 
 
 def settings_markdown() -> str:
-    """Return the whole of docs/settings.md."""
+    """Return the text of docs/settings.md."""
     return "\n".join([INTRODUCTION, *(_command(title, schema) for title, schema in COMMANDS)])
 
 
@@ -79,7 +79,7 @@ def _table(heading: str, fields: dict[str, FieldInfo]) -> str:
 
 
 def _cell(text: str | None) -> str:
-    """Return text that can stand in a cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     return (text or "").replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,4 +1,4 @@
-"""The setting `encoding`: which encodings there are, what people call them, and which file it means."""
+"""The setting `encoding`: the encodings that Quill knows, their names, and the files that each is for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quillgpt.errors import did_you_mean
 AUTO: Final = "auto"
 
 TWICE: Final = "utf-8-as-"
-"""Before the name of an encoding: UTF-8 that a program took for that encoding, and saved as UTF-8 again."""
+"""Prefix of an encoding's name: UTF-8 that a program took for that encoding, and saved as UTF-8 again."""
 
 TITLES: Final = {
     "utf-16": "UTF-16",
@@ -40,7 +40,7 @@ TITLES: Final = {
     "iso2022_jp": "ISO-2022-JP",
     "iso2022_kr": "ISO-2022-KR",
 }
-"""What people call an encoding, where Python calls it otherwise."""
+"""The usual names of encodings that Python calls otherwise."""
 
 _EXAMPLES = "name one such as utf-8, utf-16, windows-1252, windows-1251, koi8-r, gb18030 or shift-jis, or auto"
 _VAGUE = frozenset(("ansi", "oem", "mbcs", "dos", "unicode", "ebcdic", "mac", "windows", "iso"))
@@ -57,9 +57,9 @@ _OTHER_NAMES |= {"x_mac_cyrillic": "mac_cyrillic", "x_mac_roman": "mac_roman", "
 
 
 def title_of(encoding: str) -> str:
-    """Return what people call an encoding."""
+    """Return the usual name of an encoding."""
     if "+" in encoding:
-        return " and ".join(title_of(each) for each in encoding.split("+"))
+        return " and ".join(map(title_of, encoding.split("+")))
     if encoding.startswith(TWICE):
         return f"UTF-8 that was taken for {title_of(encoding.removeprefix(TWICE))} and saved as UTF-8"
     named = re.sub("^cp125", "windows-125", re.sub("^iso8859_", "ISO-8859-", encoding)).replace("utf-8", "UTF-8")
@@ -67,20 +67,20 @@ def title_of(encoding: str) -> str:
 
 
 def encoding_named(given: str) -> str:
-    """Return Quill's name for an encoding that a person names.
+    """Return Quill's name for an encoding as the user names it.
 
-    Several that are joined by `+` are tried for each line in turn.
+    Encodings joined by `+` are tried in turn for every line.
 
     Raises:
-        ValueError: There is no such encoding of texts.
+        ValueError: There is no such encoding of text.
     """
     if "+" in given:
-        each = [encoding_named(part) for part in given.split("+")]
-        if any(re.match("utf-(16|32)", name) for name in each):
+        parts = [encoding_named(part) for part in given.split("+")]
+        if any(re.match("utf-(16|32)", part) for part in parts):
             raise ValueError(
                 f"{given.strip()!r}: lines of UTF-16 or UTF-32 do not stand among others; name one of them"
             )
-        return "+".join(each)
+        return "+".join(parts)
     name = given.strip().lower()
     if name.startswith(TWICE):
         between = encoding_named(name.removeprefix(TWICE))
@@ -93,31 +93,31 @@ def encoding_named(given: str) -> str:
         return _OTHER_NAMES[plain]
     known = {*aliases.values(), *_ALSO} - _NO_TEXT
     try:
-        found = codecs.lookup(plain).name.replace("-", "_")
+        codec = codecs.lookup(plain).name.replace("-", "_")
     except (LookupError, ValueError):
-        found = ""
-    if found not in {codecs.lookup(each).name.replace("-", "_") for each in known}:
-        what = "is an encoding of bytes, not of texts" if found else "is no encoding"
-        close = did_you_mean(name, {*(each.replace("_", "-") for each in known), "windows-1251", "windows-1252"})
+        codec = ""
+    if codec not in {codecs.lookup(alias).name.replace("-", "_") for alias in known}:
+        what = "is an encoding of bytes, not of texts" if codec else "is no encoding"
+        close = did_you_mean(name, {*(alias.replace("_", "-") for alias in known), "windows-1251", "windows-1252"})
         if plain in _VAGUE:
             what, close = "is another encoding on each machine", ""
         raise ValueError(f"{given.strip()!r} {what}{close or ';'} {_EXAMPLES}")
-    return found.replace("_", "-") if found.startswith("utf") else found
+    return codec.replace("_", "-") if codec.startswith("utf") else codec
 
 
 @dataclass(frozen=True)
 class EncodingRules:
-    """Which encoding a person says that files have.
+    """The encodings of files, by the setting `encoding`.
 
     Attributes:
-        rules: Patterns with encodings; the first pattern that fits a file decides. None leaves it to the text.
+        rules: Patterns and encodings; the first pattern that matches a file decides. None: detect the encoding.
     """
 
     rules: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
     def parse(cls, given: str | None) -> EncodingRules:
-        """Return what a setting such as `cp1251` or `old/*.txt=koi8-r,*=utf-8` says.
+        """Parse a value such as `cp1251` or `old/*.txt=koi8-r,*=utf-8`.
 
         Raises:
             ValueError: An encoding is unknown, or a pattern is missing.
@@ -134,22 +134,22 @@ class EncodingRules:
         return cls(() if rules == [("*", None)] else tuple(rules))
 
     def encoding_of(self, location: str) -> str | None:
-        """Return the encoding of a file; a pattern is compared with the end of its path, `*` with any text."""
+        """Return the encoding of a file, or None to detect it; a pattern is compared with the end of the path."""
         for pattern, encoding in self.rules:
             if pattern == "*" or PurePath(location).match(pattern):
                 return encoding
         return None
 
     def __bool__(self) -> bool:
-        """Return whether anything is said."""
+        """Return whether there is any rule."""
         return bool(self.rules)
 
     def __str__(self) -> str:
-        """Return the rules as a person would type them, always alike."""
+        """Return the rules as one would type them, in one canonical spelling."""
         if len(self.rules) == 1 and self.rules[0][0] == "*":
             return self.rules[0][1] or AUTO
         return ",".join(f"{pattern}={encoding or AUTO}" for pattern, encoding in self.rules)
 
 
 DETECTED: Final = EncodingRules()
-"""No file's encoding is said."""
+"""No rules: the encoding of every file is detected."""

@@ -1,4 +1,4 @@
-"""Python expressions computed as data: constants, earlier names, and functions whose results are small and pure."""
+"""Evaluates Python expressions as data: constants, earlier names, and pure functions with small results."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ LARGEST_INTEGER_BITS = 1024
 LONGEST_TEXT = 10_000
 LONGEST_LIST = 1_000
 WIDEST_FIELD = 999
-"""Of a format such as `{:>20}` or `%5d`, and digits that `round` counts."""
+"""Largest width in a format such as `{:>20}` or `%5d`, and most digits for `round`."""
 LONGEST_SHOWN = 60
 
 Value = int | float | str | bool | list[Any] | dict[Any, Any] | None
 
 
-class Unread(Exception):  # noqa: N818 - it is kept as what a name stands for, and raised where that is needed
-    """Something that is not understood.
+class Unread(Exception):  # noqa: N818 - it is stored as the value of a name, and raised when that is used
+    """An expression or statement that is not understood.
 
     Attributes:
-        line: Where it stands.
-        found: What it is, in words.
-        of_machine: Whether it asks what the machine has, so that Quill's own choice can take its place.
+        line: Its line.
+        what: What it is, in words.
+        of_machine: Whether it depends on the machine's devices, so that Quill's own choice can replace it.
     """
 
-    def __init__(self, node: ast.AST, found: str, *, of_machine: bool = False) -> None:
-        super().__init__(found)
+    def __init__(self, node: ast.AST, what: str, *, of_machine: bool = False) -> None:
+        super().__init__(what)
         self.line: int = getattr(node, "lineno", 1)
-        self.found = found
+        self.what = what
         self.of_machine = of_machine
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A name that an import gives, by its full path: `math.ceil`, and the line of the import."""
+    """An imported name: its full path, such as `math.ceil`, and the line of the import."""
 
     path: str
     line: int
@@ -79,12 +79,15 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge,
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
-    ast.In: lambda each, many: each in many,
-    ast.NotIn: lambda each, many: each not in many,
+    ast.In: lambda item, items: item in items,
+    ast.NotIn: lambda item, items: item not in items,
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{kind.__name__: kind for kind in (int, float, str, bool, len, min, max, round, abs, sum)},
-    **{f"math.{each.__name__}": each for each in (math.ceil, math.floor, math.sqrt, math.log, math.log2, math.exp)},
+    **{
+        f"math.{function.__name__}": function
+        for function in (math.ceil, math.floor, math.sqrt, math.log, math.log2, math.exp)
+    },
     "os.path.join": posixpath.join,
     "time.time": time.time,
     "time.strftime": lambda form: time.strftime(form),
@@ -92,7 +95,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 CONSTANTS: dict[str, Value] = {"math.pi": math.pi, "math.e": math.e}
 OF_MACHINE = ("torch.cuda.", "torch.backends.", "torch.mps.", "torch.xpu.")
-"""What asks for the machine's devices begins with one of these."""
+"""Prefixes of names that depend on the machine's devices."""
 
 KINDS = {
     ast.Call: "a call",
@@ -110,14 +113,14 @@ KINDS = {
 
 
 def evaluate(node: ast.expr, names: Names) -> Value:
-    """Return what an expression comes to; nothing is executed, and whatever would be large is not computed.
+    """Return the value of an expression; no code is run, and no large result is computed.
 
     Args:
         node: The expression.
-        names: What earlier lines assigned and imported.
+        names: The names that earlier lines assigned and imported.
 
     Raises:
-        Unread: It is not understood, or needs a name that is not.
+        Unread: The expression, or a name in it, is not understood.
     """
     try:
         return _Evaluation(names).value(node)
@@ -142,7 +145,7 @@ class _Evaluation:
             raise Unread(node, "arithmetic whose result is no usable number")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             raise Unread(node, "a text that is too long")
-        if isinstance(value, list | dict) and next(islice(_leaves(value), LONGEST_LIST, None), None) is not None:
+        if isinstance(value, list | dict) and next(islice(_contents(value), LONGEST_LIST, None), None) is not None:
             raise Unread(node, "a list that is too long")  # ten lines of [a, a, ...] would fill the memory
         return cast(Value, value)
 
@@ -151,9 +154,9 @@ class _Evaluation:
             case ast.Constant(value=int() | float() | str() | bool() | None as value):
                 return value
             case ast.List(elts=elements) | ast.Tuple(elts=elements):
-                return [self.value(each) for each in elements]
+                return [self.value(element) for element in elements]
             case ast.Dict(keys=keys, values=values) if None not in keys:
-                return {self.value(key): self.value(each) for key, each in zip(keys, values, strict=True) if key}
+                return {self.value(key): self.value(value) for key, value in zip(keys, values, strict=True) if key}
             case ast.Name(id=name):
                 return self._named(node, name)
             case ast.UnaryOp(op=operation, operand=operand):
@@ -163,9 +166,9 @@ class _Evaluation:
             case ast.BoolOp(op=operation, values=operands):
                 return self._logical(operands, until=isinstance(operation, ast.Or))
             case ast.Compare(left=left, ops=operations, comparators=others):
-                compared = [self.value(each) for each in (left, *others)]
-                pairs = zip(operations, compared, compared[1:], strict=False)
-                return all(COMPARISONS[type(each)](first, second) for each, first, second in pairs)
+                compared = [self.value(operand) for operand in (left, *others)]
+                triples = zip(operations, compared, compared[1:], strict=False)
+                return all(COMPARISONS[type(operation)](first, second) for operation, first, second in triples)
             case ast.IfExp(test=test, body=body, orelse=otherwise):
                 return self._conditional(test, body, otherwise)
             case ast.Subscript(value=whole, slice=index) if not isinstance(index, ast.Slice):
@@ -189,11 +192,11 @@ class _Evaluation:
         return value
 
     def _combined(self, node: ast.expr, operation: ast.operator, left: Any, right: Any, right_node: ast.expr) -> Any:
-        """Return what an operator makes of two values; what would be large is found before it is computed."""
-        numbers = [abs(each) if isinstance(each, int) else 0 for each in (left, right)]
-        texts = [each for each in (left, right) if isinstance(each, str | list)]
+        """Return the result of an operator on two values; large results are refused before they are computed."""
+        numbers = [abs(operand) if isinstance(operand, int) else 0 for operand in (left, right)]
+        texts = [operand for operand in (left, right) if isinstance(operand, str | list)]
         match operation:
-            case ast.Pow() if all(isinstance(each, int) for each in (left, right)):
+            case ast.Pow() if isinstance(left, int) and isinstance(right, int):
                 if right * numbers[0].bit_length() > LARGEST_INTEGER_BITS and numbers[0] > 1:
                     raise Unread(node, "a power that is too large")
             case ast.LShift() if numbers[1] > LARGEST_INTEGER_BITS:
@@ -206,26 +209,26 @@ class _Evaluation:
         return BINARY[type(operation)](left, right)
 
     def _logical(self, operands: list[ast.expr], *, until: bool) -> Value:
-        """Return what `or` (until something is true) or `and` (until something is false) comes to."""
+        """Return the value of `or` (until an operand is true) or of `and` (until one is false)."""
         unread: list[Unread] = []
         value: Value = None
         for operand in operands:
             try:
                 value = self.value(operand)
-            except Unread as found:
-                unread.append(found)
+            except Unread as error:
+                unread.append(error)
                 continue
             if bool(value) is until and not unread:
                 return value
         if unread:
-            raise min(unread, key=lambda found: found.of_machine)
+            raise min(unread, key=lambda error: error.of_machine)
         return value
 
     def _conditional(self, test: ast.expr, body: ast.expr, otherwise: ast.expr) -> Value:
         try:
             condition = self.value(test)
         except Unread as unread:
-            if unread.of_machine:  # then Quill's choice may take its place, if both sides are values
+            if unread.of_machine:  # Quill's choice can replace it if both sides are values
                 self.value(body), self.value(otherwise)
             raise
         return self.value(body if condition else otherwise)
@@ -248,21 +251,21 @@ class _Evaluation:
             except Unread:
                 template = None
             if isinstance(template, str):
-                return self._filled(node, template, [self.value(each) for each in arguments])
+                return self._filled(node, template, [self.value(argument) for argument in arguments])
         path = self._path(function)
         if path.startswith(OF_MACHINE):
             raise Unread(node, f"{path}(), which asks for the machine", of_machine=True)
         if path not in FUNCTIONS:
             raise Unread(node, f"a call of {ast.unparse(function)[:LONGEST_SHOWN]}")
-        values = [self.value(each) for each in arguments]
-        if path == "round" and any(isinstance(each, int) and abs(each) > WIDEST_FIELD for each in values[1:]):
+        values = [self.value(argument) for argument in arguments]
+        if path == "round" and any(isinstance(value, int) and abs(value) > WIDEST_FIELD for value in values[1:]):
             raise Unread(node, "a rounding to so many digits")
         if path.endswith("strftime"):
             self._check_format(node, str(values[0]))
         return FUNCTIONS[path](*values)
 
     def _filled(self, node: ast.Call, template: str, values: list[Value]) -> str:
-        """Return a template's fields filled in, where they are plain: no attribute and no element of a value."""
+        """Fill in the fields of a template if they are plain: no attributes or elements of values."""
         for _, field, form, _ in string.Formatter().parse(template):
             if field and not field.isdigit():
                 raise Unread(node, "a template with fields that are not plain")
@@ -270,7 +273,7 @@ class _Evaluation:
         return template.format(*values)
 
     def _check_format(self, node: ast.expr, form: str) -> None:
-        """Refuse a format that asks for more room than a setting can need."""
+        """Check that a format gives no text longer than a setting can need."""
         widths = [width.lstrip("0") for width in re.findall(r"\d+", form)]
         if "*" in form or "{" in form or any(len(width) > len(str(WIDEST_FIELD)) for width in widths):
             raise Unread(node, "a text that is too long")
@@ -284,7 +287,7 @@ class _Evaluation:
         raise Unread(node, f"the attribute {path}" if path else "an attribute")
 
     def _path(self, node: ast.expr) -> str:
-        """Return a dotted name with what its first part was imported as in its place; empty where it is none."""
+        """Return the full path of a dotted name, with imports resolved; empty if it is no such name."""
         match node:
             case ast.Name(id=name) if name not in self._names:
                 return name
@@ -300,10 +303,10 @@ class _Evaluation:
         return ""
 
 
-def _leaves(value: object) -> Iterator[tuple[object]]:
-    """Yield each value of a list or a dict and of those in it, in a tuple; the lists themselves count too."""
+def _contents(value: object) -> Iterator[tuple[object]]:
+    """Yield every value within a list or dict at any depth, also inner lists and dicts, in a tuple of its own."""
     inner = value if isinstance(value, list) else [*value, *value.values()] if isinstance(value, dict) else []
-    for each in inner:
-        yield (each,)
-        if isinstance(each, list | dict):
-            yield from _leaves(each)
+    for item in inner:
+        yield (item,)
+        if isinstance(item, list | dict):
+            yield from _contents(item)

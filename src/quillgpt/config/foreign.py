@@ -1,4 +1,4 @@
-"""What other programs call our settings, and the files in which they keep theirs."""
+"""Other programs' names for settings, and their files of settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OURS = {
     "max_tokens": "max_new_tokens",
     "name": "out_dir",
     "val_size": "val_fraction",
-    # what is usual elsewhere
+    # common elsewhere
     "clip_grad": "grad_clip",
     "context_length": "block_size",
     "d_model": "n_embd",
@@ -64,7 +64,7 @@ OURS = {
     "use_wandb": "wandb_log",
     "wd": "weight_decay",
 }
-"""Our names for those of others."""
+"""Quill's names of settings by the names in other programs."""
 
 FILES_OF_SETTINGS = (".json", ".yaml", ".yml", ".ini", ".cfg")
 FILES_OF_MODELS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".gguf")
@@ -73,7 +73,7 @@ MOST_BYTES_READ = 100_000
 
 
 def meant_setting(name: str, known: Iterable[str]) -> str | None:
-    """Return the setting that a name stands for that is none: what others call ours, or what is nearly spelled so."""
+    """Return the setting that an unknown name probably means: another program's name for it, or a misspelling."""
     known = set(known)
     theirs = OURS.get(name.lower().replace("-", "_"))
     if theirs is not None and set(theirs.split(" and ")) <= known | {"extends"}:
@@ -82,7 +82,7 @@ def meant_setting(name: str, known: Iterable[str]) -> str | None:
 
 
 def describe_tables(values: Mapping[str, object]) -> str:
-    """Say which of the names in a TOML file with tables are ours, under which name, and which are none."""
+    """Return the message for a TOML file with tables, with names that are renamed or unknown here."""
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     names = [name for name in values if name not in tables]
     names += [name for table in tables.values() for name in table]
@@ -92,7 +92,7 @@ def describe_tables(values: Mapping[str, object]) -> str:
 
 
 def describe_file(path: Path) -> str | None:
-    """Say of a file that is given instead of a preset what it is and what to do; None where it may be a text."""
+    """Return the message for a file that was given as a preset, or None if it may be a text."""
     if path.name.endswith(ENVIRONMENT_FILE):
         with path.open("rb") as file:
             lines = file.read(MOST_BYTES_READ).decode("utf-8", "replace").splitlines()
@@ -103,14 +103,14 @@ def describe_file(path: Path) -> str | None:
             f"letters, or with QUILL_ before each into .env{_renamed(names)}"
         )
     if path.suffix in FILES_OF_SETTINGS:
-        return f"{path} is no kind of file that settings are read from; write `name = value` lines into a .toml file"
+        return f"{path} is not a file of settings that Quill reads; write `name = value` lines into a .toml file"
     if path.suffix in FILES_OF_MODELS:
         return f"{path} stands where a preset is expected; to start from a model: quill train --init_from={path}"
     return None
 
 
 def _renamed(names: Iterable[str]) -> str:
-    """Say what is called otherwise here, and what is not known at all."""
+    """Return which names have another name here, and which are no settings."""
     said, none = [], []
     for name in dict.fromkeys(names):
         if name in TrainFields.model_fields:

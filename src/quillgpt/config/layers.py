@@ -1,4 +1,4 @@
-"""Layers of settings: the places where a person sets something, each overriding the one before."""
+"""Layers of settings: the values from every place that can set some. A later layer overrides earlier ones."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from quillgpt.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "QUILL_"
 FOLDERS = frozenset({"QUILL_HOME", "QUILL_MIRROR"})
-"""Environment variables that say from where files are taken, among them code; a `.env` must not say that."""
+"""Variables that say where files, also code, are taken from; a `.env` must not set them."""
 
-PLACES = FOLDERS | {QUIET_VARIABLE}
-"""Environment variables that are no settings."""
+NOT_SETTINGS = FOLDERS | {QUIET_VARIABLE}
+"""Environment variables of Quill that are no settings."""
 
 SETS_A_SETTING = re.compile(rf"^\s*(export\s+)?{ENVIRONMENT_PREFIX}", re.MULTILINE)
 BACKSLASH = "\ue000"
@@ -36,7 +36,7 @@ BACKSLASH = "\ue000"
 
 LARGEST_INTEGER_BITS = 1024
 LONGEST_SHOWN = 200
-"""Characters of a value that a message repeats."""
+"""Characters of a value that are shown in a message."""
 
 COMMANDS: tuple[type[Settings], ...] = (
     TrainFields,
@@ -53,11 +53,11 @@ class Layer:
     """Values from one place, and how that place spells and types them.
 
     Attributes:
-        values: What was set, by the setting's name.
-        place: Where, as the end of a sentence's subject: `in run.toml`; empty for flags.
-        prefix: What stands before a name there: `--`, `QUILL_`, or nothing.
-        lax: The place has only text, or Python's loose numbers; see `read_value`.
-        shipped: The values are a preset's: the person chose them all together, not each.
+        values: Values by the names of settings.
+        place: The place, as part of a message: `in run.toml`; empty for flags.
+        prefix: The prefix of names in this place: `--`, `QUILL_`, or nothing.
+        lax: Whether types are lax, since the place has only text or Python's numbers; see `read_value`.
+        shipped: Whether the values are those of a preset, so that the user did not choose them one by one.
     """
 
     values: Mapping[str, object]
@@ -68,7 +68,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The place in a word or two: `flags`, `environment`, `preset demo`, `run.toml`."""
+        """A short name of the place: `flags`, `environment`, `preset demo`, `run.toml`."""
         return self.place.removeprefix("in ").removeprefix("the ") or "flags"
 
     def spell(self, name: str) -> str:
@@ -77,17 +77,17 @@ class Layer:
         return self.prefix + (shown.upper() if self.prefix == ENVIRONMENT_PREFIX else shown)
 
     def describe(self, name: str, value: object) -> str:
-        """Return `name = value in place`, as it was written there."""
+        """Return `name = value in place`, as it is written there."""
         equals = "=" if self.prefix else " = "
         written = _written(value, as_python=not self.prefix)
         return " ".join(filter(None, [f"{self.spell(name)}{equals}{written}", self.place]))
 
 
 def merge_layers(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, object]:
-    """Check every layer and return the values that win, the last layer's first.
+    """Check every layer, and return the value of the last layer for each name.
 
     Raises:
-        ConfigError: A name is unknown or a value does not fit, also where a later layer overrides it.
+        ConfigError: A name is unknown or a value does not fit, even if a later layer overrides it.
     """
     merged: dict[str, object] = {}
     for layer in layers:
@@ -109,30 +109,29 @@ def merge_layers(schema: type[Settings], layers: Iterable[Layer]) -> dict[str, o
 
 
 def unknown_setting(name: str, layer: Layer, known: Iterable[str]) -> ConfigError:
-    """Return the error for a name that is no setting, with the one that was probably meant."""
+    """Return the error for a name that is no setting, with the setting that was probably meant."""
     meant = meant_setting(name, known)
     subject = " ".join(filter(None, [layer.spell(name), layer.place]))
     return ConfigError(f"{subject} is unknown" + (f"; did you mean {layer.spell(meant)}?" if meant else ""))
 
 
 def flag_layer(flags: Mapping[str, object]) -> Layer:
-    """Return what was given on the command line."""
+    """Return the layer of command-line flags."""
     return Layer({name.replace("-", "_"): value for name, value in flags.items()}, prefix="--", lax=True)
 
 
 def environment_layer(schema: type[Settings], environ: Mapping[str, str], place: str = "in the environment") -> Layer:
-    """Return the settings among environment variables.
+    """Return the layer of the environment variables that are settings.
 
-    Variables of the other commands' settings are known and left out, so that one `.env` serves all commands. An empty
-    variable sets nothing.
+    Settings of other commands are left out, so that one `.env` serves all commands. An empty variable sets nothing.
 
     Raises:
-        ConfigError: A variable starts with QUILL_ and is no command's setting.
+        ConfigError: A variable starts with QUILL_, but is a setting of no command.
     """
     known = {name for command in COMMANDS for name in command.model_fields}
     values = {}
     for variable, text in environ.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in PLACES:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NOT_SETTINGS:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in known:

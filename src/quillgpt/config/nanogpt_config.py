@@ -1,4 +1,4 @@
-"""nanoGPT's config/*.py files, read as data: never imported, never executed."""
+"""Reads nanoGPT's config/*.py files as data; they are never imported or executed."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ ALLOWED = "only values, earlier names, arithmetic, text and comparisons are read
 RUNS_ANYTHING = ("exec", "eval", "setattr", "__import__")
 ALL_NAMES = ("globals", "locals", "vars")
 READING = ("items", "keys", "values", "get", "copy")
-"""Methods of `globals()` that change nothing."""
+"""Methods of `globals()` that only read."""
 
 BY_MACHINE = frozenset({"device", "dtype", "compile", "backend"})
-"""Settings that Quill chooses itself where a file asks the machine."""
+"""Settings that Quill chooses itself if a file sets them by the machine."""
 
 SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 @dataclass
 class NanogptFile:
-    """What a config file of nanoGPT says.
+    """The content of a nanoGPT config file.
 
     Attributes:
-        values: What it assigns, by name; names that begin with an underscore are left out, as in nanoGPT.
-        ignored: Names of its own that it assigns something to that is not read.
-        skipped: Statements that decide no setting, each with its line.
-        chosen: Settings that it takes from the machine, which Quill chooses instead.
+        values: The values that it assigns, by name; names with a leading underscore are left out, as in nanoGPT.
+        ignored: Names that are no settings and whose values are not understood.
+        skipped: Statements that decide no setting, with their lines.
+        chosen: Settings that it sets by the machine, and that Quill chooses instead.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
@@ -60,17 +60,17 @@ class NanogptFile:
 
 
 def read_nanogpt(path: Path, defaults: Mapping[str, Value]) -> NanogptFile:
-    """Read a config file of nanoGPT's.
+    """Read a nanoGPT config file.
 
-    What it assigns is computed as far as it is made of values, earlier names, arithmetic, text and comparisons. What
-    cannot be, such as an import, a call or a loop, is passed over where no setting depends on it.
+    Assignments are evaluated if they consist of values, earlier names, arithmetic, text and comparisons. Anything else,
+    such as an import, a call or a loop, is skipped if no setting depends on it.
 
     Args:
         path: The file.
-        defaults: The settings by name, with the values that they have before the file, as nanoGPT's train.py has them.
+        defaults: The values of all settings before the file, by name; nanoGPT's train.py defines them likewise.
 
     Raises:
-        ConfigError: The file cannot be read, or a setting depends on what is not understood; names the line.
+        ConfigError: The file cannot be read, or a setting depends on something not understood; names the line.
     """
     try:
         source = path.read_bytes()
@@ -86,19 +86,19 @@ def read_nanogpt(path: Path, defaults: Mapping[str, Value]) -> NanogptFile:
         raise ConfigError(f"{path} line {error.lineno}: not valid Python: {error.msg}") from None
     except (ValueError, MemoryError, RecursionError):
         raise ConfigError(f"{path} is not a Python file that can be read") from None
-    reader = _Reader(defaults)
+    reader = _StatementReader(defaults)
     try:
         reader.check(module)
         reader.read(module.body)
         return reader.result()
     except Unread as unread:
-        raise ConfigError(f"{path} line {unread.line}: found {unread.found}; {ALLOWED}") from None
+        raise ConfigError(f"{path} line {unread.line}: found {unread.what}; {ALLOWED}") from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply for a config file") from None
 
 
-class _Reader:
-    """Follows a file's statements, and keeps for each name its value, or what was not understood of it."""
+class _StatementReader:
+    """Reads statements in order, and keeps the value of every name, or why it is not understood."""
 
     def __init__(self, defaults: Mapping[str, Value]) -> None:
         self._defaults = defaults
@@ -111,10 +111,10 @@ class _Reader:
         self._skipped: list[str] = []
 
     def check(self, module: ast.Module) -> None:
-        """Refuse what may set any name whatever, wherever it stands.
+        """Check that nothing in the file can set arbitrary names.
 
         Raises:
-            Unread: There is something of this kind.
+            Unread: Something can.
         """
         only_read: set[int] = set()
         for node in ast.walk(module):
@@ -131,36 +131,36 @@ class _Reader:
                     raise Unread(node, f"{name}(), which may set anything")
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     reason = Unread(node, f"{node.name}, which is not run and would set it")
-                    inner = (each for each in ast.walk(node) if isinstance(each, ast.Global))
-                    self._set_by_functions |= {name: reason for each in inner for name in each.names}
+                    declarations = (inner for inner in ast.walk(node) if isinstance(inner, ast.Global))
+                    self._set_by_functions |= {name: reason for inner in declarations for name in inner.names}
 
     def read(self, statements: Sequence[ast.stmt]) -> None:
         for statement in statements:
             self._read(statement)
 
     def result(self) -> NanogptFile:
-        """Return what was read.
+        """Return the content of the file.
 
         Raises:
-            Unread: A setting depends on what was not understood.
+            Unread: A setting depends on something not understood.
         """
-        found = NanogptFile(skipped=self._skipped)
+        file = NanogptFile(skipped=self._skipped)
         for name, value in (self._assigned | self._set_by_functions).items():
             if name.startswith("_") or (isinstance(value, Imported) and name not in self._defaults):
                 continue
             if isinstance(value, Imported):
                 value = Unread(ast.Pass(lineno=value.line), f"an import of {value.path}")
             if not isinstance(value, Unread):
-                found.values[name] = value
+                file.values[name] = value
             elif name not in self._defaults:
-                found.ignored += [name] if name in self._given else []
+                file.ignored += [name] if name in self._given else []
             elif value.of_machine and name in BY_MACHINE:
-                found.values[name] = self._defaults[name]
-                found.chosen.append(name)
+                file.values[name] = self._defaults[name]
+                file.chosen.append(name)
             else:
-                value.found += f", which decides {name}"
+                value.what += f", which decides {name}"
                 raise value
-        return found
+        return file
 
     def _read(self, statement: ast.stmt) -> None:
         match statement:
@@ -215,20 +215,20 @@ class _Reader:
                 self._given.add(name)
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
                 fits = isinstance(value, list | str) and len(value) == len(elements)
-                if not fits or any(isinstance(each, ast.Starred) for each in elements):
+                if not fits or any(isinstance(element, ast.Starred) for element in elements):
                     parts = [value if isinstance(value, Unread) else Unread(target, "an unpacking")] * len(elements)
                 else:
                     parts = list(value)  # type: ignore[arg-type]
-                for each, part in zip(elements, parts, strict=True):
-                    self._assign(each, part)
+                for element, part in zip(elements, parts, strict=True):
+                    self._assign(element, part)
             case ast.Starred(value=inner):
                 self._assign(inner, value)
             case _:
                 self._skip(target, "an assignment to a part of something")
 
     def _skip(self, node: ast.AST, what: str, *, because: Unread | None = None) -> None:
-        """Pass over a statement; what it may assign or change is not known any more."""
-        words = what if because is None else f"{what} that depends on {because.found}"
+        """Skip a statement; names that it may assign or change are not understood from here on."""
+        words = what if because is None else f"{what} that depends on {because.what}"
         reason = Unread(node, words, of_machine=because is not None and because.of_machine)
         for name in assigned_names(node):
             self._assigned[name] = reason
@@ -236,8 +236,8 @@ class _Reader:
         self._skipped.append(f"{what} (line {reason.line})")
 
     def _forget_what_may_change(self, node: ast.AST, reason: Unread) -> None:
-        """Forget lists and dicts that stand in what is not understood: it may change them."""
-        mentioned = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        """Forget lists and dicts that appear in something not understood, which may change them."""
+        mentioned = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
         values = [self._assigned[name] for name in mentioned if name in self._assigned]
         changing = {id(value) for value in values if isinstance(value, list | dict)}
         for name, value in self._assigned.items():
@@ -246,12 +246,12 @@ class _Reader:
 
 
 def _applies_flags(call: ast.Call) -> bool:
-    """Say whether a call runs nanoGPT's configurator.py, which only does what Quill does with flags."""
+    """Return whether a call runs nanoGPT's configurator.py, which only applies flags, as Quill does."""
     return ast.unparse(call) == "exec(open('configurator.py').read())"
 
 
 def assigned_names(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a statement may assign, also in its branches; those of a function or a class are its own."""
+    """Yield the names that a statement may assign, also in its branches, but not within functions and classes."""
     match node:
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
             yield name
@@ -273,5 +273,5 @@ def assigned_names(node: ast.AST) -> Iterator[str]:
 
 
 def _assigned_inside(node: ast.AST) -> Iterator[str]:
-    """Yield what `:=` assigns; other variables of a function or a comprehension are its own."""
-    yield from (each.target.id for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
+    """Yield the names that `:=` assigns within a function or comprehension; its other variables are local."""
+    yield from (inner.target.id for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr))

@@ -1,4 +1,4 @@
-"""Paths as people type them: a home folder, standard input, and what no file system takes."""
+"""Paths as users type them: `~`, standard input, and names that no file system takes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ STANDARD_INPUT: Final = "-"
 
 
 def at_home(path: str) -> str:
-    """Return a path with a leading `~` as the home folder, and as it is where nobody has such a home."""
+    """Replace a leading `~` by the home folder; a path whose user does not exist is returned unchanged."""
     try:
-        return os.path.expanduser(path)  # noqa: PTH111 - pathlib's own raises where nobody has such a home
+        return os.path.expanduser(path)  # noqa: PTH111 - pathlib's own raises if the user does not exist
     except ValueError:  # no user's name has a NUL character
         return path
 
 
 def expand(path: str) -> Path:
-    """Return the path that a word means: see `at_home`."""
+    """Return a word as a path, with `~` replaced."""
     return Path(at_home(path))
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is a file or folder; what no path can be, such as a name that is too long, does not."""
+    """Return whether a file or folder exists; a path that is not possible, such as too long a name, does not."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -32,20 +32,20 @@ def exists(path: Path) -> bool:
 
 
 def is_path(name: str) -> bool:
-    """Return whether a word leads elsewhere on some system; a separator at its end is what shells complete it with."""
+    """Return whether a word is a path on some system; a separator at its end, as shells add it, does not count."""
     inner = name.strip().rstrip("/\\")
     return "/" in inner or "\\" in inner or PureWindowsPath(inner).drive != ""
 
 
 def is_standard_input(word: str) -> bool:
-    """Return whether a word means standard input: `-`, or its name as a device where it is no file."""
+    """Return whether a word means standard input: `-`, or a device such as /dev/stdin that is no file."""
     if word == STANDARD_INPUT:
         return True
     return word in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") and not Path(word).is_file()
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether a path is a pipe, which can be read once, from its beginning to its end."""
+    """Return whether a path is a pipe, which can be read only once."""
     try:
         return stat.S_ISFIFO(path.stat().st_mode)
     except (OSError, ValueError):

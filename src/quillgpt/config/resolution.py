@@ -1,6 +1,6 @@
-"""From everything a person set to one checked group of settings.
+"""Resolves the settings of a command from all places that set some.
 
-The order, later wins: the schema's defaults, a preset or file with what it extends, `.env`, the environment, flags.
+A later place wins: the schema's defaults, a preset or file with what it extends, `.env`, the environment, flags.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from quillgpt.console import say
 from quillgpt.errors import ConfigError
 
 FINETUNE = "finetune"
-"""The preset for a model to start from that is given without a preset."""
+"""The default preset if init_from names a model."""
 
 OF_A_TEXT = frozenset(
     (
@@ -41,10 +41,10 @@ OF_A_TEXT = frozenset(
         *("encoding", "skip_unreadable", "follow_links"),
     )
 )
-"""Settings that say what a data set is made of."""
+"""Settings of how a data set is made from a text."""
 
 NAMED_AFTER = "named after the text"
-"""Where data set and run have their names from that nobody named."""
+"""The place of the names of data set and run if the user named neither."""
 
 RATES = ("learning_rate", "min_lr", "muon_learning_rate")
 
@@ -64,15 +64,15 @@ def resolve(
 ) -> TrainSettings:
     """Return the settings of a training run.
 
-    With `data` and without a `dataset` of the person's own (a preset's does not count), the data set is named after
-    the text and, likewise, the run after the data set.
+    With `data`, and unless the user sets `dataset` (a preset's does not count), the data set is named after the text;
+    unless the user sets `out_dir`, the run is named after the data set.
 
     Args:
-        source: A preset's name (hyphens are underscores), or a path that ends in .toml or .py. None: the settings of
-            the run that is resumed or finetuned, `own_text` where `data` is set, `finetune` where `init_from` names a
+        source: A preset's name (hyphens are underscores), or a path that ends in .toml or .py. None takes the settings
+            of the run that is resumed or finetuned, `own_text` if `data` is set, `finetune` if `init_from` names a
             model, else `default_preset`.
-        flags: Values by name; text is read by the setting's type.
-        default_preset: The preset without a source.
+        flags: Values by name; text is parsed by the setting's type.
+        default_preset: The preset to use without a source.
         environ: Environment variables; None takes the process's own.
         dotenv: A file of environment variables; None reads none.
 
@@ -90,7 +90,7 @@ def resolve_given(
     environ: Mapping[str, str] | None = None,
     dotenv: Path | None = DOTENV,
 ) -> Given:
-    """Return what `resolve` does, with the place where each setting was set.
+    """Return the settings as `resolve` does, with the place where each was set.
 
     Raises:
         ConfigError: As `resolve`.
@@ -125,12 +125,12 @@ def _usual_source(given: Mapping[str, object], default_preset: str) -> str:
 
 
 def _config_of(given: Mapping[str, object], run: Path | None = None) -> Path:
-    """Return where the settings of a run are whose folder is named by out_dir, or is known."""
+    """Return the path of config.toml in the folder that out_dir names, else in `run`, else in the default folder."""
     return Path(str(given.get("out_dir", run or TrainFields.model_fields["out_dir"].default))) / CONFIG
 
 
 def _inner_layers(source: str) -> list[Layer]:
-    """Return the layers of a preset, a file or a run; a run is where its settings lie."""
+    """Return the layers of a preset, a file or a run; a run is in the folder of its config.toml."""
     path = expand(source)
     run = run_of(path)
     if run is None:
@@ -141,15 +141,15 @@ def _inner_layers(source: str) -> list[Layer]:
 
 
 def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:
-    """Return a run's settings as those of a run that starts from its weights.
+    """Return the settings of a run for a new run that finetunes its weights.
 
-    Its text, its time and its patience stay behind, and learning rates are a tenth.
+    Settings of its text, minutes and patience are left out, and learning rates are divided by ten.
     """
     left = OF_A_TEXT | {"minutes", "patience", "overwrite"} | ({"dataset"} if given.get("data") is not None else set())
     values = {name: value for name, value in layer.values.items() if name not in left}
     rates = {name: value / 10 for name in RATES if isinstance(value := values.get(name), float)}
     if "learning_rate" in rates and "learning_rate" not in given:
-        say(f"learning rates are a tenth of what they were there: learning_rate = {rates['learning_rate']:g}")
+        say(f"learning rates are a tenth of those of the run: learning_rate = {rates['learning_rate']:g}")
     return replace(layer, values=values | rates)
 
 
@@ -165,7 +165,7 @@ def resolve_sample(
 
 
 def resolve_sampling(given: Mapping[str, object]) -> Sampling:
-    """Return how to draw samples, as a program gives it; no environment is read.
+    """Return the settings of drawing samples that a program gives; the environment is not read.
 
     Raises:
         ConfigError: As `resolve`.

@@ -1,4 +1,4 @@
-"""What a setting's value may be: in words, and read from text, TOML or Python literals."""
+"""Values of settings: parsed from text, TOML or Python, and what a setting takes in words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter,
 from pydantic.fields import FieldInfo
 
 NONE_WORD = "none"
-"""How text and TOML, which have no null, unset an optional setting."""
+"""The word that unsets an optional setting in text and in TOML, which has no null."""
 
 LARGEST_SAID = 1000
-"""An upper bound above it keeps out what no machine can do, and is said only where it is passed."""
+"""Larger upper bounds are beyond every machine, and are mentioned only when a value exceeds them."""
 
 
 def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:
@@ -22,9 +22,9 @@ def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:
 
     Args:
         field: The setting.
-        value: What was given.
-        lax: Take text for a number or a truth value, and 5000.0 for 5000. Otherwise types must fit, except that a
-            whole number may stand for any number.
+        value: The value as it was given.
+        lax: Accept text for a number or a truth value, and 5000.0 for 5000. Otherwise types must match, except that a
+            whole number is accepted for any number.
 
     Raises:
         ValueError: The value does not fit; the message says what is expected.
@@ -43,37 +43,37 @@ def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:
 
 
 def accepts_none(field: FieldInfo) -> bool:
-    """Say whether a setting can be unset."""
+    """Return whether a setting can be unset."""
     return any(kind is NoneType for kind, _ in _alternatives(field.annotation, field.metadata))
 
 
 def accepts_bool(field: FieldInfo) -> bool:
-    """Say whether a setting can be true or false, so that its bare flag means true."""
+    """Return whether a setting can be true or false, so that its flag without a value means true."""
     return any(kind is bool for kind, _ in _alternatives(field.annotation, field.metadata))
 
 
 def expectation(field: FieldInfo) -> str:
-    """Say in words what a setting takes: `a whole number above 0 or none`."""
+    """Return what a setting takes, in words: `a whole number above 0 or none`."""
     words = expectations(field)
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}"
 
 
 def expectations(field: FieldInfo) -> list[str]:
-    """Say in words each thing that a setting takes: choices one by one, `text`, `a number above 0`, `none`."""
+    """Return the alternatives that a setting takes, in words: its choices, `text`, `a number above 0`, `none`."""
     return [
         word for kind, metadata in _alternatives(field.annotation, field.metadata) for word in _words(kind, metadata)
     ]
 
 
 def spell_value(value: object) -> str:
-    """Return a value as a flag or the environment spells it."""
+    """Return a value as it is written in a flag or in the environment."""
     if value is None:
         return NONE_WORD
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _alternatives(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """Yield each member of a union with the bounds that hold for it."""
+    """Yield every member of a union with its bounds."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *extra = get_args(annotation)
@@ -102,7 +102,7 @@ def _words(kind: Any, metadata: list[Any]) -> list[str]:
 
 
 def _is_far(item: object) -> bool:
-    """Say whether a bound is one that nobody needs to know who does not pass it."""
+    """Return whether a bound is too large to be mentioned."""
     return isinstance(item, Le) and item.le > LARGEST_SAID  # type: ignore[operator]
 
 

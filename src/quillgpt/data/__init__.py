@@ -1,1 +1,1 @@
-"""Prepared data sets: token files made from text, opened without reading them into memory, and drawn from in order."""
+"""Prepared data sets: making token files from text, opening them as memory maps, and drawing batches in order."""

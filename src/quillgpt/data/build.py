@@ -1,4 +1,4 @@
-"""Builds a data set: documents are looked at, cleaned, split, encoded and written, in bounded memory."""
+"""Builds a data set: surveys, cleans, splits, tokenizes and writes documents, in bounded memory."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec
 EXAMPLES = 5
 SAMPLED_PIECES, SAMPLE_CHARACTERS = 64, 4096
 NEVER_LOSING = (CharTokenizer, ByteTokenizer, BytePairTokenizer)
-"""Tokenizers that give every text back by what they are; of others it is tried."""
+"""Tokenizers that never lose text; others are tried on samples."""
 
 FEWEST_REPETITIONS = 3
 REPEATED_SHARE = 0.05
-"""Share of the documents in which a line stands from which on it is worth a word."""
+"""Share of the documents; a line that occurs in more is reported."""
 
 
 def build(
     request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int, overwrite: bool = False
 ) -> Tokenizer:
-    """Make the files of a data set, which replace those of an earlier one, and return their tokenizer.
+    """Make the files of a data set, which replace those of an earlier one, and return the tokenizer.
 
     Args:
-        request: What it is made from.
+        request: The texts and options.
         tokenizer: A tokenizer, or the name of one.
-        folder: Where the files go.
+        folder: The folder of the data set.
         chunk_characters: About how many characters are encoded at once.
-        overwrite: Rename nanoGPT's meta.pkl where it describes other tokens.
+        overwrite: Rename nanoGPT's meta.pkl if it describes other tokens.
 
     Raises:
         DataError: There is too little text, it cannot be read, or a meta.pkl describes other tokens.
@@ -72,7 +72,7 @@ def build(
             if text is not None:
                 text.divide_at_marks()
     several = train.may_be_several or (val is not None and val.may_be_several)
-    # Of the tokenizers that have yet to be made, char is the only one without an end of text.
+    # Among the tokenizers that are made from the text, only char has no end of text.
     known = None if isinstance(tokenizer, str) and tokenizer.startswith(("char", "bpe:")) else tokenizer
     made = tokenizer_from_spec(known) if isinstance(known, str) else known
     ends = several and (tokenizer != "char" if made is None else made.end_of_text is not None)
@@ -82,27 +82,27 @@ def build(
             return _plain(stream)
         return iter(stream) if ends else with_gaps(stream)
 
-    found, val_found, report = _clean(train, val, request.cleaning)
-    characters = int(found.lengths.sum()) + (found.gap_characters if several and not ends else 0)
-    division = _divide(train, found, val, val_found, texts.val_fraction, characters, marked)
+    train_survey, val_survey, report = _clean(train, val, request.cleaning)
+    characters = int(train_survey.lengths.sum()) + (train_survey.gap_characters if several and not ends else 0)
+    split = _split(train, train_survey, val, val_survey, texts.val_fraction, characters, marked)
     if made is None:
         assert isinstance(tokenizer, str)
-        # Merges are learned from what is trained on alone; of characters, those of the rest are needed too.
-        trained_on, rest = division.parts()
-        made = tokenizer_from_spec(tokenizer, _plain(chain(trained_on, rest if tokenizer == "char" else ())))
+        # Merges are learned from the training text alone; char also needs the characters of the validation text.
+        train_stream, val_stream = split.streams()
+        made = tokenizer_from_spec(tokenizer, _plain(chain(train_stream, val_stream if tokenizer == "char" else ())))
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
     with (
         staged(folder) as staging,
-        progress(f"Encoding {folder.name}", characters + int(val_found.lengths.sum())) as advance,
+        progress(f"Encoding {folder.name}", characters + int(val_survey.lengths.sum())) as advance,
     ):
-        splits = []
-        for stream, name in zip(division.parts(), (TRAIN_FILE, VAL_FILE), strict=True):
+        records = []
+        for stream, name in zip(split.streams(), (TRAIN_FILE, VAL_FILE), strict=True):
             chunks = chunk_stream(stream, made.last_cut, chunk_characters)
             with (staging / name).open("wb") as file:
                 encoded = encode_batches(batch_stream(chunks, chunk_characters), made)
-                splits.append(write_tokens(encoded, file, dtype, on_progress=advance))
-        if not isinstance(made, NEVER_LOSING) and (lost := lost_text(made, _samples(division.parts()[0]))):
+                records.append(write_tokens(encoded, file, dtype, on_progress=advance))
+        if not isinstance(made, NEVER_LOSING) and (lost := lost_text(made, _samples(split.streams()[0]))):
             warn(describe_loss(made, lost))
         made.save(staging)
         _check_meta(folder / META_FILE, made, overwrite=overwrite)
@@ -113,13 +113,13 @@ def build(
             sources=train.records,
             val_fraction=texts.val_fraction if val is None else None,
             val_sources=None if val is None else val.records,
-            split_by=division.by,
+            split_by=split.by,
             encoding=str(request.files.encoding) or None,
             skipped=train.skipped + ([] if val is None else val.skipped),
             deduplicate=request.cleaning.deduplicate,
             drop_repeated_lines=request.cleaning.drop_repeated_lines,
             end_of_text_marks=request.cleaning.end_of_text_marks,
-            report=report.model_copy(update={"shared_documents": division.shared_documents}),
+            report=report.model_copy(update={"shared_documents": split.shared_documents}),
             ends_documents=ends,
             tokenizer=TokenizerRecord(
                 requested=tokenizer if isinstance(tokenizer, str) else None,
@@ -129,75 +129,78 @@ def build(
                 end_of_text=made.end_of_text,
             ),
             dtype=dtype,
-            train=splits[0],
-            val=splits[1],
+            train=records[0],
+            val=records[1],
         )
         manifest.save(staging)
     return made
 
 
 @dataclass(frozen=True)
-class Division:
-    """How a text is divided into what is trained on and what is validated on.
+class Split:
+    """The split of a text into training and validation text.
 
     Attributes:
-        by: Whether the second part was given, is whole documents, or is the end of the text.
-        shared_documents: How many documents of the second part equal one of the first.
-        parts: Returns the two parts, from their beginning each time; the second is to be read after the first.
+        by: Whether the validation text was given, is whole documents, or is the end of the text.
+        shared_documents: Number of validation documents that equal a training document.
+        streams: Returns the training and the validation text, from the beginning at every call; the validation text
+            must be read after the training text.
     """
 
     by: Literal["given", "documents", "characters"]
     shared_documents: int
-    parts: Callable[[], tuple[Iterator[Piece], Iterator[Piece]]]
+    streams: Callable[[], tuple[Iterator[Piece], Iterator[Piece]]]
 
 
-def _divide(
+def _split(
     train: Documents,
-    found: Survey,
+    train_survey: Survey,
     val: Documents | None,
-    val_found: Survey,
+    val_survey: Survey,
     val_fraction: float,
     characters: int,
     marked: Callable[[Iterable[Piece]], Iterator[Piece]],
-) -> Division:
+) -> Split:
     if val is not None:
-        shared = int(np.isin(val_found.hashes, found.hashes).sum())
-        return Division("given", shared, lambda: (marked(train.stream()), marked(val.stream())))
-    held_out = hold_out(found.lengths, found.hashes, val_fraction)
+        shared = int(np.isin(val_survey.hashes, train_survey.hashes).sum())
+        return Split("given", shared, lambda: (marked(train.stream()), marked(val.stream())))
+    held_out = hold_out(train_survey.lengths, train_survey.hashes, val_fraction)
     if held_out is not None:  # equal documents are held out together, so none is shared
         kept = ~held_out
-        return Division(
+        return Split(
             "documents", 0, lambda: (marked(choose(train.stream(), kept)), marked(choose(train.stream(), held_out)))
         )
-    cut = _place_of_cut(characters, val_fraction)
-    in_val = np.cumsum(found.lengths) - found.lengths >= cut
-    shared = int(np.isin(found.hashes[in_val], found.hashes[~in_val]).sum())
-    return Division("characters", shared, lambda: split_stream(marked(train.stream()), cut))
+    cut = _cut_position(characters, val_fraction)
+    in_val = np.cumsum(train_survey.lengths) - train_survey.lengths >= cut
+    shared = int(np.isin(train_survey.hashes[in_val], train_survey.hashes[~in_val]).sum())
+    return Split("characters", shared, lambda: split_stream(marked(train.stream()), cut))
 
 
 def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple[Survey, Survey, Report]:
-    """Look at the documents, take out what is to be left out, and return what is left and what was noticed."""
+    """Survey and clean the documents; return the surveys of the cleaned texts and a report on the original ones."""
     marks = WrittenMarks()
-    found = _look_at(train, marks)
+    train_survey = _look_at(train, marks)
     marks.say(heeded=cleaning.end_of_text_marks)
-    repeated = found.repeated_lines(max(FEWEST_REPETITIONS, math.ceil(REPEATED_SHARE * len(found.lengths))))
+    repeated = train_survey.repeated_lines(
+        max(FEWEST_REPETITIONS, math.ceil(REPEATED_SHARE * len(train_survey.lengths)))
+    )
     report = Report(
-        documents=len(found.lengths),
-        duplicate_documents=int(found.duplicates().sum()),
+        documents=len(train_survey.lengths),
+        duplicate_documents=int(train_survey.duplicates().sum()),
         shared_documents=0,
         repeated_lines=len(repeated),
         examples=[RepeatedLine(line=line, documents=count) for line, count in repeated[:EXAMPLES]],
     )
-    val_found = survey([], count_lines=False) if val is None else _look_at(val)
+    val_survey = survey([], count_lines=False) if val is None else _look_at(val)
     if cleaning.deduplicate:
         if val is not None:
-            _leave_out(val, val_found.duplicates(), "validation documents")
-        _leave_out(train, found.duplicates() | np.isin(found.hashes, val_found.hashes), "documents")
-        found, val_found = _look_at(train), val_found if val is None else _look_at(val)
+            _leave_out(val, val_survey.duplicates(), "validation documents")
+        _leave_out(train, train_survey.duplicates() | np.isin(train_survey.hashes, val_survey.hashes), "documents")
+        train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
     if cleaning.drop_repeated_lines is not None:
         if not train.may_be_several:
             warn("drop_repeated_lines counts documents, and there is only one: nothing is left out")
-        lines = dict(found.repeated_lines(cleaning.drop_repeated_lines))
+        lines = dict(train_survey.repeated_lines(cleaning.drop_repeated_lines))
         say(
             f"Leaving out {len(lines):,} different lines that stand in at least {cleaning.drop_repeated_lines} "
             f"documents ({sum(lines.values()):,} in all)"
@@ -205,15 +208,15 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
         for text in (train, val):
             if text is not None:
                 text.change(lambda stream: without_lines(stream, lines))
-        found, val_found = _look_at(train), val_found if val is None else _look_at(val)
-    if not len(found.lengths) or (val is not None and not len(val_found.lengths)):
-        nothing = "validation" if len(found.lengths) else "training"
+        train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
+    if not len(train_survey.lengths) or (val is not None and not len(val_survey.lengths)):
+        nothing = "validation" if len(train_survey.lengths) else "training"
         raise DataError(f"nothing is left of the {nothing} text after cleaning; leave something of it in")
-    return found, val_found, report
+    return train_survey, val_survey, report
 
 
 def _samples(stream: Iterator[Piece]) -> Iterator[str]:
-    """Yield the beginnings of pieces, some of each of the first documents."""
+    """Yield the beginnings of the first pieces."""
     return (piece[:SAMPLE_CHARACTERS] for piece in islice(_plain(stream), SAMPLED_PIECES))
 
 
@@ -237,7 +240,7 @@ def _counted(stream: Iterable[Piece], advance: Callable[[float], object]) -> Ite
 
 
 def _check_meta(meta: Path, tokenizer: Tokenizer, *, overwrite: bool) -> None:
-    """Check that nanoGPT's meta.pkl, which its checkpoints need, is still right, or keep it under another name."""
+    """Check that nanoGPT's meta.pkl, which its checkpoints need, fits the tokenizer, or rename it."""
     if not meta.is_file():
         return
     with suppress(UserError):
@@ -252,7 +255,7 @@ def _check_meta(meta: Path, tokenizer: Tokenizer, *, overwrite: bool) -> None:
     keep_aside(meta.parent, [meta.name])
 
 
-def _place_of_cut(characters: int, val_fraction: float) -> int:
+def _cut_position(characters: int, val_fraction: float) -> int:
     cut = int(characters * (1 - val_fraction))
     if cut == 0 or cut == characters:
         raise DataError(

@@ -48,13 +48,13 @@ class Dataset:
 
     Attributes:
         name: Its name, as in `--dataset NAME`.
-        folder: Where its files are.
-        tokenizer: What its tokens were made with.
+        folder: The folder of its files.
+        tokenizer: The tokenizer of its tokens.
         train: Token ids to train on, memory-mapped, (tokens,).
         val: Token ids to evaluate on, memory-mapped, (tokens,).
         ends_documents: Whether each document ends with the tokenizer's end of text.
         fingerprint: Identity of the data: SHA-256 over the hashes of the two token files.
-        manifest: What dataset.json says; None for a folder of nanoGPT.
+        manifest: The content of dataset.json; None for a folder of nanoGPT.
     """
 
     name: str
@@ -72,21 +72,20 @@ def open_dataset(
 ) -> Dataset:
     """Open `data_dir/name`, prepared by Quill or by one of nanoGPT's prepare.py.
 
-    All of its token files is read once, to see that they are what was prepared, and then not until they change.
+    Its token files are read completely once, to verify them, and then not again until they change.
 
     Args:
         name: The data set's name.
-        data_dir: Where data sets live.
-        tokenizer: The tokenizer of a data set that this process has just made, which is not read again; by default it
-            is loaded.
-        verify_anew: Read all of the token files in any case.
+        data_dir: Folder of the data sets.
+        tokenizer: The tokenizer of a data set that this process has just made and need not verify; None loads it.
+        verify_anew: Verify the token files in any case.
 
     Raises:
-        DataError: It is missing, unfinished or damaged.
+        DataError: The data set is missing, unfinished or damaged.
         TokenizerError: Its tokenizer cannot be loaded.
     """
     folder = dataset_folder(name, data_dir)
-    go_on(folder)
+    finish_interrupted(folder)
     manifest = read_dataset_manifest(folder)
     if manifest is None:
         return _open_nanogpt(folder, data_dir, verify_anew=verify_anew)
@@ -126,18 +125,18 @@ def open_dataset(
 
 
 def find_dataset(name: str, fingerprint: str, tokenizer: Tokenizer, data_dirs: Iterable[Path]) -> Dataset | None:
-    """Return a data set by its fingerprint, whatever it is called now; None where it is in none of the folders.
+    """Return the data set with a fingerprint, whatever its name is now, or None if no folder has it.
 
     Args:
-        name: What it was called.
+        name: The name that it had.
         fingerprint: Its fingerprint.
-        tokenizer: Its tokenizer: two texts of one rhythm have equal ids with different letters.
-        data_dirs: Folders in which data sets may live.
+        tokenizer: Its tokenizer: the fingerprint covers ids, and other tokenizers may give the same ids.
+        data_dirs: Folders that may have it.
     """
     for data_dir in data_dirs:
-        for each in [name, *_names_of(fingerprint, data_dir)]:
+        for candidate in [name, *_names_of(fingerprint, data_dir)]:
             try:
-                dataset = open_dataset(each, data_dir, verify_anew=True)
+                dataset = open_dataset(candidate, data_dir, verify_anew=True)
             except UserError:  # missing there, or damaged
                 continue
             if dataset.fingerprint == fingerprint and dataset.tokenizer.fingerprint == tokenizer.fingerprint:
@@ -147,17 +146,17 @@ def find_dataset(name: str, fingerprint: str, tokenizer: Tokenizer, data_dirs: I
 
 def _names_of(fingerprint: str, data_dir: Path) -> Iterator[str]:
     for path in sorted(data_dir.glob(f"*/{MANIFEST_FILE}")):
-        with suppress(OSError, UserError):  # what cannot be read is not what is sought
+        with suppress(OSError, UserError):  # a data set that cannot be read is not this one
             manifest = read_dataset_manifest(path.parent)
             if manifest is not None and dataset_fingerprint(manifest) == fingerprint:
                 yield path.parent.name
 
 
 def dataset_folder(name: str, data_dir: Path) -> Path:
-    """Return the folder of a data set: the one that exists under the name as given, else under the usual spelling.
+    """Return the folder of a data set: under the name as given if it exists, else under its usual spelling.
 
     Raises:
-        ConfigError: It is a path and no name, or no folder can be called so.
+        ConfigError: The name is a path, or no folder can have it.
     """
     usual = data_dir / dataset_name(name)
     given = data_dir / name.strip().rstrip("/\\")
@@ -166,11 +165,11 @@ def dataset_folder(name: str, data_dir: Path) -> Path:
     return data_dir / ALIASES[usual.name] if usual.name in ALIASES and not usual.is_dir() else usual
 
 
-def go_on(folder: Path) -> None:
-    """Finish a preparation that was killed when all was made and not everything was in its place yet."""
+def finish_interrupted(folder: Path) -> None:
+    """Finish a preparation that was killed while it moved the finished files to their places."""
     if is_half_replaced(folder):
         with one_preparation(folder):
-            if is_half_replaced(folder):  # still, if another process was waited for
+            if is_half_replaced(folder):  # still, after waiting for another process
                 try:
                     finish_replacement(folder)
                 except OSError as error:
@@ -181,13 +180,13 @@ def go_on(folder: Path) -> None:
 
 
 def is_nanogpt_folder(folder: Path) -> bool:
-    """Return whether a folder holds nanoGPT's token files; one of ours that was not finished has a tokenizer.json."""
+    """Return whether a folder has nanoGPT's token files; an unfinished one of Quill's has a tokenizer.json."""
     ours = any((folder / name).exists() for name in (MANIFEST_FILE, TOKENIZER_FILE, STAGING))
     return not ours and (folder / TRAIN_FILE).is_file() and (folder / VAL_FILE).is_file()
 
 
 def prepare_hint(name: str, data_dir: Path, *, what: str | None = None) -> str:
-    """Return the command that would prepare a data set, as the end of a message."""
+    """Return the command that prepares a data set, as the end of a message."""
     what = what or (name if name in RECIPES else "PATH")
     dataset = "" if what == name else f" --dataset {name}"
     where = "" if data_dir == Path("data") else f" --data_dir {data_dir}"
@@ -195,13 +194,13 @@ def prepare_hint(name: str, data_dir: Path, *, what: str | None = None) -> str:
 
 
 def text_beside(folder: Path) -> Path | None:
-    """Return the largest text in the folder of a data set that is not prepared; None where there is none."""
+    """Return the largest text in a folder that is not prepared, or None if there is none."""
     texts = [path for path in folder.glob("*") if path.suffix.lower() in TEXT_SUFFIXES and path.is_file()]
     return max(texts, key=lambda path: (path.stat().st_size, path.name), default=None)
 
 
 def missing_dataset(name: str, data_dir: Path) -> DataError:
-    """Return the error for a data set that is neither there nor a recipe."""
+    """Return the error for a data set that is not prepared."""
     recipe = recipe_named(name)
     if recipe is not None:
         what = RECIPES[recipe].description
@@ -223,7 +222,7 @@ def missing_dataset(name: str, data_dir: Path) -> DataError:
 
 
 def dataset_fingerprint(manifest: DatasetManifest) -> str:
-    """Return the identity of the data that a dataset.json describes."""
+    """Return the fingerprint of the data set that a dataset.json describes."""
     return _fingerprint(manifest.train.sha256, manifest.val.sha256)
 
 
@@ -273,7 +272,7 @@ def _memory_map(path: Path, dtype: str, data_dir: Path) -> NDArray[Any]:
 
 
 def _windows(tokens: Tokens) -> list[Tokens]:
-    """Return all of a short split, and windows spread evenly over a long one."""
+    """Return the whole of a short split, or windows spread evenly over a long one."""
     if len(tokens) <= CHECKED_WINDOWS * CHECKED_WINDOW_TOKENS:
         return [tokens]
     starts = np.linspace(0, len(tokens) - CHECKED_WINDOW_TOKENS, CHECKED_WINDOWS).astype(np.int64)
@@ -281,7 +280,7 @@ def _windows(tokens: Tokens) -> list[Tokens]:
 
 
 def _checked_content(file: Path, dtype: str, tokenizer: Tokenizer, data_dir: Path, *, anew: bool) -> Content:
-    """Return what a token file holds after checking that the tokenizer has all of its ids."""
+    """Return the content of a token file, after checking that the tokenizer has all of its ids."""
     content = content_of(file, dtype, anew=anew)
     if content.largest_id >= tokenizer.vocab_size:
         raise DataError(

@@ -1,4 +1,4 @@
-"""dataset.json: what a prepared data set was made from, and what came out."""
+"""dataset.json: the sources, options and token files of a prepared data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SourceRecord(Record):
-    """A document: where it came from, and its bytes before decoding."""
+    """A source file: its location, and its hash and size before decoding."""
 
     location: str
     sha256: Hash
@@ -30,7 +30,7 @@ class SourceRecord(Record):
 
 
 class SkippedRecord(Record):
-    """A file that was left out, since it is empty or cannot be read; without a hash where it could not be opened."""
+    """A file that was left out because it is empty or cannot be read; without a hash if it cannot be opened."""
 
     location: str
     sha256: Hash | None
@@ -38,7 +38,7 @@ class SkippedRecord(Record):
 
 
 class SplitRecord(Record):
-    """One token file: what it holds, and what it hashes to. `bytes` counts the text as UTF-8."""
+    """A token file: its size and its hash. `bytes` counts the text in UTF-8."""
 
     documents: Count
     characters: Count
@@ -48,7 +48,7 @@ class SplitRecord(Record):
 
 
 class TokenizerRecord(Record):
-    """The tokenizer: what was asked for (None where a model's own was given), and what it is."""
+    """The tokenizer; `requested` is the name that was asked for, or None if a model's own was given."""
 
     requested: str | None
     name: str
@@ -58,21 +58,21 @@ class TokenizerRecord(Record):
 
 
 class RepeatedLine(Record):
-    """A line, without the space around it, and the number of documents in which it stands."""
+    """A line, without white space around it, and the number of documents in which it occurs."""
 
     line: str
     documents: Count
 
 
 class Report(Record):
-    """What was noticed about the documents, before anything was removed.
+    """Statistics of the documents before cleaning.
 
     Attributes:
-        documents: How many there were.
-        duplicate_documents: How many had the text of an earlier one.
-        shared_documents: How many of the validation documents are, after cleaning, also among those to train on.
-        repeated_lines: How many lines stood in many documents.
-        examples: The commonest of these lines.
+        documents: Number of documents.
+        duplicate_documents: Number of documents that repeat an earlier one.
+        shared_documents: Number of validation documents that are, after cleaning, also training documents.
+        repeated_lines: Number of lines that occur in many documents.
+        examples: The most frequent of these lines.
     """
 
     documents: Count
@@ -85,8 +85,8 @@ class Report(Record):
 class DatasetManifest(Record):
     """The content of dataset.json.
 
-    Exactly one of `val_fraction` and `val_sources` says how the split was made; `split_by` says whether it goes through
-    the text (characters), between its documents, or was given.
+    Exactly one of `val_fraction` and `val_sources` is set. `split_by` says whether the split cuts the text at a
+    character, holds out whole documents, or was given.
     """
 
     format_version: Literal[1]
@@ -114,10 +114,10 @@ class DatasetManifest(Record):
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest | None:
-    """Return what a folder's dataset.json says, or None where it has none.
+    """Return the content of a folder's dataset.json, or None if it has none.
 
     Raises:
-        DataError: The file is damaged, or was written by a newer Quill.
+        DataError: The file is damaged, or a newer Quill wrote it.
     """
     path = folder / MANIFEST_FILE
     if not path.exists():
@@ -126,6 +126,6 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest | None:
 
 
 def again(folder: Path) -> str:
-    """Return the flags of `quill prepare` that replace a folder's data set, whatever it is."""
+    """Return the flags with which `quill prepare` replaces a folder's data set, whatever it is."""
     where = "" if folder.parent == Path("data") else f" --data_dir={folder.parent}"
     return f"--dataset={folder.name}{where} --overwrite"

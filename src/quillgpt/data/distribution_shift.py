@@ -1,4 +1,4 @@
-"""Whether the text that is held out is of the kind of the text to train on, by how often each token stands in both."""
+"""Whether the validation text differs in kind from the training text, by the frequencies of their tokens."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset
 
 MOST_TOKENS = 1 << 20
-"""Tokens of each part that are looked at."""
+"""Tokens of each part that are counted."""
 
 MOST_PARTS = 12
 FEWEST_PARTS = 3
-"""Parts of the training text that are compared with the rest of it: how much they differ is how much is usual."""
+"""Parts of the training text that are compared with the rest of it; their differences are the usual ones."""
 
 FEWEST_TOKENS = 200
 LEAST_DIVERGENCE = 0.1
-LEAST_RATIO = 2.0  # of books, documentation and programs no last tenth had more than 1.2
+LEAST_RATIO = 2.0  # the last tenths of books, documentation and programs had at most 1.2
 EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class DistributionShift:
-    """How held-out text differs from the text to train on.
+    """How the validation text differs from the training text.
 
     Attributes:
-        divergence: Nats that each of its tokens costs more by the frequencies of the training text than by its own.
+        divergence: Kullback-Leibler divergence of its token frequencies from those of the training text, in nats.
         usual: The same for the part of the training text that differs most from the rest.
-        unknown: The share of its tokens that the training text does not have at all.
-        examples: Ids that are most unlike as frequent.
+        unknown: The share of its tokens that never occur in the training text.
+        examples: The ids whose frequencies differ most.
     """
 
     divergence: float
@@ -41,12 +41,12 @@ class DistributionShift:
 
 
 def describe_shift(dataset: Dataset) -> str | None:
-    """Return what to say of a data set whose held-out text is of another kind than the rest; None elsewhere."""
-    found = distribution_shift(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
-    if found is None:
+    """Return the warning for a data set whose validation text is of another kind, or None."""
+    shift = distribution_shift(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
+    if shift is None:
         return None
-    examples = ", ".join(repr(dataset.tokenizer.decode([each])) for each in found.examples)
-    unknown = f"{found.unknown:.0%} of its tokens never stand in that, and most" if found.unknown >= 0.005 else "most"
+    examples = ", ".join(repr(dataset.tokenizer.decode([token])) for token in shift.examples)
+    unknown = f"{shift.unknown:.0%} of its tokens never stand in that, and most" if shift.unknown >= 0.005 else "most"
     return (
         f"the held-out text is of another kind than the text to train on: {unknown} unlike as frequent are {examples}. "
         "Its loss says little of what is learned. Mix the parts of the text, give them as several files (of ten or "
@@ -55,7 +55,7 @@ def describe_shift(dataset: Dataset) -> str | None:
 
 
 def distribution_shift(train: Tokens, val: Tokens, vocab_size: int) -> DistributionShift | None:
-    """Return how the held-out tokens differ from those to train on; None where not more than parts of these do."""
+    """Return how validation tokens differ from training tokens; None if parts of the latter differ as much."""
     size = min(len(val), MOST_TOKENS)
     parts = min(len(train) // max(size, 1), MOST_PARTS)
     if size < FEWEST_TOKENS or parts < FEWEST_PARTS:
@@ -77,7 +77,7 @@ def _count(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
 
 
 def _terms(part: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each token's share of the Kullback-Leibler divergence of a part from others, (vocabulary,)."""
+    """Return each token's term of the Kullback-Leibler divergence of `part` from `others`, (vocabulary,)."""
     own = part / part.sum()
     expected = (others + 0.5) / (others.sum() + 0.5 * len(others))
     return np.where(part > 0, own * np.log(np.maximum(own, 1e-300) / expected), 0.0)

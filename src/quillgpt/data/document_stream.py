@@ -1,4 +1,4 @@
-"""All documents of a text: read as often as needed, always alike, and looked at before they are encoded."""
+"""The documents of a text as a stream that can be read again and filtered, and a survey of them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from quillgpt.data.marks import divided_at_marks
 from quillgpt.text.sources.documents import PLAINLY, FileRules, Mark, Piece, Source
 
 MOST_LINES = 1 << 18
-"""Different lines that are counted at once; beyond it, those seen in one document so far are forgotten."""
+"""Different lines that are counted at once; beyond it, the rarest are forgotten."""
 
 LONGEST_LINE = 400
-"""Characters up to which a line is one that may come back, such as a heading; longer ones are paragraphs."""
+"""Characters; longer lines are paragraphs, which hardly ever repeat, and are not counted."""
 
 Filter = Callable[[Iterable[Piece]], Iterator[Piece]]
 
 
 class Documents:
-    """The documents of some sources, in their order.
+    """The documents of sources, in their order.
 
     Args:
-        sources: Where they are.
-        piece_characters: Characters of a piece of a stream, at most.
+        sources: The sources.
+        piece_characters: Largest number of characters in a piece of the stream.
         rules: How files are read.
 
     Attributes:
-        records: What dataset.json says of each source that is read.
-        skipped: What it says of the others.
+        records: The records of the sources for dataset.json.
+        skipped: The records of the sources that are left out.
     """
 
     def __init__(self, sources: Sequence[Source], piece_characters: int, rules: FileRules = PLAINLY) -> None:
@@ -52,16 +52,16 @@ class Documents:
         return self._divided or len(self._sources) > 1 or any(source.holds_many for source in self._sources)
 
     def change(self, change: Filter) -> None:
-        """Let all later streams go through a function."""
+        """Filter all later streams by a function."""
         self._filters.append(change)
 
     def divide_at_marks(self) -> None:
-        """Let each mark that is written in the text end a document."""
+        """Let each mark such as `<|endoftext|>` in the text end a document."""
         self.change(divided_at_marks)
         self._divided = True
 
     def stream(self) -> Iterator[Piece]:
-        """Yield the documents' text, with a mark after each."""
+        """Yield the text of the documents in pieces, with a mark after each document."""
         stream = self._raw()
         for change in self._filters:
             stream = change(stream)
@@ -73,11 +73,11 @@ class Documents:
 
 
 def choose(stream: Iterable[Piece], chosen: NDArray[np.bool_]) -> Iterator[Piece]:
-    """Keep some documents.
+    """Keep only chosen documents.
 
     Args:
-        stream: Their text, with a mark after each.
-        chosen: Which to keep, (documents,).
+        stream: Text of documents, with a mark after each.
+        chosen: Whether to keep each document, (documents,).
     """
     index = 0
     for piece in stream:
@@ -87,13 +87,13 @@ def choose(stream: Iterable[Piece], chosen: NDArray[np.bool_]) -> Iterator[Piece
 
 
 def without_lines(stream: Iterable[Piece], dropped: Collection[str]) -> Iterator[Piece]:
-    """Take whole lines out of documents, and with them a document of which nothing is left.
+    """Remove lines from documents, and documents that this leaves empty.
 
     Args:
-        stream: The documents' text, with a mark after each.
-        dropped: The lines, without the space around them.
+        stream: Text of documents, with a mark after each.
+        dropped: The lines, without white space around them.
     """
-    waiting, written = "", False  # a line's beginning waits for its end
+    waiting, written = "", False  # the beginning of a line waits for its end
     for piece in stream:
         if isinstance(piece, str):
             *lines, waiting = (waiting + piece).split("\n")
@@ -129,14 +129,14 @@ def _gap_after(text: str) -> str:
 
 @dataclass
 class Survey:
-    """What documents are like.
+    """Lengths, hashes and lines of documents.
 
     Attributes:
         lengths: Characters of each document, (documents,).
-        hashes: The beginning of the BLAKE2 hash of each document's text, (documents,); equal texts have equal ones.
-        gap_characters: Characters that `with_gaps` adds.
-        lines: In how many documents each line stands. Where there are more than `MOST_LINES` different lines, the
-            count may miss the documents before the line was last forgotten.
+        hashes: The first 8 bytes of the BLAKE2 hash of each document's text, (documents,).
+        gap_characters: Number of characters that `with_gaps` adds.
+        lines: Number of documents in which each line occurs. With more than `MOST_LINES` different lines, a count may
+            miss the documents before the line was last forgotten.
     """
 
     lengths: NDArray[np.int64]
@@ -145,24 +145,24 @@ class Survey:
     lines: Counter[str] = field(default_factory=Counter)
 
     def duplicates(self) -> NDArray[np.bool_]:
-        """Return which documents have the text of an earlier one, (documents,)."""
+        """Return whether each document repeats an earlier one, (documents,)."""
         _, first = np.unique(self.hashes, return_index=True)
         repeated = np.ones(len(self.hashes), dtype=np.bool_)
         repeated[first] = False
         return repeated
 
     def repeated_lines(self, documents: int) -> list[tuple[str, int]]:
-        """Return the lines that stand in at least so many documents and in how many, the commonest first."""
-        found = [(line, count) for line, count in self.lines.items() if count >= documents]
-        return sorted(found, key=lambda each: (-each[1], each[0]))
+        """Return the lines that occur in at least `documents` documents, and their counts, the most frequent first."""
+        repeated = [(line, count) for line, count in self.lines.items() if count >= documents]
+        return sorted(repeated, key=lambda item: (-item[1], item[0]))
 
 
 def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
-    """Read documents once, and return what they are like.
+    """Survey documents in one pass.
 
     Args:
-        stream: Their text, with a mark after each.
-        count_lines: Count in how many documents each line stands, too.
+        stream: Text of documents, with a mark after each.
+        count_lines: Whether to count the documents in which each line occurs.
     """
     lengths, hashes = array("q"), array("Q")
     counts = _LineCounts()
@@ -184,7 +184,7 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
 
 
 class _LineCounts:
-    """Counts in how many documents a line stands, in bounded memory."""
+    """Counts the documents in which each line occurs, in bounded memory."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""All files of a text are looked at before any is read: which can be read, and what a person should know of them."""
+"""Inspects all files of a text before any is used: whether they can be read, and what is unusual about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quillgpt.text.sources.documents import FileRules, Source
 from quillgpt.text.sources.gutenberg import has_licence
 
 MOST_NAMES = 40
-"""Files of one kind that are named; of more, the rest is counted."""
+"""Files that a message names; the rest is counted."""
 
 FEW_NAMES = 4
 BEGINNING_CHARACTERS = 8000
@@ -23,12 +23,12 @@ BEGINNING_CHARACTERS = 8000
 
 @dataclass
 class Inspection:
-    """What was found.
+    """The result of `inspect_files`.
 
     Attributes:
-        sources: Those that can be read.
-        records: What dataset.json says of each of them.
-        skipped: What it says of the others.
+        sources: The sources that can be read.
+        records: Their records for dataset.json.
+        skipped: The records of the others.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -37,16 +37,16 @@ class Inspection:
 
 
 def inspect_files(sources: Sequence[Source], rules: FileRules) -> Inspection:
-    """Look at all files, say what is odd about them, and leave out what is empty among several.
+    """Inspect all files, report what is unusual about them, and leave out empty ones if there are several files.
 
     Args:
         sources: The files.
-        rules: How they are to be read, and whether those that cannot be read are left out.
+        rules: How to read them, and whether to leave out those that cannot be read.
 
     Raises:
-        DataError: Some cannot be read; names all of them.
+        DataError: Some files cannot be read; the message names all of them.
     """
-    found = Inspection()
+    inspection = Inspection()
     notes: list[tuple[str, Note]] = []
     unreadable: list[tuple[str, str]] = []
     empty: list[str] = []
@@ -63,7 +63,7 @@ def inspect_files(sources: Sequence[Source], rules: FileRules) -> Inspection:
                     empty.append(source.name)
                 else:
                     unreadable.append((source.name, reason))
-                found.skipped.append(
+                inspection.skipped.append(
                     SkippedRecord(
                         location=source.location,
                         sha256=source.sha256_if_readable(),
@@ -71,17 +71,17 @@ def inspect_files(sources: Sequence[Source], rules: FileRules) -> Inspection:
                     )
                 )
             else:
-                found.sources.append(source)
-                found.records.append(record)
+                inspection.sources.append(source)
+                inspection.records.append(record)
                 notes += [(source.name, note) for note in (*reading.notes, *_content_notes(source, reading))]
             advance()
     _refuse(unreadable, len(sources), skip=rules.skip_unreadable)
     if empty:
         warn(f"left out, since there is nothing in them: {join_names(empty, MOST_NAMES)}")
-    if not found.sources:
+    if not inspection.sources:
         raise DataError(f"none of the {len(sources):,} files has any text that can be read; give others")
     _tell(notes)
-    return found
+    return inspection
 
 
 def _record(source: Source, reading: Reading) -> SourceRecord:
@@ -120,16 +120,16 @@ def _content_notes(source: Source, reading: Reading) -> Iterable[Note]:
             "begins with Project Gutenberg's licence, which the model will learn; delete header and footer, or let "
             "Quill fetch the book without them: quill prepare gutenberg:NUMBER",
         )
-    looks = looks_like(beginning, source.name)
-    if looks is not None:
+    hint = looks_like(beginning, source.name)
+    if hint is not None:
         yield Note(
-            looks.what,
-            f"looks like {looks.what}, and the model will learn to write that, with all its signs; {looks.advice}",
+            hint.what,
+            f"looks like {hint.what}, and the model will learn to write that, with all its signs; {hint.advice}",
         )
 
 
 def _tell(notes: Sequence[tuple[str, Note]]) -> None:
-    """Say each kind of note once, with the words of the first file and the names of a few others."""
+    """Report each kind of note once, with the message for the first file and the names of a few others."""
     by_kind: dict[str, list[tuple[str, Note]]] = {}
     for name, note in notes:
         by_kind.setdefault(note.kind, []).append((name, note))

@@ -1,4 +1,4 @@
-"""Marks of documents that are written in a text, as other programs want them: `<|endoftext|>` and `<|startoftext|>`."""
+"""Marks between documents that are written in a text for other programs: `<|endoftext|>` and `<|startoftext|>`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HELD_BACK = max(map(len, (START_OF_TEXT, END_OF_TEXT))) - 1
 
 
 def divided_at_marks(stream: Iterable[Piece]) -> Iterator[Piece]:
-    """End a document at each mark, and take the marks out, with the empty lines behind them.
+    """End a document at each written mark, and remove the marks and the empty lines after them.
 
     Args:
-        stream: Documents' text, with a `Mark` after each.
+        stream: Text of documents, with a `Mark` after each.
     """
     waiting, written = "", False
     for piece in stream:
@@ -45,13 +45,13 @@ def divided_at_marks(stream: Iterable[Piece]) -> Iterator[Piece]:
 
 
 class WrittenMarks:
-    """Counts the marks in a text that goes by."""
+    """Counts the marks in a stream of text."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def watch(self, stream: Iterable[Piece]) -> Iterator[Piece]:
-        """Yield what comes, and count the marks in it."""
+        """Pass the stream on, and count the marks in it."""
         before = ""
         for piece in stream:
             if isinstance(piece, str):
@@ -63,16 +63,16 @@ class WrittenMarks:
             yield piece
 
     def say(self, *, heeded: bool) -> None:
-        """Say which marks were found, and how they can end documents.
+        """Report the marks, and how to let them end documents.
 
         Args:
-            heeded: They do; then these are counted after they were taken out.
+            heeded: Whether they end documents already, and were removed before counting.
         """
         if heeded:
             say(f"Each {END_OF_TEXT} or {START_OF_TEXT} in the text ends a document, and is no part of it")
         elif self._counts:
-            found = " and ".join(f"{mark} {count:,} times" for mark, count in sorted(self._counts.items()))
+            counts = " and ".join(f"{mark} {count:,} times" for mark, count in sorted(self._counts.items()))
             warn(
-                f"the text has {found}, which a model will learn letter by letter and write. Where they part "
+                f"the text has {counts}, which a model will learn letter by letter and write. Where they part "
                 "documents, let each end one: --end_of_text_marks"
             )

@@ -1,4 +1,4 @@
-"""Whether the validation split is a copy of what is trained on, in which case its loss measures nothing."""
+"""Whether the validation split is a copy of training text; then its loss says nothing about other text."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from quillgpt.data.batches import Tokens
 
 WINDOW = 32
-"""Tokens in a row that two different texts hardly ever share."""
+"""Tokens in a row; two different texts hardly ever share so many."""
 
 SAMPLES = 512
 MOST_TOKENS = 1 << 24
-"""Tokens of the training split that are looked through; of a longer one, parts from all over it."""
+"""Tokens of the training split that are searched; of a longer one, evenly spread parts."""
 
 PART_TOKENS = 1 << 20
 MUCH = 0.5
-"""Share of a validation split from which on it is a copy."""
+"""Share of the validation split; if more is copied, it is reported."""
 
 _FACTOR = 0x9E3779B97F4A7C15
 Hashes = NDArray[np.uint64]
 
 
 def warn_of_copy(dataset: Dataset) -> None:
-    """Say where what is validated on is, for the most part, what is trained on."""
+    """Warn if most of the validation split is a copy of training text."""
     share = copied_share(dataset.train, dataset.val)
     if share >= MUCH:
         warn(
@@ -40,22 +40,22 @@ def warn_of_copy(dataset: Dataset) -> None:
 
 
 def copied_share(train: Tokens, val: Tokens) -> float:
-    """Return which share of windows from all over the validation split also stands in the training split."""
+    """Return the share of sampled windows of the validation split that also occur in the training split."""
     if min(len(train), len(val)) < WINDOW:
         return 0.0
     starts = np.unique(np.linspace(0, len(val) - WINDOW, SAMPLES).astype(np.int64))
     wanted = np.concatenate([window_hashes(val[start : start + WINDOW]) for start in starts])
     low = np.zeros(1 << 16, dtype=np.bool_)
     low[wanted & np.uint64(0xFFFF)] = True
-    found: list[Hashes] = []
+    matches: list[Hashes] = []
     for start in _part_starts(len(train)):
         there = window_hashes(train[start : start + PART_TOKENS + WINDOW - 1])
-        found.append(np.intersect1d(there[low[there & np.uint64(0xFFFF)]], wanted))
-    return float(np.isin(wanted, np.concatenate(found)).mean())
+        matches.append(np.intersect1d(there[low[there & np.uint64(0xFFFF)]], wanted))
+    return float(np.isin(wanted, np.concatenate(matches)).mean())
 
 
 def window_hashes(tokens: Tokens) -> Hashes:
-    """Return a hash of each WINDOW tokens in a row, (tokens - WINDOW + 1,), twice as long windows at a time."""
+    """Return the hash of every window of WINDOW tokens, (tokens - WINDOW + 1,), by doubling the length of windows."""
     hashes = tokens.astype(np.uint64) + np.uint64(1)
     length = 1
     while length < WINDOW:

@@ -14,7 +14,7 @@ from quillgpt.data.build import build
 from quillgpt.data.dataset import (
     Dataset,
     dataset_folder,
-    go_on,
+    finish_interrupted,
     is_nanogpt_folder,
     missing_dataset,
     open_dataset,
@@ -36,22 +36,22 @@ from quillgpt.text.sources.corpora import RECIPES
 from quillgpt.text.sources.documents import FileRules
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
 
-CHUNK_CHARACTERS = 1 << 18  # what is computed from so many stays in a processor's cache
+CHUNK_CHARACTERS = 1 << 18  # small enough for a processor's cache
 MOST_BYTES_FOR_CHAR = 10_000_000
 
 Maker = Callable[[Request, str | Tokenizer, Path], Path]
-"""Makes the data set of a request with a tokenizer, for a folder, and returns the folder that it is in."""
+"""Makes the data set of a request with a tokenizer for a folder; returns the folder that it made."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What came of preparing.
+    """The result of `prepare`.
 
     Attributes:
-        dataset: The data set, open.
-        manifest: What its dataset.json says.
-        reused: Whether it was there already, made from the same text in the same way.
-        seconds: How long it took.
+        dataset: The open data set.
+        manifest: The content of its dataset.json.
+        reused: Whether it existed already, made from the same text with the same options.
+        seconds: The duration.
     """
 
     dataset: Dataset
@@ -79,30 +79,31 @@ def prepare(
     chunk_characters: int = CHUNK_CHARACTERS,
     make: Maker | None = None,
 ) -> Preparation:
-    """Prepare a data set from a recipe or from a person's own files, unless it is there and unchanged.
+    """Prepare a data set from a recipe or from the user's files, unless it exists and is unchanged.
 
     Args:
-        sources: One recipe, one data set whose folder has an input.txt, or what `text.corpora.texts_of` reads.
-        data_dir: Where data sets live.
+        sources: One recipe, one data set whose folder has an input.txt, or texts as `text.sources.corpora.texts_of`
+            reads them.
+        data_dir: Folder of the data sets.
         dataset: The data set's name; by default the recipe's, or the first file's stem.
-        tokenizer: A name (`char`, `byte`, `gpt2`, `bpe:N`, a path), or a tokenizer such as a model's own; by default
-            the recipe's, or for own files `char` up to 10 MB and `gpt2` above.
-        val: What the validation split is read from; by default a corpus' own split, or `val_fraction` of the text.
-        val_fraction: The share of the text that the validation split gets: whole documents where there are enough,
-            else the end of the text. By default 0.1, or what is usual for the corpus.
-        end_of_text_marks: Let each mark of documents that is written in the text end one; see `data.marks`.
+        tokenizer: A name (`char`, `byte`, `gpt2`, `bpe:N`, a path) or a tokenizer; by default the recipe's, or for own
+            files `char` up to 10 MB and `gpt2` above.
+        val: The text of the validation split; by default the corpus' own split, or `val_fraction` of the text.
+        val_fraction: The share of the text for the validation split: whole documents if there are enough, else the
+            end of the text. By default 0.1, or the corpus' usual share.
+        end_of_text_marks: Let each mark such as `<|endoftext|>` in the text end a document; see `data.marks`.
         deduplicate: Leave out documents that are equal to an earlier one.
-        encoding: The encoding of the files, or of some: `cp1251`, `old/*.txt=koi8-r,*=utf-8`; by default found out.
-        skip_unreadable: Go on without the files of a folder or pattern that cannot be read.
-        follow_links: Read what links in a folder lead to outside of it, too.
-        drop_repeated_lines: Leave out lines that stand in at least so many documents.
-        replace: Whether a data set of this name that was made from other files may be replaced.
-        overwrite: Whether that may be done too where Quill did not make it, or cannot tell what it was made from.
+        drop_repeated_lines: Leave out lines that occur in at least this many documents.
+        encoding: The encoding of all or some files: `cp1251`, `old/*.txt=koi8-r,*=utf-8`; by default detected.
+        skip_unreadable: Leave out files of a folder or pattern that cannot be read.
+        follow_links: Also read files outside of a folder to which links in it lead.
+        replace: Whether to replace a data set of this name that was made from other texts.
+        overwrite: Whether to replace also what Quill did not make, or of which it cannot tell the origin.
         chunk_characters: About how many characters are encoded at once.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
 
     Raises:
-        DataError: A source is missing, no text, or too short.
+        DataError: A source is missing, is no text, or is too short.
         TokenizerError: The tokenizer is unknown or cannot represent the text.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
@@ -138,19 +139,19 @@ def ensure_dataset(
     tokenizer: str | Tokenizer | None = None,
     make: Maker | None = None,
 ) -> Dataset:
-    """Return a data set ready for training: open it, or prepare it where it is a recipe and missing or changed.
+    """Open a data set for training; prepare it first if its text has changed, or if it is a recipe and missing.
 
-    A prepared data set keeps its tokenizer and split; it is made again where its text changed, or where `tokenizer`
-    is given and differs. A folder of nanoGPT is used as it is. `make` is that of `prepare`.
+    A prepared data set keeps its tokenizer and split; it is also made again if `tokenizer` is given and differs. A
+    folder of nanoGPT is used as it is. `make` is as in `prepare`.
 
     Raises:
-        DataError: There is no such data set and no such recipe, or its text cannot be had.
+        DataError: There is no such data set or recipe, or its text is not available.
         TokenizerError: The tokenizer is unknown or cannot represent the text.
     """
     if isinstance(tokenizer, str):
         check_spec(tokenizer)
     folder = dataset_folder(name, data_dir)
-    go_on(folder)
+    finish_interrupted(folder)
     if is_nanogpt_folder(folder):
         text = folder / "input.txt"
         if text.is_file() and text.stat().st_mtime > (folder / TRAIN_FILE).stat().st_mtime:
@@ -165,7 +166,7 @@ def ensure_dataset(
                 f"has changed is not looked at; to prepare it again: quill prepare PATH --dataset={folder.name}"
             )
         if manifest is not None or made_files(folder):
-            return open_dataset(folder.name, data_dir)  # which says what is wrong with it
+            return open_dataset(folder.name, data_dir)  # reports what is wrong with it
         raise missing_dataset(name, data_dir)
     if manifest is None and request.recipe is not None and RECIPES[request.recipe].is_large and request.own is None:
         raise missing_dataset(name, data_dir)
@@ -201,18 +202,18 @@ def _prepare(
     started = time.perf_counter()
     folder = data_dir / request.name
     check_folder(folder)
-    go_on(folder)
+    finish_interrupted(folder)
     if tokenizer is None:
         tokenizer = _default_tokenizer(request)
-    found = _folder_state(request, tokenizer, folder)
-    if found.dataset is None and make is None:
+    state = _folder_state(request, tokenizer, folder)
+    if state.dataset is None and make is None:
         with one_preparation(folder):
-            found = _folder_state(request, tokenizer, folder)  # what the process made that may have been waited for
-            if found.dataset is None:
-                check_replaceable(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
-                if found.manifest is None:
+            state = _folder_state(request, tokenizer, folder)  # again, since another process may have made it meanwhile
+            if state.dataset is None:
+                check_replaceable(request, folder, state.manifest, state.reason, replace=replace, overwrite=overwrite)
+                if state.manifest is None:
                     keep_aside(folder, made_files(folder))
-                say(f"Preparing {folder}" + (f" again: {found.reason}" if found.reason else ""))
+                say(f"Preparing {folder}" + (f" again: {state.reason}" if state.reason else ""))
                 with activity(f"while {folder} was prepared: {what_is_left(folder)}; the same command begins it anew"):
                     try:
                         made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
@@ -225,19 +226,19 @@ def _prepare(
                 remember_as_made_here(folder)
                 dataset = open_dataset(folder.name, folder.parent, tokenizer=made)
                 return _preparation(dataset, started, reused=False)
-    if found.dataset is None:
+    if state.dataset is None:
         assert make is not None
-        check_replaceable(request, folder, found.manifest, found.reason, replace=replace, overwrite=overwrite)
+        check_replaceable(request, folder, state.manifest, state.reason, replace=replace, overwrite=overwrite)
         made_at = make(request, tokenizer, folder)
         return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
     if not quiet:
         say(f"{folder} is prepared already; its text, split and tokenizer are unchanged")
-        _trust(request, folder, found.dataset.manifest)
-    return _preparation(found.dataset, started, reused=True)
+        _trust(request, folder, state.dataset.manifest)
+    return _preparation(state.dataset, started, reused=True)
 
 
 def _trust(request: Request, folder: Path, manifest: DatasetManifest | None) -> None:
-    """Let a data set that names just the texts that a person has named be made again from them by itself."""
+    """Trust dataset.json to name its texts, if they are exactly the texts that the user has just named."""
     given = [source.location for source in (request.own.train if request.own else [])]
     val = None if request.val_sources is None else [source.location for source in request.val_sources]
     if manifest is not None and given == [record.location for record in manifest.sources]:
@@ -253,12 +254,12 @@ def _preparation(dataset: Dataset, started: float, *, reused: bool) -> Preparati
 
 @dataclass(frozen=True)
 class FolderState:
-    """What is in a data set's folder.
+    """The state of a data set's folder.
 
     Attributes:
-        manifest: What its dataset.json says; None where it has none that can be read.
-        dataset: The data set, where it is what is asked for.
-        reason: Why it has to be made again; empty where there is nothing.
+        manifest: The content of its dataset.json, or None if it has none that can be read.
+        dataset: The data set, if it is as requested.
+        reason: Why it has to be made again; empty if there is nothing.
     """
 
     manifest: DatasetManifest | None = None
@@ -300,7 +301,7 @@ def _recorded_tokenizer(folder: Path, manifest: DatasetManifest) -> str | Tokeni
 
 
 def _tokenizer_difference(tokenizer: str | Tokenizer, manifest: DatasetManifest) -> str | None:
-    """Return why a data set's tokenizer is not the one that is wanted, or None where it is."""
+    """Return how a data set's tokenizer differs from the requested one, or None if it does not."""
     if isinstance(tokenizer, str) and names_kind(tokenizer):
         was = manifest.tokenizer.requested or f"a given {manifest.tokenizer.name}"
         return None if tokenizer == was else f"its tokenizer was {was}, not {tokenizer}"

@@ -1,4 +1,4 @@
-"""What may be replaced by a new data set, and what is refused by name instead."""
+"""Checks that a new data set replaces nothing that it must not."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from quillgpt.text.sources.corpora import RECIPES
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a data set's folder is one, or can be made.
+    """Check that a data set's folder is a folder or can be made.
 
     Raises:
-        DataError: Something else is there.
+        DataError: Something else is in its place.
     """
     if folder.is_symlink() and not folder.exists():
         raise DataError(f"{folder} is a link that leads nowhere; mend it, or name another data set: --dataset")
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file, and the folder of a data set is to be there; name another one: --dataset")
+        raise DataError(f"{folder} is a file, and a data set needs a folder of this name; name another one: --dataset")
     if folder.parent.exists() and not folder.parent.is_dir():
         raise DataError(f"{folder.parent} is a file, and data sets are kept in a folder; give another --data_dir")
 
@@ -30,22 +30,24 @@ def check_folder(folder: Path) -> None:
 def check_replaceable(
     request: Request, folder: Path, manifest: DatasetManifest | None, damage: str, *, replace: bool, overwrite: bool
 ) -> None:
-    """Check that a text does not take the place of another one by having the same name, or of what is not Quill's.
+    """Check that a new data set may replace what is in its folder.
+
+    By default it replaces neither a data set of another text nor files that Quill did not make.
 
     Args:
-        request: What is to be made.
-        folder: Where.
-        manifest: What its dataset.json says; None where it has none that can be read.
-        damage: What is wrong with it; empty where there is nothing.
+        request: The new data set.
+        folder: Its folder.
+        manifest: The content of the folder's dataset.json, or None if it has none that can be read.
+        damage: What is wrong with the data set in the folder; empty if nothing is.
         replace: Whether a data set of Quill's may be replaced by one of another text.
         overwrite: Whether anything may be replaced.
 
     Raises:
-        DataError: It does; names what would go.
+        DataError: It may not; the message names what would be replaced.
     """
     there = made_files(folder)
     if in_the_way := next((name for name in there if (folder / name).is_dir()), None):
-        raise DataError(f"{folder / in_the_way} is a folder, and a file of this name is to be made; move it away")
+        raise DataError(f"{folder / in_the_way} is a folder, and a file of this name has to be made; move it away")
     if overwrite:
         return
     elsewhere = f"name another data set, such as --dataset={folder.name}_2"
@@ -74,5 +76,5 @@ def check_replaceable(
 
 
 def what_is_left(folder: Path) -> str:
-    """Return what becomes of a data set whose making does not end well."""
+    """Return what remains of a data set when preparing it fails, for a message."""
     return "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"

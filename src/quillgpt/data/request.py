@@ -1,4 +1,4 @@
-"""What a data set is to be made from: what a person typed, or what its dataset.json recorded."""
+"""The request for a data set: its texts and options, from the command line or from its dataset.json."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from quillgpt.text.sources.hub_corpus import PREFIX
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is taken out of a text.
+    """What is removed from a text.
 
     Attributes:
-        deduplicate: Documents that are equal to an earlier one.
-        drop_repeated_lines: Lines that stand in at least so many documents; None leaves all.
-        end_of_text_marks: Marks that part documents, each of which then ends one.
+        deduplicate: Remove documents that are equal to an earlier one.
+        drop_repeated_lines: Remove lines that occur in at least this many documents; None removes none.
+        end_of_text_marks: Remove marks such as `<|endoftext|>`, and let each end a document.
     """
 
     deduplicate: bool = False
@@ -43,11 +43,11 @@ class Request:
 
     Attributes:
         name: The data set's name.
-        recipe: The recipe it belongs to, whose tokenizer is the default, or None for a person's own text.
-        own: The documents; None where they are the recipe's own text, which may not be here yet.
-        val_sources: The documents of the validation split that was asked for, or None where nobody did.
-        val_fraction: The share that is held out for validation; None leaves it to the text.
-        cleaning: What is taken out.
+        recipe: The recipe, whose tokenizer is the default, or None for the user's own text.
+        own: The texts, or None for the recipe's text, which may not be downloaded yet.
+        val_sources: The validation text that the user named, or None.
+        val_fraction: The share that the user wants to hold out for validation, or None for the usual one.
+        cleaning: What is removed.
         files: How files are found and read.
     """
 
@@ -60,12 +60,12 @@ class Request:
     files: FileRules = PLAINLY
 
     def texts(self) -> Texts:
-        """Return the texts, fetching or making the recipe's own if they are not here.
+        """Return the texts; a recipe's text is downloaded or made if it is missing.
 
-        A share that was asked for wins over the corpus' own validation split, and a given text over both.
+        `val_fraction` overrides the corpus' own validation split, and `val_sources` overrides both.
 
         Raises:
-            DataError: They can neither be fetched nor made.
+            DataError: The texts can neither be downloaded nor made.
         """
         texts = self.own
         if texts is None:
@@ -79,14 +79,14 @@ class Request:
 
     @property
     def usual_val_fraction(self) -> float:
-        """The share that is held out where nobody says otherwise."""
+        """The share that is held out by default."""
         if self.own is not None:
             return self.own.val_fraction
         assert self.recipe is not None
         return RECIPES[self.recipe].val_fraction
 
     def hashes(self) -> list[str | None] | None:
-        """Return the SHA-256 of each file to train on, or None where finding out would take a download."""
+        """Return the SHA-256 of each file to train on, or None if that would need a download."""
         if self.own is not None:
             return [source.sha256_if_readable() for source in self.texts().train]
         assert self.recipe is not None
@@ -105,22 +105,22 @@ def request_from_words(
     files: FileRules,
     spool: Path,
 ) -> Request:
-    """Return what the words after `quill prepare` mean.
+    """Return the request that the words after `quill prepare` mean.
 
-    A single word is a recipe, else something to read, else a data set that has an input.txt or remembers its files.
+    A single word is a recipe, else a text to read, else a data set with an input.txt or a dataset.json.
 
     Args:
         given: The words.
-        data_dir: Where data sets live.
+        data_dir: Folder of the data sets.
         dataset: The data set's name, or None for the usual one.
-        val: What to validate on, or None.
-        val_fraction: The share that is held out where `val` is None; None for the usual one.
-        cleaning: What is taken out.
+        val: The text to validate on, or None.
+        val_fraction: The share that is held out if `val` is None; None for the usual one.
+        cleaning: What is removed.
         files: How files are found and read.
-        spool: A folder for what can be read only once.
+        spool: A folder for copies of input that can be read only once.
 
     Raises:
-        DataError: A word means nothing.
+        DataError: A word is neither of these.
     """
     if not given:
         raise DataError(f"nothing to prepare was given; give a text file, or a recipe ({', '.join(RECIPES)})")
@@ -151,21 +151,19 @@ def _request_for_words(
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
             )
         return again if dataset is None else replace(again, name=dataset_name(dataset))
-    texts = texts_of(
-        given, spool=spool, follow_links=files.follow_links
-    )  # first, since it says what is wrong with a word
+    texts = texts_of(given, spool=spool, follow_links=files.follow_links)  # first, since it reports wrong words
     return Request(name_of_sources(given) if dataset is None else dataset_name(dataset), None, texts)
 
 
 def request_of_dataset(folder: Path, manifest: DatasetManifest | None) -> Request | None:
-    """Return how a data set is made today, or None where its text is not to be had.
+    """Return the request that makes a data set again, or None if its text is not available.
 
-    Its own input.txt comes first, then the recipe, then the files that dataset.json remembers. Those are read only
-    where Quill wrote that dataset.json itself: one from elsewhere may name any file of this machine.
+    Its own input.txt comes first, then the recipe, then the files that dataset.json names. Those are read only if Quill
+    wrote that dataset.json on this machine: one from elsewhere may name any file.
 
     Args:
         folder: The data set's folder, which may be missing.
-        manifest: What its dataset.json says, if it has one.
+        manifest: The content of its dataset.json, or None.
     """
     own = _own_text(folder)
     if manifest is None:
@@ -194,7 +192,7 @@ def request_of_dataset(folder: Path, manifest: DatasetManifest | None) -> Reques
 
 
 def difference(request: Request, manifest: DatasetManifest) -> str | None:
-    """Return in which way a prepared data set has other texts than the request, or None where it has the same."""
+    """Return how a prepared data set differs from the request, or None if it has the same texts and options."""
     if (manifest.encoding or "") != str(request.files.encoding):
         return f"it was prepared with encoding = {manifest.encoding or 'auto'}, not {request.files.encoding or 'auto'}"
     own = request.own
@@ -215,7 +213,7 @@ def difference(request: Request, manifest: DatasetManifest) -> str | None:
 
 
 def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: DatasetManifest) -> list[str | None]:
-    """Return the hashes of files, but of those that were left out and would be again."""
+    """Return the hashes of files, without the files that were skipped and would be skipped again."""
     skipped = {
         (record.location, record.sha256) for record in manifest.skipped if record.is_empty or files.skip_unreadable
     }
@@ -224,8 +222,10 @@ def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: Datas
 
 
 def _is_own_split(manifest: DatasetManifest) -> bool:
-    """Return whether the validation split is the one that came with a corpus of the hub."""
-    return manifest.val_sources is not None and all(each.location.startswith(PREFIX) for each in manifest.val_sources)
+    """Return whether the validation split came with a corpus from the hub."""
+    return manifest.val_sources is not None and all(
+        source.location.startswith(PREFIX) for source in manifest.val_sources
+    )
 
 
 def _can_be_read(word: str) -> bool:
@@ -262,7 +262,7 @@ def _request_for_name(name: str, data_dir: Path) -> Request | None:
 
 
 def names_files_of_others(folder: Path, manifest: DatasetManifest) -> bool:
-    """Return whether a data set from elsewhere, or from before the cache folder, names files that are here."""
+    """Return whether a data set that was made elsewhere, or before this cache folder, names files that exist here."""
     return not was_made_here(folder) and any(
         Path(record.location).is_absolute() and exists(Path(record.location)) for record in manifest.sources
     )

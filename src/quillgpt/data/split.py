@@ -1,4 +1,4 @@
-"""Which documents are held out for validation."""
+"""Chooses the documents that are held out for validation."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST_DOCUMENTS = 10
-"""Documents below which the split cuts the text instead: so few say too little about each other."""
-
+"""With fewer documents the text itself is cut instead: so few are too unlike each other."""
 
 MANY_DOCUMENTS = 1000
-"""Documents from which on the share is one of documents, as in nanoGPT's OpenWebText; of fewer, one of characters."""
+"""With so many documents, `fraction` is a share of documents, as in nanoGPT's OpenWebText; else of characters."""
 
 
 def hold_out(lengths: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_] | None:
     """Choose whole documents for validation.
 
-    Documents are taken in the order of their hashes: no part of a folder is preferred, equal documents come together,
-    and a document that is added or renamed leaves the choice almost as it was. Of few documents, one that would bring
-    far more than the share of all characters is passed over.
+    Documents are taken in the order of their hashes. So no part of a folder is preferred, equal documents are on the
+    same side, and adding or renaming a document hardly changes the choice. A document that would make the held-out part
+    far too large is passed over.
 
     Args:
         lengths: Characters of each document, (documents,).
         hashes: A hash of each document's text, (documents,).
-        fraction: The share that is wanted.
+        fraction: The share to hold out.
 
     Returns:
-        Which documents are held out, (documents,); None where no choice comes near the share.
+        Whether each document is held out, (documents,), or None if no choice comes near the share.
     """
     if len(lengths) < FEWEST_DOCUMENTS:
         return None

@@ -1,4 +1,4 @@
-"""The folder of a data set: made by one process at a time, whole or not at all, and nothing in it that is not ours."""
+"""Writes the folder of a data set: by one process at a time, whole or not at all, replacing only Quill's own files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from quillgpt.text.tokenizers.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
 TRAIN_FILE = "train.bin"
 VAL_FILE = "val.bin"
 STAGING = ".unfinished"
-"""Folder in which a data set's files are made, before they all take their places; whole once it has a dataset.json."""
+"""Folder in which a data set's files are made before they move to their places; complete once it has a dataset.json."""
 
 MADE_FILES = (TRAIN_FILE, VAL_FILE, TOKENIZER_FILE, CONFIG_FILE, MANIFEST_FILE)
-"""What preparing writes, dataset.json last."""
+"""The files that preparing writes, dataset.json last."""
 
 LONGEST_LOCK_NAME = 100
 
 
 @contextmanager
 def one_preparation(folder: Path) -> Iterator[None]:
-    """Keep other processes from preparing a data set while the block runs, after waiting for the one that does."""
+    """Hold a data set's lock while the block runs, after waiting for another process that prepares it."""
     make_folder(folder.parent, "--data_dir")
     lock = folder.with_name(f".{os.fsdecode(os.fsencode(folder.name)[:LONGEST_LOCK_NAME])}.lock")
     with locked(
@@ -44,9 +44,9 @@ def one_preparation(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Yield a folder whose files replace a data set's when the block ends, and vanish when it raises.
+    """Yield a folder whose files replace a data set's when the block ends, and are removed if it raises.
 
-    The block makes all of `MADE_FILES`, dataset.json last. Until it has, the earlier data set is as it was.
+    The block makes all of `MADE_FILES`, dataset.json last. Until it ends, the earlier data set is unchanged.
     """
     staging = folder / STAGING
     made = not folder.exists()
@@ -70,14 +70,14 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def is_half_replaced(folder: Path) -> bool:
-    """Return whether a process was killed while it put a whole new data set in the place of the earlier one."""
+    """Return whether a process was killed while it replaced a data set by a complete new one."""
     return (folder / STAGING / MANIFEST_FILE).is_file()
 
 
 def finish_replacement(folder: Path) -> None:
-    """Put the files of a whole new data set in their places, also those that a killed process had not got to.
+    """Move the files of a complete new data set to their places, or those that a killed process had not moved.
 
-    Without its dataset.json, which goes first and comes last, a folder is not taken for a data set.
+    The old dataset.json is removed first and the new one comes last: without it, a folder is no data set.
     """
     staging = folder / STAGING
     for name in MADE_FILES:
@@ -93,9 +93,9 @@ def finish_replacement(folder: Path) -> None:
 
 
 def keep_aside(folder: Path, names: Iterable[str]) -> None:
-    """Rename files that Quill cannot call its own, to make room for those that it makes."""
+    """Rename files that are not Quill's own, to make room for new ones."""
     for name in names:
-        kept = next(each for each in _other_names(folder / name) if not os.path.lexists(each))
+        kept = next(path for path in _other_names(folder / name) if not os.path.lexists(path))
         (folder / name).rename(kept)
         say(f"{folder / name} is kept as {kept.name}")
 
@@ -106,20 +106,20 @@ def _other_names(path: Path) -> Iterator[Path]:
 
 
 def made_files(folder: Path) -> list[str]:
-    """Return which of the files that preparing writes are in a folder."""
+    """Return the names in `MADE_FILES` that exist in a folder."""
     return [name for name in MADE_FILES if os.path.lexists(folder / name)]
 
 
 def remember_as_made_here(folder: Path) -> None:
-    """Remember that a data set was made with this cache folder, so that the places which it names may be read again."""
-    with suppress(OSError):  # then its text is not looked at again by itself
+    """Remember that a data set was made with this cache folder, so that the paths in its dataset.json are trusted."""
+    with suppress(OSError):  # then its text is not compared again by itself
         note = _note(folder)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
 
 
 def was_made_here(folder: Path) -> bool:
-    """Return whether a data set was made with this cache folder, and not by somebody else who may name any file."""
+    """Return whether a data set was made with this cache folder; any other may name any file."""
     try:
         return _note(folder).is_file()
     except OSError:

@@ -1,4 +1,4 @@
-"""From a stream of text to a token file, in bounded memory."""
+"""Turns a stream of text into a token file, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from quillgpt.text.sources.documents import Mark, Piece
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, encode_pieces
 
 PieceBatch = list[Piece]
-"""Pieces that are encoded together, each on its own."""
+"""Pieces that are encoded in one call, every piece by itself."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What became of a batch: its ids, (tokens,), and what it held, in characters and in bytes of UTF-8."""
+class EncodedBatch:
+    """The ids of a batch, (tokens,), and the size of its text; `bytes` counts the text in UTF-8."""
 
     ids: NDArray[np.uint32]
     characters: int
@@ -30,9 +30,9 @@ class Encoded:
 
 
 def split_stream(stream: Iterable[Piece], characters: int) -> tuple[Iterator[Piece], Iterator[Piece]]:
-    """Cut a stream after so many characters into two, the second of which must be read after the first.
+    """Cut a stream into two after `characters` characters; the second must be read after the first.
 
-    A document that ends exactly at the cut has its end in the first part.
+    The mark of a document that ends exactly at the cut is in the first part.
     """
     rest: list[str] = []
     pieces = iter(stream)
@@ -59,12 +59,12 @@ def split_stream(stream: Iterable[Piece], characters: int) -> tuple[Iterator[Pie
 
 
 def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], characters: int) -> Iterator[Piece]:
-    """Join pieces and cut them again, into chunks of about so many characters that can be encoded on their own.
+    """Cut a stream anew into chunks of about `characters` characters that can be encoded by themselves.
 
     Args:
-        stream: Pieces of text, and the ends of documents, which always end a chunk too.
-        last_cut: The tokenizer's; where it finds no cut, the chunk grows until it does or the document ends.
-        characters: The length from which on a cut is looked for.
+        stream: Pieces of text, and marks at the ends of documents, which also end a chunk.
+        last_cut: The tokenizer's method; without a safe cut, the chunk grows until there is one or the document ends.
+        characters: The length from which a cut is sought.
     """
     waiting: list[str] = []
     length = 0
@@ -79,7 +79,7 @@ def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], charac
         waiting.append(piece)
         length += len(piece)
         if length >= characters:
-            # A cut depends on the character before it at most, so the pieces that had none are not searched again.
+            # A cut depends at most on the character before it, so pieces without a cut are not searched again.
             cut = last_cut(before + piece) - len(before)
             if cut >= 0 and length - len(piece) + cut > 0:
                 waiting[-1] = piece[:cut]
@@ -91,7 +91,7 @@ def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], charac
 
 
 def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[PieceBatch]:
-    """Gather chunks into batches of about so many characters: a small document is not worth a call of its own."""
+    """Gather chunks into batches of about `characters` characters: one call for each small document would be slow."""
     batch: PieceBatch = []
     length = 0
     for chunk in chunks:
@@ -104,11 +104,11 @@ def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[PieceBatc
         yield batch
 
 
-def encode_batches(batches: Iterable[PieceBatch], tokenizer: Tokenizer) -> Iterator[Encoded]:
-    """Encode batches, each of whose pieces can be encoded on its own."""
+def encode_batches(batches: Iterable[PieceBatch], tokenizer: Tokenizer) -> Iterator[EncodedBatch]:
+    """Encode batches of pieces, every piece by itself."""
     for batch in batches:
         texts = [piece for piece in batch if isinstance(piece, str)]
-        yield Encoded(
+        yield EncodedBatch(
             ids=encode_pieces(tokenizer, batch),
             characters=sum(map(len, texts)),
             bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
@@ -118,13 +118,13 @@ def encode_batches(batches: Iterable[PieceBatch], tokenizer: Tokenizer) -> Itera
 
 
 def write_tokens(
-    encoded: Iterable[Encoded],
+    encoded: Iterable[EncodedBatch],
     file: BinaryIO,
     dtype: str,
     *,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> SplitRecord:
-    """Write encoded batches one after the other, and return what was written."""
+    """Write encoded batches to a file, and return its record for dataset.json."""
     digest = hashlib.sha256()
     documents = characters = utf8_bytes = tokens = 0
     within_document = False

@@ -1,4 +1,4 @@
-"""What a token file holds, found out by reading all of it, and remembered for as long as the file stays as it is."""
+"""Verifies token files by reading them completely; the result is cached until the file changes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from quillgpt.records import Record, read_record
 
 CHUNK_BYTES = 1 << 20
 SETTLED_SECONDS = 2.0
-"""Age below which a file's times do not tell it from what is written over it a moment later."""
+"""A file that changed more recently may change again without new times."""
 
 ANNOUNCED_BYTES = 500_000_000
-"""Size from which on reading a file takes seconds, and is said."""
+"""Reading a larger file takes seconds, and is announced."""
 
 
 class FileState(Record):
-    """What the system says of a file; it changes with the file's content, unless a disk changes that by itself."""
+    """Size and times of a file, which change with its content unless the disk is damaged."""
 
     bytes: int
     modified_ns: int
@@ -34,23 +34,23 @@ class FileState(Record):
     inode: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> FileState:
-        """Return the state that `stat` tells."""
+    def of(cls, status: os.stat_result) -> FileState:
+        """Return the state of a file from its `stat`."""
         return cls(
-            bytes=found.st_size,
-            modified_ns=found.st_mtime_ns,
-            changed_ns=found.st_ctime_ns,
-            inode=found.st_ino,
+            bytes=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            changed_ns=status.st_ctime_ns,
+            inode=status.st_ino,
         )
 
     @property
     def is_settled(self) -> bool:
-        """Whether any later change of the file would show."""
+        """Whether every later change of the file would change this state."""
         return max(self.modified_ns, self.changed_ns) < time.time_ns() - SETTLED_SECONDS * 1e9
 
 
 class Content(Record):
-    """What a token file holds: its hash, its largest id, and the place of the first token that has it."""
+    """The hash of a token file, its largest id, and the position of the first token with that id."""
 
     state: FileState
     sha256: str
@@ -59,24 +59,24 @@ class Content(Record):
 
 
 def content_of(path: Path, dtype: str, *, anew: bool = False) -> Content:
-    """Return what a token file holds, from the cache where it has not changed since it was read.
+    """Return the content of a token file, from the cache if the file has not changed since it was read.
 
     Args:
-        path: The file, which holds at least one token.
+        path: The file, which has at least one token.
         dtype: The type of its ids.
-        anew: Read it in any case, since a disk may change a file without a trace.
+        anew: Read the file in any case, since a disk may change it without a trace.
 
     Raises:
-        DataError: It changes while it is read.
+        DataError: The file changes while it is read.
     """
     note = quill_home() / "verified" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
     if not anew:
-        with suppress(UserError):  # what was never read, or is damaged, is read now
+        with suppress(UserError):  # no cached result, or a damaged one
             known = read_record(note, Content, UserError, mend="")
             if known.state == FileState.of(path.stat()):
                 return known
     content = _read(path, np.dtype(dtype).newbyteorder("<"))
-    with suppress(OSError):  # then it is read again next time
+    with suppress(OSError):  # then the file is read again next time
         if content.state.is_settled:
             write_json(note, content.model_dump())
         else:

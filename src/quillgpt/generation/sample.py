@@ -13,7 +13,7 @@ from quillgpt.errors import TokenizerError, UserError, shorten
 from quillgpt.generation.generate import generate_ids, samples_at_once
 from quillgpt.generation.stream import TextStream
 from quillgpt.model import GPT
-from quillgpt.text.encodings.decoding import detect_encoding, read_pieces
+from quillgpt.text.encodings.detection import detect_encoding, read_pieces
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT, START_OF_TEXT
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quillgpt.checkpoint.names import LAST, UNFINISHED, checkpoints_folder
-from quillgpt.config.layers import ENVIRONMENT_PREFIX, PLACES
+from quillgpt.config.layers import ENVIRONMENT_PREFIX, NOT_SETTINGS
 from quillgpt.errors import UserError
 from quillgpt.plots.record import METRICS, read_metrics
 from quillgpt.proof.proved_model import ProvedModel, write_texts
@@ -170,7 +170,7 @@ class Sandbox:
 
 def environment() -> dict[str, str]:
     """Return this process's environment without Quill's settings, which are in the models' files."""
-    settings = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in PLACES}
+    settings = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS}
     return {name: value for name, value in os.environ.items() if name not in settings}
 
 

@@ -22,7 +22,7 @@ from languages import (
 )
 from quillgpt.errors import DataError
 from quillgpt.text.encodings.decoders import decode, decoder_of
-from quillgpt.text.encodings.decoding import Reading, look_at, read_pieces
+from quillgpt.text.encodings.detection import Reading, look_at, read_pieces
 
 NEWLINE = b"\n"
 

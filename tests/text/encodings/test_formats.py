@@ -7,7 +7,7 @@ import pytest
 
 from languages import LEGACY
 from quillgpt.errors import DataError
-from quillgpt.text.encodings.decoding import look_at
+from quillgpt.text.encodings.detection import look_at
 from quillgpt.text.encodings.formats import looks_like
 
 ROWS = [{"id": number, "text": f"a story, number {number}, of a fox"} for number in range(20)]

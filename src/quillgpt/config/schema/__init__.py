@@ -1,7 +1,7 @@
-"""The one vocabulary: every setting, its type, its default and its explanation.
+"""The schema: every setting with its type, default and description.
 
-Names and defaults are those of nanoGPT's train.py and sample.py; further fields follow their style. A flag, a TOML key
-and an environment variable (`QUILL_<NAME>`) share one name. This room is pure: it reads no file and imports no torch.
+Names and defaults are those of nanoGPT's train.py and sample.py; other settings follow their style. A flag, a TOML key
+and an environment variable (`QUILL_<NAME>`) share one name. The schema reads no files and imports no torch.
 """
 
 from quillgpt.config.schema.base import DTYPES, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields

@@ -1,4 +1,4 @@
-"""The grammar of `attn_type`, and the settings of attention. Pure: what the names mean stands in quillgpt.attention."""
+"""The names of attention kernels, and the settings of attention; quillgpt.attention implements the kernels."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PolyForm = Literal["power2", "limit", "taylor", "chebyshev", "squared-taylor"]
 LenScale = Literal["block", "pos", "none", "seq"]
 
 LARGEST_POLY = 14
-"""Above it, float32 cannot hold (1 + x/2^n)^(2^n) any more: its relative error is 2^n units in the last place."""
+"""Beyond it, (1 + x/2^n)^(2^n) is too inexact in float32: its relative error is 2^n units in the last place."""
 
 VALID = f"SM, GK, GKn, GKpoly-1 to GKpoly-{LARGEST_POLY}, {', '.join('PA_' + name for name in ACTIVATIONS)}"
 
 
 @dataclass(frozen=True)
 class AttentionType:
-    """What a name for `attn_type` says.
+    """A parsed value of `attn_type`.
 
     Attributes:
-        family: The kind of kernel.
-        n: The number behind GKpoly-.
-        activation: The name behind PA_.
+        family: The family of kernels.
+        n: The number after GKpoly-.
+        activation: The name after PA_.
     """
 
     family: Family
@@ -40,10 +40,10 @@ class AttentionType:
 
 
 def parse_attn_type(name: str) -> AttentionType:
-    """Read the name of an attention kernel.
+    """Parse the name of an attention kernel.
 
     Raises:
-        ValueError: It is none; lists those that there are.
+        ValueError: There is no such kernel; the message lists all.
     """
     if name in ("SM", "GK", "GKn"):
         return AttentionType(name)  # type: ignore[arg-type]
@@ -53,28 +53,28 @@ def parse_attn_type(name: str) -> AttentionType:
     family, _, activation = name.partition("_")
     if family == "PA" and activation in ACTIVATIONS:
         return AttentionType("PA", activation=activation)
-    known = ("SM", "GK", "GKn", "GKpoly-8", *(f"PA_{each}" for each in ACTIVATIONS))
+    known = ("SM", "GK", "GKn", "GKpoly-8", *(f"PA_{activation}" for activation in ACTIVATIONS))
     raise ValueError(f"{name} is no attention kernel; expected {VALID}{did_you_mean(name, known)}")
 
 
 def has_signed_weights(kind: AttentionType, poly_form: PolyForm) -> bool:
-    """Say whether a kernel's weights can be negative; then a query's do not make shares of their sum."""
+    """Return whether attention weights of a kernel can be negative; then they cannot be divided by their sum."""
     if kind.family == "GKpoly":
         return poly_form == "chebyshev" or (poly_form in ("limit", "taylor") and kind.n % 2 == 1)
     return kind.family == "PA" and ACTIVATIONS[kind.activation].signed
 
 
 def options_of(attn_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that a kernel has."""
+    """Return the options that a kernel has."""
     family = parse_attn_type(attn_type).family
     return {name: value for name, value in options.items() if family in OPTIONS[name]}
 
 
 def check_options(attn_type: str, options: Mapping[str, Any]) -> None:
-    """Check that a kernel has options, and that they go together.
+    """Check that a kernel has the given options, and that they can be combined.
 
     Raises:
-        ValueError: It lacks one, or cannot be normalised.
+        ValueError: The kernel lacks an option, or cannot be normalised.
     """
     kind = parse_attn_type(attn_type)
     for name, value in options.items():
@@ -104,11 +104,11 @@ class AttentionFields(Settings):
 
     attn_type: str = Field(
         "SM",
-        description=f"Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to {LARGEST_POLY}. PA_NAME: the activation NAME of the scores ({', '.join(ACTIVATIONS)}).",
+        description=f"Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to {LARGEST_POLY}. PA_NAME: the activation NAME of the attention scores ({', '.join(ACTIVATIONS)}).",
     )
     attn_path: Literal["auto", "sdpa", "explicit", "recompute", "augmented", "triton"] = Field(
         "auto",
-        description="How attention is computed; auto takes the path that a short measurement finds fastest. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton is recompute on a GPU, where Triton is installed.",
+        description="Implementation of attention; auto takes the fastest by a short measurement. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton: recompute as a Triton kernel, on GPUs.",
     )
     poly_form: PolyForm = option(
         "power2",
@@ -116,32 +116,30 @@ class AttentionFields(Settings):
         description="GKpoly's polynomial. power2: (1 + x/2^N)^(2^N), degree 2^N. limit: (1 + x/N)^N. taylor: of degree N. chebyshev: of degree N on [-poly_range, 0]. squared-taylor: (1 + y + y^2/2)^(2^N) with y = x/2^N, degree 2^(N+1).",
     )
     poly_range: Annotated[float, Field(gt=0)] = option(
-        16.0, of=("GKpoly",), description="Where poly_form chebyshev fits exp: from minus this to 0."
+        16.0, of=("GKpoly",), description="poly_form chebyshev approximates exp from minus this to 0."
     )
     len_scale: LenScale = option(
         "block",
         of=("PA",),
-        description="What PA divides its sums by, to the power of len_alpha. block: block_size. pos: the number of keys a query sees. none: nothing. seq: the length of the text at hand, as the original does; earlier scores then change when text is appended.",
+        description="PA divides its sums by this to the power of len_alpha. block: block_size. pos: the number of keys that a query sees. none: 1. seq: the length of the sequence, as in the original; appending text then changes earlier outputs.",
     )
     len_alpha: Annotated[float, Field(ge=0)] = option(1.0, of=("PA",), description="Exponent of len_scale.")
-    attn_bias: float = option(0.0, of=("PA",), description="Added to PA's scores before the activation.")
+    attn_bias: float = option(0.0, of=("PA",), description="Added to the attention scores of PA before the activation.")
     row_norm: bool = option(
         False,
         of=("GK", "GKpoly", "PA"),
-        description="Divide each query's weights by their sum; for kernels whose weights are never negative.",
+        description="Divide each query's attention weights by their sum; for kernels whose weights are never negative.",
     )
     learn_tau: bool = option(
         False,
         of=("GK", "GKn", "GKpoly"),
-        description="Learn how narrow the Gaussian is, for each key and value head (GK, GKn, GKpoly).",
+        description="Learn the width of the Gaussian, for each key and value head (GK, GKn, GKpoly).",
     )
-    learn_gain: bool = option(
-        False, of=FAMILIES, description="Learn a factor for what attention returns, for each head."
-    )
+    learn_gain: bool = option(False, of=FAMILIES, description="Learn a factor for the output of each head.")
     qk_norm: bool = option(
         False,
         of=FAMILIES,
-        description="Normalise queries and keys to a length of sqrt D (gpt2; qwen3 always does, with learnt weights), so that the argument of GK lies in [-2 sqrt D, 0].",
+        description="Normalise queries and keys to length sqrt D (gpt2; qwen3 always does, with learned weights), so that the argument of GK is in [-2 sqrt D, 0].",
     )
 
     @model_validator(mode="after")
@@ -168,29 +166,29 @@ class RangePenaltyFields(Settings):
 
     range_penalty: Annotated[float, Field(ge=0)] = Field(
         0.0,
-        description="Weight of a penalty that pulls the arguments x of GK, GKn and GKpoly into a range: the mean of max(0, -x - range_limit)^2 over pairs, heads and layers is added to what is minimised, not to the losses that are shown.",
+        description="Weight of a penalty on arguments x of GK, GKn and GKpoly beyond range_limit: the mean of max(0, -x - range_limit)^2 over pairs, heads and layers. It is added to the training objective, not to the losses that are shown.",
     )
     range_limit: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="How far below 0 arguments cost nothing. Unset: as far as the polynomial is near exp, such as 2^N.",
+        description="Arguments from minus this to 0 cost nothing. Unset: the range in which the polynomial is close to exp, such as 2^N.",
     )
 
 
 class KernelOptionFields(Settings):
-    """Options of another kernel than the model's own; unset: the model's, where both have it, or the usual."""
+    """Options of another kernel than the model's own; unset: the model's, if both have it, or the default."""
 
-    poly_form: PolyForm | None = Field(None, description="The polynomial of a GKpoly.")
+    poly_form: PolyForm | None = Field(None, description="The polynomial of GKpoly.")
     poly_range: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Where poly_form chebyshev fits exp: from minus this to 0."
+        None, description="poly_form chebyshev approximates exp from minus this to 0."
     )
-    len_scale: LenScale | None = Field(None, description="What a PA divides its sums by.")
+    len_scale: LenScale | None = Field(None, description="What PA divides its sums by.")
     len_alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="Exponent of len_scale.")
-    attn_bias: float | None = Field(None, description="Added to a PA's scores.")
-    row_norm: bool | None = Field(None, description="Divide each query's weights by their sum.")
+    attn_bias: float | None = Field(None, description="Added to the attention scores of PA.")
+    row_norm: bool | None = Field(None, description="Divide each query's attention weights by their sum.")
 
     @property
     def kernel_options(self) -> dict[str, Any]:
-        """Those that are set, by name."""
+        """The options that are set, by name."""
         options = {name: getattr(self, name) for name in KernelOptionFields.model_fields}
         return {name: value for name, value in options.items() if value is not None}
 
@@ -198,9 +196,7 @@ class KernelOptionFields(Settings):
 class OtherKernelFields(KernelOptionFields):
     """Attention."""
 
-    attn_type: str | None = Field(
-        None, description="Compute attention by another kernel than the model's own, which eval then says."
-    )
+    attn_type: str | None = Field(None, description="Use another attention kernel than the model's own; eval says so.")
 
     @model_validator(mode="after")
     def _check_name(self) -> Self:

@@ -1,7 +1,7 @@
-"""What all settings share: strict types, named kinds of numbers, and groups that become headings.
+"""What all settings share: strict types, types of numbers, and groups of fields.
 
-A class that declares fields is a group: its docstring is the heading in --help, docs/settings.md and config.toml. A
-command's settings are the groups it inherits, in that order.
+A class that declares fields is a group, and its docstring is the heading of the group in --help, docs/settings.md and
+config.toml. The settings of a command inherit from its groups, in their order.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pydantic.fields import FieldInfo
 from quillgpt.config.encoding_rules import EncodingRules
 from quillgpt.config.paths import at_home
 
-# Upper bounds keep out what no machine can do, so that it is refused at once and not by a full memory; messages and
-# documentation leave them out unless they are passed.
+# Upper bounds refuse at once what no machine can do. Messages and documentation mention a bound only if it is exceeded.
 Positive = Annotated[int, Field(gt=0, le=10**12)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Size = Annotated[int, Field(gt=0, le=10**7)]
@@ -38,7 +37,7 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Settings(BaseModel):
-    """What all groups of settings share: strict types, no unknown keys, no change after creation."""
+    """The base of all groups of settings: strict types, no unknown keys, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
@@ -47,7 +46,7 @@ class ProcessorFields(Settings):
     """The machine."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    threads: Threads | None = Field(None, description="CPU threads. Unset: one for each core that the process may use.")
+    threads: Threads | None = Field(None, description="CPU threads. Unset: one per core that the process may use.")
 
 
 class MachineFields(ProcessorFields):
@@ -55,40 +54,40 @@ class MachineFields(ProcessorFields):
 
     dtype: DtypeName = Field(
         "auto",
-        description="Number format of the computation; auto takes bfloat16 where a short measurement finds it faster than float32.",
+        description="Number format of the computation; auto takes bfloat16 if a short measurement finds it faster than float32.",
     )
 
 
 class PreparationFields(Settings):
     """Preparing a data set."""
 
-    data_dir: PathText = Field("data", description="Folder in which prepared data sets live.")
+    data_dir: PathText = Field("data", description="Folder of the prepared data sets.")
     tokenizer: PathText | None = Field(
         None,
-        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for a path, char up to 10 MB and gpt2 above.",
+        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for other texts, char up to 10 MB and gpt2 above.",
     )
-    val: PathText | None = Field(None, description="A text to validate on, instead of a part of the training text.")
+    val: PathText | None = Field(None, description="A text to validate on instead of a part of the training text.")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="Share of the text that is held out for validation: whole documents where there are enough, else its end. Unset: 0.1, or what is usual for the corpus.",
+        description="Share of the text that is held out for validation: whole documents if there are enough, else its end. Unset: 0.1, or the corpus' usual share.",
     )
     encoding: str | None = Field(
         None,
-        description="Encoding of the text's files, such as windows-1251 or utf-16; or of some, by patterns of which the first that fits decides: 'old/*.txt=koi8-r,*=utf-8'. auto, as unset: found out file by file.",
+        description="Encoding of the text files, such as windows-1251 or utf-16. Patterns select files, and the first match decides: 'old/*.txt=koi8-r,*=utf-8'. Unset or auto: detected for each file.",
     )
     skip_unreadable: bool = Field(
-        False, description="Go on without the files of a folder or a pattern that cannot be read, and name them."
+        False, description="Leave out files of a folder or a pattern that cannot be read, and name them."
     )
     follow_links: bool = Field(
-        False, description="Read what links in a folder of texts lead to outside of it, and linked folders, too."
+        False, description="Also read linked folders, and files outside of a folder of texts to which links in it lead."
     )
     end_of_text_marks: bool = Field(
         False,
-        description="Let each <|endoftext|> or <|startoftext|> that is written in the text end a document, and take it out.",
+        description="Let each <|endoftext|> or <|startoftext|> in the text end a document, and remove it.",
     )
     deduplicate: bool = Field(False, description="Leave out documents that are equal to an earlier one.")
     drop_repeated_lines: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
-        None, description="Leave out lines that stand in at least this many documents, such as headings."
+        None, description="Leave out lines that occur in at least this many documents, such as headings."
     )
 
     @field_validator("encoding")
@@ -101,7 +100,7 @@ class PreparationFields(Settings):
 
 
 def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
-    """Return the fields of a command's settings by the heading of their group, in the order of the inheritance."""
+    """Return the fields of a command's settings by the heading of their group, in the order of inheritance."""
     groups: dict[str, dict[str, FieldInfo]] = {}
     for group in schema.__mro__:
         if not issubclass(group, Settings) or group is Settings:
@@ -109,10 +108,12 @@ def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
         own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
         if own:
             heading = (group.__doc__ or group.__name__).removesuffix(".")
-            groups[heading] = own | groups.get(heading, {})  # a group that builds on another of its name follows it
+            groups[heading] = own | groups.get(
+                heading, {}
+            )  # groups with the same heading are joined, the base class first
     return groups
 
 
 def fields_in_order(schema: type[Settings]) -> dict[str, FieldInfo]:
-    """Return the fields of a command's settings by name, in the order in which a person reads them."""
+    """Return the fields of a command's settings by name, group by group."""
     return {name: field for group in grouped_fields(schema).values() for name, field in group.items()}

@@ -26,7 +26,7 @@ from quillgpt.config.schema.base import (
 )
 
 SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
-"""Values of `init_from` that are words; every other value names a model."""
+"""Special values of `init_from`; every other value names a model."""
 
 OptimizerName = Literal["adamw", "muon"]
 """The optimizers that `optim/optimizers.py` makes."""
@@ -38,16 +38,16 @@ class RunFields(Settings):
     out_dir: PathText = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
     minutes: Minutes | None = Field(
         None,
-        description="Minutes that the command may take: max_iters and lr_decay_iters follow from them and from the speed that is measured. Unset: max_iters decides.",
+        description="Minutes that the command may take; max_iters and lr_decay_iters follow from them and from the measured speed. Unset: max_iters decides.",
     )
     defaults: Literal["fixed", "scaled"] = Field(
         "fixed",
-        description="What nobody has set. fixed: is as listed here. scaled: size, batch, learning rates, dropout and length follow from the text, the minutes (3 unless set) and the machine, by the rules of docs/recipes.md.",
+        description="Values of settings that nobody has set. fixed: the defaults listed here. scaled: size, batch, learning rates, dropout and length follow from the text, the minutes (3 unless set) and the machine, by the rules of docs/recipes.md.",
     )
     overwrite: bool = Field(False, description="Start over in an out_dir that already holds a checkpoint.")
     init_from: PathText = Field(
         "scratch",
-        description="scratch; resume: go on with the run in out_dir; finetune: start from out_dir's best weights, into out_dir-finetuned; or a model to start from: a run, a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or a name of the Hugging Face hub (gpt2, gpt2-xl, OWNER/NAME).",
+        description="scratch; resume: continue the run in out_dir; finetune: start from the best weights in out_dir, into out_dir-finetuned; or a model to start from: a run, a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or a name of the Hugging Face hub (gpt2, gpt2-xl, OWNER/NAME).",
     )
 
 
@@ -57,7 +57,7 @@ class DatasetFields(Settings):
     dataset: str = Field("openwebtext", description="Name of the data set, a folder in data_dir.")
     data: str | None = Field(
         None,
-        description="A text to prepare and train on in one go: anything that quill prepare takes; several separated by commas.",
+        description="A text to prepare and train on: anything that quill prepare takes; several are separated by commas.",
     )
 
 
@@ -66,10 +66,10 @@ class ReplayFields(Settings):
 
     replay: Fraction = Field(
         0.0,
-        description="Share of the sequences that is taken from replay_dataset, so that a model that is finetuned forgets less of it. Each evaluation measures both.",
+        description="Share of the sequences that come from replay_dataset, so that a finetuned model forgets less of it. Evaluations measure both.",
     )
     replay_dataset: str | None = Field(
-        None, description="Name of a data set, prepared with the same tokenizer, that the model should not forget."
+        None, description="Name of the data set that the model should not forget, prepared with the same tokenizer."
     )
 
 
@@ -89,16 +89,16 @@ class ModelFields(Settings):
     block_size: Size = Field(1024, description="Longest context, in tokens.")
     vocab_size: Size | None = Field(
         None,
-        description="Rows of the embedding. Unset: the tokenizer's size, above 1,000 rounded up to a multiple of 64.",
+        description="Rows of the token embedding. Unset: the tokenizer's size, above 1,000 rounded up to a multiple of 64.",
     )
     dropout: Fraction = Field(0.0, description="Probability of dropping an activation in training.")
     zero_init: bool = Field(
         False,
-        description="Start the projections back into the residual stream at zero, so that each block begins as the identity.",
+        description="Initialise the projections into the residual stream with zeros, so that each block starts as the identity.",
     )
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
     activation: Literal["gelu", "gelu_new"] = Field(
-        "gelu", description="GELU by the error function (nanoGPT's) or by tanh (OpenAI's); gpt2 only."
+        "gelu", description="GELU by the error function (gelu, nanoGPT's) or by tanh (gelu_new, OpenAI's); gpt2 only."
     )
 
 
@@ -110,39 +110,37 @@ class OptimizationFields(Settings):
     )
     learning_rate: Amount = Field(6e-4, description="Highest learning rate (of AdamW).")
     muon_learning_rate: Amount = Field(0.02, description="Highest learning rate of Muon; follows the same schedule.")
-    muon_momentum: Fraction = Field(
-        0.95, description="Share of Muon's momentum that an iteration keeps; small batches want less."
-    )
+    muon_momentum: Fraction = Field(0.95, description="Momentum of Muon; lower is better for small batches.")
     max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
     batch_size: BatchSize = Field(
-        12, description="Sequences in each of the gradient_accumulation_steps parts of an iteration."
+        12, description="The global batch of an iteration has batch_size * gradient_accumulation_steps sequences."
     )
     gradient_accumulation_steps: BatchSize = Field(
-        40, description="Parts of an iteration: the global batch is batch_size times this."
+        40, description="Factor of the global batch; see batch_size. How much is computed at once is micro_batch_size."
     )
     micro_batch_size: BatchSize | Literal["auto"] = Field(
         "auto",
-        description="Sequences computed at once; changes speed and memory, not the result. auto: as many as are fastest on the device, or fewer where its memory is short.",
+        description="Sequences computed at once; changes speed and memory, not the result. auto: the fastest number that fits into the device's memory.",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="Keep only each block's input for the backward pass, and compute the rest again there: a fraction of the memory for a quarter more time.",
+        description="Keep only the input of each block for the backward pass, which computes the rest again: a fraction of the memory for a quarter more time.",
     )
     weight_decay: Amount = Field(1e-1, description="Decoupled weight decay of tensors with two or more dimensions.")
     cautious_weight_decay: bool = Field(
         False,
-        description="Let Muon decay only those weights that its update moves toward zero too (muon only).",
+        description="Decay only weights that the update also moves toward zero (muon only).",
     )
-    beta1: Fraction = Field(0.9, description="AdamW's decay of the mean of gradients.")
-    beta2: Fraction = Field(0.95, description="AdamW's decay of the mean of squared gradients.")
-    grad_clip: Amount = Field(1.0, description="Largest norm of the gradient; 0 does not clip.")
+    beta1: Fraction = Field(0.9, description="AdamW's decay rate of the mean of gradients.")
+    beta2: Fraction = Field(0.95, description="AdamW's decay rate of the mean of squared gradients.")
+    grad_clip: Amount = Field(1.0, description="Clip the gradient to this norm; 0: no clipping.")
     ema_decay: Fraction = Field(
         0.0,
-        description="Average the weights over about 1 / (1 - ema_decay) iterations; the average is what is evaluated, kept as best, and sampled from. 0: no average.",
+        description="Average the weights over about 1 / (1 - ema_decay) iterations; the average is evaluated, kept as best, and sampled from. 0: no average.",
     )
     on_nonfinite: Literal["rollback", "stop"] = Field(
         "rollback",
-        description="What a loss or gradient that is NaN or infinite leads to. rollback: back to the last checkpoint, leave that batch out, half the learning rate for a while. stop: end the run.",
+        description="What to do if a loss or gradient is NaN or infinite. rollback: go back to the last checkpoint, skip that batch, and halve the learning rate for a while. stop: end the run.",
     )
 
 
@@ -151,21 +149,21 @@ class LoraFields(Settings):
 
     lora_rank: Annotated[int, Field(ge=0, le=10**6)] = Field(
         0,
-        description="Train adapters of this rank beside the linear layers, which stay as they are; checkpoints hold the two merged, and the adapters alone as the library peft loads them. 0: train all weights.",
+        description="Train adapters of this rank beside the linear layers, whose weights are frozen; checkpoints have the merged weights, and the adapters alone in peft's format. 0: train all weights.",
     )
     lora_alpha: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="The adapters count lora_alpha / lora_rank. Unset: twice the rank."
+        None, description="The adapters are scaled by lora_alpha / lora_rank. Unset: twice the rank."
     )
-    lora_dropout: Fraction = Field(0.0, description="Probability of dropping an input of an adapter in training.")
+    lora_dropout: Fraction = Field(0.0, description="Probability of dropping an adapter's input in training.")
     lora_targets: LoraTargets = Field(
-        "all", description="Which linear layers of the blocks get adapters: those of attention, of the mlp, or all."
+        "all", description="Linear layers of the blocks that get adapters: those of attention, of the MLP, or all."
     )
 
 
 class ScheduleFields(Settings):
     """The learning-rate schedule."""
 
-    decay_lr: bool = Field(True, description="Vary the learning rate by lr_schedule; False keeps it constant.")
+    decay_lr: bool = Field(True, description="Change the learning rate by lr_schedule; false keeps it constant.")
     lr_schedule: Literal["cosine", "wsd"] = Field(
         "cosine",
         description="cosine: warm-up, then half a cosine down to min_lr. wsd: warm-up, stable, linear decay to min_lr.",
@@ -174,7 +172,7 @@ class ScheduleFields(Settings):
     lr_decay_iters: Positive = Field(600_000, description="Iteration at which the learning rate reaches min_lr.")
     min_lr: Amount = Field(6e-5, description="Lowest learning rate of the schedule.")
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.3, description="wsd: share of lr_decay_iters, at its end, in which the learning rate falls."
+        0.3, description="wsd: share of lr_decay_iters, at the end, in which the learning rate falls."
     )
 
 
@@ -184,24 +182,24 @@ class EvaluationFields(Settings):
     eval_interval: Positive = Field(2000, description="Iterations between evaluations.")
     eval_iters: Positive | None = Field(
         200,
-        description="Batches an evaluation takes from each split, the same ones each time. none: the whole val split and as many tokens of train.",
+        description="Batches of each split that an evaluation takes, always the same ones. none: the whole val split and as many tokens of train.",
     )
     patience: Count | None = Field(
         None,
-        description="Stop after so many evaluations in a row without a better loss on the whole val split; 0 never stops. Unset: 5 where a model is finetuned, else 0.",
+        description="Stop after this many evaluations in a row without a better loss on the whole val split; 0 never stops. Unset: 5 for finetuning, else 0.",
     )
     eval_only: bool = Field(False, description="Evaluate and stop; nothing is written.")
     log_interval: Positive = Field(1, description="Iterations between lines of the log.")
     always_save_checkpoint: bool = Field(
         True,
-        description="Keep the newest checkpoints (keep_last of them) besides best, last and the one before.",
+        description="Keep the keep_last newest checkpoints, besides best, last and the one before last.",
     )
     keep_last: Positive = Field(
-        3, description="Checkpoints that always_save_checkpoint keeps; last and the one before it are always kept."
+        3, description="Checkpoints that always_save_checkpoint keeps; last and the one before are always kept."
     )
     checkpoint_interval: Positive | Duration | None = Field(
         "10m",
-        description="Save between evaluations too: after so many iterations, or so much time (90s, 10m, 2h; longer where saving would take above 2 % of it).",
+        description="Also save between evaluations, after this many iterations or this much time (90s, 10m, 2h; longer if saving would take more than 2 % of it).",
     )
 
 
@@ -209,12 +207,12 @@ class LoggingFields(Settings):
     """Logging elsewhere than in metrics.jsonl."""
 
     wandb_log: bool = Field(
-        False, description="Log to Weights & Biases too (extra wandb). WANDB_MODE=offline needs no account."
+        False, description="Also log to Weights & Biases (extra wandb). WANDB_MODE=offline needs no account."
     )
     wandb_project: str = Field("owt", description="Project of the wandb run.")
     wandb_run_name: str = Field("gpt2", description="Name of the wandb run.")
     tensorboard: bool = Field(
-        False, description="Write TensorBoard's event files to out_dir/tensorboard too (extra tensorboard)."
+        False, description="Also write TensorBoard's event files, to out_dir/tensorboard (extra tensorboard)."
     )
 
 
@@ -223,16 +221,16 @@ class ExecutionFields(Settings):
 
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="torch.compile the model; auto compiles when the run is long enough to pay for it.",
+        description="Compile the model with torch.compile; auto compiles if the run is long enough to gain time.",
     )
     cuda_graph: bool = Field(
         False,
-        description="On a CUDA device, record the whole iteration once and repeat it, which helps where launches cost more than arithmetic: small models on a big GPU. Not with float16.",
+        description="On a CUDA device, record an iteration as a CUDA graph and replay it; faster for small models on a big GPU. Not with float16.",
     )
     seed: Seed = Field(1337, description="Seed of initialization, data order, dropout and evaluation batches.")
     deterministic: bool = Field(
         False,
-        description="Compute only by methods that repeat to the last bit, which some of a GPU's fastest do not; slower there. A CPU's always do.",
+        description="Use only algorithms whose results are identical to the last bit; slower on GPUs. On CPUs they always are.",
     )
 
 
@@ -240,7 +238,7 @@ class ProcessesFields(Settings):
     """Several processes."""
 
     backend: Literal["nccl", "gloo"] = Field(
-        "nccl", description="How several processes would talk; accepted, but Quill trains in one process so far."
+        "nccl", description="Communication between processes; accepted, but Quill trains in one process so far."
     )
 
 
@@ -261,15 +259,15 @@ class TrainFields(
     ExecutionFields,
     ProcessesFields,
 ):
-    """The settings of `quill train`, each checked by itself."""
+    """The settings of `quill train`, every one checked by itself."""
 
 
 class TrainSettings(TrainFields):
     """The settings of `quill train`, checked against each other."""
 
     @model_validator(mode="after")
-    def _check_shapes(self) -> Self:
-        # What rules fill in later fits what is set.
+    def _check_sizes(self) -> Self:
+        # Sizes that rules choose later fit those that are set.
         is_open = self.defaults == "scaled" and not {"n_embd", "n_head"} <= self.model_fields_set
         if self.n_embd % self.n_head and not is_open:
             raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}; change one of them")
@@ -338,7 +336,7 @@ class TrainSettings(TrainFields):
 
     @property
     def adapter_alpha(self) -> float:
-        """What the adapters count, over their rank."""
+        """The scale of the adapters times their rank."""
         return self.lora_alpha or 2.0 * self.lora_rank
 
     @property

@@ -1,1 +1,1 @@
-"""From bytes to letters: which encoding a file has, and what it is besides prose."""
+"""From bytes to characters: detecting the encoding of a text file, and decoding it."""

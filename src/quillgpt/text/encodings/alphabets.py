@@ -1,7 +1,8 @@
-"""How often the letters of languages occur: what tells the encodings from before Unicode apart.
+"""Letters of many languages by frequency, by which encodings older than Unicode are told apart.
 
-Of a language with Latin letters only those beyond ASCII are listed, since ASCII is the same in all these encodings. The
-commonest come first; how often a letter occurs falls about as its rank grows. In English, typography is most of it.
+The most frequent letter comes first; a letter's frequency is about inverse to its rank. For languages in Latin script
+only letters beyond ASCII are listed, since ASCII is the same in all these encodings. For English that is mostly
+typography.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ OTHERS = {
     "Urdu": "ايکرےنہتسمولبدجپںعشھٹگئقحفخچزطآصضڑذثظؤغڈ۔،؟",
     "Thai": "านร่อก้เงัมิยลวดทสีตะปบคหแจพ์ืชุขใำไผธู็ึซภศถฟณษโ๊ฉญ๋ฐฆฮฝฬๆฯฏฎฌฑฒฤ",
 }
-"""All letters, with the marks that stand on them."""
+"""All letters, with their combining marks."""
 
 RARE = ("Old Irish", "Welsh", "Maltese", "Esperanto", "Sami", "Faroese", "Kazakh", "Tajik")
-"""Languages that fewer texts are in."""
+"""Languages with few texts."""
 
 COMMON_HANZI = {
     "Chinese": (
@@ -101,7 +102,7 @@ EAST_ASIAN_PUNCTUATION = "，。、「」“”：；？！…—　（）《》
 COMMON_TYPOGRAPHY = "’“”–—…«»„‘‚№\u00a0"
 RARE_TYPOGRAPHY = "‹›•·†‡°§©®™€£‰¹²³¼½¾×÷±¢¥"
 FINAL_LETTERS = "ךםןףץςةى"
-"""They end words."""
+"""Letters that stand only at the end of a word."""
 
 _FIRST_EAST_ASIAN = "\u2e80"
 
@@ -113,5 +114,5 @@ def _common() -> frozenset[str]:
 
 
 def is_common(character: str) -> bool:
-    """Return whether a character stands in texts of one of these languages, of East Asia, or among emoji."""
+    """Return whether a character is used in one of these languages or in East Asia, or is an emoji."""
     return character.isascii() or character >= _FIRST_EAST_ASIAN or character in _common()

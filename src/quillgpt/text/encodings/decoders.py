@@ -1,4 +1,4 @@
-"""Decoders for what Python's codecs leave out: mixed and doubled encodings, and what other programs write besides."""
+"""Decoders that Python lacks: several encodings in one file, doubly encoded UTF-8, CESU-8, and other variants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quillgpt.config.encoding_rules import TWICE
 from quillgpt.text.encodings.alphabets import is_common
 
 LONGEST_LINE = 1 << 16
-"""Bytes of a line beyond which it is decoded in parts."""
+"""Bytes; a longer line is decoded in parts."""
 
 _SURROGATES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
 _HALF_A_PAIR = re.compile(rb"\xed(?:[\xa0-\xaf](?:[\x80-\xbf](?:\xed[\xb0-\xbf]?)?)?)?\Z")
@@ -21,7 +21,7 @@ EURO_OF_GBK = 0x80
 
 
 def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
-    """Return a new decoder for one of the encodings that `config.encodings.encoding_named` gives."""
+    """Return a new decoder for an encoding, named as `config.encoding_rules.encoding_named` names it."""
     if "+" in encoding:
         return _ByLine(_first_that_fits(encoding.split("+")))
     if encoding.startswith(TWICE):
@@ -34,12 +34,12 @@ def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
 
 
 def decode(content: bytes, encoding: str) -> str:
-    """Decode the whole of a text."""
+    """Decode a whole text."""
     return decoder_of(encoding).decode(content, final=True)
 
 
 class _Cesu8(codecs.BufferedIncrementalDecoder):
-    """UTF-8 in which characters beyond 65,535 are two surrogates of three bytes each."""
+    """UTF-8, except that a character beyond U+FFFF is two surrogates of three bytes each."""
 
     def _buffer_decode(self, content: Any, _errors: str, final: bool) -> tuple[str, int]:
         if not final:
@@ -49,7 +49,7 @@ class _Cesu8(codecs.BufferedIncrementalDecoder):
 
 
 class _Vietnamese(codecs.BufferedIncrementalDecoder):
-    """windows-1258, whose tones are characters of their own, with letter and tone as one character."""
+    """windows-1258, which writes a letter and its tone as two characters; they are joined into one."""
 
     def _buffer_decode(self, content: Any, _errors: str, final: bool) -> tuple[str, int]:
         text, taken = codecs.lookup("cp1258").decode(content)
@@ -59,7 +59,7 @@ class _Vietnamese(codecs.BufferedIncrementalDecoder):
 
 
 class _ByLine(codecs.BufferedIncrementalDecoder):
-    """Decodes each line by itself, so that a text does not depend on how it is cut."""
+    """Decodes line by line, so that the text does not depend on how the bytes are cut."""
 
     def __init__(self, decode_line: Callable[[bytes], str]) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class _ByLine(codecs.BufferedIncrementalDecoder):
 
 
 def _end_of_line(content: bytes, start: int) -> int | None:
-    """Return where a line ends, or the part of a long line; None where more of it may come."""
+    """Return the end of a line, or of a part of a long line; None if the rest may still come."""
     ends = [place for end in (b"\n", b"\r") if (place := content.find(end, start, start + LONGEST_LINE)) >= 0]
     if ends:
         return min(ends) + 1
@@ -117,21 +117,21 @@ def _twice(between: str) -> Callable[[bytes], str]:
 
 
 def undoing(between: str, undone: list[str] | None = None) -> Callable[[str], str]:
-    """Return a function that gives a text as it was before its UTF-8 was taken for another encoding.
+    """Return a function that repairs text whose UTF-8 was taken for another encoding.
 
     Args:
         between: The other encoding.
-        undone: What the function has mended is added to it.
+        undone: A list to which the function adds every piece that it repairs.
     """
     back, run = _ways_back(between)
 
-    def undo(found: re.Match[str]) -> str:
+    def undo(match: re.Match[str]) -> str:
         try:
-            text = bytes(back[ord(character)] for character in found[0]).decode("utf-8")
+            text = bytes(back[ord(character)] for character in match[0]).decode("utf-8")
         except UnicodeDecodeError:
-            return found[0]
-        if not all(map(is_common, text)):  # letters that stand beside each other rightly, and happen to be UTF-8
-            return found[0]
+            return match[0]
+        if not all(map(is_common, text)):  # correct text that happens to look like UTF-8
+            return match[0]
         if undone is not None:
             undone.append(text)
         return text
@@ -141,14 +141,14 @@ def undoing(between: str, undone: list[str] | None = None) -> Callable[[str], st
 
 @cache
 def _ways_back(between: str) -> tuple[dict[int, int], re.Pattern[str]]:
-    """Return the bytes of another encoding's characters, and a pattern for several of these side by side."""
-    back = {byte: byte for byte in range(0x80, 0xA0)}  # where ISO-8859-1 was meant
+    """Return the byte of every character of an encoding, and a pattern for two or more of these in a row."""
+    back = {byte: byte for byte in range(0x80, 0xA0)}  # some programs use ISO-8859-1 for these
     back |= {ord(character): byte for byte, character in characters_of(between).items()}
     return back, re.compile(f"[{re.escape(''.join(map(chr, back)))}]{{2,}}")
 
 
 def characters_of(encoding: str) -> dict[int, str]:
-    """Return the characters of the bytes beyond ASCII; those that the encoding lacks are what ISO-8859-1 has there."""
+    """Return the characters of the bytes beyond ASCII, from ISO-8859-1 where the encoding has none."""
     return {byte: bytes([byte]).decode(encoding, "ignore") or chr(byte) for byte in range(0x80, 0x100)}
 
 

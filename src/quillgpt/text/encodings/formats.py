@@ -1,4 +1,4 @@
-"""What a file is besides prose: documents and archives by their first bytes, and texts written for programs."""
+"""Recognises files that are no prose: documents and archives by their first bytes, and texts for programs."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ _ZIPPED = (
 
 
 def check_format(head: bytes, name: str) -> None:
-    """Check that a file does not begin as one of the formats that hold no plain text do.
+    """Check that a file is not in a format that holds no plain text, such as PDF.
 
     Raises:
-        DataError: It does; names the format, and how to come by its text.
+        DataError: It is; the message names the format and how to get its text.
     """
     for signature, what, remedy in _FORMATS:
         if head.startswith(signature):
@@ -84,24 +84,24 @@ def check_format(head: bytes, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What a text looks like that is not prose.
+class FormatHint:
+    """The format of a text that is no prose.
 
     Attributes:
-        what: Its format.
-        advice: What to give instead.
+        what: The format.
+        advice: What to give to Quill instead.
     """
 
     what: str
     advice: str
 
 
-def looks_like(text: str, name: str) -> Looks | None:
-    """Return what the beginning of a text looks like, where it is written for programs; None where it is prose.
+def looks_like(text: str, name: str) -> FormatHint | None:
+    """Return the format of a text that is written for programs, or None if it is prose.
 
     Args:
-        text: Its first several thousand characters.
-        name: Its file's path, as a person gave it.
+        text: Its first few thousand characters.
+        name: The path of its file, as the user gave it.
     """
     begins = text.lstrip("\ufeff \t\n")
     lines = [line for line in text.split("\n")[:-1] if line.strip()] or [text]
@@ -116,7 +116,7 @@ def _rows(name: str, ending: str, column: str | None) -> str:
     return f"to train on its texts alone, give hf:{given}:{column or 'COLUMN'}{renamed}"
 
 
-def _json(begins: str, lines: list[str], name: str) -> Looks | None:
+def _json(begins: str, lines: list[str], name: str) -> FormatHint | None:
     if begins[:1] not in ("{", "["):
         return None
     records = []
@@ -125,14 +125,14 @@ def _json(begins: str, lines: list[str], name: str) -> Looks | None:
             records.append(json.loads(line))
         except (ValueError, RecursionError):
             break
-    if len(records) >= min(2, len(lines)) and all(isinstance(each, dict | list) for each in records):
+    if len(records) >= min(2, len(lines)) and all(isinstance(record, dict | list) for record in records):
         if len(lines) > 1 and isinstance(records[0], dict):
-            return Looks("JSON lines", _rows(name, ".jsonl", _longest_text(records)))
-        return Looks("JSON", _of_json(records[0], name))
+            return FormatHint("JSON lines", _rows(name, ".jsonl", _longest_text(records)))
+        return FormatHint("JSON", _of_json(records[0], name))
     if re.match(r'\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*(?:\{\s*"|\[|"(?:[^"\\\n]|\\.)*"\s*,)', begins):
         first = re.match(r"\[\s*", begins)
         record = _first_record(begins[first.end() :]) if first else None
-        return Looks("JSON", _of_json([record] if record else None, name))
+        return FormatHint("JSON", _of_json([record] if record else None, name))
     return None
 
 
@@ -158,16 +158,16 @@ def _longest_text(records: list[object]) -> str | None:
     return best[0][0] if best and best[0][1] else None
 
 
-def _marked_up(begins: str) -> Looks | None:
+def _marked_up(begins: str) -> FormatHint | None:
     tags = re.findall(r"</?([a-zA-Z][\w:.-]*)(?:\s[^<>]*)?/?>", begins)
     if re.match(r"(?i)<!doctype html|<html[\s>]", begins) or _are_html(tags, begins):
-        return Looks("HTML", "convert it to plain text first, such as with pandoc -t plain")
+        return FormatHint("HTML", "convert it to plain text first, such as with pandoc -t plain")
     if begins.startswith("<?xml") or (begins.startswith("<") and 8 * len(tags) > begins.count(" ") and len(tags) > 3):
-        return Looks("XML", "take its texts out and give those")
+        return FormatHint("XML", "take its texts out and give those")
     if re.match(r"(?i)(?:from:? |return-path:|received:|mime-version:)", begins) and re.search(
         r"(?im)^content-transfer-encoding: (?:quoted-printable|base64)", begins
     ):
-        return Looks("e-mail as it is sent", "save the messages as plain text")
+        return FormatHint("e-mail as it is sent", "save the messages as plain text")
     return None
 
 
@@ -178,25 +178,25 @@ def _are_html(tags: list[str], begins: str) -> bool:
     return len([tag for tag in tags if tag.lower() in known]) > 5 and 3 * begin_so > len(lines)
 
 
-def _subtitles(begins: str, lines: list[str]) -> Looks | None:
+def _subtitles(begins: str, lines: list[str]) -> FormatHint | None:
     advice = "take numbers and times out, and give the spoken lines"
     if begins.startswith("WEBVTT"):
-        return Looks("WebVTT subtitles", advice)
+        return FormatHint("WebVTT subtitles", advice)
     if begins.startswith("[Script Info]"):
-        return Looks("SubStation subtitles", advice)
+        return FormatHint("SubStation subtitles", advice)
     times = sum(bool(re.match(r"\s*\d+:\d\d:\d\d[,.]\d+ *--> *\d+:\d\d:\d\d", line)) for line in lines)
     if times >= 2 and 6 * times >= len(lines):
-        return Looks("SubRip subtitles", advice)
+        return FormatHint("SubRip subtitles", advice)
     stamps = sum(bool(re.match(r"(?:\[\d\d:\d\d(?:[.:]\d+)?\]|\{\d+\}\{\d+\})", line)) for line in lines)
-    return Looks("lyrics or subtitles with times", advice) if stamps >= 3 and 2 * stamps > len(lines) else None
+    return FormatHint("lyrics or subtitles with times", advice) if stamps >= 3 and 2 * stamps > len(lines) else None
 
 
-def _table(text: str, name: str) -> Looks | None:
+def _table(text: str, name: str) -> FormatHint | None:
     lines = text.split("\n")[:-1] if len(text) > 2000 else text.split("\n")
     for delimiter, what, ending, fewest in ((",", "CSV", ".csv", 3), ("\t", "TSV", ".tsv", 2), (";", "CSV", ".csv", 3)):
         try:
             rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
-        except csv.Error:  # a quoted text that goes on beyond the lines that were read, or no table
+        except csv.Error:  # a quoted value goes on beyond the lines that were read, or this is no table
             rows = [row for row in csv.reader(lines, delimiter=delimiter) if row][:-1]
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (0, 0)
@@ -210,10 +210,12 @@ def _table(text: str, name: str) -> Looks | None:
             column = max(header, key=header.__getitem__)
             usable = re.fullmatch(r"\w[\w .-]*", column)
             advice = _rows(name, ending, column if usable else None)
-            return Looks(what, advice if what == "CSV" and delimiter == "," else "take its texts out and give those")
+            return FormatHint(
+                what, advice if what == "CSV" and delimiter == "," else "take its texts out and give those"
+            )
     return None
 
 
 def _is_prose(text: str, delimiter: str, rows: list[list[str]]) -> bool:
-    """Tell whether delimiters stand as they do between the parts of a sentence, or before an indented line."""
+    """Return whether the delimiters are those of sentences or of indented lines."""
     return 2 * text.count(f"{delimiter} ") > text.count(delimiter) or not all(row[0].strip() for row in rows)

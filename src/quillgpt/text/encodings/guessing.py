@@ -1,4 +1,4 @@
-"""The encoding of a file that no mark names: by which lines are UTF-8, and by what the others read like."""
+"""The encoding of a file without a byte-order mark: which lines are UTF-8, and what the others are likely to be."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ _CONTROLS = bytes({*range(32), 127} - set(b"\t\n\r\f\x1a\x1b"))
 
 
 def by_lines(path: Path, name: str, head: bytes, end: int) -> Reading:
-    """Return how a file without a mark is to be read.
+    """Return the encoding of a file without a byte-order mark.
 
     Args:
         path: The file.
-        name: What to call it in messages.
-        head: Its beginning.
-        end: Where its text ends.
+        name: Its name in messages.
+        head: Its first bytes.
+        end: The end of its text, in bytes.
 
     Raises:
-        DataError: It is binary, damaged, of several encodings, or of none that can be recognised.
+        DataError: The file is binary, damaged or in several encodings, or its encoding cannot be recognised.
     """
-    found = scan(path, end)
-    if found.nul is not None:
-        raise with_nul(path, found.nul, name, end)
-    if found.others.first is not None:
-        return mixed(path, name, found) or _legacy(path, name, head, end, bytes(found.others.sample))
-    if found.utf8.first is None and found.escapes:
+    scanned = scan(path, end)
+    if scanned.nul is not None:
+        raise with_nul(path, scanned.nul, name, end)
+    if scanned.others.first is not None:
+        return mixed(path, name, scanned) or _legacy(path, name, head, end, bytes(scanned.others.sample))
+    if scanned.utf8.first is None and scanned.escapes:
         return _seven_bits(path) or Reading("utf-8")
-    if found.surrogates is not None:
-        where = f"first in line {line_at(path, 'utf-8', found.surrogates):,}, byte {found.surrogates:,}"
+    if scanned.surrogates is not None:
+        where = f"first in line {line_at(path, 'utf-8', scanned.surrogates):,}, byte {scanned.surrogates:,}"
         return Reading("cesu-8", (Note("cesu-8", f"has emoji and the like as CESU-8 ({where}); they are read so"),))
-    return _doubled(path, end, bytes(found.utf8.sample)) or Reading("utf-8")
+    return _doubled(path, end, bytes(scanned.utf8.sample)) or Reading("utf-8")
 
 
 def _legacy(path: Path, name: str, head: bytes, end: int, sample: bytes) -> Reading:
@@ -61,7 +61,7 @@ def _legacy(path: Path, name: str, head: bytes, end: int, sample: bytes) -> Read
     if several is not None:
         raise several
     if not is_text or _is_ebcdic(head):
-        likely = ["cp500"] if _is_ebcdic(head) else [each.encoding for each in ranked if each.nats > _HOPELESS]
+        likely = ["cp500"] if _is_ebcdic(head) else [guess.encoding for guess in ranked if guess.nats > _HOPELESS]
         which = f", or name its encoding: --encoding={likely[0]}" if likely else ""
         raise DataError(
             f"{name} is a binary file, or a text in an encoding that could not be recognised; give a text file, saved "
@@ -71,7 +71,7 @@ def _legacy(path: Path, name: str, head: bytes, end: int, sample: bytes) -> Read
 
 
 def read_as(encoding: str) -> Note:
-    """Return what is said of a file that is in another encoding than UTF-8."""
+    """Return the note for a file in another encoding than UTF-8."""
     return Note(
         f"read as {encoding}",
         f"is not UTF-8; it is read as {title_of(encoding)}. If letters come out wrong, save it as UTF-8, or name its "
@@ -91,27 +91,27 @@ def _unsure(sample: bytes, ranked: list[Guess]) -> Note:
 
 
 def _example(sample: bytes, one: str, other: str) -> tuple[str, str]:
-    """Return the first words beyond ASCII that two encodings read otherwise."""
+    """Return the first word that two encodings decode differently, as both decode it."""
     for line in sample.splitlines():
         words = [word for word in line.split(b" ") if not word.isascii()]
         for word in words:
-            first, second = (word.decode(each, "replace") for each in (one, other))
+            first, second = (word.decode(encoding, "replace") for encoding in (one, other))
             if first != second:
                 return first[:24], second[:24]
     return "", ""
 
 
 def _wide_without_nul(head: bytes, best: Guess) -> str | None:
-    """Return which UTF-16 a text is in that has no character of ASCII, where that reads better than the best guess."""
-    found = []
+    """Return the UTF-16 encoding of a text without ASCII if that is likelier than the best guess, else None."""
+    candidates = []
     for encoding in ("utf-16-le", "utf-16-be"):
         try:
             text = head[: len(head) // 2 * 2].decode(encoding)
         except UnicodeDecodeError:
             continue
         if text:
-            found.append((_east_asian_nats(text), encoding))
-    nats, encoding = max(found, default=(_EAST_ASIAN_NATS, ""))
+            candidates.append((_east_asian_nats(text), encoding))
+    nats, encoding = max(candidates, default=(_EAST_ASIAN_NATS, ""))
     return encoding if nats > max(_EAST_ASIAN_NATS, 2 * best.nats) else None
 
 
@@ -126,12 +126,12 @@ def _east_asian_nats(text: str) -> float:
 def _is_ebcdic(head: bytes) -> bool:
     text = head.decode("cp500")
     return text.count(" ") > 0.08 * len(text) and sum(
-        each.isascii() and (each.isalnum() or each == " ") for each in text
+        character.isascii() and (character.isalnum() or character == " ") for character in text
     ) > 0.85 * len(text)
 
 
 def _seven_bits(path: Path) -> Reading | None:
-    """Return which encoding by escape sequences a file of ASCII is in, if any."""
+    """Return the encoding of an ASCII file with escape sequences, such as ISO-2022-JP, or None."""
     for encoding in _ESCAPING:
         try:
             beginning = next(pieces := decoded(path, encoding, str(path)))
@@ -145,7 +145,7 @@ def _seven_bits(path: Path) -> Reading | None:
 
 
 def _doubled(path: Path, end: int, sample: bytes) -> Reading | None:
-    """Return how a text is read that was taken for another encoding and saved as UTF-8 again; None where it is not."""
+    """Return the reading of UTF-8 that was taken for another encoding and saved as UTF-8 again; None if it was not."""
     text = sample.decode("utf-8", "ignore")
     beyond = sum(not character.isascii() for character in text)
     for between in _BETWEEN:
@@ -157,7 +157,7 @@ def _doubled(path: Path, end: int, sample: bytes) -> Reading | None:
         place = _first_doubled(path, end, between)
         where = f"first in line {line_at(path, 'utf-8', place):,}, byte {place:,}: {undone[0].strip()[:16]!r}"
         what = f"UTF-8 that was taken for {title_of(between)} and saved as UTF-8 again ({where})"
-        share = sum(len(each.encode()) for each in undone) / beyond
+        share = sum(len(piece.encode()) for piece in undone) / beyond
         if share > _ALL_DOUBLED or (share > _MANY_DOUBLED and mended >= _FEWEST_IN_A_MIXTURE):
             mixed_with = "" if share > _ALL_DOUBLED else ", and UTF-8 that was not"
             return Reading(TWICE + between, (Note("doubled", f"is {what}{mixed_with}; it is read as it was before"),))
@@ -167,7 +167,7 @@ def _doubled(path: Path, end: int, sample: bytes) -> Reading | None:
 
 
 def _first_doubled(path: Path, end: int, between: str) -> int:
-    """Return the place of the first byte beyond ASCII in a line that was taken for another encoding."""
+    """Return the offset of the first byte beyond ASCII in a line that was taken for another encoding."""
     undo = undoing(between)
     for place, block in blocks_of_lines(path, end):
         for line in block.splitlines(keepends=True):
@@ -179,12 +179,12 @@ def _first_doubled(path: Path, end: int, between: str) -> int:
 
 
 def doubts(path: Path, encoding: str, end: int) -> tuple[Note, ...]:
-    """Return what speaks against the encoding that a person has named.
+    """Return notes on why the encoding that the user named may be wrong.
 
     Args:
         path: The file.
-        encoding: Its name.
-        end: Where the text ends.
+        encoding: The encoding.
+        end: The end of the text, in bytes.
     """
     if width_of(encoding) > 1 or not is_known(encoding):
         return ()

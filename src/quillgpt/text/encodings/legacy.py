@@ -1,8 +1,8 @@
-"""Which of the encodings from before Unicode a text is in, and how sure that is.
+"""Guesses which encoding older than Unicode a text is in, and how sure the guess is.
 
-Each pair of an encoding and a language gives the bytes a likelihood: how often that language has the letters that the
-bytes would be, and whether they stand beside each other as letters do. No encoding fails to give some letters; only the
-right one gives those that a language has.
+Every pair of an encoding and a language gives the bytes a likelihood, from the frequencies of the decoded letters in
+the language and from which kinds of characters stand side by side. Every encoding decodes the bytes to some letters;
+only the right one gives the letters of a language.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quillgpt.text.encodings import alphabets
 from quillgpt.text.encodings.letters import CAPITALS, EAST_ASIAN, HALF_WIDTH, east_asian_likelihood, letter_likelihood
 
-# Nats by which an encoding is less common than the commonest; of equal readings the commonest is named.
+# Prior of each encoding, in nats below the commonest one; among equal decodings the commonest encoding is named.
 _SINGLE_BYTE = {
     **dict.fromkeys(("cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "cp874"), 0.0),
     **dict.fromkeys(("koi8_r", "cp1258"), 1.0),
@@ -37,14 +37,14 @@ _SINGLE_BYTE = {
 _MULTI_BYTE = {"gb18030": 0.0, "big5hkscs": 0.5, "cp950": 1.0, "cp932": 0.0, "euc_jp": 0.5, "cp949": 0.0, "johab": 5.0}
 
 _CHANCE = math.log(1 / 128)
-"""Of a byte beyond ASCII, were they random."""
+"""Log-likelihood of a byte beyond ASCII if such bytes were random."""
 _ASCII_LETTER = 2.5
-"""Nats that a letter of ASCII costs, where one encoding takes it for half of a character and another for a letter."""
+"""Nats for an ASCII letter that one encoding takes for half of a character and another for a letter."""
 _TEMPER = 2.0
-"""Letters follow from each other, so that a text says less than as many that are drawn by chance."""
+"""Divides log-likelihoods: neighbouring letters are not independent, so a text is weaker evidence."""
 _LEEWAY = 8.0
 _RARELY = 4.0
-"""Nats by which a text in a rare language, or, twice that, in capitals throughout, is less likely."""
+"""Nats by which a text in a rare language is less likely; a text entirely in capitals by twice that."""
 _ASCII, _BEYOND_ASCII = bytes(range(128)), bytes(range(128, 256))
 
 
@@ -55,9 +55,9 @@ class Guess:
     Attributes:
         encoding: Its name.
         language: The language that it reads like.
-        share: How likely it is, among those that give other letters, 0 to 1.
-        nats: How likely each byte beyond ASCII is, read so, in nats.
-        is_text: Whether it reads better than bytes that are drawn by chance would.
+        share: Its probability among the encodings that decode the text differently, 0 to 1.
+        nats: Mean log-likelihood of a byte beyond ASCII in this encoding, in nats.
+        is_text: Whether it is likelier than random bytes would be.
     """
 
     encoding: str
@@ -68,21 +68,23 @@ class Guess:
 
 
 def guesses(sample: bytes, at_most: int = 4) -> list[Guess]:
-    """Return the encodings that a sample may be in, the likeliest first; of those that read it alike, the commonest.
+    """Return the likeliest encodings of a sample, the likeliest first.
+
+    Of encodings that decode it to the same text, only the commonest is returned.
 
     Args:
         sample: Text with bytes beyond ASCII.
-        at_most: How many are looked for.
+        at_most: The largest number of encodings to return.
     """
     sample = _different_words(sample)
     high = len(sample.translate(None, _ASCII))
     if high == 0:
         return [Guess("ascii", "English", 1.0, 0.0, True)]
-    ranked = sorted((*_single_byte(sample), *_multi_byte(sample)), key=lambda each: -each[0])
-    found: dict[str, tuple[float, float, str, str]] = {}
+    ranked = sorted((*_single_byte(sample), *_multi_byte(sample)), key=lambda scored: -scored[0])
+    distinct: dict[str, tuple[float, float, str, str]] = {}
     for score, prior, encoding, language in ranked[: 6 * at_most]:
-        found.setdefault(sample.decode(encoding, "replace"), (score, prior, encoding, language))
-    chosen = list(found.values())[:at_most]
+        distinct.setdefault(sample.decode(encoding, "replace"), (score, prior, encoding, language))
+    chosen = list(distinct.values())[:at_most]
     weights = [math.exp((score - chosen[0][0]) / _TEMPER) for score, *_ in chosen]
     return [
         Guess(
@@ -97,7 +99,7 @@ def guesses(sample: bytes, at_most: int = 4) -> list[Guess]:
 
 
 def _different_words(sample: bytes) -> bytes:
-    """Return each word once: what comes again says nothing new."""
+    """Return every different word once: repetitions are no further evidence."""
     return b" ".join(dict.fromkeys(sample.split()))
 
 
@@ -114,7 +116,7 @@ def _single_byte(sample: bytes) -> list[tuple[float, float, str, str]]:
 
 
 def _single_byte_likelihoods(codes: NDArray[np.uint8], encoding: str) -> NDArray[np.float64]:
-    """Return how likely the bytes are in each language, (languages,)."""
+    """Return the log-likelihood of the bytes in each language, (languages,)."""
     tables = _tables()
     counts = np.bincount(codes, minlength=256)[128:]
     kinds = tables.kinds[encoding][codes]
@@ -140,12 +142,12 @@ def _multi_byte_likelihood(sample: bytes, encoding: str) -> dict[str, float]:
     taken = _ASCII_LETTER * (len(sample.translate(None, _BEYOND_ASCII)) - left)
     beyond = {character: count for character, count in counts.items() if not character.isascii()}
     return {
-        language: taken + sum(count * east_asian_likelihood(each, language) for each, count in beyond.items())
+        language: taken + sum(count * east_asian_likelihood(character, language) for character, count in beyond.items())
         for language in EAST_ASIAN
     }
 
 
-# Kinds of characters, by which it is judged what may stand beside what.
+# Kinds of characters; some pairs of kinds hardly ever stand side by side.
 class _Kind(IntEnum):
     LOWER_ASCII = auto()
     UPPER_ASCII = auto()
@@ -187,7 +189,7 @@ def _kind(character: str) -> int:
 
 
 def _beside() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what it costs that one kind follows another, in all languages and in those that double no accents."""
+    """Return the costs of one kind after another: in all languages, and in those without accents in a row."""
     cost = np.zeros((len(_Kind) + 1, len(_Kind) + 1))
     doubled = np.zeros((len(_Kind) + 1, len(_Kind) + 1))
     latin = (_Kind.LOWER_ASCII, _Kind.UPPER_ASCII, _Kind.LOWER_LATIN, _Kind.UPPER_LATIN)
@@ -223,14 +225,14 @@ _COSTS = len(_BESIDE)
 
 @dataclass(frozen=True)
 class _Tables:
-    """What single-byte encodings are judged by.
+    """Tables for the likelihoods of single-byte encodings.
 
     Attributes:
-        languages: Their names.
-        likelihoods: Of each encoding: how likely each byte beyond ASCII is in each language, (languages, 128).
-        kinds: Of each encoding: of which kind the character of each byte is, (256,).
-        is_vietnamese: Which languages have several accents side by side, (languages,).
-        rarity: By how many nats texts in them are less likely, (languages,).
+        languages: The names of the languages.
+        likelihoods: By encoding: the log-likelihood of each byte beyond ASCII in each language, (languages, 128).
+        kinds: By encoding: the kind of each byte's character, (256,).
+        is_vietnamese: Which languages have accents in a row, (languages,).
+        rarity: Nats by which texts in each language are less likely, (languages,).
     """
 
     languages: list[str]
@@ -250,28 +252,28 @@ def _tables() -> _Tables:
     rarity = [_RARELY * (language in alphabets.RARE) for language in languages]
     rarity += [2 * _RARELY + rare for rare in rarity]
     languages += [language + CAPITALS for language in languages]
-    of_each = np.array([[letter_likelihood(each, language) for each in characters] for language in languages])
+    likelihoods = np.array([[letter_likelihood(letter, language) for letter in characters] for language in languages])
     return _Tables(
         languages,
-        {name: of_each[:, [index[each] for each in text[128:]]] for name, text in decoded.items()},
-        {name: kinds[[index[each] for each in text]] for name, text in decoded.items()},
+        {name: likelihoods[:, [index[letter] for letter in text[128:]]] for name, text in decoded.items()},
+        {name: kinds[[index[letter] for letter in text]] for name, text in decoded.items()},
         np.array([language.startswith("Vietnamese") for language in languages]),
         np.array(rarity),
     )
 
 
 def is_known(encoding: str) -> bool:
-    """Return whether an encoding is among those that are guessed."""
+    """Return whether `guesses` can return an encoding."""
     return encoding in _SINGLE_BYTE or encoding in _MULTI_BYTE
 
 
 def nats_of(sample: bytes, encoding: str, language: str | None = None) -> float:
-    """Return how likely each byte beyond ASCII of a sample is, were it in an encoding, in nats.
+    """Return the mean log-likelihood of a sample's bytes beyond ASCII in an encoding, in nats.
 
     Args:
         sample: Text.
-        encoding: One of those that are guessed.
-        language: The language that it is read as; by default the likeliest.
+        encoding: An encoding that `is_known`.
+        language: The language of the text; by default the likeliest.
     """
     sample = _different_words(sample)
     high = len(sample.translate(None, _ASCII))

@@ -1,4 +1,4 @@
-"""How likely a character is in a language."""
+"""The likelihood of a character in a language."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from quillgpt.text.encodings import alphabets
 
 CAPITALS = " in capitals"
-"""Behind a language's name: a text of capitals throughout."""
+"""Suffix of a language's name, for texts entirely in capitals."""
 
 _STRANGE_LETTER, _STRANGE_SIGN, _NO_CHARACTER = math.log(3e-4), math.log(1e-4), math.log(1e-6)
 _TYPOGRAPHY, _RARE_TYPOGRAPHY = math.log(8e-3), math.log(2e-3)
@@ -26,13 +26,13 @@ def _frequencies(letters: str) -> dict[str, float]:
 
 
 def letter_likelihood(character: str, language: str) -> float:
-    """Return how often a language has a character beyond ASCII, in nats, among those that it has."""
+    """Return the log-likelihood of a character beyond ASCII in a language, in nats."""
     name = language.removesuffix(CAPITALS)
     common = _frequencies(alphabets.LATIN.get(name) or alphabets.OTHERS[name])
     capitals = name != language
     if character in common:
         return common[character] + (_UPPER_CASE if capitals and character.upper() != character else 0)
-    if character.isascii():  # some have a second space or stop, for what is written from the right
+    if character.isascii():  # some encodings have a second space and full stop, for scripts that run from the right
         if name not in _FROM_THE_RIGHT:
             return _STRANGE_SIGN
         return math.log(0.15) if character == " " else _TYPOGRAPHY
@@ -53,7 +53,7 @@ def letter_likelihood(character: str, language: str) -> float:
 
 HALF_WIDTH = "Japanese in half width"
 EAST_ASIAN = ("Chinese", "Traditional Chinese", "Japanese", "Korean", HALF_WIDTH)
-_SHARES = {  # of common characters, others of the first level, of the second, and beyond
+_SHARES = {  # of common characters, others of the first level, of the second level, and all others
     "Chinese": (0.5, 0.3, 0.02, 0.002),
     "Traditional Chinese": (0.5, 0.3, 0.02, 0.002),
     "Japanese": (0.1, 0.2, 0.01, 0.001),
@@ -66,10 +66,10 @@ _LAST_OF_FIRST_LEVEL = {"Chinese": 0xD7, "Traditional Chinese": 0xC6, "Japanese"
 @cache
 def _common(language: str) -> dict[str, float]:
     characters = alphabets.COMMON_HANGUL if language == "Korean" else alphabets.COMMON_HANZI[language]
-    found = _ranked(characters, _SHARES[language][0])
+    likelihoods = _ranked(characters, _SHARES[language][0])
     if language == "Japanese":
-        found |= _ranked(alphabets.KANA, 0.55)
-    return found | dict.fromkeys(alphabets.EAST_ASIAN_PUNCTUATION, math.log(0.13 / 20))
+        likelihoods |= _ranked(alphabets.KANA, 0.55)
+    return likelihoods | dict.fromkeys(alphabets.EAST_ASIAN_PUNCTUATION, math.log(0.13 / 20))
 
 
 def _ranked(characters: str, share: float) -> dict[str, float]:
@@ -79,7 +79,7 @@ def _ranked(characters: str, share: float) -> dict[str, float]:
 
 @cache
 def east_asian_likelihood(character: str, language: str) -> float:
-    """Return how often an East Asian language has a character beyond ASCII, in nats."""
+    """Return the log-likelihood of a character beyond ASCII in an East Asian language, in nats."""
     if language == HALF_WIDTH:
         is_half = "\uff61" <= character <= "\uff9f"
         return math.log(0.9 / 63) if is_half else math.log(0.1) + east_asian_likelihood(character, "Japanese")

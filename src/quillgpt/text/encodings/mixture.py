@@ -1,4 +1,4 @@
-"""Files in several encodings: which, and where each begins."""
+"""Files in several encodings: which ones, and where they begin."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from quillgpt.text.encodings.scan import SAMPLE_BYTES, Scan, blocks_of_lines
 SURE = 0.95
 _ALMOST_CERTAIN = 0.999
 _FEWEST_BYTES = 12
-"""Bytes beyond ASCII below which nothing is certain."""
+"""Bytes beyond ASCII; with fewer, nothing is certain."""
 _WORSE = 0.7
-"""Nats for each byte by which a part of a text must read worse than the whole to be looked at."""
+"""Nats per byte; a part that is this much less likely than the whole may be in another encoding."""
 _HIGH = re.compile(rb"[\x80-\xff]")
 
 
-def mixed(path: Path, name: str, found: Scan) -> Reading | None:
-    """Return how a file of which only some lines are UTF-8 is read; None where these are UTF-8 by chance.
+def mixed(path: Path, name: str, scanned: Scan) -> Reading | None:
+    """Return the encodings of a file of which only some lines are UTF-8; None if these are UTF-8 by chance.
 
     Raises:
-        DataError: What the other lines are is not certain.
+        DataError: The encoding of the other lines is not certain.
     """
-    if found.utf8.first is None:
+    if scanned.utf8.first is None:
         return None
-    utf8, sample = bytes(found.utf8.sample), bytes(found.others.sample)
+    utf8, sample = bytes(scanned.utf8.sample), bytes(scanned.others.sample)
     best = guesses(sample)[0]
     if nats_of(utf8, best.encoding, best.language) > best.nats - 1 or not _are_letters(utf8):
         return None
-    assert found.others.first is not None
+    assert scanned.others.first is not None
     if not best.is_text or best.share < SURE or len(_HIGH.findall(sample)) < _FEWEST_BYTES:
-        place = found.others.first + _first_damage(sample)
+        place = scanned.others.first + _first_damage(sample)
         line = line_at(path, "utf-8", place)
         raise DataError(
             f"{name}, line {line}: byte 0x{_byte_at(path, place):02x} is no UTF-8, although the rest of the text is; "
             f"mend that line, save the file as UTF-8 again, or read such lines as another encoding: "
             f"--encoding=utf-8+{best.encoding}"
         )
-    first = "utf-8" if found.surrogates is None else "cesu-8"
-    parts = sorted(((found.utf8.first, first), (found.others.first, best.encoding)))
+    first = "utf-8" if scanned.surrogates is None else "cesu-8"
+    parts = sorted(((scanned.utf8.first, first), (scanned.others.first, best.encoding)))
     return Reading(
         f"{first}+{best.encoding}",
         (Note("mixed", f"is in several encodings: {_places(path, parts)}; each line is read as what it is"),),
@@ -52,13 +52,13 @@ def mixed(path: Path, name: str, found: Scan) -> Reading | None:
 
 
 def _are_letters(utf8: bytes) -> bool:
-    """Tell whether what happens to be UTF-8 is a text in it, too."""
+    """Return whether bytes that are valid UTF-8 also make sense as UTF-8."""
     beyond = [character for character in utf8.decode("utf-8", "ignore") if not character.isascii()]
     return sum(map(is_common, beyond)) > 0.8 * len(beyond)
 
 
 def _first_damage(sample: bytes) -> int:
-    """Return how far behind the first byte beyond ASCII the first one stands that is no UTF-8."""
+    """Return the distance from the first byte beyond ASCII to the first byte that is not valid UTF-8."""
     high = _HIGH.search(sample)
     try:
         sample.decode("utf-8")
@@ -81,7 +81,7 @@ def _places(path: Path, parts: list[tuple[int, str]]) -> str:
 
 
 def with_nul(path: Path, nul: int, name: str, end: int) -> DataError:
-    """Return the error for a file with NUL characters: a text to which UTF-16 was appended, or no text."""
+    """Return the error for a file with NUL characters: UTF-16 was appended to a text, or it is binary."""
     for start, encoding in ((nul - 1, "utf-16-le"), (nul, "utf-16-be")):
         with path.open("rb") as file:
             file.seek(max(0, start))
@@ -101,10 +101,10 @@ def with_nul(path: Path, nul: int, name: str, end: int) -> DataError:
 
 
 def _parts(path: Path, end: int) -> Iterator[bytes]:
-    """Yield parts of a file that have enough bytes beyond ASCII to be judged; of a large file some, evenly spread."""
+    """Yield parts of a file with enough bytes beyond ASCII to judge; of a large file, parts spread evenly."""
     size = min(max(end // 16, 512), SAMPLE_BYTES)
     every = max(1, end // (size * 32))
-    whole = True  # a line that is longer than a part may be cut in the middle of a character
+    whole = True  # a long line may be cut in the middle of a character
     for number, (_, block) in enumerate(blocks_of_lines(path, end, size)):
         if whole and number % every == 0 and len(_HIGH.findall(block)) >= 2 * _FEWEST_BYTES:
             yield block
@@ -112,13 +112,13 @@ def _parts(path: Path, end: int) -> Iterator[bytes]:
 
 
 def several_encodings(path: Path, name: str, end: int, best: Guess) -> DataError | None:
-    """Return the error that parts of a file certainly are in different encodings, or None where that is not so.
+    """Return the error for a file whose parts are certainly in different encodings, or None.
 
     Args:
         path: The file.
-        name: What to call it in messages.
-        end: Where its text ends.
-        best: What all of it is likely to be.
+        name: Its name in messages.
+        end: The end of its text, in bytes.
+        best: The likeliest encoding of the whole file.
     """
     if not best.is_text:
         certain = [guess for part in _parts(path, end) if (guess := _certain(part)) is not None]
@@ -155,7 +155,7 @@ def _other_part(path: Path, end: int, best: Guess) -> Guess | None:
 
 
 def _first_place(path: Path, end: int, one: Guess, other: Guess) -> int:
-    """Return the place of the first byte beyond ASCII in a line that reads better in one encoding than in another."""
+    """Return the offset of the first byte beyond ASCII in a line that is likelier in `one` than in `other`."""
     for place, block in blocks_of_lines(path, end):
         for line in block.splitlines(keepends=True):
             high = _HIGH.search(line)

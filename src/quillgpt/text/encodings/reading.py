@@ -1,4 +1,4 @@
-"""The characters of a text file in bounded memory, and the places of what is none."""
+"""Reads the characters of a text file in bounded memory, and says where bytes are no text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CHUNK_BYTES = 1 << 20
 
 
 class EmptyFileError(DataError):
-    """A file with nothing in it."""
+    """The file is empty."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something about a file that a person should know.
+    """Something about a file that the user should know.
 
     Attributes:
-        kind: What notes of the same kind, about other files, share.
-        words: What is to be said after the file's name.
+        kind: The same for all notes of one kind, so that several files share one message.
+        words: The message, after the file's name.
     """
 
     kind: str
@@ -34,14 +34,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: its encoding, and what is odd about it."""
+    """The encoding of a file, and what is unusual about the file."""
 
     encoding: str
     notes: tuple[Note, ...] = ()
 
 
 def file_chunks(path: Path, *, end: int | None = None, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Yield a file's bytes up to a place in it, so many at a time."""
+    """Yield the bytes of a file up to the offset `end`, at most `size` at a time."""
     left = path.stat().st_size if end is None else end
     with path.open("rb") as file:
         while left > 0 and (chunk := file.read(min(size, left))):
@@ -50,7 +50,7 @@ def file_chunks(path: Path, *, end: int | None = None, size: int = CHUNK_BYTES) 
 
 
 def end_of_text(path: Path, encoding: str = "utf-8") -> int:
-    """Return how many bytes of a file are left without the NUL characters at its end, which pad it."""
+    """Return the size of a file without the NUL characters that pad its end."""
     width = width_of(encoding)
     with path.open("rb") as file:
         end = file.seek(0, io.SEEK_END)
@@ -65,22 +65,22 @@ def end_of_text(path: Path, encoding: str = "utf-8") -> int:
 
 
 def width_of(encoding: str) -> int:
-    """Return how many bytes a character has at least."""
+    """Return the smallest number of bytes that a character has in an encoding."""
     return 4 if encoding.startswith("utf-32") else 2 if encoding.startswith("utf-16") else 1
 
 
 def read_pieces(path: Path, encoding: str, characters: int, *, name: str | None = None) -> Iterator[str]:
-    r"""Yield a file's text in pieces of at most so many characters, every line end (`\r\n`, `\r`) as `\n`.
+    r"""Yield a file's text in pieces of at most `characters`, with every line end (`\r\n`, `\r`) as `\n`.
 
-    NUL characters at the end are left out, and so is a last character of which a part is missing.
+    NUL characters and an incomplete character at the end are left out.
 
     Raises:
-        DataError: The bytes are no text in this encoding, or the file has no text at all.
+        DataError: The bytes are not valid in this encoding, or the file has no text.
     """
     name = name or str(path)
     empty = True
     for text in _newlines(decoded(path, encoding, name, min(characters, CHUNK_BYTES))):
-        if empty:  # programs that put a mark before a text that has one leave several
+        if empty:  # some programs add a mark to a text that already has one
             text = text.lstrip("\ufeff")
         for start in range(0, len(text), characters):
             empty = False
@@ -90,16 +90,16 @@ def read_pieces(path: Path, encoding: str, characters: int, *, name: str | None 
 
 
 def decoded(path: Path, encoding: str, name: str, size: int = CHUNK_BYTES) -> Generator[str, None, bool]:
-    """Yield a file's characters as they are decoded, and return whether the last one was cut off.
+    """Decode a file: yield its text in parts, and return whether it ends in the middle of a character.
 
     Args:
         path: The file.
         encoding: Its encoding.
-        name: What to call it in messages.
+        name: Its name in messages.
         size: Bytes that are decoded at once.
 
     Raises:
-        DataError: The bytes are no text in this encoding.
+        DataError: The bytes are not valid in this encoding.
     """
     decoder = decoder_of(encoding)
     left = end_of_text(path, encoding)
@@ -128,7 +128,7 @@ def decoded(path: Path, encoding: str, name: str, size: int = CHUNK_BYTES) -> Ge
 
 
 def is_cut_off(error: UnicodeDecodeError) -> bool:
-    """Return whether all that is wrong is that the last character ends too early."""
+    """Return whether the only error is an incomplete last character."""
     return any(words in error.reason for words in ("unexpected end", "incomplete multibyte", "truncated data"))
 
 
@@ -140,29 +140,29 @@ def _newlines(texts: Iterator[str]) -> Iterator[str]:
 
 
 def line_at(path: Path, encoding: str, place: int) -> int:
-    """Return the number of the line in which a byte of a file stands, the first being 1."""
+    """Return the number, from 1, of the line that has the byte at the offset `place`."""
     return 1 + sum(text.count("\n") for text in _any_text(path, encoding, place))
 
 
 def _any_text(path: Path, encoding: str, end: int | None = None) -> Iterator[str]:
-    """Yield a text of which only line ends and NUL characters are sure to be right."""
+    """Yield the text of a file, of which only line ends and NUL characters are reliable."""
     decoder = codecs.getincrementaldecoder("iso8859_1" if width_of(encoding) == 1 else encoding)("replace")
     return _newlines(decoder.decode(chunk) for chunk in file_chunks(path, end=end))
 
 
 def binary(path: Path, encoding: str, name: str) -> DataError:
-    """Return the error that a file has NUL characters among its text."""
+    """Return the error for a file with NUL characters in its text."""
     line = 1
     for text in _any_text(path, encoding):
-        before, found, _ = text.partition("\0")
+        before, nul, _ = text.partition("\0")
         line += before.count("\n")
-        if found:
+        if nul:
             break
     return DataError(f"{name} is a binary file (line {line} has a NUL character, as no text has); give a text file")
 
 
 def has_bare_euro(path: Path) -> bool:
-    """Return whether a text in GB 18030 has the euro sign of cp936, a byte that is no character of GB 18030."""
+    """Return whether a text in GB 18030 has the byte 0x80, which is the euro sign in cp936 alone."""
     decoder = codecs.getincrementaldecoder("gb18030")()
     try:
         for chunk in file_chunks(path):
@@ -178,6 +178,6 @@ def _damage(path: Path, encoding: str, place: int, name: str) -> DataError:
         byte = file.read(1)[0]
     return DataError(
         f"{name}, line {line_at(path, encoding, place)}: byte 0x{byte:02x} is no {encoding}, as the rest of the text "
-        f"seems to be; mend that line, save the file as UTF-8 with a program that shows its letters rightly, or name "
+        f"seems to be; mend that line, save the file as UTF-8 with a program that shows its letters correctly, or name "
         f"another encoding than {title_of(encoding)} with --encoding"
     )

@@ -1,4 +1,4 @@
-"""Which lines of a file are UTF-8, and which are not."""
+"""Sorts the lines of a file into those that are UTF-8 and those that are not."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Lines:
     """Lines with bytes beyond ASCII.
 
     Attributes:
-        sample: The first of them, as many as make a good sample.
-        first: The place of the first such byte in the file.
+        sample: The first of these lines, up to SAMPLE_BYTES.
+        first: The offset of the first such byte in the file.
     """
 
     sample: bytearray = field(default_factory=bytearray)
     first: int | None = None
 
     def add(self, line: bytes, place: int) -> None:
-        """Take another line, which begins at a place of the file."""
+        """Add a line that begins at the offset `place`."""
         high = _HIGH.search(line)
         if high is None:
             return
@@ -43,15 +43,15 @@ class Lines:
 
 @dataclass
 class Scan:
-    """What a file without a mark is made of.
+    """The lines of a file without a byte-order mark.
 
     Attributes:
         utf8: Lines that are UTF-8.
         others: Lines that are not.
-        surrogates: The place of the first line that is CESU-8.
-        nul: The place of the first NUL character.
-        cut: Bytes of a character at the end of which the rest is missing; they stand in no line.
-        escapes: Whether there are escape sequences, with which some encodings of 7 bits change their characters.
+        surrogates: The offset of the first line in CESU-8.
+        nul: The offset of the first NUL character.
+        cut: Bytes of an incomplete character at the end of the file; they are in no line.
+        escapes: Whether there are escape sequences, as in encodings of 7 bits such as ISO-2022-JP.
     """
 
     utf8: Lines = field(default_factory=Lines)
@@ -63,46 +63,46 @@ class Scan:
 
 
 def scan(path: Path, end: int) -> Scan:
-    """Read a file up to a place in it, and sort its lines."""
-    found = Scan()
+    """Read a file up to the offset `end`, and sort its lines."""
+    scanned = Scan()
     for place, block in blocks_of_lines(path, end):
-        if found.nul is None and (nul := block.find(b"\0")) >= 0:
-            found.nul = place + nul
+        if scanned.nul is None and (nul := block.find(b"\0")) >= 0:
+            scanned.nul = place + nul
         if block.isascii():
-            found.escapes |= b"\x1b" in block or b"~{" in block
+            scanned.escapes |= b"\x1b" in block or b"~{" in block
             continue
         try:
             block.decode("utf-8")
         except UnicodeDecodeError:
-            _sort(block, place, end, found)
+            _sort(block, place, end, scanned)
             continue
-        if found.utf8.first is None or len(found.utf8.sample) < SAMPLE_BYTES:
+        if scanned.utf8.first is None or len(scanned.utf8.sample) < SAMPLE_BYTES:
             for line in _LINE_BEYOND_ASCII.finditer(block):
-                found.utf8.add(line[0], place + line.start())
-                if len(found.utf8.sample) >= SAMPLE_BYTES:
+                scanned.utf8.add(line[0], place + line.start())
+                if len(scanned.utf8.sample) >= SAMPLE_BYTES:
                     break
-    return found
+    return scanned
 
 
-def _sort(block: bytes, place: int, end: int, found: Scan) -> None:
+def _sort(block: bytes, place: int, end: int, scanned: Scan) -> None:
     for line in block.splitlines(keepends=True):
         try:
             line.decode("utf-8")
-            found.utf8.add(line, place)
+            scanned.utf8.add(line, place)
         except UnicodeDecodeError as error:
-            if place + len(line) == end and is_cut_off(error) and _is_utf8_so_far(found, line[: error.start]):
-                found.cut = len(line) - error.start
-                found.utf8.add(line[: error.start], place)
+            if place + len(line) == end and is_cut_off(error) and _is_utf8_so_far(scanned, line[: error.start]):
+                scanned.cut = len(line) - error.start
+                scanned.utf8.add(line[: error.start], place)
             elif _is_cesu8(line):
-                found.surrogates = place if found.surrogates is None else found.surrogates
-                found.utf8.add(line, place)
+                scanned.surrogates = place if scanned.surrogates is None else scanned.surrogates
+                scanned.utf8.add(line, place)
             else:
-                found.others.add(line, place)
+                scanned.others.add(line, place)
         place += len(line)
 
 
-def _is_utf8_so_far(found: Scan, line: bytes) -> bool:
-    return found.others.first is None and (found.utf8.first is not None or not line.isascii())
+def _is_utf8_so_far(scanned: Scan, line: bytes) -> bool:
+    return scanned.others.first is None and (scanned.utf8.first is not None or not line.isascii())
 
 
 def _is_cesu8(line: bytes) -> bool:
@@ -116,9 +116,9 @@ def _is_cesu8(line: bytes) -> bool:
 
 
 def blocks_of_lines(path: Path, end: int, size: int = BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
-    """Yield a file up to a place in it in blocks of whole lines, each with its place.
+    """Yield the blocks of whole lines of a file up to the offset `end`, with the offset of every block.
 
-    A line that is longer than a block is divided where a character of UTF-8 ends.
+    A line that is longer than a block is divided between two UTF-8 characters.
     """
     place, waiting = 0, b""
     for chunk in file_chunks(path, end=end, size=max(size, BLOCK_BYTES)):
@@ -143,6 +143,6 @@ def _character_start(content: bytes, place: int) -> int:
 
 
 def _beginning(line: bytes, size: int) -> bytes:
-    """Return the beginning of a line; cut in the middle of a character it would be in no encoding at all."""
+    """Return the beginning of a line, cut at a blank: half a character would be invalid in every encoding."""
     end = 1 + max(line.rfind(blank, 0, size) for blank in (b" ", b"\r", b"\n"))
     return line[: end if end > size // 2 else size]

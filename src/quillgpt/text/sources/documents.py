@@ -11,7 +11,7 @@ from pathlib import Path
 from quillgpt.config.encoding_rules import DETECTED, EncodingRules
 from quillgpt.errors import DataError
 from quillgpt.files import sha256_of
-from quillgpt.text.encodings.decoding import Reading, look_at, read_pieces
+from quillgpt.text.encodings.detection import Reading, look_at, read_pieces
 
 SEPARATOR = "\0"
 """Ends each document in a file that holds many; a text has no such character."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from quillgpt.console import say, warn
 from quillgpt.errors import DataError
 from quillgpt.files import quill_home, write_text
-from quillgpt.text.encodings.decoding import detect_encoding, read_pieces
+from quillgpt.text.encodings.detection import detect_encoding, read_pieces
 from quillgpt.text.sources.downloads import Download, MissingFileError, fetch
 
 ADDRESS = "https://www.gutenberg.org/ebooks/{number}.txt.utf-8"

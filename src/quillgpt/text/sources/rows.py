@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from quillgpt.console import say
 from quillgpt.errors import DataError, shorten
 from quillgpt.extras import import_extra
-from quillgpt.text.encodings.decoding import detect_encoding
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.detection import detect_encoding
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.sources.compressed import COMPRESSED, open_compressed
 
 ROW_FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}

@@ -1,1 +1,1 @@
-"""From text to token ids and back: one protocol, a file for each kind."""
+"""From text to token ids and back: one protocol, and one file for each kind of tokenizer."""

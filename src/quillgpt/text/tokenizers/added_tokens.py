@@ -1,8 +1,8 @@
-"""What a model folder says of tokens outside its vocabulary, read as transformers' AutoTokenizer reads it.
+"""Added tokens of a model folder, read as transformers' AutoTokenizer reads them.
 
-Such tokens stand in up to four files: tokenizer.json, `added_tokens_decoder` and the named tokens of
-tokenizer_config.json, and in older folders special_tokens_map.json and added_tokens.json. Here they all become part of
-one tokenizer.json, so that what reads that need not know the others.
+They may be in four files: tokenizer.json, tokenizer_config.json (`added_tokens_decoder` and named tokens such as
+`eos_token`), and in older folders special_tokens_map.json and added_tokens.json. Here all of them become part of the
+content of one tokenizer.json.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
 LISTS_OF_TOKENS = ("additional_special_tokens", "extra_special_tokens")
 GPT2_CLASSES = frozenset({"GPT2Tokenizer", "GPT2TokenizerFast"})
 GPT2_NAMED = dict.fromkeys(("unk_token", "bos_token", "eos_token"), END_OF_TEXT)
-"""What GPT-2's class calls its tokens where a folder does not say."""
+"""The named tokens of GPT-2's class, if a folder does not name them."""
 
 
 class AddedToken(BaseModel):
-    """A token that is looked for in a text before the text is cut into words."""
+    """A token that is searched for in a text before the text is split into words."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -45,9 +45,9 @@ class Declared(NamedTuple):
 
     Attributes:
         token: The token.
-        id: The id that it should have; None: the one in the vocabulary, or the next that is free.
-        file: Where it is declared.
-        decisive: What is said here of how it is looked for holds, whatever tokenizer.json says.
+        id: Its id; None: the id in the vocabulary, or the next free one.
+        file: The file that declares it.
+        decisive: Whether its options override those in tokenizer.json.
     """
 
     token: AddedToken
@@ -60,14 +60,13 @@ GPT2_END_OF_TEXT = 50256
 
 
 class FolderTokens(NamedTuple):
-    """What the files beside a vocabulary say.
+    """What the files beside a vocabulary declare.
 
     Attributes:
-        declared: The tokens, in the order in which those without an id are numbered.
-        end_of_text: The token that ends a text, where one is named.
-        prefix_space: Whether a text begins as if after a space; None: nothing is said.
-        is_gpt2: Whether the tokenizer is said to be of GPT-2's class, which does what tokenizer_config.json says even
-            where tokenizer.json says otherwise.
+        declared: The tokens; those without an id are numbered in this order.
+        end_of_text: The token that ends a text, if one is named.
+        prefix_space: Whether a space is put before a text; None if no file says.
+        is_gpt2: Whether the tokenizer is of GPT-2's class, for which tokenizer_config.json overrides tokenizer.json.
     """
 
     declared: Sequence[Declared] = ()
@@ -77,23 +76,23 @@ class FolderTokens(NamedTuple):
 
     @property
     def is_plain_gpt2(self) -> bool:
-        """Whether nothing is said that GPT-2's own tokenizer does not do anyway."""
+        """Whether the files declare nothing beyond GPT-2's own tokenizer."""
         plain = AddedToken(content=END_OF_TEXT, normalized=False, special=True)
-        same = (plain, plain.model_copy(update={"normalized": True}))  # nothing changes a text before it is cut
+        same = (plain, plain.model_copy(update={"normalized": True}))  # no normalizer, so the two are the same
         return not self.prefix_space and all(
-            each.token in same and each.id in (None, GPT2_END_OF_TEXT) for each in self.declared
+            token in same and id in (None, GPT2_END_OF_TEXT) for token, id, *_ in self.declared
         )
 
 
 def read_folder_tokens(folder: Path, *, is_gpt2: bool = False) -> FolderTokens:
-    """Read what a folder says of tokens beside its vocabulary.
+    """Read the tokens that the files of a folder declare beside its vocabulary.
 
     Args:
         folder: The folder of the tokenizer's files.
-        is_gpt2: The tokenizer is of GPT-2's class where the folder does not name one.
+        is_gpt2: Whether the tokenizer is of GPT-2's class if the folder names none.
 
     Raises:
-        TokenizerError: A file is damaged, or asks for something that is not done here.
+        TokenizerError: A file is damaged, or asks for something that Quill does not do.
     """
     path = folder / CONFIG_FILE
     config = read_json_object(path) if path.is_file() else {}
@@ -125,22 +124,22 @@ def read_folder_tokens(folder: Path, *, is_gpt2: bool = False) -> FolderTokens:
     return FolderTokens([*declared, *named], end_of_text, prefix_space, is_gpt2)
 
 
-def with_folder_tokens(content: dict[str, Any], found: FolderTokens, where: Path) -> dict[str, Any]:
-    """Return a tokenizer.json's content with what the files beside it say.
+def with_folder_tokens(content: dict[str, Any], folder_tokens: FolderTokens, where: Path) -> dict[str, Any]:
+    """Return the content of a tokenizer.json with the tokens that the files beside it declare.
 
     Args:
-        content: What tokenizer.json says; left as it is.
-        found: What the other files say.
-        where: Its path, for messages.
+        content: The content of tokenizer.json; not changed.
+        folder_tokens: What the other files declare.
+        where: The path of tokenizer.json, for messages.
 
     Raises:
-        TokenizerError: They contradict each other.
+        TokenizerError: The files contradict each other.
     """
     pre_tokenizer = content.get("pre_tokenizer")
     if isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "ByteLevel":
-        wanted = bool(found.prefix_space) if found.is_gpt2 else found.prefix_space
+        wanted = bool(folder_tokens.prefix_space) if folder_tokens.is_gpt2 else folder_tokens.prefix_space
         if wanted is not None and pre_tokenizer.get("add_prefix_space", True) is not wanted:
-            if not found.is_gpt2:
+            if not folder_tokens.is_gpt2:
                 raise TokenizerError(
                     f"{where} says add_prefix_space = {str(not wanted).lower()}, and {CONFIG_FILE} beside it "
                     f"{str(wanted).lower()}; which one counts differs between programs: make them equal"
@@ -150,14 +149,14 @@ def with_folder_tokens(content: dict[str, Any], found: FolderTokens, where: Path
     model = content.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(added, list) or not all(isinstance(entry, dict) for entry in added):
-        return content  # which is no tokenizer.json, as will be said of it
-    if not found.declared or not isinstance(vocab, dict | list):
+        return content  # no tokenizer.json; whoever loads it says so
+    if not folder_tokens.declared or not isinstance(vocab, dict | list):
         return content
     entries = {entry.get("content"): entry for entry in added}
     ids = _ids_of(vocab)
     free = max([len(ids), *(entry["id"] + 1 for entry in added if type(entry.get("id")) is int)])
     changed = False
-    for token, wanted_id, file, decisive in found.declared:
+    for token, wanted_id, file, decisive in folder_tokens.declared:
         known = entries.get(token.content)
         if known is not None and not decisive:
             continue
@@ -182,16 +181,16 @@ def _ids_of(vocab: dict[str, Any] | list[Any]) -> dict[str, Any]:
 
 
 def _named_tokens(config: dict[str, Any], named_in: dict[str, Path], path: Path) -> Iterator[Declared]:
-    """Yield the tokens that have a name or stand in a list of special ones."""
+    """Yield the tokens that have a name or are in a list of special tokens."""
     others = (key for key in config if key.endswith("_token") and key not in NAMED_TOKENS)
     values = [(key, config.get(key)) for key in (*NAMED_TOKENS, *others)]
     for key in LISTS_OF_TOKENS:
-        listed = config.get(key) or []
-        if isinstance(listed, dict):
-            listed = list(listed.values())
-        if not isinstance(listed, list):
+        tokens = config.get(key) or []
+        if isinstance(tokens, dict):
+            tokens = list(tokens.values())
+        if not isinstance(tokens, list):
             raise TokenizerError(f"{named_in[key]}: {key} should be a list of tokens; correct it")
-        values += [(key, value) for value in listed]
+        values += [(key, value) for value in tokens]
     for key, value in values:
         if value is None or (isinstance(value, bool) and key not in NAMED_TOKENS):
             continue
@@ -208,8 +207,8 @@ def _named_tokens(config: dict[str, Any], named_in: dict[str, Path], path: Path)
 def _from_decoder(decoder: Any, path: Path, named: list[Declared]) -> Iterator[Declared]:
     """Yield the tokens of added_tokens_decoder, by id."""
     if not isinstance(decoder, dict) or not all(re.fullmatch("[0-9]{1,9}", id) for id in decoder):
-        raise TokenizerError(f"{path}: added_tokens_decoder should say which token each id is; correct it")
-    special = {each.token.content for each in named if each.file == path}
+        raise TokenizerError(f"{path}: added_tokens_decoder should map ids to tokens; correct it")
+    special = {declared.token.content for declared in named if declared.file == path}
     for id, given in sorted(decoder.items(), key=lambda item: int(item[0])):
         token = _token(given, f"{path}: added_tokens_decoder, {id}")
         token = token.model_copy(update={"special": token.special or token.content in special})
@@ -222,8 +221,8 @@ def _from_added(path: Path, named: list[Declared]) -> Iterator[Declared]:
         return
     added = read_json_object(path)
     if not all(type(id) is int and id >= 0 for id in added.values()):
-        raise TokenizerError(f"{path} should say which id each token has; correct it or remove the tokens")
-    special = {each.token.content for each in named}
+        raise TokenizerError(f"{path} should map tokens to ids; correct it or remove the tokens")
+    special = {declared.token.content for declared in named}
     for content, id in sorted(added.items(), key=lambda item: item[1]):
         is_special = content in special
         yield Declared(AddedToken(content=content, normalized=not is_special, special=is_special), id, path)

@@ -1,7 +1,7 @@
-"""What a tokenizer.json may make of a text: no more than a few times its length, in no more than some steps.
+"""Bounds on the time and memory that a tokenizer.json may ask for.
 
-A file of a kilobyte can ask for a text that doubles with each of its steps; the library does so until the memory is
-full. Here it is computed beforehand how much a file's replacements can make of what they replace.
+A file of a kilobyte can double a text at every step, and the library does so until the memory is full. So the largest
+possible growth is computed before the file is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from quillgpt.errors import TokenizerError, shorten
 
 MOST_GROWTH = 100
-"""Times its length that a text may grow to; what sentencepiece's files do makes three bytes of one."""
+"""Factor by which a text may grow; sentencepiece's files make three bytes of one."""
 
 MOST_STEPS = 200
 MOST_ADDED_TOKENS = 100_000
@@ -27,8 +27,8 @@ def check_bounds(content: dict[str, Any], name: str) -> None:
     """Check that a tokenizer.json does not ask for more memory or time than any tokenizer needs.
 
     Args:
-        content: What it says, of whatever outline.
-        name: What messages call it.
+        content: The content of the file, not yet validated.
+        name: Its name in messages.
 
     Raises:
         TokenizerError: It asks for more.
@@ -56,7 +56,7 @@ def check_bounds(content: dict[str, Any], name: str) -> None:
 
 
 def _steps(part: Any, sequence: str) -> Iterator[dict[str, Any]]:
-    """Yield the steps of a part, those of sequences within sequences too."""
+    """Yield the steps of a part, including those of nested sequences."""
     if not isinstance(part, dict):
         return
     inner = part.get(sequence)
@@ -68,17 +68,16 @@ def _steps(part: Any, sequence: str) -> Iterator[dict[str, Any]]:
 
 
 def _grows_too_far(replacements: list[dict[str, Any]]) -> bool:
-    """Return whether replacements, one after the other, can make too much of a text.
+    """Return whether replacements, applied in turn, can make a text too long.
 
-    What stands for a pattern that is a text is found by replacing it; of a regular expression it is taken that each
-    byte may match.
+    Patterns that are plain text are tried on each other; a regular expression is assumed to match every byte.
     """
     plain: list[tuple[str, str]] = []
     factor = 1
     for step in replacements:
         pattern, content = step.get("pattern"), step.get("content")
         if not isinstance(pattern, dict) or not isinstance(content, str):
-            continue  # which the library refuses
+            continue  # the library refuses it
         text = pattern.get("String")
         if isinstance(text, str):
             plain.append((text, content))

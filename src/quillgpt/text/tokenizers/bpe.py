@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding with GPT-2's pre-tokenizer: `gpt2`'s published merges, or `bpe:N` trained here."""
+"""Byte-level byte-pair encoding with GPT-2's pre-tokenizer: `gpt2` with its published merges, or `bpe:N`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quillgpt.console import say
 from quillgpt.errors import TokenizerError
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.sources.documents import Mark, Piece
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, unspell_bytes
 from quillgpt.text.tokenizers.tokenizer_files import (
@@ -25,34 +25,34 @@ from quillgpt.text.tokenizers.tokenizer_files import (
 )
 from quillgpt.text.tokenizers.words import CUT, END, WordEncoder, encode_long_word, last_cut_of_gpt2
 
-SMALLEST_VOCABULARY = 257  # every byte, and the end of a text
-LARGEST_VOCABULARY = 1_000_000  # four times that of the largest models; so many rows are a model by themselves
+SMALLEST_VOCABULARY = 257  # every byte, and the end-of-text token
+LARGEST_VOCABULARY = 1_000_000  # four times that of the largest models
 
-# GPT-2's pattern (openai/gpt-2, encoder.py), with possessive runs: the same matches without backtracking, so that a
-# megabyte of spaces costs no stack.
+# GPT-2's pattern (openai/gpt-2, encoder.py) with possessive quantifiers: the same matches without backtracking, so
+# that a megabyte of spaces does not overflow the stack.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 GPT2_FINGERPRINT = "9400cf24e4f9e6f53a72423efafae22b61d31d9169917b1e0762ca90982c40fe"
-_WINDOW = 1 << 16  # bytes of a word that are encoded at once: so many take a few hundredths of a second
+_WINDOW = 1 << 16  # bytes of a word that are encoded at once, in a few hundredths of a second
 
 
 class BytePairTokenizer:
-    """Encodes with tiktoken, and describes itself as the equal tokenizer.json.
+    """Encodes with tiktoken, and saves itself as an equivalent tokenizer.json.
 
-    tiktoken joins the neighbours whose joined bytes have the lowest id; tokenizer.json lists the pairs themselves.
-    The two agree for trained merges: what happens inside a token's span until it is joined does not depend on its
-    surroundings, so a token is always made from the one pair that training made it from.
+    tiktoken merges the neighbours whose joined bytes have the lowest id; tokenizer.json lists the pairs themselves.
+    The two agree for learned merges: the merges within a token's bytes do not depend on the surrounding bytes, so
+    a token always comes from the one pair that it was learned from.
     """
 
     def __init__(
         self, vocab: dict[str, int], merges: Sequence[Sequence[str]], *, fingerprint: str | None = None
     ) -> None:
-        """Make a tokenizer from GPT-2's kind of tables.
+        """Make a tokenizer from a vocabulary and merges as in GPT-2's files.
 
         Args:
-            vocab: Spelled token to id, the end of a text included; bytes first, then one token per merge, in order.
-            merges: Pairs of spelled tokens, in the order of their ranks.
-            fingerprint: The tokenizer's, where it is known.
+            vocab: Ids by printable token, with end of text: first the bytes, then one token per merge, in order.
+            merges: Pairs of printable tokens, by rank.
+            fingerprint: The tokenizer's fingerprint, if known.
         """
         self.vocab_size = len(vocab)
         self.end_of_text: int = vocab[END_OF_TEXT]
@@ -79,7 +79,7 @@ class BytePairTokenizer:
         return WordEncoder(self._encode_word, self.end_of_text)
 
     def _encode_word(self, word: bytes) -> list[int]:
-        rank = self._ranks.get(word)  # as tiktoken does: a word that is a token is not put together
+        rank = self._ranks.get(word)  # as tiktoken does: a word that is a token needs no merges
         if rank is not None:
             return [rank]
         engine = self._engine
@@ -89,9 +89,9 @@ class BytePairTokenizer:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> BytePairTokenizer | None:
-        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind.
+        """Return the tokenizer that a tokenizer.json describes, or None if that is of another kind.
 
-        What does not change ids or text may differ from what Quill writes, so that GPT-2's own file is recognised.
+        The file may differ from Quill's own where ids and text are the same, so that GPT-2's own file is recognised.
         """
         model = content.get("model") or {}
         vocab, merges = model.get("vocab"), model.get("merges")
@@ -111,7 +111,7 @@ class BytePairTokenizer:
         if set(in_order[:256]) != set(BYTE_TO_CHARACTER) or in_order[256:] != [*joined, END_OF_TEXT]:
             return None
         if [vocab[token] for token in in_order] != list(range(len(vocab))) or {*map(type, vocab.values())} != {int}:
-            return None  # 1.0 and true equal 1, but number no token
+            return None  # 1.0 and true equal 1, but are no ids
         if not set("".join(joined)) <= set(BYTE_TO_CHARACTER):
             return None
         return cls({token: vocab[token] for token in in_order}, pairs)
@@ -122,15 +122,14 @@ class BytePairTokenizer:
 
         Args:
             pieces: The text, cut anywhere.
-            vocab_size: The number of ids wanted, the end of a text included; a text too small gets fewer, and
-                a line that says so.
+            vocab_size: The number of ids, with end of text; too small a text gives fewer, which is reported.
 
         Raises:
             TokenizerError: `vocab_size` is too small or too large, or learning failed.
         """
         check_size(vocab_size)
         from quillgpt.text.tokenizers.merges import (
-            learn_merges,  # brings a library of several MB that only learning needs
+            learn_merges,  # imports a library of several MB that only learning needs
         )
 
         learned, merges = learn_merges(pieces, vocab_size - 1, name=f"bpe:{vocab_size}")
@@ -149,33 +148,33 @@ class BytePairTokenizer:
         return ids
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> NDArray[np.uint32]:
-        """Return the ids of pieces of text, each encoded on its own as by `encode`, and the end of a text per mark.
+        """Return the ids of pieces of text, every piece encoded by itself as `encode` does, and marks as end of text.
 
-        Several times as fast as `encode` where there is much text, because each word is encoded once.
+        For much text this is several times as fast as `encode`, because every different word is encoded once.
         """
         contents = (END if isinstance(piece, Mark) else _utf8(piece) + CUT for piece in pieces)
         return self._words.encode(b"".join(contents))
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
+        """Return the ids of a prompt; a literal `<|endoftext|>` in it becomes the end-of-text id."""
         ids: list[int] = self._engine.encode(without_surrogates(text), allowed_special={END_OF_TEXT})
         return ids
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        """Return the text of ids; bytes that are no complete character become U+FFFD."""
         checked = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
         content: bytes = self._engine.decode_bytes(checked.tolist())
         return content.decode("utf-8", "replace")
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return the bytes that each id stands for, (vocab_size,); the end of a text stands for none."""
+        """Return the number of bytes of each id, (vocab_size,); 0 for end of text."""
         lengths = np.zeros(self.vocab_size, dtype=np.int64)
         for token, rank in self._ranks.items():
             lengths[rank] = len(token)
         return lengths
 
     def last_cut(self, text: str) -> int:
-        """Return the last place between a character that is no white space and a space or a line end; 0 if none."""
+        """Return the last position between a non-space character and a space or line end; 0 if there is none."""
         return last_cut_of_gpt2(text)
 
     def save(self, folder: Path) -> None:
@@ -184,10 +183,10 @@ class BytePairTokenizer:
 
 
 def check_size(vocab_size: int) -> None:
-    """Check that so many ids can be learned.
+    """Check that a vocabulary of this size can be learned.
 
     Raises:
-        TokenizerError: They are too few for every byte and the end of a text, or more than any model has.
+        TokenizerError: It is too small for every byte and the end of a text, or larger than any model's.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise TokenizerError(
@@ -209,7 +208,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _pairs(merges: list[Any]) -> list[tuple[str, str]]:
-    # Older files join a pair by a space; spelled tokens have none of their own.
+    # Older files write a pair with a space between; printable tokens have none of their own.
     split = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
     return [(first, second) for first, second in split]
 

@@ -1,4 +1,4 @@
-"""`byte`: one id per byte of the text's UTF-8 form, and one for the end of a text."""
+"""`byte`: one id for each byte of the text in UTF-8, and one for end of text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
 from quillgpt.text.tokenizers.tokenizer_files import (
     END_OF_TEXT,
@@ -21,7 +21,7 @@ from quillgpt.text.tokenizers.tokenizer_files import (
 
 
 class ByteTokenizer:
-    """Numbers bytes by their value; 256 ends a text."""
+    """The id of a byte is its value; 256 is end of text."""
 
     name: Final = "byte"
     vocab_size: Final = 257
@@ -33,7 +33,7 @@ class ByteTokenizer:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> ByteTokenizer | None:
-        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind."""
+        """Return the tokenizer that a tokenizer.json describes, or None if that is of another kind."""
         return cls() if content == _content() else None
 
     def encode(self, text: str) -> NDArray[np.uint32]:
@@ -41,14 +41,14 @@ class ByteTokenizer:
         return np.frombuffer(without_surrogates(text).encode("utf-8"), dtype=np.uint8).astype(np.uint32)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the bytes of a prompt, with its literal `<|endoftext|>` as the id that ends a text."""
+        """Return the bytes of a prompt; a literal `<|endoftext|>` in it becomes the end-of-text id."""
         ids: list[int] = []
         for index, part in enumerate(text.split(END_OF_TEXT)):
             ids += [self.end_of_text] * (index > 0) + self.encode(part).tolist()
         return ids
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        """Return the text of ids; bytes that are no complete character become U+FFFD."""
         array = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
         ends = np.flatnonzero(array == self.end_of_text)
         parts = np.split(array, ends)
@@ -56,11 +56,11 @@ class ByteTokenizer:
         return END_OF_TEXT.join(texts)
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return 1 for each byte and 0 for the end of a text, (257,)."""
+        """Return 1 for each byte and 0 for end of text, (257,)."""
         return np.array([1] * 256 + [0], dtype=np.int64)
 
     def last_cut(self, text: str) -> int:
-        """Return the end of the text: characters are encoded one by one, so every cut is safe."""
+        """Return the length of the text: bytes are encoded one by one, so every cut is safe."""
         return len(text)
 
     def save(self, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""The printable spelling that GPT-2's files give to bytes.
+"""The printable spelling of bytes in GPT-2's files.
 
 `vocab.bpe`, `encoder.json` and every byte-level `tokenizer.json` write a byte as one visible character: printable
-Latin-1 stands for itself, and the 68 other bytes take the characters from U+0100 on, in order.
+Latin-1 as itself, and the 68 other bytes as the characters from U+0100 on, in order.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ CHARACTER_TO_BYTE = {character: byte for byte, character in enumerate(BYTE_TO_CH
 
 
 def spell_bytes(content: bytes) -> str:
-    """Return the printable spelling of some bytes."""
+    """Return the printable spelling of bytes."""
     return "".join(BYTE_TO_CHARACTER[byte] for byte in content)
 
 
 def unspell_bytes(token: str) -> bytes:
-    """Return the bytes that a printable spelling stands for.
+    """Return the bytes of a printable spelling.
 
     Raises:
         KeyError: A character of `token` spells no byte.

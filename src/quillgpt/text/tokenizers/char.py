@@ -1,4 +1,4 @@
-"""`char`: one id per character of the training text, as nanoGPT's character-level recipe."""
+"""`char`: one id for each character of the training text, as in nanoGPT's character-level recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quillgpt.console import say
 from quillgpt.errors import TokenizerError
-from quillgpt.text.encodings.forms import in_known_form, spelled_out
+from quillgpt.text.encodings.normal_forms import in_known_form, spelled_out
 from quillgpt.text.tokenizers.tokenizer_files import (
     checked_ids,
     save_tokenizer,
@@ -24,7 +24,7 @@ EXAMPLES = 5
 
 
 class CharTokenizer:
-    """Numbers the distinct characters of a text in the order of their code points; it has no end of text."""
+    """The characters of a text, numbered by code point; there is no end of text."""
 
     name: Final = "char"
     end_of_text: Final = None
@@ -36,14 +36,14 @@ class CharTokenizer:
             characters: Characters in the order of their ids; repeated ones count once.
 
         Raises:
-            TokenizerError: There is no character at all.
+            TokenizerError: There are no characters.
         """
         self.characters = list(dict.fromkeys(characters))
         if not self.characters:
             raise TokenizerError("the tokenizer char needs a text with at least one character; the given one is empty")
         self.vocab_size = len(self.characters)
         codes = np.array([ord(character) for character in self.characters], dtype=np.int64)
-        # One row more than the largest code, so that everything above it can be looked up there and found missing.
+        # One entry beyond the largest code, always missing: larger codes are looked up there.
         self._table = np.full(int(codes.max()) + 2, MISSING, dtype=np.uint32)
         self._table[codes] = np.arange(self.vocab_size, dtype=np.uint32)
         self._codes = codes.astype(np.uint32)
@@ -62,7 +62,7 @@ class CharTokenizer:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> CharTokenizer | None:
-        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind."""
+        """Return the tokenizer that a tokenizer.json describes, or None if that is of another kind."""
         model = content.get("model") or {}
         vocab = model.get("vocab")
         if model.get("type") != "WordLevel" or not isinstance(vocab, dict) or not vocab:
@@ -90,13 +90,13 @@ class CharTokenizer:
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt; there is no special token to look for.
+        """Return the ids of a prompt; this tokenizer has no special tokens.
 
-        A character that the training text has in another form (a letter and its accent as two characters or as one,
-        straight and curly quotes) is read as that, which is said once.
+        A character that the training text has in another form (an accented letter as one or two characters, straight
+        or curly quotes) is replaced by that form, which is reported once.
 
         Raises:
-            TokenizerError: The prompt has a character that the training text has in no form.
+            TokenizerError: The training text has a character of the prompt in no form.
         """
         known, changed = in_known_form(text, self._known)
         if changed and not self._said:
@@ -106,16 +106,16 @@ class CharTokenizer:
         return [int(token) for token in self.encode(known)]
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Return the text of some ids."""
+        """Return the text of ids."""
         array = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
         return self._codes[array].astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return the UTF-8 bytes of each character, (vocab_size,)."""
+        """Return the length of each character in UTF-8, (vocab_size,)."""
         return np.array([len(character.encode("utf-8", "surrogatepass")) for character in self.characters], np.int64)
 
     def last_cut(self, text: str) -> int:
-        """Return the end of the text: characters are encoded one by one, so every cut is safe."""
+        """Return the length of the text: characters are encoded one by one, so every cut is safe."""
         return len(text)
 
     def save(self, folder: Path) -> None:
@@ -124,7 +124,7 @@ class CharTokenizer:
 
 
 def _content(characters: list[str]) -> dict[str, Any]:
-    # A word-level model raises on what it lacks; a BPE model without merges would drop it silently.
+    # A word-level model raises on unknown characters; a BPE model without merges would drop them silently.
     return tokenizer_content(
         pre_tokenizer={"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False},
         decoder={"type": "Fuse"},

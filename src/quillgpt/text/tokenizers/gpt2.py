@@ -10,14 +10,14 @@ from quillgpt.text.sources.downloads import GPT2_MERGES, GPT2_VOCABULARY, fetch
 from quillgpt.text.tokenizers.bpe import GPT2_FINGERPRINT, BytePairTokenizer
 
 GPT2_SAVED_SHA256 = "59c49d24d834febdf43804729bc96b6dd7356c525ba29d0b3355a45ccfeb595e"
-"""Hash of the tokenizer.json that Quill writes for GPT-2: such a file needs no further look."""
+"""Hash of the tokenizer.json that Quill writes for GPT-2; a file with this hash need not be validated."""
 
 
 def gpt2_tokenizer() -> BytePairTokenizer:
-    """Return GPT-2's tokenizer: 50,257 ids, the last of which ends a text.
+    """Return GPT-2's tokenizer: 50,257 ids, of which the last is end of text.
 
     Raises:
-        DataError: The published files, which are known by their hashes, are neither at hand nor reachable.
+        DataError: The published files are neither in the cache nor reachable.
     """
     vocabulary = json.loads(fetch(GPT2_VOCABULARY).read_text(encoding="utf-8"))
     _version, _, merges = fetch(GPT2_MERGES).read_text(encoding="utf-8").partition("\n")
@@ -30,6 +30,6 @@ def gpt2_tokenizer() -> BytePairTokenizer:
 def saved_gpt2_tokenizer(path: Path) -> BytePairTokenizer:
     """Return GPT-2's tokenizer from a tokenizer.json whose hash is `GPT2_SAVED_SHA256`."""
     model = json.loads(path.read_bytes())["model"]
-    own = {token: token for token in model["vocab"]}  # both halves of a pair are tokens: 10 MB less than new strings
+    own = {token: token for token in model["vocab"]}  # sharing the strings of pairs and tokens saves 10 MB
     merges = [(own[first], own[second]) for first, second in model["merges"]]
     return BytePairTokenizer(model["vocab"], merges, fingerprint=GPT2_FINGERPRINT)

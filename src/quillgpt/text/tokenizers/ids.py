@@ -1,4 +1,4 @@
-"""`ids`: tokens that are known by their numbers alone, as where nanoGPT's meta.pkl has only vocab_size."""
+"""`ids`: tokens without a text, as when nanoGPT's meta.pkl has only vocab_size."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from quillgpt.text.tokenizers.tokenizer_files import (
 )
 
 MOST_IDS = 1 << 16
-"""What nanoGPT's token files can hold."""
+"""The largest vocabulary of nanoGPT's token files."""
 
 
 class IdTokenizer:
-    """Writes ids as numbers with a space before each, and reads them so; what text they stand for is not known."""
+    """Writes and reads ids as numbers with a space before each; their text is unknown."""
 
     name: Final = "ids"
     end_of_text: Final = None
 
     def __init__(self, vocab_size: int) -> None:
-        """Make the tokenizer of so many ids.
+        """Make the tokenizer of a vocabulary of this size.
 
         Raises:
-            TokenizerError: There are none, or more than token files can hold.
+            TokenizerError: The vocabulary is empty, or larger than token files can hold.
         """
         if not 0 < vocab_size <= MOST_IDS:
             raise TokenizerError(
@@ -44,7 +44,7 @@ class IdTokenizer:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> IdTokenizer | None:
-        """Return the tokenizer that a tokenizer.json describes, or None where that is of another kind."""
+        """Return the tokenizer that a tokenizer.json describes, or None if that is of another kind."""
         model = content.get("model") or {}
         vocab = model.get("vocab")
         if model.get("type") != "WordLevel" or not isinstance(vocab, dict) or not 0 < len(vocab) <= MOST_IDS:
@@ -58,7 +58,7 @@ class IdTokenizer:
         """Return the ids that are written in a text.
 
         Raises:
-            TokenizerError: Something else than ids is.
+            TokenizerError: The text has something else than ids.
         """
         words = text.split()
         if strange := next((word for word in words if not re.fullmatch(r"[0-9]{1,9}", word)), None):
@@ -69,19 +69,19 @@ class IdTokenizer:
         return checked_ids([int(word) for word in words], name=self.name, vocab_size=self.vocab_size).astype(np.uint32)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt; there is no special token to look for."""
+        """Return the ids of a prompt; this tokenizer has no special tokens."""
         return [int(token) for token in self.encode(text)]
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Return ids as they are written."""
+        """Return the ids as text."""
         return "".join(f" {token}" for token in checked_ids(ids, name=self.name, vocab_size=self.vocab_size))
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return zeros, (vocab_size,): nobody knows how many bytes an id stands for."""
+        """Return zeros, (vocab_size,): the bytes of an id are unknown."""
         return np.zeros(self.vocab_size, np.int64)
 
     def last_cut(self, text: str) -> int:
-        """Return the end of the last whole number: what follows may go on with it."""
+        """Return the end of the last complete number; the digits after it may continue in the next piece."""
         return max(text.rfind(space) for space in " \n\t") + 1
 
     def save(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""The process that learns merges: the text comes on standard input, what was learned goes to standard output.
+"""The process that learns merges: reads the text from standard input, writes vocabulary and merges to standard output.
 
-It is run as a file, by `quillgpt.text.tokenizers.merges`, and imports nothing of Quill, so that it is ready at once.
+`quillgpt.text.tokenizers.merges` runs this file. It imports nothing of Quill, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WATCH_SECONDS = 0.5
 
 
 def main() -> None:
-    """Learn from one text, as the line before it says."""
+    """Read a request, one line of JSON, and the text that follows; write what was learned."""
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with, args=(request["parent"],), daemon=True).start()
     sys.path[:] = request["path"]
@@ -43,7 +43,7 @@ def _pieces(file: BinaryIO) -> Iterator[str]:
 
 
 def _end_with(parent: int) -> None:
-    """Leave when the process that wants the merges has gone, however it went."""
+    """Exit when the parent process has ended in whatever way."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)

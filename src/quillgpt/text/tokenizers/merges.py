@@ -1,4 +1,4 @@
-"""Learning the merges of byte-pair encoding: in bounded time for every text, in view, and given up when asked to."""
+"""Learns the merges of byte-pair encoding, in bounded time for every text, with progress, and interruptible."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ import numpy as np
 from quillgpt.console import progress, say
 from quillgpt.errors import TokenizerError
 from quillgpt.stopping import activity
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
 from quillgpt.text.tokenizers.words import CUT, last_cut_of_gpt2, word_starts
 
 LONGEST_WORD = 1024
-"""Bytes of a word that are learned from at once; a longer one is cut, since each of its merges moves all the rest."""
+"""Bytes; a longer word is cut before learning, since the time of a merge grows with the length of its word."""
 
 _LEARNER = Path(__file__).with_name("merge_learner.py")
 _PIECE = 1 << 16
 _MOST_WAITING = 1 << 20
-_LOOKAHEAD = 4  # bytes behind a word's beginning that can decide that it is one
+_LOOKAHEAD = 4  # bytes after the beginning of a word that can decide whether it is one
 _SECONDS_OF_SILENCE = 10.0
 
 
 def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict[str, int], list[list[str]]]:
-    """Return the vocabulary and the merges that a text gives; the same text gives the same ones.
+    """Learn a vocabulary and merges from a text; the same text gives the same ones.
 
-    They are learned by a process of its own: what its library computes hears no signal, but can be ended.
+    A process of its own learns them: its library does not react to signals, but a process can be killed.
 
     Args:
         pieces: The text, cut anywhere.
-        tokens: The number of tokens wanted, one for each byte included; a text too small gives fewer.
-        name: What is learned, for messages.
+        tokens: The number of tokens, including one for each byte; too small a text gives fewer.
+        name: The tokenizer's name, for messages.
 
     Raises:
         TokenizerError: The process ended without a result.
@@ -55,13 +55,13 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
             stdin=subprocess.PIPE,
             stdout=learned,
             stderr=complaints,
-            start_new_session=True,  # Ctrl-C is this process' to hear
+            start_new_session=True,  # so that Ctrl-C goes to this process alone
         ) as process,
         activity(f"while {name} was learned, of which nothing is kept; the same command begins it again"),
     ):
         try:
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it has ended: its status and its words say why
+            with suppress(BrokenPipeError):  # it has ended; its status and its messages say why
                 _send(request, pieces, process.stdin, name)
             _wait(process, name)
         except BaseException:
@@ -70,8 +70,8 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
         if process.returncode != 0:
             raise TokenizerError(f"{name} could not be learned: {_reason(process.returncode, complaints)}")
         learned.seek(0)
-        found: dict[str, Any] = json.load(learned)
-    return found["vocab"], found["merges"]
+        result: dict[str, Any] = json.load(learned)
+    return result["vocab"], result["merges"]
 
 
 def _send(request: dict[str, Any], pieces: Iterable[str], file: IO[bytes], name: str) -> None:
@@ -106,16 +106,16 @@ def _reason(status: int, complaints: IO[bytes]) -> str:
 
 
 def learnable(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield a text cut where GPT-2's pattern cuts it, so that its pieces do not change what is learned.
+    """Yield a text cut between words of GPT-2's pattern, so that the cuts do not change what is learned.
 
-    Words longer than `LONGEST_WORD` are cut besides.
+    Words longer than `LONGEST_WORD` are also cut.
     """
     for piece in _cut_between_words(_short(pieces)):
         yield from _cut_long_words(piece)
 
 
 def _short(pieces: Iterable[str]) -> Iterator[str]:
-    # The trainer reads some hundred pieces ahead, whatever their length.
+    # The trainer reads some hundred pieces ahead, whatever their length, so they are kept short.
     return (piece[at : at + _PIECE] for piece in pieces for at in range(0, len(piece), _PIECE))
 
 
@@ -140,7 +140,7 @@ def _cut_between_words(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _last_word(text: str) -> int:
-    """Return where the last word begins before which there is no white space; the end where that is far from it."""
+    """Return the start of the last word without white space before it; the end of the text if that is far from it."""
     content = without_surrogates(text).encode("utf-8")
     starts = word_starts(content + CUT)
     starts = starts[(starts > len(content) // 2) & (starts <= len(content) - _LOOKAHEAD)]
@@ -160,7 +160,7 @@ def _cut_long_words(text: str) -> Iterator[str]:
         begin, end = int(starts[word]), int(starts[word] + lengths[word])
         while end - max(begin, done) > LONGEST_WORD:
             cut = max(begin, done) + LONGEST_WORD
-            while content[cut] & 0xC0 == 0x80:  # within a character
+            while content[cut] & 0xC0 == 0x80:  # in the middle of a character
                 cut -= 1
             yield content[done:cut].decode("utf-8")
             done = cut

@@ -1,4 +1,4 @@
-"""nanoGPT's meta.pkl, read without running anything that it may contain."""
+"""Reads nanoGPT's meta.pkl without running code in it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quillgpt.text.tokenizers.plain_pickle import MOST_BYTES, CodeError, PickleE
 def read_nanogpt_meta(path: Path) -> CharTokenizer | IdTokenizer:
     """Return the tokenizer that a nanoGPT meta.pkl describes.
 
-    That is its table `itos`, id to character, or where it has none the bare ids below its `vocab_size`.
+    That is the table `itos` from id to character, or without it the plain ids below `vocab_size`.
 
     Raises:
-        DataError: The file wants to run code, is damaged, or is neither.
-        TokenizerError: Its vocab_size is no size that token files can have.
+        DataError: The file wants to run code, is damaged, or has neither.
+        TokenizerError: Its vocab_size is not possible in token files.
     """
     try:
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""Pickles of plain values, read by an interpreter of our own that can build nothing else and takes little memory.
+"""Reads pickles of plain values with an interpreter of our own, which runs no code and takes little memory.
 
-Python's unpickler can be kept from importing, but not from making a table for the memo index that a file of 11 bytes
-names, nor from hashing tuples that hold each other a billion times over.
+Python's unpickler can be kept from importing, but not from allocating a memo table of any size that a file of 11 bytes
+names, nor from hashing tuples nested a billion times.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 MOST_BYTES = 8 << 20
 MOST_OPERATIONS = 2_000_000
 MOST_CONTAINERS = 100_000
-"""All far above what a table of a hundred thousand characters takes."""
+"""All far more than a table of a hundred thousand characters needs."""
 
 Key = str | bytes | int | float | bool | None
 
 
 class PickleError(ValueError):
-    """What is wrong with a pickle, in words that fit into a sentence."""
+    """A pickle cannot be read; the message is a part of a sentence."""
 
 
 class CodeError(PickleError):
-    """A pickle wants to run code, or to refer to what is outside of it."""
+    """A pickle wants to run code, or to refer to objects outside of it."""
 
 
 _MARK = object()
@@ -47,11 +47,11 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def read_plain_pickle(content: bytes) -> Any:
-    """Return the value that a pickle holds, made of dicts, lists, tuples, sets, text, bytes and numbers.
+    """Return the value of a pickle, made of dicts, lists, tuples, sets, text, bytes and numbers.
 
     Raises:
         CodeError: It wants to run code.
-        PickleError: It is damaged, too large, or keeps values by others than text and numbers.
+        PickleError: It is damaged or too large, or has keys that are not text or numbers.
     """
     if len(content) > MOST_BYTES:
         raise PickleError(f"it has {len(content):,} bytes, and more than {MOST_BYTES:,} are no table of characters")
@@ -128,7 +128,7 @@ class _Reader:
     def _wish(self, name: str, argument: Any) -> str:
         wanted = argument if name in ("GLOBAL", "INST") else " ".join(map(str, self._stack[-2:]))
         if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            shown = "".join(each if each.isprintable() else "?" for each in str(wanted)[:80])
+            shown = "".join(character if character.isprintable() else "?" for character in str(wanted)[:80])
             return f"it wants to run {shown.replace(' ', '.', 1)}"
         if name in ("PERSID", "BINPERSID"):
             return "it refers to objects outside the file"
@@ -142,7 +142,7 @@ def _dict(values: list[Any]) -> dict[Key, Any]:
 
 
 def _key(value: Any) -> Key:
-    """Return a value that others are kept by; hashing one that holds others could take for ever."""
+    """Return a key after checking that it is simple: hashing a nested one could take for ever."""
     if value is None or isinstance(value, str | bytes | int | float):
         return value
     raise PickleError(f"it keeps values by a {type(value).__name__}, and not by text or numbers")

@@ -1,4 +1,4 @@
-"""Whether text comes back from a tokenizer, and what is lost of it where it does not."""
+"""Whether encoding and decoding gives a text back, and what is lost if not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 EXAMPLE_CHARACTERS = 30
@@ -15,13 +15,13 @@ MOST_NAMED = 6
 
 @dataclass(frozen=True)
 class Loss:
-    """What does not come back.
+    """What a tokenizer loses of a text.
 
     Attributes:
-        share: Of the characters that are no white space, those that are missing.
-        missing: The commonest of them.
-        before: A piece of text.
-        after: What comes back of it.
+        share: The share of characters other than white space that are missing.
+        missing: The most frequent missing characters.
+        before: A piece of the text.
+        after: The same piece, encoded and decoded.
     """
 
     share: float
@@ -31,9 +31,9 @@ class Loss:
 
 
 def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> Loss | None:
-    """Return what a tokenizer does not give back of some texts; None where it gives back all.
+    """Return what a tokenizer loses of some texts, or None if it loses nothing.
 
-    A space at the beginning, which many tokenizers add or drop, counts as nothing.
+    Spaces at the beginning and end, which many tokenizers add or drop, do not count.
     """
     missing: Counter[str] = Counter()
     characters, example = 0, None
@@ -51,7 +51,7 @@ def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> Loss | None:
 
 
 def describe_loss(tokenizer: Tokenizer, loss: Loss) -> str:
-    """Return what to say of a tokenizer that loses text."""
+    """Return the warning for a tokenizer that loses text."""
     lost = "the characters are all there, but not as they were"
     if loss.share:
         share = f"{loss.share:.1%}" if loss.share >= 0.001 else "less than 0.1%"
@@ -66,5 +66,5 @@ def _example(text: str, back: str) -> tuple[str, str]:
     """Return both texts around the first word that differs."""
     words, others = text.strip(" ").split(" "), back.strip(" ").split(" ")
     same = next((at for at, (one, other) in enumerate(zip(words, others, strict=False)) if one != other), 0)
-    before, after = (" ".join(each[max(0, same - 1) : same + 3]) for each in (words, others))
+    before, after = (" ".join(side[max(0, same - 1) : same + 3]) for side in (words, others))
     return before[:EXAMPLE_CHARACTERS], after[:EXAMPLE_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The one protocol of all tokenizers, and the two ways to get one: from a folder, or from a name and a text."""
+"""The protocol of all tokenizers, and the two ways to get one: from a folder, or from a name and a text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizers.tokenizer_files import TOKENIZER_FILE, byte_level_bpe, read_json_object
 
 OLDER_FILES = ("vocab.json", "merges.txt")
-"""What stands in a tokenizer.json's place in models from before there was one."""
+"""The files of older models, which have no tokenizer.json."""
 
 OTHER_TOKENIZERS = {
     "vocab.txt": "a tokenizer of BERT's kind (BertTokenizer)",
@@ -36,15 +36,15 @@ OTHER_TOKENIZERS = {
     "vocab.json": "a vocabulary without its merges.txt",
     "merges.txt": "merges without their vocab.json",
 }
-"""Files in which other tokenizers are kept."""
+"""Files of tokenizers that Quill cannot read."""
 
 MARK = re.compile(r"<.*>|\[.*\]", re.DOTALL)
-"""How the names of special tokens look, which a vocabulary may have without a merge that makes them."""
+"""Names of special tokens, which a vocabulary may have without a merge."""
 
 KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
 
 _DIGITS = 12
-"""Of a number so many are read: already these are too many ids."""
+"""Digits of N in bpe:N that are read; a longer number is too large anyway."""
 
 
 @runtime_checkable
@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person would type for `--tokenizer`."""
+        """The name as one types it for `--tokenizer`."""
 
     @property
     def vocab_size(self) -> int:
@@ -61,29 +61,29 @@ class Tokenizer(Protocol):
 
     @property
     def end_of_text(self) -> int | None:
-        """The id that ends a text, or None where there is none."""
+        """The id that ends a text, or None if there is none."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what tokenizer.json says: equal for two tokenizers exactly where they are the same."""
+        """SHA-256 of the content of tokenizer.json: equal exactly for equal tokenizers."""
 
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """Return the ids of a text; a special token written out in it is ordinary text."""
+        """Return the ids of a text; a special token that is written in it is ordinary text."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt; a literal `<|endoftext|>` in it is the id that ends a text, if there is one."""
+        """Return the ids of a prompt; a literal `<|endoftext|>` in it becomes the end-of-text id, if there is one."""
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        """Return the text of ids; bytes that are no complete character become U+FFFD."""
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return the UTF-8 bytes that each id stands for, (vocab_size,); the end of a text stands for none."""
+        """Return the number of UTF-8 bytes of each id, (vocab_size,); 0 for end of text."""
 
     def last_cut(self, text: str) -> int:
-        """Return the last place at which encoding may be cut, 0 where none is known.
+        """Return the last position at which the text may be cut before encoding, or 0 if none is known.
 
-        At a place p > 0, `encode(before + text[:p])` followed by `encode(text[p:] + after)` is the encoding of the
-        whole, whatever `before` and `after` are.
+        At such a position p > 0, `encode(before + text[:p])` followed by `encode(text[p:] + after)` is the encoding of
+        the whole, for every `before` and `after`.
         """
 
     def save(self, folder: Path) -> None:
@@ -94,7 +94,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer of a data set, a checkpoint, or any Hugging Face folder.
 
     Raises:
-        TokenizerError: There is no tokenizer.json, or none that can be used.
+        TokenizerError: There is no tokenizer.json, or it cannot be used.
     """
     if not (folder / TOKENIZER_FILE).is_file():
         if all((folder / name).is_file() for name in OLDER_FILES):
@@ -112,7 +112,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> NDArray[np.uint32]:
-    """Return the ids of pieces of text, each encoded on its own, and the id that ends a text for each mark."""
+    """Return the ids of pieces of text, every piece encoded by itself, and of marks as end of text."""
     if isinstance(tokenizer, BytePairTokenizer):
         return tokenizer.encode_pieces(pieces)
     end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype=np.uint32)
@@ -120,7 +120,7 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> NDArray[np.u
 
 
 def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
-    """Make or load the tokenizer that a person named.
+    """Make or load a tokenizer by its name.
 
     Args:
         spec: `char`, `byte`, `gpt2`, `bpe:N`, or the path of a tokenizer.json or of a folder that has one.
@@ -128,7 +128,7 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
 
     Raises:
         TokenizerError: The name is unknown, or the tokenizer cannot be made.
-        DataError: `gpt2`'s files are neither at hand nor reachable.
+        DataError: The files of `gpt2` are neither in the cache nor reachable.
     """
     check_spec(spec)
     if spec == "char":
@@ -144,22 +144,22 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
 
 
 def names_kind(spec: str) -> bool:
-    """Return whether a name for `--tokenizer` is one of Quill's own kinds, and no path."""
+    """Return whether a name for `--tokenizer` is one of Quill's own kinds, not a path."""
     return spec in ("char", "byte", "gpt2") or re.fullmatch(r"bpe:[0-9]+", spec) is not None
 
 
 def check_spec(spec: str) -> None:
-    """Check that a name for `--tokenizer` means something.
+    """Check that a name for `--tokenizer` is known or an existing path.
 
     Raises:
-        TokenizerError: It does not, or its number is too small or too large.
+        TokenizerError: It is neither, or N in bpe:N is too small or too large.
     """
     if names_kind(spec):
         if spec.startswith("bpe:"):
             check_size(int(spec.removeprefix("bpe:").lstrip("0")[:_DIGITS] or 0))
         return
     path = expand(spec)
-    with suppress(OSError):  # a name longer than any
+    with suppress(OSError):  # the name is too long for a path
         if path.is_file() or (path / TOKENIZER_FILE).is_file():
             return
     hint = did_you_mean(spec, ("char", "byte", "gpt2"))
@@ -169,13 +169,13 @@ def check_spec(spec: str) -> None:
 
 
 def _load_older(folder: Path) -> Tokenizer:
-    """Load a tokenizer from the two files in which GPT-2's was first given.
+    """Load a tokenizer from vocab.json and merges.txt, the files in which GPT-2's was first published.
 
     Raises:
-        TokenizerError: They are none of the kind of GPT-2's.
+        TokenizerError: They are no byte-level tokenizer like GPT-2's.
     """
     vocabulary, merges = (folder / name for name in OLDER_FILES)
-    found = read_folder_tokens(folder, is_gpt2=_kind_of_model(folder) in (None, "gpt2"))
+    folder_tokens = read_folder_tokens(folder, is_gpt2=_kind_of_model(folder) in (None, "gpt2"))
     content = read_json_object(vocabulary)
     try:
         written = merges.read_bytes()
@@ -184,12 +184,12 @@ def _load_older(folder: Path) -> Tokenizer:
     check_is_no_pointer(written, merges, TokenizerError)
     lines = written.decode("utf-8", errors="replace").split("\n")
     pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
-    if not found.is_gpt2 or not content or not all(len(pair) == 2 for pair in pairs):
+    if not folder_tokens.is_gpt2 or not content or not all(len(pair) == 2 for pair in pairs):
         raise TokenizerError(
             f"{vocabulary} and {merges.name} make no byte-level tokenizer of GPT-2's kind; save the model with a "
             f"{TOKENIZER_FILE} (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
-    made = {first + second for first, second in pairs} | {each.token.content for each in found.declared}
+    made = {first + second for first, second in pairs} | {declared.token.content for declared in folder_tokens.declared}
     unmade = next(
         (token for token in content if len(token) > 1 and token not in made and not MARK.fullmatch(token)), ""
     )
@@ -199,11 +199,13 @@ def _load_older(folder: Path) -> Tokenizer:
             "added one; copy the two files again, or name it in added_tokens.json"
         )
     whole = byte_level_bpe(content, pairs, None, use_regex=True)
-    return _from_content(with_folder_tokens(whole, found, vocabulary), name=vocabulary.name, found=found)
+    return _from_content(
+        with_folder_tokens(whole, folder_tokens, vocabulary), name=vocabulary.name, folder_tokens=folder_tokens
+    )
 
 
 def _kind_of_model(folder: Path) -> object:
-    """Return what config.json says the model is; None where there is none."""
+    """Return `model_type` from config.json, or None if there is no such file."""
     path = folder / "config.json"
     return read_json_object(path).get("model_type") if path.is_file() else None
 
@@ -211,20 +213,22 @@ def _kind_of_model(folder: Path) -> object:
 def _load(path: Path, *, name: str) -> Tokenizer:
     if path.suffix == ".pkl":
         return read_nanogpt_meta(path)
-    found = read_folder_tokens(path.parent) if path.name == TOKENIZER_FILE else FolderTokens()
-    if found.is_plain_gpt2 and path.is_file() and sha256_of(path) == GPT2_SAVED_SHA256:
+    folder_tokens = read_folder_tokens(path.parent) if path.name == TOKENIZER_FILE else FolderTokens()
+    if folder_tokens.is_plain_gpt2 and path.is_file() and sha256_of(path) == GPT2_SAVED_SHA256:
         return saved_gpt2_tokenizer(path)
-    return _from_content(with_folder_tokens(read_json_object(path), found, path), name=name, found=found)
+    return _from_content(
+        with_folder_tokens(read_json_object(path), folder_tokens, path), name=name, folder_tokens=folder_tokens
+    )
 
 
-def _from_content(content: dict[str, Any], *, name: str, found: FolderTokens) -> Tokenizer:
+def _from_content(content: dict[str, Any], *, name: str, folder_tokens: FolderTokens) -> Tokenizer:
     for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer, IdTokenizer):
-        with suppress(AttributeError, KeyError, TypeError, ValueError):  # not even the outline of a file of ours
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # no file of this kind
             tokenizer = family.from_content(content)
             if tokenizer is not None:
                 return tokenizer
     from quillgpt.text.tokenizers.tokenizer_json import (
-        HuggingFaceTokenizer,  # brings a library that our own tokenizers do without
+        HuggingFaceTokenizer,  # imports a library that our own tokenizers do without
     )
 
-    return HuggingFaceTokenizer(content, name=name, end=found.end_of_text)
+    return HuggingFaceTokenizer(content, name=name, end=folder_tokens.end_of_text)

@@ -1,4 +1,4 @@
-"""What all tokenizers share: their two files, their fingerprint, and the end of a text."""
+"""What all tokenizers share: their two files, their fingerprint, and the end-of-text token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG_FILE = "tokenizer_config.json"
 
 
 def tokenizer_fingerprint(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a tokenizer.json's content, whatever the order of keys and the white space in the file."""
+    """Return the SHA-256 of a tokenizer.json's content; the order of keys and white space in the file do not matter."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
@@ -30,24 +30,24 @@ def save_tokenizer(folder: Path, content: dict[str, Any], *, kind: str, end_of_t
     """Write tokenizer.json and tokenizer_config.json, each atomically.
 
     Args:
-        folder: Where to; made if missing.
-        content: What tokenizer.json says.
-        kind: The name that a person would type for `--tokenizer`; for readers only, never trusted on loading.
+        folder: The folder to write to; made if missing.
+        content: The content of tokenizer.json.
+        kind: The name as one types it for `--tokenizer`; for readers only, never used on loading.
         end_of_text: The token that ends a text, or None.
     """
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if end_of_text is not None:
         config |= {"bos_token": end_of_text, "eos_token": end_of_text}
-    # On one line: with indentation, Python writes the 100,000 entries of GPT-2's file eight times as slowly.
+    # On one line: with indentation, Python takes eight times as long for the 100,000 entries of GPT-2's file.
     write_text(folder / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False) + "\n")
     write_json(folder / CONFIG_FILE, config | {"quill_tokenizer": kind})
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file of a tokenizer holds.
+    """Read a JSON file of a tokenizer.
 
     Raises:
-        TokenizerError: The file cannot be read or holds no JSON object.
+        TokenizerError: The file cannot be read or is no JSON object.
     """
     return read_record(path, dict[str, Any], TokenizerError, mend="restore it or make it again")
 
@@ -59,7 +59,7 @@ def added_token(content: str, token_id: int) -> dict[str, Any]:
 
 
 def tokenizer_content(**parts: Any) -> dict[str, Any]:
-    """Return the content of a tokenizer.json: the given parts, and nothing for those left out."""
+    """Return the content of a tokenizer.json with the given parts; the others are null or empty."""
     empty: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
@@ -77,13 +77,13 @@ def tokenizer_content(**parts: Any) -> dict[str, Any]:
 def byte_level_bpe(
     vocab: dict[str, int], merges: Sequence[Sequence[str]], end_of_text: int | None, *, use_regex: bool
 ) -> dict[str, Any]:
-    """Return the content of a byte-level BPE tokenizer, as GPT-2's is written.
+    """Return the tokenizer.json content of a byte-level BPE tokenizer like GPT-2's.
 
     Args:
-        vocab: Ids by token, each byte spelled as GPT-2 spells it.
+        vocab: Ids by token, in the printable spelling of bytes.
         merges: Pairs that become one token, most frequent first.
-        end_of_text: Id of the end of a text; None: it is not known here.
-        use_regex: Cut the text into GPT-2's words first; without merges there is no need to.
+        end_of_text: The end-of-text id, or None if it is not known here.
+        use_regex: Split the text into GPT-2's words first; not needed without merges.
     """
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
     return tokenizer_content(
@@ -106,14 +106,14 @@ def byte_level_bpe(
 
 
 def checked_ids(ids: Sequence[int] | NDArray[Any], *, name: str, vocab_size: int) -> NDArray[np.int64]:
-    """Return ids as an array after checking that the tokenizer has them all.
+    """Return ids as an array, after checking that the tokenizer has all of them.
 
     Raises:
         TokenizerError: An id is negative or not below `vocab_size`.
     """
     try:
         array = np.asarray(ids, dtype=np.int64)
-    except OverflowError:  # the ids are of another kind of number: each is compared as it is
+    except OverflowError:  # larger than int64 holds; Python compares them
         array = np.asarray(ids, dtype=object)
     wrong = array[(array < 0) | (array >= vocab_size)]
     if wrong.size:

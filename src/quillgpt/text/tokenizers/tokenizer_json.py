@@ -1,4 +1,4 @@
-"""Any other `tokenizer.json` of the Hugging Face kind, run by their `tokenizers` library."""
+"""Any other `tokenizer.json`, run by Hugging Face's `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Engine
 
 from quillgpt.errors import TokenizerError, shorten
-from quillgpt.text.encodings.forms import without_surrogates
+from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.bounds import check_bounds
 from quillgpt.text.tokenizers.byte_alphabet import CHARACTER_TO_BYTE
 from quillgpt.text.tokenizers.tokenizer_files import (
@@ -30,22 +30,22 @@ COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 STANDARD_ERROR = 2
 LONGEST_REASON = 300
 MOST_UNUSED_IDS = 1 << 16
-"""Ids that a tokenizer may leave out, as some do. Far more come from a damaged file, and would fill the memory."""
+"""Ids without a token, of which some tokenizers have many; far more mean a damaged file and would fill the memory."""
 
 _SCREEN = threading.RLock()
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class HuggingFaceTokenizer:
-    """Encodes as a given tokenizer.json says, without the special tokens that it would put around a text."""
+    """Encodes as a given tokenizer.json says, without its special tokens around a text."""
 
     def __init__(self, content: dict[str, Any], *, name: str = "tokenizer.json", end: str | None = None) -> None:
         """Make a tokenizer from the content of a tokenizer.json.
 
         Args:
-            content: What the file says; truncation and padding are left out.
-            name: What a person would type for `--tokenizer`.
-            end: The token that ends a text; where None, a common one if the tokenizer has it.
+            content: The content of the file; truncation and padding are ignored.
+            name: The name as one types it for `--tokenizer`.
+            end: The end-of-text token; None takes a common one that the tokenizer has.
 
         Raises:
             TokenizerError: The content describes no tokenizer.
@@ -69,12 +69,12 @@ class HuggingFaceTokenizer:
         self.vocab_size = largest + 1
         special = {entry["content"] for entry in self._content.get("added_tokens") or [] if entry.get("special")}
         named = [end] if end is not None and end in vocab else []
-        found = next((token for token in [*named, *COMMON_ENDS] if token in named or token in special), None)
-        self._end = found
-        self.end_of_text: int | None = None if found is None else vocab[found]
+        ends = [token for token in (*named, *COMMON_ENDS) if token in named or token in special]
+        self._end = ends[0] if ends else None
+        self.end_of_text: int | None = vocab[ends[0]] if ends else None
 
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """Return the ids of a text; special tokens written out in it are ordinary text.
+        """Return the ids of a text; special tokens that are written in it are ordinary text.
 
         Raises:
             TokenizerError: The tokenizer cannot represent the text.
@@ -82,20 +82,20 @@ class HuggingFaceTokenizer:
         return np.array(self._ids(text, special_as_text=True), dtype=np.uint32)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt, with special tokens written out in it as their ids."""
+        """Return the ids of a prompt; special tokens that are written in it become their ids."""
         return self._ids(text, special_as_text=False)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        """Return the text of ids; bytes that are no complete character become U+FFFD."""
         checked = checked_ids(ids, name=self.name, vocab_size=self.vocab_size)
         with _failing_as(f"{self.name} cannot turn these ids into text", "give another tokenizer"):
             return str(self._engine.decode(checked.tolist(), skip_special_tokens=False))
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return the UTF-8 bytes that each id stands for, (vocab_size,), special tokens 0.
+        """Return the number of UTF-8 bytes of each id, (vocab_size,), 0 for special tokens.
 
-        Read from the spelling of the tokens, byte-level or with `▁` for a space, as the decoder says; what a
-        normalizer changes in the text is not counted.
+        They come from the spelling of the tokens, byte-level or with `▁` for a space, by the kind of decoder; changes
+        by a normalizer are not counted.
         """
         lengths = np.zeros(self.vocab_size, dtype=np.int64)
         special = {entry["id"] for entry in self._content.get("added_tokens") or [] if entry.get("special")}
@@ -106,7 +106,7 @@ class HuggingFaceTokenizer:
         return lengths
 
     def last_cut(self, text: str) -> int:  # noqa: ARG002 - the protocol's signature
-        """Return 0: no cut is known to be safe in a tokenizer made elsewhere, so documents are encoded whole."""
+        """Return 0: no cut is known to be safe for a tokenizer made elsewhere, so documents are encoded whole."""
         return 0
 
     def save(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ class HuggingFaceTokenizer:
 
 
 def _check_merges(model: Any) -> None:
-    """Check what the library takes for granted of merges: without it, a damaged file ends the whole process."""
+    """Check merges, about which the library makes assumptions: a damaged file would end the whole process."""
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocab, dict):
         return
@@ -138,7 +138,7 @@ def _check_merges(model: Any) -> None:
 
 @contextmanager
 def _failing_as(what: str, remedy: str) -> Iterator[None]:
-    """Turn what the library raises into a TokenizerError: plain Exception, or a panic, which is not even one."""
+    """Turn what the library raises into a TokenizerError: Exception, or a panic, which is a BaseException."""
     try:
         with _panics_unseen():
             yield
@@ -151,11 +151,11 @@ def _failing_as(what: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def _panics_unseen() -> Iterator[None]:
-    """Keep off the screen what the library writes when it panics, past Python: many lines, all said by the error."""
+    """Hide what the library writes to the screen when it panics; the error says the same."""
     with _SCREEN:
         try:
             screen = os.dup(STANDARD_ERROR)
-        except OSError:  # it is closed: nothing will be seen
+        except OSError:  # it is closed, so nothing can be seen
             yield
             return
         try:

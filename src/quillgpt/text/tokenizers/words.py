@@ -1,8 +1,8 @@
-"""GPT-2's words: where its pattern cuts a text, found for a megabyte at a time, and the ids of each word, remembered.
+"""Splits text into the words of GPT-2's pattern with numpy, and caches the ids of every word.
 
-A text repeats its words, so byte-pair encoding is needed once for each different one; the rest is comparing and
-looking up, which numpy does for all words at once. tiktoken remains the truth: it says which class a character
-belongs to and which ids a word has, and the tests compare whole texts.
+A text repeats its words, so every different word is byte-pair encoded once; comparing and looking up is done by numpy
+for all words at once. tiktoken remains the reference: it gives the class of a character and the ids of a word, and
+tests compare whole texts.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import tiktoken
 from numpy.typing import NDArray
 
 CUT, END = b"\xfe", b"\xff"
-"""Bytes that UTF-8 never uses: after each text, and where a document ends."""
+"""Bytes that UTF-8 never uses: CUT follows every text, END ends a document."""
 
 MOST_WORDS = 1 << 18
-"""Different words that are remembered; before there are more, all are forgotten."""
+"""Different words in the cache; before there are more, it is emptied."""
 
 SLOT_BITS = 19
-"""Bits of the hash that chooses a word's row in the table."""
+"""Bits of the hash that gives a word's row in the table."""
 
 _KEY_BYTES = 15
-_MASKS = np.array([(1 << 8 * count) - 1 for count in range(8)] + [-1], dtype=np.int64)  # keeps so many bytes of eight
-_SCATTER = 0x1E3779B97F4A7C15  # odd, and without a pattern
+_MASKS = np.array([(1 << 8 * count) - 1 for count in range(8)] + [-1], dtype=np.int64)  # of the first 0 to 8 bytes
+_SCATTER = 0x1E3779B97F4A7C15  # an odd multiplier with well-mixed bits
 
 _ALL = slice(None)
 _SAFE_CUT = re.compile(r"\S(?=[ \n])")
@@ -43,8 +43,8 @@ _LONG_ENDINGS = [first << 8 | second for first, second in (b"ll", b"ve", b"re")]
 class WordEncoder:
     """Encodes texts word by word.
 
-    Words of up to 15 bytes are looked up in a table that has one row per hash, which the first word keeps; longer
-    words, and those whose row is another's, in a dictionary.
+    Words of up to 15 bytes are looked up in a table with one row per hash, which the first word with that hash
+    keeps; longer words, and words whose row is taken, in a dictionary.
 
     Args:
         encode_word: Returns the ids of one word.
@@ -57,18 +57,18 @@ class WordEncoder:
         self._forget()
 
     def encode(self, content: bytes) -> NDArray[np.uint32]:
-        """Return the ids of texts in UTF-8, each of which has `CUT` behind it, and documents `END` at their end."""
+        """Return the ids of texts in UTF-8; `CUT` follows every text, and `END` every document."""
         places, counts = self._look_up(content, word_starts(content))
-        firsts = np.cumsum(counts) - counts  # where each word's ids begin in the result
+        firsts = np.cumsum(counts) - counts  # the index in the result of each word's first id
         ids: NDArray[np.uint32] = np.frombuffer(self._ids, dtype=np.uint32)[
             np.repeat(places - firsts, counts) + np.arange(counts.sum())
         ]
         return ids
 
     def _look_up(self, content: bytes, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the ids of each word stand in `_ids`, (words,), and how many they are, (words,)."""
+        """Return the index in `_ids` of each word's ids, (words,), and their number, (words,)."""
         lengths = np.diff(starts, append=len(content))
-        # A key is a word's bytes and, in the last place, their number: two integers of eight bytes.
+        # A key is a word's bytes and, in the last byte, their number: two integers of eight bytes.
         eights = np.ndarray(len(content) + 9, dtype="<i8", buffer=content + bytes(16), strides=(1,))
         first = eights[starts] & _MASKS[np.minimum(lengths, 8)]
         second = lengths << 56
@@ -83,8 +83,8 @@ class WordEncoder:
         def spans(words: NDArray[np.int64]) -> NDArray[np.int64]:
             begins, ends = starts[words].tolist(), (starts[words] + lengths[words]).tolist()
             known, learn = self._words.get, self._learn
-            found = [known(word := content[begin:end]) or learn(word) for begin, end in zip(begins, ends, strict=True)]
-            return np.array(found, dtype=np.int64).reshape(-1, 2)
+            pairs = [known(word := content[begin:end]) or learn(word) for begin, end in zip(begins, ends, strict=True)]
+            return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
         rows = self._table.take(slots, axis=0)
         missing = not_in(rows)
@@ -92,7 +92,7 @@ class WordEncoder:
             self._forget()
             missing = np.arange(len(starts))
         free = missing[(self._table[slots[missing], 1] == 0) & (lengths[missing] <= _KEY_BYTES)]
-        new = free[np.unique(slots[free], return_index=True)[1]]  # of the words that want a free row, the first
+        new = free[np.unique(slots[free], return_index=True)[1]]  # the first word for every free row
         self._table[slots[new]] = np.column_stack([first[new], second[new], spans(new)])
         rows[missing] = self._table[slots[missing]]
         others = missing[not_in(rows[missing], missing)]
@@ -109,50 +109,50 @@ class WordEncoder:
     def _forget(self) -> None:
         self._words: dict[bytes, tuple[int, int]] = {}
         self._ids = array("I")
-        self._table = np.zeros((1 << SLOT_BITS, 4), dtype=np.int64)  # two integers of the key, place, count
+        self._table = np.zeros((1 << SLOT_BITS, 4), dtype=np.int64)  # key (two integers), index, count
         self._learn(CUT, [])
         self._learn(END, [self._end_of_text])
 
 
 def encode_long_word(
-    encode: Callable[[bytes], list[int]], spell: Callable[[int], bytes], word: bytes, *, window: int
+    encode: Callable[[bytes], list[int]], bytes_of: Callable[[int], bytes], word: bytes, *, window: int
 ) -> list[int]:
-    """Return the ids of a word of any length, of which only so much is encoded at once.
+    """Return the ids of a word of any length, encoded in windows.
 
-    Ids are those of the whole word exactly where each two neighbours, encoded together, are these two again. Within a
-    window they are; between two windows it is looked at, and where they are not, the later one begins earlier.
+    A sequence of ids is the encoding of its bytes exactly if every two neighbours, encoded together, are the same two
+    ids. That holds within a window. It is checked between windows; if it fails, the later window begins earlier.
 
     Args:
-        encode: Returns the ids of a short word, by merges that were learned.
-        spell: Returns the bytes of an id.
+        encode: Returns the ids of a short word, by learned merges.
+        bytes_of: Returns the bytes of an id.
         word: The word.
-        window: Bytes that are encoded at once; more where a seam is hard to find.
+        window: Bytes that are encoded at once; it grows where a boundary is hard to find.
     """
     ids: list[int] = []
     at = 0
     while True:
         part = encode(word[at : at + window])
-        while ids and encode(spell(ids[-1]) + spell(part[0])) != [ids[-1], part[0]]:
-            at -= len(spell(ids.pop()))
+        while ids and encode(bytes_of(ids[-1]) + bytes_of(part[0])) != [ids[-1], part[0]]:
+            at -= len(bytes_of(ids.pop()))
             window += window // 8 + 1
             part = encode(word[at : at + window])
         if at + window >= len(word):
             return ids + part
-        kept = part[: max(1, len(part) * 7 // 8)]  # what the cut end of the window has changed is near to it
+        kept = part[: max(1, len(part) * 7 // 8)]  # the cut changes only ids near the end of the window
         ids += kept
-        at += sum(len(spell(each)) for each in kept)
+        at += sum(len(bytes_of(id)) for id in kept)
 
 
 def last_cut_of_gpt2(text: str) -> int:
-    r"""Return the last place between a character that is no white space and a space or a line end; 0 if none.
+    r"""Return the last position between a non-space character and a space or line end; 0 if there is none.
 
-    Such a cut changes no id, whatever stands before and after `text`. Let it be at p. No alternative of the
-    pattern matches something that is no white space followed by white space, so a match ends at p in the whole
-    text, and every greedy run that reaches p ends there in the left part too. The pattern looks ahead only after
-    a run of white space (`(?!\S)`, `$`), at a place no later than p-1, because the character at p-1 is none; it
-    therefore sees the same in the left part as in the whole. It never looks back, so the matches from p on depend
-    on the right part alone. Python's idea of white space (str.isspace) includes the pattern's (Unicode's
-    White_Space) and a few controls more, hence "no white space" by Python's idea and "white space" by both.
+    Such a cut, at p, changes no id, whatever comes before and after `text`. No alternative of the pattern matches a
+    non-space followed by white space, so a match ends at p in the whole text, and every greedy run that reaches p
+    ends there in the left part too. The pattern looks ahead only after a run of white space (`(?!\S)`, `$`), at
+    p-1 at the latest, because the character at p-1 is not white space; so it sees the same in the left part as in
+    the whole. It never looks back, so the matches from p on depend on the right part alone. Python's white space
+    (str.isspace) is the pattern's (Unicode's White_Space) and a few control characters; so "non-space" is meant by
+    Python's definition, and "space or line end" is white space by both.
     """
     window = _CUT_WINDOW
     while True:
@@ -168,15 +168,15 @@ def last_cut_of_gpt2(text: str) -> int:
 
 
 def word_starts(content: bytes) -> NDArray[np.int64]:
-    r"""Return where the words of texts begin, (words,), each `CUT` and `END` being a word of its own.
+    r"""Return the start of every word, (words,); `CUT` and `END` are words of their own.
 
-    What GPT-2's pattern matches shows in each place's surroundings. A run of letters, of numbers or of other
-    characters is a word, with a space before it if there is one. White space before it that is not such a space
-    is two words, the last character and what stands before that; at the end of a text it is one. The contractions
-    ('s, 'll, ...) are words where the apostrophe begins a match: not behind a space or another such character.
+    The classes of neighbouring characters decide what GPT-2's pattern matches. A run of letters, of numbers or of
+    other characters is a word, together with one space before it. Other white space before a word is two words, its
+    last character and the rest; at the end of a text it is one. The contractions ('s, 'll, ...) are words if the
+    apostrophe begins a match: not after a space or another character that is no letter, number or white space.
 
     Args:
-        content: Texts in UTF-8, each of which has `CUT` behind it.
+        content: Texts in UTF-8; `CUT` follows every text.
     """
     bytes_ = np.frombuffer(content, dtype=np.uint8)
     classes, wide, wide_ends = _classes(content)
@@ -184,7 +184,7 @@ def word_starts(content: bytes) -> NDArray[np.int64]:
     np.not_equal(classes[1:], classes[:-1], out=starts[1:])
     starts |= classes == _CUT
 
-    lasts = (classes[:-1] == _WHITE) & (classes[1:] < _WHITE)  # the last white bytes before something else
+    lasts = (classes[:-1] == _WHITE) & (classes[1:] < _WHITE)  # the last byte of white space before something else
     starts[1:] &= ~(lasts & (bytes_[:-1] == _SPACE))
     starts[wide] |= lasts[wide_ends]
     lasts[wide_ends] = False
@@ -201,7 +201,7 @@ def word_starts(content: bytes) -> NDArray[np.int64]:
 
 
 def _classes(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the class of each byte's character, and the first and last byte of each white character beyond ASCII."""
+    """Return each byte's class, and the first and last byte of every white-space character beyond ASCII."""
     classes = np.frombuffer(bytearray(content.translate(_byte_classes())), dtype=np.uint8)
     beyond = classes == _UNKNOWN
     bytes_ = np.frombuffer(content, dtype=np.uint8)
@@ -209,11 +209,11 @@ def _classes(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDAr
     codes = np.frombuffer(characters.encode("utf-32-le"), dtype="<u4").astype(np.int64)
     begins = np.flatnonzero(beyond & (bytes_ >= 0xC0))
     sizes = 2 + (codes >= 0x800) + (codes >= 0x10000)
-    found = _classes_of(codes)
+    wide_classes = _classes_of(codes)
     for offset in range(4):
         reached = sizes > offset
-        classes[begins[reached] + offset] = found[reached]
-    white = found == _WHITE
+        classes[begins[reached] + offset] = wide_classes[reached]
+    white = wide_classes == _WHITE
     return classes, begins[white], (begins + sizes - 1)[white]
 
 
@@ -224,7 +224,7 @@ def _byte_classes() -> bytes:
 
 
 def _classes_of(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the classes of characters by their code points, as tiktoken sees them."""
+    """Return the classes of characters by code point, as tiktoken sees them."""
     table, engines = _known_classes()
     new = np.unique(codes[table[codes] == _UNKNOWN]) if codes.size else codes
     if new.size:
@@ -239,7 +239,7 @@ def _classes_of(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 @cache
 def _known_classes() -> tuple[NDArray[np.uint8], dict[int, tiktoken.Encoding]]:
-    """Return the classes found so far, by code point, and by class an engine that drops all other characters."""
+    """Return the known classes by code point, and for every class an engine that drops all other characters."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     engines = {
         kind: tiktoken.Encoding(pattern, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from quillgpt.errors import TokenizerError
-from quillgpt.text.encodings.forms import in_known_form
+from quillgpt.text.encodings.normal_forms import in_known_form
 from quillgpt.text.tokenizers.char import CharTokenizer
 
 

@@ -27,7 +27,7 @@ from languages import (
     TURKISH,
 )
 from quillgpt.errors import DataError
-from quillgpt.text.encodings.decoding import CHUNK_BYTES, SAMPLE_BYTES, detect_encoding, read_pieces
+from quillgpt.text.encodings.detection import CHUNK_BYTES, SAMPLE_BYTES, detect_encoding, read_pieces
 
 PLAIN = str.maketrans("‘’“”„–—…œ", '\'\'"""---o')
 LEGACY = {

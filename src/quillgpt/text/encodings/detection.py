@@ -1,4 +1,4 @@
-"""From the bytes of a file to text: which encoding it has, how sure that is, and what is odd about it."""
+"""Detects the encoding of a text file, and what is unusual about the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from quillgpt.text.encodings.scan import SAMPLE_BYTES
 
 __all__ = ["CHUNK_BYTES", "SAMPLE_BYTES", "Note", "Reading", "detect_encoding", "file_chunks", "look_at", "read_pieces"]
 
-# UTF-32 stands before UTF-16, whose little-endian mark it begins with.
+# UTF-32 comes first, since its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -36,22 +36,26 @@ _FEWEST_OF_A_WIDE_TEXT = 32
 
 
 def detect_encoding(path: Path, *, name: str | None = None) -> str:
-    """Return the name of a text file's encoding; `look_at` says more."""
+    """Return the name of a text file's encoding; `look_at` returns more."""
     return look_at(path, name=name).encoding
 
 
 def look_at(path: Path, *, name: str | None = None, encoding: str | None = None) -> Reading:
-    """Read a whole file, and return its encoding: by its mark, UTF-8 if it is valid, else what it reads like.
+    """Read a whole file and return its encoding: by its byte-order mark, UTF-8 if valid, else the likeliest.
 
     Args:
         path: The file.
-        name: What to call it in messages.
-        encoding: What a person says that it is.
+        name: Its name in messages.
+        encoding: The encoding that the user named, if any.
 
     Raises:
-        DataError: It is empty, binary, damaged, or in no encoding that can be recognised.
+        DataError: The file is empty, binary or damaged, or its encoding cannot be recognised.
     """
-    from quillgpt.text.encodings.guessing import by_lines, doubts, read_as  # slow, and completing names reads no text
+    from quillgpt.text.encodings.guessing import (  # slow to import, and not needed to complete names
+        by_lines,
+        doubts,
+        read_as,
+    )
 
     name = name or str(path)
     with path.open("rb") as file:
@@ -67,25 +71,25 @@ def look_at(path: Path, *, name: str | None = None, encoding: str | None = None)
         without_mark = _wide_without_mark(head, end)
         encoding = without_mark if without_mark and without_mark.startswith(encoding) else f"{encoding}-le"
     if encoding is not None:
-        found = Reading(encoding, doubts(path, encoding, end))
+        reading = Reading(encoding, doubts(path, encoding, end))
     elif (known := _by_mark(head) or _wide_without_mark(head, end)) is not None:
-        found = Reading(known, () if known == "utf-8-sig" else (read_as(known),))
+        reading = Reading(known, () if known == "utf-8-sig" else (read_as(known),))
     else:
-        found = by_lines(path, name, head, end)
-    cut = _read_through(path, found.encoding, name)
-    padding = path.stat().st_size - end_of_text(path, found.encoding)
-    notes = list(found.notes)
+        reading = by_lines(path, name, head, end)
+    cut = _read_through(path, reading.encoding, name)
+    padding = path.stat().st_size - end_of_text(path, reading.encoding)
+    notes = list(reading.notes)
     if padding:
         notes.append(Note("padding", f"ends in {padding:,} NUL bytes, which are left out"))
-    if found.encoding == "gb18030" and has_bare_euro(path):
+    if reading.encoding == "gb18030" and has_bare_euro(path):
         notes.append(Note("euro", "has the byte 0x80, which is read as the euro sign, as in cp936"))
     if cut:
         notes.append(Note("cut off", "was cut off in the middle of its last character, which is left out"))
-    return Reading(found.encoding, tuple(notes))
+    return Reading(reading.encoding, tuple(notes))
 
 
 def _read_through(path: Path, encoding: str, name: str) -> bool:
-    """Decode a whole file, and return whether it was cut off in the middle of its last character."""
+    """Decode a whole file, and return whether it ends in the middle of a character."""
     pieces, empty = decoded(path, encoding, name), True
     while True:
         try:
@@ -101,26 +105,26 @@ def _by_mark(head: bytes) -> str | None:
 
 
 def _wide_without_mark(head: bytes, end: int) -> str | None:
-    """Return which UTF-16 or UTF-32 a file without a mark is in, if any: many of its characters have NUL bytes."""
+    """Return the UTF-16 or UTF-32 encoding of a file without a mark, recognised by its many NUL bytes, or None."""
     whole = head[: len(head) // 4 * 4]
     for encoding, first, second in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
         small = len(whole) >= 8 and not any(whole[first::4]) and max(whole[second::4]) <= 0x10
         if small and _reads_well(whole, encoding):
             return encoding
     if end % 2 and end < _FEWEST_OF_A_WIDE_TEXT:
-        return None  # rather a stray NUL than a text that was cut off in its middle
+        return None  # more likely a stray NUL than a text that was cut off
     head = head[: len(head) // 2 * 2]
     first_halves, second_halves = head[::2].count(0), head[1::2].count(0)
     nuls = first_halves + second_halves
     if nuls == 0 or (nuls < len(head) // 4 and _reads_well(head.replace(b"\0", b""), "utf-8")):
-        return None  # not even when some NULs have strayed into a text in UTF-8
+        return None  # UTF-8, perhaps with some stray NULs
     encodings = [encoding for encoding in ("utf-16-le", "utf-16-be") if _reads_well(head, encoding)]
     likely = "utf-16-le" if second_halves >= first_halves else "utf-16-be"
     return likely if likely in encodings else next(iter(encodings), None)
 
 
 def _reads_well(head: bytes, encoding: str) -> bool:
-    """Tell whether the beginning of a file has only characters that stand in texts."""
+    """Return whether the beginning of a file has only characters that occur in texts."""
     try:
         characters = set(codecs.getincrementaldecoder(encoding)().decode(head))
     except UnicodeDecodeError:

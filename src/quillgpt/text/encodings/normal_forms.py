@@ -1,4 +1,4 @@
-"""One character in several forms: which of them a known alphabet has."""
+"""Characters with several forms (accents, look-alikes): choosing the form that an alphabet has."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator
 from typing import Literal
 
 LOOK_ALIKES = ("'\u2019\u2018\u02bc\u00b4`", '"\u201c\u201d\u201e\u00ab\u00bb', "-\u2010\u2011\u2012\u2013\u2014\u2212")
-"""Characters that one keyboard or program writes for the other, the plainest first."""
+"""Characters that keyboards and programs write for each other, the plainest first."""
 
 FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 """Unicode's normal forms; the last two also turn wide letters, ligatures and unusual spaces into usual ones."""
 
 
 def in_known_form(text: str, alphabet: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Return a text with what an alphabet lacks in the first form that it has, and which became which.
+    """Replace characters that an alphabet lacks by a form that it has; return the text and the replacements.
 
-    What it has in no form stays as it is.
+    A character without such a form stays.
     """
     if all(character in alphabet for character in text):
         return text, {}
@@ -26,12 +26,12 @@ def in_known_form(text: str, alphabet: Collection[str]) -> tuple[str, dict[str, 
 
 
 def spelled_out(characters: str) -> str:
-    """Return characters with their numbers, by which those that look alike differ."""
+    """Return characters with their code points, which tell look-alikes apart."""
     return f"{characters} ({' '.join(f'U+{ord(character):04X}' for character in characters)})"
 
 
 def _clusters(text: str) -> Iterator[str]:
-    """Yield each character with the accents behind it, and Korean syllables whole."""
+    """Yield every character with its accents, and Korean syllables whole."""
     cluster = ""
     for character in text:
         joins = unicodedata.combining(character) or "\u1160" <= character <= "\u11ff"
@@ -52,7 +52,7 @@ def _known(cluster: str, alphabet: Collection[str]) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """Return the text with lone surrogates, which UTF-8 cannot write, as U+FFFD."""
+    """Replace lone surrogates, which UTF-8 cannot write, by U+FFFD."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
