@@ -172,10 +172,10 @@ def test_a_tensor_that_is_there_already_is_not_copied():
 
 
 def test_memory_of_the_machine(monkeypatch):
-    found = memory(CPU)
-    assert found.total > found.free > 0
+    machine = memory(CPU)
+    assert machine.total > machine.free > 0
     monkeypatch.setattr(device.sys, "platform", "darwin")
-    assert memory(CPU).total == found.total
+    assert memory(CPU).total == machine.total
     assert memory(CPU).swap is None
     monkeypatch.setattr(psutil, "PROCFS_PATH", "/nowhere")
     assert memory(CPU) is None

@@ -1,4 +1,4 @@
-"""What a mistyped name was meant to be is said where that is likely, and not otherwise."""
+"""Suggestions for mistyped names, if they are likely."""
 
 import pytest
 

@@ -111,7 +111,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 
 def unusable(tmp_path, kind):
-    """Return a cache folder in which nothing can be kept."""
+    """Return a cache folder that cannot be written."""
     (tmp_path / "file").touch()
     if kind == "a user without a home":
         return "~nobody-of-this-name/quill"
@@ -164,7 +164,7 @@ def test_libraries_of_the_hub_keep_their_files_with_ours_where_their_own_place_c
 
 @pytest.fixture
 def box(tmp_path):
-    """A folder with a file, beside a file that is none of its business."""
+    """A folder with a file, beside a file outside of it."""
     (tmp_path / "box" / "inner").mkdir(parents=True)
     (tmp_path / "box" / "inner" / "a").touch()
     (tmp_path / "secret").touch()

@@ -1,4 +1,4 @@
-"""What a folder's record makes of its files."""
+"""A folder's record decides which files are Quill's."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Outer(Record):
 
 
 def refusal(path, content, schema=Outer, **options):
-    """Return what is said of a file with this content, after checking that it is one line that names the file."""
+    """Return the message for a file with this content, after checking that it is one line that names the file."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
         read_record(path, schema, DataError, mend="make it again", **options)
@@ -38,8 +38,8 @@ def path(tmp_path):
 
 def test_a_file_that_fits_is_read_as_what_it_says(path):
     path.write_text('{"count": 3, "rate": 2, "either": "x", "parts": [{"name": "a"}], "table": {"b": 1}}')
-    found = read_record(path, Outer, DataError, mend="")
-    assert found == Outer(count=3, rate=2.0, either="x", parts=[Inner(name="a")], table={"b": 1})
+    record = read_record(path, Outer, DataError, mend="")
+    assert record == Outer(count=3, rate=2.0, either="x", parts=[Inner(name="a")], table={"b": 1})
     assert read_record(path, dict[str, object], DataError, mend="")["count"] == 3
 
 

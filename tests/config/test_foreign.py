@@ -1,4 +1,4 @@
-"""Files and names of other programs: what they are, and what they are called here."""
+"""Files of settings of other programs, and Quill's names for theirs."""
 
 from pathlib import Path
 from typing import Any

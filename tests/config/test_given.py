@@ -1,4 +1,4 @@
-"""What a run is told is shown by the places that told it; what is the default is not."""
+"""Settings that differ from their defaults are shown by the places that set them."""
 
 from pathlib import Path
 

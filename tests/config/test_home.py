@@ -33,7 +33,7 @@ def test_every_place_that_sets_a_path(home: str, name: str) -> None:
     Path("run.toml").write_text(f'{name} = "~/x"\n')
     Path("run.py").write_text(f"{name} = '~/x'\n")
     Path(".env").write_text(f"QUILL_{name.upper()}=~/x\n")
-    for found in (
+    for settings in (
         resolve("demo", {name: "~/x"}, environ={}, dotenv=None),
         resolve("demo", {}, environ={f"QUILL_{name.upper()}": "~/x"}, dotenv=None),
         resolve("demo", {}, environ={}),
@@ -42,7 +42,7 @@ def test_every_place_that_sets_a_path(home: str, name: str) -> None:
         TrainSettings(**{name: "~/x"}),
         READERS.get(name, resolve_prepare)({name: "~/x"}, environ={}, dotenv=None),
     ):
-        assert getattr(found, name) == f"{home}/x"
+        assert getattr(settings, name) == f"{home}/x"
 
 
 def test_no_setting_that_is_a_path_is_forgotten() -> None:
@@ -97,6 +97,6 @@ def test_a_text_at_home_gives_its_name(home: str) -> None:
     ],
 )
 def test_words_of_the_command_line(home: str, words: list[str], capsys: pytest.CaptureFixture[Any]) -> None:
-    """None of these is there; the message names the place that was looked at."""
+    """None of these exists; the message names the path."""
     assert main(words) in (1, 2)
     assert f"quill: {home}/x" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_every_setting_of_nanogpts_train_is_known(tmp_path: Path, capsys: pytest
 
 
 def value_of(folder: Path, expression: str) -> object:
-    """What an expression comes to as a value of a setting that takes any text or number."""
+    """Return the value of an expression, for a setting that takes any text or number."""
     return read_nanogpt(config(folder, f"width = 64\nwandb_run_name = {expression}"), DEFAULTS).values["wandb_run_name"]
 
 
@@ -140,9 +140,9 @@ def test_clock_is_read_as_text(tmp_path: Path, expression: str) -> None:
     ],
 )
 def test_values(tmp_path: Path, expression: str, value: object) -> None:
-    found = value_of(tmp_path, expression)
-    assert found == value
-    assert type(found) is type(value)
+    result = value_of(tmp_path, expression)
+    assert result == value
+    assert type(result) is type(value)
 
 
 def test_loose_numbers_as_in_nanogpt(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_forks_file_is_read_as_far_as_settings_need_it(
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "what"),
     [
         ("seed = open('f').read()", "a call of open"),
         ("seed = int(os.environ.get('SEED', 1))", "a call of os.environ.get"),
@@ -260,16 +260,16 @@ def test_a_forks_file_is_read_as_far_as_settings_need_it(
     ],
 )
 def test_what_decides_a_setting_and_is_not_understood_is_refused_with_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, found: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, what: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     message = refusal(tmp_path, f"# a comment\ny = 1\n{line}\n")
     assert message.startswith("line 3: found ")
-    assert found in message
+    assert what in message
 
 
 @pytest.mark.parametrize(
-    ("expression", "found"),
+    ("expression", "what"),
     [
         ("9 ** 9 ** 9", "a power that is too large"),
         ("1 << 10 ** 9", "a number that is too large"),
@@ -289,16 +289,16 @@ def test_what_decides_a_setting_and_is_not_understood_is_refused_with_its_line(
         ("(" * 90 + "1" + ",)" * 90 + "[0]" * 90, ""),
     ],
 )
-def test_what_would_be_large_is_refused_before_it_is_computed(tmp_path: Path, expression: str, found: str) -> None:
-    assert found in refusal(tmp_path, f"wandb_run_name = {expression}")
+def test_what_would_be_large_is_refused_before_it_is_computed(tmp_path: Path, expression: str, what: str) -> None:
+    assert what in refusal(tmp_path, f"wandb_run_name = {expression}")
     try:  # and a name of the file's own harms nobody, where the file can be read at all
         assert settings(config(tmp_path, f"mine = {expression}\nseed = 3")).seed == 3
     except ConfigError:
-        assert not found
+        assert not what
 
 
 @pytest.mark.parametrize(
-    ("lines", "found"),
+    ("lines", "what"),
     [
         ("x = 'a'\n" + "x = x + x\n" * 40, "line 15: found a text that is too long"),
         ("x = 10\n" + "x = x * x\n" * 40, "no usable number"),
@@ -306,8 +306,8 @@ def test_what_would_be_large_is_refused_before_it_is_computed(tmp_path: Path, ex
         ("x = {0: 1}\n" + "x = {0: x, 1: x, 2: x, 3: x}\n" * 40, "a list that is too long"),
     ],
 )
-def test_what_grows_from_line_to_line_is_bounded(tmp_path: Path, lines: str, found: str) -> None:
-    assert found in refusal(tmp_path, lines + "wandb_run_name = f'{x}'")
+def test_what_grows_from_line_to_line_is_bounded(tmp_path: Path, lines: str, what: str) -> None:
+    assert what in refusal(tmp_path, lines + "wandb_run_name = f'{x}'")
 
 
 def test_the_head_of_nanogpts_train_is_a_config_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

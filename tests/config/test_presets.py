@@ -1,4 +1,4 @@
-"""Every preset parses, and holds the values that it promises."""
+"""Every preset parses, and has the values that it promises."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every place that sets something: which wins, how its text is read, what its mistakes say."""
+"""The places that set settings: which wins, how text is parsed, and what errors say."""
 
 import os
 from pathlib import Path

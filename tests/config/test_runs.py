@@ -1,4 +1,4 @@
-"""A run is where its config.toml and its checkpoints lie, whatever config.toml says."""
+"""A run is in the folder of its config.toml and checkpoints, whatever config.toml says."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ SETTINGS = TrainSettings(out_dir="runs/first", n_layer=3, dataset="tiny", data_d
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Make what a run in runs/first leaves, and stand where it began."""
+    """Make the files of a run in runs/first, and change to the folder in which it began."""
     monkeypatch.chdir(tmp_path)
     for iteration in (4, 8):
         folder = Path("runs/first/checkpoints", f"iter-{iteration:06d}", "training")
@@ -28,49 +28,49 @@ def run(tmp_path, monkeypatch):
     return tmp_path / "runs" / "first"
 
 
-def found(source, **flags):
+def settings_of(source, **flags):
     return resolve(source, {"init_from": "resume", **flags}, environ={}, dotenv=None)
 
 
 def test_a_run_that_lies_where_it_was_is_as_it_says(run, capsys):
-    assert found("runs/first/config.toml").out_dir == "runs/first"
-    assert found(None, out_dir="runs/first") == found("runs/first/config.toml")
+    assert settings_of("runs/first/config.toml").out_dir == "runs/first"
+    assert settings_of(None, out_dir="runs/first") == settings_of("runs/first/config.toml")
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("how", [shutil.copytree, shutil.move])
 def test_a_run_that_was_copied_or_moved_is_where_it_is_now(how, run, tmp_path, capsys):
     how(run, tmp_path / "other")
-    assert found("other/config.toml").out_dir == "other"
-    assert found("other/config.toml").n_layer == 3
+    assert settings_of("other/config.toml").out_dir == "other"
+    assert settings_of("other/config.toml").n_layer == 3
     assert "the run is other, where its config.toml lies, though that says out_dir = runs/first" in " ".join(
         capsys.readouterr().err.split()
     )
-    assert found(None, out_dir="other").out_dir == "other"
-    assert found(str(tmp_path / "other" / "config.toml")).out_dir == str(tmp_path / "other")
+    assert settings_of(None, out_dir="other").out_dir == "other"
+    assert settings_of(str(tmp_path / "other" / "config.toml")).out_dir == str(tmp_path / "other")
 
 
 @pytest.mark.parametrize(("there", "source"), [("", "config.toml"), ("", "./config.toml"), ("below", "../config.toml")])
 def test_a_run_is_known_from_inside_of_it(there, source, run, monkeypatch):
     (run / "below").mkdir()
     monkeypatch.chdir(run / there)
-    assert found(source).out_dir == str(run)
+    assert settings_of(source).out_dir == str(run)
 
 
 def test_a_flag_says_another_place(run):
-    assert found("runs/first/config.toml", out_dir="new", init_from="scratch").out_dir == "new"
+    assert settings_of("runs/first/config.toml", out_dir="new", init_from="scratch").out_dir == "new"
 
 
 def test_finetuning_from_settings_that_lie_in_a_run_starts_from_that_run(run, tmp_path, capsys):
     shutil.move(run, tmp_path / "moved")
-    settings = found("moved/config.toml", init_from="finetune")
+    settings = settings_of("moved/config.toml", init_from="finetune")
     assert settings.out_dir == "moved"
     assert settings.learning_rate == pytest.approx(1e-3)
 
 
 def test_a_run_without_its_settings_has_those_of_its_newest_checkpoint(run, capsys):
     (run / "config.toml").unlink()
-    for settings in (found(None, out_dir="runs/first"), found("runs/first/config.toml")):
+    for settings in (settings_of(None, out_dir="runs/first"), settings_of("runs/first/config.toml")):
         assert settings.n_layer == 3
         assert settings.out_dir == "runs/first"
         assert settings.learning_rate == 1e-2
@@ -83,11 +83,11 @@ def test_a_run_without_its_settings_has_those_of_its_newest_checkpoint(run, caps
 def test_a_state_that_cannot_be_read_is_passed_over_and_named_where_there_is_no_other(content, run, capsys):
     (run / "config.toml").unlink()
     (run / "checkpoints/iter-000008/training/state.json").write_text(content)
-    assert found(None, out_dir="runs/first").n_layer == 3
+    assert settings_of(None, out_dir="runs/first").n_layer == 3
     assert "iter-000004" in capsys.readouterr().err
     (run / "checkpoints/iter-000004/training/state.json").write_text(content)
     with pytest.raises(ConfigError, match=r"iter-000008/training/state\.json is damaged.*as flags"):
-        found(None, out_dir="runs/first")
+        settings_of(None, out_dir="runs/first")
 
 
 def test_a_wrong_value_among_the_settings_of_a_checkpoint_is_named(run):
@@ -95,7 +95,7 @@ def test_a_wrong_value_among_the_settings_of_a_checkpoint_is_named(run):
     shutil.rmtree(run / "checkpoints/iter-000004")
     (run / "checkpoints/iter-000008/training/state.json").write_text('{"settings": {"n_layer": "x"}}')
     with pytest.raises(ConfigError, match=r"n_layer = 'x' in .*state\.json must be a whole number"):
-        found(None, out_dir="runs/first")
+        settings_of(None, out_dir="runs/first")
 
 
 def test_settings_that_lie_beside_other_things_say_where_the_run_is(run, tmp_path):
@@ -104,7 +104,7 @@ def test_settings_that_lie_beside_other_things_say_where_the_run_is(run, tmp_pat
     (run / "checkpoints" / "iter-x").write_text("")
     assert run_of(run / "config.toml") is None
     shutil.copy(run / "config.toml", "elsewhere.toml")
-    assert found("elsewhere.toml").out_dir == "runs/first"
+    assert settings_of("elsewhere.toml").out_dir == "runs/first"
 
 
 def test_a_relative_path_may_be_meant_from_any_folder_around_the_run(tmp_path, monkeypatch):
@@ -119,4 +119,4 @@ def test_the_command_that_goes_on_is_one_for_a_shell(run, tmp_path):
     shutil.move(run, tmp_path / "it's mine")
     _, _, source, flag = shlex.split(how_to_go_on("it's mine"))
     assert flag == "--init_from=resume"
-    assert found(source).out_dir == "it's mine"
+    assert settings_of(source).out_dir == "it's mine"

@@ -1,4 +1,4 @@
-"""The schema is complete in words, and its page is current."""
+"""Every setting has a description, and docs/settings.md is current."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -14,15 +14,15 @@ def test_text_of_the_same_kind_is_no_other_kind():
 
 
 def test_other_letters_are_another_kind_and_are_named():
-    found = distribution_shift(tokens(range(10), 20_000), tokens([0, 1, 2, 30, 31], 2000), 40)
-    assert found is not None
-    assert {30, 31} == {*found.examples[:2]}
-    assert 0.35 < found.unknown < 0.45
-    assert found.divergence > 2 * found.usual
+    shift = distribution_shift(tokens(range(10), 20_000), tokens([0, 1, 2, 30, 31], 2000), 40)
+    assert shift is not None
+    assert {30, 31} == {*shift.examples[:2]}
+    assert 0.35 < shift.unknown < 0.45
+    assert shift.divergence > 2 * shift.usual
 
 
 def test_what_differs_no_more_than_parts_of_the_training_text_is_no_other_kind():
-    parts = [tokens([each, each + 1, each + 2], 2000, seed=each) for each in range(10)]
+    parts = [tokens([start, start + 1, start + 2], 2000, seed=start) for start in range(10)]
     assert distribution_shift(np.concatenate(parts[:9]), parts[9], 40) is None
 
 

@@ -15,7 +15,7 @@ END = Mark.DOCUMENT_END
 
 
 def cut_up(texts: list[str], size: int) -> list[Piece]:
-    """Return documents as a stream of pieces of so many characters."""
+    """Return documents as a stream of pieces of `size` characters."""
     stream: list[Piece] = []
     for text in texts:
         stream += [text[start : start + size] for start in range(0, len(text), size)]
@@ -25,15 +25,15 @@ def cut_up(texts: list[str], size: int) -> list[Piece]:
 
 def whole(stream: list[Piece]) -> list[str]:
     """Return the documents of a stream."""
-    found, text = [], ""
+    texts, text = [], ""
     for piece in stream:
         if isinstance(piece, str):
             text += piece
         else:
-            found.append(text)
+            texts.append(text)
             text = ""
     assert not text
-    return found
+    return texts
 
 
 some_documents = st.lists(st.text(alphabet="ab \n", min_size=1, max_size=12), min_size=1, max_size=5)
@@ -80,28 +80,28 @@ def test_gaps_leave_a_blank_line_between_documents(texts: list[str], size: int) 
 
 @given(texts=some_documents, size=st.integers(1, 5))
 def test_survey_does_not_depend_on_the_pieces(texts: list[str], size: int) -> None:
-    found = survey(cut_up(texts, size), count_lines=True)
-    assert found.lengths.tolist() == [len(text) for text in texts]
-    assert found.duplicates().tolist() == [text in texts[:index] for index, text in enumerate(texts)]
+    surveyed = survey(cut_up(texts, size), count_lines=True)
+    assert surveyed.lengths.tolist() == [len(text) for text in texts]
+    assert surveyed.duplicates().tolist() == [text in texts[:index] for index, text in enumerate(texts)]
     lines = Counter(line for text in texts for line in {line.strip() for line in text.split("\n")} - {""})
-    assert found.lines == lines
-    assert found.repeated_lines(2) == sorted(
-        ((line, count) for line, count in lines.items() if count >= 2), key=lambda each: (-each[1], each[0])
+    assert surveyed.lines == lines
+    assert surveyed.repeated_lines(2) == sorted(
+        ((line, count) for line, count in lines.items() if count >= 2), key=lambda item: (-item[1], item[0])
     )
 
 
 def test_counting_lines_is_bounded_and_keeps_the_common_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_stream, "MOST_LINES", 50)
     texts = [f"heading\nown {number}\nother {number}\n" for number in range(200)]
-    found = survey(cut_up(texts, 7), count_lines=True)
-    assert len(found.lines) <= 50
-    assert found.lines["heading"] == 200
+    surveyed = survey(cut_up(texts, 7), count_lines=True)
+    assert len(surveyed.lines) <= 50
+    assert surveyed.lines["heading"] == 200
 
 
 def test_long_lines_are_paragraphs_and_not_counted() -> None:
     paragraph = "word " * 100
-    found = survey(cut_up([f"{paragraph}\nshort", f"{paragraph}\nshort"], 30), count_lines=True)
-    assert found.lines == {"short": 2}
+    surveyed = survey(cut_up([f"{paragraph}\nshort", f"{paragraph}\nshort"], 30), count_lines=True)
+    assert surveyed.lines == {"short": 2}
 
 
 @pytest.mark.parametrize("line", ["{:05d} a short line\n", "{:05d} " + "a paragraph " * 50 + "\n"])

@@ -1,4 +1,4 @@
-"""All files are looked at before any is read: what cannot be read is named at once, and may be left out."""
+"""All files are inspected before any is used; those that cannot be read are named together, and may be left out."""
 
 from pathlib import Path
 

@@ -11,15 +11,15 @@ DOCUMENT_END = Mark.DOCUMENT_END
 
 
 def documents(stream):
-    found, text = [], ""
+    texts, text = [], ""
     for piece in stream:
         if isinstance(piece, Mark):
-            found.append(text)
+            texts.append(text)
             text = ""
         else:
             text += piece
     assert text == ""
-    return found
+    return texts
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A validation split that is a copy of the training split is noticed, however it came about, and no other is."""
+"""A validation split that is a copy of the training split is noticed; no other is."""
 
 import time
 

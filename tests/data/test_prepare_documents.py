@@ -1,4 +1,4 @@
-"""Data sets of many documents: where they are split, what is noticed about them, what is left out."""
+"""Data sets of many documents: their split, their report, and their cleaning."""
 
 from __future__ import annotations
 

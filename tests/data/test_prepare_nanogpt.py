@@ -1,4 +1,4 @@
-"""What nanoGPT's prepare.py write, Quill writes too."""
+"""Quill writes the same files as nanoGPT's prepare.py scripts."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_tiny_shakespeare_is_nanogpts_byte_for_byte(recipe, data_dir, published,
 
 @pytest.mark.download
 def test_documents_have_the_layout_of_nanogpts_openwebtext(tmp_path, data_dir, gpt2_files, monkeypatch):
-    """Each split is, as in data/openwebtext/prepare.py, encode_ordinary of each document and the end of the text.
+    """Each split is encode_ordinary of every document and the end of text, as in data/openwebtext/prepare.py.
 
     Which documents are held out differs: nanoGPT draws them by the datasets library, Quill by what they hold.
     """

@@ -1,4 +1,4 @@
-"""A data set is made whole or not at all, by one process at a time, and nothing that is not Quill's is replaced."""
+"""A data set is made completely or not at all, by one process at a time, and replaces only Quill's own files."""
 
 import errno
 import json
@@ -60,7 +60,7 @@ def words(dataset):
 
 
 def killed_at(step, command):
-    """Run a command in a process of its own that is ended before its n-th rename or removal; return whether it was."""
+    """Run a command in a process that is killed before its n-th rename or removal; return whether it was."""
     child = os.fork()
     if child == 0:
         left = [step]
@@ -95,11 +95,11 @@ def test_killed_at_any_rename_the_data_set_is_the_earlier_one_or_the_new_one(boo
         if (staging / "dataset.json").exists() and not (staging / "train.bin").exists():
             assert not (data_dir / "book" / "dataset.json").exists()  # which would describe the earlier tokens
         try:
-            found = words(open_dataset("book", data_dir))
+            text = words(open_dataset("book", data_dir))
         except DataError:
-            found = None
-        assert found in (None if before is None else words(before), OTHER[: len(OTHER) * 9 // 10])
-        seen.add(found)
+            text = None
+        assert text in (None if before is None else words(before), OTHER[: len(OTHER) * 9 // 10])
+        seen.add(text)
         assert words(prepare([str(book)], data_dir=data_dir).dataset).count("cow") == 18
         assert list((data_dir / "book" / STAGING).glob("*")) == []
         book.write_text(TEXT)
@@ -138,7 +138,7 @@ def test_two_preparations_at_once_follow_each_other_and_the_second_uses_what_the
     for thread in threads:
         thread.join(20)
     assert "Waiting for another process that prepares" in said
-    assert [each.reused for each in done] == [False, True]
+    assert [preparation.reused for preparation in done] == [False, True]
     assert len(built) == 1
 
 
@@ -282,7 +282,7 @@ def test_nanogpts_table_is_not_removed_unless_asked(book, data_dir):
 
 
 def from_elsewhere(folder, location):
-    """Let a data set name another file as its text, as one from somebody else can."""
+    """Let a data set name another file as its text, as a data set from elsewhere may."""
     recorded = json.loads((folder / "dataset.json").read_text())
     recorded["sources"] = [recorded["sources"][0] | {"location": str(location)}]
     (folder / "dataset.json").write_text(json.dumps(recorded))

@@ -1,4 +1,4 @@
-"""Token files are what was prepared: every bit of them, before anything is computed from them."""
+"""Token files are verified, to the last bit, before they are used."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def nanogpt(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """List the files that are read whole; a file's times count at once."""
+    """List the files that are read completely; changed times count at once."""
     read, files = verification._read, []
     monkeypatch.setattr(verification, "SETTLED_SECONDS", 0.0)
     monkeypatch.setattr(verification, "_read", lambda path, dtype: (files.append(path.name), read(path, dtype))[1])
@@ -51,7 +51,7 @@ def reads(monkeypatch):
 
 
 def flip(file, place=-2):
-    """Flip a bit so that the id is another one of the tokenizer's, and leave size and modification time as they are."""
+    """Flip a bit so that the id stays valid, without changing size and modification time."""
     before, content = file.stat(), bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)

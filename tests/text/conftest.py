@@ -1,4 +1,4 @@
-"""A small web site on this machine that misbehaves as it is told."""
+"""A small web site on this machine that can be told to misbehave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quillgpt.text.sources import connection
 
 @dataclass
 class Page:
-    """What is published under one path, and how its next answers go wrong."""
+    """The content under one path, and how its next answers fail."""
 
     content: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"first"'})
@@ -28,7 +28,7 @@ class Page:
 
 
 class Site(ThreadingHTTPServer):
-    """Pages by path, and what was asked of them."""
+    """The pages by path, and the requests for them."""
 
     daemon_threads = True
 
@@ -38,7 +38,7 @@ class Site(ThreadingHTTPServer):
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     def publish(self, path: str, content: bytes, **behaviour: Any) -> str:
-        """Put a page there, or another in its place, and return its address."""
+        """Add or replace a page, and return its address."""
         self.pages[path] = Page(content, **behaviour)
         return self.address(path)
 
@@ -47,16 +47,16 @@ class Site(ThreadingHTTPServer):
 
     @property
     def ranges(self) -> list[str | None]:
-        """What part each request asked for."""
+        """The range of every request."""
         return [headers.get("Range") for _, headers in self.requests]
 
     def close(self) -> None:
-        """Be there no more."""
+        """Stop answering."""
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing about readers that went away."""
+        """Print nothing about clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):

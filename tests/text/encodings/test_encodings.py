@@ -1,4 +1,4 @@
-"""Texts in encodings from before Unicode, in several at once, cut off, padded, and taken for another one."""
+"""Texts in encodings older than Unicode, in several encodings, cut off, padded, or doubly encoded."""
 
 import struct
 import unicodedata
@@ -59,8 +59,8 @@ def refusal(tmp_path: Path, content: bytes) -> str:
 def cesu8(text: str) -> bytes:
     halves = (text[at : at + 1].encode("utf-16-le") for at in range(len(text)))
     return b"".join(
-        "".join(map(chr, struct.unpack(f"<{len(each) // 2}H", each))).encode("utf-8", "surrogatepass")
-        for each in halves
+        "".join(map(chr, struct.unpack(f"<{len(half) // 2}H", half))).encode("utf-8", "surrogatepass")
+        for half in halves
     )
 
 
@@ -73,9 +73,9 @@ def test_every_legacy_encoding_of_a_language_is_read_rightly_or_said_to_be_unsur
         for part in [text * 30, *((text * 2)[start : start + 300] for start in starts)]:
             content = part.encode(encoding, "ignore")
             wanted = unicodedata.normalize("NFC", content.decode(encoding).replace("\r", "\n"))
-            found, reading = read(tmp_path, content)
+            decoded, reading = read(tmp_path, content)
             unsure = any(kind.startswith("unsure") for kind in kinds(reading))
-            assert unicodedata.normalize("NFC", found) == wanted or unsure, (encoding, found[:60])
+            assert unicodedata.normalize("NFC", decoded) == wanted or unsure, (encoding, decoded[:60])
             assert content.isascii() or any(kind.startswith(("unsure", "read as")) for kind in kinds(reading))
             sure += not unsure
     assert sure >= 2 * len(encodings)
@@ -108,8 +108,8 @@ def test_a_short_text_in_an_uncertain_encoding_says_how_sure_it_is_and_what_else
 )
 def test_odd_texts_are_read_rightly_or_said_to_be_unsure(tmp_path, text, encoding):
     content = text.encode(encoding, "ignore")
-    found, reading = read(tmp_path, content)
-    assert found == content.decode(encoding) or any(kind.startswith("unsure") for kind in kinds(reading))
+    decoded, reading = read(tmp_path, content)
+    assert decoded == content.decode(encoding) or any(kind.startswith("unsure") for kind in kinds(reading))
 
 
 def test_what_can_not_be_recognised_names_what_is_likely(tmp_path):
@@ -127,18 +127,18 @@ def test_full_width_words_and_lines_of_ornaments_are_gb18030(tmp_path, word):
 def test_nul_bytes_at_the_end_and_half_a_last_character_are_left_out_and_said(tmp_path, encoding):
     text = {"big5": TRADITIONAL_CHINESE, "cp932": JAPANESE, "euc_jp": JAPANESE, "cp949": KOREAN}.get(encoding, CHINESE)
     content = (text * 3).encode(encoding)
-    found, reading = read(tmp_path, content + b"\0" * 515)
-    assert found == text * 3
+    decoded, reading = read(tmp_path, content + b"\0" * 515)
+    assert decoded == text * 3
     assert "NUL bytes, which are left out" in said(reading)
     half = "雪".encode(encoding)[:1]  # before NUL bytes it would be a whole character of UTF-16
-    found, reading = read(tmp_path, content + half if encoding.startswith("utf-") else content + half + b"\0" * 8)
-    assert found.rstrip("\n") == (text * 3).rstrip("\n")
+    decoded, reading = read(tmp_path, content + half if encoding.startswith("utf-") else content + half + b"\0" * 8)
+    assert decoded.rstrip("\n") == (text * 3).rstrip("\n")
     assert "cut off" in kinds(reading)
 
 
 def test_a_text_in_utf8_that_was_cut_off_is_read_up_to_there(tmp_path):
-    found, reading = read(tmp_path, "Grüße".encode()[:-2])
-    assert found == "Grü"
+    decoded, reading = read(tmp_path, "Grüße".encode()[:-2])
+    assert decoded == "Grü"
     assert "cut off in the middle of its last character" in said(reading)
 
 
@@ -147,8 +147,8 @@ def test_nothing_but_nul_bytes_is_empty(tmp_path):
 
 
 def test_the_euro_sign_of_cp936_is_read_and_said(tmp_path):
-    found, reading = read(tmp_path, CHINESE.encode("gbk") + b"\x80" + "五元\n".encode("gbk"))
-    assert found == CHINESE + "€五元\n"
+    decoded, reading = read(tmp_path, CHINESE.encode("gbk") + b"\x80" + "五元\n".encode("gbk"))
+    assert decoded == CHINESE + "€五元\n"
     assert "euro" in said(reading)
 
 
@@ -156,8 +156,8 @@ def test_the_euro_sign_of_cp936_is_read_and_said(tmp_path):
 @pytest.mark.parametrize("text", [ENGLISH, RUSSIAN, CHINESE, JAPANESE, KOREAN, CHINESE.replace("\n", "")])
 def test_wide_encodings_without_a_mark_are_recognised(tmp_path, encoding, text):
     for part in (text, text[:20]):
-        found, reading = read(tmp_path, part.encode(encoding))
-        assert found == part
+        decoded, reading = read(tmp_path, part.encode(encoding))
+        assert decoded == part
         assert "without a mark" in said(reading)
 
 
@@ -166,8 +166,8 @@ def test_wide_encodings_without_a_mark_are_recognised(tmp_path, encoding, text):
     [(JAPANESE, "iso2022_jp"), (KOREAN, "iso2022_kr"), (CHINESE, "hz"), (JAPANESE, "iso2022_jp_2")],
 )
 def test_encodings_of_seven_bits_are_not_taken_for_ascii(tmp_path, text, encoding):
-    found, reading = read(tmp_path, text.encode(encoding))
-    assert found == text
+    decoded, reading = read(tmp_path, text.encode(encoding))
+    assert decoded == text
     assert "is not UTF-8; it is read as" in said(reading)
 
 
@@ -188,10 +188,10 @@ def test_escape_sequences_of_terminals_and_tildes_are_ascii(tmp_path, content):
 def test_lines_of_utf8_and_lines_of_another_encoding_are_each_read_as_what_they_are(
     tmp_path, first, second, encoding, line
 ):
-    found, reading = read(tmp_path, first + second)
+    decoded, reading = read(tmp_path, first + second)
     assert reading.encoding == encoding
-    assert found == decode(first, encoding) + decode(second, encoding)
-    assert found.endswith(found[: len(decode(second, encoding))])
+    assert decoded == decode(first, encoding) + decode(second, encoding)
+    assert decoded.endswith(decoded[: len(decode(second, encoding))])
     assert "is in several encodings" in said(reading)
     assert f"first in line {line}, byte " in said(reading)
 
@@ -199,8 +199,8 @@ def test_lines_of_utf8_and_lines_of_another_encoding_are_each_read_as_what_they_
 def test_a_line_that_happens_to_be_utf8_makes_no_mixture(tmp_path):
     text = HUNGARIAN * 5 + "Ó…\n" + HUNGARIAN
     assert text.encode("cp1250").splitlines()[10].decode("utf-8") == "Ӆ"
-    found, reading = read(tmp_path, text.encode("cp1250"))
-    assert (found, reading.encoding) == (text, "cp1250")
+    decoded, reading = read(tmp_path, text.encode("cp1250"))
+    assert (decoded, reading.encoding) == (text, "cp1250")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_utf16_that_was_appended_to_a_text_is_named_with_its_place(tmp_path):
 
 
 def test_emoji_as_two_surrogates_are_read(tmp_path):
-    found, reading = read(tmp_path, cesu8("hello 😀\nthere 🎉 é漢\n") + "plain 😀\n".encode())
-    assert found == "hello 😀\nthere 🎉 é漢\nplain 😀\n"
+    decoded, reading = read(tmp_path, cesu8("hello 😀\nthere 🎉 é漢\n") + "plain 😀\n".encode())
+    assert decoded == "hello 😀\nthere 🎉 é漢\nplain 😀\n"
     assert "CESU-8" in said(reading)
 
 
@@ -243,8 +243,8 @@ def test_emoji_as_two_surrogates_are_read(tmp_path):
 )
 def test_utf8_that_was_taken_for_another_encoding_is_read_as_it_was(tmp_path, text, between):
     text = text.encode().decode(between, "ignore").encode(between).decode("utf-8", "ignore")
-    found, reading = read(tmp_path, text.encode().decode(between).encode())
-    assert found == text
+    decoded, reading = read(tmp_path, text.encode().decode(between).encode())
+    assert decoded == text
     assert "saved as UTF-8 again (first in line 1, byte " in said(reading)
     mixed, reading = read(tmp_path, (text * 3).encode() + (text * 3).encode().decode(between).encode())
     assert mixed == text * 6 or reading.encoding == "utf-8"
@@ -258,8 +258,8 @@ def test_a_text_about_such_mistakes_stays_as_it_is(tmp_path):
 
 def test_a_given_encoding_decides_and_doubts_are_said(tmp_path):
     content = (RUSSIAN * 3).encode("koi8_r")
-    found, reading = read(tmp_path, content, "cp1251")
-    assert found == content.decode("cp1251")
+    decoded, reading = read(tmp_path, content, "cp1251")
+    assert decoded == content.decode("cp1251")
     assert "looks like KOI8-R" in said(reading)
     assert read(tmp_path, content, "koi8_r") == (RUSSIAN * 3, Reading("koi8_r"))
     assert "is valid UTF-8" in said(read(tmp_path, RUSSIAN.encode(), "cp866")[1])

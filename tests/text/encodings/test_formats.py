@@ -1,4 +1,4 @@
-"""Texts that are written for programs are named with what to give instead; prose is not."""
+"""Texts for programs are recognised, with advice on what to give instead; prose is left alone."""
 
 import json
 import zipfile
@@ -41,10 +41,10 @@ SRT = "".join(f"{n}\n00:00:{n:02d},000 --> 00:00:{n + 1:02d},500\nHello there\n\
     ],
 )  # fmt: skip
 def test_what_is_written_for_programs_is_named_with_what_to_give_instead(name, text, what, advice):
-    found = looks_like(text[:8000], name)
-    assert found is not None
-    assert found.what == what
-    assert advice in found.advice
+    hint = looks_like(text[:8000], name)
+    assert hint is not None
+    assert hint.what == what
+    assert advice in hint.advice
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a model folder says of tokens outside its vocabulary holds here as it does in transformers."""
+"""Added tokens of a model folder are read as transformers reads them."""
 
 from __future__ import annotations
 

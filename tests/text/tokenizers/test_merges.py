@@ -74,11 +74,11 @@ def monkeypatch_module():
 
 def test_a_long_word_among_others_is_cut_alone():
     text = "one, two" + "x" * 5000 + " three 漢字" + "漢" * 1000 + "。 four\n"
-    found = [word for piece in learnable([text]) for word in words(piece)]
-    assert b"".join(found).decode() == text
-    assert max(map(len, found)) <= LONGEST_WORD
+    pieces = [word for piece in learnable([text]) for word in words(piece)]
+    assert b"".join(pieces).decode() == text
+    assert max(map(len, pieces)) <= LONGEST_WORD
     assert {b"one", b",", b" two" + b"x" * 1020, b" three", " 漢字".encode() + "漢".encode() * 339, b" four"} <= {
-        *found
+        *pieces
     }
 
 
@@ -93,7 +93,7 @@ def test_a_long_word_has_the_ids_that_it_has_as_a_whole(window):
 
 
 def interrupted_while(pieces):
-    """Let a signal, which a command heeds by raising KeyboardInterrupt, come while merges are learned."""
+    """Send a signal, which raises KeyboardInterrupt in a command, while merges are learned."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt) as caught:

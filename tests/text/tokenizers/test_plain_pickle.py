@@ -1,4 +1,4 @@
-"""Pickles of plain values: what the library reads, and nothing that takes more than their size."""
+"""Pickles of plain values are read as by the library, and in memory proportional to their size."""
 
 import pickle
 import time
@@ -46,9 +46,9 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))  # a set is written in any order
 def test_what_the_library_writes_is_read_as_the_library_reads_it(value, protocol):
     if protocol < 4:
-        value = [each for each in value if not isinstance(each, set)] if isinstance(value, list) else value
+        value = [item for item in value if not isinstance(item, set)] if isinstance(value, list) else value
     if protocol < 3 and isinstance(value, dict) and "nested" in value:
-        value = {"nested": [each for each in value["nested"] if not isinstance(each, bytes)]}
+        value = {"nested": [item for item in value["nested"] if not isinstance(item, bytes)]}
     assert read_plain_pickle(pickle.dumps(value, protocol)) == value
 
 

@@ -1,4 +1,4 @@
-"""Which ids a tokenizer.json may use: some may be left out, but not so many that tables of them fill the memory."""
+"""Ids in a tokenizer.json may have gaps, but not such that tables of them fill the memory."""
 
 from __future__ import annotations
 

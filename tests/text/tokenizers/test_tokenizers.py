@@ -106,7 +106,7 @@ def test_every_kind_is_the_same_after_saving_and_in_autotokenizer(tokenizer, tmp
     for text in TEXTS:
         ids = tokenizer.encode(text).tolist()
         assert again.encode(text).tolist() == ids
-        # A special token written out in a text is text to `encode`, which transformers calls split_special_tokens.
+        # `encode` takes a special token in a text as text; transformers calls this split_special_tokens.
         assert theirs(text, split_special_tokens=True)["input_ids"] == ids
         assert theirs(text)["input_ids"] == tokenizer.encode_prompt(text)
         assert theirs.decode(ids) == text
@@ -202,20 +202,20 @@ def test_tiktoken_and_tokenizers_agree_on_trained_merges(trained, text):
 
 
 def test_white_space_of_the_pattern_is_white_space_of_python():
-    """The proof of last_cut_of_gpt2 needs that what the pattern calls white space, str.isspace does too."""
+    """The proof of last_cut_of_gpt2 needs that all white space of the pattern is white space of str.isspace."""
     from tokenizers import Regex
 
     everything = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
     ranks = {bytes([byte]): byte for byte in range(256)}
     tiktokens = tiktoken.Encoding("white", pat_str=r"\s", mergeable_ranks=ranks, special_tokens={})
-    found = set(tiktokens.decode(tiktokens.encode_ordinary(everything)))
-    assert {" ", "\n"} <= found <= {character for character in everything if character.isspace()}
+    white_space = set(tiktokens.decode(tiktokens.encode_ordinary(everything)))
+    assert {" ", "\n"} <= white_space <= {character for character in everything if character.isspace()}
     split = pre_tokenizers.Split(Regex(r"\S+"), "removed")
-    assert {c for piece, _ in split.pre_tokenize_str(everything) for c in piece} == found
+    assert {c for piece, _ in split.pre_tokenize_str(everything) for c in piece} == white_space
 
 
 def test_a_cut_within_white_space_would_change_ids(trained):
-    """Shows that the property below can fail."""
+    """This shows that the test below can fail."""
     whole = trained.encode("dog  over").tolist()
     assert [*trained.encode("dog ").tolist(), *trained.encode(" over").tolist()] == whole
     assert [*trained.encode("dog  ").tolist(), *trained.encode("over").tolist()] != whole
@@ -387,9 +387,9 @@ def test_merges_over_which_the_library_would_end_the_process_are_refused_before(
 def test_gpt2s_two_files_are_its_tokenizer(tmp_path, published):
     (tmp_path / "vocab.json").write_bytes(published(GPT2_VOCABULARY).read_bytes())
     (tmp_path / "merges.txt").write_bytes(published(GPT2_MERGES).read_bytes())
-    found = load_tokenizer(tmp_path)
-    assert (found.name, found.fingerprint) == ("gpt2", gpt2_tokenizer().fingerprint)
-    assert found.encode("Hello, world").tolist() == [15496, 11, 995]
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.name, tokenizer.fingerprint) == ("gpt2", gpt2_tokenizer().fingerprint)
+    assert tokenizer.encode("Hello, world").tolist() == [15496, 11, 995]
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
     with pytest.raises(TokenizerError, match=r"which no line of merges\.txt makes"):
         load_tokenizer(tmp_path)

@@ -1,4 +1,4 @@
-"""Words are cut and encoded as tiktoken does, which is the slow truth."""
+"""Words are split and encoded as by tiktoken, the slow reference."""
 
 import sys
 from itertools import pairwise
@@ -18,7 +18,7 @@ from quillgpt.text.tokenizers.words import CUT, WordEncoder, word_starts
 
 END = Mark.DOCUMENT_END
 TRAINING = "the quick  brown fox's tail, they'll say 'tis 1999.\n\n  we've 漢字 é \u3000 \u00a0 x\n" * 20
-# What the pattern tells apart, in one to four bytes of UTF-8, and the letters of contractions.
+# Characters that the pattern distinguishes, of one to four bytes in UTF-8, and the letters of contractions.
 ODD = "'’\"s dtmlvreS 1²Ⅷ٣𝟘aéßжק漢𝒜.,_—😀€\u0301\u200d\ufeff\t\n\r\x00\x1c\x85\u00a0\u1680\u2003\u2028\u3000"
 SEPARATE = ["it's", "'s's", " 's", "  's", "\n's", "''s", "1'll", "'veil", "é're", ".'t", "\u00a0'd", "'", "'l"]
 
@@ -81,11 +81,11 @@ def test_shakespeare_is_encoded_with_gpt2_as_tiktoken_does(published_gpt2, publi
 
 @pytest.mark.parametrize("step", [97, pytest.param(1, marks=pytest.mark.deep)])
 def test_every_character_is_of_the_class_that_the_pattern_means(pairs, step):
-    """Shown by what a character is one word with: a letter, a number, another character, or none of them."""
+    """The class of a character shows in whether it forms one word with a letter, a number, or another character."""
     codes = [*range(0x3100), *range(0x3100, sys.maxunicode + 1, step)]
     every = [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
     for first in range(0, len(every), 1 << 18):
-        text = "".join(f"a{each}\n1{each}\n.{each}\n" for each in every[first : first + (1 << 18)])
+        text = "".join(f"a{character}\n1{character}\n.{character}\n" for character in every[first : first + (1 << 18)])
         assert np.array_equal(pairs.encode_pieces([text]), pairs.encode(text))
 
 
@@ -93,9 +93,9 @@ def test_the_words_of_a_text():
     text = "I'll go.  He's 20\u00a0\u3000years\n\n old 'so' "
     content = text.encode() + CUT
     cuts = [*word_starts(content).tolist(), len(content)]
-    found = [content[start:end] for start, end in pairwise(cuts)]
+    pieces = [content[start:end] for start, end in pairwise(cuts)]
     expected = ["I", "'ll", " go", ".", " ", " He", "'s", " 20", "\u00a0", "\u3000", "years", "\n\n", " old", " '"]
-    assert found == [*(word.encode() for word in [*expected, "so", "'", " "]), CUT]
+    assert pieces == [*(word.encode() for word in [*expected, "so", "'", " "]), CUT]
 
 
 def test_each_word_is_encoded_once():
