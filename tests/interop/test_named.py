@@ -9,7 +9,7 @@ import pytest
 
 import quillgpt
 from quillgpt.checkpoint import save_model
-from quillgpt.checkpoint.huggingface import to_config_json
+from quillgpt.checkpoint.config_json import to_config_json
 from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, DataError, TokenizerError, UserError

@@ -6,7 +6,7 @@ import torch
 
 from quillgpt.config import resolve
 from quillgpt.config.sources import preset_names
-from quillgpt.model import GPT, KeyValueCache, padded_vocab_size, usual_mlp_dim
+from quillgpt.model import ARCHITECTURES, GPT, KeyValueCache, padded_vocab_size
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.groups import describe, group_parameters
 from quillgpt.training.model_config import config_for
@@ -183,9 +183,9 @@ def test_a_tied_head_is_the_embedding_and_counts_once():
 
 
 def test_a_qwen3_block_costs_about_as_much_as_a_gpt2_block():
-    assert usual_mlp_dim("gpt2", 768) == 3072
-    assert usual_mlp_dim("qwen3", 768) == 2048
-    assert usual_mlp_dim("qwen3", 100) == 320
+    assert ARCHITECTURES["gpt2"].mlp_dim(768) == 3072
+    assert ARCHITECTURES["qwen3"].mlp_dim(768) == 2048
+    assert ARCHITECTURES["qwen3"].mlp_dim(100) == 320
 
 
 @pytest.mark.parametrize(("tokens", "rows"), [(65, 65), (1000, 1000), (1001, 1024), (50257, 50304), (50304, 50304)])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quillgpt.checkpoint.huggingface import to_config_json
+from quillgpt.checkpoint.config_json import to_config_json
 from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import UserError
 from quillgpt.extras import import_extra
@@ -31,7 +31,7 @@ def make_model(config: GPTConfig, dropout: float) -> Any:
 
 def description(model: Any, config: GPTConfig) -> str:
     """Return the name of the class, and whether it has biases that our model has not."""
-    extra_biases = config.arch == "gpt2" and not config.bias
+    extra_biases = config.architecture.biases and not config.bias
     return type(model).__name__ + (" (always with biases)" if extra_biases else "")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quillgpt.checkpoint.stock_classes import STOCK_CLASSES
 from quillgpt.checkpoint.tensors import stored_parts
 from quillgpt.model import GPT, adapters
 
@@ -50,7 +51,7 @@ def to_peft(model: GPT, base: str) -> Adapter | None:
         "lora_alpha": first.scale * rank,
         "lora_dropout": first.dropout,
         "target_modules": sorted(targets),
-        "fan_in_fan_out": model.config.arch == "gpt2",
+        "fan_in_fan_out": bool(STOCK_CLASSES[model.config.arch].transposed),
         "bias": "none",
         "inference_mode": True,
     }

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from quillgpt.attention import KernelSpec
-from quillgpt.checkpoint.huggingface import QUILL_KEY, from_config_json
+from quillgpt.checkpoint.config_json import from_config_json
 from quillgpt.checkpoint.names import BEST, LAST, iteration_of
 from quillgpt.checkpoint.recover import read_whole_model
 from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS
 from quillgpt.checkpoint.state import STATE, TrainingState
+from quillgpt.checkpoint.stock_classes import QUILL_KEY
 from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
 from quillgpt.checkpoint.weights import StoredWeights, open_tensors, weight_files
 from quillgpt.console import warn

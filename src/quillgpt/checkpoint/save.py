@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, to_peft
-from quillgpt.checkpoint.huggingface import to_config_json
+from quillgpt.checkpoint.config_json import to_config_json
 from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, take_name
 from quillgpt.checkpoint.state import STATE, TrainingState

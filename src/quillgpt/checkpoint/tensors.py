@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quillgpt.checkpoint.stock_classes import STOCK_CLASSES
 from quillgpt.errors import CheckpointError, cut, shorten
 from quillgpt.model import GPT, GPTConfig
 
@@ -34,52 +35,17 @@ class Part:
 
 
 def stored_parts(name: str, config: GPTConfig) -> list[Part]:
-    """Say where one of our tensors stands in a Hugging Face folder."""
+    """Return the stored tensors that one of our tensors consists of."""
+    stock = STOCK_CLASSES[config.arch]
     kind = re.sub(r"^blocks\.\d+\.", "", name)
-    layer = name.split(".")[1] if name.startswith("blocks.") else ""
-    if config.arch == "gpt2":
-        prefix = "transformer." + (f"h.{layer}." if layer else "")
-        module, _, leaf = kind.rpartition(".")
-        conv1d = module in ("attention.qkv", "attention.output", "mlp.up", "mlp.down") and leaf == "weight"
-        if module == "head":
-            return [Part("lm_head.weight")]
-        return [Part(f"{prefix}{GPT2_MODULES[module]}.{leaf}", transposed=conv1d)]
-    prefix = "model." + (f"layers.{layer}." if layer else "")
-    if kind == "attention.qkv.weight":
-        heads = {"q": config.n_head, "k": config.n_kv_head, "v": config.n_kv_head}
-        return [Part(f"{prefix}self_attn.{part}_proj.weight", count * config.head_dim) for part, count in heads.items()]
-    if kind == "mlp.gate_up.weight":
-        return [Part(f"{prefix}mlp.{part}_proj.weight", config.mlp_dim) for part in ("gate", "up")]
-    if kind == "head.weight":
+    module, _, leaf = kind.rpartition(".")
+    if module == "head":
         return [Part("lm_head.weight")]
-    return [Part(f"{prefix}{QWEN3_MODULES[kind.removesuffix('.weight')]}.weight")]
-
-
-GPT2_MODULES = {
-    "token_embedding": "wte",
-    "position_embedding": "wpe",
-    "attention_norm": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.output": "attn.c_proj",
-    "attention.log_tau": "attn.log_tau",
-    "attention.gain": "attn.gain",
-    "mlp_norm": "ln_2",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-    "final_norm": "ln_f",
-}
-QWEN3_MODULES = {
-    "token_embedding": "embed_tokens",
-    "attention_norm": "input_layernorm",
-    "attention.output": "self_attn.o_proj",
-    "attention.log_tau": "self_attn.log_tau",
-    "attention.gain": "self_attn.gain",
-    "attention.query_norm": "self_attn.q_norm",
-    "attention.key_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.down": "mlp.down_proj",
-    "final_norm": "norm",
-}
+    prefix = stock.prefix + (f"{stock.layer_prefix}{name.split('.')[1]}." if name.startswith("blocks.") else "")
+    stored = stock.modules[module]
+    if isinstance(stored, str):
+        return [Part(f"{prefix}{stored}.{leaf}", transposed=module in stock.transposed and leaf == "weight")]
+    return [Part(f"{prefix}{part}.{leaf}", rows) for part, rows in zip(stored, config.fused_maps[kind], strict=True)]
 
 
 def to_stored(state: Mapping[str, Tensor], config: GPTConfig) -> Tensors:
@@ -98,7 +64,7 @@ def stored_pieces(state: Mapping[str, Tensor], config: GPTConfig) -> Iterator[tu
         parts = stored_parts(name, config)
         pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
         yield from zip(parts, pieces, strict=True)
-        has_bias = config.arch == "gpt2" and re.search(r"(norm|qkv|output|up|down)\.weight$", name)
+        has_bias = config.architecture.biases and re.search(r"(norm|qkv|output|up|down)\.weight$", name)
         if has_bias and name.removesuffix("weight") + "bias" not in state:
             yield Part(parts[0].name.removesuffix("weight") + "bias"), torch.zeros(tensor.shape[0])
 
@@ -117,8 +83,9 @@ def _untransposed(tensor: Tensor, part: Part) -> Tensor:
 def with_prefix(names: Iterable[str], config: GPTConfig) -> dict[str, str]:
     """Return the names of a folder's tensors by those of the stock class, which published GPT-2s shorten."""
     names = list(names)
-    shortened = config.arch == "gpt2" and not any(name.startswith("transformer.") for name in names)
-    return {f"transformer.{name}" if shortened and name != "lm_head.weight" else name: name for name in names}
+    stock = STOCK_CLASSES[config.arch]
+    shortened = stock.prefix_may_lack and not any(name.startswith(stock.prefix) for name in names)
+    return {stock.prefix + name if shortened and name != "lm_head.weight" else name: name for name in names}
 
 
 def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expected: GPT, *, where: str) -> None:

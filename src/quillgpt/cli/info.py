@@ -13,9 +13,6 @@ from quillgpt.config import SampleSettings, resolve_sample
 from quillgpt.console import stdout, table
 
 DATA_DIR = Parameter("--data_dir", converter=from_home, help=SampleSettings.model_fields["data_dir"].description)
-FOREIGN = {"gpt2": ("rope_theta",), "qwen3": ("bias", "activation")}
-"""What a shape holds that its architecture has no use for."""
-
 SAID = ("bias", "dropout", "tokenizer", "tokenizer_fingerprint")
 """What config.json records and other rows say."""
 
@@ -35,7 +32,11 @@ def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DAT
     table(
         str(loaded.folder),
         {
-            **{name: value for name, value in asdict(config).items() if name not in (*FOREIGN[config.arch], "kernel")},
+            **{
+                name: value
+                for name, value in asdict(config).items()
+                if name not in (config.architecture.unused | {"kernel"})
+            },
             "attention": str(config.kernel),
             "dropout": loaded.dropout,
             "parameters": f"{skeleton.parameter_count():,} "

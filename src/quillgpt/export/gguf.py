@@ -87,13 +87,14 @@ def _describe_model(writer: Any, config: GPTConfig) -> None:
     writer.add_block_count(config.n_layer)
     writer.add_head_count(config.n_head)
     writer.add_head_count_kv(config.n_kv_head)
-    if config.arch == "gpt2":
+    if config.architecture.norm == "layer":
         writer.add_layer_norm_eps(config.norm_eps)
-        return
-    writer.add_layer_norm_rms_eps(config.norm_eps)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_freq_base(config.rope_theta)
+    else:
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+    if config.architecture.positions == "rotary":
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+        writer.add_rope_freq_base(config.rope_theta)
 
 
 def _name(folder: Path) -> str:

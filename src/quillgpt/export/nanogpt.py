@@ -17,7 +17,7 @@ from quillgpt.errors import CheckpointError
 from quillgpt.export.probe import GREEDY, Runtime
 from quillgpt.generation import generate_ids
 from quillgpt.interop.nanogpt_checkpoint import CHECKPOINT_FILE, STORED_TRANSPOSED, load_nanogpt
-from quillgpt.model import usual_mlp_dim
+from quillgpt.model import ARCHITECTURES
 from quillgpt.text.tokenizers.char import CharTokenizer
 
 ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias")
@@ -36,8 +36,8 @@ def check_representable(loaded: LoadedModel) -> None:
         "arch": (config.arch, "gpt2"),
         "activation": (config.activation, "gelu"),
         "tied": (config.tied, True),
-        "mlp_dim": (config.mlp_dim, usual_mlp_dim("gpt2", config.n_embd)),
-        "norm_eps": (config.norm_eps, 1e-5),
+        "mlp_dim": (config.mlp_dim, ARCHITECTURES["gpt2"].mlp_dim(config.n_embd)),
+        "norm_eps": (config.norm_eps, ARCHITECTURES["gpt2"].norm_eps),
         "attn_type": (str(config.kernel), "SM"),
     }
     for name, (found, expected) in needed.items():

@@ -39,10 +39,10 @@ def with_silent_token(state: dict[str, Tensor], config: GPTConfig, tokens: int) 
         tokens: The rows of its vocabulary that have a token; the others are left out.
 
     Returns:
-        The weights, in gpt2 with a bias of the final norm in any case; and the shape.
+        The weights, of a LayerNorm with a bias of the final norm in any case; and the configuration.
     """
     state = state | {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
-    silence = _behind_layer_norm if config.arch == "gpt2" else _behind_rms_norm
+    silence = _behind_layer_norm if config.architecture.norm == "layer" else _behind_rms_norm
     state, config = silence(state, config)
     return state, replace(config, vocab_size=tokens + 1, tied=False)
 

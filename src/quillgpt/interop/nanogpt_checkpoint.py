@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import Tensor
 
 from quillgpt.attention import KernelSpec
-from quillgpt.checkpoint.huggingface import QUILL_KEY
 from quillgpt.checkpoint.load import LoadedModel, load_model
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.checkpoint.stock_classes import QUILL_KEY
 from quillgpt.checkpoint.tensors import Tensors, check_stored
 from quillgpt.config.schema.attention import parse_attn_type
 from quillgpt.console import say
@@ -24,7 +24,7 @@ from quillgpt.files import is_plain_path
 from quillgpt.interop.adapters import ADAPTER, holds_adapters_alone, merge, name_of_base
 from quillgpt.interop.layouts import recognise
 from quillgpt.interop.pickles import read_pickle
-from quillgpt.model import Activation, GPTConfig, empty_model, usual_mlp_dim
+from quillgpt.model import ARCHITECTURES, Activation, GPTConfig, empty_model
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
 from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
@@ -251,7 +251,7 @@ def config_of(arguments: ModelArguments, weights: Tensors, activation: Activatio
         n_kv_head=arguments.n_head,
         n_embd=arguments.n_embd,
         head_dim=arguments.n_embd // arguments.n_head,
-        mlp_dim=usual_mlp_dim("gpt2", arguments.n_embd),
+        mlp_dim=ARCHITECTURES["gpt2"].mlp_dim(arguments.n_embd),
         bias=arguments.bias or biased,
         activation=activation,
         tied=head is None or torch.equal(head, weights[TOKENS]),

@@ -1,6 +1,6 @@
 """The transformer."""
 
-from quillgpt.model.architecture import padded_vocab_size, usual_mlp_dim
+from quillgpt.model.architecture import ARCHITECTURES, Architecture, padded_vocab_size
 from quillgpt.model.assembly import Form, StoredTable, count_parameters, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT, Activation, GPTConfig
@@ -9,8 +9,10 @@ from quillgpt.model.kernels import attention_path, attention_paths
 from quillgpt.model.lora import adapters, add_adapters, merged_state
 
 __all__ = [
+    "ARCHITECTURES",
     "GPT",
     "Activation",
+    "Architecture",
     "Form",
     "GPTConfig",
     "KeyValueCache",
@@ -27,5 +29,4 @@ __all__ = [
     "merged_state",
     "padded_vocab_size",
     "read_into",
-    "usual_mlp_dim",
 ]

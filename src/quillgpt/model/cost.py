@@ -109,23 +109,24 @@ def saved_bytes_per_token(
     Arguments are those of `training_memory`.
     """
     C, heads_width = config.n_embd, config.n_head * config.head_dim
-    gated = config.arch == "qwen3"
+    architecture = config.architecture
+    rms, gated, rotary = architecture.norm == "rms", architecture.mlp == "swiglu", architecture.positions == "rotary"
     # Two norms each keep their input, and RMSNorm what it scales; both products after them keep the norm's output.
-    norms = 2 * C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes)
-    # gpt2: before and after GELU. qwen3: gate and up, the gate's SiLU, and their product.
+    norms = 2 * C * (FLOAT32_BYTES * (2 if rms else 1) + value_bytes)
+    # Before and after GELU; or gate and up, the gate's SiLU, and their product.
     hidden = (4 if gated else 2) * config.mlp_dim * value_bytes
     if attn_path in ("recompute", "augmented"):  # inputs and result, and their wider copies
         copies = value_bytes if attn_path == "recompute" else 2 * FLOAT32_BYTES
         attention = value_bytes * (config.qkv_dim + heads_width) + copies * 3 * heads_width
     elif attn_path == "sdpa" and (gpu or not dropout):
-        attention = value_bytes * (config.qkv_dim + (2 if gated else 1) * heads_width) + FLOAT32_BYTES * config.n_head
+        attention = value_bytes * (config.qkv_dim + (2 if rotary else 1) * heads_width) + FLOAT32_BYTES * config.n_head
     else:  # by two products, which PyTorch computes in float32 where its own kernel cannot drop
         product_bytes = FLOAT32_BYTES if attn_path == "sdpa" else value_bytes
         weights = config.n_head * config.block_size * (3 if dropout else 1)
         attention = product_bytes * (3 * heads_width + weights) + value_bytes * heads_width
-    if gated:  # queries and keys are normalised and rotated in float32
+    if rotary:  # queries and keys are normalised and rotated in float32
         attention += 2 * FLOAT32_BYTES * (config.n_head + config.n_kv_head) * config.head_dim
     dropped = 2 * C * value_bytes if dropout else 0
-    once = C * (FLOAT32_BYTES * (2 if gated else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
+    once = C * (FLOAT32_BYTES * (2 if rms else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
     log_probabilities = FLOAT32_BYTES * config.vocab_size
     return config.n_layer * (norms + attention + hidden + dropped) + once + log_probabilities

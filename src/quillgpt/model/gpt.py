@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads
-from quillgpt.model.architecture import Arch
+from quillgpt.model.architecture import ARCHITECTURES, Arch, Architecture
 
 if TYPE_CHECKING:
     from quillgpt.model.cache import KeyValueCache
@@ -80,6 +80,11 @@ class GPTConfig:
     kernel: KernelSpec = SOFTMAX
 
     @property
+    def architecture(self) -> Architecture:
+        """The parts that the model consists of."""
+        return ARCHITECTURES[self.arch]
+
+    @property
     def qkv_dim(self) -> int:
         """Width of queries, keys and values together: (H + 2 G) D."""
         return sum(self.fused_maps["attention.qkv.weight"])
@@ -122,7 +127,7 @@ class RMSNorm(nn.Module):
 
 def make_norm(config: GPTConfig) -> LayerNorm | RMSNorm:
     """Return the architecture's norm over the width of the model."""
-    if config.arch == "gpt2":
+    if config.architecture.norm == "layer":
         return LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
     return RMSNorm(config.n_embd, eps=config.norm_eps)
 
@@ -245,7 +250,7 @@ class CausalSelfAttention(nn.Module):
         self.path: Attend = path_named(attn_path, SOFTMAX_PATHS, kernel="SM with dropout" if dropout else "SM")
         self.qkv = nn.Linear(config.n_embd, config.qkv_dim, bias=config.bias)
         self.output = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
-        normed = config.arch == "qwen3"
+        normed = config.architecture.qk_norm
         self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
         self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
 
@@ -326,7 +331,7 @@ class Block(nn.Module):
         self.attention_norm = make_norm(config)
         self.attention = make_attention(config, layer, dropout=dropout, attn_path=attn_path)
         self.mlp_norm = make_norm(config)
-        self.mlp = MLP(config) if config.arch == "gpt2" else SwiGLU(config)
+        self.mlp = MLP(config) if config.architecture.mlp == "gelu" else SwiGLU(config)
         self.dropout = dropout
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
@@ -365,7 +370,8 @@ class GPT(nn.Module):
         self.dropout = dropout
         self.gradient_checkpointing = False
         self.token_embedding = embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = embedding(config.block_size, config.n_embd) if config.arch == "gpt2" else None
+        learned = config.architecture.positions == "learned"
+        self.position_embedding = embedding(config.block_size, config.n_embd) if learned else None
         self.blocks = nn.ModuleList(
             Block(config, layer, dropout=dropout, attn_path=attn_path) for layer in range(config.n_layer)
         )

@@ -148,6 +148,6 @@ def mean_distance_argument(config: GPTConfig) -> float:
     independent ones has twice that, so x = -sqrt(D) variance. A few units below 0, a Gaussian kernel's weights are
     almost 0, and so is the result of attention.
     """
-    normalised = config.arch == "qwen3" or config.kernel.qk_norm
+    normalised = config.architecture.qk_norm or config.kernel.qk_norm
     variance = 1.0 if normalised else STANDARD_DEVIATION**2 * config.n_embd
     return -math.sqrt(config.head_dim) * variance

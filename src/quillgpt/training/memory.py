@@ -110,7 +110,7 @@ def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
     copies = 2 if settings.ema_decay else 1
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
     at_once = min(at_once, settings.sequences_per_iteration)
-    rotations = 2 * config.block_size * config.head_dim if trains and config.arch == "qwen3" else 0
+    rotations = 2 * config.block_size * config.head_dim if trains and config.architecture.positions == "rotary" else 0
     values = copies * parameters + trained + remembered + rotations  # trained: a gradient for each
     needed = {f"a model of {parameters:,} parameters": FLOAT32_BYTES * values}
     if trains:

@@ -10,7 +10,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.config.schema.attention import options_of
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError
-from quillgpt.model import GPTConfig, padded_vocab_size, usual_mlp_dim
+from quillgpt.model import ARCHITECTURES, GPTConfig, padded_vocab_size
 from quillgpt.training.origin import Origin
 
 MODEL_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
@@ -143,6 +143,7 @@ def config_for(settings: TrainSettings, tokenizer: str, tokens: int) -> GPTConfi
 
 def model_config(settings: TrainSettings, vocab_size: int) -> GPTConfig:
     """Return the shape that the settings describe, with so many rows in its vocabulary."""
+    architecture = ARCHITECTURES[settings.arch]
     return GPTConfig(
         arch=settings.arch,
         vocab_size=vocab_size,
@@ -152,9 +153,9 @@ def model_config(settings: TrainSettings, vocab_size: int) -> GPTConfig:
         n_kv_head=settings.n_kv_head or settings.n_head,
         n_embd=settings.n_embd,
         head_dim=settings.n_embd // settings.n_head,
-        mlp_dim=usual_mlp_dim(settings.arch, settings.n_embd),
+        mlp_dim=architecture.mlp_dim(settings.n_embd),
         bias=settings.bias,
         activation=settings.activation,
-        norm_eps=1e-5 if settings.arch == "gpt2" else 1e-6,
+        norm_eps=architecture.norm_eps,
         kernel=kernel_of(settings),
     )
