@@ -1,4 +1,4 @@
-"""Dropout whose random numbers do not cost more than the layer they drop from."""
+"""Dropout whose random numbers are cheap on CPUs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ LEVELS = 1 << 16
 def dropout(x: Tensor, probability: float) -> Tensor:
     """Zero each element with the given probability and scale the rest so that the mean stays (arXiv 1207.0580).
 
-    PyTorch draws its CPU mask one element at a time on one core, which took 39 % of a training step of a model of
-    10M parameters. Here each 64-bit number of the same generator decides over four elements, so the probability is
-    rounded to a multiple of 2^-16; the scale matches the rounded value exactly. On other devices it is PyTorch's own.
+    PyTorch draws its mask on one core, one element at a time, which took 39 % of a training step of a model with 10M
+    parameters. Here every 64-bit number of the same generator decides over four elements, so the probability is
+    rounded to a multiple of 2^-16; the scale matches the rounded value exactly. Other devices use PyTorch's dropout.
     """
     if probability == 0:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability)
     if torch.compiler.is_compiling():
-        # The compiler takes two equal calls for one, unless each is given an empty tensor of its own.
+        # A new empty tensor for every call keeps the compiler from merging equal calls.
         factors: Tensor = compiled_factors(torch.empty(x.shape, dtype=x.dtype), probability)
     else:
         factors = draw_factors(x, probability)
@@ -29,7 +29,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 
 
 def draw_factors(like: Tensor, probability: float, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw what each element is multiplied by: 0, or the scale of those that stay; shape, type and device as `like`."""
+    """Draw a factor for each element of `like`, in its type and on its device: 0, or the scale of those that stay."""
     dropped_levels = min(round(probability * LEVELS), LEVELS - 1)
     words = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device)
     words.random_(-(1 << 63), None, generator=generator)
@@ -42,7 +42,7 @@ def _draw_factors(like: Tensor, probability: float) -> Tensor:
     return draw_factors(like, probability)
 
 
-# To the compiler this is one step that it takes as it is, so that a compiled model draws what an uncompiled one does.
+# The compiler takes this as a single step, so a compiled model draws the same numbers as an uncompiled one.
 compiled_factors = torch.library.custom_op(
     "quill::dropout_factors",
     _draw_factors,

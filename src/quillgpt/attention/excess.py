@@ -1,4 +1,4 @@
-"""How far arguments of a Gaussian kernel lie below a limit: what training can be told to avoid.
+"""How far arguments of a Gaussian kernel lie below a limit, which training can penalise.
 
 Shapes: B batch, H heads, G key and value heads, T position, D head width.
 """
@@ -21,15 +21,15 @@ def excess_kernel(limit: float) -> KernelSpec:
 
 
 def range_excess(query: Tensor, key: Tensor, kernel: KernelSpec) -> Tensor:
-    """Return the mean of max(0, -x - limit)^2 over all pairs that see each other and all heads, added up over texts.
+    """Return the mean of max(0, -x - limit)^2 over heads and all pairs of a query and a key it sees, summed over texts.
 
     x = -|q-k|^2 / (2 sqrt D). The excess is itself a kernel of a product,
-    -x = (-q, 1, |q|^2/2).(k, |k|^2/2, 1) / sqrt D, summed over values of 1: it takes no more memory than attention.
+    -x = (-q, 1, |q|^2/2).(k, |k|^2/2, 1) / sqrt D, with all values 1, so it takes no more memory than attention.
 
     Args:
         query: (B, H, T, D).
         key: (B, G, T, D).
-        kernel: That of a limit above 0, as `excess_kernel` returns it.
+        kernel: The kernel of a limit above 0, from `excess_kernel`.
 
     Returns:
         A scalar, float32 or finer.

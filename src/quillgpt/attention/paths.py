@@ -1,4 +1,4 @@
-"""The paths of every kernel but softmax, with the arguments that all paths share.
+"""The implementations (paths) of every kernel but softmax.
 
 Shapes: B batch, H heads, G key and value heads (H is a multiple of G), T query position, S key position, D head width.
 """
@@ -18,18 +18,18 @@ from quillgpt.attention.spec import KernelSpec
 from quillgpt.errors import ConfigError
 
 SMALLEST_TOTAL = 1e-30
-"""A query none of whose keys has a weight takes nothing."""
+"""A query whose weights add up to less gets 0."""
 
 
 class Attend(Protocol):
-    """One path of a kernel: causal, the queries are the last of the keys."""
+    """One path of a kernel. It is causal: the queries are the last of the keys."""
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
     ) -> Tensor:
         """Return the weighted values: (B,H,T,D), (B,G,S,D), (B,G,S,D), dropout to (B,H,T,D).
 
-        `visible`, bool (1, S), says which keys a single query (T = 1) may see; None: all.
+        `visible`: bool (1, S), the keys that a single query (T = 1) may see; None: all.
         """
         ...
 
@@ -51,12 +51,12 @@ def path_named(name: str, paths: Mapping[str, Path], *, kernel: str) -> Path:
 
 
 class Recompute:
-    """Any kernel but softmax, in memory that grows with the length; see quillgpt.attention.recompute.
+    """The path of any kernel but softmax, in memory that grows with the length; see quillgpt.attention.recompute.
 
     Args:
         spec: The kernel.
-        block_size: Context of the model, which `len_scale = "block"` divides by.
-        operation: What computes it; None: plain PyTorch.
+        block_size: Context of the model; `len_scale = "block"` divides by it.
+        operation: The implementation; None: plain PyTorch.
     """
 
     def __init__(self, spec: KernelSpec, block_size: int, operation: Operation | None = None) -> None:
@@ -65,7 +65,7 @@ class Recompute:
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
     ) -> Tensor:
-        """Mix values; arguments and result are those of `Attend`."""
+        """Return the weighted values; arguments and result are those of `Attend`."""
         key, value = repeat_heads(query, key, value)
         if visible is None:
             sums, totals = weighted_sums(query, key, value, self.spec, dropout=dropout, operation=self.operation)
@@ -81,7 +81,7 @@ class Recompute:
         return sums.to(value.dtype)
 
     def _lengths(self, queries: int, keys: int, visible: Tensor | None, like: Tensor) -> Tensor | float | None:
-        """Return what sums are divided by, a number or (T, 1); None: by nothing."""
+        """Return the divisor of the sums, a number or (T, 1), or None if they stay as they are."""
         how = self.spec.len_scale if self.spec.type.family == "PA" and not self.spec.normalized else "none"
         if how == "none":
             return None
@@ -98,9 +98,9 @@ class Recompute:
 class Augmented:
     """GK and GKn by PyTorch's fused softmax attention, with columns that make the squared distance a product.
 
-    Softmax of q.k - |k|^2/2 is GKn: what depends on the query alone falls out. GK's weights are those of a softmax over
-    one key more, whose score is 0 and whose value is a column of its own: the result is (sum, 1) / (1 + total), and the
-    two columns' ratio is the sum.
+    Softmax of q.k - |k|^2/2 is GKn: terms of the query alone cancel. GK's weights are those of a softmax with one
+    more key, whose attention score is 0 and whose value is a column of its own: the result is (sum, 1) / (1 + total),
+    and the ratio of the two is the sum.
 
     Args:
         spec: GK or GKn.
@@ -112,10 +112,10 @@ class Augmented:
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
     ) -> Tensor:
-        """Mix values; arguments and result are those of `Attend`, without dropout.
+        """Return the weighted values; arguments and result are those of `Attend`.
 
         Raises:
-            ValueError: There is dropout, which a fused softmax cannot apply to these weights.
+            ValueError: There is dropout, and the kernel is GK: fused softmax cannot drop its weights.
         """
         if dropout and not self.normalized:
             raise ValueError("the augmented path of GK drops no weights")
@@ -140,16 +140,16 @@ class Augmented:
             seen = causal_mask(T, S, query.device) if visible is None else visible
             mask = F.pad(seen, (extra, 0, extra, 0), value=True)
         with unrounded(q):
-            found = F.scaled_dot_product_attention(
+            mixed = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=query.shape[-1] ** -0.5
             )
         if self.normalized:
-            return found[..., :D].to(value.dtype)
-        return (found[:, :, 1:, :D] / found[:, :, 1:, D : D + 1]).to(value.dtype)
+            return mixed[..., :D].to(value.dtype)
+        return (mixed[:, :, 1:, :D] / mixed[:, :, 1:, D : D + 1]).to(value.dtype)
 
 
 def _sums_of_one(query: Tensor, key: Tensor, value: Tensor, spec: KernelSpec, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Do what `weighted_sums` does for a single query that sees what `visible`, bool (1, S), says."""
+    """Compute `weighted_sums` for a single query that sees the keys `visible`, bool (1, S)."""
     rows = Rows(query.flatten(0, 1), key.flatten(0, 1), spec)
     everything = Piece(0, slice(None), slice(None), key.shape[2])
     with unrounded(query):

@@ -1,8 +1,8 @@
-"""What a pointwise kernel makes of its argument: the weight of a key, and the slope that the backward pass needs.
+"""The weight functions of pointwise kernels, with the slopes that the backward pass needs.
 
-A weight is a function phi of one number u: the scaled product s = q.k / sqrt(D) of query and key (PA), or their
-negative squared distance x = -|q-k|^2 / (2 sqrt(D)) <= 0 (GK, GKpoly). No weight depends on another, so none needs a
-maximum or a sum over keys.
+A key's weight is a function phi of one number u: the scaled product s = q.k / sqrt(D) of query and key (PA), or their
+negative squared distance x = -|q-k|^2 / (2 sqrt(D)) <= 0 (GK, GKpoly). No weight depends on another one, so there is no
+maximum and no sum over keys.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Pointwise:
 def pointwise(spec: KernelSpec) -> Pointwise:
     """Return the weight function of a kernel other than SM.
 
-    The argument is that before `attn_bias` is added and before rounding errors above 0 of a distance are cut off.
+    Its argument does not yet include `attn_bias`; rounding errors of distances above 0 are not cut off yet.
     """
     if spec.type.family == "PA":
         return _shifted(ACTIVATIONS[spec.type.activation], spec.attn_bias)
@@ -85,7 +85,7 @@ def _limit(n: int) -> Pointwise:
 
 
 def _taylor(n: int) -> Pointwise:
-    """1 + x + x^2/2! + ... + x^n/n!, whose derivative is the same with a term less."""
+    """1 + x + x^2/2! + ... + x^n/n!; its derivative is the same series with one term less."""
 
     def value(x: Tensor, degree: int) -> Tensor:
         total = torch.ones_like(x)
@@ -97,17 +97,17 @@ def _taylor(n: int) -> Pointwise:
 
 
 def chebyshev_coefficients(degree: int, reach: float) -> list[float]:
-    """Return exp on [-reach, 0] as a series of Chebyshev polynomials of t = 1 + 2x/reach, through their nodes."""
+    """Return the Chebyshev coefficients of exp on [-reach, 0], in t = 1 + 2x/reach, interpolated at the nodes."""
     fitted = np.polynomial.Chebyshev.interpolate(np.exp, degree, domain=[-reach, 0])
-    return [float(each) for each in fitted.coef]
+    return [float(coefficient) for coefficient in fitted.coef]
 
 
 def _chebyshev(degree: int, reach: float) -> Pointwise:
     coefficients = chebyshev_coefficients(degree, reach)
-    derived = [float(each) for each in np.polynomial.Chebyshev(coefficients).deriv().coef]
+    derived = [float(c) for c in np.polynomial.Chebyshev(coefficients).deriv().coef]
 
     def series(x: Tensor, of: list[float]) -> Tensor:
-        """Add up by Clenshaw's recurrence."""
+        """Return the sum, by Clenshaw's recurrence."""
         t = 1 + x * (2 / reach)
         one, two = torch.zeros_like(t), torch.zeros_like(t)
         for coefficient in of[:0:-1]:
@@ -124,7 +124,7 @@ def _square_times(base: Tensor, times: int) -> Tensor:
 
 
 def _one_power_less(base: Tensor, times: int) -> Tensor:
-    """Raise to the power 2^times - 1, the product of the powers 1, 2, 4, ..., 2^(times-1); overwrites `base`."""
+    """Return base^(2^times - 1), the product of the powers 1, 2, 4, ..., 2^(times-1); overwrites `base`."""
     product = base.clone()
     for _ in range(times - 1):
         product.mul_(base.square_())

@@ -1,8 +1,9 @@
 """Pointwise attention in memory that grows with the length of the text, not with its square.
 
-y_i = sum_{j <= i} phi(u_ij) v_j, taken a piece of queries at a time. The backward pass computes the weights of a piece
-again: with g_i the gradient of y_i, W_ij = phi'(u_ij) (g_i . v_j), and dV = phi^T g, dQ = W K / sqrt(D), dK = W^T Q /
-sqrt(D), where for the squared distance dQ loses rowsum(W) Q / sqrt(D) and dK colsum(W) K / sqrt(D).
+y_i = sum_{j <= i} phi(u_ij) v_j is computed for one piece of queries at a time. The backward pass computes the weights
+of a piece again. With g_i the gradient of y_i and W_ij = phi'(u_ij) (g_i . v_j), the gradients are dV = phi^T g,
+dQ = W K / sqrt(D) and dK = W^T Q / sqrt(D); for the squared distance, rowsum(W) Q / sqrt(D) is subtracted from dQ and
+colsum(W) K / sqrt(D) from dK.
 
 Shapes: N batch times heads, T query position, S key position, D head width.
 """
@@ -24,18 +25,18 @@ from quillgpt.attention.spec import KernelSpec, read_spec
 
 QUERIES_AT_ONCE = 128
 WEIGHTS_AT_ONCE = 1 << 19
-"""So many weights are in memory at a time: a few megabytes, which a processor's cache holds."""
+"""Weights of a piece: a few megabytes, which fit a processor's cache."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some queries of some heads, and the keys that the last of them sees.
+    """Some queries of some heads, and the number of keys that the last of them sees.
 
     Attributes:
         number: Its number.
-        heads: Which of the N.
-        queries: Which of the T.
-        visible: Keys up to that of its last query.
+        heads: Its heads, of the N.
+        queries: Its queries, of the T.
+        visible: Number of keys up to that of its last query.
     """
 
     number: int
@@ -45,7 +46,7 @@ class Piece:
 
 
 def pieces(heads: int, query_length: int, key_length: int) -> Iterator[Piece]:
-    """Cut attention into pieces; a pure function of the sizes, so that both passes cut alike.
+    """Yield the pieces of attention: a pure function of the sizes, so that both passes cut alike.
 
     The last queries come first: they see the most keys, and the memory that their weights leave serves all others.
     """
@@ -68,7 +69,7 @@ def weighted_sums(
     dropout: float = 0.0,
     operation: Operation | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Add up what each query's weights take of the values, and the weights.
+    """Return the weighted sum of the values for each query, and the sum of its weights.
 
     Args:
         query: (B, H, T, D); the queries are the last T of the S positions.
@@ -76,11 +77,11 @@ def weighted_sums(
         value: (B, H, S, D).
         spec: The kernel; its weights are not normalised here.
         dropout: Probability of dropping a weight from the sum over values.
-        operation: Computes it; None: in plain PyTorch.
+        operation: The implementation; None: plain PyTorch.
 
     Returns:
-        Sums over values, (B, H, T, D), and sums of weights, (B, H, T), both in float32 or float64; the latter only
-        where the kernel is normalised, else of size 0. Of a softmax only their ratio has a meaning.
+        Sums over values, (B, H, T, D), and sums of weights, (B, H, T), both in float32 or float64. The latter have
+        size 0 unless the kernel is normalised. For a softmax, only the ratio of the two has a meaning.
     """
     seed = draw_seed(torch.empty(0)) if dropout else torch.empty(0, dtype=torch.int64)
     with unrounded(query):
@@ -92,16 +93,16 @@ def weighted_sums(
 
 
 def unrounded(like: Tensor) -> AbstractContextManager[object]:
-    """Keep autocast out on the device of a tensor: it would compute products of float32 in bfloat16.
+    """Disable autocast on the device of a tensor: it would compute products of float32 in bfloat16.
 
-    A polynomial of degree 256 has nothing left of an argument that was rounded so.
+    A polynomial of degree 256 of an argument that was rounded so is only noise.
     """
     return torch.autocast(like.device.type, enabled=False)
 
 
 @torch.library.custom_op("quill::attention_seed", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def draw_seed(apart: Tensor) -> Tensor:  # noqa: ARG001
-    """Draw a seed, int64 (1,); `apart` is a tensor of each call's own, without which a compiler merges equal calls."""
+    """Draw a seed, int64 (1,); every call gives a new tensor `apart`, or a compiler would merge equal calls."""
     return torch.randint(1 << 62, (1,))
 
 
@@ -111,22 +112,22 @@ def _(apart: Tensor) -> Tensor:  # noqa: ARG001
 
 
 Operation = Callable[[Tensor, Tensor, Tensor, Tensor, str, float], tuple[Tensor, Tensor]]
-"""From queries (N,T,D), keys (N,S,D), values (N,S,E), a seed, a kernel in writing and a probability of dropout to sums
-over values (N,T,E) and, where the kernel is normalised, of weights (N,T)."""
+"""From queries (N,T,D), keys (N,S,D), values (N,S,E), a seed, `KernelSpec.written` and a dropout probability to sums
+over values (N,T,E) and, if the kernel is normalised, sums of weights (N,T)."""
 
 
 def define_operation(
     name: str, forward: Operation, backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
 ) -> Operation:
-    """Make an operation that autograd differentiates and that a compiler takes as one step.
+    """Register an operation that autograd differentiates and that a compiler takes as a single step.
 
-    What a compiler would make of a loop over pieces depends on the length of the text.
+    Compiled code for a loop over pieces would depend on the length of the text.
 
     Args:
-        name: Of the operation.
+        name: Name of the operation.
         forward: Computes it.
-        backward: Given the gradients of both results and then what `forward` is given, returns those of queries, keys
-            and values.
+        backward: Given the gradients of both results, then the arguments of `forward`, returns the gradients of
+            queries, keys and values.
     """
     library = {"mutates_args": ()}
     operation = torch.library.custom_op(f"quill::{name}", forward, **library)  # type: ignore[call-overload]
@@ -160,8 +161,8 @@ def define_operation(
     def differentiate(ctx, sums_gradient, totals_gradient):  # type: ignore[no-untyped-def]
         query, key, value, seed = ctx.saved_tensors
         with unrounded(query):
-            found = gradients(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
-        return *found, None, None, None
+            own = gradients(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
+        return *own, None, None, None
 
     operation.register_autograd(differentiate, setup_context=keep)
     return operation  # type: ignore[no-any-return]
@@ -225,11 +226,10 @@ piecewise_sums = define_operation("weighted_sums", _sums_of_pieces, _gradients_o
 
 
 class Rows:
-    """Queries and keys laid out so that one product gives the argument of the weights, in float32 at least.
+    """Queries and keys in a layout in which one product gives the arguments of the weights, in float32 at least.
 
     For the distance, -|q-k|^2/2 = q.k - |q|^2/2 - |k|^2/2 is the product of (q, 1, -|q|^2/2) and (k, -|k|^2/2, 1).
-    The squares are those of the numbers as they come, rounded or not, so that nothing is left over where query and key
-    agree.
+    The squares are those of the given numbers, rounded or not, so that the distance of equal query and key is 0.
 
     Args:
         query: (N, T, D).
@@ -250,47 +250,47 @@ class Rows:
         self.query, self.key = query * self._scale, key
 
     def pieces(self) -> Iterator[Piece]:
-        """Cut them."""
+        """Yield the pieces."""
         return pieces(len(self.query), self.query.shape[1], self.key.shape[1])
 
     def argument(self, piece: Piece, seen: Tensor | None = None) -> Tensor:
         """Return the argument of the weights, (heads, queries, visible).
 
-        Where the weights are a softmax, a query's greatest argument is made 0: exp of those of far keys alone would be
-        0 for all of them. What this multiplies sums and weights by is the same, so their ratio and its gradients stay.
+        If the weights are a softmax, a query's greatest argument is made 0: if all keys were far, exp would be 0 for
+        all of them. This multiplies sums and weights by one factor, so their ratio and its gradients stay.
 
         Args:
             piece: Which queries and keys.
-            seen: Bool, which keys each query sees; None: those up to its own.
+            seen: Bool, the keys that each query sees; None: those up to its own.
         """
-        found = self.query[piece.heads, piece.queries] @ self.key[piece.heads, : piece.visible].mT
+        argument = self.query[piece.heads, piece.queries] @ self.key[piece.heads, : piece.visible].mT
         if self._of_distance:
-            found.clamp_(max=0)
+            argument.clamp_(max=0)
         if self._is_softmax:
-            seen = causal_mask(found.shape[-2], found.shape[-1], found.device) if seen is None else seen
-            found.masked_fill_(~seen, -math.inf).sub_(found.amax(-1, keepdim=True))
-        return found
+            seen = causal_mask(argument.shape[-2], argument.shape[-1], argument.device) if seen is None else seen
+            argument.masked_fill_(~seen, -math.inf).sub_(argument.amax(-1, keepdim=True))
+        return argument
 
     def query_gradient(self, change: Tensor, piece: Piece) -> Tensor:
-        """Return the gradient of a piece's queries from that of its arguments."""
-        found = change @ self.key[piece.heads, : piece.visible]
+        """Return the gradient of a piece's queries, given that of its arguments."""
+        gradient = change @ self.key[piece.heads, : piece.visible]
         if not self._of_distance:
-            return found * self._scale
+            return gradient * self._scale
         own = self.query[piece.heads, piece.queries, : self._width]  # times the scale already
-        return found[..., : self._width] * self._scale - found[..., -1:] * own
+        return gradient[..., : self._width] * self._scale - gradient[..., -1:] * own
 
-    def key_gradient(self, found: Tensor) -> Tensor:
-        """Return the gradient of the keys from the sum of all pieces' products."""
+    def key_gradient(self, products: Tensor) -> Tensor:
+        """Return the gradient of the keys, given the sum of all pieces' products."""
         if not self._of_distance:
-            return found
+            return products
         width = self._width
-        return found[..., :width] - found[..., width : width + 1] * self.key[..., :width]
+        return products[..., :width] - products[..., width : width + 1] * self.key[..., :width]
 
 
 def hide_future(weights: Tensor) -> Tensor:
-    """Zero, in place, the weights of keys after their query: the queries are the last of the keys.
+    """Set the weights of keys after their query to 0, in place; the queries are the last of the keys.
 
-    They are set and not multiplied by zero: a weight there may be infinite.
+    They are not multiplied by 0, because such a weight may be infinite.
     """
     weights[..., -weights.shape[-2] :].tril_()
     return weights
@@ -301,6 +301,6 @@ def _half_square(x: Tensor) -> Tensor:
 
 
 def _factors(weights: Tensor, seed: Tensor, piece: Piece, dropout: float) -> Tensor:
-    """Draw what a piece's weights are multiplied by; the same in both passes."""
+    """Draw the dropout factors of a piece's weights; they are the same in both passes."""
     generator = torch.Generator(weights.device).manual_seed(int(seed) + piece.number)
     return draw_factors(weights, dropout, generator=generator)

@@ -1,7 +1,7 @@
-"""Slow truth: attention written as its formula, in whatever precision its inputs have.
+"""The slow reference: attention written as its formula, in the precision of its inputs.
 
-Nothing here is fast or used in training; the tests hold every fast path against it, values and gradients. Gradients
-are autograd's, and the weights are written apart from those of the fast paths.
+Training does not use it. The tests compare every fast path with it, values and gradients. Gradients are autograd's, and
+the weights are written apart from those of the fast paths.
 
 Shapes: B batch, H heads, T query position, S key position, D head width.
 """
@@ -33,9 +33,9 @@ def reference_attention(
         query: (B, H, T, D); the queries are the last T of the S positions.
         key: (B, H, S, D).
         value: (B, H, S, D).
-        spec: The kernel, which says what A is.
-        block_size: What PA's `len_scale = "block"` divides by.
-        factors: What dropout multiplies the weights by, (B, H, T, S).
+        spec: The kernel, which defines A.
+        block_size: Context of the model; `len_scale = "block"` divides by it.
+        factors: Dropout factors of the weights, (B, H, T, S).
 
     Returns:
         (B, H, T, D).
@@ -93,7 +93,7 @@ def _chebyshev(x: Tensor, degree: int, reach: float) -> Tensor:
 
 
 def _lengths(spec: KernelSpec, position: Tensor, keys: int, block_size: int) -> Tensor:
-    """Return what sums of PA are divided by, given the number of keys that each query sees, (T, 1)."""
+    """Return the divisors of PA's sums, given the number of keys that each query sees, (T, 1)."""
     match spec.len_scale:
         case "none":
             return torch.ones_like(position)

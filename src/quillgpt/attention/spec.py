@@ -1,4 +1,4 @@
-"""What an attention kernel computes, apart from the model around it."""
+"""The specification of an attention kernel."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ class KernelSpec:
     def swapped(self, attn_type: str, **options: Any) -> KernelSpec:
         """Return another kernel for the same parameters.
 
-        What a model learnt for its heads goes on to count, and so do options that both kernels have, unless others are
-        given.
+        Options that both kernels have stay, unless others are given: what a model learnt for its heads stays in use.
 
         Raises:
             ConfigError: The kernel lacks a given option.
@@ -86,19 +85,19 @@ class KernelSpec:
 
     @property
     def is_softmax(self) -> bool:
-        """Whether the weights are a softmax of their arguments: the same number more for all keys changes nothing."""
+        """Whether the weights are a softmax of their arguments: adding one number to all of them changes nothing."""
         return self.normalized and (self.type.family in ("SM", "GK", "GKn") or self.attn_type == "PA_exp")
 
     @property
     def reach(self) -> float | None:
-        """How far below 0 its polynomial is near exp; None: it has none, or none with such an end (taylor)."""
+        """How far below 0 its polynomial is near exp; None if it has none, or one without such an end (taylor)."""
         n = float(self.type.n)
         ends = {"power2": 2**n, "limit": n, "squared-taylor": 2 * 2**n, "chebyshev": self.poly_range}
         return ends.get(self.poly_form) if self.type.family == "GKpoly" else None
 
     @property
     def degree(self) -> int | None:
-        """Degree of the weights as a polynomial of the argument; None: they are none."""
+        """Degree of the weights as a polynomial of the argument; None if they are no polynomial."""
         n = self.type.n
         if self.type.family == "GKpoly":
             return {"power2": 1 << n, "squared-taylor": 2 << n}.get(self.poly_form, n)
@@ -106,11 +105,11 @@ class KernelSpec:
 
     @property
     def depth(self) -> int | None:
-        """Multiplications one after another, from queries and keys to what attention returns; None: no polynomial.
+        """Number of multiplications one after another in attention; None if it is no polynomial.
 
-        One for the scores, those of the polynomial, one for the mask, one for the sum over values; constants are taken
-        to be folded into the weights. An estimate of what encrypted computation costs, not a measurement. A division by
-        the row sums is no polynomial, so normalised kernels have none. The norms of queries and keys are not counted.
+        One for the attention scores, those of the polynomial, one for the mask, one for the sum over values; constants
+        count as folded into the weights. This estimates the cost of encrypted computation; it is not measured. Division
+        by the row sums is no polynomial, so normalised kernels have no depth. Norms of queries and keys do not count.
         """
         if self.degree is None or self.normalized:
             return None
@@ -125,7 +124,7 @@ class KernelSpec:
 
 @lru_cache
 def read_spec(written: str) -> KernelSpec:
-    """Return the kernel whose `written` is given; each is parsed once in a process."""
+    """Return the kernel with that `written`; a process parses every text once."""
     return KernelSpec(**loads(written))
 
 

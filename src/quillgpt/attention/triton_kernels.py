@@ -1,7 +1,8 @@
-"""The recomputing kernels for GPUs, in Triton; the mathematics is that of quillgpt.attention.recompute.
+"""The recomputing kernels in Triton, for GPUs, with the mathematics of quillgpt.attention.recompute.
 
-A program takes a block of queries, or in the backward pass of keys, through all blocks that they see. Products are of
-the inputs' format with sums in float32, arguments and weights are float32.
+A program takes one block of queries through all keys that they see, or in the backward pass one block of keys through
+all queries that see them. Products are in the inputs' number format with sums in float32; arguments and weights are
+float32.
 
 Shapes: N batch times heads, T query position, S key position, D head width.
 """
@@ -42,27 +43,27 @@ def _rows(X, head, rows, length, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _store(X, found, head, rows, length, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _store(X, block, head, rows, length, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     columns = tl.arange(0, BLOCK)
     mask = (rows[:, None] < length) & (columns[None, :] < WIDTH)
     place = X + (head * length + rows[:, None]) * WIDTH + columns[None, :]
-    tl.store(place, found.to(X.dtype.element_ty), mask=mask)
+    tl.store(place, block.to(X.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def _argument(q, k, scale, OF_DISTANCE: tl.constexpr):
     """Return the argument of the weights, (queries, keys), float32."""
-    found = tl.dot(q, tl.trans(k), input_precision="ieee")
+    argument = tl.dot(q, tl.trans(k), input_precision="ieee")
     if OF_DISTANCE:
         wide_q, wide_k = q.to(tl.float32), k.to(tl.float32)
         halves = 0.5 * (tl.sum(wide_q * wide_q, 1)[:, None] + tl.sum(wide_k * wide_k, 1)[None, :])
-        found = tl.minimum(found - halves, 0.0)
-    return found * scale
+        argument = tl.minimum(argument - halves, 0.0)
+    return argument * scale
 
 
 @triton.jit
 def _factors(seed, head, rows, keys, T, S, dropout):
-    """Return what weights are multiplied by; a pure function of the pair, so the same in all passes."""
+    """Return the dropout factors of the weights: a pure function of query and key, so the same in all passes."""
     drawn = tl.rand(seed, (head * T + rows[:, None]) * S + keys[None, :])
     return tl.where(drawn >= dropout, 1 / (1 - dropout), 0.0)
 
@@ -101,7 +102,7 @@ def _weights_and_changes(
     q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
     FORM: tl.constexpr, n: tl.constexpr, OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """Return the weights that are applied, and the gradients of their arguments, both (queries, keys)."""
+    """Return the weights after dropout, and the gradients of their arguments, both (queries, keys)."""
     visible = (rows[:, None] + S - T >= keys[None, :]) & (keys[None, :] < S) & (rows[:, None] < T)
     u = _argument(q, k, scale, OF_DISTANCE)
     phi = tl.where(visible, weight(u, COEFFICIENTS, bias, reach, FORM, n), 0.0)
@@ -127,7 +128,7 @@ def _query_kernel(
     rows = first + tl.arange(0, M)
     q = _rows(Q, head, rows, T, D, BLOCK_D)
     gradient = _rows(SUMS_GRADIENT, head, rows, T, E, BLOCK_E)
-    found = tl.zeros((M, BLOCK_D), tl.float32)
+    query_gradient = tl.zeros((M, BLOCK_D), tl.float32)
     row_sums = tl.zeros((M,), tl.float32)
     for start in range(0, tl.minimum(first + M, T) + S - T, KEYS):
         keys = start + tl.arange(0, KEYS)
@@ -138,10 +139,10 @@ def _query_kernel(
             FORM, n, OF_DISTANCE, TOTAL, DROPOUT,
         )  # fmt: skip
         row_sums += tl.sum(change, 1)
-        found += tl.dot(change.to(k.dtype), k, input_precision="ieee")
+        query_gradient += tl.dot(change.to(k.dtype), k, input_precision="ieee")
     if OF_DISTANCE:
-        found -= row_sums[:, None] * q.to(tl.float32)
-    _store(QUERY_GRADIENT, found * scale, head, rows, T, D, BLOCK_D)
+        query_gradient -= row_sums[:, None] * q.to(tl.float32)
+    _store(QUERY_GRADIENT, query_gradient * scale, head, rows, T, D, BLOCK_D)
 
 
 @triton.jit
@@ -178,7 +179,7 @@ def _key_kernel(
 
 @lru_cache
 def _coefficients(degree: int, reach: float, device: torch.device) -> Tensor:
-    """Return those of the series and of its derivative, one after the other."""
+    """Return the coefficients of the series, then those of its derivative."""
     own = chebyshev_coefficients(degree, reach)
     derived = np.polynomial.Chebyshev(own).deriv().coef
     return torch.tensor([*own, *map(float, derived)], dtype=torch.float32, device=device)
@@ -199,7 +200,7 @@ def _form(kernel: KernelSpec) -> str:
 
 
 def _launch(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, kernel: KernelSpec, dropout: float) -> Arguments:
-    """Return what all kernels of one call share."""
+    """Return the arguments that all kernels of one call share."""
     width, value_width = query.shape[-1], value.shape[-1]
     form = _form(kernel)
     degree = kernel.type.n
@@ -249,15 +250,15 @@ def _backward(
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-    gradients = (sums_gradient.contiguous(), totals_gradient.contiguous())
-    found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    given = (sums_gradient.contiguous(), totals_gradient.contiguous())
+    gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     positional, named = _launch(query, key, value, seed, read_spec(spec), dropout)
-    inputs = (query, key, value, *gradients)
+    inputs = (query, key, value, *given)
     by_query = (triton.cdiv(query.shape[1], BLOCK_QUERIES), len(query))
     by_key = (triton.cdiv(key.shape[1], BLOCK_KEYS), len(query))
-    _query_kernel[by_query](*inputs, found[0], *positional, **named)
-    _key_kernel[by_key](*inputs, found[1], found[2], *positional, **named)
-    return found
+    _query_kernel[by_query](*inputs, gradients[0], *positional, **named)
+    _key_kernel[by_key](*inputs, gradients[1], gradients[2], *positional, **named)
+    return gradients
 
 
 _operation = define_operation("triton_weighted_sums", _forward, _backward)
@@ -267,7 +268,7 @@ _INTERPRETED = bool(triton.knobs.runtime.interpret)
 def triton_weighted_sums(
     query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    """Do what `piecewise_sums` does, and leave to it what these kernels cannot: CPUs, float64 and wide heads."""
+    """Compute `piecewise_sums`, and call it for what these kernels cannot do: CPUs, float64 and wide heads."""
     here = query.is_cuda or _INTERPRETED
     fits = here and query.dtype != torch.float64 and max(query.shape[-1], value.shape[-1]) <= WIDEST
     return (_operation if fits else piecewise_sums)(query, key, value, seed, spec, dropout)

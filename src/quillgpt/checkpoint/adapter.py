@@ -1,4 +1,4 @@
-"""A run's adapters alone, as the library peft keeps and loads them."""
+"""A run's adapters alone, in the format of the library peft."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Adapter = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def to_peft(model: GPT, base: str) -> Adapter | None:
-    """Return the adapters of a model in peft's form, or None where it has none.
+    """Return the adapters of a model in peft's format, or None if it has none.
 
-    A matrix of ours that holds several of the stock class (queries, keys and values; gate and up) has one small input
-    matrix; there each part gets a copy of it.
+    One of our matrices may hold several of the stock class (queries, keys and values; gate and up). It has one small
+    input matrix, of which every part gets a copy.
 
     Args:
         model: The model.
-        base: What the adapters belong to, as a person would name it.
+        base: The model that the adapters belong to, as a user would name it.
     """
     tensors: dict[str, Tensor] = {}
     targets, layers = set(), dict(adapters(model))

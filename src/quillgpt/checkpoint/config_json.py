@@ -1,8 +1,8 @@
-"""How our models are written as Hugging Face folders, and which of those we can hold.
+"""config.json: how a model's configuration is written, and which configurations of others can be read.
 
-A checkpoint is a stock `GPT2LMHeadModel` or `Qwen3ForCausalLM` folder. What those classes cannot say stands in
-config.json under our own key, `quill`, which they ignore. A model whose attention is not theirs has a `model_type` that
-they refuse, `quill`: names, layouts and keys stay those of its architecture, the kernel's settings stand beside them.
+A checkpoint is a folder of the architecture's stock class (checkpoint/stock_classes.py). A model whose attention is
+another than softmax has a `model_type` that transformers refuses, `quill`; names, layouts and keys stay those of its
+architecture, with the kernel's settings beside them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def to_config_json(config: GPTConfig, *, dropout: float, end_of_text: int | None
 
     Args:
         config: Configuration of the model.
-        dropout: Its dropout in training, for those who train on.
-        end_of_text: Id of the end-of-text token, where the tokenizer has one.
+        dropout: Its dropout in training, for further training.
+        end_of_text: Id of the end-of-text token, if the tokenizer has one.
     """
     stock = STOCK_CLASSES[config.arch]
     keys, own_keys = stock.write_config(config, dropout)
@@ -55,7 +55,7 @@ def from_config_json(config_json: Mapping[str, Any], where: str) -> tuple[GPTCon
         where: The file's path, for messages.
 
     Raises:
-        CheckpointError: The model is of another kind than our two architectures hold exactly.
+        CheckpointError: The model is none that our architectures compute exactly.
     """
     kind = config_json.get("model_type")
     if kind == QUILL_KEY:
@@ -66,16 +66,17 @@ def from_config_json(config_json: Mapping[str, Any], where: str) -> tuple[GPTCon
     rope = config_json.get("rope_parameters")  # where transformers 5 keeps the rotary settings
     config_json = {**config_json, **(rope if isinstance(rope, dict) else {})}
     for key, (expected, default) in stock.required.items():
-        if (found := config_json.get(key, default)) not in expected:
+        value = config_json.get(key, default)
+        if value not in expected:
             raise CheckpointError(
-                f"{where}: {key} is {shorten(found)}; supported is {' or '.join(map(repr, expected))}"
+                f"{where}: {key} is {shorten(value)}; supported is {' or '.join(map(repr, expected))}"
             )
     try:
         config, dropout = stock.read_config(config_json)
     except KeyError as missing:
         raise CheckpointError(f"{where}: the key {missing} is missing") from None
     except (AttributeError, TypeError, ValueError, ArithmeticError):
-        raise CheckpointError(f"{where}: a value is not of the kind that its key needs; the file is damaged") from None
+        raise CheckpointError(f"{where}: a value has the wrong type for its key; the file is damaged") from None
     config = replace(config, kernel=_kernel(config_json, where))
     _check_possible(config, dropout, where)
     return config, dropout
@@ -89,9 +90,9 @@ def _kernel(config_json: Mapping[str, Any], where: str) -> KernelSpec:
     except KeyError as missing:
         raise CheckpointError(f"{where}: the key {missing} is missing") from None
     except ValidationError as error:
-        found = error.errors()[0]
+        first = error.errors()[0]
         raise CheckpointError(
-            f"{where}: {cut(' '.join(map(str, (*found['loc'], found['msg'].removeprefix('Value error, ')))))}"
+            f"{where}: {cut(' '.join(map(str, (*first['loc'], first['msg'].removeprefix('Value error, ')))))}"
         ) from None
     return KernelSpec(**checked.model_dump(exclude={"attn_path"}))
 
@@ -127,4 +128,4 @@ LARGEST = {
     "head_dim": 1 << 10,
     "mlp_dim": 1 << 20,
 }
-"""Far above any model that there is: a larger size comes from a damaged file, and would fill the memory."""
+"""Far above any existing model: a larger size comes from a damaged file, and would fill the memory."""

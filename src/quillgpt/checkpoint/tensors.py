@@ -1,4 +1,4 @@
-"""Where our tensors stand in a Hugging Face folder, under which names and in which layouts."""
+"""The tensors of a Hugging Face folder: their names and layouts, and how our tensors consist of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from quillgpt.model import GPT, GPTConfig
 Tensors = dict[str, Tensor]
 
 OF_OLD_VERSIONS = re.compile(r"\.attn\.(masked_)?bias$")
-"""Constant masks that old versions stored as tensors."""
+"""Constant masks that old versions of transformers stored as tensors."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One stored tensor that a tensor of ours consists of.
+    """A stored tensor that is all or part of one of our tensors.
 
     Attributes:
         name: Its name in the Hugging Face folder.
-        rows: Its rows in our tensor, where several stored tensors are stacked in one of ours.
+        rows: Number of its rows, if several stored tensors are stacked in ours.
         transposed: It is stored as GPT-2's Conv1D is: (in, out) instead of (out, in).
     """
 
@@ -49,7 +49,7 @@ def stored_parts(name: str, config: GPTConfig) -> list[Part]:
 
 
 def to_stored(state: Mapping[str, Tensor], config: GPTConfig) -> Tensors:
-    """Turn our tensors into those of the stock class; a tied head is left out, absent biases become zeros."""
+    """Return the tensors of the stock class: without a tied head, and with zeros for biases that the model lacks."""
     return {
         part.name: (piece.T if part.transposed else piece).detach().cpu().contiguous()
         for part, piece in stored_pieces(state, config)
@@ -57,7 +57,7 @@ def to_stored(state: Mapping[str, Tensor], config: GPTConfig) -> Tensors:
 
 
 def stored_pieces(state: Mapping[str, Tensor], config: GPTConfig) -> Iterator[tuple[Part, Tensor]]:
-    """Yield what `to_stored` stores, piece by piece, still in our layout: (out, in)."""
+    """Yield the tensors of `to_stored`, but still in our layout: (out, in)."""
     for name, tensor in state.items():
         if name == "head.weight" and config.tied:
             continue
@@ -70,7 +70,7 @@ def stored_pieces(state: Mapping[str, Tensor], config: GPTConfig) -> Iterator[tu
 
 
 def our_tensor(name: str, stored: Mapping[str, Tensor], config: GPTConfig) -> Tensor:
-    """Put one of our tensors together from those of a Hugging Face folder; a KeyError names one that is missing."""
+    """Return one of our tensors from those of a Hugging Face folder; a KeyError names a missing one."""
     parts = stored_parts(name, config)
     pieces = [_untransposed(stored[part.name], part) for part in parts]
     return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
@@ -81,7 +81,7 @@ def _untransposed(tensor: Tensor, part: Part) -> Tensor:
 
 
 def with_prefix(names: Iterable[str], config: GPTConfig) -> dict[str, str]:
-    """Return the names of a folder's tensors by those of the stock class, which published GPT-2s shorten."""
+    """Map the stock class's names of tensors to those in a folder; published GPT-2s leave the prefix out."""
     names = list(names)
     stock = STOCK_CLASSES[config.arch]
     shortened = stock.prefix_may_lack and not any(name.startswith(stock.prefix) for name in names)
@@ -89,17 +89,17 @@ def with_prefix(names: Iterable[str], config: GPTConfig) -> dict[str, str]:
 
 
 def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expected: GPT, *, where: str) -> None:
-    """Check that a folder's tensors make a model of ours, with nothing missing and nothing left over.
+    """Check that a folder's tensors are those of a model, with none missing and none left over.
 
     Args:
-        stored: The tensors; read only where a bias has to be zero.
-        sizes: The same, without content (on the device `meta`).
-        expected: The model that they should make.
+        stored: The tensors; their values are read only if a bias has to be zero.
+        sizes: The same without values, on the device `meta`.
+        expected: The model.
         where: The folder's or file's path, for messages.
 
     Raises:
-        CheckpointError: A tensor is missing, left over or of another shape, or a bias is not zero where the model has
-            none.
+        CheckpointError: A tensor is missing, left over or of another shape, or a bias is not zero although the model
+            has none.
     """
     config, used = expected.config, set()
     for name, size in sizes.items():
@@ -111,16 +111,16 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
         if name == "head.weight" and config.tied:
             continue
         try:
-            found = tuple(our_tensor(name, sizes, config).shape)
+            shape = tuple(our_tensor(name, sizes, config).shape)
         except KeyError as missing:
             raise CheckpointError(
                 f"{where}: the weights lack the tensor {missing.args[0]}, which its configuration says the model has"
             ) from None
         except RuntimeError:  # parts that cannot stand in one tensor
-            found = ()
-        if found != tuple(tensor.shape):
+            shape = ()
+        if shape != tuple(tensor.shape):
             raise CheckpointError(
-                f"{where}: {name} has the shape {found}, its configuration says {tuple(tensor.shape)}"
+                f"{where}: {name} has the shape {shape}, its configuration says {tuple(tensor.shape)}"
             )
         used |= {part.name for part in stored_parts(name, config)}
     for name in stored.keys() - used:

@@ -1,6 +1,6 @@
-"""Models that are put together part by part from stored tensors.
+"""Models that are assembled layer by layer from stored tensors.
 
-A part is a module that has parameters of its own: an embedding, a linear layer, a norm.
+A part is a module with parameters of its own: an embedding, a linear layer, a norm.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from quillgpt.model.gpt import GPT, GPTConfig
 
 Form = Callable[[nn.Module], nn.Module]
-"""Given a part with its weights, returns what takes its place."""
+"""Replaces a part that has its weights by the module that computes it, such as one with weights in 8 bits."""
 
 
 def empty_model(config: GPTConfig, *, dropout: float = 0.0, attn_path: str = "auto") -> GPT:
-    """Return a model whose weights have sizes but no content: they are on the device `meta`."""
+    """Return a model whose weights have shapes but no values: they are on the device `meta`."""
     with torch.device("meta"):
         return GPT(config, dropout=dropout, attn_path=attn_path, seed=None)
 
 
 @cache
 def count_parameters(config: GPTConfig, *, positions: bool = True) -> int:
-    """Count what `GPT.parameter_count` does, in the same time for any number of blocks: all have the same shape."""
+    """Return `GPT.parameter_count` of a model, as quickly for many blocks as for two, because all blocks are alike."""
     one, two = (empty_model(replace(config, n_layer=n)).parameter_count(positions=positions) for n in (1, 2))
     return one + (config.n_layer - 1) * (two - one)
 
@@ -35,15 +35,15 @@ def read_into(model: GPT, read: Callable[[str], Tensor], form: Form | None = Non
     """Give an empty model its weights.
 
     Args:
-        model: The model, as `empty_model` returns it.
-        read: Returns a tensor by its name, anew each time.
-        form: What each part becomes as soon as it has its weights; None: it stays as it is.
+        model: The model, from `empty_model`.
+        read: Returns a tensor by its name; every call returns a new one.
+        form: Replaces each part as soon as it has its weights; None: it stays as it is.
     """
     for name in part_names(model):
         part = model.get_submodule(name)
-        # A head that shares the embedding reads it too: in another form the two can no longer share it.
+        # A tied head reads the embedding again: once replaced, the two can no longer share their weights.
         source = "token_embedding" if name == "head" and model.config.tied else name
-        part.load_state_dict({each: read(f"{source}.{each}") for each in part.state_dict()}, assign=True)
+        part.load_state_dict({tensor: read(f"{source}.{tensor}") for tensor in part.state_dict()}, assign=True)
         if form is not None:
             model.set_submodule(name, form(part))
     if isinstance(model.head, nn.Linear):
@@ -51,13 +51,13 @@ def read_into(model: GPT, read: Callable[[str], Tensor], form: Form | None = Non
 
 
 def part_names(model: GPT) -> list[str]:
-    """Return the names of a model's parts, the head first: the largest is best changed while little else is there."""
-    names = [name for name, each in model.named_modules() if next(each.parameters(recurse=False), None) is not None]
+    """Return the names of a model's parts, the head first: the largest is best replaced while memory is free."""
+    names = [name for name, part in model.named_modules() if next(part.parameters(recurse=False), None) is not None]
     return sorted(names, key=lambda name: name != "head")
 
 
 class StoredTable(nn.Module):
-    """A large table of which few rows are used, such as a token embedding's: a row is read when it is first asked for.
+    """An embedding that stays in its file: a row is read when it is first used.
 
     Args:
         read: Returns a row (C,) by its number.
@@ -69,4 +69,4 @@ class StoredTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows of ids (...) as (..., C)."""
-        return torch.stack([self._row(each) for each in ids.flatten().tolist()]).view(*ids.shape, -1)
+        return torch.stack([self._row(row) for row in ids.flatten().tolist()]).view(*ids.shape, -1)

@@ -1,4 +1,4 @@
-"""Keys and values of the positions already seen, so that each new token costs one position.
+"""The key-value cache: keys and values of earlier positions, so that a new token costs one position.
 
 Shapes: B batch, G key and value heads, S key position, T new position, D head width.
 """
@@ -14,28 +14,28 @@ from quillgpt.model.gpt import GPTConfig
 
 INT8_LIMIT = 127
 SMALLEST_UNIT = 1e-30
-"""A row of zeros is no reason to divide by zero."""
+"""Lower bound of a row's unit, so that a row of zeros is not divided by 0."""
 
 
 class KeyValueCache:
     """Preallocated keys and values of every layer.
 
-    They may be kept in fewer bits than attention computes in: bfloat16, or 8 bits with a unit for each head and
-    position, of which the largest entry is 127. A layer is then converted as a whole into a buffer that all layers
-    share, which takes less time than reading float32 from memory would; PyTorch's own attention in bfloat16 is six
-    times as slow for one query on a CPU.
+    They may be cached in fewer bits than attention computes in: bfloat16, or 8 bits with a unit for each head and
+    position, in which the largest entry is 127. A layer is then converted as a whole into a buffer that all layers
+    share. That takes less time than reading float32 from memory; PyTorch's attention in bfloat16 is six times slower
+    for one query on a CPU.
 
     Args:
-        config: Of the model.
-        batch_size: Sequences.
-        device: Where they are.
-        dtype: Number format in which they are kept: the one of the keys and values that come, bfloat16, or int8.
-        capacity: Positions to hold; None: the model's context.
+        config: The model's configuration.
+        batch_size: Number of sequences.
+        device: Device of the cache.
+        dtype: Number format of the cache: that of attention, bfloat16, or int8.
+        capacity: Number of positions; None: the model's context.
 
     Attributes:
-        length: Positions filled.
-        capacity: Positions that fit.
-        visible: Which keys the query of this pass may see, bool (1, S); None where causality alone decides.
+        length: Number of positions filled.
+        capacity: Number of positions that fit.
+        visible: The keys that the query of this pass may see, bool (1, S); None: all of them.
     """
 
     visible: Tensor | None = None
@@ -51,7 +51,7 @@ class KeyValueCache:
     ) -> None:
         self.capacity = config.block_size if capacity is None else capacity
         size = (config.n_layer, batch_size, config.n_kv_head, self.capacity, config.head_dim)
-        # Zeros, because a masked key that is not a number would still spoil the sum over values.
+        # Zeros, because a masked value that is not a number would still spoil the weighted sum.
         self.keys = torch.zeros(size, device=device, dtype=dtype).unbind()
         self.values = torch.zeros(size, device=device, dtype=dtype).unbind()
         self._units = torch.ones(2, *size[:-1], 1, device=device) if dtype == torch.int8 else None
@@ -59,14 +59,14 @@ class KeyValueCache:
         self.length = 0
 
     def begin(self, positions: int) -> slice | Tensor:
-        """Return where the next positions are, as an index of a table of positions."""
+        """Return the next positions, as an index into a table of positions."""
         return slice(self.length, self.length + positions)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values (B, G, T, D) and return all so far, (B, G, S, D).
+        """Store a layer's new keys and values (B, G, T, D), and return all of its keys and values, (B, G, S, D).
 
-        What is returned holds until the next layer is extended. `length` stays as it is until `advance`, because every
-        layer of one pass writes at the same positions.
+        The result is valid until the next layer is extended. `length` changes only with `advance`, because all layers
+        of one pass write at the same positions.
         """
         if keys.dtype == self.keys[layer].dtype:
             return self._append(self.keys[layer], keys), self._append(self.values[layer], values)
@@ -80,12 +80,12 @@ class KeyValueCache:
         )
 
     def _append(self, kept: Tensor, new: Tensor) -> Tensor:
-        """Write new rows behind those that are filled, in the format of `kept`; return all, (B, G, S, D)."""
+        """Append new rows to those that are filled, in the format of `kept`, and return all, (B, G, S, D)."""
         kept.narrow(2, self.length, new.shape[2]).copy_(new)
         return kept.narrow(2, 0, self.length + new.shape[2])
 
     def _append_converted(self, kept: Tensor, new: Tensor, units: Tensor | None, buffer: Tensor) -> Tensor:
-        """Do the same in fewer bits and return all in the format of `buffer`."""
+        """Append new rows in fewer bits, and return all in the format of `buffer`."""
         filled = buffer.narrow(2, 0, self.length + new.shape[2])
         if units is None:
             return filled.copy_(self._append(kept, new))
@@ -94,22 +94,22 @@ class KeyValueCache:
         return filled.mul_(self._append(units, unit))
 
     def advance(self, positions: int) -> None:
-        """Count the positions that every layer has now stored."""
+        """Count the positions that all layers have now stored."""
         self.length += positions
 
     def clear(self) -> None:
-        """Forget everything; the memory stays."""
+        """Empty the cache; its memory stays allocated."""
         self.length = 0
 
 
 class OnePositionCache(KeyValueCache):
-    """A cache as seen by a pass over one position that is a number on the device.
+    """A view of a cache for passes over one position, whose number is a tensor on the device.
 
-    Every pass does the same operations on the same memory, whatever the position, so a GPU can record and repeat it.
-    Attention reads the whole capacity and a mask hides what is not filled.
+    Every pass runs the same operations on the same memory, whatever the position, so it can be captured as a CUDA
+    graph. Attention reads the whole capacity, and a mask hides the positions that are not filled.
 
     Args:
-        held: The cache; its memory is shared, its length is the caller's to keep.
+        held: The cache, whose memory is shared; the caller counts its positions.
     """
 
     def __init__(self, held: KeyValueCache) -> None:
@@ -119,16 +119,16 @@ class OnePositionCache(KeyValueCache):
         self._places = torch.arange(held.capacity, device=device)[None]
 
     def begin(self, positions: int) -> Tensor:
-        """Return the position as an index, and hide what comes after it."""
+        """Return the position as an index, and hide all later ones."""
         assert positions == 1
         self.visible = self._places <= self.position
         return self.position
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's keys and values (B, G, 1, D) at the position and return the whole memory."""
+        """Store a layer's keys and values (B, G, 1, D) at the position, and return those of the whole capacity."""
         self.keys[layer].index_copy_(2, self.position, keys)
         self.values[layer].index_copy_(2, self.position, values)
         return self.keys[layer], self.values[layer]
 
     def advance(self, positions: int) -> None:
-        """Do nothing: who sets the position counts."""
+        """Do nothing: the caller sets the position."""

@@ -1,4 +1,4 @@
-"""What a model costs, as pure functions of its shape.
+"""What a model costs in operations and memory, as pure functions of its configuration.
 
 Shapes: T context, H heads, D head width, C model width, V vocabulary.
 """
@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from quillgpt.model.gpt import GPTConfig
 
 FLOAT32_BYTES = 4
-"""Bytes of a weight, a gradient, and each value that an optimizer remembers."""
+"""Bytes of a weight, a gradient, or a value in the optimizer's state."""
 
 
 def training_flops_per_token(config: GPTConfig, parameters: int) -> float:
-    """Return the floating-point operations of forward and backward pass for one token of a full block.
+    """Return the floating-point operations of forward and backward pass, for one token of a full context.
 
-    6 for each parameter that multiplies, and 12 L H D T for attention's two products (Chowdhery et al. 2022, PaLM,
+    That is 6 for each parameter, and 12 L H D T for attention's two products (Chowdhery et al. 2022, PaLM,
     appendix B; nanoGPT's estimate).
 
     Args:
         config: Configuration of the model.
-        parameters: Its parameters, position embeddings left out.
+        parameters: Number of its parameters without position embeddings.
     """
     return 6 * parameters + 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
 
@@ -31,11 +31,11 @@ class TrainingMemory:
     """The memory of a training step, in bytes.
 
     Attributes:
-        weights: The parameters, their average where one is kept, and in 16-bit formats the copies that matrix products
-            are computed with.
+        weights: The parameters, their average if there is one, and in 16-bit formats the copies for matrix products.
         gradients: One float32 for each parameter.
-        optimizer: What the optimizer remembers.
-        activations: What the forward pass keeps for the backward pass of one micro-batch, and the scores' gradient.
+        optimizer: The optimizer's state.
+        activations: The tensors that the forward pass of one micro-batch saves for the backward pass, and the gradient
+            of the logits.
     """
 
     weights: int
@@ -45,12 +45,12 @@ class TrainingMemory:
 
     @property
     def state(self) -> int:
-        """What is there whatever the batch: weights, gradients and optimizer."""
+        """The part that does not depend on the batch: weights, gradients and optimizer."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def total(self) -> int:
-        """All of it; the program itself and what libraries set aside come on top."""
+        """All of it, without the program itself and memory that libraries reserve."""
         return self.state + self.activations
 
 
@@ -72,16 +72,16 @@ def training_memory(
 
     Args:
         config: Configuration of the model.
-        parameters: Its parameters.
+        parameters: Number of its parameters.
         trained: How many of them are trained.
-        remembered: How many values the optimizer remembers.
+        remembered: Number of values in the optimizer's state.
         averaged: Whether an average of the weights is kept.
-        sequences: Full blocks in a micro-batch.
-        attn_path: How attention is computed, as the settings name it.
+        sequences: Sequences of a micro-batch, all as long as the context.
+        attn_path: The path of attention, as in the settings.
         dropout: Whether there is any.
-        recomputed: Whether only the inputs of blocks are kept, and the rest is computed again, block by block.
-        value_bytes: Size of the numbers that matrix products are computed in: 4 for float32, 2 for 16-bit formats.
-        gpu: Whether it runs on a GPU, whose fused attention can drop; on CPUs it cannot.
+        recomputed: Whether only the inputs of blocks are saved (gradient checkpointing).
+        value_bytes: Bytes of a number in matrix products: 4 for float32, 2 for 16-bit formats.
+        gpu: Whether it runs on a GPU, whose fused attention has dropout; that of CPUs has not.
     """
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
     saved = saved_bytes_per_token(config, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
@@ -89,29 +89,28 @@ def training_memory(
         one_block = replace(config, n_layer=1)
         saved = saved_bytes_per_token(one_block, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
         saved += config.n_layer * FLOAT32_BYTES * config.n_embd
-    gradient_of_scores = FLOAT32_BYTES * config.vocab_size
+    gradient_of_logits = FLOAT32_BYTES * config.vocab_size
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
         gradients=FLOAT32_BYTES * trained,
         optimizer=FLOAT32_BYTES * remembered,
-        activations=sequences * config.block_size * (saved + gradient_of_scores),
+        activations=sequences * config.block_size * (saved + gradient_of_logits),
     )
 
 
 def saved_bytes_per_token(
     config: GPTConfig, *, attn_path: str, dropout: bool, value_bytes: int, gpu: bool = False
 ) -> int:
-    """Return what the forward pass keeps of each token of a full block for the backward pass, in bytes.
+    """Return the bytes that the forward pass saves for the backward pass, for each token of a full context.
 
-    The residual stream and what norms compute is float32; what matrix products read and write is in the format of the
-    computation. Counted tensor by tensor, as autograd saves them on a CPU; a test measures the same.
-
-    Arguments are those of `training_memory`.
+    The residual stream and the results of norms are float32; matrix products read and write the format of the
+    computation. Counted tensor by tensor as autograd saves them on a CPU, which a test measures. Arguments are those of
+    `training_memory`.
     """
     C, heads_width = config.n_embd, config.n_head * config.head_dim
     architecture = config.architecture
     rms, gated, rotary = architecture.norm == "rms", architecture.mlp == "swiglu", architecture.positions == "rotary"
-    # Two norms each keep their input, and RMSNorm what it scales; both products after them keep the norm's output.
+    # Both norms save their input, and RMSNorm also what it scales; the products after them save the norm's output.
     norms = 2 * C * (FLOAT32_BYTES * (2 if rms else 1) + value_bytes)
     # Before and after GELU; or gate and up, the gate's SiLU, and their product.
     hidden = (4 if gated else 2) * config.mlp_dim * value_bytes
@@ -120,7 +119,7 @@ def saved_bytes_per_token(
         attention = value_bytes * (config.qkv_dim + heads_width) + copies * 3 * heads_width
     elif attn_path == "sdpa" and (gpu or not dropout):
         attention = value_bytes * (config.qkv_dim + (2 if rotary else 1) * heads_width) + FLOAT32_BYTES * config.n_head
-    else:  # by two products, which PyTorch computes in float32 where its own kernel cannot drop
+    else:  # two products, which PyTorch computes in float32 if its fused kernel has no dropout
         product_bytes = FLOAT32_BYTES if attn_path == "sdpa" else value_bytes
         weights = config.n_head * config.block_size * (3 if dropout else 1)
         attention = product_bytes * (3 * heads_width + weights) + value_bytes * heads_width

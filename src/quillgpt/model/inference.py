@@ -1,7 +1,7 @@
-"""A model that only reads: its linear layers computed in the way that is fastest for few rows on a CPU.
+"""Models for inference: linear layers in the form that is fastest for few rows on a CPU.
 
-One token costs one pass over all weights, so their bytes and their layout decide the speed. Everything but the products
-(norms, attention, the residual stream) stays in float32, which at few rows is also what a CPU does fastest.
+Every token costs one pass over all weights, so their bytes and their layout decide the speed. Norms, attention and the
+residual stream stay in float32, which is fastest for few rows on a CPU.
 
 Shapes: R rows (all dimensions but the last), K inputs, N outputs.
 """
@@ -24,21 +24,21 @@ from quillgpt.model.gpt import GPT
 ZERO_POINT = 128
 """oneDNN takes unsigned activations: 128 stands for 0."""
 ROWS_AT_ONCE = 1024
-"""Rows of a weight that are rounded at once: all of a large head's would need as much memory again."""
+"""Rows of a weight that are rounded at once: rounding a large head as a whole would double its memory."""
 FEW_ROWS = 16
-"""Up to so many rows PyTorch's product with int8 weights is faster than one with weights made bfloat16 again."""
+"""Up to this many rows, PyTorch's product with int8 weights is faster than converting them to bfloat16."""
 
 
 def inference_form(dtype: torch.dtype, *, quantize: Quantize = "none", device: torch.device) -> Form | None:
-    """Return what the parts of a model become when it is only to be computed with; None: they stay as they are.
+    """Return the function that replaces the parts of a model for inference, or None if they stay as they are.
 
     Args:
         dtype: Number format of the products.
         quantize: `none`, or `int8` for weights of 8 bits.
-        device: Where the model computes.
+        device: Device of the model.
 
     Raises:
-        DeviceError: int8 on another device than a CPU.
+        DeviceError: int8 was asked for on a device other than a CPU.
     """
     check_quantize(quantize, device)
     if quantize == "int8":
@@ -51,7 +51,7 @@ def inference_form(dtype: torch.dtype, *, quantize: Quantize = "none", device: t
 
 
 def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none") -> GPT:
-    """Return a model for computing without gradients; weights that need no other form are shared with `model`.
+    """Return a model for computing without gradients; it shares the weights that keep their form with `model`.
 
     Args:
         model: In float32, in evaluation mode, on its device.
@@ -59,7 +59,7 @@ def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none"
         quantize: `none`, or `int8` for weights of 8 bits.
 
     Raises:
-        DeviceError: int8 on another device than a CPU.
+        DeviceError: int8 was asked for on a device other than a CPU.
     """
     form = inference_form(dtype, quantize=quantize, device=model.device)
     if form is None:
@@ -73,27 +73,27 @@ def for_inference(model: GPT, dtype: torch.dtype, *, quantize: Quantize = "none"
 
 
 def check_quantize(quantize: Quantize, device: torch.device) -> None:
-    """Check that the device has products with weights of 8 bits.
+    """Check that the device can multiply with weights of 8 bits.
 
     Raises:
-        DeviceError: It is no CPU.
+        DeviceError: It cannot: it is no CPU.
     """
     if quantize == "int8" and device.type != "cpu":
         raise DeviceError(f"quantize = int8 is for CPUs, and the device is {device}; add --device=cpu, or leave it out")
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bfloat16 whose weight lies in memory as oneDNN reads it best; float32 in and out.
+    """A linear layer in bfloat16 with its weight in oneDNN's own layout; inputs and results are float32.
 
-    The result is that of `F.linear` in bfloat16 to the bit, at a third of the time for one row. It does not depend on
-    other rows.
+    The result is bit for bit that of `F.linear` in bfloat16, in a third of the time for one row. A row's result does
+    not depend on other rows.
     """
 
     weight_dtype = torch.bfloat16
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        # The hint is one row; other numbers of rows work with the same layout.
+        # The hint is one row; the layout works for other numbers of rows too.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16(), 1)
         self._bias = None if linear.bias is None else linear.bias.detach().bfloat16()
 
@@ -104,11 +104,11 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with weights of 8 bits, each output's row scaled so that its largest weight is 127.
+    """A linear layer with weights of 8 bits, scaled row by row so that the largest weight of a row is 127.
 
-    CPUs with instructions for 8-bit products (VNNI) also take the inputs in 8 bits, each row scaled by its own largest
-    value (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers). Others take them in bfloat16. A row's
-    result does not depend on other rows.
+    On CPUs with instructions for 8-bit products (VNNI), inputs are rounded to 8 bits too, with a scale for each row
+    (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers). On others they are bfloat16. A row's result
+    does not depend on other rows.
     """
 
     weight_dtype = torch.int8
@@ -135,7 +135,7 @@ class Int8Linear(nn.Module):
 
     def _product_of_int8(self, x: Tensor) -> Tensor:
         unit = torch.linalg.vector_norm(x, math.inf, -1, keepdim=True).div_(INT8_LIMIT).clamp_(min=SMALLEST_UNIT)
-        rounded = (x / unit).add_(ZERO_POINT + 0.5).to(torch.uint8)  # which cuts off what is behind the point
+        rounded = (x / unit).add_(ZERO_POINT + 0.5).to(torch.uint8)  # the conversion truncates
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             *(rounded, 1.0, ZERO_POINT, self.weight, self.scales, self._zero_points, None),
             *(1.0, 0, torch.float32, "none", [], ""),
@@ -152,11 +152,11 @@ class Int8Linear(nn.Module):
 
 
 def packs_bfloat16() -> bool:
-    """Say whether PyTorch has oneDNN here, and oneDNN products of bfloat16 on this CPU."""
+    """Whether PyTorch has oneDNN here, with bfloat16 products on this CPU."""
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(available and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_vnni() -> bool:
-    """Say whether this CPU adds up products of 8-bit numbers without overflow."""
+    """Whether this CPU adds up products of 8-bit numbers without overflow."""
     return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())  # type: ignore[no-untyped-call]

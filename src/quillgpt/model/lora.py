@@ -21,18 +21,18 @@ PARTS: dict[LoraTargets, tuple[str, ...]] = {
     "attention": ("attention",),
     "mlp": ("mlp",),
 }
-"""The parts of a block whose layers are meant."""
+"""The submodules of a block that get adapters, by the names of the setting."""
 
 
 class LoRALinear(nn.Module):
-    """A linear layer that stays as it is, and beside it the product of two small matrices, which is trained.
+    """A frozen linear layer plus a trained product of two small matrices.
 
     Args:
-        linear: The layer; its weight and bias are shared, under the same names.
+        linear: The layer, whose weight and bias are shared under the same names.
         rank: R.
-        scale: What the product is multiplied by.
+        scale: Factor of the product.
         dropout: Probability of dropping an input of the product in training.
-        generator: Draws the first matrix; the second starts at zero, so that at first nothing changes.
+        generator: Draws the first matrix; the second starts at zero, so the layer computes the same at first.
     """
 
     def __init__(
@@ -55,21 +55,21 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
-        """Return the weight (N, K) with which a plain layer computes the same."""
+        """Return the weight (N, K) of a plain layer that computes the same."""
         return self.weight + self.scale * (self.lora_b @ self.lora_a)
 
 
 def add_adapters(
     model: GPT, *, rank: int, alpha: float, dropout: float, targets: LoraTargets = "all", seed: int
 ) -> None:
-    """Freeze a model on the CPU, and give the linear layers of its blocks adapters.
+    """Freeze a model on the CPU, and add adapters to the linear layers of its blocks.
 
     Args:
-        model: The model, with its weights.
+        model: The model with its weights.
         rank: R.
         alpha: The adapters' product is multiplied by alpha / rank.
         dropout: Probability of dropping an input of an adapter in training.
-        targets: The layers of which part of a block.
+        targets: The part of a block whose layers get adapters.
         seed: Seed of the draw.
     """
     model.requires_grad_(False)
@@ -84,11 +84,11 @@ def add_adapters(
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
-    """Yield the layers of a model that have adapters, by name."""
+    """Yield the layers of a model that have adapters, with their names."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
 
 
 def merged_state(model: GPT) -> dict[str, Tensor]:
-    """Return a model's tensors by name, as those of a model without adapters that computes the same."""
+    """Return the tensors, by name, of a model without adapters that computes the same."""
     state = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
     return state | {f"{name}.weight": layer.merged_weight() for name, layer in adapters(model)}
