@@ -1,4 +1,4 @@
-"""GGUF: one file with weights, tokenizer and settings for llama.cpp, and a Modelfile that gives it to Ollama."""
+"""GGUF: one file with weights, tokenizer and settings for llama.cpp, and a Modelfile for Ollama."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ POSITIONS = "position_embd.weight"
 
 
 def check_representable(loaded: LoadedModel) -> None:
-    """Check that the format has a name for the model's kind of tokenizer.
+    """Check that GGUF can express the model's tokenizer.
 
     Raises:
-        CheckpointError: It has none.
+        CheckpointError: It cannot.
     """
     byte_level(loaded.tokenizer)
 
@@ -43,14 +43,14 @@ def check_representable(loaded: LoadedModel) -> None:
 def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
     """Write model.gguf and Modelfile.
 
-    Matrices are in the given type; norms, biases and positions stay in float32. Of embedding and head only the rows
-    that have a token are written. A tokenizer without an end of text gets one that is never drawn, because llama.cpp
-    would take another token for it.
+    Matrices get the number type; norms, biases and positions stay in float32. Rows of embedding and head without a
+    token are left out. A tokenizer without an end of text gets one that is never sampled, because llama.cpp would take
+    another token for it.
 
     Args:
         loaded: The model.
-        folder: Where to.
-        number_type: `f32`, `f16` or `q8_0`; rows that q8_0's groups of 32 do not divide stay in f16.
+        folder: The folder to write to.
+        number_type: `f32`, `f16` or `q8_0`; rows that do not divide into q8_0's groups of 32 stay in f16.
     """
     gguf = import_extra("gguf", extra="export", purpose="Writing GGUF")
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
 
 
 def _with_end_of_text(loaded: LoadedModel) -> tuple[dict[str, Tensor], GPTConfig]:
-    """Return the model without rows that have no token, and with an end of text."""
+    """Return the model's tensors and configuration without rows that have no token, and with an end of text."""
     tokens, state = loaded.tokenizer.vocab_size, loaded.model.state_dict()
     if loaded.tokenizer.end_of_text is None:
         return with_silent_token(state, loaded.config, tokens)
@@ -98,7 +98,7 @@ def _describe_model(writer: Any, config: GPTConfig) -> None:
 
 
 def _name(folder: Path) -> str:
-    """Return the name of a model's folder: a checkpoint's is that of its run."""
+    """Return a name for the model: that of its folder, or of its run if it is a checkpoint."""
     run = folder.parents[1]
     return run.name if folder.parent == checkpoints_folder(run) else folder.name
 
@@ -120,7 +120,7 @@ def _describe_tokenizer(writer: Any, loaded: LoadedModel, gguf: ModuleType) -> N
 
 
 def _tensors(state: dict[str, Tensor], config: GPTConfig, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors by GGUF's names, (out, in)."""
+    """Yield GGUF's names and the tensors, (out, in)."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config.arch.upper()], config.n_layer)
     for part, tensor in stored_pieces(state, config):
         yield names.get_name(part.name, try_suffixes=(".weight", ".bias")), tensor
@@ -135,16 +135,16 @@ def _number_type(name: str, tensor: Tensor, wanted: str, gguf: ModuleType) -> An
 
 
 def modelfile(loaded: LoadedModel) -> str:
-    """Return what Ollama needs to know to draw as `quill sample` does: its own defaults forbid repetition, for one."""
-    drawing = Sampling()
+    """Return a Modelfile with which Ollama samples as `quill sample` does; its own defaults penalise repetition."""
+    sampling = Sampling()
     parameters: dict[str, object] = {
         "num_ctx": loaded.config.block_size,
-        "num_predict": drawing.max_new_tokens,
-        "temperature": drawing.temperature,
-        "top_k": drawing.top_k,
+        "num_predict": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
         "top_p": 1.0,
         "min_p": 0.0,
-        "repeat_penalty": drawing.repetition_penalty,
+        "repeat_penalty": sampling.repetition_penalty,
     }
     if loaded.tokenizer.end_of_text is not None:
         parameters["stop"] = f'"{END_OF_TEXT}"'
@@ -153,22 +153,22 @@ def modelfile(loaded: LoadedModel) -> str:
     return "\n".join(lines) + "\n"
 
 
-@functools.cache  # llama.cpp calls what it was given as long as the process lives
+@functools.cache  # llama.cpp calls the listener as long as the process lives
 def _hush(llama_cpp: Any) -> Any:
-    """Keep llama.cpp from telling the terminal what it reads."""
+    """Keep llama.cpp from logging to the terminal."""
     listener = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(listener, None)
     return listener
 
 
 class LlamaCpp(Runtime):
-    """The file in llama.cpp, with its defaults: keys and values are cached in 16 bits."""
+    """The file in llama.cpp, with its defaults: its key-value cache has 16 bits."""
 
     def __init__(self, folder: Path) -> None:
         llama_cpp = importlib.import_module("llama_cpp")
         self.name = f"llama-cpp-python {llama_cpp.__version__}"
         _hush(llama_cpp)
-        # Its context is that of the file; every position's scores are kept.
+        # n_ctx=0: the context that the file says. logits_all: keep the logits of every position.
         self._model = llama_cpp.Llama(str(folder / MODEL_FILE), n_ctx=0, logits_all=True, verbose=False)
         self.end_of_text = self._model.token_eos()
 
@@ -182,17 +182,17 @@ class LlamaCpp(Runtime):
         return content.decode("utf-8", "replace")
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the scores of every next token, (T, V)."""
+        """Return the logits of every position, (T, V)."""
         self._model.reset()
         self._model.eval(list(ids))
         return torch.from_numpy(np.array(self._model.scores[: len(ids)]))
 
     def generate(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return the likeliest continuation, with llama.cpp's own loop and its own stop."""
+        """Return the greedy continuation, from llama.cpp's own loop with its own stop."""
         self._model.reset()
-        found: list[int] = []
+        tokens: list[int] = []
         for token in self._model.generate(list(ids), temp=0.0, repeat_penalty=1.0):
-            if token == self.end_of_text or len(found) == count:
+            if token == self.end_of_text or len(tokens) == count:
                 break
-            found.append(token)
-        return found
+            tokens.append(token)
+        return tokens

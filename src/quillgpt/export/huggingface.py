@@ -1,4 +1,4 @@
-"""A Hugging Face folder alone: our checkpoint without what only training needs."""
+"""A Hugging Face folder: a checkpoint without the files that only training needs."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Transformers(Runtime):
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the scores of every next token, (T, V)."""
-        scores: Tensor = self._model(torch.tensor([list(ids)])).logits[0]
-        return scores
+        """Return the logits of every position, (T, V)."""
+        logits: Tensor = self._model(torch.tensor([list(ids)])).logits[0]
+        return logits
 
     @torch.no_grad()
     def generate(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return the likeliest continuation, with transformers' own loop and its own stop."""
+        """Return the greedy continuation, from transformers' own loop with its own stop."""
         prompt = torch.tensor([list(ids)])
-        found: list[int] = self._model.generate(
+        tokens: list[int] = self._model.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, do_sample=False
         )[0, len(ids) :].tolist()
-        return found[: found.index(self.end_of_text)] if self.end_of_text in found else found
+        return tokens[: tokens.index(self.end_of_text)] if self.end_of_text in tokens else tokens

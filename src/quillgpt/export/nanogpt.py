@@ -1,4 +1,4 @@
-"""nanoGPT's ckpt.pt: what its sample.py and train.py read, for models that its class can be."""
+"""nanoGPT's ckpt.pt, which its sample.py and train.py read, for models that its class can compute."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_representable(loaded: LoadedModel) -> None:
     """Check that nanoGPT's class computes what the model does.
 
     Raises:
-        CheckpointError: It does not, or nanoGPT has no such tokenizer; names what stands in the way.
+        CheckpointError: It does not, or nanoGPT has no such tokenizer; names the difference.
     """
     config = loaded.config
     needed = {
@@ -40,9 +40,9 @@ def check_representable(loaded: LoadedModel) -> None:
         "norm_eps": (config.norm_eps, ARCHITECTURES["gpt2"].norm_eps),
         "attn_type": (str(config.kernel), "SM"),
     }
-    for name, (found, expected) in needed.items():
-        if found != expected:
-            raise CheckpointError(f"nanoGPT's model has {name} = {expected}, {loaded.folder} has {name} = {found}")
+    for name, (actual, expected) in needed.items():
+        if actual != expected:
+            raise CheckpointError(f"nanoGPT's model has {name} = {expected}, {loaded.folder} has {name} = {actual}")
     if not isinstance(loaded.tokenizer, CharTokenizer) and loaded.tokenizer.name != "gpt2":
         raise CheckpointError(
             f"nanoGPT knows tokenizers by characters and GPT-2's, {loaded.folder} has {loaded.tokenizer.name}"
@@ -50,7 +50,7 @@ def check_representable(loaded: LoadedModel) -> None:
 
 
 def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
-    """Write ckpt.pt and, where the tokenizer is one by characters, the meta.pkl of its data set.
+    """Write ckpt.pt and, if the tokenizer is char, the meta.pkl of its data set.
 
     Both are pickles, as nanoGPT reads them; they hold tensors and plain values only.
     """
@@ -67,7 +67,7 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
         "model": weights,
         "model_args": {**arguments, "dropout": loaded.dropout},
         "iter_num": int(loaded.about.get("iteration", 0)),
-        "best_val_loss": 1e9,  # train.py compares its own losses with it, so its first evaluation is the best so far
+        "best_val_loss": 1e9,  # train.py compares its losses with this, so its first evaluation is the best so far
         "optimizer": fresh_optimizer(weights),
         "config": {"dataset": DATASET},
     }
@@ -80,16 +80,16 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
 
 
 def fresh_optimizer(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the state of an optimizer that has not done a step, in the groups that nanoGPT's train.py makes."""
+    """Return the state of an optimizer before its first step, with the parameter groups of nanoGPT's train.py."""
     own = [tensor for name, tensor in weights.items() if name != "lm_head.weight"]  # tied, so it is no parameter
-    groups = [[each for each in own if each.ndim >= 2], [each for each in own if each.ndim < 2]]
-    parameters = [{"params": [torch.nn.Parameter(each) for each in group]} for group in groups]
+    groups = [[tensor for tensor in own if tensor.ndim >= 2], [tensor for tensor in own if tensor.ndim < 2]]
+    parameters = [{"params": [torch.nn.Parameter(tensor) for tensor in group]} for group in groups]
     state: dict[str, Any] = torch.optim.AdamW(parameters, fused=False).state_dict()
     return state
 
 
 class Reader(Runtime):
-    """The files in Quill's own reader of nanoGPT's checkpoints: nanoGPT is no package that could be run."""
+    """The files in Quill's own reader of nanoGPT's checkpoints, because nanoGPT is no package that can be run."""
 
     name = "Quill's reader of nanoGPT's files"
 
@@ -108,11 +108,11 @@ class Reader(Runtime):
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the scores of every next token, (T, V)."""
+        """Return the logits of every position, (T, V)."""
         return self._model.logits(self._model(torch.tensor([list(ids)])))[0]
 
     def generate(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return the likeliest continuation."""
-        tokens = min(self._tokenizer.vocab_size, self._model.config.vocab_size)
-        found = [int(each) for each in generate_ids(self._model, ids, GREEDY, vocab_size=tokens)][:count]
-        return found[: found.index(self.end_of_text)] if self.end_of_text in found else found
+        """Return the greedy continuation."""
+        vocab_size = min(self._tokenizer.vocab_size, self._model.config.vocab_size)
+        tokens = [int(token) for token in generate_ids(self._model, ids, GREEDY, vocab_size=vocab_size)][:count]
+        return tokens[: tokens.index(self.end_of_text)] if self.end_of_text in tokens else tokens

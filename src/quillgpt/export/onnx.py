@@ -1,4 +1,4 @@
-"""ONNX: the model as a graph of operators, for onnxruntime and whatever else reads it."""
+"""ONNX: the model as a graph of operators, for onnxruntime and other programs."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ MODEL_FILE = "model.onnx"
 GENERATION = "generation_config.json"
 
 LARGEST_FILE = 1 << 30
-"""A file holds at most 2 GiB; weights of more than this many bytes stand beside it, in model.onnx.data."""
+"""A file holds at most 2 GiB; weights of more bytes than this go to model.onnx.data."""
 
 
-class Scores(nn.Module):
-    """From ids to the scores of the next token, of ids that have a token: (B, T) to (B, T, V)."""
+class LogitsOfTokens(nn.Module):
+    """From ids (B, T) to the logits of the next token (B, T, V), without rows of the vocabulary that have no token."""
 
     def __init__(self, model: GPT, tokens: int) -> None:
         super().__init__()
         self.model, self._tokens = model, tokens
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the scores."""
+        """Return the logits."""
         return self.model.logits(self.model(input_ids))[..., : self._tokens]
 
 
 def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
     """Write model.onnx, from `input_ids` (batch, length) to `logits` (batch, length, tokens), and the tokenizer.
 
-    Batch and length are free, up to the model's context. The whole context is computed anew for each token: keys and
-    values are not kept.
+    Batch and length are free, up to the model's context. There is no key-value cache: every token computes the whole
+    context again.
     """
     for package in ("onnx", "onnxscript"):
         import_extra(package, extra="export", purpose="Writing ONNX")
     folder.mkdir(parents=True, exist_ok=True)
     config, tokenizer = loaded.config, loaded.tokenizer
-    graph = Scores(loaded.model, min(tokenizer.vocab_size, config.vocab_size))
+    graph = LogitsOfTokens(loaded.model, min(tokenizer.vocab_size, config.vocab_size))
     sizes: dict[int, Any] = {0: torch.export.Dim("batch")}
     if config.block_size > 1:
         sizes[1] = torch.export.Dim("length", max=config.block_size)
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
-    exporter.setLevel(logging.ERROR)  # it says what it finds not installed, none of which is needed
+    exporter.setLevel(logging.ERROR)  # it warns of missing packages that are not needed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,16 +99,16 @@ class OnnxRuntime(Runtime):
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the scores of every next token, (T, V), from the second of two equal rows."""
-        (scores,) = self._session.run(["logits"], {"input_ids": np.array([ids, ids], dtype=np.int64)})
-        return torch.from_numpy(scores[1])
+        """Return the logits of every position, (T, V), from the second of two equal rows."""
+        (logits,) = self._session.run(["logits"], {"input_ids": np.array([ids, ids], dtype=np.int64)})
+        return torch.from_numpy(logits[1])
 
     def generate(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return the likeliest continuation."""
-        found: list[int] = []
-        while len(found) < count:
-            chosen = int(self.logits([*ids, *found])[-1].argmax())
+        """Return the greedy continuation."""
+        tokens: list[int] = []
+        while len(tokens) < count:
+            chosen = int(self.logits([*ids, *tokens])[-1].argmax())
             if chosen == self.end_of_text:
                 break
-            found.append(chosen)
-        return found
+            tokens.append(chosen)
+        return tokens

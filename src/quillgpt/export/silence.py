@@ -1,9 +1,10 @@
-"""A token that a program wants and the model does not have: added so that it is never drawn, and nothing else changes.
+"""A silent token: one that another program needs and the model lacks, added so that it is never sampled.
 
-Heads have no bias, so a row cannot be silenced by a number; it needs something of the hidden state that has one sign
-everywhere. LayerNorm leaves such a thing, RMSNorm is given one. Both hold exactly, whatever the weights are.
+All other logits stay as they are. The head has no bias, so the token's logit must come from a direction of the hidden
+state that has the same sign everywhere. LayerNorm has such a direction; RMSNorm is given one. Both ways are exact for
+any weights.
 
-Names: C width of the model, g gains and b biases of the final norm, h what it returns, S the sum of an input's squares.
+Names: C width of the model, g gains and b biases of the final norm, h its result, S the sum of its input's squares.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from torch import Tensor
 from quillgpt.model import GPTConfig
 
 BELOW = 1000.0
-"""By how much the token's score is to lie below 0."""
+"""How far the token's logit lies below 0."""
 
 SHIFT = 10.0
-"""Length of what is added to LayerNorm's biases."""
+"""Length of the vector that is added to LayerNorm's biases."""
 
 ADDED_WIDTH = 32
-"""Dimensions that are added beside RMSNorm: one is needed, and 32 are a group of 8-bit numbers."""
+"""Dimensions that are added for RMSNorm: one is needed, and 32 are a group of 8-bit numbers."""
 
 CONSTANT = 100.0
-"""What the added dimension is behind the final norm, where the input's root mean square is 1."""
+"""The added dimension after the final norm, for an input with a root mean square of 1."""
 
 
 def with_silent_token(state: dict[str, Tensor], config: GPTConfig, tokens: int) -> tuple[dict[str, Tensor], GPTConfig]:
-    """Return weights and shape of the same model with one more token, whose probability is 0 in any number format.
+    """Return tensors and configuration of the same model with one more token, of probability 0 in any number format.
 
     Args:
         state: The model's tensors, float32.
-        config: Its shape.
-        tokens: The rows of its vocabulary that have a token; the others are left out.
+        config: Its configuration.
+        tokens: Number of tokens; the rows after them are left out.
 
     Returns:
-        The weights, of a LayerNorm with a bias of the final norm in any case; and the configuration.
+        The tensors, with a bias of the final norm if that is a LayerNorm; and the configuration.
     """
     state = state | {name: state[name][:tokens] for name in ("token_embedding.weight", "head.weight")}
     silence = _behind_layer_norm if config.architecture.norm == "layer" else _behind_rms_norm
@@ -48,10 +49,10 @@ def with_silent_token(state: dict[str, Tensor], config: GPTConfig, tokens: int) 
 
 
 def _behind_layer_norm(state: dict[str, Tensor], config: GPTConfig) -> tuple[dict[str, Tensor], GPTConfig]:
-    """Use that h . u = b . u for u = 1/g: what LayerNorm scales by g has the mean 0.
+    """Add the token for LayerNorm: h . u = b . u for u = 1/g, because what LayerNorm scales by g has the mean 0.
 
-    So u times any number may be added to a row of the head, at the price of a constant. It is used to move b along u,
-    so that h . u is far from 0, and to take the effect of that from the scores of the other tokens.
+    So adding a multiple of u to a row of the head adds a constant to its logit. First b is moved along u, so that h . u
+    is far from 0; then the rows of the other tokens are corrected for that.
     """
     gains = state["final_norm.weight"].double()
     u = F.normalize(1 / torch.where(gains.abs() < 1e-6, 1e-6, gains), dim=0)
@@ -70,11 +71,11 @@ def _behind_layer_norm(state: dict[str, Tensor], config: GPTConfig) -> tuple[dic
 
 
 def _behind_rms_norm(state: dict[str, Tensor], config: GPTConfig) -> tuple[dict[str, Tensor], GPTConfig]:
-    """Widen the residual stream by dimensions of which the first is a constant a, and the others are 0.
+    """Add the token for RMSNorm: widen the residual stream by a dimension with the constant a, and some with 0.
 
-    A norm over C' dimensions that adds (eps C - a^2)/C' to (S + a^2)/C' divides by sqrt(C/C') times what it divided by,
-    which its gains take back. So a is free below sqrt(eps C). The norms of queries and keys have the same eps:
-    these are scaled as its root. Behind the final norm, a is positive whatever the input is.
+    A norm over C' dimensions that adds (eps C - a^2)/C' to (S + a^2)/C' divides by sqrt(C/C') times its former divisor,
+    which its gains undo. So a may be any number below sqrt(eps C). The norms of queries and keys have the same eps, so
+    queries and keys are scaled by the root of its change. After the final norm, a is positive for any input.
     """
     width, wider = config.n_embd, config.n_embd + ADDED_WIDTH
     a = math.sqrt(config.norm_eps * width) / 2
