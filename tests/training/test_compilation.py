@@ -64,7 +64,7 @@ def test_uncompiled_it_can_be_watched_and_afterwards_it_is_compiled_again() -> N
     assert "forward" in vars(model.blocks[0])
     leave_uncompiled(model)
     assert "forward" not in vars(model.blocks[0])
-    assert "loss_of" not in vars(model)
+    assert "loss_from_hidden" not in vars(model)
     assert set(model.state_dict()) == names
 
 

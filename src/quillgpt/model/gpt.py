@@ -40,7 +40,7 @@ QUERIES_AT_ONCE = 128
 """Queries in a piece of explicit softmax attention: on two CPU cores faster than 64 and 256."""
 
 
-# --- Configuration
+# --- Configuration ---
 @dataclass(frozen=True)
 class GPTConfig:
     """Everything that fixes the parameters of a model and the function that it computes.
@@ -96,7 +96,7 @@ class GPTConfig:
         return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [self.mlp_dim, self.mlp_dim]}
 
 
-# --- Norms
+# --- Norms ---
 class LayerNorm(nn.Module):
     """LayerNorm with an optional bias."""
 
@@ -132,7 +132,7 @@ def make_norm(config: GPTConfig) -> LayerNorm | RMSNorm:
     return RMSNorm(config.n_embd, eps=config.norm_eps)
 
 
-# --- Rotary positions (Su et al. 2021, arXiv 2104.09864), in the half-split layout of GPT-NeoX and Qwen
+# --- Rotary positions (Su et al. 2021, arXiv 2104.09864), in the half-split layout of GPT-NeoX and Qwen ---
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i+D/2}) of x (B, H, T, D) by its position's angle; cosines and sines are (T, D)."""
     first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
@@ -180,7 +180,7 @@ class RotationTables:
         return self._tables[-1]
 
 
-# --- Attention
+# --- Attention ---
 def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None) -> Tensor:
     """Compute causal softmax attention with PyTorch's fused scaled_dot_product_attention.
 
@@ -245,7 +245,7 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.widths = config.fused_maps["attention.qkv.weight"]
+        self.qkv_widths = config.fused_maps["attention.qkv.weight"]  # H D, G D, G D
         self.dropout = dropout
         self.path: Attend = path_named(attn_path, SOFTMAX_PATHS, kernel="SM with dropout" if dropout else "SM")
         self.qkv = nn.Linear(config.n_embd, config.qkv_dim, bias=config.bias)
@@ -257,7 +257,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
         """Mix information between positions: (B, T, C) to (B, T, C)."""
         B, T, _ = x.shape
-        query, key, value = self.qkv(x).split(self.widths, dim=-1)
+        query, key, value = self.qkv(x).split(self.qkv_widths, dim=-1)  # (B, T, H D) and twice (B, T, G D)
         query = query.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H, T, D)
         key = key.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
         value = value.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
@@ -292,7 +292,7 @@ def make_attention(config: GPTConfig, layer: int, *, dropout: float, attn_path: 
     return KernelAttention(config, layer, dropout=dropout, attn_path=attn_path)
 
 
-# --- MLP
+# --- MLP ---
 class MLP(nn.Module):
     """GPT-2's MLP: widen, GELU, narrow."""
 
@@ -322,7 +322,7 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
-# --- Block and GPT
+# --- Block and GPT ---
 class Block(nn.Module):
     """Attention, then an MLP, each on a normalised copy of the residual stream and added to it."""
 
@@ -427,9 +427,9 @@ class GPT(nn.Module):
         Returns:
             Scalar, float32.
         """
-        return self.loss_of(self(tokens), targets)
+        return self.loss_from_hidden(self(tokens), targets)
 
-    def loss_of(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def loss_from_hidden(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of `loss_sum`, given the final hidden states (B, T, C)."""
         logits = self.logits(hidden).float()  # (B, T, V)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), reduction="sum")
@@ -464,7 +464,7 @@ class GPT(nn.Module):
         return total
 
 
-# --- Initial weights
+# --- Initial weights ---
 def embedding(rows: int, width: int) -> nn.Embedding:
     """Return an embedding whose values are still undefined.
 

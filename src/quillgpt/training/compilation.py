@@ -92,4 +92,4 @@ def uncompiled(model: GPT) -> Iterator[None]:
 
 def _parts(model: GPT) -> list[tuple[nn.Module, str]]:
     """Return what is compiled: methods, which as attributes of an object take the place of those of its class."""
-    return [*((block, "forward") for block in model.blocks), (model, "loss_of")]
+    return [*((block, "forward") for block in model.blocks), (model, "loss_from_hidden")]
