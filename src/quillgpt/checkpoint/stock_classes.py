@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quillgpt.config.schema import Arch
 from quillgpt.model import GPTConfig
-from quillgpt.model.architecture import Arch
 
 QUILL_KEY = "quill"
 """Our own key in config.json, and the `model_type` of models that no stock class computes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Arch = Literal["gpt2", "qwen3"]
+from quillgpt.config.schema import Arch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ ARCHITECTURES: dict[Arch, Architecture] = {
     "gpt2": Architecture(norm="layer", positions="learned", mlp="gelu", qk_norm=False, biases=True, norm_eps=1e-5),
     "qwen3": Architecture(norm="rms", positions="rotary", mlp="swiglu", qk_norm=True, biases=False, norm_eps=1e-6),
 }
-"""A new architecture is an entry here, and one in checkpoint/stock_classes.py."""
+"""A new architecture is its name in the setting `arch`, an entry here, and one in checkpoint/stock_classes.py."""
 
 
 def padded_vocab_size(tokens: int) -> int:

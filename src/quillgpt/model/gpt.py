@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads
-from quillgpt.model.architecture import ARCHITECTURES, Arch, Architecture
+from quillgpt.config.schema import Arch
+from quillgpt.model.architecture import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
     from quillgpt.model.cache import KeyValueCache
@@ -156,11 +157,6 @@ class RotationTables:
     """The rotations of a context's first positions, computed when they are first needed.
 
     A context may be far longer than any text, and the tables of all its positions larger than the model.
-
-    Args:
-        block_size: Positions of the context.
-        head_dim: Width of a head.
-        theta: Base of the wavelengths.
     """
 
     def __init__(self, block_size: int, head_dim: int, theta: float) -> None:

@@ -4,7 +4,7 @@ Names and defaults are those of nanoGPT's train.py and sample.py; other settings
 and an environment variable (`QUILL_<NAME>`) share one name. The schema reads no files and imports no torch.
 """
 
-from quillgpt.config.schema.base import DTYPES, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
+from quillgpt.config.schema.base import DTYPES, Arch, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
 from quillgpt.config.schema.training import SPECIAL_ORIGINS, OptimizerName, TrainFields, TrainSettings
 from quillgpt.config.schema.using import (
     EvalSettings,
@@ -20,6 +20,7 @@ from quillgpt.config.schema.using import (
 __all__ = [
     "DTYPES",
     "SPECIAL_ORIGINS",
+    "Arch",
     "DtypeName",
     "EvalSettings",
     "LabSettings",

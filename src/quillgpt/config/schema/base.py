@@ -30,6 +30,7 @@ PathText = Annotated[str, AfterValidator(at_home)]
 """A path; a leading `~` is the home folder."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+Arch = Literal["gpt2", "qwen3"]
 LoraTargets = Literal["all", "attention", "mlp"]
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from quillgpt.config.schema.attention import AttentionFields, RangePenaltyFields
 from quillgpt.config.schema.base import (
     Amount,
+    Arch,
     BatchSize,
     Count,
     Duration,
@@ -76,7 +77,7 @@ class ReplayFields(Settings):
 class ModelFields(Settings):
     """The model."""
 
-    arch: Literal["gpt2", "qwen3"] = Field(
+    arch: Arch = Field(
         "gpt2",
         description="gpt2: LayerNorm, learned positions, GELU, tied embeddings. qwen3: RMSNorm, RoPE, SwiGLU, QK-norm, tied embeddings.",
     )
