@@ -18,6 +18,7 @@ from quillgpt.model import attention_paths
 from quillgpt.model.kernels import triton_runs
 from quillgpt.attention.reference import reference_attention
 from quillgpt.activations import ACTIVATIONS
+from quillgpt.attention.triton_weights import FORMS
 
 device = sys.argv[1]
 dtype = getattr(torch, sys.argv[2])
@@ -26,7 +27,7 @@ assert triton_runs()
 specs = [
     *(KernelSpec(name) for name in ("GK", "GKpoly-1", "GKpoly-6")),
     *(KernelSpec("GKpoly-5", poly_form=form) for form in ("limit", "taylor", "chebyshev", "squared-taylor")),
-    *(KernelSpec(f"PA_{name}") for name in ACTIVATIONS),
+    *(KernelSpec(f"PA_{name}") for name in ACTIVATIONS if name in FORMS),
     KernelSpec("PA_sigmoid", attn_bias=-1.5),
     KernelSpec("PA_gelu", len_scale="pos"),
     KernelSpec("PA_square", row_norm=True),
