@@ -8,7 +8,7 @@ from quillgpt.config import resolve
 from quillgpt.config.sources import preset_names
 from quillgpt.model import ARCHITECTURES, GPT, KeyValueCache, padded_vocab_size
 from quillgpt.model.cost import training_flops_per_token
-from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.optim.groups import count_values, group_parameters
 from quillgpt.training.model_config import config_for
 from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32, FLOAT64
@@ -28,8 +28,8 @@ def test_shakespeare_char_has_nanogpts_parameters():
     model = without_memory(preset_shape("shakespeare_char", 65))
     groups = group_parameters(model)
     assert model.parameter_count(positions=False) == 10_646_784
-    assert describe(groups.decayed) == "26 tensors, 10,740,096 values"
-    assert describe(groups.vectors) == "13 tensors, 4,992 values"
+    assert count_values(groups.decayed) == "26 tensors, 10,740,096 values"
+    assert count_values(groups.vectors) == "13 tensors, 4,992 values"
 
 
 def test_train_gpt2_is_the_124m_model_on_50304_rows():

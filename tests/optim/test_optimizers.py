@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from quillgpt.config.schema import OptimizerName, TrainSettings
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
-from quillgpt.optim.groups import describe, group_parameters
+from quillgpt.optim.groups import count_values, group_parameters
 from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers, remembered_values, state_after_a_step
 from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32
@@ -213,4 +213,4 @@ def test_the_state_before_the_first_step_is_empty():
 
 def test_groups_say_how_large_they_are():
     groups = group_parameters(tiny_model(GPT2, bias=False))
-    assert describe(groups.vectors) == "7 tensors, 224 values"
+    assert count_values(groups.vectors) == "7 tensors, 224 values"
