@@ -407,7 +407,9 @@ def test_a_wrong_value_inside_the_training_state_is_named(changes, said, save):
 def test_a_training_state_of_another_iteration_than_its_checkpoint_is_refused(save):
     folder = save(7)
     edit(folder / "training" / "state.json", iteration=5)
-    with pytest.raises(CheckpointError, match="iteration is 5, expected 7, as the checkpoint is called iter-000007"):
+    with pytest.raises(
+        CheckpointError, match="iteration is 5, expected 7, because the checkpoint is named iter-000007"
+    ):
         load_training_state(folder)
 
 

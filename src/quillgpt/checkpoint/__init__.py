@@ -1,4 +1,4 @@
-"""Checkpoints: Hugging Face model folders plus what resuming needs."""
+"""Checkpoints: Hugging Face model folders with a training state for resuming."""
 
 from quillgpt.checkpoint.load import LoadedModel, StoredTraining, load_model, load_run, load_training_state
 from quillgpt.checkpoint.save import save_checkpoint, save_model

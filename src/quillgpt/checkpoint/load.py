@@ -1,4 +1,4 @@
-"""Reading models and training states; no pickle is ever opened."""
+"""Loading models and training states; a pickle is never opened."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from quillgpt.text.sources.corpora import RECIPES
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 QUANTIZED_BY = ("quantize_config.json", "quant_config.json")
-"""Files in which GPTQ's and AWQ's programs said so before config.json did."""
+"""Files in which older versions of GPTQ and AWQ said that a model is quantized."""
 
 EMBEDDING = "token_embedding.weight"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its tokenizer and what is known about it; its weights are read when they are asked for.
+    """A model with its tokenizer and metadata; the weights are read when they are needed.
 
     Attributes:
-        folder: The folder, or another program's file, that it was read from.
-        config: What fixes the parameters and the function.
-        dropout: Probability of dropping an activation, for further training.
-        weights: Its tensors, by the names and in the layouts of the stock class; they have been checked.
+        folder: The folder, or the file of another program, that it was read from.
+        config: The model's configuration.
+        dropout: The dropout for further training.
+        weights: The tensors, by the names and in the layouts of the transformers class; they have been checked.
         tokenizer: Its tokenizer.
         config: The whole config.json.
-        tokenizer_spec: What `--tokenizer` means its tokenizer; None: the folder.
-        attn_path: Which implementation of the attention kernel is used; `auto` is the kernel's first.
+        tokenizer_spec: The value of `--tokenizer` that gives its tokenizer; None if that is the folder.
+        attn_path: The implementation of the attention kernel; `auto` is the kernel's first one.
     """
 
     folder: Path
@@ -59,18 +59,18 @@ class LoadedModel:
 
     @cached_property
     def model(self) -> GPT:
-        """The model with weights in float32, on the CPU, in evaluation mode."""
+        """The model in float32, on the CPU, in evaluation mode."""
         return self.build()
 
     def build(self, form: Form | None = None) -> GPT:
         """Return the model on the CPU, in evaluation mode.
 
         Args:
-            form: What each part becomes as soon as it has its weights, such as `inference_form` returns; then no more
-                than one part is in float32 at a time. None: everything stays in float32.
+            form: Converts each part as soon as it has its weights, as `inference_form` does, so that only one part is
+                in float32 at a time. None keeps everything in float32.
 
         Raises:
-            CheckpointError: A file has been changed or removed since the model was opened.
+            CheckpointError: A file was changed or removed after the model was opened.
         """
 
         def read(name: str) -> Tensor:
@@ -78,8 +78,8 @@ class LoadedModel:
             if form is None:
                 return tensor.float()
             if name == EMBEDDING:
-                return tensor  # of which few rows are used
-            # A vector is used as it is; left mapped, it would hold the pages around it in memory.
+                return tensor  # only a few of its rows are used
+            # A mapped vector would keep the pages around it in memory.
             return tensor.float().clone() if tensor.ndim == 1 else tensor.float()
 
         model = self.skeleton()
@@ -90,29 +90,29 @@ class LoadedModel:
         return model.eval()
 
     def skeleton(self) -> GPT:
-        """Return the model without its weights, which are on the device `meta`."""
+        """Return the model without weights: its parameters are on the device `meta`."""
         return empty_model(self.config, dropout=self.dropout, attn_path=self.attn_path)
 
     def with_kernel(self, kernel: KernelSpec) -> LoadedModel:
-        """Return the model with the same weights and another attention kernel, computed by its first path."""
+        """Return the model with another attention kernel, computed by its first path."""
         return replace(self, config=replace(self.config, kernel=kernel), attn_path="auto")
 
     @property
     def about(self) -> dict[str, Any]:
-        """What Quill wrote into config.json; empty for a folder that another program wrote."""
+        """Quill's own entry of config.json; empty for a folder that another program wrote."""
         about: dict[str, Any] = self.config_json.get(QUILL_KEY, {})
         return about
 
     @property
     def starts_with_end_of_text(self) -> bool:
-        """Whether the model knows end-of-text as the start of a document: it was trained so, or is pretrained."""
+        """Whether documents start with end-of-text for this model: it was trained so, or is pretrained."""
         return self.tokenizer.end_of_text is not None and bool(
             self.about.get("ends_documents", QUILL_KEY not in self.config_json)
         )
 
     @property
     def never_saw_end_of_text(self) -> bool:
-        """Whether the tokenizer's end of text, if it has one, was in no text that the model learned from."""
+        """Whether the model was trained on texts without end-of-text only."""
         from_scratch = self.about.get("init_from", "scratch") == "scratch"
         return QUILL_KEY in self.config_json and from_scratch and not self.about.get("ends_documents", False)
 
@@ -120,7 +120,7 @@ class LoadedModel:
         """Check that a data set was prepared with this model's tokenizer.
 
         Raises:
-            TokenizerError: It was not; names both, and the command that mends it.
+            TokenizerError: It was not; the message names both tokenizers and the command that mends it.
         """
         if self.tokenizer.fingerprint != dataset.tokenizer.fingerprint:
             same_everywhere = self.tokenizer.name if self.tokenizer.name in ("gpt2", "byte") else None
@@ -128,7 +128,9 @@ class LoadedModel:
             hint = prepare_hint(f"{dataset.name}_2", data_dir, what=what)
             spec = self.tokenizer_spec or same_everywhere or self.folder
             mend = f"under another name, {hint} --tokenizer {spec}"
-            if spec == self.folder and self.folder.is_file():  # another program's, in which the tokenizer is implied
+            if (
+                spec == self.folder and self.folder.is_file()
+            ):  # a file of another program, which does not hold the tokenizer
                 mend = f"quill train --init_from={self.folder} --data=PATH prepares a text for it"
             raise TokenizerError(
                 f"{dataset.folder} was prepared with the tokenizer {identify(dataset.tokenizer)}, but the model in "
@@ -137,15 +139,15 @@ class LoadedModel:
 
 
 def identify(tokenizer: Tokenizer) -> str:
-    """Return what tells a tokenizer from others of its name: `char (65 tokens, fingerprint 5a5860c6)`."""
+    """Return a tokenizer's name with its size and fingerprint: `char (65 tokens, fingerprint 5a5860c6)`."""
     return f"{tokenizer.name} ({tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:8]})"
 
 
 def read_config(folder: Path) -> tuple[GPTConfig, float, dict[str, Any]]:
-    """Return shape, dropout and config.json of a model folder.
+    """Return configuration, dropout and config.json of a model folder.
 
     Raises:
-        CheckpointError: The file is missing, no JSON, or of an unsupported kind.
+        CheckpointError: The file is missing, not JSON, or of an unsupported kind.
     """
     path = folder / "config.json"
     config_json = read_record(path, dict[str, Any], CheckpointError, mend="copy, download or export the model again")
@@ -155,8 +157,8 @@ def read_config(folder: Path) -> tuple[GPTConfig, float, dict[str, Any]]:
     if settings is not None:
         method = settings.get("quant_method", "bits") if isinstance(settings, dict) else settings
         raise CheckpointError(
-            f"{folder} is a quantised model ({shorten(method)}), whose weights are in few bits, in a layout of its "
-            "own; take the model that it was made from"
+            f"{folder} is a quantised model ({shorten(method)}), which Quill does not read; take the model that it was "
+            "made from"
         )
     return *from_config_json(config_json, str(path)), config_json
 
@@ -164,16 +166,16 @@ def read_config(folder: Path) -> tuple[GPTConfig, float, dict[str, Any]]:
 def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, attn_path: str = "auto") -> LoadedModel:
     """Load a run's best checkpoint, a checkpoint, or a Hugging Face folder of our architectures.
 
-    In place of a run's damaged checkpoint its newest whole one is loaded, with a warning that names the damage.
+    If a run's checkpoint is damaged, the newest undamaged one is loaded, with a warning that names the damage.
 
     Args:
         path: Any of the three.
-        prefer: Which of a run's checkpoints is meant, `best` or `last`.
+        prefer: The checkpoint of a run to load, `best` or `last`.
         dropout: Dropout for further training; None keeps the stored one.
-        attn_path: Which implementation of the attention kernel to use.
+        attn_path: The implementation of the attention kernel.
 
     Raises:
-        CheckpointError: No model is there, it is damaged, or it is of another kind.
+        CheckpointError: There is no model, it is damaged, or it is of another kind.
     """
     return read_whole_model(
         path, lambda folder: _open_model(folder, dropout=dropout, attn_path=attn_path), prefer=prefer
@@ -181,10 +183,10 @@ def load_model(path: Path, *, prefer: str = BEST, dropout: float | None = None, 
 
 
 def load_run(out_dir: Path, *, dropout: float | None = None) -> tuple[LoadedModel, StoredTraining]:
-    """Load the last checkpoint of a run: its model and its training state, of the same checkpoint.
+    """Load model and training state of a run's last checkpoint.
 
     Raises:
-        CheckpointError: As `load_model`; or the folder is a model without a training state.
+        CheckpointError: As in `load_model`, or the folder is a model without a training state.
     """
     return read_whole_model(
         out_dir, lambda folder: (_open_model(folder, dropout=dropout), load_training_state(folder)), prefer=LAST
@@ -201,19 +203,19 @@ def _open_model(folder: Path, *, dropout: float | None = None, attn_path: str = 
 
 
 def check_rows(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
-    """Check that a model has a row for each token that a text can become.
+    """Check that the model's vocabulary has a row for each token of a text.
 
-    Special tokens may be without: many models were given one for padding, which they never see.
+    Special tokens may lack one: many tokenizers have a padding token that the model never sees.
 
     Raises:
-        TokenizerError: It has not.
+        TokenizerError: A token has no row.
     """
     if tokenizer.vocab_size <= rows:
         return
     if (tokenizer.end_of_text or 0) >= rows or tokenizer.byte_lengths()[rows:].any():
         raise TokenizerError(
-            f"the tokenizer in {folder} has ids up to {tokenizer.vocab_size - 1:,}, the model has rows for the first "
-            f"{rows:,} only: they are not of one model; copy or download it again"
+            f"the tokenizer in {folder} has ids up to {tokenizer.vocab_size - 1:,}, but the model has rows for the "
+            f"first {rows:,} only: they do not belong together; copy or download the model again"
         )
     warn(
         f"{folder}: {tokenizer.vocab_size - rows:,} special tokens of the tokenizer have no row in the model, and are "
@@ -222,25 +224,25 @@ def check_rows(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
 
 
 def open_weights(folder: Path, config: GPTConfig) -> StoredWeights:
-    """Open a folder's weights, after checking that they make a model of this shape.
+    """Open a folder's weights, and check that they fit the configuration.
 
     Raises:
-        CheckpointError: They do not, are missing, or damaged.
+        CheckpointError: They do not fit, are missing, or damaged.
     """
-    found = open_tensors(*weight_files(folder))
-    weights = StoredWeights({name: found.places[stored] for name, stored in with_prefix(found, config).items()})
+    tensors = open_tensors(*weight_files(folder))
+    weights = StoredWeights({name: tensors.places[stored] for name, stored in with_prefix(tensors, config).items()})
     check_stored(weights, weights.empty, empty_model(config), where=str(folder))
     return weights
 
 
 @dataclass(frozen=True)
 class StoredTraining:
-    """What a checkpoint holds besides the model.
+    """The training state of a checkpoint.
 
     Attributes:
-        state: Where the run is.
-        optimizer: What its optimizers remember, by name.
-        raw_weights: The weights that are trained, by name, where those of the model are their average.
+        state: The progress of the run.
+        optimizer: The tensors of the optimizers' states, by name.
+        raw_weights: The trained weights, by name, if the model has their average or merged weights; else None.
     """
 
     state: TrainingState
@@ -261,10 +263,10 @@ def load_training_state(folder: Path) -> StoredTraining:
     mend = f"start from the model with --init_from={folder}"
     state = read_record(folder / STATE, TrainingState, CheckpointError, mend=mend)
     name = folder.resolve().name
-    if (called := iteration_of(name)) not in (None, state.iteration):
+    if (expected := iteration_of(name)) not in (None, state.iteration):
         raise CheckpointError(
-            f"{folder / STATE} is damaged: iteration is {state.iteration}, expected {called}, as the checkpoint is "
-            f"called {name}; {mend}"
+            f"{folder / STATE} is damaged: iteration is {state.iteration}, expected {expected}, because the "
+            f"checkpoint is named {name}; {mend}"
         )
     raw_weights = open_tensors(folder / RAW_WEIGHTS) if (folder / RAW_WEIGHTS).is_file() else None
     return StoredTraining(state, open_tensors(folder / OPTIMIZER), raw_weights)

@@ -1,4 +1,4 @@
-"""The list of a checkpoint's files and their hashes; it is written last, so a folder that has one is whole."""
+"""The list of a checkpoint's files and their hashes; it is written last, so a folder that has one is complete."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION: Literal[1] = 1
 
 LISTED = (".json", ".safetensors")
-"""Endings of all files that are ever read from a checkpoint: each that is there must be listed."""
+"""The endings of all files that are read from a checkpoint; every such file must be listed."""
 
 USUAL = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("training/optimizer.safetensors", "training/weights.safetensors", "training/state.json"),
     *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
 )
-"""The files of a checkpoint whose manifest is lost."""
+"""The files that belong to a checkpoint whose manifest is lost."""
 
 
 class FileRecord(Record):
-    """One file, as it was written."""
+    """The size and hash of a file as it was written."""
 
     bytes: int
     sha256: str
@@ -41,7 +41,7 @@ class Manifest(Record):
 
 
 class NewerFormatError(CheckpointError):
-    """A checkpoint is not damaged, but written by a newer Quill."""
+    """A checkpoint was written by a newer Quill; it is not damaged."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -61,16 +61,16 @@ def write_manifest(folder: Path) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return what a manifest.json says.
+    """Read a manifest.json.
 
     Raises:
         CheckpointError: It is missing or damaged.
-        NewerFormatError: It is of a format that this Quill does not know.
+        NewerFormatError: It has a format that this Quill does not know.
     """
     mend = "the checkpoint cannot be trusted"
     content = read_json(path, CheckpointError, mend=mend)
     version = content.get("format_version") if isinstance(content, dict) else None
-    # This very version writes no other format.
+    # A manifest of this very version with another format is damaged.
     if type(version) is int and version > FORMAT_VERSION and content.get("quill_version") != __version__:
         raise NewerFormatError(
             f"{path}: format_version is {shorten(version)}, this Quill reads up to {FORMAT_VERSION}; install a newer "
@@ -80,20 +80,20 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
-    """Check that every file of a checkpoint is there, is listed, and is what was written.
+    """Check that every file of a checkpoint exists, is listed, and has the content that was written.
 
     Args:
         folder: The checkpoint.
         needed: Files that every checkpoint has.
 
     Raises:
-        CheckpointError: Names the damaged file.
-        NewerFormatError: It is of a format that this Quill does not know.
+        CheckpointError: A file is damaged; the message names it.
+        NewerFormatError: It has a format that this Quill does not know.
     """
     path = folder / MANIFEST
     files = read_manifest(path).files
-    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix in LISTED}
-    if unlisted := sorted((there | set(needed)) - files.keys() - {MANIFEST}):
+    existing = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix in LISTED}
+    if unlisted := sorted((existing | set(needed)) - files.keys() - {MANIFEST}):
         raise CheckpointError(
             f"{path} does not list {unlisted[0]}; one of the two was changed, and the checkpoint cannot be trusted"
         )
@@ -113,12 +113,12 @@ def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
 
 
 def is_of_quill(folder: Path) -> bool:
-    """Say whether a folder has a manifest as Quill writes them, be its files whole or not."""
+    """Whether a folder has a manifest of Quill's, even if files are damaged."""
     return _read(folder) is not None
 
 
 def files_listed(folder: Path) -> list[str]:
-    """Return the files of a checkpoint, as paths from its folder: those in its manifest, or else the usual ones."""
+    """Return the relative paths of a checkpoint's files: those in its manifest, or the usual ones without one."""
     manifest = _read(folder)
     return [*(USUAL if manifest is None else manifest.files), MANIFEST]
 

@@ -1,8 +1,7 @@
-"""Where a run keeps its checkpoints, and how `best` and `last` find them.
+"""The folder of a run's checkpoints, and the names `best` and `last`.
 
-`checkpoints/iter-000250` is a checkpoint; `best` and `last` are links to such folders. Where the system has no links
-(Windows without the right to make them) they are folders of hard-linked files, or of copies where there are not even
-those.
+`checkpoints/iter-000250` is a checkpoint; `best` and `last` are links to such folders. If the system has no links
+(Windows without the right to make them), they are folders of hard links, or of copies if there are no hard links.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from quillgpt.files import flush_to_disk
 from quillgpt.ownership import files_below, remove_listed, remove_own
 
 NUMBERED = re.compile(r"iter-(\d{6}|[1-9]\d{6,17})", re.ASCII)
-"""What checkpoints are called, and nothing else: a folder of another name is a person's own."""
+"""The names of checkpoints; a folder with another name belongs to the user."""
 
 BEST, LAST = "best", "last"
 REPLACED = ".replaced"
-"""Where the files of an earlier run are until the one that takes its place has saved something."""
+"""The folder for the checkpoints of an earlier run until the run that replaces it has saved one."""
 
 UNFINISHED = ".writing-"
-"""How the names of checkpoints begin while they are written."""
+"""The beginning of the names of checkpoints that are being written."""
 
 LEFT_OVER = re.compile(rf"{re.escape(UNFINISHED)}\w+|\.(iter-\d{{6,}}|{BEST}|{LAST})\.(old|new)")
-"""Names of what a killed process leaves unfinished."""
+"""The names of folders and links that a killed process leaves behind."""
 
 LAST_AND_BEFORE = 2
-"""The newest checkpoints that are always kept."""
+"""The number of newest checkpoints that are always kept."""
 
 
 def checkpoints_folder(out_dir: Path) -> Path:
@@ -43,24 +42,24 @@ def checkpoints_folder(out_dir: Path) -> Path:
 
 
 def iteration_name(iteration: int) -> str:
-    """Return the name of the checkpoint after so many iterations."""
+    """Return the name of the checkpoint of an iteration."""
     return f"iter-{iteration:06d}"
 
 
 def iteration_of(name: str) -> int | None:
-    """Return the iteration of a checkpoint's name; None for a name that Quill gives no checkpoint."""
-    found = NUMBERED.fullmatch(name)
-    return int(found[1]) if found else None
+    """Return the iteration in a checkpoint's name; None if the name is not that of a checkpoint."""
+    match = NUMBERED.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def has_checkpoint(out_dir: Path) -> bool:
-    """Say whether a run folder holds a whole checkpoint."""
+    """Whether a run folder holds a complete checkpoint."""
     named = (checkpoints_folder(out_dir) / name for name in (BEST, LAST))
     return any((path / MANIFEST).is_file() for path in (*numbered(out_dir), *named))
 
 
 def point(out_dir: Path, name: str, target: str) -> None:
-    """Make `best` or `last` mean the checkpoint `target`."""
+    """Point `best` or `last` to the checkpoint `target`."""
     folder = checkpoints_folder(out_dir)
     fresh = folder / f".{name}.new"
     remove_own(fresh)
@@ -79,9 +78,9 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def take_name(fresh: Path, name: Path) -> None:
-    """Rename a folder or a link; what had the name so far is removed, or keeps it if the renaming fails.
+    """Rename a folder or a link, replacing the one that has the name, which is restored if the renaming fails.
 
-    A link replaces a link in one step. A folder is moved aside first, so that for a moment there is none.
+    A link replaces a link atomically. A folder is moved aside first, so for a moment the name does not exist.
     """
     try:
         fresh.replace(name)
@@ -98,28 +97,28 @@ def take_name(fresh: Path, name: Path) -> None:
 
 
 def numbered(out_dir: Path) -> list[Path]:
-    """Return a run's checkpoints, the oldest first; damaged ones are among them."""
+    """Return a run's checkpoints, oldest first, including damaged ones."""
     return checkpoints_in(checkpoints_folder(out_dir))
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder of them, the oldest first; damaged ones are among them."""
-    found = ((iteration_of(path.name), path) for path in folder.glob("iter-*") if path.is_dir())
-    return [path for _, path in sorted((iteration, path) for iteration, path in found if iteration is not None)]
+    """Return the checkpoints in a folder, oldest first, including damaged ones."""
+    folders = ((iteration_of(path.name), path) for path in folder.glob("iter-*") if path.is_dir())
+    return [path for _, path in sorted((iteration, path) for iteration, path in folders if iteration is not None)]
 
 
 def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
-    """Remove old checkpoints, and what a killed process left unfinished.
+    """Remove old checkpoints, and what a killed process left behind.
 
-    Kept are `best`, `last`, the one before it, which is used should `last` be damaged, and the newest `keep`.
+    `best`, `last` and the newest `keep` stay, and so does the one before `last`, in case `last` is damaged.
 
     Args:
         out_dir: The run's folder.
-        keep: How many of the newest stay in any case.
-        spared: Names of further ones that stay.
+        keep: The number of newest checkpoints to keep.
+        spared: Names of further checkpoints to keep.
     """
     folder = checkpoints_folder(out_dir)
-    flush_to_disk(folder)  # the links first: a power cut must not leave them pointing at what is removed here
+    flush_to_disk(folder)  # flush the links first: after a power cut they must not point at removed folders
     named = {(folder / name).resolve().name for name in (BEST, LAST)} | set(spared)
     old = [path for path in numbered(out_dir)[: -max(keep, LAST_AND_BEFORE)] if path.name not in named]
     for path in (*old, *_unfinished(folder)):
@@ -127,13 +126,13 @@ def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
 
 
 def drop_checkpoints_after(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int | None) -> None:
-    """Make a run's checkpoints what they were after an iteration: it is `last`, what came later goes.
+    """Return a run's checkpoints to their state after an iteration: remove later ones, and point `best` and `last`.
 
     Args:
         out_dir: The run's folder.
-        folder: The checkpoint of that iteration: `last`, or the one that stands in for it.
-        iteration: Its iteration.
-        best_iteration: The best one so far, by then.
+        folder: The checkpoint of that iteration: `last`, or an earlier one if `last` is damaged.
+        iteration: The iteration.
+        best_iteration: The iteration of the best checkpoint until then.
     """
     parent = checkpoints_folder(out_dir)
     if folder.name != LAST:
@@ -151,36 +150,36 @@ def _unfinished(folder: Path) -> list[Path]:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, or a link to one, if it is there; files in it that are not the checkpoint's stay.
+    """Remove a checkpoint or a link to one, if it exists; files that do not belong to the checkpoint stay.
 
-    What the system does not let go is told; it costs room, and is tried again after the next save.
+    If the system refuses, it is a warning: the folder only takes space, and is tried again after the next save.
     """
     try:
         if path.is_symlink() or path.name.startswith(UNFINISHED):
             remove_own(path)
         elif kept := remove_listed(path, files_listed(path)):
-            warn(f"{path} is no checkpoint any more, but keeps {join_names(kept)}, not written by Quill")
+            warn(f"{path} is not a checkpoint any more, but keeps {join_names(kept)}, not written by Quill")
     except OSError as error:
-        warn(f"{path} cannot be removed ({error.strerror or error}); it is not needed any more")
+        warn(f"{path} cannot be removed ({error.strerror or error}); it is no longer needed")
 
 
 def unlisted(checkpoint: Path) -> list[str]:
-    """Return the files in a checkpoint that are not its own, as paths from it."""
+    """Return the files in a checkpoint's folder that do not belong to it, as relative paths."""
     return sorted(set(files_below(checkpoint)) - set(files_listed(checkpoint)))
 
 
 OTHER_MODELS = ("*.pt", "*.pth", "*.ckpt", "*.bin", "*.safetensors", "*.gguf", "*.h5")
-"""What a model may be called that is not where it is expected."""
+"""Names of files that may be models of other programs."""
 
 
 def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
-    """Return the folder with the weights that a user's path means: a run's best, a checkpoint, a Hugging Face folder.
+    """Return the model folder at a path: a run's best checkpoint, a checkpoint, or a Hugging Face folder.
 
-    Where it means a run, the checkpoints that may stand in for a damaged one follow, the newest first.
+    For a run, its other checkpoints follow, newest first, in case the first one is damaged.
 
     Args:
-        model: What the user gave.
-        prefer: Which of a run's checkpoints is meant, `best` or `last`.
+        model: The path that the user gave.
+        prefer: The checkpoint of a run to load, `best` or `last`.
 
     Raises:
         CheckpointError: There is no model at this path.
@@ -188,13 +187,13 @@ def find_models(model: Path, *, prefer: str = BEST) -> list[Path]:
     if (model / "config.json").is_file():
         return [model]
     folder = checkpoints_folder(model)
-    for place in (folder, folder / REPLACED):  # an earlier run's, as long as the one in its place has saved nothing
-        found: dict[Path, Path] = {}
+    for place in (folder, folder / REPLACED):  # those of an earlier run, until the new run has saved one
+        candidates: dict[Path, Path] = {}
         for name in (prefer, LAST, *(path.name for path in reversed(checkpoints_in(place))), BEST):
             if (place / name).is_dir():
-                found.setdefault((place / name).resolve(), place / name)
-        if found:
-            return list(found.values())
+                candidates.setdefault((place / name).resolve(), place / name)
+        if candidates:
+            return list(candidates.values())
     if folder.is_dir():
         raise CheckpointError(f"{model} is a run without a checkpoint yet; train on, or wait for its first evaluation")
     if model.is_file():

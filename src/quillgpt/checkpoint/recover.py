@@ -1,4 +1,4 @@
-"""Passing over a run's damaged checkpoints."""
+"""Reading a run's newest undamaged checkpoint, even while the run is training."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NEEDED = ("config.json", WEIGHTS, TOKENIZER_FILE, OPTIMIZER, STATE)
 
 
 MOST_TRIES = 20
-"""How often a model is read anew because the folder was replaced meanwhile."""
+"""How often a model is read again because its folder was replaced in the meantime."""
 
-Read = TypeVar("Read")
+Content = TypeVar("Content")
 
 
 def is_whole(folder: Path) -> bool:
-    """Say whether a checkpoint is there, with all its files as they were written."""
+    """Whether a checkpoint exists and all its files are as they were written."""
     try:
         verify_manifest(folder, needed=NEEDED)
     except CheckpointError:
@@ -35,20 +35,20 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def read_whole_model(model: Path, read: Callable[[Path], Read], *, prefer: str = BEST) -> Read:
-    """Return what is read from the folder with the weights that a user's path means, after checking that it is whole.
+def read_whole_model(model: Path, read: Callable[[Path], Content], *, prefer: str = BEST) -> Content:
+    """Find the model folder at a path, check it, and return what `read` reads from it.
 
-    Where that is a damaged checkpoint of a run, it is named in a warning, and the newest whole one of the run is read.
-    A run that trains meanwhile may remove or replace what is being read: then all is read again, so that what is
-    returned is of one checkpoint, and of the one that was checked.
+    If a checkpoint of a run is damaged, a warning names the damage, and the newest undamaged one is read. A run may
+    remove or replace a checkpoint while it is being read. Then everything is read again, so that the result comes from
+    one checkpoint, the one that was checked.
 
     Args:
-        model: A run, a checkpoint, or a Hugging Face folder, which nothing can be checked of.
-        read: Opens all that is needed of a folder; what it opened may be read later.
-        prefer: Which of a run's checkpoints is meant, `best` or `last`.
+        model: A run, a checkpoint, or a Hugging Face folder, which has no hashes to check.
+        read: Opens everything that is needed of a folder; tensors may be read later.
+        prefer: The checkpoint of a run to read, `best` or `last`.
 
     Raises:
-        CheckpointError: There is no model at this path, no whole one, or none that stays for long enough.
+        CheckpointError: There is no model at this path, all are damaged, or they are replaced too fast to be read.
     """
     for _ in range(MOST_TRIES):
         try:
@@ -58,39 +58,40 @@ def read_whole_model(model: Path, read: Callable[[Path], Read], *, prefer: str =
     raise CheckpointError(f"{model} is replaced faster than it can be read; copy a checkpoint of it, and give the copy")
 
 
-def _read_once(model: Path, read: Callable[[Path], Read], prefer: str) -> Read:
+def _read_once(model: Path, read: Callable[[Path], Content], prefer: str) -> Content:
     folders = find_models(model, prefer=prefer)
     damage: list[str] = []
     for named in folders:
         with _unchanged(named) as folder:
             try:
-                if named != model or any((folder / file).exists() for file in (MANIFEST, STATE)):  # one of ours
+                is_ours = named != model or any((folder / file).exists() for file in (MANIFEST, STATE))
+                if is_ours:
                     verify_manifest(folder, needed=NEEDED)
             except NewerFormatError:
                 raise
             except CheckpointError as error:
                 damage.append(str(error))
                 continue
-            found = read(folder)
+            content = read(folder)
         for message in damage:
             warn(message)
         if damage:
-            warn(f"going back to {folder}, the newest checkpoint of the run that is whole")
-        return found
+            warn(f"going back to {folder}, the newest undamaged checkpoint of the run")
+        return content
     others = f"; the {len(folders) - 1} other checkpoints of the run are damaged too" if len(folders) > 1 else ""
     raise CheckpointError(f"{damage[0]}{others}; start from another model with --init_from, or train again")
 
 
 class _ReplacedError(Exception):
-    """A folder is not the one any more that it was when it was opened."""
+    """A folder was replaced after it was opened."""
 
 
 @contextmanager
 def _unchanged(named: Path) -> Iterator[Path]:
-    """Yield the folder that a name means now; raise _ReplacedError, whatever else happened, where it did not stay."""
+    """Yield the folder that a name points to now; after the block, raise _ReplacedError if it was replaced."""
     try:
         folder = named
-        while folder.is_symlink():  # `best` and `last` may mean another checkpoint at any time
+        while folder.is_symlink():  # `best` and `last` may point to another checkpoint at any time
             folder = folder.parent / folder.readlink()
         before = _identity(folder)
     except OSError:
@@ -99,14 +100,14 @@ def _unchanged(named: Path) -> Iterator[Path]:
         yield folder
     finally:
         try:
-            stayed = _identity(folder) == before
+            unchanged = _identity(folder) == before
         except OSError:
-            stayed = False
-        if not stayed:
+            unchanged = False
+        if not unchanged:
             raise _ReplacedError
 
 
 def _identity(folder: Path) -> tuple[int, ...]:
-    """Return what is another for another folder of this name, and for one in which something came or went."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino, found.st_mtime_ns
+    """Return what changes if the folder is replaced, or if a file in it is added or removed."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns

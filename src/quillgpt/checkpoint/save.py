@@ -1,4 +1,4 @@
-"""Writing a checkpoint: everything into a temporary folder, the manifest last, then one rename."""
+"""Writing a checkpoint: all files into a temporary folder, the manifest last, then one rename."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
-"""The weights that are trained, where those of the model are an average of them, or have them merged."""
+"""The trained weights, if the model has their average or has adapters merged in."""
 
 SMALL_FILES_BYTES = 2 << 20
-"""Room for what is no tensor: tokenizer, configuration, state."""
+"""Space for the files without tensors: tokenizer, configuration, state."""
 
 
 def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[str, Any]) -> None:
     """Write a model as a Hugging Face folder.
 
     Args:
-        folder: Where to; made if need be.
+        folder: The folder; it is created if it does not exist.
         model: The model.
         tokenizer: Its tokenizer.
-        about: What our key in config.json says besides: where the model came from, whether documents end in
+        about: Further values of Quill's entry in config.json: where the model comes from, whether documents end in
             end-of-text.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[st
     generation: dict[str, Any] = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
     padding = list(range(tokenizer.vocab_size, model.config.vocab_size))
     if padding:
-        generation["suppress_tokens"] = padding  # rows without a token are never sampled, in transformers neither
+        generation["suppress_tokens"] = padding  # transformers must not sample rows without a token either
     write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
     write_tensors(to_stored(merged_state(model), model.config), folder / WEIGHTS)
     tokenizer.save(folder)
@@ -64,7 +64,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file.
 
     Raises:
-        OSError: The disk does not take it; safetensors' own error has the system's only in its words.
+        OSError: The system refuses to write; safetensors has the system's error only in its message.
     """
     try:
         save_file(tensors, path, metadata={"format": "pt"})
@@ -87,23 +87,23 @@ def save_checkpoint(
     raw_weights: dict[str, Tensor] | None = None,
     adapter_base: str = "",
 ) -> Path:
-    """Write a checkpoint of a run under its iteration's name, and return its folder.
+    """Write a checkpoint of a run under the name of its iteration, and return its folder.
 
-    The folder appears whole or not at all.
+    The folder appears complete or not at all.
 
     Args:
         out_dir: The run's folder.
-        model: The model that is evaluated and sampled from.
+        model: The model to evaluate and sample from.
         tokenizer: Its tokenizer.
         about: As in `save_model`.
-        optimizer: The optimizer's tensors by name.
-        state: Where the run is.
-        raw_weights: The weights that are trained, by their names in the model, where they are not those of the
-            checkpoint's model: it is their average, or has them merged.
-        adapter_base: What other programs call the model that the adapters belong to, where there are some.
+        optimizer: The tensors of the optimizers' states, by name.
+        state: The progress of the run.
+        raw_weights: The trained weights, by their names in the model, if the model has their average or has adapters
+            merged in.
+        adapter_base: The name under which other programs know the base model of the adapters, if there are any.
 
     Raises:
-        OSError: The disk has no room for it, or does not take it.
+        OSError: The disk is full or cannot be written to.
     """
     parent = checkpoints_folder(out_dir)
     parent.mkdir(parents=True, exist_ok=True)
@@ -133,16 +133,16 @@ def save_checkpoint(
 
 
 def checkpoint_bytes(model: GPT, others: Iterable[dict[str, Tensor]]) -> int:
-    """Return the bytes of a model and of the other tensors of its checkpoint, with room for small files."""
+    """Return the size of a checkpoint in bytes: the model, the other tensors, and space for small files."""
     weights = FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
     return weights + sum(tensor.nbytes for named in others for tensor in named.values()) + SMALL_FILES_BYTES
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Check that a folder's disk has so many bytes left.
+    """Check that the disk of a folder has enough free space.
 
     Raises:
-        OSError: It has not; the reason says how many are needed and how many are free.
+        OSError: It has not; the message says how much is needed and how much is free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:

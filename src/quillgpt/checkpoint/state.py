@@ -1,4 +1,4 @@
-"""training/state.json: what resuming needs besides weights and optimizer."""
+"""training/state.json: what resuming needs besides the weights and the optimizer."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Loss = Annotated[float, Field(allow_inf_nan=True)]
 
 
 class StoredSettings(TrainFields):
-    """The settings of a run by the version that wrote them, which may know others than this one."""
+    """The settings of a run; the version that wrote them may know other settings than this one."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Rollback(Record):
-    """One return to an earlier state; what a run does after it is a function of these records.
+    """A rollback to an earlier state; a resumed run needs nothing but these records to repeat it.
 
     Attributes:
-        iteration: The iteration that was not finite; it is left out from then on.
+        iteration: The iteration that was not finite; it is skipped from then on.
         back_to: The iteration whose state was restored.
         reason: What was not finite, and where.
-        windows: Starts of the windows concerned, in the training split.
+        windows: Offsets of the windows of its batch in the training split.
     """
 
     iteration: Count
@@ -41,21 +41,21 @@ class Rollback(Record):
 
 
 class Base(Record):
-    """The model that adapters belong to, where these are what is trained."""
+    """The base model of adapters."""
 
     folder: str
     sha256: str
 
 
 class StartingLosses(Record):
-    """What the first evaluation found, where a data set is replayed."""
+    """The losses of the first evaluation, if a data set is replayed."""
 
     val: Loss
     replay: Loss
 
 
 class Scaler(Record):
-    """What float16's gradient scaler remembers, by its own names."""
+    """The state of float16's gradient scaler, by PyTorch's names."""
 
     scale: Annotated[float, Field(gt=0)]
     growth_factor: Annotated[float, Field(gt=1)]
@@ -65,7 +65,7 @@ class Scaler(Record):
 
 
 def _like(schema: type[BaseModel]) -> AfterValidator:
-    """Let an object stay as it is, after checking that it says what a record says, or nothing at all."""
+    """Check that an object is empty or fits a record, and keep it as it is."""
 
     def check(content: dict[str, Any]) -> dict[str, Any]:
         if content:
@@ -79,27 +79,27 @@ class TrainingState(Record):
     """What resuming needs besides weights and optimizer; data order and dropout follow from seed and iteration.
 
     Attributes:
-        iteration: Optimizer steps done.
-        tokens: Target tokens seen.
-        seconds: Time since the start of training, evaluations included, pauses between sessions left out.
+        iteration: Number of optimizer steps done.
+        tokens: Number of target tokens trained on.
+        seconds: Time since the start of training with evaluations, without pauses between sessions.
         train_seconds: Time in training steps alone.
-        start_val_loss: The validation loss before the first step; None where it was not measured.
-        best_val_loss: Lowest validation loss so far, nats per token; None before the first. A finetuned model's start
-            is among them; fresh weights are no result, so theirs is not.
-        best_iteration: Where it was measured.
+        start_val_loss: The validation loss before the first step; None if it was not measured.
+        best_val_loss: The lowest validation loss so far, nats per token; None before the first evaluation. The loss
+            before the first step counts for a finetuned model, but not for random weights.
+        best_iteration: The iteration of the lowest validation loss.
         best_train_loss: The training loss of the same evaluation.
         evaluations_since_best: Evaluations since then, or since one was better than the start.
-        overfitting_said: Whether it has been said since then that the model overfits.
-        evaluated_iteration: Where the last evaluation was, so that a resumed run does not repeat it.
-        rollbacks: What was found not finite, and where the run went back to.
-        overflows: Iterations that float16's gradient scaler left out.
-        saving_seconds: Time in saves.
-        settings: The run's settings, automatic choices filled in.
-        data_fingerprint: Identity of the data set.
-        replay_fingerprint: Identity of the data set that is replayed, if any.
-        losses_at_start: What the first evaluation found, where a data set is replayed.
-        base: The model that adapters belong to, where these are what is trained.
-        scaler: State of float16's gradient scaler, empty for other formats.
+        overfitting_said: Whether the user has been told since then that the model overfits.
+        evaluated_iteration: The iteration of the last evaluation, which a resumed run does not repeat.
+        rollbacks: The rollbacks so far.
+        overflows: Number of iterations that float16's gradient scaler skipped.
+        saving_seconds: Time spent on saving checkpoints.
+        settings: The run's settings with all automatic choices made.
+        data_fingerprint: Fingerprint of the data set.
+        replay_fingerprint: Fingerprint of the replayed data set, if any.
+        losses_at_start: The losses of the first evaluation, if a data set is replayed.
+        base: The base model, if adapters are trained.
+        scaler: State of float16's gradient scaler; empty for other formats.
     """
 
     model_config = ConfigDict(frozen=False)

@@ -1,4 +1,4 @@
-"""Tensors in a safetensors file: the header is checked before any is made, and each is read when it is asked for."""
+"""Tensors in a safetensors file: the header is checked first, and each tensor is read when it is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADER_LENGTH_BYTES = 8
 LARGEST_HEADER_BYTES = 32 << 20
 MOST_DIMENSIONS = 8
 SMALLEST_MAPPED_BYTES = 1 << 16
-"""Smaller tensors are copied: they share their pages with others, and processes may have few files open."""
+"""Smaller tensors are copied: they share pages with others, and each mapping costs a file descriptor."""
 
 METADATA = "__metadata__"
 MEND = "copy or download it again"
@@ -45,11 +45,11 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Number formats by the names that safetensors gives them."""
+"""Number formats by safetensors' names."""
 
 
 class TensorRecord(Record):
-    """What a header says of one tensor."""
+    """The entry of one tensor in a header."""
 
     dtype: Literal["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"]
     shape: Annotated[list[Count], Len(0, MOST_DIMENSIONS)]
@@ -58,12 +58,12 @@ class TensorRecord(Record):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A safetensors file that stays open: what was opened is read, even if another file has its name meanwhile.
+    """A safetensors file that stays open, so the same file is read even if its path is replaced.
 
     Attributes:
-        path: Where it was.
-        tensors: What it holds, by name.
-        data: Where its tensors begin.
+        path: The path at which it was opened.
+        tensors: The entries of its header, by name.
+        data: The offset of the first tensor.
     """
 
     path: Path
@@ -73,12 +73,12 @@ class StoredFile:
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def empty(self, name: str) -> Tensor:
-        """Return a tensor of the size and the type of a stored one, without content (on the device `meta`)."""
+        """Return a tensor with the shape and type of a stored one, but without content (on the device `meta`)."""
         record = self.tensors[name]
         return torch.empty(record.shape, dtype=DTYPES[record.dtype], device="meta")
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor on the CPU, a large one mapped from the file anew, so that memory holds only what is used.
+        """Return a tensor on the CPU. Large ones are mapped from the file, so that memory holds only the pages in use.
 
         Raises:
             CheckpointError: The file has become shorter since it was opened.
@@ -90,14 +90,14 @@ class StoredFile:
         first, size = self.data + begin, end - begin
         before = first % mmap.ALLOCATIONGRANULARITY
         content: mmap.mmap | bytearray | None = None
-        if size >= SMALLEST_MAPPED_BYTES and first % dtype.itemsize == 0:  # a foreign file may have it otherwise
+        if size >= SMALLEST_MAPPED_BYTES and first % dtype.itemsize == 0:  # files of other programs may not be aligned
             content = self._mapped(first - before, before + size)
         if content is None:
             content, before = self._copied(first, size), 0
         return torch.frombuffer(content, dtype=dtype, offset=before, count=math.prod(record.shape)).view(record.shape)
 
     def read_row(self, name: str, row: int) -> Tensor:
-        """Return one row of a matrix; of its neighbours, which share pages of memory with it, nothing is kept."""
+        """Return a copy of one row of a matrix, so that its neighbours do not stay in memory."""
         record = self.tensors[name]
         dtype = DTYPES[record.dtype]
         size = record.shape[1] * dtype.itemsize
@@ -110,7 +110,7 @@ class StoredFile:
             return hashlib.file_digest(self._stream, "sha256").hexdigest()
 
     def _mapped(self, first: int, size: int) -> mmap.mmap | None:
-        """Map some bytes of the file; None where the process has no more file descriptors, of which each costs one."""
+        """Map bytes of the file; None if the process has no file descriptor left, of which each mapping costs one."""
         try:
             return mmap.mmap(self._stream.fileno(), size, access=mmap.ACCESS_COPY, offset=first)
         except OSError as error:
@@ -137,7 +137,7 @@ class StoredFile:
 
 
 def open_stored(path: Path) -> StoredFile:
-    """Open a safetensors file, after checking that its header fits it.
+    """Open a safetensors file and check that its header fits its size.
 
     Raises:
         CheckpointError: It is missing or damaged.
@@ -159,13 +159,13 @@ def open_stored(path: Path) -> StoredFile:
 
 
 def _read_header(path: Path, stream: FileIO) -> tuple[dict[str, TensorRecord], int]:
-    size = stream.seek(0, 2)
+    file_size = stream.seek(0, 2)
     stream.seek(0)
     check_is_no_pointer(stream.read(len(GIT_LFS_POINTER)), path, CheckpointError)
     stream.seek(0)
     length = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
     data = HEADER_LENGTH_BYTES + length
-    if size < HEADER_LENGTH_BYTES or length > LARGEST_HEADER_BYTES or data > size:
+    if file_size < HEADER_LENGTH_BYTES or length > LARGEST_HEADER_BYTES or data > file_size:
         raise CheckpointError(f"{path} is damaged: it does not begin as a safetensors file does; {MEND}")
     header = parse_json(stream.read(length), CheckpointError, path, mend=MEND)
     header = check_record(header, dict[str, object], CheckpointError, path, mend=MEND)
@@ -174,12 +174,12 @@ def _read_header(path: Path, stream: FileIO) -> tuple[dict[str, TensorRecord], i
     end = 0
     for name, record in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         needed = math.prod(record.shape) * DTYPES[record.dtype].itemsize
-        if record.data_offsets != [end, end + needed] or math.prod(each or 1 for each in record.shape) >= 1 << 48:
+        if record.data_offsets != [end, end + needed] or math.prod(size or 1 for size in record.shape) >= 1 << 48:
             raise CheckpointError(
                 f"{path} is damaged: {shorten(name)} has the shape {shorten(record.shape)} in {record.dtype}, which "
                 f"does not fit its place, bytes {record.data_offsets}; {MEND}"
             )
         end += needed
-    if data + end != size:
-        raise CheckpointError(f"{path} is damaged: its tensors take {end:,} bytes, it has {size - data:,}; {MEND}")
+    if data + end != file_size:
+        raise CheckpointError(f"{path} is damaged: its tensors take {end:,} bytes, it has {file_size - data:,}; {MEND}")
     return tensors, data

@@ -1,4 +1,4 @@
-"""The weights of a model folder: tensors by name, in one safetensors file or in several."""
+"""The weights of a model folder: tensors by name, in one or several safetensors files."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ OTHER_WEIGHTS = ("pytorch_model*.bin", "tf_model*.h5", "flax_model*.msgpack", "*
 
 @dataclass(frozen=True)
 class StoredWeights(Mapping[str, Tensor]):
-    """Stored tensors by name; each is read when it is asked for, from a file that stays open.
+    """Stored tensors by name; each is read when it is needed, from a file that stays open.
 
     Attributes:
-        places: In which file each tensor is, and under which name.
+        places: The file of each tensor, and its name there.
     """
 
     places: Mapping[str, tuple[StoredFile, str]]
 
     @property
     def files(self) -> list[StoredFile]:
-        """The files, in the order of their paths."""
+        """The files, sorted by path."""
         return sorted({file.path: file for file, _ in self.places.values()}.values(), key=lambda file: file.path)
 
     @property
@@ -46,7 +46,7 @@ class StoredWeights(Mapping[str, Tensor]):
         return file.read(stored_name)
 
     def rows(self, name: str) -> Callable[[int], Tensor]:
-        """Return what reads single rows of a matrix."""
+        """Return a function that reads single rows of a matrix."""
         file, stored_name = self.places[name]
         return lambda row: file.read_row(stored_name, row)
 
@@ -69,7 +69,7 @@ def open_tensors(*paths: Path) -> StoredWeights:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the paths of a model's weights: model.safetensors, or its parts where it has an index.
+    """Return the paths of a model's weights: model.safetensors, or the files in its index.
 
     Raises:
         CheckpointError: The index is damaged.
@@ -78,14 +78,14 @@ def weight_files(folder: Path) -> list[Path]:
         check_has_weights(folder)
         return [folder / WEIGHTS]
     index = read_record(folder / INDEX, Index, CheckpointError, mend="copy or download the model again")
-    return [_part(folder, name) for name in sorted(set(index.weight_map.values()))]
+    return [_indexed_file(folder, name) for name in sorted(set(index.weight_map.values()))]
 
 
 def check_has_weights(folder: Path) -> None:
-    """Check that a model's weights are not in the file of another program alone.
+    """Check that a folder without safetensors files has no weights in other formats.
 
     Raises:
-        CheckpointError: They are; names it, and what makes a safetensors file of it.
+        CheckpointError: It has; the message says how to convert them.
     """
     others = sorted(path.name for pattern in OTHER_WEIGHTS for path in folder.glob(pattern))
     if others and not (folder / WEIGHTS).is_file():
@@ -96,14 +96,14 @@ def check_has_weights(folder: Path) -> None:
 
 
 class Index(Record):
-    """Which file holds which tensor, as the hub's libraries write it beside weights in several files."""
+    """The index of weights in several files: the file of each tensor."""
 
     model_config = ConfigDict(extra="ignore")
 
     weight_map: dict[str, str]
 
 
-def _part(folder: Path, name: str) -> Path:
+def _indexed_file(folder: Path, name: str) -> Path:
     file = path_inside(folder, name)
     if file is None:
         raise CheckpointError(
