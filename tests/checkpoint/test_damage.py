@@ -253,7 +253,7 @@ def test_weights_in_parts_are_read_by_their_index(folder):
 
 def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused_with_both_numbers(folder):
     ByteTokenizer().save(folder)
-    with pytest.raises(TokenizerError, match=r"has ids up to 256, the model has rows for the first 65 only"):
+    with pytest.raises(TokenizerError, match=r"has ids up to 256, but the model has rows for the first 65 only"):
         load_model(folder)
 
 

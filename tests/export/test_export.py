@@ -15,9 +15,9 @@ from exported import TEXT, TOKENIZERS, saved
 from quillgpt.checkpoint import LoadedModel, load_model, save_model
 from quillgpt.cli import main
 from quillgpt.errors import CheckpointError, ConfigError
-from quillgpt.export import TARGETS, export
+from quillgpt.export import TARGETS, export_model
 from quillgpt.export.certificate import CERTIFICATE
-from quillgpt.export.probe import Runtime, _spread, compare, make_probe
+from quillgpt.export.probe import Runtime, _spread, compare_answers, make_probe
 from quillgpt.files import sha256_of
 from quillgpt.interop import open_model
 from quillgpt.text.tokenizers.byte import ByteTokenizer
@@ -35,7 +35,7 @@ ALL_TOKENIZERS = [pytest.param(name, marks=needs_files if name == "gpt2" else ()
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_transformers_does_the_same(tmp_path, arch, tokenizer):
     loaded = saved(tmp_path / "model", CONFIGS[arch], tokenizer)
-    certificate = export(loaded, "hf", tmp_path / "out")
+    certificate = export_model(loaded, "hf", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     assert certificate.runtime.startswith("transformers ")
     written = json.loads((tmp_path / "out" / CERTIFICATE).read_text())
@@ -54,7 +54,7 @@ def test_transformers_does_the_same(tmp_path, arch, tokenizer):
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenizer, bias):
     loaded = saved(tmp_path / "model", replace(NANOGPT, bias=bias), tokenizer)
-    certificate = export(loaded, "nanogpt", tmp_path / "out")
+    certificate = export_model(loaded, "nanogpt", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     content = torch.load(tmp_path / "out" / "ckpt.pt", weights_only=True)
     assert content["model_args"] == {
@@ -88,7 +88,7 @@ def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenize
 )
 def test_what_nanogpt_cannot_be_is_refused_by_name(tmp_path, config, tokenizer, said):
     with pytest.raises(CheckpointError, match=said):
-        export(saved(tmp_path / "model", config, tokenizer), "nanogpt", tmp_path / "out")
+        export_model(saved(tmp_path / "model", config, tokenizer), "nanogpt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -115,7 +115,7 @@ def test_what_behaves_differently_is_not_kept(tmp_path, monkeypatch, spoil, caps
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to=hf"]) == 1
     said = capsys.readouterr().err
     assert {"weights": "logits", "tokenizer": "opening and running it", "end of text": "end of text"}[spoil] in said
-    assert "nothing is kept of it" in said
+    assert "the export was removed" in said
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -131,12 +131,12 @@ def test_a_program_that_is_not_there_is_named_in_the_certificate(tmp_path, monke
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     loaded = saved(tmp_path / "model")
-    export(loaded, "hf", tmp_path / "out")
+    export_model(loaded, "hf", tmp_path / "out")
     with pytest.raises(ConfigError, match="is there already; choose another folder, or add --overwrite"):
-        export(loaded, "hf", tmp_path / "out")
-    export(loaded, "hf", tmp_path / "out", overwrite=True)
+        export_model(loaded, "hf", tmp_path / "out")
+    export_model(loaded, "hf", tmp_path / "out", overwrite=True)
     (tmp_path / "empty").mkdir()
-    export(loaded, "hf", tmp_path / "empty")
+    export_model(loaded, "hf", tmp_path / "empty")
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "empty").iterdir()} == {0o666 & ~UMASK}
 
 
@@ -144,7 +144,7 @@ def refused(loaded, folder):
     """Return why an export does not replace a folder, in which nothing has changed."""
     before = {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")}
     with pytest.raises(ConfigError) as failure:
-        export(loaded, "hf", folder, overwrite=True)
+        export_model(loaded, "hf", folder, overwrite=True)
     assert {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")} == before
     return str(failure.value)
 
@@ -162,10 +162,10 @@ def test_neither_the_model_nor_the_current_folder_is_overwritten_nor_what_holds_
     for folder in (loaded.folder, loaded.folder.parent):
         assert "the model" in refused(loaded, folder)
     other = saved(tmp_path / "other")
-    export(other, "hf", tmp_path / "export")
+    export_model(other, "hf", tmp_path / "export")
     monkeypatch.chdir(tmp_path / "work" / "here")
     for folder in (Path(), Path(".."), Path("../../work")):
-        assert "the folder that you are in" in refused(other, folder)
+        assert "the current folder" in refused(other, folder)
     assert "the model" in refused(load_model(tmp_path / "export"), tmp_path / "export")
 
 
@@ -176,7 +176,7 @@ def test_what_an_export_did_not_write_or_a_person_changed_is_not_overwritten(tmp
     assert f"holds {CERTIFICATE}, not written by an export" in refused(loaded, tmp_path / "tls")
     for name, text in (("notes.txt", "mine"), ("config.json", "{}"), ("mine/deep.txt", "mine")):
         folder = tmp_path / name.partition(".")[0]
-        export(loaded, "hf", folder)
+        export_model(loaded, "hf", folder)
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
         assert f"holds {name}, not written by an export or changed since" in refused(loaded, folder)
@@ -184,19 +184,19 @@ def test_what_an_export_did_not_write_or_a_person_changed_is_not_overwritten(tmp
 
 def test_a_killed_export_leaves_nothing_that_the_next_does_not_clear_or_put_back(tmp_path):
     loaded = saved(tmp_path / "model")
-    export(loaded, "hf", tmp_path / "out")
+    export_model(loaded, "hf", tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / ".out.replaced")  # killed between two renames
     left = tmp_path / ".out.exporting-x1"
     left.mkdir()
     os.utime(left, (0, 0))
     with pytest.raises(ConfigError, match="is there already"):
-        export(loaded, "hf", tmp_path / "out")
-    export(loaded, "hf", tmp_path / "out", overwrite=True)
+        export_model(loaded, "hf", tmp_path / "out")
+    export_model(loaded, "hf", tmp_path / "out", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 
 def test_an_export_lists_the_hashes_of_its_files(tmp_path):
-    export(saved(tmp_path / "model"), "hf", tmp_path / "out")
+    export_model(saved(tmp_path / "model"), "hf", tmp_path / "out")
     files = json.loads((tmp_path / "out" / CERTIFICATE).read_text())["files"]
     there = {path.name: sha256_of(path) for path in (tmp_path / "out").iterdir() if path.name != CERTIFICATE}
     assert files == there
@@ -205,7 +205,7 @@ def test_an_export_lists_the_hashes_of_its_files(tmp_path):
 def test_a_model_whose_context_is_shorter_than_the_probe(tmp_path):
     made = ByteTokenizer()
     save_model(tmp_path / "model", tiny_model(replace(GPT2, vocab_size=257, block_size=8)), made, about={})
-    certificate = export(load_model(tmp_path / "model"), "hf", tmp_path / "out")
+    certificate = export_model(load_model(tmp_path / "model"), "hf", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     assert {check.name: check.detail for check in certificate.checks}["likeliest continuation"].startswith("7 tokens")
 
@@ -234,7 +234,7 @@ class Pretender(Runtime):
 
 
 def failed(probe, **changes):
-    checks = compare(probe, Pretender(probe, **changes), tolerance=0.01)
+    checks = compare_answers(probe, Pretender(probe, **changes), tolerance=0.01)
     return [check.name for check in checks if check.result == "failed"]
 
 

@@ -17,7 +17,7 @@ from exported import TEXT, TOKENIZERS, saved
 from quillgpt.checkpoint import load_model, save_model
 from quillgpt.cli import main
 from quillgpt.errors import CheckpointError
-from quillgpt.export import export
+from quillgpt.export import export_model
 from quillgpt.export.byte_level import byte_level
 from quillgpt.export.gguf import write
 from quillgpt.export.probe import make_probe
@@ -58,7 +58,7 @@ def tensors_of(path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("tokenizer", ALL_TOKENIZERS)
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_llama_cpp_does_the_same(tmp_path, arch, tokenizer, number_type):
-    certificate = export(calm(tmp_path, arch, tokenizer), "gguf", tmp_path / "out", number_type=number_type)
+    certificate = export_model(calm(tmp_path, arch, tokenizer), "gguf", tmp_path / "out", number_type=number_type)
     assert {check.result for check in certificate.checks} == {"passed"}
     assert certificate.runtime.startswith("llama-cpp-python ")
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_expressed_by_bytes_is_refused_by_name(tmp_path):
     tokenizer = HuggingFaceTokenizer({"version": "1.0", "added_tokens": [], "model": words}, name="words", end=None)
     save_model(tmp_path / "model", tiny_model(replace(GPT2, vocab_size=3)), tokenizer, about={})
     with pytest.raises(CheckpointError, match="cannot be expressed by bytes and GPT-2's words; char, byte, bpe:N"):
-        export(load_model(tmp_path / "model"), "gguf", tmp_path / "out")
+        export_model(load_model(tmp_path / "model"), "gguf", tmp_path / "out")
 
 
 @pytest.mark.parametrize("changes", [{}, {"tied": False}, {"bias": False}, {"norm_eps": 1e-3}])

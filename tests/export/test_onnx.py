@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from exported import TOKENIZERS, saved
-from quillgpt.export import export, onnx
+from quillgpt.export import export_model, onnx
 from tiny import CONFIGS, GPT2
 
 ALL_TOKENIZERS = [pytest.param(name, marks=pytest.mark.download if name == "gpt2" else ()) for name in TOKENIZERS]
@@ -19,7 +19,7 @@ ALL_TOKENIZERS = [pytest.param(name, marks=pytest.mark.download if name == "gpt2
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_onnxruntime_does_the_same(tmp_path, arch, tokenizer):
     loaded = saved(tmp_path / "model", replace(CONFIGS[arch], n_layer=2), tokenizer)
-    certificate = export(loaded, "onnx", tmp_path / "out")
+    certificate = export_model(loaded, "onnx", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     assert certificate.runtime.startswith("onnxruntime ")
     assert 0 < certificate.checks[2].largest_difference < 1e-4
@@ -43,6 +43,6 @@ def test_batch_and_length_are_free_and_only_tokens_are_scored(tmp_path):
 
 def test_large_weights_stand_beside_the_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "LARGEST_FILE", 1000)
-    certificate = export(saved(tmp_path / "model", replace(GPT2, n_layer=1)), "onnx", tmp_path / "out")
+    certificate = export_model(saved(tmp_path / "model", replace(GPT2, n_layer=1)), "onnx", tmp_path / "out")
     assert {check.result for check in certificate.checks} == {"passed"}
     assert (tmp_path / "out" / "model.onnx.data").stat().st_size > 50_000

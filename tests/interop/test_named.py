@@ -131,7 +131,7 @@ def with_tokens(folder: Path, *contents: str, special: bool) -> Path:
 
 def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(tmp_path: Path) -> None:
     with_tokens(tmp_path, "<user>", special=False)
-    refuses(tmp_path, "has ids up to 257, the model has rows for the first 257 only", error=TokenizerError)
+    refuses(tmp_path, "has ids up to 257, but the model has rows for the first 257 only", error=TokenizerError)
 
 
 def test_special_tokens_without_a_row_are_said_and_never_used(

@@ -83,7 +83,7 @@ def test_a_comparison_and_going_on_with_it(workplace, tmp_path, capsys):
     outcome = json.loads((tmp_path / "GKpoly-1-seed-1337" / "outcome.json").read_text())
     (tmp_path / "GKpoly-1-seed-1337" / "outcome.json").write_text(json.dumps(outcome | {"data": "another"}))
     assert main([*words, "--attn=SM,GKpoly-1", "--seeds=1"]) == 2
-    assert "GKpoly-1-seed-1337 is not that of the runs before it" in " ".join(capsys.readouterr().err.split())
+    assert "GKpoly-1-seed-1337 is not that of the earlier runs" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_preset_that_was_changed_is_another_comparison(workplace, tmp_path, capsys):
@@ -117,7 +117,7 @@ def test_a_run_that_is_killed_says_by_what(tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparing, "_train", killed)
     [outcome] = run_comparison(Experiment("shakespeare_char_cpu", {}, tmp_path), ["SM"], [1])
-    assert outcome.failure == "its process was ended by signal 9 (Killed)"
+    assert outcome.failure == "its process was killed by signal 9 (Killed)"
 
 
 def test_a_comparison_that_is_stopped_goes_on(place, tmp_path):
@@ -163,8 +163,8 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(workplace, tmp_path, cap
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["own_text"], "lets each run choose its size or length by the clock"),
-        (["demo", "--minutes=1"], "lets each run choose"),
+        (["own_text"], "own_text fits the size or length of a run to the clock"),
+        (["demo", "--minutes=1"], "demo fits the size or length"),
         (["demo", "--attn_type=GK"], "--attn_type=GK is not for a comparison; give --attn"),
         (["demo", "--out_dir=x"], "--out_dir=x is not for a comparison; give --out"),
         (["demo", "--init_from=resume"], "--init_from=resume is not for a comparison"),

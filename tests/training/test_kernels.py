@@ -16,7 +16,7 @@ from quillgpt.checkpoint import load_model
 from quillgpt.cli import main
 from quillgpt.device import autocast
 from quillgpt.errors import CheckpointError, ConfigError
-from quillgpt.export import export
+from quillgpt.export import export_model
 from quillgpt.lab.ranges import measure_ranges
 from quillgpt.model import GPT
 from quillgpt.plots.record import read_metrics
@@ -140,8 +140,8 @@ def test_no_other_program_is_given_a_kernel_that_it_does_not_know(
 ) -> None:
     settings = tiny(attn_type="GK", attn_path="auto")
     train(settings)
-    with pytest.raises(CheckpointError, match=f"computes attention by GK, and what --to {target} writes knows softmax"):
-        export(load_model(Path(settings.out_dir)), target, tmp_path / "export")
+    with pytest.raises(CheckpointError, match=f"computes attention by GK, and --to {target} can write softmax"):
+        export_model(load_model(Path(settings.out_dir)), target, tmp_path / "export")
     assert not (tmp_path / "export").exists()
 
 

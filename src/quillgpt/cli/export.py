@@ -13,14 +13,14 @@ from quillgpt.console import say, stdout, table
 TO = Parameter(
     "--to",
     help="hf: a folder for transformers and whatever reads its format. gguf: a file for llama.cpp, with a Modelfile "
-    "for Ollama. onnx: a graph for onnxruntime. nanogpt: a ckpt.pt for nanoGPT's sample.py and train.py (gpt2-shaped "
-    "models).",
+    "for Ollama. onnx: a graph for onnxruntime. nanogpt: a ckpt.pt for nanoGPT's sample.py and train.py (arch = gpt2 "
+    "only).",
 )
-TYPE = Parameter("--type", help="What gguf writes matrices in: f16 (the default), f32, or q8_0, 8 bits.")
-FOLDER = Parameter(name="DIR", converter=from_home, help="Folder to write; it must be empty, or not there yet.")
+TYPE = Parameter("--type", help="Number type of matrices in gguf: f16 (the default), f32, or q8_0 (8 bits).")
+FOLDER = Parameter(name="DIR", converter=from_home, help="Folder to write; it must be empty or not exist yet.")
 OVERWRITE = switch("--overwrite", "Replace an earlier export.")
 DATA_DIR = Parameter(
-    "--data_dir", converter=from_home, help="Where data sets live; a nanoGPT model's meta.pkl is sought there."
+    "--data_dir", converter=from_home, help="Folder of data sets, for the meta.pkl of a nanoGPT model."
 )
 
 
@@ -34,8 +34,8 @@ def export(
     overwrite: Annotated[bool, OVERWRITE] = False,
     data_dir: Annotated[str, DATA_DIR] = "data",
 ) -> None:
-    """Write a model for another program, run it there, and compare: certificate.json says what was checked."""
-    from quillgpt.export import export as export_model
+    """Write a model for another program, run it there, and compare; certificate.json lists the checks."""
+    from quillgpt.export import export_model
     from quillgpt.interop import open_model
 
     loaded = open_model(model, data_dir=Path(data_dir))
@@ -43,6 +43,8 @@ def export(
     rows = {check.name: f"{check.result}: {check.detail}" for check in certificate.checks}
     for check in certificate.checks:
         if check.largest_difference is not None:
-            rows[check.name] += f"; the largest is {check.largest_difference:.1e}, {check.tolerance:.0e} is allowed"
+            rows[check.name] += (
+                f"; the largest is {check.largest_difference:.1e}, at most {check.tolerance:.0e} is allowed"
+            )
     table(f"{folder} in {certificate.runtime or 'no other program'}", rows, console=stdout)
-    say(f"what was checked is in {folder / 'certificate.json'}")
+    say(f"the checks are listed in {folder / 'certificate.json'}")

@@ -1,5 +1,5 @@
-"""Models for other programs: written, then run there and compared before they count as done."""
+"""Models for other programs: an export is written, run there, and compared before it is kept."""
 
-from quillgpt.export.export import TARGETS, export
+from quillgpt.export.export import TARGETS, export_model
 
-__all__ = ["TARGETS", "export"]
+__all__ = ["TARGETS", "export_model"]

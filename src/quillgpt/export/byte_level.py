@@ -1,4 +1,4 @@
-"""Our tokenizers as what other programs call GPT-2's: byte-level byte-pair encoding."""
+"""Expressing our tokenizers as byte-level byte-pair encoding, which other programs call GPT-2's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from quillgpt.text.tokenizers.tokenizer import Tokenizer
 from quillgpt.text.tokenizers.tokenizer_files import END_OF_TEXT
 
 NEVER_MERGED = f"{BYTE_TO_CHARACTER[0xFF]} {BYTE_TO_CHARACTER[0xFF]}"
-"""A merge of bytes that UTF-8 never uses: programs want to see at least one."""
+"""A merge of bytes that UTF-8 never uses, because programs require at least one merge."""
 
 
 @dataclass(frozen=True)
 class ByteLevel:
-    """A vocabulary of spelled bytes, and what is merged in it.
+    """The vocabulary and the merges of a byte-level tokenizer.
 
     Attributes:
-        tokens: The spelling of each id, without the end of a text.
-        merges: Pairs that become one, each as `first second`, in the order of their ranks.
+        tokens: The spelling of each id, without end-of-text.
+        merges: The merges as `first second`, in the order of their ranks.
     """
 
     tokens: list[str]
@@ -32,9 +32,10 @@ class ByteLevel:
 def byte_level(tokenizer: Tokenizer) -> ByteLevel:
     """Express a tokenizer by bytes and merges.
 
-    A character of several bytes becomes whole by merges from its first byte on. These never reach beyond it, since
-    every character begins with a byte that continues none; so their order does not matter. What stands in between is
-    no token, and neither are characters that the tokenizer lacks: where `char` refuses a text, programs drop them.
+    For `char`, the bytes of a character are merged from the first one on. Merges never reach into the next character,
+    because the first byte of a character cannot continue another; so their order does not matter. The intermediate
+    merges are not tokens, and neither are characters that the tokenizer lacks: `char` refuses them, other programs
+    drop them.
 
     Raises:
         CheckpointError: The tokenizer is of another kind.

@@ -1,4 +1,4 @@
-"""What an export consists of, and what was checked of it: the content of certificate.json."""
+"""certificate.json: the files of an export, and the checks that it passed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CERTIFICATE = "certificate.json"
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One comparison of the exported model with ours.
+    """The result of comparing the exported model with ours in one respect.
 
     Attributes:
         name: What was compared.
         result: `passed`, `failed`, or `not run`.
-        detail: What was found, or why it could not be run.
-        largest_difference: Between two numbers that should be equal, where numbers were compared.
-        tolerance: The largest that passes.
+        detail: The finding, or the reason why the check could not be run.
+        largest_difference: The largest difference of two numbers; None if no numbers were compared.
+        tolerance: The largest difference that passes.
     """
 
     name: str
@@ -35,17 +35,17 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What an export is, and which checks it passed.
+    """A description of an export, with its checks.
 
     Attributes:
-        model: What was exported, as a person named it.
+        model: The path or name of the exported model.
         target: The format.
-        number_type: What matrices are written in.
-        runtime: The program that ran the exported files, with its version; None where none could.
-        quill_version: Of the program that wrote them.
-        date: Day of the export, as 2026-11-21.
-        checks: In the order in which they were made.
-        files: The SHA-256 of every other file of the export, by its path from the folder.
+        number_type: The number type of matrices.
+        runtime: The program that ran the exported files, with its version; None if it is not installed.
+        quill_version: The version of Quill that wrote the export.
+        date: The day of the export, such as 2026-11-21.
+        checks: The results of the checks, in their order.
+        files: The SHA-256 of every other file of the export, by relative path.
     """
 
     model: str
@@ -64,19 +64,19 @@ class Certificate:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of an export but the certificate, by its path from the folder."""
+    """Return the SHA-256 of every file of an export except the certificate, by relative path."""
     return {name: sha256_of(folder / name) for name in files_below(folder) if name != CERTIFICATE}
 
 
 def write_certificate(folder: Path, certificate: Certificate) -> None:
-    """Write the certificate of an export, whose files are on the disk before it."""
+    """Flush the files of an export to the disk, and then write its certificate."""
     for name in certificate.files:
         flush_to_disk(folder / name)
     write_json(folder / CERTIFICATE, asdict(certificate))
 
 
 def files_of(folder: Path) -> dict[str, str | None]:
-    """Return the hashes that a folder's certificate lists; nothing where it has none of Quill's."""
+    """Return the hashes in a folder's certificate; empty if it has no certificate of Quill's."""
     try:
         certificate = read_record(folder / CERTIFICATE, Certificate, CheckpointError, mend="")
     except CheckpointError:
@@ -85,7 +85,7 @@ def files_of(folder: Path) -> dict[str, str | None]:
 
 
 def not_of_export(folder: Path) -> list[str]:
-    """Return the files of a folder that are not those of an export, or were changed since it."""
+    """Return the files of a folder that do not belong to an export, or were changed since."""
     known = files_of(folder)
     if known:
         known |= {CERTIFICATE: None}

@@ -1,4 +1,4 @@
-"""Writing a model for another program, and the proof that it behaves there as it does here."""
+"""Writing a model for another program, and checking that it computes the same there."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from quillgpt.export.certificate import (
     not_of_export,
     write_certificate,
 )
-from quillgpt.export.probe import Runtime, compare, make_probe
+from quillgpt.export.probe import Runtime, compare_answers, make_probe
 from quillgpt.files import STALE_SECONDS, flush_to_disk, let_others_read
 from quillgpt.ownership import remove_listed, remove_own
 
 UNFINISHED = ".exporting-"
-"""What an export is called while it is written, after its own name."""
+"""Part of the name of an export that is being written, after the folder's own name."""
 
 SAME_ARITHMETIC = {"f32": 1e-4}
-"""What float32 in another order of sums makes."""
+"""The tolerance of float32 with sums in another order."""
 
 LLAMA_CPP = {"f16": 2e-2, "f32": 1e-2, "q8_0": 2e-1}
-"""Whatever the weights are in, llama.cpp keeps keys and values in 16 bits and looks GELU up in a table of 16 bits; with
-q8_0 it also computes products in 8 bits."""
+"""For all types of weights, llama.cpp keeps keys and values in 16 bits and has a 16-bit table for GELU; with q8_0 it
+computes products in 8 bits."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A format.
+    """An export format.
 
     Attributes:
-        write: Writes a model into a folder, in a type of number.
+        write: Writes a model to a folder, with a number type.
         open: Opens the written files in the program that they are for.
-        tolerances: The types of numbers that there are, the usual one first, and for each the largest difference of
-            scores that passes, as a share of their standard deviation.
-        needs: The package of that program, where it is none of ours.
-        check: Raises where a model cannot be represented; None: every model can.
+        tolerances: The number types, the default first, each with the largest difference of logits that passes, as a
+            share of their standard deviation.
+        needs: The package of that program; None if Quill itself reads the files.
+        check: Raises an error if a model cannot be represented; None if every model can.
     """
 
     write: Callable[[LoadedModel, Path, str], None]
@@ -67,24 +67,24 @@ TARGETS = {
 }
 
 
-def export(
+def export_model(
     loaded: LoadedModel, target: str, folder: Path, *, number_type: str | None = None, overwrite: bool = False
 ) -> Certificate:
     """Write a model for another program, run it there, and compare.
 
-    The folder appears only when no check has failed; what was checked is in its certificate.json.
+    The folder appears only if no check has failed; its certificate.json lists the checks.
 
     Args:
         loaded: The model.
         target: A key of TARGETS.
-        folder: Where to.
-        number_type: What matrices are written in, one of the target's types; None: its usual one.
+        folder: The folder to write.
+        number_type: The number type of matrices; None takes the target's default.
         overwrite: Replace an earlier export.
 
     Raises:
-        ConfigError: The folder holds something, and be it something else than an export, or the target has no such
-            type.
-        CheckpointError: The target cannot represent the model, or the exported model behaves differently.
+        ConfigError: The folder is not empty (with `overwrite`: holds other files than an export), or the target does
+            not have this number type.
+        CheckpointError: The target cannot represent the model, or the exported model computes something else.
     """
     chosen = TARGETS[target]
     number_type = number_type or next(iter(chosen.tolerances))
@@ -94,8 +94,8 @@ def export(
     _check_place(folder, loaded.folder, overwrite=overwrite)
     if loaded.config.kernel != SOFTMAX:
         raise CheckpointError(
-            f"{loaded.folder} computes attention by {loaded.config.kernel}, and what --to {target} writes knows "
-            "softmax (SM) only; use the model with Quill"
+            f"{loaded.folder} computes attention by {loaded.config.kernel}, and --to {target} can write softmax (SM) "
+            "only; use the model with Quill"
         )
     if chosen.check is not None:
         chosen.check(loaded)
@@ -106,10 +106,10 @@ def export(
         chosen.write(loaded, fresh, number_type)
         certificate = certify(loaded, target, fresh, number_type)
         if certificate.failed:
-            said = "; ".join(f"{check.name}: {check.detail}" + _measured(check) for check in certificate.failed)
+            failures = "; ".join(f"{check.name}: {check.detail}" + _measured(check) for check in certificate.failed)
             raise CheckpointError(
-                f"the exported model does not behave as {loaded.folder} does in {certificate.runtime} ({said}); "
-                "nothing is kept of it"
+                f"the exported model does not behave as {loaded.folder} does in {certificate.runtime} ({failures}); "
+                "the export was removed"
             )
         write_certificate(fresh, certificate)
         let_others_read(fresh)
@@ -123,15 +123,15 @@ def _check_place(folder: Path, model: Path, *, overwrite: bool) -> None:
     """Check that an export may be written to a folder.
 
     Raises:
-        ConfigError: It is no folder, holds something else than an earlier export, or holds the model.
+        ConfigError: It is not a folder, holds other files than an earlier export, or holds the model.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(
             f"{folder} is a {'link' if folder.is_symlink() else 'file'}; give a folder that is not there yet"
         )
-    for what, place in (("the folder that you are in", Path.cwd()), ("the model", model.resolve())):
+    for what, place in (("the current folder", Path.cwd()), ("the model", model.resolve())):
         if place.is_relative_to(folder.resolve()):
-            raise ConfigError(f"{folder} is or holds {what}, and is not replaced; give another folder")
+            raise ConfigError(f"{folder} is or contains {what}, and is not replaced; give another folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
@@ -144,7 +144,7 @@ def _check_place(folder: Path, model: Path, *, overwrite: bool) -> None:
 
 
 def _take_place(fresh: Path, folder: Path) -> None:
-    """Let a whole export have its name; only then an earlier one goes."""
+    """Give a complete export its name; only then remove an earlier one."""
     earlier = _earlier(folder)
     if folder.exists():
         folder.rename(earlier)
@@ -170,13 +170,13 @@ def _earlier(folder: Path) -> Path:
 
 
 def _put_back(folder: Path) -> None:
-    """Put back an earlier export where one that was to take its place was killed between two names."""
+    """Restore an earlier export if the process that was replacing it was killed between the two renames."""
     if _earlier(folder).is_dir() and not folder.exists():
         _earlier(folder).rename(folder)
 
 
 def _clear_after_kill(folder: Path) -> None:
-    """Remove what killed exports to a folder left beside it."""
+    """Remove the unfinished folders of killed exports."""
     for left in folder.parent.glob(f".{glob.escape(folder.name)}{UNFINISHED}*"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
             remove_own(left)
@@ -184,14 +184,14 @@ def _clear_after_kill(folder: Path) -> None:
 
 
 def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) -> Certificate:
-    """Run exported files in the program that they are for, and return what was found."""
+    """Run exported files in the program that they are for, and return the certificate."""
     chosen, probe = TARGETS[target], make_probe(loaded)
     name = chosen.needs
     try:
         runtime = chosen.open(folder)
         name = runtime.name
-        checks = compare(probe, runtime, tolerance=chosen.tolerances[number_type])
-    except Exception as error:  # another program may fail in any way, and then the export has
+        checks = compare_answers(probe, runtime, tolerance=chosen.tolerances[number_type])
+    except Exception as error:  # another program may raise anything; then the export has failed
         if isinstance(error, ModuleNotFoundError) and error.name == chosen.needs:
             name, checks = None, [CheckResult("all", "not run", f"the package {error.name} is not installed")]
         else:
