@@ -93,7 +93,7 @@ def test_content_that_is_not_what_the_hub_promised_is_refused_and_removed(hub, t
     content = bytearray((folder / WEIGHTS).read_bytes())
     content[-5] ^= 1
     hub.instead[WEIGHTS] = bytes(content)
-    with pytest.raises(CheckpointError, match=r"is not what the Hugging Face hub says it is: its hash is .*removed"):
+    with pytest.raises(CheckpointError, match=r"is damaged: its hash is .* the Hugging Face hub says .*removed"):
         open_model(Path("somebody/tiny"))
     hub.instead.clear()
     assert open_model(Path("somebody/tiny")).config.n_layer == 2
@@ -108,7 +108,7 @@ def test_a_damaged_file_of_the_cache_is_fetched_anew(name, damage, hub, tmp_path
     blob = (found.folder / name).resolve()
     blob.write_bytes(damage)
     with pytest.raises(
-        CheckpointError, match=rf"{name} is not what the Hugging Face hub says .*; it is removed, try again"
+        CheckpointError, match=rf"{name} is damaged: .* the Hugging Face hub says .*; it was removed, try again"
     ):
         open_model(Path("somebody/tiny"))
     assert open_model(Path("somebody/tiny")).config == found.config
@@ -160,7 +160,7 @@ def test_a_model_without_safetensors_is_refused(hub, tmp_path):
 
 
 def test_names_that_the_hub_does_not_know(hub):
-    with pytest.raises(CheckpointError, match=r"somebody/nothing is neither a folder here nor a public model .* gpt2"):
+    with pytest.raises(CheckpointError, match=r"somebody/nothing is neither a folder nor a public model .* gpt2"):
         open_model(Path("somebody/nothing"))
     requests = len(hub.requests)
     Path("runs").mkdir()
@@ -201,7 +201,7 @@ def test_without_a_connection_it_is_said_what_to_do(hub):
 def test_the_package_is_asked_for_by_name(hub, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(
-        UserError, match=r"gpt2 is not a folder here; fetching it needs the package huggingface_hub.*quillgpt\[hub\]"
+        UserError, match=r"gpt2 is not a folder; fetching it needs the package huggingface_hub.*quillgpt\[hub\]"
     ):
         open_model(Path("gpt2"))
 
@@ -257,12 +257,12 @@ def test_a_process_that_has_imported_nothing_else_names_what_it_cannot_reach(tmp
     command = [sys.executable, "-m", "quillgpt", "sample", "gpt2"]
     done = subprocess.run(command, env=kept | away, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
-    assert "gpt2 is not here, and openai-community/gpt2 could not be fetched" in done.stderr
+    assert "gpt2 is not on this machine, and openai-community/gpt2 could not be fetched" in done.stderr
 
 
 def test_a_misspelled_name_is_answered_with_the_one_that_was_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=r"gpt2-meduim is neither a folder here .*; did you mean gpt2-medium"):
+    with pytest.raises(CheckpointError, match=r"gpt2-meduim is neither a folder .*; did you mean gpt2-medium"):
         open_model(Path("gpt2-meduim"))
 
 

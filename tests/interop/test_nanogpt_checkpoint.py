@@ -238,7 +238,7 @@ def test_names_in_the_archive_write_nowhere(write: Any, tmp_path: Path) -> None:
         archive.writestr("../../escaped", "x")
         archive.writestr(str(tmp_path / "absolute"), "x")
     before = set(tmp_path.rglob("*"))
-    refuses(file, "damaged, or no checkpoint")
+    refuses(file, "damaged, or not a checkpoint")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -246,7 +246,7 @@ def test_names_in_the_archive_write_nowhere(write: Any, tmp_path: Path) -> None:
 def test_rubbish_is_named(content: bytes, write: Any) -> None:
     file = write()
     file.write_bytes(content)
-    refuses(file, "damaged, or no checkpoint")
+    refuses(file, "damaged, or not a checkpoint")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -254,7 +254,7 @@ def test_rubbish_is_named(content: bytes, write: Any) -> None:
 def test_a_truncated_checkpoint_is_named(share: float, zipped: bool, write: Any) -> None:
     file = write(zipped=zipped)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
-    refuses(file, "damaged, or no checkpoint")
+    refuses(file, "damaged, or not a checkpoint")
 
 
 def with_arguments(**changes: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_compressed_parts_are_refused(write: Any) -> None:
 def test_names_and_numbers_without_end_are_refused(write: Any) -> None:
     file = write()
     packed(file, lambda name, part: part + bytes(1 << 26) if name.endswith("data.pkl") else part)
-    refuses(file, "bytes of names and numbers beside its tensors")
+    refuses(file, "bytes of names and numbers besides its tensors")
 
 
 class Calls:
@@ -99,16 +99,16 @@ def test_a_pickle_of_another_protocol_is_looked_through(write: Any) -> None:
 def test_a_pickle_of_a_few_bytes_costs_little(pickled: bytes, write: Any) -> None:
     file = write()
     file.write_bytes(pickled)
-    refuses(file, "damaged, or no checkpoint")
+    refuses(file, "damaged, or not a checkpoint")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("ckpt/data.pkl", pickled)
     file.write_bytes(buffer.getvalue())
-    refuses(file, "damaged, or no checkpoint")
+    refuses(file, "damaged, or not a checkpoint")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_program_of_torchscript_is_called_that(write: Any) -> None:
     file = write()
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(file))
-    refuses(file, "is a program of TorchScript", "torch.save({")
+    refuses(file, "is a TorchScript program", "torch.save({")

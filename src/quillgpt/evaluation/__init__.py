@@ -1,4 +1,4 @@
-"""Honest numbers: whole-split loss, perplexity, bits per byte."""
+"""Evaluation: loss of a whole split, perplexity, bits per byte."""
 
 from quillgpt.evaluation.loss import (
     Score,

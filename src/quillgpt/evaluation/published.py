@@ -1,4 +1,4 @@
-"""What others have published of models and data sets that anybody can measure again."""
+"""Published losses of known models on known data sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class PublishedLosses(NamedTuple):
-    """Mean losses in nats per token: of batches of the training split, and of the validation split."""
+    """Mean losses in nats per token, on batches of the training split and on the validation split."""
 
     train: float
     val: float
@@ -18,14 +18,14 @@ OPENWEBTEXT: Final = {
     "gpt2-large": PublishedLosses(2.66, 2.67),
     "gpt2-xl": PublishedLosses(2.56, 2.54),
 }
-"""The published GPT-2s on OpenWebText, by nanoGPT's README, in blocks of 1,024 tokens."""
+"""The published GPT-2s on OpenWebText in blocks of 1,024 tokens, from nanoGPT's README."""
 
 
 def published_losses(model: str, dataset: str) -> PublishedLosses | None:
-    """Return what is published of a model on a data set; None where nothing is.
+    """Return the published losses of a model on a data set; None if there are none.
 
     Args:
-        model: As a person named it, such as `gpt2-xl`.
+        model: The name of the model, such as `gpt2-xl`.
         dataset: The name of the data set.
     """
     return OPENWEBTEXT.get(model) if dataset == "openwebtext" else None

@@ -1,4 +1,4 @@
-"""Models of other programs: where a person names a model, theirs are as good as ours."""
+"""Models of other programs, which Quill opens wherever it opens its own."""
 
 from quillgpt.interop.hub import holds_model, hub_repository
 from quillgpt.interop.models import open_model

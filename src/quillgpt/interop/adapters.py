@@ -1,4 +1,4 @@
-"""LoRA matrices among the tensors of nanoGPT's layout, as the library loralib keeps them: merged into their weights."""
+"""Merging LoRA matrices, which the library loralib stores among the tensors of nanoGPT's layout, into the weights."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from quillgpt.errors import CheckpointError, shorten
 
 ADAPTER = re.compile(r"(.*)\.lora_([AB])")
 PUBLISHED = re.compile(r"(?:.*_)?(gpt2(?:-medium|-large|-xl)?)")
-"""How settings name a published model to start from: `gpt2`, `lora_gpt2`, `continued_gpt2-xl`."""
+"""Values of init_from that name a published model: `gpt2`, `lora_gpt2`, `continued_gpt2-xl`."""
 
 
 def holds_adapters_alone(weights: Mapping[str, Tensor]) -> bool:
-    """Say whether all tensors are matrices of adapters."""
+    """Whether all tensors are matrices of adapters."""
     return all(ADAPTER.fullmatch(name) for name in weights)
 
 
 def name_of_base(init_from: object, file: Path) -> str:
-    """Return the model that a checkpoint of adapters alone was trained on top of.
+    """Return the name of the base model of a checkpoint that has adapters only.
 
     Raises:
-        CheckpointError: It does not say.
+        CheckpointError: The checkpoint does not name it.
     """
-    found = PUBLISHED.fullmatch(init_from) if isinstance(init_from, str) else None
-    if found is None:
+    match = PUBLISHED.fullmatch(init_from) if isinstance(init_from, str) else None
+    if match is None:
         raise CheckpointError(
-            f"{file} holds LoRA matrices alone, without the model that they belong to (init_from = {shorten(init_from)}"
-            "); save that model's weights beside them under the key model, by the same names"
+            f"{file} has LoRA matrices only and does not name their base model (init_from = {shorten(init_from)}); "
+            "save the base model's weights with them, under the key model and by the same names"
         )
-    return found[1]
+    return match[1]
 
 
 def merge(adapters: Mapping[str, Tensor], weights: Tensors, file: Path) -> None:
-    """Add what adapters change to the weights that they belong to, which are in the layout of the stock class.
+    """Add adapters to their weights, which are in the layout of the transformers class.
 
-    The library's factor is lora_alpha / r, and the program whose files these are leaves lora_alpha at 1.
+    loralib scales by lora_alpha / r, and the program that writes these files leaves lora_alpha at 1.
 
     Raises:
-        CheckpointError: One does not fit its weight, or has none.
+        CheckpointError: An adapter does not fit its weight, or has none.
     """
-    modules = {found[1] for name in adapters if (found := ADAPTER.fullmatch(name))}
+    modules = {match[1] for name in adapters if (match := ADAPTER.fullmatch(name))}
     for module in sorted(modules):
         first, second = (adapters.get(f"{module}.lora_{part}") for part in "AB")
         weight = weights.get(f"{module}.weight")
@@ -58,7 +58,7 @@ def merge(adapters: Mapping[str, Tensor], weights: Tensors, file: Path) -> None:
 
 
 def fits(first: Tensor, second: Tensor, weight: Tensor) -> bool:
-    """Say whether two matrices (rank, in) and (out, rank) make one of the weight's size, (in, out)."""
+    """Whether the product of two matrices (rank, in) and (out, rank) has the shape of the weight, (in, out)."""
     if any(tensor.ndim != 2 for tensor in (first, second, weight)):
         return False
     return first.shape[0] == second.shape[1] > 0 and (first.shape[1], second.shape[0]) == tuple(weight.shape)

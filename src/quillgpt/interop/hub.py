@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: named, fetched once, checked, and from then on a folder like any other."""
+"""Models of the Hugging Face hub: fetched by name and checked once, then used like any other folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 LOCAL = re.compile(r"(outputs?|runs?|models?|checkpoints?|experiments?|out)/|out-", re.IGNORECASE)
-"""How folders of one's own begin that have the form of a name of the hub."""
+"""Names that could be on the hub, but begin like a folder of the user."""
 
 CONFIGURATION = "config.json"
 FILES = (
@@ -40,46 +40,44 @@ FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
 )
-"""What is fetched besides the configuration; no program, no pickle, no other format's copy of the weights."""
+"""The files to fetch besides the configuration: no code, no pickles, no weights in other formats."""
 
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""How the hub's cache calls a file: by the hash of its content."""
+"""The names of files in the hub's cache: the hashes of their contents."""
 
 SHA256_LETTERS = 64
 
 
 def hub_repository(given: str | Path) -> str | None:
-    """Return the hub's full name of a model that a person named as the hub does; None: a path on this machine is meant.
+    """Return the full name of a model on the hub; None if a path on this machine is meant.
 
-    A model of that name on this machine goes before. What looks like a path (`./x`, `x/`, `out-x/y`, `runs/x`) is one.
+    A model on this machine takes precedence. A name like `./x`, `x/`, `out-x/y` or `runs/x` is a path.
 
     Args:
         given: `gpt2`, `owner/name`, or a path.
 
     Raises:
-        CheckpointError: It is nearly the name of a known model.
+        CheckpointError: The name is unknown, but similar to that of a known model.
     """
     name, path = given if isinstance(given, str) else given.as_posix(), Path(given)
     if name in PRETRAINED:
         return None if holds_model(path) else PRETRAINED[name]
     if name.startswith("gpt2") and "/" not in name and not path.exists() and (meant := closest(name, PRETRAINED)):
-        raise CheckpointError(
-            f"{name} is neither a folder here nor a model that is known by name; did you mean {meant}?"
-        )
+        raise CheckpointError(f"{name} is neither a folder nor the name of a known model; did you mean {meant}?")
     is_path = not REPOSITORY.fullmatch(name) or LOCAL.match(name) or path.parent.exists() or path.suffix in SUFFIXES
     return None if is_path else name
 
 
 def find_hub_model(given: str | Path) -> Path | None:
-    """Return the folder of a model that a person named as the hub does, after fetching it where it is not here.
+    """Return the folder of a model on the hub, after fetching it if necessary; None if a path is meant.
 
-    `QUILL_MIRROR` may hold such folders, under `hub/NAME`.
+    `QUILL_MIRROR` may have such folders, under `hub/NAME`.
 
     Args:
-        given: `gpt2`, `owner/name`, or a path, of which nothing is known here.
+        given: `gpt2`, `owner/name`, or a path.
 
     Raises:
-        CheckpointError: There is no such model, it cannot be fetched, is not what the hub says, or of another kind.
+        CheckpointError: There is no such model, it cannot be fetched, its hash is wrong, or it is of another kind.
         UserError: The package `huggingface_hub` is not installed.
     """
     repository = hub_repository(given)
@@ -95,23 +93,23 @@ def find_hub_model(given: str | Path) -> Path | None:
 
 
 def holds_model(path: Path) -> bool:
-    """Return whether there is a model at a path, of whatever kind."""
-    here = (path / CONFIGURATION).is_file() or checkpoints_folder(path).is_dir()
-    return here or (path.exists() and find_nanogpt_file(path) is not None)
+    """Whether there is a model of any kind at a path."""
+    is_ours = (path / CONFIGURATION).is_file() or checkpoints_folder(path).is_dir()
+    return is_ours or (path.exists() and find_nanogpt_file(path) is not None)
 
 
 def fetch_model(name: str, repository: str) -> Path:
-    """Fetch a model into the cache that all programs of Hugging Face share, and check it.
+    """Fetch a model into the cache of the Hugging Face libraries, and check it.
 
-    What is there already is not fetched again, and what was cut off goes on from there.
+    Files in the cache are not fetched again, and interrupted downloads continue.
 
     Raises:
-        CheckpointError: It cannot be had, is not what the hub says, or of another kind.
+        CheckpointError: It cannot be fetched, its hash is wrong, or it is of another kind.
         UserError: The package `huggingface_hub` is not installed.
     """
     let_hub_libraries_keep_files()
-    hub = import_extra("huggingface_hub", extra="hub", purpose=f"{name} is not a folder here; fetching it")
-    # Named one by one: as attributes they are there only once something else has imported them.
+    hub = import_extra("huggingface_hub", extra="hub", purpose=f"{name} is not a folder; fetching it")
+    # Imported one by one: they are attributes only after something else has imported them.
     utils, errors = (importlib.import_module(f"huggingface_hub.{module}") for module in ("utils", "errors"))
     utils.logging.set_verbosity_error()
     if not stderr.is_terminal:
@@ -119,50 +117,48 @@ def fetch_model(name: str, repository: str) -> Path:
     try:
         folder = Path(hub.snapshot_download(repository, allow_patterns=[CONFIGURATION]))
         check_content(folder, names=CONFIGURATION)
-        read_config(folder)  # before gigabytes come that cannot be used
+        read_config(folder)  # before downloading gigabytes that cannot be used
         folder = Path(hub.snapshot_download(repository, revision=folder.name, allow_patterns=[CONFIGURATION, *FILES]))
     except UserError:
         raise
-    except Exception as error:  # the library and what it uses raise whatever they like
+    except Exception as error:  # the library and its dependencies may raise anything
         raise _unfetched(name, repository, error, errors) from error
     say(f"{repository} of the Hugging Face hub, revision {folder.name[:8]}")
     check_content(folder)
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(
-            f"{repository} has no weights as safetensors, only in a form that Quill does not read, such as "
-            f"pytorch_model.bin; with transformers, write them as such: AutoModelForCausalLM.from_pretrained("
-            f"{repository!r}).save_pretrained('FOLDER'), the tokenizer likewise, and give FOLDER"
+            f"{repository} has no weights as safetensors, which Quill needs; convert them with transformers: "
+            f"AutoModelForCausalLM.from_pretrained({repository!r}).save_pretrained('FOLDER'), the tokenizer likewise, "
+            "and give FOLDER"
         )
     return folder
 
 
 def _unfetched(name: str, repository: str, error: Exception, errors: Any) -> CheckpointError:
-    """Return what to say of a model that could not be fetched."""
-    known = f"known by name are {', '.join(PRETRAINED)}"
+    """Return the error for a model that could not be fetched."""
+    known = f"short names are {', '.join(PRETRAINED)}"
     if isinstance(error, errors.GatedRepoError):
-        return CheckpointError(
-            f"{repository} is given only to those who log in and have agreed to its terms on the hub"
-        )
+        return CheckpointError(f"{repository} can only be fetched after logging in and accepting its terms on the hub")
     if isinstance(error, errors.RepositoryNotFoundError):
-        return CheckpointError(f"{name} is neither a folder here nor a public model of the Hugging Face hub; {known}")
+        return CheckpointError(f"{name} is neither a folder nor a public model of the Hugging Face hub; {known}")
     reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
     return CheckpointError(
-        f"{name} is not here, and {repository} could not be fetched from the Hugging Face hub ({reason[:300]}); try "
-        "again, what came is kept; or copy the folder from elsewhere and give its path, or set QUILL_MIRROR to a "
-        f"folder that has hub/{name}"
+        f"{name} is not on this machine, and {repository} could not be fetched from the Hugging Face hub "
+        f"({reason[:300]}); try again (the download continues), or copy the folder from elsewhere and give its path, "
+        f"or set QUILL_MIRROR to a folder that has hub/{name}"
     )
 
 
 def check_content(folder: Path, *, names: str = "*") -> None:
-    """Check once that files of a fetched model are what the hub says they are: the cache calls them by their hashes.
+    """Check the hashes of a fetched model's files once; the cache names files by their hashes.
 
     Raises:
-        CheckpointError: A file is another; it is removed, so that it is fetched anew. Or it is gone.
+        CheckpointError: A hash is wrong (the file is removed, so that it is fetched again), or a file is gone.
     """
-    known = quill_home() / "hub" / "checked.json"
+    record = quill_home() / "hub" / "checked.json"
     try:
-        checked = read_record(known, dict[str, list[int]], UserError, mend="")
-    except UserError:  # nothing checked so far, or a damaged record: checking again mends both
+        checked = read_record(record, dict[str, list[int]], UserError, mend="")
+    except UserError:  # nothing was checked so far, or the record is damaged
         checked = {}
     blobs = (folder.parents[1] / "blobs").resolve()
     for link in sorted(folder.glob(names)):
@@ -173,24 +169,24 @@ def check_content(folder: Path, *, names: str = "*") -> None:
             state = [file.stat().st_size, file.stat().st_mtime_ns]
         except OSError:
             raise CheckpointError(
-                f"{link} leads to a file of the cache that was removed; with a connection, try again"
+                f"{link} points to a file of the cache that was removed; try again with a connection"
             ) from None
         if checked.get(str(file)) == state:
             continue
-        found = hash_of(file, length=len(file.name))
-        if found != file.name:
+        actual = hash_of(file, length=len(file.name))
+        if actual != file.name:
             remove_own(file)
             raise CheckpointError(
-                f"{link} is not what the Hugging Face hub says it is: its hash is {found}, expected {file.name}; it "
-                "is removed, try again"
+                f"{link} is damaged: its hash is {actual}, but the Hugging Face hub says {file.name}; it was removed, "
+                "try again"
             )
         checked[str(file)] = state
-        with suppress(OSError):  # then it is checked again the next time
-            write_json(known, checked)
+        with suppress(OSError):  # without a record it is checked again the next time
+            write_json(record, checked)
 
 
 def hash_of(file: Path, *, length: int) -> str:
-    """Return a file's hash by which the hub calls it: SHA-256 of a large one, and of a small one that of Git."""
+    """Return a file's hash as the hub computes it: SHA-256 for large files, Git's hash for small ones."""
     if length == SHA256_LETTERS:
         return sha256_of(file)
     content = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Whose checkpoint it is: the layouts of programs that grew from nanoGPT, each brought into nanoGPT's own."""
+"""The checkpoint layouts of programs that grew from nanoGPT, translated to nanoGPT's own."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Layout:
     """A checkpoint in nanoGPT's terms.
 
     Attributes:
-        arguments: What it says of its model, not yet checked; None: nothing.
-        weights: Its tensors, not yet checked; None: there are none.
-        iteration: How long it was trained.
+        arguments: The arguments of its model, not yet checked; None if there are none.
+        weights: Its tensors, not yet checked; None if there are none.
+        iteration: The number of iterations it was trained for, not yet checked.
         dataset: The name of its data set, not yet checked.
-        base: The model that it is trained on top of, where it holds adapters alone.
+        base: The name of the base model, if it has adapters only; not yet checked.
         activation: The GELU of its program.
-        tokenizer: `gpt2`, or `codes` for a token for each code point; None: that of its data set.
+        tokenizer: `gpt2`, or `codes` for one token per code point; None for that of its data set.
     """
 
     arguments: object
@@ -42,10 +42,10 @@ class Layout:
 
 
 def recognise(content: Mapping[Any, Any], file: Path) -> Layout:
-    """Say which program wrote a checkpoint, and where the model is in it.
+    """Return the layout of a checkpoint, by the program that wrote it.
 
     Raises:
-        CheckpointError: It has the layout of a program whose models are not known here.
+        CheckpointError: Quill does not know the models of this program.
     """
     config = content.get("config")
     if "model_args" not in content and isinstance(config, Fields) and isinstance(content.get("model"), Mapping):
@@ -54,7 +54,7 @@ def recognise(content: Mapping[Any, Any], file: Path) -> Layout:
         return _of_lightning(content, file)
     if content and all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(
-            f"{file} is a bare state_dict: weights without the number of heads, which no shape tells. In the program "
+            f"{file} is a bare state_dict: the number of heads is missing, and shapes do not show it. In the program "
             f"that wrote it, save both: {PLAIN}"
         )
     settings = config if isinstance(config, Mapping) else {}
@@ -68,20 +68,20 @@ def recognise(content: Mapping[Any, Any], file: Path) -> Layout:
 
 
 def _with_dataclass(content: Mapping[Any, Any], config: Mapping[str, Any], file: Path) -> Layout:
-    """Return a checkpoint whose `config` is the dataclass of its model, as build-nanogpt saves it."""
+    """Return the layout of a checkpoint whose `config` is the model's dataclass, as build-nanogpt saves it."""
     arguments = {name: value for name, value in config.items() if name != "values"}
     iteration = content.get("step", content.get("iter_num"))
-    if arguments.keys() != BUILD_NANOGPT_FIELDS:  # a dataclass with biases and dropout is nanoGPT's own
+    if arguments.keys() != BUILD_NANOGPT_FIELDS:  # with biases and dropout it is nanoGPT's dataclass
         return Layout(arguments, content["model"], iteration)
     say(f"{file} has the layout of build-nanogpt: biases, GELU by tanh, and GPT-2's tokens")
     return Layout(arguments, content["model"], iteration, activation="gelu_new", tokenizer="gpt2")
 
 
 def _of_lightning(content: Mapping[Any, Any], file: Path) -> Layout:
-    """Return a checkpoint that lightning saved of simpleGPT's model.
+    """Return the layout of a checkpoint of simpleGPT's model that lightning saved.
 
     Raises:
-        CheckpointError: It is of another model.
+        CheckpointError: It has another model.
     """
     settings = content.get("hyper_parameters")
     model = settings.get("model") if isinstance(settings, Mapping) else None
@@ -89,8 +89,8 @@ def _of_lightning(content: Mapping[Any, Any], file: Path) -> Layout:
     named = isinstance(weights, Mapping) and all(str(name).startswith("gpt.") for name in weights)
     if not isinstance(settings, Mapping) or not isinstance(model, Mapping) or "n_vocab" not in model or not named:
         raise CheckpointError(
-            f"{file} has lightning's layout (state_dict), of a model that is not known here; known is simpleGPT's. In "
-            f"the program that wrote it, save its weights as nanoGPT does: {PLAIN}"
+            f"{file} has lightning's layout (state_dict), but only simpleGPT's model is known. In the program "
+            f"that wrote it, save its weights as nanoGPT does: {PLAIN}"
         )
     say(f"{file} has lightning's layout, of simpleGPT's model")
     arguments = {SIMPLEGPT_NAMES.get(name, name): value for name, value in model.items()}

@@ -1,4 +1,4 @@
-"""One way to whatever a person means by MODEL."""
+"""Opening whatever the user gives as MODEL."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def open_model(given: str | Path, *, data_dir: Path = Path("data"), dropout: flo
     """Load a model of any kind that Quill reads.
 
     Args:
-        given: A run (its best checkpoint), a checkpoint, a Hugging Face folder of our architectures, nanoGPT's ckpt.pt,
-            or the folder that holds it; or the name of a model of the Hugging Face hub.
-        data_dir: Where data sets live; a nanoGPT model's table of characters is sought there.
+        given: A run (its best checkpoint), a checkpoint, a Hugging Face folder of our architectures, nanoGPT's ckpt.pt
+            or its folder, or the name of a model on the Hugging Face hub.
+        data_dir: Folder of data sets, for the meta.pkl of a nanoGPT model.
         dropout: Dropout for further training; None keeps the stored one.
 
     Raises:
-        CheckpointError: No model is there, it cannot be fetched, is damaged, wants to run code, or is of another kind.
-        UserError: Its tokenizer cannot be had.
+        CheckpointError: There is no model, it cannot be fetched, is damaged, contains code, or is of another kind.
+        UserError: Its tokenizer cannot be loaded.
     """
     fetched = find_hub_model(given)
     if fetched is not None:

@@ -1,4 +1,4 @@
-"""nanoGPT's ckpt.pt, and what programs that grew from it write: weights, shape and tokenizer."""
+"""Loading nanoGPT's ckpt.pt, and checkpoints of programs that grew from it: weights, configuration and tokenizer."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 CHECKPOINT_FILE, MUNCHKIN_FILE = "ckpt.pt", "checkpoint.pt"
-"""How nanoGPT and munchkin call their checkpoints, which have one layout."""
+"""The names of the checkpoints of nanoGPT and munchkin, which have the same layout."""
 
 SUFFIXES = (".pt", ".pth", ".ckpt")
-"""How the names of nanoGPT's checkpoints end, should somebody have renamed one."""
+"""The endings of nanoGPT's checkpoints, also renamed ones."""
 
 TOKENS, POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"
 
 COMPILED, SPREAD = "_orig_mod.", "module."
-"""What torch.compile and training on several GPUs put before the names of tensors."""
+"""The prefixes that torch.compile and DistributedDataParallel add to the names of tensors."""
 
 MASK = re.compile(r"\.attn\.(masked_)?bias$")
-"""Constant masks that are stored beside the weights."""
+"""Constant masks that are stored with the weights."""
 
 WEIGHT_OF_NORM = re.compile(r"\.ln_\w+\.weight$")
 
 MOST_SHARED = 2
-"""How many times over the bytes of a file are tensors: the head may be the token embedding."""
+"""The size of all tensors is at most this many times that of the file: the head may share the token embedding."""
 
 STORED_TRANSPOSED = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
-"""Matrices that GPT-2's stock class holds as (in, out), and nanoGPT as (out, in)."""
+"""Matrices that the GPT-2 class of transformers has as (in, out), and nanoGPT as (out, in)."""
 
 MOST_PADDING = 256
-"""Rows of the vocabulary come in multiples of at most this many; more spare rows belong to another tokenizer."""
+"""A vocabulary is padded by fewer rows than this; more spare rows mean another tokenizer."""
 
 FIRST_SURROGATE = 0xD800
-"""From here on, code points are no characters."""
+"""The first code point that is not a character."""
 
 LONGEST_NAME = 60
 
@@ -64,13 +64,13 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 def check_kernel(name: str) -> str:
-    """Return the name of an attention kernel; a ValueError lists those that there are."""
+    """Return the name of an attention kernel; a ValueError lists the known ones."""
     parse_attn_type(name)
     return name
 
 
 class ModelArguments(BaseModel):
-    """What the checkpoints of nanoGPT and homomorphic-attention say of the model; an unknown key is refused."""
+    """The model_args of nanoGPT's and homomorphic-attention's checkpoints; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -86,9 +86,9 @@ class ModelArguments(BaseModel):
 
 
 def find_nanogpt_file(path: Path) -> Path | None:
-    """Return the checkpoint of nanoGPT that a person's path means; None where it means something else.
+    """Return the nanoGPT checkpoint at a path; None if there is none.
 
-    A folder that holds a model of ours or of Hugging Face's layout too means that.
+    A folder that also has a model of ours, or in Hugging Face's layout, counts as that.
     """
     if path.is_file():
         return path if path.suffix.lower() in SUFFIXES else None
@@ -101,18 +101,18 @@ def find_nanogpt_file(path: Path) -> Path | None:
 def load_nanogpt(
     file: Path, *, data_dir: Path, dropout: float | None = None, open_base: Callable[[Path], LoadedModel] = load_model
 ) -> LoadedModel:
-    """Load the weights of a checkpoint that nanoGPT or a program like it wrote, with the tokenizer of its data set.
+    """Load a checkpoint of nanoGPT or a program like it, with the tokenizer of its data set.
 
     Args:
         file: The checkpoint.
-        data_dir: Where the folder of its data set may be, with the table of characters meta.pkl.
+        data_dir: Folder of data sets; that of the checkpoint may have a meta.pkl.
         dropout: Dropout for further training; None keeps the stored one.
-        open_base: Opens the model by whose name the checkpoint calls what its adapters belong to.
+        open_base: Opens the base model of adapters by its name.
 
     Raises:
-        CheckpointError: It is damaged, wants to run code, or holds no model of nanoGPT's.
-        DataError: meta.pkl is damaged or wants to run code, or GPT-2's tokenizer cannot be fetched.
-        TokenizerError: The tokenizer that was found is another model's.
+        CheckpointError: It is damaged, contains code, or has no model of nanoGPT's.
+        DataError: meta.pkl is damaged or contains code, or GPT-2's tokenizer cannot be fetched.
+        TokenizerError: The tokenizer does not fit the model.
     """
     layout = recognise(read_pickle(file), file)
     arguments = read_arguments(layout.arguments, file)
@@ -130,7 +130,7 @@ def load_nanogpt(
     check_stored(weights, weights, empty_model(config), where=str(file))
     dataset = read_dataset_name(layout.dataset, file)
     tokenizer, spec = find_tokenizer(file, dataset, data_dir, rows=config.vocab_size, known=layout.tokenizer)
-    # Whether its documents ended with end-of-text is not known; nanoGPT itself begins a sample with a newline.
+    # It is not known whether its documents end with end-of-text; nanoGPT itself begins a sample with a newline.
     about = {"dataset": dataset, "ends_documents": False, "iteration": layout.iteration}
     config_json = {QUILL_KEY: {name: value for name, value in about.items() if value is not None}}
     dropout = arguments.dropout if dropout is None else dropout
@@ -138,13 +138,13 @@ def load_nanogpt(
 
 
 def read_arguments(given: object, file: Path) -> ModelArguments:
-    """Return what a checkpoint says of its model.
+    """Return the model_args of a checkpoint.
 
     Raises:
-        CheckpointError: It says nothing, or something that nanoGPT's model cannot be.
+        CheckpointError: There are none, or nanoGPT cannot have such a model.
     """
     if not isinstance(given, Mapping):
-        raise CheckpointError(f"{file} is no checkpoint of nanoGPT: it lacks the dictionary model_args")
+        raise CheckpointError(f"{file} is not a checkpoint of nanoGPT: it lacks the dictionary model_args")
     try:
         arguments = ModelArguments.model_validate(dict(given))
     except ValidationError as error:
@@ -162,31 +162,34 @@ def read_arguments(given: object, file: Path) -> ModelArguments:
 
 
 def read_tensors(given: object, file: Path) -> Tensors:
-    """Return a checkpoint's tensors by their names in nanoGPT's model, still where they lie in the file.
+    """Return a checkpoint's tensors by their names in nanoGPT's model, still mapped from the file.
 
     Raises:
-        CheckpointError: There are none, something else is among them, or they say that they are larger than the file.
+        CheckpointError: There are none, one is not a tensor, or they are larger than the file.
     """
     if not isinstance(given, Mapping) or not given:
-        raise CheckpointError(f"{file} is no checkpoint of nanoGPT: it lacks the dictionary model")
+        raise CheckpointError(f"{file} is not a checkpoint of nanoGPT: it lacks the dictionary model")
     tensors: Tensors = {}
     for name, tensor in given.items():
         dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_floating_point()
         if not dense or not isinstance(name, str) or tensor.device.type != "cpu":
-            raise CheckpointError(f"{file} is no checkpoint of nanoGPT: {name!r:.80} in model is no tensor of weights")
+            raise CheckpointError(
+                f"{file} is not a checkpoint of nanoGPT: {name!r:.80} in model is not a tensor of weights"
+            )
         tensors[name.removeprefix(SPREAD).replace(COMPILED, "")] = tensor.detach()
-    large, there = sum(tensor.nbytes for tensor in tensors.values()), file.stat().st_size
-    if large > MOST_SHARED * there:
+    tensor_bytes, file_bytes = sum(tensor.nbytes for tensor in tensors.values()), file.stat().st_size
+    if tensor_bytes > MOST_SHARED * file_bytes:
         raise CheckpointError(
-            f"{file} is damaged: its tensors would have {large:,} bytes, and the file has {there:,}; copy it again"
+            f"{file} is damaged: its tensors would have {tensor_bytes:,} bytes, but the file has {file_bytes:,}; copy "
+            "it again"
         )
     return {name: tensor for name, tensor in tensors.items() if not MASK.search(name)}
 
 
 def stock_weights(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the weights in float32, in the layouts of GPT-2's stock class.
+    """Return the weights in float32, in the layouts of the GPT-2 class of transformers.
 
-    They are copied: the file may be written again while the model is in use.
+    They are copied, because the file may be overwritten while the model is in use.
     """
     copied = {
         name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items() if not ADAPTER.fullmatch(name)
@@ -198,46 +201,46 @@ def stock_weights(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def weights_of_base(base: LoadedModel, arguments: ModelArguments) -> Tensors:
-    """Return a base's weights, cut to the context that its adapters were trained with."""
+    """Return the weights of a base model, with positions cut to the context of its adapters."""
     weights = {name: tensor.float().clone() for name, tensor in base.weights.items() if not MASK.search(name)}
     positions = weights[POSITIONS]
     return weights | {POSITIONS: positions[: min(arguments.block_size, len(positions))]}
 
 
 def arguments_of_base(base: LoadedModel, arguments: ModelArguments) -> ModelArguments:
-    """Return what a checkpoint of adapters says of its model, with the sizes of its base, which it may have wrong."""
+    """Return the model_args of a checkpoint of adapters with the sizes of its base, which they may have wrong."""
     sizes = {name: getattr(base.config, name) for name in ("n_layer", "n_head", "n_embd", "vocab_size", "bias")}
     block_size = min(arguments.block_size, base.config.block_size)
     return arguments.model_copy(update=sizes | {"block_size": block_size})
 
 
 def missing_biases(weights: Mapping[str, Tensor]) -> Tensors:
-    """Return biases of zero for those linear maps that have none."""
+    """Return zero biases for the linear maps that have no bias."""
     maps = [name for name in weights if STORED_TRANSPOSED.search(name)]
     return {name.removesuffix("weight") + "bias": torch.zeros(weights[name].shape[-1]) for name in maps}
 
 
 def check_sizes(arguments: ModelArguments, weights: Tensors, file: Path) -> None:
-    """Check that the weights are as large as model_args says, before a model of that size is made.
+    """Check that the weights have the sizes in model_args, before a model of these sizes is made.
 
     Raises:
-        CheckpointError: They are not.
+        CheckpointError: They have not.
     """
-    rows = arguments.vocab_size or len(weights.get(TOKENS, ()))  # homomorphic-attention may leave it open
+    rows = arguments.vocab_size or len(weights.get(TOKENS, ()))  # homomorphic-attention may leave it out
     expected = {TOKENS: (rows, arguments.n_embd), POSITIONS: (arguments.block_size, arguments.n_embd)}
     for name, size in expected.items():
-        found = tuple(weights[name].shape) if name in weights else "missing"
-        if found != size:
-            raise CheckpointError(f"{file}: by model_args {name} has the shape {size}; in the weights it is {found}")
+        actual = tuple(weights[name].shape) if name in weights else "missing"
+        if actual != size:
+            raise CheckpointError(f"{file}: by model_args {name} has the shape {size}; in the weights it is {actual}")
     layers = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
     if len(layers) != arguments.n_layer:
         raise CheckpointError(f"{file}: by model_args n_layer = {arguments.n_layer}; the weights have {len(layers)}")
 
 
 def config_of(arguments: ModelArguments, weights: Tensors, activation: Activation) -> GPTConfig:
-    """Return the shape of a model of nanoGPT; the head is the token embedding unless the weights say otherwise.
+    """Return the configuration of a nanoGPT model; the head is the token embedding unless the weights differ.
 
-    Where norms alone have biases, as in homomorphic-attention, the model has them everywhere, and those are zero.
+    If only norms have biases, as in homomorphic-attention, the model has biases everywhere; the others are zero.
     """
     head = weights.get("lm_head.weight")
     norms = [weights.get(name.removesuffix("weight") + "bias") for name in weights if WEIGHT_OF_NORM.search(name)]
@@ -260,16 +263,16 @@ def config_of(arguments: ModelArguments, weights: Tensors, activation: Activatio
 
 
 def read_dataset_name(name: object, file: Path) -> str | None:
-    """Return the name of the data set that a checkpoint was trained on; None where it does not say.
+    """Return the name of the data set that a checkpoint was trained on; None if it has none.
 
     Raises:
-        CheckpointError: What it says is no name of a folder in data_dir.
+        CheckpointError: It is not the name of a folder in data_dir.
     """
     if name is None:
         return None
     if not isinstance(name, str) or not is_plain_path(name):
         raise CheckpointError(
-            f"{file} names the data set {shorten(name)}, which is no folder in data_dir; do not trust it"
+            f"{file} names the data set {shorten(name)}, which is not a folder in data_dir; do not trust it"
         )
     return name
 
@@ -277,19 +280,19 @@ def read_dataset_name(name: object, file: Path) -> str | None:
 def find_tokenizer(
     file: Path, dataset: str | None, data_dir: Path, *, rows: int, known: str | None = None
 ) -> tuple[Tokenizer, str | None]:
-    """Return the tokenizer of a checkpoint of nanoGPT, and what `--tokenizer` would mean it.
+    """Return the tokenizer of a nanoGPT checkpoint, and the value of `--tokenizer` that gives it.
 
-    That is the meta.pkl beside the checkpoint, or in its data set's folder; else, as nanoGPT has it, GPT-2's.
+    It is the meta.pkl next to the checkpoint or in its data set's folder; otherwise GPT-2's, as in nanoGPT.
 
     Args:
         file: The checkpoint.
-        dataset: The name of its data set, where it is known.
-        data_dir: Where data sets live.
-        rows: Of the model's vocabulary.
-        known: What its program's layout says the tokenizer is.
+        dataset: The name of its data set, if known.
+        data_dir: Folder of data sets.
+        rows: Size of the model's vocabulary.
+        known: The tokenizer of the checkpoint's layout, if it has one.
 
     Raises:
-        DataError: meta.pkl is damaged or wants to run code, or GPT-2's tokenizer cannot be fetched.
+        DataError: meta.pkl is damaged or contains code, or GPT-2's tokenizer cannot be fetched.
         TokenizerError: It does not fit the model's vocabulary.
     """
     if known == "codes":
@@ -299,11 +302,11 @@ def find_tokenizer(
     tokenizer: Tokenizer = gpt2_tokenizer() if meta is None else read_nanogpt_meta(meta)
     missing = f"there is no {META_FILE} in {' or '.join(str(place) for place in places)}"
     if not tokenizer.vocab_size <= rows < tokenizer.vocab_size + MOST_PADDING:
-        found = f"{missing}, and GPT-2's tokenizer" if meta is None else f"{meta}"
+        place = f"{missing}, and GPT-2's tokenizer" if meta is None else f"{meta}"
         raise TokenizerError(
-            f"the model in {file} has a vocabulary of {rows:,}, but {found} has {tokenizer.vocab_size:,} tokens; put "
-            f"the {META_FILE} of its data set beside it, or say with --data_dir where its data set is"
+            f"the model in {file} has a vocabulary of {rows:,}, but {place} has {tokenizer.vocab_size:,} tokens; put "
+            f"the {META_FILE} of its data set next to it, or give the folder of its data set with --data_dir"
         )
     if meta is None and known is None:
-        say(f"{missing}, so the tokenizer is taken to be GPT-2's")
+        say(f"{missing}, so GPT-2's tokenizer is used")
     return tokenizer, "gpt2" if meta is None else str(meta)
