@@ -283,5 +283,5 @@ def test_closed_pipe_is_quiet(tmp_path: Path) -> None:
 def test_a_full_memory_is_no_fault(quill: Any, error: BaseException) -> None:
     quill.replace("quillgpt.training", "train", error)
     assert quill("train") == 1
-    assert quill.err.startswith("quill: there is not enough memory for it; smaller sizes need less (")
+    assert quill.err.startswith("quill: there is not enough memory; smaller sizes need less (")
     assert quill.err.count("\n") == 1

@@ -119,7 +119,7 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("train --compile=maybe", "--compile=maybe must be true, false or auto"),
         ("train --n_head 7", "n_embd = 768 is not divisible by n_head = 7; change one of them"),
         ("train gone.toml", "gone.toml does not exist"),
-        ("train --resume --init_from=gpt2", "--resume goes on with a run, --init_from=gpt2 starts one; give one"),
+        ("train --resume --init_from=gpt2", "--resume continues a run, --init_from=gpt2 starts one; give one"),
         ("eval", "eval needs MODEL; quill eval --help shows what it takes"),
         ("eval out --dataset a --split test", "--split=test must be both, val or train"),
         ("info", "info needs MODEL; quill info --help shows what it takes"),
@@ -145,10 +145,12 @@ def test_texts_that_stand_where_a_preset_does(quill: Any) -> None:
     for name in ("one.txt", "two.txt"):
         Path(name).write_text("text")
     assert quill.refused("train", "--data", "one.txt", "two.txt") == (
-        "two.txt stands where a preset is expected; give several texts as --data one.txt,two.txt or "
+        "two.txt is given where a preset is expected; give several texts as --data one.txt,two.txt or "
         "--data one.txt --data two.txt"
     )
-    assert quill.refused("train", "one.txt") == "one.txt is no preset; to train on a text: quill train --data one.txt"
+    assert (
+        quill.refused("train", "one.txt") == "one.txt is not a preset; to train on a text: quill train --data one.txt"
+    )
     assert "two.txt is one word too many; several texts" in quill.refused(
         "train", "demo", "--data", "one.txt", "two.txt"
     )

@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status, which docs/reliability.md lists.
 
     Args:
-        arguments: The words after `quill`; None takes those of the process, which then is the command's own: its
-            standard streams and signals are settled first, before anything that is slow to import.
+        arguments: The words after `quill`; None takes those of the process. Then standard streams and signals are set
+            up too, before any slow import.
     """
     if arguments is not None:
         from quillgpt.cli.app import run
@@ -30,5 +30,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with unwinding():
             return end_with(run(sys.argv[1:]))
-    except KeyboardInterrupt as error:  # while another error was told
+    except KeyboardInterrupt as error:  # while another error was reported
         leave(next(iter(error.args), signal.SIGINT))

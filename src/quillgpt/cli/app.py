@@ -1,4 +1,4 @@
-"""The commands together, and what becomes of an error: one line, and an exit status."""
+"""All commands together, and errors as one line and an exit status."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
 
 DEBUG, QUIET = "--debug", "--quiet"
 QUIET_SWITCH = switch(
-    QUIET, "Only warnings, errors and results; also by QUILL_QUIET=1.", group="Every command", position=100
+    QUIET, "Print only warnings, errors and results; QUILL_QUIET=1 does the same.", group="Every command", position=100
 )
 DEBUG_SWITCH = switch(DEBUG, "Show where an error came from.", group="Every command", position=100)
 COMPLETE = "__complete"
-"""The word with which a shell asks what Tab should offer."""
+"""The command with which a shell asks for completions."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "unable to allocate")
 
@@ -48,8 +48,8 @@ def make_app() -> App:
     app = App(
         name="quill",
         help="Train, finetune, evaluate and sample small GPT language models on your own text.",
-        help_epilogue="quill COMMAND --help explains a command. A switch is spelled --bias, --no-bias or --bias=False; "
-        "of a flag that is given twice the last one counts.",
+        help_epilogue="quill COMMAND --help explains a command. A switch is written --bias, --no-bias or --bias=False. "
+        "If a flag is given twice, the last one counts.",
         version=f"quill {__version__}",
         version_flags="--version",
         help_format="plaintext",
@@ -83,7 +83,7 @@ def run(words: Sequence[str]) -> int:
     try:
         with quietly(QUIET in switches):
             return _call(join_switches(tokens))
-    except BrokenPipeError:  # the reader, such as `head`, has enough
+    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         drop_results()
         return PIPE_CLOSED
     except (KeyboardInterrupt, Exception) as error:
@@ -111,9 +111,11 @@ def _call(tokens: list[str]) -> int:
 
 
 def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
-    """Return what to say of an error, and the exit status."""
+    """Return the message for an error, and the exit status."""
     number = stopping.raised()
-    if number is not None and not isinstance(error, KeyboardInterrupt):  # what a library made of the interruption
+    if number is not None and not isinstance(
+        error, KeyboardInterrupt
+    ):  # a library replaced the interruption by its own error
         error = KeyboardInterrupt(number)
     match error:
         case KeyboardInterrupt():
@@ -127,16 +129,16 @@ def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
         case OSError():
             return _describe(error), FAILED
         case MemoryError() | RuntimeError() if (said := lack_of_memory(error)) is not None:
-            return f"there is not enough memory for it; smaller sizes need less ({shorten(said)})", FAILED
+            return f"there is not enough memory; smaller sizes need less ({shorten(said)})", FAILED
     advice = "" if debugging else "; this is a fault of Quill's own, and --debug shows where it happened"
     return f"{type(error).__name__}: {error}{advice}", FAILED
 
 
 def lack_of_memory(error: BaseException) -> str | None:
-    """Return the line in which an error says that there was no memory, for which there are several words; else None."""
+    """Return the line in which an error says that memory ran out; None if it does not say so."""
     lines = str(error).splitlines()
-    said = next((line for line in lines if any(words in line.lower() for words in OUT_OF_MEMORY)), None)
-    return said or (next(iter(lines), "nothing is left") if isinstance(error, MemoryError) else None)
+    message = next((line for line in lines if any(words in line.lower() for words in OUT_OF_MEMORY)), None)
+    return message or (next(iter(lines), "nothing is left") if isinstance(error, MemoryError) else None)
 
 
 def _everywhere(
@@ -144,19 +146,19 @@ def _everywhere(
     quiet: Annotated[bool, QUIET_SWITCH] = False,
     debug: Annotated[bool, DEBUG_SWITCH] = False,
 ) -> None:
-    """Say in --help and to the Tab key what every command takes; `main` takes these switches out beforehand."""
+    """Declare the switches of every command for --help and completion; `run` has removed them before."""
 
 
 def _adopt_places() -> None:
-    """Let `.env` ask for quiet, and say that it cannot say from where code and texts are taken."""
+    """Take QUILL_QUIET from `.env`, and warn of places for code and texts, which it may not set."""
     given = read_dotenv(DOTENV)
     if quiet := given.get(QUIET_VARIABLE):
         os.environ.setdefault(QUIET_VARIABLE, quiet)
-    passed_over = sorted(name for name in FOLDERS & given.keys() if os.environ.get(name, "") != given[name])
-    if passed_over:
+    ignored = sorted(name for name in FOLDERS & given.keys() if os.environ.get(name, "") != given[name])
+    if ignored:
         warn(
-            f"passed over in {DOTENV}: {' and '.join(passed_over)}; a file that comes with a folder must not say "
-            f"from where code and texts are taken; set it in the environment: export {passed_over[0]}=..."
+            f"passed over in {DOTENV}: {' and '.join(ignored)}; a file in the current folder must not say where code "
+            f"and texts come from; set it in the environment: export {ignored[0]}=..."
         )
 
 

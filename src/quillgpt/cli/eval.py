@@ -60,22 +60,22 @@ def evaluate(
         )
         if not math.isfinite(score.loss):
             warn(
-                f"the loss on {name} {split} is {score.loss}: the model overflows on this text. Where its attention "
-                "kernel is a polynomial, quill lab ranges shows how far its arguments reach"
+                f"the loss on {name} {split} is {score.loss}: the model overflows on this text. If its attention "
+                "kernel is a polynomial, quill lab ranges shows the range of its arguments"
             )
         if as_json:
-            found = {"model": str(loaded.folder), "dataset": name, "split": split, "batches": batches}
-            print(json.dumps(found | asdict(score)))
+            row = {"model": str(loaded.folder), "dataset": name, "split": split, "batches": batches}
+            print(json.dumps(row | asdict(score)))
             continue
-        part = "" if batches is None else f" in {batches} batches"
+        scope = "" if batches is None else f" in {batches} batches"
         if score.block_size is not None:
-            part += f", blocks of {score.block_size:,}"
+            scope += f", blocks of {score.block_size:,}"
         bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} bits per byte"
         published = published_losses(model, name) if score.block_size is None else None
         compared = "" if published is None else f"; published: {getattr(published, split):.2f}"
         perplexity = spell_perplexity(score.loss, 4)
         print(
             f"{name} {split}: loss {score.loss:.4f} nats per token, perplexity {perplexity}{bits}, "
-            f"{score.tokens:,} tokens{part}{compared}",
+            f"{score.tokens:,} tokens{scope}{compared}",
             flush=True,
         )

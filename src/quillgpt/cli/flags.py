@@ -1,4 +1,4 @@
-"""A command's settings as flags: made from the schema, spelled in nanoGPT's way and in the usual one."""
+"""A command's settings as flags: made from the schema, in nanoGPT's spelling and the usual one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from quillgpt.config.values import accepts_bool, expectations, spell_value
 from quillgpt.errors import ConfigError
 
 REPEATABLE = frozenset({"data"})
-"""Settings whose flag can be given several times; the values are joined by commas. Of others the last one counts."""
+"""Settings whose flag can be given several times, with values joined by commas. Of other flags the last one counts."""
 
 FREE_TEXT = frozenset({"start", "stop", "data", "val"})
 """Settings whose value may begin with a hyphen."""
 
 LIKE_A_FLAG = re.compile(r"--[^\s]*")
-"""A word that may be a flag; `-- Yes, she said` is none."""
+"""A word that may be a flag; `-- Yes, she said` is not one."""
 
 TRUTH_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "auto"})
 
@@ -41,13 +41,13 @@ def from_home(kind: Any, tokens: Sequence[Token]) -> Any:
 
 
 PATH = Parameter(converter=from_home)
-"""For an argument that is a path, or may be one."""
+"""For an argument that is or may be a path."""
 
 MODEL = Parameter(
     name="MODEL",
     converter=from_home,
-    help="A run's folder (its best checkpoint is taken), a checkpoint, a Hugging Face folder, nanoGPT's "
-    "ckpt.pt, or a name of the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME.",
+    help="A run's folder (its best checkpoint), a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or the "
+    "name of a model on the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME.",
     completer=complete_model,
 )
 
@@ -63,13 +63,13 @@ def preset_argument(explanation: str) -> Parameter:
 
 
 def switch(name: str, explanation: str, *, group: str = "The command", position: int = -1) -> Parameter:
-    """Return a flag that is on where it is given, and belongs to a command, not to its settings.
+    """Return a switch of a command that is not one of its settings.
 
     Args:
         name: The flag.
-        explanation: What it does.
-        group: The heading that it stands under in --help.
-        position: Where that heading stands among those of the settings, which count from 0.
+        explanation: The text for --help.
+        group: Its heading in --help.
+        position: The position of the heading among those of the settings, which count from 0.
     """
     return Parameter(
         name=name, negative=(), show_default=False, help=explanation, group=Group(group, sort_key=position)
@@ -84,8 +84,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
     """Replace a command's `**flags` by one documented flag for each setting of `schema`.
 
-    The command receives the flags that were given, as text; reading them is the work of `quillgpt.config`, which
-    reads the environment and files by the same rules.
+    The command receives the given flags as text. `quillgpt.config` parses them by the same rules as the environment
+    and files.
     """
 
     def declare(command: Command) -> Command:
@@ -95,7 +95,11 @@ def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
             return command(*positional, **(named | flags))
 
         signature = inspect.signature(command, eval_str=True)
-        parameters = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        parameters = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         for position, (heading, fields) in enumerate(grouped_fields(schema).items()):
             group = Group(heading, sort_key=position, help_formatter=DefaultFormatter(column_specs=_columns))
             parameters += [_parameter(name, field, group) for name, field in fields.items()]
@@ -106,12 +110,12 @@ def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
 
 
 def join_switches(tokens: Iterable[str]) -> list[str]:
-    """Write each switch as one token with its value: `--bias`, `--bias True` and `--no-bias` as `--bias=...`.
+    """Write each switch as one token with its value: `--bias`, `--bias True` and `--no-bias` become `--bias=...`.
 
-    Which word after `--compile` is its value, and which is the next argument, only the settings' types can tell.
+    The settings' types decide whether the word after `--compile` is its value or the next argument.
 
     Raises:
-        ConfigError: A flag that takes any text is followed by what looks like the next flag.
+        ConfigError: A flag that takes any text is followed by a word that looks like a flag.
     """
     switches = {name for schema in COMMANDS for name, field in schema.model_fields.items() if accepts_bool(field)}
     joined: list[str] = []
@@ -124,7 +128,7 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
         if token.startswith("--") and name in FREE_TEXT and waiting:
             if LIKE_A_FLAG.fullmatch(waiting[0]):
                 word = waiting[0][:40]
-                raise ConfigError(f"{token} needs a value; if the text {word} is meant, write {token}={word}")
+                raise ConfigError(f"{token} needs a value; if {word} is the value, write {token}={word}")
             joined += [token, waiting.pop(0)]
         elif token.startswith("--") and name in switches:
             value = waiting.pop(0) if waiting and waiting[0].lower() in TRUTH_WORDS else "true"
@@ -137,7 +141,7 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
 
 
 def take_switches(tokens: Iterable[str], names: Iterable[str]) -> tuple[set[str], list[str]]:
-    """Split tokens into those of `names` that are among them, and the rest; what follows `--` is left alone."""
+    """Split tokens into the switches of `names` and the rest; tokens after `--` are not switches."""
     waiting = list(tokens)
     end = waiting.index("--") if "--" in waiting else len(waiting)
     taken = set(waiting[:end]) & set(names)
@@ -149,7 +153,7 @@ def _joined(name: str, given: list[str]) -> str:
 
 
 def _columns(console: Console, options: ConsoleOptions, entries: list[HelpEntry]) -> tuple[ColumnSpec, ...]:  # noqa: ARG001
-    """Return the columns of --help; names get as much room as the longest setting needs at 80 characters."""
+    """Return the columns of --help; names are as wide as the longest setting needs at 80 characters."""
     width = math.ceil(console.width * 0.4)
     names = ColumnSpec(renderer=NameRenderer(max_width=width), style="cyclopts.name", max_width=width)
     return names, ColumnSpec(renderer=DescriptionRenderer(), overflow="fold")

@@ -14,11 +14,11 @@ from quillgpt.console import stdout, table
 
 DATA_DIR = Parameter("--data_dir", converter=from_home, help=SampleSettings.model_fields["data_dir"].description)
 SAID = ("bias", "dropout", "tokenizer", "tokenizer_fingerprint")
-"""What config.json records and other rows say."""
+"""The values of config.json that other rows show."""
 
 
 def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DATA_DIR] = None) -> None:
-    """Tell what a model is: configuration, parameters, tokenizer, where it came from."""
+    """Describe a model: configuration, parameters, tokenizer, where it comes from."""
     settings = resolve_sample({} if data_dir is None else {"data_dir": data_dir})
 
     from quillgpt.checkpoint.load import identify

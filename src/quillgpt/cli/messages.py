@@ -1,4 +1,4 @@
-"""Cyclopts' errors in Quill's words: one line that names what was typed and what to do."""
+"""Cyclopts' errors in Quill's words: one line with what was typed and what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quillgpt.config.foreign import meant_setting
 
 
 def explain(error: CycloptsError) -> str:
-    """Return one line on a command line that could not be parsed."""
+    """Return a message of one line for a command line that could not be parsed."""
     command = " ".join(["quill", *(error.command_chain or ())])
     match error:
         case UnknownOptionError():
@@ -47,7 +47,7 @@ def explain(error: CycloptsError) -> str:
 
 
 def unknown_word(word: str, known: set[str], otherwise: str) -> str:
-    """Say that a word is unknown and which was meant, or where the known ones are listed."""
+    """Return a message for an unknown word, with the word that was probably meant, or `otherwise`."""
     word = word.partition("=")[0]
     meant = meant_setting(word.lstrip("-"), [name.lstrip("-") for name in known])
     dashes = "--" if word.startswith("-") else ""

@@ -18,10 +18,10 @@ OTHER_PICTURES = (".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".eps", ".ps", ".tif
 NAMED_RUNS = 3
 WIDEST_CHART = 80
 
-RUN_HELP = "Folder of a run, finished or not; several are drawn together."
+RUN_HELP = "Folder of a run, finished or not; several runs are drawn together."
 OUT_HELP = (
-    "File to write, .png or .svg; any other name gets both endings. "
-    "Unset: plots/training in the run's folder; for several runs, a file in plots/ named after them."
+    "File to write, .png or .svg; any other name gets both endings. [default: plots/training in the run's folder; for "
+    "several runs, a file in plots/ named after them]"
 )
 TOKENS_HELP = "Draw over the tokens trained on, not over iterations."
 SECONDS_HELP = "Draw over the time since the start, not over iterations."
@@ -62,7 +62,7 @@ def plot(
 
 
 def run_folder(run: Path) -> Path:
-    """Return the folder of a run that is named by itself or by its metrics.jsonl."""
+    """Return the folder of a run, given the folder or its metrics.jsonl."""
     return run.parent if run.name == METRICS else run
 
 
@@ -70,12 +70,12 @@ def read_run(run: Path) -> list[Row]:
     """Return the rows of a run.
 
     Raises:
-        DataError: It has none; names the run that was probably meant.
+        DataError: It has none; the message names the run that was probably meant.
     """
     folder = run_folder(run)
     path = folder / METRICS
     if not path.is_file():
-        nearby = {each.parent.name: each.parent for each in sorted(folder.absolute().parent.glob(f"*/{METRICS}"))}
+        nearby = {file.parent.name: file.parent for file in sorted(folder.absolute().parent.glob(f"*/{METRICS}"))}
         meant = closest(folder.name, nearby)
         hint = f"; did you mean {folder.with_name(meant)}?" if meant else ""
         what = f"holds no {METRICS}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
@@ -87,14 +87,14 @@ def read_run(run: Path) -> list[Row]:
 
 
 def name_runs(records: dict[Path, list[Row]]) -> dict[str, list[Row]]:
-    """Name each run by its folder; by its whole path where two folders have one name."""
+    """Name each run by its folder, or by its whole path if two folders have the same name."""
     folders = {run_folder(run).resolve(): rows for run, rows in records.items()}
     names = [folder.name for folder in folders]
     return {(folder.name if names.count(folder.name) == 1 else str(folder)): rows for folder, rows in folders.items()}
 
 
 def figure_name(names: list[str]) -> str:
-    """Return a figure's file name without ending: `training` for one run, else after the runs."""
+    """Return a figure's file name without ending: `training` for one run, otherwise the names of the runs."""
     if len(names) == 1:
         return "training"
     stems = [Path(name).name for name in names]

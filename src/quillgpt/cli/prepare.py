@@ -32,7 +32,7 @@ SOURCE = Parameter(name="SOURCE", help=SOURCE_HELP, allow_leading_hyphen=True, c
 def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
     """Turn a text into a data set: tokens for training and for validation."""
     for source in sources:
-        if source.startswith("-") and source != "-":  # hyphens are let in for `-` alone
+        if source.startswith("-") and source != "-":  # words with a hyphen are only accepted for `-` itself
             known = {f"--{name}" for name in PrepareSettings.model_fields}
             raise ConfigError(unknown_word(source, known, "quill prepare --help lists the flags"))
     if not sources:
@@ -96,7 +96,7 @@ def _summary(prepared: Preparation) -> dict[str, object]:
 def _split(manifest: DatasetManifest) -> str:
     if manifest.val_sources is not None:
         return "given"
-    place = "whole documents, chosen by what they hold" if manifest.split_by == "documents" else "the end of the text"
+    place = "whole documents, chosen by their content" if manifest.split_by == "documents" else "the end of the text"
     return f"{manifest.val_fraction:g} of the text is held out: {place}"
 
 
@@ -110,8 +110,8 @@ def _repeated_lines(manifest: DatasetManifest) -> str:
     report = manifest.report
     assert report is not None
     if not report.repeated_lines:
-        return "none that stands in many documents"
-    shown = ", ".join(f"{each.line[:40]!r} ({each.documents:,})" for each in report.examples)
+        return "no line occurs in many documents"
+    examples = ", ".join(f"{example.line[:40]!r} ({example.documents:,})" for example in report.examples)
     least = report.examples[-1].documents
     advice = _removed(f"drop_repeated_lines={least}", done=manifest.drop_repeated_lines is not None, useful=True)
-    return f"{report.repeated_lines:,} stand in many documents, such as {shown}{advice}"
+    return f"{report.repeated_lines:,} occur in many documents, such as {examples}{advice}"

@@ -29,7 +29,7 @@ def sample(
     as_json: Annotated[bool, JSON_FLAG] = False,
     **flags: str,
 ) -> None:
-    """Write text with a model, on standard output."""
+    """Generate text with a model, on standard output."""
     settings = resolve_sample(flags)
     chosen = model_to_sample(model, flags, settings)
 
@@ -47,23 +47,23 @@ def sample(
     start = None if settings.start is None else read_start(settings.start)
     prompt = loaded.prompt(start)
     if as_json:
-        for each in loaded.draw(prompt, settings):
-            print(json.dumps(asdict(each), ensure_ascii=False), flush=True)
+        for drawn in loaded.draw(prompt, settings):
+            print(json.dumps(asdict(drawn), ensure_ascii=False), flush=True)
         return
-    show_set_up(loaded, settings, prompt[1])
+    print_setup(loaded, settings, prompt[1])
     write(prompt[0])
-    for number, each in enumerate(loaded.draw(prompt, settings, on_text=write)):
-        write(f"{each.prompt}{each.text}\n{DASHES}\n" if number else f"\n{DASHES}\n")
+    for number, drawn in enumerate(loaded.draw(prompt, settings, on_text=write)):
+        write(f"{drawn.prompt}{drawn.text}\n{DASHES}\n" if number else f"\n{DASHES}\n")
 
 
 def write(text: str) -> None:
-    """Put text on standard output at once: as it is, or such that it cannot steer a terminal."""
+    """Write text to standard output at once; on a terminal, without control characters."""
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
-def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> None:
-    """Print what is sampled, on standard error."""
+def print_setup(model: Model, settings: SampleSettings, prompt: list[int]) -> None:
+    """Print model and settings on standard error."""
     number_format = str(model.dtype).removeprefix("torch.") if model.quantize == "none" else model.quantize
     rows = {
         "model": model.folder,
@@ -77,14 +77,14 @@ def show_set_up(model: Model, settings: SampleSettings, prompt: list[int]) -> No
     from quillgpt.text.tokenizers.ids import IdTokenizer
 
     if isinstance(model.tokenizer, IdTokenizer):
-        warn("which text the model's tokens stand for is not known (meta.pkl had only vocab_size): ids are printed")
+        warn("ids are printed, because the text of the model's tokens is not known (meta.pkl had only vocab_size)")
 
 
 def model_to_sample(model: str | None, flags: Mapping[str, object], settings: SampleSettings) -> str:
     """Return the model that MODEL, --init_from or --out_dir names.
 
     Raises:
-        ConfigError: Two of them name different models.
+        ConfigError: They name different models.
     """
     origin = None if settings.init_from in SPECIAL_ORIGINS else settings.init_from
     named = {

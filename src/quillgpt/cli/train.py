@@ -16,10 +16,10 @@ from quillgpt.errors import ConfigError
 
 DRY_RUN = switch(
     "--dry_run",
-    "Check everything, say what would happen (data, parameters, memory, time) and leave all folders as they are.",
+    "Check everything, print what would happen (data, parameters, memory, time), and change no folder.",
 )
-VERBOSE = switch("--verbose", "Print every setting, not only those that are not the default.")
-RESUME = switch("--resume", "Go on with the run in out_dir: the same as --init_from=resume.")
+VERBOSE = switch("--verbose", "Print all settings, not only those that differ from the default.")
+RESUME = switch("--resume", "Continue the run in out_dir: the same as --init_from=resume.")
 
 
 @settings_flags(TrainFields)
@@ -37,7 +37,9 @@ def train(
     check_source(source, flags)
     if resume:
         if flags.get("init_from", "resume") != "resume":
-            raise ConfigError(f"--resume goes on with a run, --init_from={flags['init_from']} starts one; give one")
+            raise ConfigError(
+                f"--resume continues a run, --init_from={flags['init_from']} starts one; give one of them"
+            )
         flags["init_from"] = "resume"
     given = replace(resolve_given(source, flags), verbose=verbose)
     settings = given.settings
@@ -60,17 +62,17 @@ def train(
 
 
 def check_source(source: str | None, flags: dict[str, str]) -> None:
-    """Check that what stands in the place of a preset is not meant to be a text.
+    """Check that the argument for a preset is not a text.
 
     Raises:
-        ConfigError: It is a file that is no preset; says how texts are given.
+        ConfigError: It is a file but not a preset; the message says how to give texts.
     """
     if source is None or source.endswith(SUFFIXES) or source.replace("-", "_") in preset_names():
         return
     if Path(source).is_file() and describe_file(Path(source)) is None:
         if data := flags.get("data"):
             raise ConfigError(
-                f"{source} stands where a preset is expected; give several texts as --data {data},{source} or "
+                f"{source} is given where a preset is expected; give several texts as --data {data},{source} or "
                 f"--data {data} --data {source}"
             )
-        raise ConfigError(f"{source} is no preset; to train on a text: quill train --data {source}")
+        raise ConfigError(f"{source} is not a preset; to train on a text: quill train --data {source}")

@@ -1,4 +1,4 @@
-"""The curves of runs as a figure, in PNG and SVG; needs matplotlib, but no display."""
+"""Drawing the curves of runs as PNG and SVG; this needs matplotlib, but no display."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, which colour-blind people can tell apart; without yellow, too pale for lines on white."""
+"""Okabe and Ito's colours, which colour-blind people can tell apart, without yellow, which is too pale for lines."""
 
 MARKERS = "osD^vP*X"
-"""One after the other for each further round of colours."""
+"""The markers of further runs after each round of colours."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "batches": {"linewidth": 0.8, "alpha": 0.4},
@@ -28,7 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "val": {"linewidth": 1.8},
     "best": {"linestyle": "none", "marker": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 5},
 }
-"""How each kind of loss is drawn; the colour says whose it is."""
+"""The line style of each kind of loss; the colour shows the run."""
 
 NAMES = {
     "batches": "training, logged batches",
@@ -53,23 +53,23 @@ LONGEST_NAME_ALONE = 25
 
 DOTS_PER_INCH = 150
 MOST_MARKERS = 40
-"""Evaluations of a run above which their markers would hide the line."""
+"""With more evaluations than this, markers would hide the line."""
 
 AUTHOR = "Quill"
 MARKS = (b"tEXtSoftware\0Quill", b"<dc:title>Quill</dc:title>")
-"""How the beginning of a PNG or SVG says that Quill drew it."""
+"""The marks at the beginning of PNG and SVG files that Quill has drawn."""
 BEGINNING_BYTES = 4096
 
 TIME_UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
 
 
 def save_figure(runs: Mapping[str, list[Row]], paths: list[Path], *, axis: Axis = "iter") -> None:
-    """Draw runs together and write the figure to each path, as its ending says.
+    """Draw runs together and write the figure to each path, in the format of its ending.
 
     Args:
-        runs: Rows of metrics.jsonl by the name that the legend gives them.
-        paths: Files that end in .png or .svg; their folders are made.
-        axis: What the numbers are drawn over.
+        runs: Rows of metrics.jsonl, by the name of the run in the legend.
+        paths: Files that end in .png or .svg; their folders are created.
+        axis: The x axis.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -79,16 +79,16 @@ def save_figure(runs: Mapping[str, list[Row]], paths: list[Path], *, axis: Axis 
 
 
 def write_figure(draw: Callable[[], Figure], paths: Sequence[Path], *, purpose: str = "a figure") -> None:
-    """Draw a figure and write it to each path, as its ending says; the same numbers give the same files.
+    """Draw a figure and write it to each path, in the format of its ending; the same numbers give the same bytes.
 
     Args:
-        draw: Draws it.
-        paths: Files that end in .png or .svg; their folders are made.
-        purpose: What matplotlib is needed for, as the beginning of a sentence.
+        draw: Draws the figure.
+        paths: Files that end in .png or .svg; their folders are created.
+        purpose: The purpose of matplotlib, as the beginning of a sentence.
 
     Raises:
         UserError: matplotlib is not installed.
-        ConfigError: A file is there that is no picture of Quill's.
+        ConfigError: A file is there that Quill did not draw.
     """
     matplotlib = import_extra("matplotlib", extra="plots", purpose=purpose)
     check_pictures(paths)
@@ -102,14 +102,14 @@ def write_figure(draw: Callable[[], Figure], paths: Sequence[Path], *, purpose: 
 
 
 def check_pictures(paths: Iterable[Path]) -> None:
-    """Check that nothing but pictures of Quill's would be written over.
+    """Check that only pictures that Quill has drawn would be overwritten.
 
     Raises:
-        ConfigError: Something else is there.
+        ConfigError: Another file is there.
     """
     for path in paths:
         if path.is_symlink() or (path.exists() and not _is_ours(path)):
-            raise ConfigError(f"{path} is there and was not drawn by Quill; give another name, or move it")
+            raise ConfigError(f"{path} exists and was not drawn by Quill; give another name, or move it")
 
 
 def _is_ours(path: Path) -> bool:
@@ -121,7 +121,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def tidy(panel: Axes) -> None:
-    """Give a panel a light grid and no frame above and to the right."""
+    """Give a panel a light grid, and no frame at the top and on the right."""
     panel.grid(color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
 
@@ -182,7 +182,7 @@ def _label(name: str, rows: list[Row]) -> str:
 
 
 def _curves(rows: list[Row], axis: Axis, scale: float) -> dict[str, Points]:
-    """Return what there is to draw of a run, by kind."""
+    """Return the curves of a run, by kind."""
     curves = {
         "batches": curve(rows, "train", "loss", axis=axis),
         "train": curve(rows, "eval", "train_loss", axis=axis),
@@ -195,12 +195,12 @@ def _curves(rows: list[Row], axis: Axis, scale: float) -> dict[str, Points]:
 
 
 def _dot(points: Points) -> dict[str, Any]:
-    """Make a line of a single point visible."""
+    """Return a marker that makes a line of a single point visible."""
     return {"marker": "."} if len(points) == 1 else {}
 
 
 def _scale(runs: Mapping[str, list[Row]], axis: Axis) -> tuple[float, str]:
-    """Return what x is divided by, and what it is then called."""
+    """Return the divisor of x values, and the label of the x axis."""
     if axis == "tokens":
         return 1.0, "tokens trained on"
     if axis == "iter":

@@ -1,4 +1,4 @@
-"""metrics.jsonl as curves."""
+"""Reading metrics.jsonl, and its values as curves."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ Points = list[tuple[float, float]]
 Axis = Literal["iter", "tokens", "seconds"]
 
 AXES: dict[Axis, str] = {"iter": "iterations", "tokens": "tokens", "seconds": "seconds"}
-"""What a row's numbers can be drawn over, in words."""
+"""The possible x axes, with their labels."""
 
 LARGEST_NUMBER = 1e18
-"""Far above what a run can count or measure; a number beyond it comes from a damaged line."""
+"""Far above what a run can count or measure; a larger number comes from a damaged line."""
 
 FEWEST_EVALUATIONS = 4
-"""Below, evaluations say too little of the training loss, and the logged batches stand for it."""
+"""With fewer evaluations than this, the training loss is drawn from logged batches."""
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Return the rows of a metrics.jsonl.
-
-    A line that a kill cut short, or that a run is writing at this moment, is left out, and so are damaged ones.
-    """
+    """Return the rows of a metrics.jsonl, without damaged lines and without an incomplete last line."""
     rows, _ = read_rows(path)
     return rows
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[int]]:
-    """Return the rows of a metrics.jsonl, and the numbers of damaged lines; a last one that was cut is none of them."""
+    """Return the rows of a metrics.jsonl, and the numbers of damaged lines, without an incomplete last line."""
     rows, damaged = [], []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
@@ -56,7 +53,7 @@ def _row(line: str) -> Row | None:
 
 
 def curve(rows: Iterable[Row], kind: str, name: str, *, axis: Axis = "iter") -> Points:
-    """Return one number of the rows of a kind over the axis, where both are there, finite, and no absurdity."""
+    """Return one value of the rows of a kind over an axis, where both are finite numbers of possible size."""
     pairs = ((row.get(axis), row.get(name)) for row in rows if row["kind"] == kind)
     return [(float(x), float(y)) for x, y in pairs if _can_be_drawn(x) and _can_be_drawn(y)]
 
@@ -66,9 +63,9 @@ def _can_be_drawn(value: object) -> TypeGuard[int | float]:
 
 
 def loss_curves(rows: list[Row], *, axis: Axis = "iter") -> dict[str, Points]:
-    """Return the training and the validation loss, as evaluations measured them.
+    """Return the training and the validation loss of evaluations.
 
-    Where there are few evaluations, the training loss is that of the logged batches.
+    With few evaluations, the training loss is that of logged batches.
     """
     train = curve(rows, "eval", "train_loss", axis=axis)
     if len(train) < FEWEST_EVALUATIONS:
@@ -77,5 +74,5 @@ def loss_curves(rows: list[Row], *, axis: Axis = "iter") -> dict[str, Points]:
 
 
 def lowest(points: Points) -> tuple[float, float] | None:
-    """Return the first of the lowest points; None where there is none."""
+    """Return the first of the lowest points; None if there are no points."""
     return min(points, key=lambda point: point[1], default=None)
