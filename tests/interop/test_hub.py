@@ -194,7 +194,7 @@ def test_nothing_is_fetched_where_nothing_may_be(hub):
 def test_without_a_connection_it_is_said_what_to_do(hub):
     hub.shutdown()
     hub.server_close()
-    with pytest.raises(CheckpointError, match=r"gpt2 is not here, .* set QUILL_MIRROR to a folder that has hub/gpt2"):
+    with pytest.raises(CheckpointError, match=r"gpt2 is not on this .* set QUILL_MIRROR to a folder that has hub/gpt2"):
         open_model(Path("gpt2"))
 
 

@@ -150,7 +150,7 @@ def test_lora_matrices_alone_belong_to_the_published_model_that_they_name(
     )  # the real one is a download
     agree(write(content, meta=False), merged(weights), attend=gaussian)
     content["config"] = {"init_from": "finetune"}
-    refuses(write(content), "LoRA matrices alone", "'finetune'")
+    refuses(write(content), "LoRA matrices only", "'finetune'")
 
 
 TOKENS = BytePairTokenizer.train(["the dog sees the dog. "], 257)

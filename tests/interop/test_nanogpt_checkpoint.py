@@ -182,7 +182,7 @@ def test_the_table_of_another_data_set_is_refused(characters: str, write: Any) -
 
 @pytest.mark.parametrize("name", ["../letters", "/etc", "C:\\data", "a/../../b", 3])
 def test_the_name_of_its_data_set_cannot_lead_elsewhere(name: Any, write: Any) -> None:
-    refuses(write(dataset=name), repr(name), "no folder in data_dir")
+    refuses(write(dataset=name), repr(name), "not a folder in data_dir")
 
 
 # What it should not hold.
