@@ -36,7 +36,7 @@ from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizers.round_trip import describe_loss, lost_text
-from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec, tokenizer_kind
 
 EXAMPLES = 5
 SAMPLED_PIECES, SAMPLE_CHARACTERS = 64, 4096
@@ -72,10 +72,13 @@ def build(
             if text is not None:
                 text.divide_at_marks()
     several = train.may_be_several or (val is not None and val.may_be_several)
-    # Among the tokenizers that are made from the text, only char has no end of text.
-    known = None if isinstance(tokenizer, str) and tokenizer.startswith(("char", "bpe:")) else tokenizer
-    made = tokenizer_from_spec(known) if isinstance(known, str) else known
-    ends = several and (tokenizer != "char" if made is None else made.end_of_text is not None)
+    kind = tokenizer_kind(tokenizer) if isinstance(tokenizer, str) else None
+    made: Tokenizer | None = None
+    if kind is not None and kind.made_from != "nothing":
+        ends = several and kind.ends_texts
+    else:
+        made = tokenizer_from_spec(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        ends = several and made.end_of_text is not None
 
     def marked(stream: Iterable[Piece]) -> Iterator[Piece]:
         if not several:
@@ -87,9 +90,11 @@ def build(
     split = _split(train, train_survey, val, val_survey, texts.val_fraction, characters, marked)
     if made is None:
         assert isinstance(tokenizer, str)
+        assert kind is not None
         # Merges are learned from the training text alone; char also needs the characters of the validation text.
         train_stream, val_stream = split.streams()
-        made = tokenizer_from_spec(tokenizer, _plain(chain(train_stream, val_stream if tokenizer == "char" else ())))
+        whole = chain(train_stream, val_stream if kind.made_from == "all text" else ())
+        made = tokenizer_from_spec(tokenizer, _plain(whole))
 
     dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
     with (

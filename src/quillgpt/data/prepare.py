@@ -34,7 +34,13 @@ from quillgpt.errors import DataError, UserError
 from quillgpt.stopping import activity
 from quillgpt.text.sources.corpora import RECIPES
 from quillgpt.text.sources.documents import FileRules
-from quillgpt.text.tokenizers.tokenizer import Tokenizer, check_spec, load_tokenizer, names_kind, tokenizer_from_spec
+from quillgpt.text.tokenizers.tokenizer import (
+    Tokenizer,
+    check_spec,
+    load_tokenizer,
+    tokenizer_from_spec,
+    tokenizer_kind,
+)
 
 CHUNK_CHARACTERS = 1 << 18  # small enough for a processor's cache
 MOST_BYTES_FOR_CHAR = 10_000_000
@@ -297,12 +303,12 @@ def _default_tokenizer(request: Request) -> str:
 
 def _recorded_tokenizer(folder: Path, manifest: DatasetManifest) -> str | Tokenizer:
     requested = manifest.tokenizer.requested
-    return requested if requested is not None and names_kind(requested) else load_tokenizer(folder)
+    return requested if requested is not None and tokenizer_kind(requested) else load_tokenizer(folder)
 
 
 def _tokenizer_difference(tokenizer: str | Tokenizer, manifest: DatasetManifest) -> str | None:
     """Return how a data set's tokenizer differs from the requested one, or None if it does not."""
-    if isinstance(tokenizer, str) and names_kind(tokenizer):
+    if isinstance(tokenizer, str) and tokenizer_kind(tokenizer):
         was = manifest.tokenizer.requested or f"a given {manifest.tokenizer.name}"
         return None if tokenizer == was else f"its tokenizer was {was}, not {tokenizer}"
     if isinstance(tokenizer, str):

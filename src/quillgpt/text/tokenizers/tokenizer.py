@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,6 @@ OTHER_TOKENIZERS = {
 
 MARK = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 """Names of special tokens, which a vocabulary may have without a merge."""
-
-KINDS = "char, byte, gpt2, bpe:N (such as bpe:1024) or the path of a tokenizer.json"
-
-_DIGITS = 12
-"""Digits of N in bpe:N that are read; a longer number is too large anyway."""
 
 
 @runtime_checkable
@@ -90,6 +86,48 @@ class Tokenizer(Protocol):
         """Write tokenizer.json and tokenizer_config.json, each atomically."""
 
 
+@dataclass(frozen=True)
+class TokenizerKind:
+    """A tokenizer that `--tokenizer` names.
+
+    Attributes:
+        from_content: Returns the tokenizer that a tokenizer.json describes, or None if it is of another kind.
+        make: Makes the tokenizer from a text in pieces and from N, where the name is `kind:N`.
+        made_from: The part of the text that it is made from.
+        ends_texts: Whether it has an id that ends a text.
+        usual_vocab_size: The number of ids that a dry run assumes if the text or a download is missing; None: N, or the
+            number that it always has.
+        check_size: Raises if N is too small or too large; None: the name has no N.
+    """
+
+    from_content: Callable[[dict[str, Any]], Tokenizer | None]
+    make: Callable[[Iterable[str], int], Tokenizer]
+    made_from: Literal["nothing", "training split", "all text"] = "nothing"
+    ends_texts: bool = True
+    usual_vocab_size: int | None = None
+    check_size: Callable[[int], None] | None = None
+
+
+TOKENIZERS: dict[str, TokenizerKind] = {
+    "char": TokenizerKind(
+        CharTokenizer.from_content,
+        lambda pieces, _: CharTokenizer.from_text(pieces),
+        made_from="all text",
+        ends_texts=False,
+        usual_vocab_size=100,
+    ),
+    "byte": TokenizerKind(ByteTokenizer.from_content, lambda *_: ByteTokenizer()),
+    "gpt2": TokenizerKind(BytePairTokenizer.from_content, lambda *_: gpt2_tokenizer(), usual_vocab_size=50257),
+    "bpe": TokenizerKind(
+        BytePairTokenizer.from_content, BytePairTokenizer.train, made_from="training split", check_size=check_size
+    ),
+}
+
+SIZE = re.compile("[0-9]+")
+LONGEST_SIZE = 12
+"""Digits of N that are read; a longer number is too large anyway."""
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer of a data set, a checkpoint, or any Hugging Face folder.
 
@@ -131,21 +169,26 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
         DataError: The files of `gpt2` are neither in the cache nor reachable.
     """
     check_spec(spec)
-    if spec == "char":
-        return CharTokenizer.from_text(pieces)
-    if spec == "byte":
-        return ByteTokenizer()
-    if spec == "gpt2":
-        return gpt2_tokenizer()
-    if spec.startswith("bpe:"):
-        return BytePairTokenizer.train(pieces, int(spec.removeprefix("bpe:")))
+    if (kind := tokenizer_kind(spec)) is not None:
+        return kind.make(pieces, size_in(spec) or 0)
     path = expand(spec)
     return _load(path / TOKENIZER_FILE if path.is_dir() else path, name=spec)
 
 
-def names_kind(spec: str) -> bool:
-    """Return whether a name for `--tokenizer` is one of Quill's own kinds, not a path."""
-    return spec in ("char", "byte", "gpt2") or re.fullmatch(r"bpe:[0-9]+", spec) is not None
+def tokenizer_kind(spec: str) -> TokenizerKind | None:
+    """Return the kind that a name for `--tokenizer` means; None if it is a path."""
+    name, colon, size = spec.partition(":")
+    kind = TOKENIZERS.get(name)
+    if kind is None:
+        return None
+    fits = not colon if kind.check_size is None else SIZE.fullmatch(size)
+    return kind if fits else None
+
+
+def size_in(spec: str) -> int | None:
+    """Return N of a name `kind:N`; None if the name has no N."""
+    _, colon, size = spec.partition(":")
+    return int(size.lstrip("0")[:LONGEST_SIZE] or 0) if colon else None
 
 
 def check_spec(spec: str) -> None:
@@ -154,18 +197,22 @@ def check_spec(spec: str) -> None:
     Raises:
         TokenizerError: It is neither, or N in bpe:N is too small or too large.
     """
-    if names_kind(spec):
-        if spec.startswith("bpe:"):
-            check_size(int(spec.removeprefix("bpe:").lstrip("0")[:_DIGITS] or 0))
+    if (kind := tokenizer_kind(spec)) is not None:
+        if kind.check_size is not None:
+            kind.check_size(size_in(spec) or 0)
         return
     path = expand(spec)
     with suppress(OSError):  # the name is too long for a path
         if path.is_file() or (path / TOKENIZER_FILE).is_file():
             return
-    hint = did_you_mean(spec, ("char", "byte", "gpt2"))
-    if spec.startswith("bpe"):
-        hint = "; did you mean bpe:1024?"
-    raise TokenizerError(f"{spec[:80]} is no tokenizer; expected {KINDS}{hint}")
+    sized = [name for name, kind in TOKENIZERS.items() if kind.check_size is not None]
+    names = [f"{name}:N (such as {name}:1024)" if name in sized else name for name in TOKENIZERS]
+    hint = did_you_mean(spec, [name for name in TOKENIZERS if name not in sized])
+    if meant := next(filter(spec.startswith, sized), None):
+        hint = f"; did you mean {meant}:1024?"
+    raise TokenizerError(
+        f"{spec[:80]} is no tokenizer; expected {', '.join(names)} or the path of a tokenizer.json{hint}"
+    )
 
 
 def _load_older(folder: Path) -> Tokenizer:
@@ -222,9 +269,10 @@ def _load(path: Path, *, name: str) -> Tokenizer:
 
 
 def _from_content(content: dict[str, Any], *, name: str, folder_tokens: FolderTokens) -> Tokenizer:
-    for family in (CharTokenizer, ByteTokenizer, BytePairTokenizer, IdTokenizer):
+    own = dict.fromkeys(kind.from_content for kind in TOKENIZERS.values())
+    for from_content in (*own, IdTokenizer.from_content):
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # no file of this kind
-            tokenizer = family.from_content(content)
+            tokenizer = from_content(content)
             if tokenizer is not None:
                 return tokenizer
     from quillgpt.text.tokenizers.tokenizer_json import (

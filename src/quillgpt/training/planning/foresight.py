@@ -19,7 +19,7 @@ from quillgpt.errors import DataError, UserError
 from quillgpt.text.sources.corpora import RECIPES, Texts, recipe_named
 from quillgpt.text.sources.documents import SEPARATOR, Source
 from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
-from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind
 from quillgpt.training.data import open_data, open_replayed, without_secrets
 from quillgpt.training.origin import Origin
 from quillgpt.training.planning.budget import choose_context
@@ -32,10 +32,6 @@ EXCERPT_BYTES = 10_000_000
 
 MOST_TOKENS_DRAWN = 1_000_000
 """To try steps on, where the text is not here."""
-
-GPT2_TOKENS = 50257
-USUAL_CHARACTERS = 100
-"""Different characters that a text is assumed to have where it is not here."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
     """Return what is known of a data set whose text is not here."""
     settings = without_secrets(origin.settings)
     recipe = None if settings.data is not None else recipe_named(settings.dataset)
-    name, vocab_size = _vocabulary(origin, RECIPES[recipe].tokenizer if recipe else "char")
+    name, vocab_size, assumed = _vocabulary(origin, RECIPES[recipe].tokenizer if recipe else "char")
     about = f" ({RECIPES[recipe].description})" if recipe else ""
     hint = prepare_hint(settings.dataset, Path(settings.data_dir), what=settings.data)
     draw = np.random.default_rng(settings.seed)
@@ -195,20 +191,21 @@ def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
         tokens,
         tokens,
         counted=False,
-        assumed=name == "char" and origin.parent is None,
+        assumed=assumed,
         obstacle=obstacle,
     )
 
 
-def _vocabulary(origin: Origin, usual: str) -> tuple[str, int]:
-    """Return the name and the size of the tokenizer of a data set whose text is not here."""
+def _vocabulary(origin: Origin, usual: str) -> tuple[str, int, bool]:
+    """Return the name and the size of the tokenizer of a text that is not here, and whether the size is assumed."""
     if origin.parent is not None:
-        return origin.parent.tokenizer.name, origin.parent.tokenizer.vocab_size
+        return origin.parent.tokenizer.name, origin.parent.tokenizer.vocab_size, False
     spec = origin.settings.tokenizer or usual
-    if spec == "gpt2":
-        return spec, GPT2_TOKENS
-    if spec == "char":
-        return spec, min(USUAL_CHARACTERS, origin.settings.vocab_size or USUAL_CHARACTERS)
-    if spec.startswith("bpe:"):
-        return spec, int(spec.removeprefix("bpe:"))
-    return spec, tokenizer_from_spec(spec).vocab_size
+    kind = tokenizer_kind(spec)
+    if kind is not None and kind.usual_vocab_size is not None:
+        usual_size = kind.usual_vocab_size
+        if kind.made_from == "nothing":
+            return spec, usual_size, False
+        return spec, min(usual_size, origin.settings.vocab_size or usual_size), True
+    size = size_in(spec) if kind is not None else None
+    return spec, size or tokenizer_from_spec(spec).vocab_size, False
