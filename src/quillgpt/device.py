@@ -309,3 +309,25 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 def _is_measurement(value: object, of: Collection[str]) -> bool:
     numbers = [value] if not of else [value.get(name) for name in of] if isinstance(value, dict) else [None]
     return all(isinstance(number, int | float) and 0 < number < 1e30 for number in numbers)
+
+
+def warm_up(compute: Callable[[], object], *, times: int = 1) -> None:
+    """Compute on another stream, as a CUDA graph requires of what it is to record."""
+    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        for _ in range(times):
+            compute()
+    here.wait_stream(aside)
+
+
+def record_graph(compute: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """Record what a function launches on the GPU, so that it can be replayed.
+
+    Raises:
+        RuntimeError: The device or its driver cannot record it.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        compute()
+    return graph

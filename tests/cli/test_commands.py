@@ -184,8 +184,8 @@ def test_dry_run_trains_nothing(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
     planned = []
     double = ModuleType("quillgpt.training.planning.plan")
     double.plan = lambda settings: planned.append(settings) or settings  # type: ignore[attr-defined]
-    double.show_plan = lambda plan, given: print("the plan")  # type: ignore[attr-defined]
-    double.check_plan = lambda plan: None  # type: ignore[attr-defined]
+    double.show_dry_run = lambda plan, given: print("the plan")  # type: ignore[attr-defined]
+    double.check_dry_run = lambda plan: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "quillgpt.training.planning.plan", double)
     for words in (["--dry_run"], ["--dry-run"], ["demo", "--dry_run=True"]):
         assert quill("train", *words) == 0, quill.err

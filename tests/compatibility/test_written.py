@@ -14,9 +14,10 @@ import pytest
 
 from quillgpt.cli import main
 from quillgpt.config import resolve
-from quillgpt.training import train
-from quillgpt.training.saving import Saving
+from quillgpt.training import Interruption, train
+from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.setup import set_up
+from quillgpt.training.trainer import Trainer
 from tolerances import FLOAT32, SAME_RUN_ELSEWHERE
 from training.conftest import allow_float16
 
@@ -118,11 +119,12 @@ def test_a_checkpoint_that_is_loaded_and_saved_again_is_the_same(
     if run == "half":
         allow_float16(monkeypatch)
     settings = resolve(f"runs/{run}/config.toml", {"init_from": "resume"}, environ={}, dotenv=None)
-    saving = Saving(set_up(settings))
+    run_of_today = set_up(settings)
+    trainer = Trainer(run_of_today, make_step(run_of_today), interruption=Interruption(), started=0.0, occupation=None)
     before, after = (place / "runs" / run / "checkpoints" / "last" for place in (HERE / "written", written))
     shutil.rmtree(after.resolve())
-    saving.forget()
-    assert saving.save(best=False)
+    trainer.checkpointer.forget()
+    assert trainer.save()
     one, other = tensors_of(before), tensors_of(after)
     assert one.keys() == other.keys()
     for name, tensors in one.items():

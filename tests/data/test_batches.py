@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quillgpt.data.batches import (
-    TrainingWindows,
-    all_starts,
+    WindowOrder,
+    all_offsets,
     evaluation_batches,
     gather,
     permute,
-    spread_starts,
+    spread_offsets,
 )
 
 LENGTHS = st.tuples(st.integers(1, 40), st.integers(1, 400)).map(lambda pair: (pair[0], pair[0] + pair[1]))
@@ -35,55 +35,55 @@ def test_the_permutation_spreads_neighbours_over_the_whole_range():
 @settings(max_examples=60, deadline=None)
 def test_an_items_start_depends_on_the_item_alone(lengths, data):
     block_size, token_count = lengths
-    windows = TrainingWindows(token_count, block_size, seed=3)
-    together = windows.starts(0, 60)
+    windows = WindowOrder(token_count, block_size, seed=3)
+    together = windows.offsets(0, 60)
     first = data.draw(st.integers(0, 59))
     count = data.draw(st.integers(0, 60 - first))
-    assert np.array_equal(windows.starts(first, count), together[first : first + count])
+    assert np.array_equal(windows.offsets(first, count), together[first : first + count])
 
 
 @given(LENGTHS, st.integers(0, 50))
 @settings(max_examples=60, deadline=None)
 def test_an_epoch_sees_each_of_its_windows_once_and_none_overlap(lengths, epoch):
     block_size, token_count = lengths
-    windows = TrainingWindows(token_count, block_size, seed=5)
+    windows = WindowOrder(token_count, block_size, seed=5)
     count = windows.windows_per_epoch
-    starts = np.sort(windows.starts(epoch * count, count))
+    starts = np.sort(windows.offsets(epoch * count, count))
     assert (np.diff(starts) == block_size).all()
     assert starts[0] >= 0
     assert starts[-1] + block_size + 1 <= token_count
 
 
 def test_epochs_differ_in_order_and_in_grid():
-    windows = TrainingWindows(10_000, 16, seed=1)
-    epochs = windows.starts(0, 8 * windows.windows_per_epoch).reshape(8, -1)
+    windows = WindowOrder(10_000, 16, seed=1)
+    epochs = windows.offsets(0, 8 * windows.windows_per_epoch).reshape(8, -1)
     assert len({tuple(np.argsort(epoch)) for epoch in epochs}) == 8
     assert len({int(epoch.min()) for epoch in epochs}) > 4
 
 
 def test_another_seed_is_another_order():
-    one, two = (TrainingWindows(10_000, 16, seed=seed).starts(0, 50) for seed in (1, 2))
+    one, two = (WindowOrder(10_000, 16, seed=seed).offsets(0, 50) for seed in (1, 2))
     assert not np.array_equal(one, two)
 
 
 @pytest.mark.parametrize("token_count", [9, 12, 16, 17, 24, 25, 31, 32, 33, 60, 100])
 def test_over_the_epochs_every_token_is_read_and_all_but_the_first_predicted(token_count):
     block_size = 8
-    windows = TrainingWindows(token_count, block_size, seed=0)
-    starts = windows.starts(0, 300 * windows.windows_per_epoch)
+    windows = WindowOrder(token_count, block_size, seed=0)
+    starts = windows.offsets(0, 300 * windows.windows_per_epoch)
     inputs, targets = gather(np.arange(token_count, dtype=np.uint16), starts, block_size)
     assert set(targets.flatten().tolist()) == set(range(1, token_count))
     assert set(inputs.flatten().tolist()) == set(range(token_count - 1))
 
 
 def test_the_shortest_array_is_one_window():
-    windows = TrainingWindows(9, 8, seed=0)
-    assert windows.starts(0, 5).tolist() == [0, 0, 0, 0, 0]
+    windows = WindowOrder(9, 8, seed=0)
+    assert windows.offsets(0, 5).tolist() == [0, 0, 0, 0, 0]
 
 
 def test_an_array_without_a_window_is_refused():
     with pytest.raises(ValueError, match="8 tokens hold no window of 8 inputs"):
-        TrainingWindows(8, 8, seed=0)
+        WindowOrder(8, 8, seed=0)
 
 
 def test_targets_are_the_tokens_after_the_inputs():
@@ -96,7 +96,7 @@ def test_targets_are_the_tokens_after_the_inputs():
 
 @given(st.integers(1, 500), st.integers(1, 20))
 def test_all_blocks_are_those_of_which_every_target_is_there(token_count, block_size):
-    starts = all_starts(token_count, block_size)
+    starts = all_offsets(token_count, block_size)
     assert len(starts) == (token_count - 1) // block_size
     assert starts.tolist() == [block * block_size for block in range(len(starts))]
 
@@ -104,21 +104,21 @@ def test_all_blocks_are_those_of_which_every_target_is_there(token_count, block_
 @given(st.integers(2, 2000), st.integers(1, 10), st.integers(1, 300), st.integers(0, 1000))
 @settings(max_examples=200, deadline=None)
 def test_evaluation_blocks_are_spread_distinct_and_the_same_each_time(token_count, block_size, count, seed):
-    starts = spread_starts(token_count, block_size, count, seed)
-    blocks = all_starts(token_count, block_size)
+    starts = spread_offsets(token_count, block_size, count, seed)
+    blocks = all_offsets(token_count, block_size)
     assert len(starts) == min(count, len(blocks))
     assert set(starts) <= set(blocks)
     assert (np.diff(starts) > 0).all()
-    assert np.array_equal(starts, spread_starts(token_count, block_size, count, seed))
+    assert np.array_equal(starts, spread_offsets(token_count, block_size, count, seed))
 
 
 def test_evaluation_takes_one_block_from_each_part_of_the_split():
-    starts = spread_starts(10_001, 10, 10, seed=4)
+    starts = spread_offsets(10_001, 10, 10, seed=4)
     assert (starts // 1000).tolist() == list(range(10))
 
 
 def test_evaluation_batches_hold_every_window_once():
     tokens = np.arange(50, dtype=np.uint16)
-    batches = list(evaluation_batches(tokens, all_starts(50, 7), block_size=7, batch_size=3))
+    batches = list(evaluation_batches(tokens, all_offsets(50, 7), block_size=7, batch_size=3))
     assert [len(inputs) for inputs, _ in batches] == [3, 3, 1]
     assert torch.cat([targets for _, targets in batches]).flatten().tolist() == list(range(1, 50))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from quillgpt.data.batches import all_starts
+from quillgpt.data.batches import all_offsets
 from quillgpt.errors import DataError
 from quillgpt.evaluation import mean_loss, score_split, spell_perplexity
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
@@ -37,7 +37,7 @@ def target_losses(model, tokens):
 def test_mean_loss_is_the_mean_over_all_targets_whatever_the_batch(arch, batch_size):
     model, tokens = tiny_model(CONFIGS[arch]), tokens_of(16 * 7 + 5)
     expected = target_losses(model, tokens).mean().item()
-    assert mean_loss(model, tokens, all_starts(len(tokens), 16), batch_size=batch_size) == pytest.approx(
+    assert mean_loss(model, tokens, all_offsets(len(tokens), 16), batch_size=batch_size) == pytest.approx(
         expected, rel=1e-5
     )
 
@@ -52,10 +52,10 @@ def test_mean_loss_reads_the_windows_it_is_given():
 @pytest.mark.parametrize("training", [True, False])
 def test_measuring_is_without_dropout_and_leaves_the_model_as_it_was(training):
     model, tokens = tiny_model(), tokens_of(33)
-    expected = mean_loss(model, tokens, all_starts(33, 16), batch_size=2)
+    expected = mean_loss(model, tokens, all_offsets(33, 16), batch_size=2)
     model.dropout = 0.5
     model.train(training)
-    assert mean_loss(model, tokens, all_starts(33, 16), batch_size=2) == expected
+    assert mean_loss(model, tokens, all_offsets(33, 16), batch_size=2) == expected
     assert model.training is training
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -63,7 +63,7 @@ def test_measuring_is_without_dropout_and_leaves_the_model_as_it_was(training):
 def test_bfloat16_measures_nearly_the_same():
     model, tokens = tiny_model(), tokens_of(200)
     exact, rounded = (
-        mean_loss(model, tokens, all_starts(200, 16), batch_size=4, dtype=dtype)
+        mean_loss(model, tokens, all_offsets(200, 16), batch_size=4, dtype=dtype)
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert rounded != exact
@@ -117,7 +117,7 @@ def test_a_split_shorter_than_a_block_is_refused_with_both_lengths():
 
 def test_progress_is_told_of_every_batch():
     calls = []
-    mean_loss(tiny_model(), tokens_of(16 * 7 + 1), all_starts(113, 16), batch_size=3, advance=lambda: calls.append(1))
+    mean_loss(tiny_model(), tokens_of(16 * 7 + 1), all_offsets(113, 16), batch_size=3, advance=lambda: calls.append(1))
     assert len(calls) == 3
 
 

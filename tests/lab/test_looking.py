@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from quillgpt.activations import ACTIVATIONS
 from quillgpt.attention import KernelSpec
 from quillgpt.attention.reference import reference_attention
-from quillgpt.data.batches import spread_starts
+from quillgpt.data.batches import spread_offsets
 from quillgpt.evaluation import mean_loss
 from quillgpt.evaluation.loss import SPREAD_SEED
 from quillgpt.lab.lengths import losses_by_length
@@ -107,7 +107,7 @@ def test_positions_and_lengths_add_up_to_the_usual_loss(opened):
     found = losses_by_length(opened.gpt, opened.tokens, blocks=4)
     assert [each.length for each in found] == [16, 32, 64, 128]
     usual = found[1]
-    longest = spread_starts(len(opened.tokens), 128, 4, SPREAD_SEED)
+    longest = spread_offsets(len(opened.tokens), 128, 4, SPREAD_SEED)
     assert longest.max() > len(opened.tokens) / 2  # from all over the split
     starts = np.concatenate([longest + 32 * part for part in range(4)])
     loss = mean_loss(opened.gpt, opened.tokens, starts, batch_size=4)

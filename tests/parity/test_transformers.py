@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from quillgpt.checkpoint import load_model, save_model
 from quillgpt.config.schema import Sampling
-from quillgpt.data.batches import all_starts
+from quillgpt.data.batches import all_offsets
 from quillgpt.evaluation import mean_loss
 from quillgpt.generation import generate_ids
 from quillgpt.text.tokenizers.byte import ByteTokenizer
@@ -204,7 +204,7 @@ def test_loss_is_transformers_loss_on_the_same_blocks(arch, tmp_path):
     with torch.no_grad():
         inputs, targets = blocks[:80].view(5, 16), blocks[1:81].view(5, 16)
         expected = theirs(inputs, labels=targets, shift_labels=targets).loss.item()
-    ours = mean_loss(model, tokens, all_starts(len(tokens), 16), batch_size=2)
+    ours = mean_loss(model, tokens, all_offsets(len(tokens), 16), batch_size=2)
     assert ours == pytest.approx(expected, rel=1e-5)
 
 

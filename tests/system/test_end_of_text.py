@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from quillgpt.config import TrainSettings
-from quillgpt.data.batches import TrainingWindows, all_starts, gather
+from quillgpt.data.batches import WindowOrder, all_offsets, gather
 from quillgpt.data.dataset import Dataset
 from quillgpt.data.prepare import prepare
 from quillgpt.evaluation import mean_loss, score_split
+from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.setup import set_up
 from tiny import GPT2, randomize, tiny_model
 
@@ -71,14 +72,14 @@ def test_it_is_a_target_like_any_other_in_training(dataset: Dataset, tmp_path: P
     head.weight = torch.nn.Parameter(
         head.weight.detach().clone()
     )  # apart from the embedding, whose gradient is another
-    inputs, targets = gather(dataset.train, TrainingWindows(len(dataset.train), 16, settings.seed).starts(0, 8), 16)
+    inputs, targets = gather(dataset.train, WindowOrder(len(dataset.train), 16, settings.seed).offsets(0, 8), 16)
     ends = targets == dataset.tokenizer.end_of_text
     with torch.no_grad():
         hidden = run.model(inputs).double()
         scores = hidden @ head.weight.double().T
     losses = scores.logsumexp(-1) - scores.gather(-1, targets[..., None])[..., 0]
 
-    check_is_counted(float(run.step(0)), losses, ends)
+    check_is_counted(float(make_step(run)(0, settings.learning_rate).loss), losses, ends)
 
     assert head.weight.grad is not None
     found = head.weight.grad[dataset.tokenizer.end_of_text].double()
@@ -90,7 +91,7 @@ def test_it_is_a_target_like_any_other_in_training(dataset: Dataset, tmp_path: P
 
 def test_it_is_a_target_like_any_other_in_evaluation(dataset: Dataset) -> None:
     model = tiny_model(GPT2, vocab_size=dataset.tokenizer.vocab_size)
-    starts = all_starts(len(dataset.val), 16)
+    starts = all_offsets(len(dataset.val), 16)
     inputs, targets = gather(dataset.val, starts, 16)
     with torch.no_grad():
         scores = model.logits(model(inputs)).double()

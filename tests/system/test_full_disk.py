@@ -36,12 +36,12 @@ from quillgpt.training import trainer
 checked = sys.argv[1] == "checked"
 if not checked:  # let the save run into the wall
     save.check_space = lambda *_: None
-iterate = trainer.Trainer._iterate
+iterate = trainer.Trainer.do_iteration
 ballast = Path("small/ballast")
 
 def fill_and_free(self):
     iterate(self)
-    if self._run.state.iteration == 6:
+    if self.run.state.iteration == 6:
         try:
             with ballast.open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):
@@ -49,10 +49,10 @@ def fill_and_free(self):
         except OSError:
             pass
         os.truncate(ballast, ballast.stat().st_size - 200_000)  # leaves less than a checkpoint needs
-    if self._run.state.iteration == int(sys.argv[2]):
+    if self.run.state.iteration == int(sys.argv[2]):
         ballast.unlink()
 
-trainer.Trainer._iterate = fill_and_free
+trainer.Trainer.do_iteration = fill_and_free
 words = ["train", "--data=book.txt", "--out_dir=small/run", *sys.argv[3:]]
 status = main(words)
 folder = Path("small/run/checkpoints")
@@ -60,7 +60,7 @@ print("status", status)
 print("kept", *sorted(path.name for path in folder.iterdir()))
 print("loaded", load_model(Path("small/run"), prefer="last").about["iteration"])
 print("rows", *(row["iter"] for row in read_metrics(Path("small/run/metrics.jsonl")) if row["kind"] == "train"))
-trainer.Trainer._iterate = iterate
+trainer.Trainer.do_iteration = iterate
 ballast.unlink(missing_ok=True)
 if status:
     print("resumed", main([*words, "--resume"]), load_model(Path("small/run"), prefer="last").about["iteration"])

@@ -13,7 +13,11 @@ import torch
 from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
 from quillgpt.device import Peak
+from quillgpt.optim.schedule import learning_rate
 from quillgpt.training import choices, trainer
+from quillgpt.training.cuda_graph import make_step
+from quillgpt.training.run import Run
+from quillgpt.training.trainer import TrainStep
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]
 
@@ -48,6 +52,16 @@ def allow_float16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MakeSettings = Callable[..., TrainSettings]
+
+
+class Steps:
+    """The iterations of a run, as its trainer does them: calling one by its number returns its loss."""
+
+    def __init__(self, run: Run, step: TrainStep | None = None) -> None:
+        self.run, self.step = run, step or make_step(run)
+
+    def __call__(self, iteration: int) -> float:
+        return float(self.step(iteration, learning_rate(iteration, self.run.settings)).loss)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from quillgpt.training import choices, memory, setup, train
 from quillgpt.training.memory import lack_of_memory, memory_needed
 from quillgpt.training.model_config import config_for
 from quillgpt.training.planning import budget, timing
-from quillgpt.training.planning.plan import check_plan, plan, show_plan
+from quillgpt.training.planning.dry_run import check_dry_run, predict_run, show_dry_run
 
 from .conftest import TINY, MakeSettings
 
@@ -67,7 +67,7 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"n_embd": 1_000_000, "n_head": 1, "arch": "qwen3"}, "GB"),
     ],
 )
-@pytest.mark.parametrize("start", [setup.set_up, plan])
+@pytest.mark.parametrize("start", [setup.set_up, predict_run])
 def test_nothing_is_measured_before_all_is_checked(own: Any, start: Any, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         start(own(**changes))
@@ -76,7 +76,7 @@ def test_nothing_is_measured_before_all_is_checked(own: Any, start: Any, changes
 @pytest.mark.parametrize("changes", [{"learning_rate": 1e10}, {"attn_type": "PA_exp", "attn_bias": 1e30}])
 def test_measuring_survives_what_is_not_finite(own: Any, changes: dict[str, Any]) -> None:
     assert setup.set_up(own(**changes)).settings.max_iters == 2
-    assert plan(own(**changes)).iterations == 2
+    assert predict_run(own(**changes)).iterations == 2
 
 
 SIZES = {
@@ -95,11 +95,11 @@ def test_what_no_machine_holds_is_refused_with_both_numbers(tiny: MakeSettings, 
 
 def test_a_plan_of_it_is_shown_all_the_same(tiny: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
     """Who plans on a laptop for a large machine wants the numbers."""
-    planned = plan(tiny(n_embd=500_000, n_head=1, attn_path="auto", micro_batch_size="auto"))
-    show_plan(planned)
+    planned = predict_run(tiny(n_embd=500_000, n_head=1, attn_path="auto", micro_batch_size="auto"))
+    show_dry_run(planned)
     assert "TB" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="GB of memory"):
-        check_plan(planned)
+        check_dry_run(planned)
 
 
 def test_benchmarks_refuse_it_too() -> None:
@@ -144,7 +144,7 @@ def test_parameters_are_counted_without_making_them(tiny: MakeSettings, arch: st
 
 
 def test_evaluations_of_a_plan_are_counted_without_a_list(tiny: MakeSettings) -> None:
-    planned = plan(tiny(max_iters=10**12, eval_interval=1, eval_iters=10**12))
+    planned = predict_run(tiny(max_iters=10**12, eval_interval=1, eval_iters=10**12))
     assert planned.evaluations == 10**12 + 1
 
 
@@ -168,7 +168,7 @@ def test_a_text_that_is_too_short_for_the_context_is_refused_when_finetuning(own
 def test_measuring_what_would_take_too_long_is_left_out(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual share of the machine's peak stands in, so that no one waits for minutes before the first line."""
     monkeypatch.setattr(budget, "usual_rate", lambda machine: 1.0)
-    origin = setup.find_origin(own())
+    start = setup.find_starting_point(own())
     settings = own(n_layer=1, n_head=1, n_embd=16, block_size=16)
     config = config_for(settings, "char", 65)
-    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), origin.machine) == 1.0
+    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), start.machine) == 1.0

@@ -85,7 +85,7 @@ def test_less_is_needed_where_blocks_are_computed_again(tiny: MakeSettings) -> N
             total += tensor.nbytes
             return tensor
 
-        inputs, targets = run.step.batch(0)
+        inputs, targets = run.batches.batch(0)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             run.model.loss_sum(inputs, targets)
         kept.append(total)

@@ -158,23 +158,23 @@ def test_a_run_whose_folder_is_removed_goes_on_in_a_new_one_and_says_what_is_los
 ) -> None:
     settings = tiny(max_iters=8, eval_interval=2, log_interval=1)
     out_dir = Path(settings.out_dir)
-    iterate = Trainer._iterate
+    iterate = Trainer.do_iteration
 
     def iterate_and_remove(trainer: Trainer) -> None:
         iterate(trainer)
-        if trainer._run.state.iteration == 5:
+        if trainer.run.state.iteration == 5:
             if moved:
                 out_dir.rename(out_dir.with_name("moved"))
             else:
                 shutil.rmtree(out_dir)
 
-    monkeypatch.setattr(Trainer, "_iterate", iterate_and_remove)
+    monkeypatch.setattr(Trainer, "do_iteration", iterate_and_remove)
     summary = train(settings)
     assert summary is not None
     assert summary.best_iter in (6, 8)
     said = capsys.readouterr().err
     assert said.count(f"{out_dir} was removed or moved while the run trains") == 1
-    monkeypatch.setattr(Trainer, "_iterate", iterate)
+    monkeypatch.setattr(Trainer, "do_iteration", iterate)
     again = train(settings.model_copy(update={"init_from": "resume", "max_iters": 10}))
     assert again is not None
     assert again.iterations == 10
@@ -185,16 +185,16 @@ def test_a_run_whose_folder_another_one_has_taken_writes_nothing_into_it(
 ) -> None:
     settings = tiny(max_iters=8, eval_interval=2, log_interval=1)
     out_dir = Path(settings.out_dir)
-    iterate = Trainer._iterate
+    iterate = Trainer.do_iteration
     others: list[subprocess.Popen[str]] = []
 
     def iterate_and_replace(trainer: Trainer) -> None:
         iterate(trainer)
-        if trainer._run.state.iteration == 5:
+        if trainer.run.state.iteration == 5:
             shutil.rmtree(out_dir)
             others.append(hold(out_dir))
 
-    monkeypatch.setattr(Trainer, "_iterate", iterate_and_replace)
+    monkeypatch.setattr(Trainer, "do_iteration", iterate_and_replace)
     with pytest.raises(CheckpointError, match="was taken from this run"):
         train(settings)
     assert not (out_dir / "checkpoints").exists()

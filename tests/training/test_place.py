@@ -15,8 +15,8 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, ConfigError, UserError
 from quillgpt.ownership import RECORD
 from quillgpt.training import train, trainer
+from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.place import replaced_by
-from quillgpt.training.step import NonFiniteError
 
 from .conftest import MakeSettings
 
@@ -168,7 +168,7 @@ def test_an_earlier_run_goes_only_when_the_new_one_has_a_checkpoint(
         raise UserError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer.Trainer, "_iterate", fail)
+        patched.setattr(trainer.Trainer, "do_iteration", fail)
         with pytest.raises(UserError, match=r"^no$"):
             train(again)
     assert content(out_dir) == before
@@ -191,7 +191,7 @@ def test_what_a_killed_run_had_set_aside_is_put_back_by_the_next(
         raise UserError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer.Trainer, "_iterate", killed)
+        patched.setattr(trainer.Trainer, "do_iteration", killed)
         with pytest.raises(UserError, match=r"^no$"):
             train(settings.model_copy(update={"overwrite": True, "learning_rate": 2e-2}))
     left = tmp_path / "killed"
@@ -210,16 +210,15 @@ def test_a_run_that_goes_back_to_its_beginning_does_not_set_itself_aside(
 ) -> None:
     settings = short(tiny)
     train(settings)
-    iterate, failed = trainer.Trainer._iterate, []
+    iterate, failed = trainer.Trainer.do_iteration, []
 
     def fail_once(self: trainer.Trainer) -> None:
-        if not failed and self._run.state.iteration == 1:
+        if not failed and self.run.state.iteration == 1:
             failed.append(True)
-            self._recover(NonFiniteError(1, float("nan"), None))
-        else:
-            iterate(self)
+            raise NonFiniteError(1, float("nan"), float("nan"))
+        iterate(self)
 
-    monkeypatch.setattr(trainer.Trainer, "_iterate", fail_once)
+    monkeypatch.setattr(trainer.Trainer, "do_iteration", fail_once)
     train(settings.model_copy(update={"overwrite": True}))
     assert failed
     assert not (Path(settings.out_dir) / REPLACED).exists()

@@ -13,7 +13,7 @@ from quillgpt.errors import ConfigError, DataError, TokenizerError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 from quillgpt.training.planning import timing
-from quillgpt.training.planning.plan import plan
+from quillgpt.training.planning.dry_run import predict_run
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings
@@ -52,12 +52,11 @@ def test_a_batch_holds_its_share_of_the_old_text(replaying: MakeSettings) -> Non
     assert run.replayed is not None
     texts = [run.dataset.train, run.replayed.train]
     for iteration in range(3):
-        inputs, targets = run.step.batch(iteration)
-        starts = run.step.starts(iteration)
-        assert [start >= len(texts[0]) for start in starts] == [False] * 6 + [True] * 2
-        for row, start in enumerate(starts):
-            text, at = (texts[1], start - len(texts[0])) if row >= 6 else (texts[0], start)
-            window = text[at : at + 17].astype(np.int64)
+        inputs, targets = run.batches.batch(iteration)
+        windows = run.batches.windows(iteration)
+        assert [window.replayed for window in windows] == [False] * 6 + [True] * 2
+        for row, (offset, replayed) in enumerate(windows):
+            window = texts[replayed][offset : offset + 17].astype(np.int64)
             assert inputs[row].tolist() == window[:-1].tolist()
             assert targets[row].tolist() == window[1:].tolist()
 
@@ -121,9 +120,10 @@ def test_a_dry_run_counts_what_is_replayed_and_misses_what_is_not_there(
     replaying: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "TRIED_SECONDS", 0.05)
-    with_old, alone = plan(replaying(eval_iters=1)), plan(replaying(eval_iters=1, replay=0.0, replay_dataset=None))
+    with_old = predict_run(replaying(eval_iters=1))
+    alone = predict_run(replaying(eval_iters=1, replay=0.0, replay_dataset=None))
     assert with_old.data.replayed_val_tokens == 480
     blocks = {round(each.evaluation_seconds / each.timing.evaluated_token) for each in (with_old, alone)}
     assert len(blocks) == 2
     with pytest.raises(DataError, match="nothing"):
-        plan(replaying(replay_dataset="nothing"))
+        predict_run(replaying(replay_dataset="nothing"))

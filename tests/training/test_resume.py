@@ -17,6 +17,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train, trainer, validation
+from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings, allow_float16
 
@@ -41,15 +42,15 @@ CLOCKS = ("seconds", "train_seconds", "saving_seconds")
 
 def train_until(settings: TrainSettings, iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train, and send the process an interrupt in the middle of an iteration."""
-    iterate = trainer.Trainer._iterate
+    iterate = trainer.Trainer.do_iteration
 
     def interrupting(self: trainer.Trainer) -> None:
-        if self._run.state.iteration == iteration - 1:
+        if self.run.state.iteration == iteration - 1:
             os.kill(os.getpid(), signal.SIGINT)
         iterate(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_iterate", interrupting)
+        patch.setattr(trainer.Trainer, "do_iteration", interrupting)
         assert train(settings) is None
 
 
@@ -153,7 +154,7 @@ def test_adapters_want_their_own_base_and_settings(
 
 def test_resuming_keeps_the_runs_own_choices(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     train_until(tiny(attn_path="sdpa", micro_batch_size=2), 5, monkeypatch)
-    run = trainer.set_up(tiny(attn_path="auto", init_from="resume", compile="auto", dtype="auto", threads=None))
+    run = set_up(tiny(attn_path="auto", init_from="resume", compile="auto", dtype="auto", threads=None))
     assert (run.settings.attn_path, run.settings.micro_batch_size) == ("sdpa", 2)
     assert (run.settings.dtype, run.settings.threads, run.settings.compile) == ("float32", 1, False)
 

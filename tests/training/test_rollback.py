@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.data.batches import TrainingBatches
 from quillgpt.errors import UserError
 from quillgpt.model.gpt import LayerNorm, RMSNorm
-from quillgpt.training import step as step_module
 from quillgpt.training import train
-from quillgpt.training.fault import find_fault
-from quillgpt.training.rollback import Rollback, rate_factor
+from quillgpt.training.cuda_graph import make_step
+from quillgpt.training.fault import NonFiniteError, find_fault
+from quillgpt.training.rollback import Rollback, lr_multiplier
 from quillgpt.training.setup import set_up
-from quillgpt.training.step import NonFiniteError
 
 from .conftest import MakeSettings, allow_float16
 from .test_resume import assert_equal_runs, numbers, train_until
@@ -33,12 +33,12 @@ from .test_resume import assert_equal_runs, numbers, train_until
 @contextmanager
 def poisoned(monkeypatch: pytest.MonkeyPatch, windows: set[int], module: type[nn.Module] = LayerNorm) -> Iterator[None]:
     """Let the outputs of a kind of modules be NaN in all windows that start at these tokens."""
-    gather = step_module.gather
+    read_batch = TrainingBatches.batch
     rows: list[int] = []
 
-    def reading(tokens: Any, starts: Any, block_size: int) -> tuple[Tensor, Tensor]:
-        rows[:] = [row for row, start in enumerate(starts.tolist()) if start in windows]
-        return gather(tokens, starts, block_size)
+    def reading(batches: TrainingBatches, iteration: int) -> tuple[Tensor, Tensor]:
+        rows[:] = [row for row, window in enumerate(batches.windows(iteration)) if window.offset in windows]
+        return read_batch(batches, iteration)
 
     def spoil(module_: nn.Module, arguments: object, output: Tensor) -> Tensor | None:
         if not rows or not torch.is_grad_enabled() or not isinstance(module_, module):
@@ -48,7 +48,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, windows: set[int], module: type[nn
         return output
 
     with monkeypatch.context() as patch:
-        patch.setattr(step_module, "gather", reading)
+        patch.setattr(TrainingBatches, "batch", reading)
         hook = nn.modules.module.register_module_forward_hook(spoil)
         yield
         hook.remove()
@@ -56,7 +56,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, windows: set[int], module: type[nn
 
 def windows_of(tiny: MakeSettings, iteration: int) -> list[int]:
     run = set_up(tiny(out_dir="elsewhere"))
-    return [int(start) for start in run.step.starts(iteration)]
+    return [window.offset for window in run.batches.windows(iteration)]
 
 
 def state_of(out_dir: str) -> dict[str, Any]:
@@ -156,26 +156,27 @@ def test_an_infinite_gradient_stops_before_the_update_and_is_named(tiny: MakeSet
 
     run.model.blocks[1].mlp.register_forward_hook(lambda module, arguments, output: Break.apply(output))
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    step = make_step(run)
     with pytest.raises(NonFiniteError, match="the norm of the gradient is"):
-        run.step(0)
+        step(0, 0.01)
     assert all(tensor.equal(before[name]) for name, tensor in run.model.state_dict().items())
     assert run.optimizers.state() == {}
     assert all(parameter.grad is None for parameter in run.model.parameters())
-    assert find_fault(run, 0).place == "the gradient of blocks.1.mlp.down"
+    assert find_fault(step, 0).place == "the gradient of blocks.1.mlp.down"
 
 
 def test_a_spoiled_weight_is_named(tiny: MakeSettings) -> None:
     run = set_up(tiny())
     with torch.no_grad():
         run.model.blocks[1].mlp.up.weight[0, 0] = math.inf
-    assert find_fault(run, 0).place == "the weight blocks.1.mlp.up.weight"
+    assert find_fault(make_step(run), 0).place == "the weight blocks.1.mlp.up.weight"
 
 
 def test_a_fault_that_does_not_come_again_is_called_so(tiny: MakeSettings) -> None:
     run = set_up(tiny())
-    fault = find_fault(run, 3)
+    fault = find_fault(make_step(run), 3)
     assert fault.place is None
-    assert fault.windows == run.step.starts(3).tolist()
+    assert fault.windows == run.batches.windows(3)
 
 
 def test_overflows_of_float16_are_the_scalers_and_are_counted(
@@ -184,12 +185,13 @@ def test_overflows_of_float16_are_the_scalers_and_are_counted(
     allow_float16(monkeypatch)
     settings = tiny(dtype="float16")
     run = set_up(settings)
-    run.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    step = make_step(run)
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    run.step(0)
-    assert run.step.overflows == 1
+    step(0, 0.01)
+    assert step.overflows == 1
     assert all(tensor.equal(before[name]) for name, tensor in run.model.state_dict().items())
-    assert run.step.scaler.get_scale() == 2.0**99
+    assert step.scaler.get_scale() == 2.0**99
     summary = train(settings)
     assert summary is not None
     assert summary.left_out == []
@@ -198,12 +200,13 @@ def test_overflows_of_float16_are_the_scalers_and_are_counted(
 def test_the_rate_is_lowered_from_where_the_run_went_back_to_until_an_interval_after(tiny: MakeSettings) -> None:
     records = [Rollback(iteration=each, back_to=15, reason="", windows=[]) for each in (20, 22)]
     state = TrainingState(rollbacks=records)
-    factors = [rate_factor(each, state, tiny()) for each in (14, 15, 24, 25, 26, 27)]
+    factors = [lr_multiplier(each, state, tiny()) for each in (14, 15, 24, 25, 26, 27)]
     assert factors == [1, 0.25, 0.25, 0.5, 0.5, 1]
 
 
 def test_windows_are_those_of_the_batch(tiny: MakeSettings) -> None:
     run = set_up(tiny())
-    inputs, _ = run.step.batch(2)
-    expected = [run.dataset.train[start : start + 16].astype(np.int64) for start in run.step.starts(2)]
+    inputs, _ = run.batches.batch(2)
+    windows = run.batches.windows(2)
+    expected = [run.dataset.train[window.offset : window.offset + 16].astype(np.int64) for window in windows]
     assert np.array_equal(inputs.numpy(), np.stack(expected))

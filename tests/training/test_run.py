@@ -120,7 +120,7 @@ def test_no_checkpoint_before_the_first_step(tiny: MakeSettings, monkeypatch: py
     def stop(self: object) -> None:
         raise UserError("stop")
 
-    monkeypatch.setattr(trainer.Trainer, "_iterate", stop)
+    monkeypatch.setattr(trainer.Trainer, "do_iteration", stop)
     settings = tiny()
     with pytest.raises(UserError, match="stop"):
         train(settings)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from quillgpt.training import compilation
+from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.setup import set_up
-from quillgpt.training.step import TrainStep, seed_iteration
 
-from .conftest import MakeSettings
+from .conftest import MakeSettings, Steps
 
 SAME_GRADIENT = 1e-6
 
@@ -26,7 +26,7 @@ def first_gradient(
             "step",
             lambda: gradients.extend(p.grad.clone() for p in run.model.parameters() if p.grad is not None),
         )
-    return float(run.step(0)), gradients
+    return Steps(run)(0), gradients
 
 
 @pytest.mark.parametrize("cut", [(8, 1, 8), (1, 8, 1), (4, 2, 2), (2, 4, 8)])
@@ -50,7 +50,9 @@ def test_the_loss_is_the_mean_over_the_global_batch(
         torch.testing.assert_close(one, other, atol=SAME_GRADIENT, rtol=0)
 
 
-def test_clipping_bounds_the_gradient(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clipping_bounds_the_gradient_and_returns_the_norm_that_it_had(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = set_up(tiny(grad_clip=0.01))
     norms: list[float] = []
     optimizer = run.optimizers.optimizers[0]
@@ -61,13 +63,16 @@ def test_clipping_bounds_the_gradient(tiny: MakeSettings, monkeypatch: pytest.Mo
         )
 
     monkeypatch.setattr(optimizer, "step", note)
-    run.step(0)
+    result = make_step(run)(0, 1e-3)
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
+    _, gradients = first_gradient(tiny, monkeypatch)
+    assert float(result.grad_norm) == pytest.approx(float(torch.nn.utils.get_total_norm(gradients)), rel=1e-5)
+    assert result.grad_norm > 0.01
 
 
-def test_dropout_is_a_function_of_seed_and_iteration() -> None:
+def test_dropout_is_a_function_of_seed_and_iteration(tiny: MakeSettings) -> None:
     def draw(seed: int, iteration: int) -> Tensor:
-        seed_iteration(seed, iteration)
+        make_step(set_up(tiny(seed=seed))).seed(iteration)
         return torch.rand(8)
 
     assert torch.equal(draw(1, 5), draw(1, 5))
@@ -83,23 +88,19 @@ def test_a_failing_compiler_is_one_line_and_the_run_goes_on(
     def fail(*arguments: object) -> Tensor:
         raise BackendCompilerFailed(lambda: None, RuntimeError("no compiler"), None)
 
-    run = set_up(tiny())
-    expected = float(run.step(0))
+    steps = Steps(set_up(tiny()))
+    expected = steps(0)
     monkeypatch.setattr(compilation.torch, "compile", lambda function: fail)
-    again = set_up(tiny())
-    step = TrainStep(
-        again.model, again.optimizers, again.dataset.train, tiny(compile=True, micro_batch_size=8), again.machine
-    )
-    assert float(step(0)) == expected
-    assert not step.compiled
-    assert float(step(1)) == float(run.step(1))
+    again = Steps(set_up(tiny(compile=True)))
+    assert again(0) == expected
+    assert not again.step.compiled
+    assert again(1) == steps(1)
     said = capsys.readouterr().err
     assert said.count("torch.compile failed") == 1
     assert "no compiler" in said
 
 
 def test_compiled_and_eager_agree(tiny: MakeSettings) -> None:
-    eager = set_up(tiny())
-    compiled = set_up(tiny(compile=True))
+    eager, compiled = Steps(set_up(tiny())), Steps(set_up(tiny(compile=True)))
     for iteration in range(3):
-        assert float(compiled.step(iteration)) == pytest.approx(float(eager.step(iteration)), abs=1e-5)
+        assert compiled(iteration) == pytest.approx(eager(iteration), abs=1e-5)

@@ -22,15 +22,16 @@ from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, TrainResult, common_numbers
 from quillgpt.bench.rounds import Throughput, run_rounds
 from quillgpt.bench.worker import workers
-from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Tokens, TrainingWindows, gather
+from quillgpt.config.schema import ResolvedSettings, TrainSettings
+from quillgpt.data.batches import Tokens, TrainingBatches
 from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
+from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
 from quillgpt.training.memory import check_memory
 from quillgpt.training.planning.scaling import cost_of, with_usual_size
-from quillgpt.training.step import TrainStep
+from quillgpt.training.trainer import TrainStep
 
 RANDOM_TOKENS = 1_000_000
 PROFILED_ITERATIONS = 2
@@ -139,12 +140,15 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
         settings, machine = choose_machine(settings)
         model = GPT(work.config, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
         model.to(device)
-        settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
-        step = TrainStep(model, make_optimizers(model, settings), tokens, settings, machine)
+        settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine), "patience": 0})
+        batches = batches_of(settings, tokens)
+        step = TrainStep(model, make_optimizers(model, settings), batches, ResolvedSettings.of(settings), machine)
         how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
         how += f"{settings.micro_batch_size:,} sequences at once"
         implementation = Implementation(how, str(machine.dtype).removeprefix("torch."), model.parameter_count())
-        return Trainee(implementation, device, lambda iteration: float(step(iteration)))
+        return Trainee(
+            implementation, device, lambda iteration: float(step(iteration, learning_rate(iteration, settings)).loss)
+        )
     choose_threads(settings.threads)
     program: ModuleType
     if candidate.name == NANOGPT:
@@ -169,15 +173,21 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     return Trainee(implementation, device, _with_batches(iterate, tokens, settings, device))
 
 
+def batches_of(settings: TrainSettings, tokens: Tokens) -> TrainingBatches:
+    """Return the batches that all candidates train on."""
+    return TrainingBatches(
+        tokens, block_size=settings.block_size, batch_size=settings.sequences_per_iteration, seed=settings.seed
+    )
+
+
 def _with_batches(
     step: PeerStep, tokens: Tokens, settings: TrainSettings, device: torch.device
 ) -> Callable[[int], object]:
     """Return an iteration of a peer on the batches that Quill trains on."""
-    windows = TrainingWindows(len(tokens), settings.block_size, settings.seed)
-    batch = settings.sequences_per_iteration
+    batches = batches_of(settings, tokens)
 
     def iterate(iteration: int) -> float:
-        inputs, targets = gather(tokens, windows.starts(iteration * batch, batch), settings.block_size)
+        inputs, targets = batches.batch(iteration)
         return step(to_device(inputs, device), to_device(targets.contiguous(), device))
 
     return iterate

@@ -113,7 +113,7 @@ def ranges(
     opened = open_model_and_text(model, settings)
     kernel = opened.gpt.config.kernel
     heads = measure_ranges(opened.gpt, opened.inputs())
-    title = f"arguments of {kernel} in {model}, {opened.dataset.name} {opened.split}, {len(opened.starts)} blocks"
+    title = f"arguments of {kernel} in {model}, {opened.dataset.name} {opened.split}, {len(opened.offsets)} blocks"
     publish(range_table(title, heads), folder, "ranges")
     histogram_table(title, heads).write(folder, "histograms")
     if (shares := violations(heads)) is not None:
@@ -203,7 +203,7 @@ def convert(
     if has_checkpoint(run) and not finetuning.overwrite:
         raise ConfigError(f"{run} holds a finetuned model; give another --out, or --overwrite to convert anew")
     kernel = target_kernel(asked_kernel(finetuning, opened.gpt.config.kernel))
-    title = f"{model} to {kernel}, {opened.dataset.name} {opened.split}, {len(opened.starts)} blocks"
+    title = f"{model} to {kernel}, {opened.dataset.name} {opened.split}, {len(opened.offsets)} blocks"
     stages = []
     for stage in conversion_stages(
         opened,
@@ -252,7 +252,7 @@ def look(
     rows = row_statistics(gpt, opened.inputs())
     row_table(f"weights of {model} by the position of the query", rows).write(folder, "rows")
     picture(folder, "rows", lambda: draw_rows(rows))
-    lengths = losses_by_length(gpt, opened.tokens, blocks=len(opened.starts))
+    lengths = losses_by_length(gpt, opened.tokens, blocks=len(opened.offsets))
     title = f"{model} in blocks of other lengths, {opened.dataset.name} {opened.split}"
     publish(length_table(title, lengths, gpt.config.block_size), folder, "lengths")
     position_table(title, lengths).write(folder, "positions")

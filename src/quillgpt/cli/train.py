@@ -45,11 +45,11 @@ def train(
     settings = given.settings
 
     if dry_run:
-        from quillgpt.training.planning.plan import check_plan, plan, show_plan
+        from quillgpt.training.planning.dry_run import check_dry_run, predict_run, show_dry_run
 
-        planned = plan(settings)
-        show_plan(planned, given)
-        check_plan(planned)
+        outcome = predict_run(settings)
+        show_dry_run(outcome, given)
+        check_dry_run(outcome)
         return
 
     from quillgpt.training import Interruption

@@ -1,14 +1,15 @@
 """The order in which training sees the data, as a pure function of seed and iteration.
 
-An epoch's windows are the tokens cut into pieces of block_size on a grid; each epoch shifts the grid and shuffles the
-pieces anew. Window k of iteration i is item i*B+k of that endless sequence, computed and not stored: resuming needs no
-loader state, and the number of processes does not matter.
+Each epoch cuts the tokens into windows of block_size, on a grid that it shifts, and shuffles the windows. Window k of
+iteration i is item i*B+k of that endless sequence. It is computed and not stored: resuming needs no loader state, and
+the number of processes does not matter. A data set that is replayed is a second such sequence, mixed into the first.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +19,87 @@ from torch import Tensor
 from quillgpt.errors import DataError
 
 Tokens = NDArray[np.unsignedinteger]
-Starts = NDArray[np.int64]
+Offsets = NDArray[np.int64]
+"""Where windows begin in a token array, (windows,)."""
 
 FEISTEL_ROUNDS = 6
 
 
-class TrainingWindows:
+class Window(NamedTuple):
+    """One window of a batch.
+
+    Attributes:
+        offset: Where it begins, in tokens.
+        replayed: Whether it is of the data set that is replayed.
+    """
+
+    offset: int
+    replayed: bool = False
+
+
+class TrainingBatches:
+    """The global batches of a run, one for each iteration.
+
+    Args:
+        tokens: The training split.
+        block_size: Inputs in a window.
+        batch_size: Windows of a global batch, B.
+        seed: Seed of the order.
+        replayed: The training split of the data set that is replayed; None: nothing is.
+        replay: Share of the windows that is taken from it.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        block_size: int,
+        batch_size: int,
+        seed: int,
+        replayed: Tokens | None = None,
+        replay: float = 0.0,
+    ) -> None:
+        self.batch_size = batch_size
+        self.block_size = block_size
+        self._tokens, self._replayed, self._replay = tokens, replayed, replay
+        self._order = WindowOrder(len(tokens), block_size, seed)
+        self._replayed_order = None if replayed is None else WindowOrder(len(replayed), block_size, seed)
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Read the batch of an iteration, counted from 0: inputs and targets, each (B, block_size), int64.
+
+        Raises:
+            DataError: The file that the tokens are mapped from has become shorter.
+        """
+        offsets, replayed_offsets = self._offsets(iteration)
+        inputs, targets = gather(self._tokens, offsets, self.block_size)
+        if self._replayed is None:
+            return inputs, targets
+        replayed_inputs, replayed_targets = gather(self._replayed, replayed_offsets, self.block_size)
+        return torch.cat([inputs, replayed_inputs]), torch.cat([targets, replayed_targets])
+
+    def windows(self, iteration: int) -> list[Window]:
+        """Return the windows of an iteration's batch, in its order."""
+        offsets, replayed_offsets = self._offsets(iteration)
+        return [Window(offset) for offset in offsets.tolist()] + [
+            Window(offset, replayed=True) for offset in replayed_offsets.tolist()
+        ]
+
+    def _offsets(self, iteration: int) -> tuple[Offsets, Offsets]:
+        """Return the window offsets of a batch in the training split, and in the one that is replayed."""
+        first = iteration * self.batch_size
+        if self._replayed_order is None:
+            return self._order.offsets(first, self.batch_size), np.empty(0, dtype=np.int64)
+        new, old = items_of_two(first, self.batch_size, self._replay)
+        return self._order.offsets(new.start, len(new)), self._replayed_order.offsets(old.start, len(old))
+
+
+class WindowOrder:
     """The endless shuffled sequence of windows of a token array.
 
     Args:
         token_count: Length of the array; at least block_size + 1.
-        block_size: Inputs in a window; each window reads one token more, the last target.
+        block_size: Inputs in a window. Each window reads one token more, the last target.
         seed: Seed of shifts and permutations.
     """
 
@@ -41,24 +112,24 @@ class TrainingWindows:
         self.windows_per_epoch = max(1, (token_count - block_size) // block_size)
         self._slack = token_count - 1 - self.windows_per_epoch * block_size
 
-    def starts(self, first: int, count: int) -> Starts:
-        """Return the start positions of items first .. first + count - 1, (count,)."""
+    def offsets(self, first: int, count: int) -> Offsets:
+        """Return the window offsets of items first .. first + count - 1, (count,)."""
         items = np.arange(first, first + count, dtype=np.int64)
         epochs, places = np.divmod(items, self.windows_per_epoch)
-        starts = np.empty_like(items)
+        offsets = np.empty_like(items)
         for epoch in np.unique(epochs):
-            here = epochs == epoch
+            in_epoch = epochs == epoch
             key = np.random.SeedSequence([self.seed, int(epoch)])
             shift = int(key.generate_state(1, np.uint64)[0] % (self._slack + 1))
-            starts[here] = permute(places[here], self.windows_per_epoch, key) * self.block_size + shift
-        return starts
+            offsets[in_epoch] = permute(places[in_epoch], self.windows_per_epoch, key) * self.block_size + shift
+        return offsets
 
 
 def items_of_two(first: int, count: int, share: float) -> tuple[range, range]:
-    """Divide items between two sequences, of which the second gets a share, as evenly as whole items allow.
+    """Divide items between two sequences as evenly as whole items allow; the second gets `share` of them.
 
-    Items first .. first + count - 1 of the mixture are the returned items of the first sequence and those of the
-    second; over the whole mixture none of either is left out or comes twice.
+    Items first .. first + count - 1 of the mixture are the returned items of the first sequence and of the second.
+    Over the whole mixture, every item of both comes exactly once.
     """
     before, after = int(first * share), int((first + count) * share)
     return range(first - before, first + count - after), range(before, after)
@@ -93,31 +164,31 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def all_starts(token_count: int, block_size: int) -> Starts:
-    """Return the starts of non-overlapping blocks over a split: floor((n-1)/block_size) of them."""
+def all_offsets(token_count: int, block_size: int) -> Offsets:
+    """Return the offsets of the non-overlapping blocks of a split: floor((n-1)/block_size) of them."""
     return np.arange((token_count - 1) // block_size, dtype=np.int64) * block_size
 
 
-def spread_starts(token_count: int, block_size: int, count: int, seed: int) -> Starts:
+def spread_offsets(token_count: int, block_size: int, count: int, seed: int) -> Offsets:
     """Return `count` of the non-overlapping blocks, one at random from each of `count` equal parts of the split.
 
     The same arguments give the same blocks. No more are returned than there are.
     """
-    blocks = all_starts(token_count, block_size)
+    blocks = all_offsets(token_count, block_size)
     if count >= len(blocks):
         return blocks
     edges = np.arange(count + 1) * len(blocks) // count
     return blocks[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
 
 
-def gather(tokens: Tokens, starts: Starts, block_size: int) -> tuple[Tensor, Tensor]:
-    """Read windows as inputs and targets, each (len(starts), block_size), int64.
+def gather(tokens: Tokens, offsets: Offsets, block_size: int) -> tuple[Tensor, Tensor]:
+    """Read the windows at some offsets as inputs and targets, each (len(offsets), block_size), int64.
 
     Raises:
         DataError: The file that the tokens are mapped from has become shorter.
     """
     _check_length(tokens)
-    windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
+    windows = tokens[offsets[:, None] + np.arange(block_size + 1)].astype(np.int64)
     both = torch.from_numpy(windows)
     return both[:, :-1], both[:, 1:]
 
@@ -134,8 +205,8 @@ def _check_length(tokens: Tokens) -> None:
 
 
 def evaluation_batches(
-    tokens: Tokens, starts: Starts, *, block_size: int, batch_size: int
+    tokens: Tokens, offsets: Offsets, *, block_size: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the windows at `starts` in batches of inputs and targets, the last batch possibly smaller."""
-    for first in range(0, len(starts), batch_size):
-        yield gather(tokens, starts[first : first + batch_size], block_size)
+    """Yield the windows at `offsets` in batches of inputs and targets, the last batch possibly smaller."""
+    for first in range(0, len(offsets), batch_size):
+        yield gather(tokens, offsets[first : first + batch_size], block_size)

@@ -60,8 +60,8 @@ def distribution_shift(train: Tokens, val: Tokens, vocab_size: int) -> Distribut
     parts = min(len(train) // max(size, 1), MOST_PARTS)
     if size < FEWEST_TOKENS or parts < FEWEST_PARTS:
         return None
-    starts = np.linspace(0, len(train) - size, parts).astype(np.int64)
-    counts = [_count(train[start : start + size], vocab_size) for start in starts.tolist()]
+    offsets = np.linspace(0, len(train) - size, parts).astype(np.int64)
+    counts = [_count(train[start : start + size], vocab_size) for start in offsets.tolist()]
     whole = np.sum(counts, axis=0)
     held_out = _count(val[:size], vocab_size)
     usual = max(_terms(part, whole - part).sum() for part in counts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from quillgpt.data.batches import Starts, Tokens, all_starts, evaluation_batches, spread_starts
+from quillgpt.data.batches import Offsets, Tokens, all_offsets, evaluation_batches, spread_offsets
 from quillgpt.device import autocast, to_device
 from quillgpt.errors import DataError
 from quillgpt.model import GPT
@@ -42,19 +42,19 @@ class Score:
 def mean_loss(
     model: GPT,
     tokens: Tokens,
-    starts: Starts,
+    offsets: Offsets,
     *,
     batch_size: int,
     block_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> float:
-    """Return the mean loss over all targets of the windows at `starts`, in nats per token.
+    """Return the mean loss over all targets of the windows at `offsets`, in nats per token.
 
     Args:
         model: The model, on the device to compute on; its mode is restored afterwards.
         tokens: The split, (tokens,).
-        starts: Start positions of windows, at least one.
+        offsets: Start positions of windows, at least one.
         batch_size: Windows computed at once.
         block_size: Tokens of a window; None: as many as the model sees.
         dtype: Number format of matrix products.
@@ -65,12 +65,12 @@ def mean_loss(
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    for inputs, targets in evaluation_batches(tokens, starts, block_size=block_size, batch_size=batch_size):
+    for inputs, targets in evaluation_batches(tokens, offsets, block_size=block_size, batch_size=batch_size):
         with autocast(device, dtype):
             total += model.loss_sum(to_device(inputs, device), to_device(targets, device))
         advance()
     model.train(was_training)
-    return float(total) / (len(starts) * block_size)
+    return float(total) / (len(offsets) * block_size)
 
 
 def score_split(
@@ -93,16 +93,16 @@ def score_split(
         DataError: The split is shorter than one block.
     """
     block_size = block_size or model.config.block_size
-    starts = all_starts(len(tokens), block_size)
+    offsets = all_offsets(len(tokens), block_size)
     if batches is not None:
-        starts = spread_starts(len(tokens), block_size, batches * batch_size, SPREAD_SEED)
-    if len(starts) == 0:
+        offsets = spread_offsets(len(tokens), block_size, batches * batch_size, SPREAD_SEED)
+    if len(offsets) == 0:
         raise DataError(
             f"the split has {len(tokens):,} tokens; one block of the model needs {block_size + 1:,}. "
             "Evaluate on a longer text"
         )
     return score_blocks(
-        model, tokenizer, tokens, starts, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance
+        model, tokenizer, tokens, offsets, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance
     )
 
 
@@ -110,19 +110,19 @@ def score_blocks(
     model: GPT,
     tokenizer: Tokenizer,
     tokens: Tokens,
-    starts: Starts,
+    offsets: Offsets,
     *,
     batch_size: int,
     block_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
-    """Score a model on those blocks of a split that begin at `starts`; arguments are those of `score_split`."""
+    """Score a model on those blocks of a split that begin at `offsets`; arguments are those of `score_split`."""
     block_size = block_size or model.config.block_size
-    loss = mean_loss(model, tokens, starts, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance)
-    targets = tokens[1 : 1 + len(starts) * block_size]
-    if len(starts) < len(all_starts(len(tokens), block_size)):
-        targets = tokens[starts[:, None] + np.arange(1, block_size + 1)]
+    loss = mean_loss(model, tokens, offsets, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance)
+    targets = tokens[1 : 1 + len(offsets) * block_size]
+    if len(offsets) < len(all_offsets(len(tokens), block_size)):
+        targets = tokens[offsets[:, None] + np.arange(1, block_size + 1)]
     shorter = block_size if block_size < model.config.block_size else None
     return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size, shorter)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from quillgpt.console import warn
+from quillgpt.device import record_graph, warm_up
 from quillgpt.model import GPT, KeyValueCache
 from quillgpt.model.cache import OnePositionCache
 
@@ -72,13 +73,5 @@ class CudaGraphDecoder:
 
         They write only what the step itself will write.
         """
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            for _ in range(2):
-                self._compute()
-        here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._compute()
-        return graph
+        warm_up(self._compute, times=2)
+        return record_graph(self._compute)

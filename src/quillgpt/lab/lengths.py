@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quillgpt.data.batches import Starts, Tokens, evaluation_batches, spread_starts
+from quillgpt.data.batches import Offsets, Tokens, evaluation_batches, spread_offsets
 from quillgpt.device import to_device
 from quillgpt.evaluation.loss import SPREAD_SEED
 from quillgpt.lab.tables import ResultTable
@@ -37,15 +37,15 @@ class LengthLoss:
 
 
 @torch.inference_mode()
-def loss_by_position(model: GPT, tokens: Tokens, starts: Starts, length: int) -> LengthLoss:
-    """Measure the loss at each position of the blocks that begin at `starts`."""
+def loss_by_position(model: GPT, tokens: Tokens, offsets: Offsets, length: int) -> LengthLoss:
+    """Measure the loss at each position of the blocks that begin at `offsets`."""
     total = torch.zeros(length, dtype=torch.float64)
     at_once = max(1, TOKENS_AT_ONCE // length)
-    for inputs, targets in evaluation_batches(tokens, starts, block_size=length, batch_size=at_once):
+    for inputs, targets in evaluation_batches(tokens, offsets, block_size=length, batch_size=at_once):
         logits = model.logits(model(to_device(inputs, model.device))).float()
         losses = F.cross_entropy(logits.mT, to_device(targets, model.device), reduction="none")
         total += losses.double().sum(0).cpu()
-    by_position = total / len(starts)
+    by_position = total / len(offsets)
     return LengthLoss(length, float(by_position.mean()), by_position)
 
 
@@ -60,12 +60,12 @@ def losses_by_length(model: GPT, tokens: Tokens, *, blocks: int) -> list[LengthL
     """
     lengths = [int(model.config.block_size * factor) for factor in FACTORS]
     lengths = [length for length in lengths if 2 <= length < len(tokens)]
-    whole = spread_starts(len(tokens), max(lengths), blocks, SPREAD_SEED)
+    whole = spread_offsets(len(tokens), max(lengths), blocks, SPREAD_SEED)
     results = []
     for length in lengths:
         within = np.arange(0, max(lengths) - length + 1, length)
-        starts = (whole[:, None] + within).reshape(-1)
-        results.append(loss_by_position(with_block_size(model, length), tokens, starts, length))
+        offsets = (whole[:, None] + within).reshape(-1)
+        results.append(loss_by_position(with_block_size(model, length), tokens, offsets, length))
     return results
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quillgpt.api import Model, load
 from quillgpt.config.schema import LabSettings
-from quillgpt.data.batches import Starts, Tokens, gather, spread_starts
+from quillgpt.data.batches import Offsets, Tokens, gather, spread_offsets
 from quillgpt.data.dataset import Dataset
 from quillgpt.device import to_device
 from quillgpt.errors import ConfigError, DataError
@@ -31,13 +31,13 @@ class ModelAndText:
         model: The model with its tokenizer.
         dataset: The data set.
         split: The split to read, `train` or `val`.
-        starts: The offsets of the blocks in the split.
+        offsets: Where the blocks begin in the split.
     """
 
     model: Model
     dataset: Dataset
     split: str
-    starts: Starts
+    offsets: Offsets
 
     @property
     def gpt(self) -> GPT:
@@ -51,12 +51,12 @@ class ModelAndText:
 
     def inputs(self) -> Iterator[Tensor]:
         """Yield the blocks one by one, (1, block_size), on the model's device."""
-        for start in self.starts:
+        for start in self.offsets:
             yield to_device(gather(self.tokens, start[None], self.gpt.config.block_size)[0], self.model.device)
 
     def score(self, gpt: GPT) -> Score:
         """Evaluate a model with the same tokenizer on the blocks."""
-        return score_blocks(gpt, self.model.tokenizer, self.tokens, self.starts, batch_size=self.batch_size)
+        return score_blocks(gpt, self.model.tokenizer, self.tokens, self.offsets, batch_size=self.batch_size)
 
     @property
     def batch_size(self) -> int:
@@ -76,13 +76,13 @@ def open_model_and_text(path: str, settings: LabSettings) -> ModelAndText:
         raise ConfigError(f"{path} does not say what it was trained on; name a prepared text with --dataset NAME")
     dataset = model.open_dataset(name, data_dir=settings.data_dir)
     tokens = dataset.train if settings.split == "train" else dataset.val
-    starts = spread_starts(len(tokens), model.config.block_size, settings.blocks, SPREAD_SEED)
-    if len(starts) == 0:
+    offsets = spread_offsets(len(tokens), model.config.block_size, settings.blocks, SPREAD_SEED)
+    if len(offsets) == 0:
         raise DataError(
             f"{dataset.folder}, {settings.split}: {len(tokens):,} tokens are fewer than the model's "
             f"block of {model.config.block_size:,}; name another --dataset or --split"
         )
-    return ModelAndText(model, dataset, settings.split, starts)
+    return ModelAndText(model, dataset, settings.split, offsets)
 
 
 def text_tokens(opened: ModelAndText, text: str | None) -> tuple[Tensor, list[str]]:

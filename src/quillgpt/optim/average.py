@@ -28,7 +28,7 @@ class WeightAverage:
         self._decay = decay
 
     @torch.no_grad()
-    def follow(self, model: GPT, iteration: int) -> None:
+    def update(self, model: GPT, iteration: int) -> None:
         """Take in the weights that iteration `iteration`, counted from 0, has made."""
         decay = min(self._decay, (1 + iteration) / (10 + iteration))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)

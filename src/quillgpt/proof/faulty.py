@@ -19,24 +19,22 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from quillgpt.checkpoint import save
 from quillgpt.checkpoint.weights import WEIGHTS
-from quillgpt.data.batches import Starts, Tokens, gather
-from quillgpt.training import step
+from quillgpt.data.batches import TrainingBatches
 
 
 def poison_batch(iteration: int) -> None:
     """Make the embeddings of an iteration's batch NaN, every time it is computed."""
-    seen: dict[bytes, int] = {}
-    poisoned = False
+    read_batch, poisoned = TrainingBatches.batch, False
 
-    def gather_and_arm(tokens: Tokens, starts: Starts, block_size: int) -> tuple[Tensor, Tensor]:
+    def read_and_arm(batches: TrainingBatches, number: int) -> tuple[Tensor, Tensor]:
         nonlocal poisoned
-        poisoned = seen.setdefault(starts.tobytes(), len(seen)) == iteration
-        return gather(tokens, starts, block_size)
+        poisoned = number == iteration
+        return read_batch(batches, number)
 
     def spoil(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
         return output * torch.nan if poisoned and module.training and isinstance(module, nn.Embedding) else None
 
-    step.gather = gather_and_arm  # type: ignore[attr-defined]
+    TrainingBatches.batch = read_and_arm  # type: ignore[method-assign, assignment]
     register_module_forward_hook(spoil)  # type: ignore[arg-type]
 
 

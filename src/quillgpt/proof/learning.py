@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from quillgpt.api import Model, load
 from quillgpt.checkpoint.names import LAST, checkpoints_folder
-from quillgpt.data.batches import all_starts, gather
+from quillgpt.data.batches import all_offsets, gather
 from quillgpt.data.dataset import open_dataset
 from quillgpt.model import GPT
 from quillgpt.proof.compare import require, require_equal_runs
@@ -67,7 +67,7 @@ def loss_on_ends(sandbox: Sandbox, model: Model, gpt: GPT) -> float:
     """Return a model's mean loss on the end-of-text targets of the validation documents, nats per token."""
     tokens = open_dataset(DOCUMENTS, sandbox.folder / "data").val
     block_size = model.config.block_size
-    inputs, targets = gather(np.asarray(tokens), all_starts(len(tokens), block_size), block_size)
+    inputs, targets = gather(np.asarray(tokens), all_offsets(len(tokens), block_size), block_size)
     losses = F.cross_entropy(
         gpt.logits(gpt(inputs.to(model.device))).flatten(0, 1), targets.flatten().to(model.device), reduction="none"
     )

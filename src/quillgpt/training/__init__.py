@@ -2,6 +2,6 @@
 
 from quillgpt.training.interruption import Interruption
 from quillgpt.training.report import RunSummary
-from quillgpt.training.trainer import train
+from quillgpt.training.session import train
 
 __all__ = ["Interruption", "RunSummary", "train"]

@@ -73,6 +73,12 @@ def compile_model(model: GPT) -> None:
         setattr(owner, name, torch.compile(getattr(owner, name)))
 
 
+def warn_of_failed_compilation(error: Exception) -> None:
+    """Say that torch.compile failed and that the run goes on without it."""
+    reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+    warn(f"torch.compile failed ({reason}); going on without it, as --compile=False would")
+
+
 def leave_uncompiled(model: GPT) -> None:
     """Undo `compile_model`."""
     for owner, name in _parts(model):

@@ -19,33 +19,33 @@ from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.sources.addresses import is_web_address, shown_address
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
-from quillgpt.training.origin import Origin
+from quillgpt.training.starting_point import StartingPoint
 
 SHORTEST_USEFUL_BLOCK = 8
 """Context below which a model learns nothing but letter frequencies; no shorter one is offered."""
 
 
-def open_data(origin: Origin, make: Maker | None = None) -> Dataset:
+def open_data(start: StartingPoint, make: Maker | None = None) -> Dataset:
     """Open or prepare the data set of a run; a resumed run wants the tokens that it was trained on.
 
     Args:
-        origin: What the run starts from.
+        start: What the run starts from.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
 
     Raises:
         DataError: It is not there and cannot be prepared, or it is another one than a resumed run's.
         TokenizerError: It was prepared with another tokenizer than the model's.
     """
-    settings, state = origin.settings, origin.state
-    if not origin.resumed:
-        prepared = prepare_data(settings, origin.parent, make)
+    settings, state = start.settings, start.state
+    if not start.resumed:
+        prepared = prepare_data(settings, start.parent, make)
         warn_of_copy(prepared)
         return prepared
-    assert origin.parent is not None
-    dataset = find_same_data(settings.dataset, state.data_fingerprint, origin.parent.tokenizer, settings)
+    assert start.parent is not None
+    dataset = find_same_data(settings.dataset, state.data_fingerprint, start.parent.tokenizer, settings)
     if dataset is None:
         try:
-            dataset = prepare_data(with_moved_text(settings), origin.parent, make)
+            dataset = prepare_data(with_moved_text(settings), start.parent, make)
         except DataError as error:
             places = ", ".join(str(place) for place in places_of(settings.data_dir, Path(settings.out_dir)))
             raise DataError(
@@ -111,12 +111,12 @@ def is_in_place(dataset: Dataset, name: str, settings: TrainSettings) -> bool:
     return dataset.folder.resolve() == dataset_folder(name, Path(settings.data_dir)).resolve()
 
 
-def with_place_of(dataset: Dataset, origin: Origin) -> Origin:
-    """Return the origin of a resumed run with its data set where it was found."""
-    if not origin.resumed or is_in_place(dataset, origin.settings.dataset, origin.settings):
-        return origin
+def with_place_of(dataset: Dataset, start: StartingPoint) -> StartingPoint:
+    """Return the start of a resumed run with its data set where it was found."""
+    if not start.resumed or is_in_place(dataset, start.settings.dataset, start.settings):
+        return start
     place = {"dataset": dataset.name, "data_dir": str(dataset.folder.parent)}
-    return replace(origin, settings=origin.settings.model_copy(update=place))
+    return replace(start, settings=start.settings.model_copy(update=place))
 
 
 def with_moved_text(settings: TrainSettings) -> TrainSettings:
@@ -136,7 +136,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
     data_dir = Path(settings.data_dir)
     if settings.data is not None:
         if parent is not None:
-            check_place(settings, parent)
+            check_dataset_is_free(settings, parent)
         return prepare(
             split_sources(settings.data),
             data_dir=data_dir,
@@ -179,7 +179,7 @@ def warn_of_split(settings: TrainSettings) -> None:
             )
 
 
-def check_place(settings: TrainSettings, parent: LoadedModel) -> None:
+def check_dataset_is_free(settings: TrainSettings, parent: LoadedModel) -> None:
     """Check that preparing a text for a model would not replace a data set that another tokenizer's models need.
 
     Raises:

@@ -1,21 +1,39 @@
-"""Finding where the values of an iteration stopped being finite."""
+"""A loss or gradient that is not finite: the error that stops the iteration, and where the values went wrong."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from quillgpt.device import autocast
+from quillgpt.data.batches import Window
 from quillgpt.training.compilation import uncompiled
-from quillgpt.training.setup import Run
-from quillgpt.training.step import seed_iteration
+from quillgpt.training.run import Run
+
+if TYPE_CHECKING:
+    from quillgpt.training.trainer import TrainStep
 
 EXCERPT_TOKENS = 12
 WINDOWS_NAMED = 4
+
+
+class NonFiniteError(Exception):
+    """An iteration's loss or gradient is NaN or infinite; weights and optimizers are as they were before it.
+
+    Args:
+        iteration: The iteration, counted from 0.
+        loss: Its loss, nats per token.
+        grad_norm: The norm of its gradient.
+    """
+
+    def __init__(self, iteration: int, loss: float, grad_norm: float) -> None:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {grad_norm}"
+        super().__init__(what)
+        self.iteration = iteration
 
 
 @dataclass(frozen=True)
@@ -25,42 +43,40 @@ class Fault:
     Attributes:
         place: The first output, or the first gradient, that was not finite; None where computing the batch again gave
             finite values throughout.
-        windows: Starts of the windows concerned, in the training split.
+        windows: The windows concerned.
     """
 
     place: str | None
-    windows: list[int]
+    windows: list[Window]
 
 
-def find_fault(run: Run, iteration: int) -> Fault:
-    """Compute an iteration's batch again, uncompiled, and note where the first value that is not finite appears."""
-    model, step = run.model, run.step
-    starts = step.starts(iteration).tolist()
-    if (spoiled := first_not_finite(model.named_parameters())) is not None:
-        return Fault(f"the weight {spoiled}", starts)
-    seed_iteration(run.settings.seed, iteration)
+def find_fault(step: TrainStep, iteration: int) -> Fault:
+    """Compute an iteration's gradient again, uncompiled, and note where the first value that is not finite appears."""
+    model, windows = step.model, step.batches.windows(iteration)
+    if (weight := first_not_finite(model.named_parameters())) is not None:
+        return Fault(f"the weight {weight}", windows)
+    step.seed(iteration)
     model.train()
-    first = 0
-    order: list[str] = []
-    for inputs, targets in step.parts(*step.batch(iteration)):
-        windows = starts[first : first + len(inputs)]
-        first += len(inputs)
-        with uncompiled(model), watch(model) as seen, autocast(run.machine.device, run.machine.dtype):
-            loss = model.loss_sum(inputs, targets) / len(starts)
-        order = seen.order
-        if seen.module is not None:
-            return Fault(f"the output of {seen.module}", [windows[row] for row in seen.rows] or windows)
-        if not bool(loss.isfinite()):
-            return Fault("the loss", windows)
-        loss.backward()  # type: ignore[no-untyped-call]
-    gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-    spoiled_gradients = {name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())}
-    model.zero_grad(set_to_none=True)
+    first, order = 0, dict[str, None]()
+    try:
+        for inputs, targets in step.micro_batches(*step.batch(iteration)):
+            with uncompiled(model), watch(model) as seen:
+                loss = step.forward_backward(inputs, targets, len(windows))
+            micro_windows = windows[first : first + len(inputs)]
+            first, order = first + len(inputs), seen.order
+            if seen.module is not None:
+                return Fault(f"the output of {seen.module}", [micro_windows[row] for row in seen.rows] or micro_windows)
+            if not bool(loss.isfinite()):
+                return Fault("the loss", micro_windows)
+        gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+        spoiled = {name.rpartition(".")[0] for name, gradient in gradients if not bool(gradient.isfinite().all())}
+    finally:
+        model.zero_grad(set_to_none=True)
     # The backward pass comes from the end: the last module of the forward pass is where it began.
     for module in reversed(order):
-        if any(name.rpartition(".")[0] == module for name in spoiled_gradients):
-            return Fault(f"the gradient of {module}", starts)
-    return Fault(None, starts)
+        if module in spoiled:
+            return Fault(f"the gradient of {module}", windows)
+    return Fault(None, windows)
 
 
 @dataclass
@@ -69,7 +85,7 @@ class Sighting:
 
     module: str | None = None
     rows: list[int] = field(default_factory=list)
-    order: list[str] = field(default_factory=list)
+    order: dict[str, None] = field(default_factory=dict)
 
 
 @contextmanager
@@ -79,7 +95,7 @@ def watch(model: nn.Module) -> Iterator[Sighting]:
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, arguments: object, output: object) -> None:  # noqa: ARG001
-            seen.order.append(name)
+            seen.order.setdefault(name)  # again where activations are computed again for the backward pass
             if seen.module is None and isinstance(output, Tensor) and not bool(output.isfinite().all()):
                 seen.module = name
                 seen.rows = (~output.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
@@ -99,17 +115,15 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     return next((name for name, tensor in named if not bool(tensor.isfinite().all())), None)
 
 
-def describe_windows(run: Run, windows: Sequence[int]) -> str:
-    """Say where windows start in the training split, with the beginning of the first one's text.
-
-    Those of a replayed split count on from its end.
-    """
-    end = len(run.dataset.train)
-    tokens, split = run.dataset.train, "the training split"
-    if run.replayed is not None and windows[0] >= end:
-        tokens, split = run.replayed.train, f"the training split of {run.replayed.name}"
-        windows = [start - end for start in windows]
-    named = ", ".join(f"{start:,}" for start in windows[:WINDOWS_NAMED])
+def describe_windows(run: Run, windows: Sequence[Window]) -> str:
+    """Say where windows begin in their split, and how the text of the first one begins."""
+    replayed = run.replayed if windows[0].replayed else None
+    tokens = run.dataset.train if replayed is None else replayed.train
+    split = "the training split" if replayed is None else f"the training split of {replayed.name}"
+    windows = [window for window in windows if window.replayed == windows[0].replayed]
+    named = ", ".join(f"{window.offset:,}" for window in windows[:WINDOWS_NAMED])
     more = f" and {len(windows) - WINDOWS_NAMED} more" if len(windows) > WINDOWS_NAMED else ""
-    excerpt = run.dataset.tokenizer.decode(tokens[windows[0] : windows[0] + EXCERPT_TOKENS].tolist())
-    return f"windows at token {named}{more} of {split}, the first beginning with {excerpt!r}"
+    excerpt = tokens[windows[0].offset : windows[0].offset + EXCERPT_TOKENS].tolist()
+    return (
+        f"windows at token {named}{more} of {split}, the first beginning with {run.dataset.tokenizer.decode(excerpt)!r}"
+    )

@@ -13,7 +13,7 @@ from quillgpt.files import write_json
 from quillgpt.plots.record import METRICS
 from quillgpt.training.metrics import clock_time
 from quillgpt.training.report import RunSummary, show_chart
-from quillgpt.training.setup import Run
+from quillgpt.training.run import Run
 from quillgpt.training.validation import has_improved, without_improvement
 
 

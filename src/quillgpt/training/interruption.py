@@ -29,6 +29,7 @@ class Interruption:
     Attributes:
         requested: Whether the run is asked to stop.
         signal: The signal that asked, if one did.
+        heeded: Whether signals are noted, as they are from the beginning of its block.
     """
 
     SIGNALS = SIGNALS
@@ -36,9 +37,16 @@ class Interruption:
     def __init__(self) -> None:
         self.requested = False
         self.signal: signal.Signals | None = None
+        self.heeded = False
         self._handlers = ExitStack()
 
+    def check(self) -> None:
+        """Raise `Interrupted` if the run has been asked to stop."""
+        if self.requested:
+            raise Interrupted
+
     def __enter__(self) -> Interruption:
+        self.heeded = True
         self._handlers.enter_context(answered_by(self._note))
         return self
 

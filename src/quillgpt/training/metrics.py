@@ -11,7 +11,7 @@ from pathlib import Path
 from quillgpt.console import warn
 from quillgpt.files import atomic_path, open_to_append
 from quillgpt.plots.record import read_rows
-from quillgpt.training.sinks import Sink, named
+from quillgpt.training.loggers import Logger, named
 
 MOST_LINES_NAMED = 5
 
@@ -27,28 +27,28 @@ class MetricsLog:
         self._path = path
         self._unwritten = b""
         self._warned = False
-        self._sinks: list[Sink] = []
+        self._loggers: list[Logger] = []
 
     @contextmanager
-    def shared_with(self, sinks: Iterable[Sink]) -> Iterator[None]:
-        """Send every row to the sinks too while the block runs, and close them however it ends."""
-        self._sinks = list(sinks)
+    def shared_with(self, loggers: Iterable[Logger]) -> Iterator[None]:
+        """Send every row to the loggers too while the block runs, and close them however it ends."""
+        self._loggers = list(loggers)
         failed = True
         try:
             yield
             failed = False
         finally:
-            for sink in list(self._sinks):
-                self._try(sink, partial(sink.close, failed=failed))
-            self._sinks = []
+            for logger in list(self._loggers):
+                self._try(logger, partial(logger.close, failed=failed))
+            self._loggers = []
 
     def write(self, kind: str, **numbers: float) -> None:
         """Add a row; it is in the operating system's hands when this returns, or waits until the disk takes it."""
         if self._path is not None:
             self._unwritten += (json.dumps({"kind": kind, **numbers}) + "\n").encode()
             self._append(self._path)
-        for sink in list(self._sinks):
-            self._try(sink, partial(sink.write, named(numbers)))
+        for logger in list(self._loggers):
+            self._try(logger, partial(logger.write, named(numbers)))
 
     def _append(self, path: Path) -> None:
         try:
@@ -61,13 +61,13 @@ class MetricsLog:
                 warn(f"{path} takes no rows now ({error.strerror or error}); they are written when it does again")
             self._warned = True
 
-    def _try(self, sink: Sink, act: Callable[[], None]) -> None:
-        """Let a sink act; one that fails is left out from then on, for its sake no run is lost."""
+    def _try(self, logger: Logger, act: Callable[[], None]) -> None:
+        """Let a logger act; one that fails is left out from then on, for its sake no run is lost."""
         try:
             act()
         except Exception as error:
-            warn(f"{type(sink).__name__} takes no more numbers ({error}); metrics.jsonl has them all")
-            self._sinks.remove(sink)
+            warn(f"{type(logger).__name__} takes no more numbers ({error}); metrics.jsonl has them all")
+            self._loggers.remove(logger)
 
     def rewind(self, iteration: int, *, evaluated: bool) -> None:
         """Drop rows after an iteration, and a last row that a kill cut short.

@@ -11,7 +11,7 @@ from quillgpt.config.schema.attention import options_of
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError
 from quillgpt.model import ARCHITECTURES, GPTConfig, padded_vocab_size
-from quillgpt.training.origin import Origin
+from quillgpt.training.starting_point import StartingPoint
 
 MODEL_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
 KERNEL_SETTINGS = tuple(field.name for field in fields(KernelSpec))
@@ -20,26 +20,26 @@ MOST_EMPTY_ROWS = 1 << 16
 """Rows without a token that a model may have, so that small models can be given the 50,304 rows of GPT-2's."""
 
 
-def choose_config(origin: Origin, tokenizer: str, vocab_size: int) -> tuple[TrainSettings, GPTConfig]:
+def choose_config(start: StartingPoint, tokenizer: str, vocab_size: int) -> tuple[TrainSettings, GPTConfig]:
     """Return the settings with the shape of the run's model, and that shape.
 
     Args:
-        origin: What it starts from.
+        start: What it starts from.
         tokenizer: The name of the data set's tokenizer.
         vocab_size: Its ids.
 
     Raises:
         ConfigError: The settings ask for another shape than the model that it starts from has, or for too few rows.
     """
-    if origin.parent is None:
-        return origin.settings, config_for(origin.settings, tokenizer, vocab_size)
-    config = origin.parent.config
-    if not origin.resumed:
-        kernel = asked_kernel(origin.settings, config.kernel)
+    if start.parent is None:
+        return start.settings, config_for(start.settings, tokenizer, vocab_size)
+    config = start.parent.config
+    if not start.resumed:
+        kernel = asked_kernel(start.settings, config.kernel)
         if kernel != config.kernel:
-            say(f"{origin.parent.folder} computes {config.kernel}; this run goes on with {kernel}")
+            say(f"{start.parent.folder} computes {config.kernel}; this run goes on with {kernel}")
         config = replace(config, kernel=kernel)
-    return adopt_config(origin.settings, config, resuming=origin.resumed), config
+    return adopt_config(start.settings, config, resuming=start.resumed), config
 
 
 def adopt_config(settings: TrainSettings, config: GPTConfig, *, resuming: bool) -> TrainSettings:

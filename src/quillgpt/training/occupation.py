@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from quillgpt.config.runs import CONFIG
 from quillgpt.console import warn
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, UserError
 from quillgpt.files import make_folder, write_text
 from quillgpt.ownership import remove_listed, remove_own
 from quillgpt.process import is_running
@@ -65,13 +65,23 @@ class Occupation:
             raise _in_use(self._out_dir, found, "; it was taken from this run, which saves nothing more")
         return False
 
-    def renew(self) -> None:
-        """Take the folder anew after it was lost.
+    def take_anew(self) -> None:
+        """Make and take the folder again after it was lost, and say so.
 
         Raises:
             CheckpointError: Another process trains there.
-            OSError: It cannot be made.
+            UserError: It cannot be made.
         """
+        lost = f"{self._out_dir} was removed or moved while the run trains, and with it the checkpoints and the record"
+        try:
+            self._renew()
+        except OSError as error:
+            raise UserError(
+                f"{lost} so far; it cannot be made again ({error.strerror}), so nothing can be saved"
+            ) from error
+        warn(f"{lost} so far; the run goes on, and saves in a new {self._out_dir} from now on")
+
+    def _renew(self) -> None:
         self._lock.release()
         self._lock = FileLock(self._out_dir / LOCK)
         self.begin()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from quillgpt.training.planning.scaling import enough_iterations
-from quillgpt.training.setup import Run
+from quillgpt.training.run import Run
 from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val
 
 RECENT_ITERATIONS = 200

@@ -23,8 +23,8 @@ from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.files import nearest_existing, write_text
 from quillgpt.ownership import claim, foreign, recorded, remove_listed
 from quillgpt.plots.record import METRICS
+from quillgpt.training.loggers import TENSORBOARD, WANDB_STATE, event_files
 from quillgpt.training.occupation import HOLDER, LOCK
-from quillgpt.training.sinks import TENSORBOARD, WANDB_STATE, event_files
 
 SUMMARY = "summary.json"
 
@@ -45,7 +45,7 @@ def _written(settings: TrainSettings) -> list[str]:
     return [CONFIG, METRICS, SUMMARY, *([WANDB_STATE] if settings.wandb_log else [])]
 
 
-def check_place(settings: TrainSettings) -> None:
+def check_out_dir(settings: TrainSettings) -> None:
     """Check that out_dir is, or can become, a folder that may be written to, and that nothing else is in the way.
 
     Raises:
@@ -70,14 +70,13 @@ def check_place(settings: TrainSettings) -> None:
         )
 
 
-def check_out_dir(settings: TrainSettings) -> None:
-    """Check that out_dir can be this run's.
+def check_earlier_run(settings: TrainSettings) -> None:
+    """Check that a run that is in out_dir already is to be resumed or replaced.
 
     Raises:
-        ConfigError: Something else is there, or the settings contradict each other.
-        CheckpointError: It holds another run.
+        ConfigError: The settings contradict each other.
+        CheckpointError: It is neither.
     """
-    check_place(settings)
     out_dir = Path(settings.out_dir)
     resuming = settings.init_from == "resume"
     if resuming and settings.overwrite:

@@ -15,7 +15,7 @@ from quillgpt.optim.groups import count_values, group_parameters
 from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.record import read_metrics
 from quillgpt.records import Record
-from quillgpt.training.setup import Run
+from quillgpt.training.run import Run
 
 
 class RunSummary(Record):

@@ -1,37 +1,53 @@
-"""The training loop: evaluate, save, step, log; stop at the end or when asked to."""
+"""The training loop: evaluate when due, save when due, do an iteration, log it.
+
+An iteration takes the global batch micro-batch by micro-batch, forward and backward; clips the gradient; checks that
+loss and gradient are finite; and updates the weights once.
+
+Shapes: B sequences of the global batch, M of a micro-batch, T tokens of a sequence.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack, nullcontext
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from quillgpt import console
+from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import has_checkpoint
-from quillgpt.config import Given
 from quillgpt.config.runs import how_to_go_on
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import ResolvedSettings
+from quillgpt.data.batches import TrainingBatches
 from quillgpt.data.distribution_shift import describe_shift
-from quillgpt.device import peak
-from quillgpt.errors import UserError
+from quillgpt.device import autocast, peak, to_device
+from quillgpt.model import GPT
 from quillgpt.model.cost import training_flops_per_token
+from quillgpt.model.kernels import mean_range_excess
+from quillgpt.optim.average import WeightAverage
+from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import METRICS, curve, read_metrics
 from quillgpt.stopping import activity
+from quillgpt.training.checkpointer import Checkpointer, check_loss
+from quillgpt.training.choices import Machine
+from quillgpt.training.compilation import compile_model, leave_uncompiled, warn_of_failed_compilation
+from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.finish import finish
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
+from quillgpt.training.loggers import open_loggers
 from quillgpt.training.metrics import MetricsLog, clock_time
-from quillgpt.training.occupation import Occupation, occupied
-from quillgpt.training.origin import apart_from_parent
+from quillgpt.training.occupation import Occupation
 from quillgpt.training.pace import Pace
-from quillgpt.training.place import begin_record, check_place, claim_folder, earlier_run_kept, record_settings
-from quillgpt.training.report import RunSummary, say_perplexity, show_set_up
-from quillgpt.training.rollback import is_left_out, rate_factor, recover
-from quillgpt.training.saving import Saving, check_loss
-from quillgpt.training.setup import Run, set_up
-from quillgpt.training.sinks import open_sinks
-from quillgpt.training.step import NonFiniteError
+from quillgpt.training.place import begin_record, claim_folder, record_settings
+from quillgpt.training.report import RunSummary, say_perplexity
+from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
+from quillgpt.training.run import Run
 from quillgpt.training.validation import (
     Losses,
     describe_losses,
@@ -46,267 +62,211 @@ WORTH_SAYING = 0.1
 """Share of its length by which a run must change at once for a line about it."""
 
 
-def train(
-    settings: TrainSettings,
-    *,
-    interruption: Interruption | None = None,
-    started: float | None = None,
-    given: Given | None = None,
-) -> RunSummary | None:
-    """Train a model as the settings say.
-
-    Args:
-        settings: What to train, on what, and how.
-        interruption: Notes requests to stop, which signals make once there is something to save.
-        started: From when its minutes count, as time.perf_counter has it; None: from now.
-        given: How the settings were given, to be shown; None: by a program.
-
-    Returns:
-        What the run came to; None where it was only evaluated, or interrupted.
-
-    Raises:
-        UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.
-    """
-    started = time.perf_counter() if started is None else started
-    given = given or Given(settings)
-    settings = apart_from_parent(settings)
-    check_place(settings)
-    with (
-        nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)) as occupation,
-        earlier_run_kept(settings),
-        activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]),
-    ):
-        run = set_up(settings)
-        trainer = Trainer(run, interruption or Interruption(), started, occupation)
-        show_set_up(run, trainer.peak, given)
-        return trainer.train()
-
-
 class Trainer:
     """Trains one run.
 
     Args:
-        run: What `set_up` made.
+        run: The run.
+        step: Does its iterations.
         interruption: Notes requests to stop.
-        started: From when its minutes count.
+        started: From when its minutes count, as time.perf_counter has it.
         occupation: Its hold on out_dir; None where it is only evaluated.
 
     Attributes:
         peak: The rate that MFU is a share of.
     """
 
-    def __init__(self, run: Run, interruption: Interruption, started: float, occupation: Occupation | None) -> None:
-        self._run = run
-        self._metrics = MetricsLog(None if self._settings.eval_only else run.out_dir / METRICS)
-        self._started = time.perf_counter() - run.state.seconds
+    def __init__(
+        self,
+        run: Run,
+        step: TrainStep,
+        *,
+        interruption: Interruption,
+        started: float,
+        occupation: Occupation | None,
+    ) -> None:
+        self.run, self.state, self.step = run, run.state, step
+        self.checkpointer = Checkpointer(run)
+        self.metrics = MetricsLog(None if run.settings.eval_only else run.out_dir / METRICS)
+        self.pace = Pace(run, started)
         self.peak = peak(run.machine.device, run.machine.dtype)
-        parameters = run.model.parameter_count(positions=False)
-        self._flops_per_iteration = self._settings.tokens_per_iteration * training_flops_per_token(
-            run.model.config, parameters
-        )
-        self._saving = Saving(run)
-        self._interruption = interruption
-        self._pace = Pace(run, started)
-        self._other_kind = None if self._settings.eval_only else describe_shift(run.dataset)
-        self._iterating = False
-        self._occupation = occupation
+        self.interruption = interruption
+        self.occupation = occupation
+        self.started = time.perf_counter() - run.state.seconds
+        self.other_kind = None if run.settings.eval_only else describe_shift(run.dataset)
+        flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
+        self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
 
     @property
-    def _settings(self) -> TrainSettings:
+    def settings(self) -> ResolvedSettings:
         """The run's settings, whose length follows the clock where it has minutes."""
-        return self._run.settings
+        return self.run.settings
 
-    def train(self) -> RunSummary | None:
-        """Run until max_iters, or until interrupted at a step's boundary."""
-        state, settings = self._run.state, self._settings
+    def run_to_the_end(self) -> RunSummary | None:
+        """Train and summarise the run, or only evaluate it where the settings say so.
+
+        Returns:
+            What the run came to; None where it was only evaluated, or interrupted.
+        """
+        settings = self.settings
         if settings.eval_only:
-            losses = self._evaluate()
+            losses = self.evaluate()
             say_perplexity(settings, train=losses.train, val=losses.val)
             return None
-        claim_folder(settings, anew=not self._run.resumed)
-        self._begin_record()
-        with self._metrics.shared_with(open_sinks(settings, iteration=state.iteration if self._run.resumed else None)):
-            return self._train_and_finish()
+        claim_folder(settings, anew=not self.run.resumed)
+        self.begin_record()
+        loggers = open_loggers(settings, iteration=self.state.iteration if self.run.resumed else None)
+        with self.metrics.shared_with(loggers):
+            if self.other_kind is not None:
+                console.warn(self.other_kind)
+            if self.state.iteration >= settings.max_iters > 0:
+                console.say(f"all {self.state.iteration} iterations are done; to train longer, raise --max_iters")
+            if not self.train():
+                return None
+            self.checkpointer.require_saved()
+            with activity(
+                f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self.run.out_dir)}"
+            ):
+                return finish(self.run, started=self.started, other_kind=self.other_kind is not None)
 
-    def _train_and_finish(self) -> RunSummary | None:
-        state = self._run.state
-        if self._other_kind is not None:
-            console.warn(self._other_kind)
-        if state.iteration >= self._settings.max_iters > 0:
-            console.say(f"all {state.iteration} iterations are done; to train longer, raise --max_iters")
-        with ExitStack() as heeding:
+    def train(self) -> bool:
+        """Train until max_iters, or until patience ends; return False where the run was interrupted before."""
+        with ExitStack() as signals:
             while True:
-                state, settings = self._run.state, self._settings  # others after a rollback or a change of length
-                last = state.iteration >= settings.max_iters
-                evaluating = last or state.iteration % settings.eval_interval == 0
-                saving = self._saving.is_due()
-                if evaluating or saving or self._interruption.requested or state.iteration % settings.log_interval == 0:
-                    self._keep_folder()
-                if (evaluating or saving or self._interruption.requested) and not self._settle():
-                    continue
-                if evaluating:
-                    self._evaluate_and_save()
-                elif saving:
-                    self._save()
-                if self._interruption.requested:
-                    self._leave()
-                    return None
-                if not last and out_of_patience(settings, state):
-                    console.say(
-                        f"stopping early: {state.evaluations_since_best} evaluations in a row were not better than "
-                        f"iter {state.best_iteration}; to go on, resume with a larger --patience, or 0 for none"
-                    )
-                    last = True
-                if last:
-                    break
-                self._iterate()
-                if not self._iterating:  # from now on there is something to save
-                    heeding.enter_context(activity(""))
-                    heeding.enter_context(self._interruption)
-                    self._iterating = True
-        self._saving.require()
-        with activity(f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self._run.out_dir)}"):
-            return finish(self._run, started=self._started, other_kind=self._other_kind is not None)
+                try:
+                    evaluating, saving = self.evaluation_is_due(), self.checkpointer.is_due()
+                    if evaluating or saving or self.interruption.requested or self.line_is_due():
+                        self.keep_folder()
+                        self.step.synchronize()
+                    if evaluating:
+                        self.evaluate_and_save()
+                    elif saving:
+                        self.save()
+                    if self.interruption.requested:
+                        self.leave()
+                        return False
+                    if self.is_finished():
+                        return True
+                    self.do_iteration()
+                    self.save_when_interrupted(signals)
+                except NonFiniteError as error:
+                    roll_back(self.run, self.step, error)
+                    self.begin_record()
 
-    def _begin_record(self) -> None:
-        """Let checkpoints and metrics.jsonl be what they were at this iteration: nothing, where the run begins."""
-        self._saving.claim()
-        if self._run.resumed:
-            state = self._run.state
-            self._metrics.rewind(state.iteration, evaluated=state.evaluated_iteration == state.iteration)
-        else:
-            begin_record(self._run.out_dir)
-        record_settings(self._settings)
+    def evaluation_is_due(self) -> bool:
+        """Whether this is the last iteration, or every eval_interval-th."""
+        iteration, settings = self.state.iteration, self.settings
+        return iteration >= settings.max_iters or iteration % settings.eval_interval == 0
 
-    def _keep_folder(self) -> None:
-        """Go on in a new folder where out_dir was removed or moved: what the model has learned is not lost yet."""
-        if self._occupation is None or not self._occupation.is_lost():
-            return
-        state, out_dir = self._run.state, self._run.out_dir
-        lost = f"{out_dir} was removed or moved while the run trains, and with it the checkpoints and the record so far"
-        try:
-            self._occupation.renew()
-        except OSError as error:
-            raise UserError(f"{lost}; it cannot be made again ({error.strerror}), so nothing can be saved") from error
-        console.warn(f"{lost}; the run goes on, and saves in a new {out_dir} from now on")
-        claim_folder(self._settings, anew=False)
-        record_settings(self._settings)
-        self._saving.forget()
-        state.best_val_loss = state.best_iteration = state.best_train_loss = None
-        state.evaluations_since_best = 0
+    def line_is_due(self) -> bool:
+        """Whether this iteration has a line in the log."""
+        iteration, settings = self.state.iteration, self.settings
+        return iteration % settings.log_interval == 0 or iteration == settings.max_iters
 
-    def _iterate(self) -> None:
-        state, settings = self._run.state, self._settings
+    def is_finished(self) -> bool:
+        """Whether all iterations are done, or the last evaluations were too often without an improvement."""
+        state, settings = self.state, self.settings
+        if state.iteration < settings.max_iters and out_of_patience(settings, state):
+            console.say(
+                f"stopping early: {state.evaluations_since_best} evaluations in a row were not better than "
+                f"iter {state.best_iteration}; to go on, resume with a larger --patience, or 0 for none"
+            )
+            return True
+        return state.iteration >= settings.max_iters
+
+    def do_iteration(self) -> None:
+        """Do one iteration, count it, and log it where a line is due.
+
+        Raises:
+            NonFiniteError: Its loss or gradient is not finite; no weight has been updated.
+        """
+        state, settings = self.state, self.settings
         if is_left_out(state.iteration, state):
             console.say(f"iter {state.iteration + 1}: left out, its batch was not finite before")
             state.iteration += 1
             return
         before = time.perf_counter()
-        factor = rate_factor(state.iteration, state, settings)
-        try:
-            loss = self._run.step(state.iteration, factor)
-        except NonFiniteError as error:
-            self._recover(error)
-            return
-        rate = learning_rate(state.iteration, settings) * factor
+        lr = learning_rate(state.iteration, settings) * lr_multiplier(state.iteration, state, settings)
+        result = self.step(state.iteration, lr)
         state.iteration += 1
         state.tokens += settings.tokens_per_iteration
-        logged = state.iteration % settings.log_interval == 0 or state.iteration == settings.max_iters
-        if logged and not self._settle():
-            return
-        value = float(loss) if logged else math.nan  # reading the loss waits for the device
+        loss = grad_norm = math.nan
+        if self.line_is_due():
+            self.step.synchronize()
+            loss, grad_norm = float(result.loss), float(result.grad_norm)  # which waits for the device
         now = time.perf_counter()
         state.train_seconds += now - before
-        state.seconds = now - self._started
-        self._pace.count(now - before)
-        if logged:
-            self._log(value, rate)
-            self._keep_to_its_minutes()
+        state.seconds = now - self.started
+        self.pace.count(now - before)
+        if self.line_is_due():
+            self.log(loss, lr, grad_norm)
+            self.fit_into_minutes()
 
-    def _settle(self) -> bool:
-        """Say whether all iterations so far were finite; where one was not, recover."""
-        try:
-            self._run.step.settle()
-        except NonFiniteError as error:
-            self._recover(error)
-            return False
-        return True
-
-    def _recover(self, error: NonFiniteError) -> None:
-        recover(self._run, error)
-        self._saving = Saving(self._run)
-        self._begin_record()
-
-    def _log(self, loss: float, rate: float) -> None:
-        state, settings = self._run.state, self._settings
-        per_iteration = self._pace.read()
-        tokens_per_second = settings.tokens_per_iteration / per_iteration
-        mfu = self._flops_per_iteration / per_iteration / self.peak.flops_per_second
-        self._metrics.write(
+    def log(self, loss: float, lr: float, grad_norm: float) -> None:
+        """Write the row of an iteration, and the line that a person reads."""
+        state, per_iteration = self.state, self.pace.read()
+        tokens_per_second = self.settings.tokens_per_iteration / per_iteration
+        mfu = self.flops_per_iteration / per_iteration / self.peak.flops_per_second
+        self.metrics.write(
             "train",
             iter=state.iteration,
             loss=loss,
-            lr=rate,
+            lr=lr,
+            # A gradient may overflow in float16, whose scaler leaves the update out; JSON has no infinity.
+            **({"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}),
             tokens=state.tokens,
             seconds=state.seconds,
             tokens_per_second=tokens_per_second,
             mfu=mfu,
         )
         console.say(
-            f"iter {state.iteration}: loss {loss:.4f}, elapsed {clock_time(state.seconds)}, "
-            f"{per_iteration * 1e3:.0f} ms/iter, {tokens_per_second:,.0f} tokens/s, mfu {mfu:.1%}, lr {rate:.2e}, "
-            f"{clock_time(self._pace.remaining_seconds())} left"
+            f"iter {state.iteration}: loss {loss:.4f}, grad norm {grad_norm:.3g}, elapsed {clock_time(state.seconds)}, "
+            f"{per_iteration * 1e3:.0f} ms/iter, {tokens_per_second:,.0f} tokens/s, mfu {mfu:.1%}, lr {lr:.2e}, "
+            f"{clock_time(self.pace.remaining_seconds())} left"
         )
 
-    def _keep_to_its_minutes(self) -> None:
+    def fit_into_minutes(self) -> None:
         """Let the length of a run that has minutes follow its speed."""
-        before, iterations = self._settings.max_iters, self._pace.fitting_iterations()
+        before, iterations = self.settings.max_iters, self.pace.fitting_iterations()
         if iterations is None:
             return
-        self._run.change_length(iterations)
-        record_settings(self._settings)
+        self.run.change_length(iterations)
+        record_settings(self.settings)
         if abs(iterations - before) > before * WORTH_SAYING:
-            console.say(f"{iterations:,} iterations instead of {before:,} fit into {self._settings.minutes:g} min")
+            console.say(f"{iterations:,} iterations instead of {before:,} fit into {self.settings.minutes:g} min")
 
-    def _evaluate_and_save(self) -> None:
+    def evaluate_and_save(self) -> None:
         """Evaluate, and save `last`, and `best` where it improved; before the first step only what is finetuned."""
-        state = self._run.state
+        state = self.state
         if state.evaluated_iteration == state.iteration:  # resumed right after this evaluation
             return
         try:
-            losses = self._evaluate()
+            losses = self.evaluate()
         except Interrupted:
             return
         state.evaluated_iteration = state.iteration
-        if state.iteration == 0 < self._settings.max_iters:
+        if state.iteration == 0 < self.settings.max_iters:
             state.start_val_loss = losses.val
-            if self._run.parent is None:
+            if self.run.parent is None:
                 return
         best_before = state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best
         improved = take_account(losses, state)
-        if not improved and self._other_kind is None:
-            self._warn_of_overfitting(losses)
-        if not self._save(best=improved) and improved:  # what is not on the disk cannot be the best
+        if not improved and self.other_kind is None:
+            self.warn_of_overfitting(losses)
+        if not self.save(best=improved) and improved:  # what is not on the disk cannot be the best
             state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best = best_before
 
-    def _warn_of_overfitting(self, losses: Losses) -> None:
-        """Say once that the model overfits; not before it has read the whole text."""
-        state, run = self._run.state, self._run
-        passes = state.tokens / len(run.dataset.train)
-        if state.overfitting_said or passes < 1:
-            return
-        before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]
-        if said := overfitting(losses, state, before):
-            console.warn(said)
-            state.overfitting_said = True
+    def evaluate(self) -> Losses:
+        """Print and record the loss of both splits.
 
-    def _evaluate(self) -> Losses:
-        """Print and record the loss of both splits."""
-        run, state, settings = self._run, self._run.state, self._settings
+        Raises:
+            Interrupted: The run has been asked to stop.
+        """
+        run, state, settings = self.run, self.state, self.settings
         before = time.perf_counter()
-        losses = evaluate_splits(run, self._check_interruption)
-        self._pace.count_evaluation(time.perf_counter() - before)
-        state.seconds = time.perf_counter() - self._started
+        losses = evaluate_splits(run, self.interruption.check)
+        self.pace.count_evaluation(time.perf_counter() - before)
+        state.seconds = time.perf_counter() - self.started
         check_loss(losses.val, state.iteration, settings)
         per_byte = losses.val_bits_per_byte
         say = console.outcome if settings.eval_only else console.say
@@ -314,7 +274,7 @@ class Trainer:
             f"evaluation at iter {state.iteration}: {describe_losses(losses, run)}",
             style="green" if is_best(losses, state) else "red",
         )
-        self._metrics.write(
+        self.metrics.write(
             "eval",
             iter=state.iteration,
             train_loss=losses.train,
@@ -326,23 +286,232 @@ class Trainer:
         )
         return losses
 
-    def _check_interruption(self) -> None:
-        if self._interruption.requested:
-            raise Interrupted
+    def warn_of_overfitting(self, losses: Losses) -> None:
+        """Say once that the model overfits; not before it has read the whole text."""
+        state, run = self.state, self.run
+        passes = state.tokens / len(run.dataset.train)
+        if state.overfitting_said or passes < 1:
+            return
+        before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]
+        if warning := overfitting(losses, state, before):
+            console.warn(warning)
+            state.overfitting_said = True
 
-    def _save(self, *, best: bool = False) -> bool:
-        """Write a checkpoint, and say whether the disk took it."""
-        self._run.state.seconds = time.perf_counter() - self._started
-        return self._saving.save(best=best)
+    def save(self, *, best: bool = False) -> bool:
+        """Write a checkpoint; return whether the disk took it."""
+        state = self.state
+        state.seconds = time.perf_counter() - self.started
+        state.settings = self.settings.model_dump(mode="json") | {"compile": self.step.compiled}
+        self.step.record(state)
+        return self.checkpointer.save(best=best)
 
-    def _leave(self) -> None:
-        """Save and say how to go on."""
-        state = self._run.state
-        if state.iteration == 0 and not has_checkpoint(self._run.out_dir):
+    def save_when_interrupted(self, signals: ExitStack) -> None:
+        """Let signals end the run after an iteration from now on: there is something to save."""
+        if not self.interruption.heeded:
+            signals.enter_context(activity(""))
+            signals.enter_context(self.interruption)
+
+    def leave(self) -> None:
+        """Save an interrupted run, and say how to go on with it."""
+        if self.state.iteration == 0 and not has_checkpoint(self.run.out_dir):
             console.outcome(f"interrupted {NOTHING_LOST[False]}")
             return
-        self._save()
-        self._saving.require()
+        self.step.synchronize()
+        self.save()
+        self.checkpointer.require_saved()
         console.outcome(
-            f"interrupted and saved at iter {state.iteration}; go on with: {how_to_go_on(self._run.out_dir)}"
+            f"interrupted and saved at iter {self.state.iteration}; go on with: {how_to_go_on(self.run.out_dir)}"
         )
+
+    def begin_record(self) -> None:
+        """Let checkpoints and metrics.jsonl be what they were at this iteration: nothing, where the run begins."""
+        self.checkpointer.begin()
+        if self.run.resumed:
+            state = self.state
+            self.metrics.rewind(state.iteration, evaluated=state.evaluated_iteration == state.iteration)
+        else:
+            begin_record(self.run.out_dir)
+        record_settings(self.settings)
+
+    def keep_folder(self) -> None:
+        """Go on in a new folder where out_dir was removed or moved: what the model has learned is not lost yet."""
+        if self.occupation is None or not self.occupation.is_lost():
+            return
+        self.occupation.take_anew()
+        claim_folder(self.settings, anew=False)
+        record_settings(self.settings)
+        self.checkpointer.forget()
+        state = self.state
+        state.best_val_loss = state.best_iteration = state.best_train_loss = None
+        state.evaluations_since_best = 0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an iteration returns, on the device: reading it waits for the device.
+
+    Attributes:
+        loss: Mean loss over the global batch, nats per token, a scalar.
+        grad_norm: Norm of the gradient before clipping, a scalar.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+
+
+class TrainStep:
+    """Does iterations. What iteration i does depends on the weights, the settings and i only.
+
+    Args:
+        model: The model, on its device.
+        optimizers: Update its parameters.
+        batches: The batch of each iteration.
+        settings: The run's. A later change of its length does not matter here: the learning rate is given.
+        machine: Device and number format.
+        average: Follows the weights, where an average of them is kept.
+
+    Attributes:
+        compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
+        scaler: Scales float16 gradients; passes other formats on.
+        overflows: Iterations whose float16 gradient overflowed; the scaler left their updates out.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        optimizers: OptimizerSet,
+        batches: TrainingBatches,
+        settings: ResolvedSettings,
+        machine: Machine,
+        average: WeightAverage | None = None,
+    ) -> None:
+        self.model, self.optimizers, self.average = model, optimizers, average
+        self.batches = batches
+        self.settings = settings
+        self.device, self.dtype = machine.device, machine.dtype
+        self.compiled = settings.compile
+        self._has_compiled_once = False
+        if self.compiled:
+            compile_model(model)
+        self.restore(TrainingState())
+
+    def __call__(self, iteration: int, lr: float) -> StepResult:
+        """Do an iteration.
+
+        Args:
+            iteration: Its number, counted from 0.
+            lr: Its learning rate.
+
+        Raises:
+            NonFiniteError: Its loss or gradient is not finite; no weight has been updated.
+        """
+        self.model.train()
+        inputs, targets = self.batch(iteration)  # each (B, T)
+        try:
+            loss = self.accumulate_gradient(iteration, inputs, targets)
+        except Exception as error:  # a compiler may fail in any way, but only before it has worked once
+            if not self.compiled or self._has_compiled_once:
+                raise
+            self.go_on_uncompiled(error)
+            loss = self.accumulate_gradient(iteration, inputs, targets)
+        self._has_compiled_once = self.compiled
+        grad_norm = self.clip_gradient()
+        self.check_finite(iteration, loss, grad_norm)
+        self.update(lr)
+        if self.average is not None:
+            self.average.update(self.model, iteration)
+        return StepResult(loss, grad_norm)
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of an iteration, on the device, each (B, T)."""
+        inputs, targets = self.batches.batch(iteration)
+        return to_device(inputs, self.device), to_device(targets, self.device)
+
+    def accumulate_gradient(self, iteration: int, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the gradient of the mean loss over the global batch, micro-batch by micro-batch; return that loss."""
+        self.seed(iteration)
+        loss = torch.zeros((), device=self.device)
+        for micro_inputs, micro_targets in self.micro_batches(inputs, targets):
+            loss += self.forward_backward(micro_inputs, micro_targets, len(inputs))
+        return loss
+
+    def seed(self, iteration: int) -> None:
+        """Make an iteration's random numbers (dropout) a function of seed and iteration: resuming needs no state."""
+        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, iteration]).generate_state(1, np.uint64)[0]))
+
+    def micro_batches(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the micro-batches of a batch: inputs and targets, each (M, T)."""
+        size = self.settings.micro_batch_size
+        return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+
+    def forward_backward(self, inputs: Tensor, targets: Tensor, batch_size: int) -> Tensor:
+        """Add the gradient of a micro-batch to that of its batch.
+
+        Args:
+            inputs: Ids (M, T).
+            targets: Ids (M, T).
+            batch_size: Sequences of the global batch, B, over whose tokens the loss is the mean.
+
+        Returns:
+            What the micro-batch adds to the mean loss, nats per token, a scalar.
+        """
+        with autocast(self.device, self.dtype):
+            loss = self.model.loss_sum(inputs, targets) / (batch_size * targets.shape[1])
+        objective = loss
+        if self.settings.range_penalty:
+            objective = objective + self.settings.range_penalty * mean_range_excess(self.model) / batch_size
+        self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def clip_gradient(self) -> Tensor:
+        """Bound the norm of the gradient by grad_clip, and return the norm that it had."""
+        for optimizer in self.optimizers.optimizers:
+            self.scaler.unscale_(optimizer)
+        parameters = list(self.model.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.settings.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
+        return norm
+
+    def check_finite(self, iteration: int, loss: Tensor, grad_norm: Tensor) -> None:
+        """Check that an update would not spoil the weights; an overflow of float16 is the scaler's matter.
+
+        Raises:
+            NonFiniteError: Loss or gradient is NaN or infinite; the gradient has been dropped.
+        """
+        judged = loss if self.scaler.is_enabled() else loss + grad_norm
+        if not bool(judged.isfinite()):
+            self.model.zero_grad(set_to_none=True)
+            raise NonFiniteError(iteration, float(loss), float(grad_norm))
+
+    def update(self, lr: float) -> None:
+        """Update the weights by their gradient, and drop it."""
+        scale_before = self.scaler.get_scale()
+        self.optimizers.set_learning_rate(lr)
+        self.optimizers.step(self.scaler)
+        self.overflows += self.scaler.get_scale() < scale_before
+
+    def synchronize(self) -> None:
+        """Wait until all iterations are done.
+
+        Raises:
+            NonFiniteError: One was not finite. Here that is raised at once; a recorded step raises it later.
+        """
+
+    def go_on_uncompiled(self, error: Exception) -> None:
+        """Go on without torch.compile, which failed."""
+        warn_of_failed_compilation(error)
+        self.compiled = False
+        leave_uncompiled(self.model)
+        self.model.zero_grad(set_to_none=True)
+
+    def record(self, state: TrainingState) -> None:
+        """Write into a state what the step remembers: float16's scaler."""
+        state.scaler, state.overflows = self.scaler.state_dict(), self.overflows
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back or forward to what the step was in a state."""
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        self.overflows = state.overflows

@@ -11,10 +11,10 @@ import numpy as np
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Starts, Tokens, all_starts, spread_starts
+from quillgpt.data.batches import Offsets, Tokens, all_offsets, spread_offsets
 from quillgpt.evaluation import bits_per_byte, mean_loss
 from quillgpt.training.compilation import uncompiled
-from quillgpt.training.setup import Run
+from quillgpt.training.run import Run
 
 RISES_IN_A_ROW = 2
 """Evaluations after the best one from which a rising validation loss counts as overfitting; one may be chance."""
@@ -60,13 +60,13 @@ def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> in
 
 def blocks_of_val(run: Run) -> int:
     """Return how many blocks the validation split has."""
-    return len(all_starts(len(run.dataset.val), run.settings.block_size))
+    return len(all_offsets(len(run.dataset.val), run.settings.block_size))
 
 
 def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
     """Return how many blocks of the training and of the validation split an evaluation takes."""
     in_val = blocks_of_val(run)
-    in_train = len(all_starts(len(run.dataset.train), run.settings.block_size))
+    in_train = len(all_offsets(len(run.dataset.train), run.settings.block_size))
     wanted = (evaluated_blocks(run.settings, split, in_val) for split in ("train", "val"))
     train, val = (min(each, blocks) for each, blocks in zip(wanted, (in_train, in_val), strict=True))
     return train, val
@@ -82,11 +82,11 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
     settings, dataset = run.settings, run.dataset
     train_blocks, val_blocks = blocks_of_an_evaluation(run)
 
-    def starts_in(tokens: Tokens, blocks: int) -> Starts:
-        return spread_starts(len(tokens), settings.block_size, blocks, settings.seed)
+    def offsets_in(tokens: Tokens, blocks: int) -> Offsets:
+        return spread_offsets(len(tokens), settings.block_size, blocks, settings.seed)
 
-    def loss_of(name: str, tokens: Tokens, starts: Starts) -> float:
-        with console.progress(f"evaluating {name}", math.ceil(len(starts) / settings.batch_size)) as advance:
+    def loss_of(name: str, tokens: Tokens, offsets: Offsets) -> float:
+        with console.progress(f"evaluating {name}", math.ceil(len(offsets) / settings.batch_size)) as advance:
 
             def advance_and_tell() -> None:
                 advance()
@@ -96,20 +96,20 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                 return mean_loss(
                     run.evaluated_model,
                     tokens,
-                    starts,
+                    offsets,
                     batch_size=settings.batch_size,
                     dtype=run.machine.dtype,
                     advance=advance_and_tell,
                 )
 
-    train_loss = loss_of("train", dataset.train, starts_in(dataset.train, train_blocks))
-    starts = starts_in(dataset.val, val_blocks)
-    val_loss = loss_of("val", dataset.val, starts)
-    targets = dataset.val[starts[:, None] + np.arange(1, settings.block_size + 1)]
+    train_loss = loss_of("train", dataset.train, offsets_in(dataset.train, train_blocks))
+    offsets = offsets_in(dataset.val, val_blocks)
+    val_loss = loss_of("val", dataset.val, offsets)
+    targets = dataset.val[offsets[:, None] + np.arange(1, settings.block_size + 1)]
     replay_loss = None
     if run.replayed is not None:
-        blocks = len(all_starts(len(run.replayed.val), settings.block_size))
-        old = starts_in(run.replayed.val, evaluated_blocks(settings, "val", blocks))
+        blocks = len(all_offsets(len(run.replayed.val), settings.block_size))
+        old = offsets_in(run.replayed.val, evaluated_blocks(settings, "val", blocks))
         replay_loss = loss_of(run.replayed.name, run.replayed.val, old)
     return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer), replay_loss)
 

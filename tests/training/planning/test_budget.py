@@ -10,7 +10,7 @@ import pytest
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.training import train
 from quillgpt.training.planning import budget, scaling
-from quillgpt.training.planning.plan import plan
+from quillgpt.training.planning.dry_run import predict_run
 from quillgpt.training.setup import set_up
 
 
@@ -49,7 +49,7 @@ def test_without_either_there_are_the_usual_minutes(own: Any, capsys: pytest.Cap
 
 def test_a_dry_run_chooses_alike(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 1e9)
-    planned, made = plan(own(minutes="1")).settings, set_up(own(minutes="1")).settings
+    planned, made = predict_run(own(minutes="1")).settings, set_up(own(minutes="1")).settings
     for name in ("n_layer", "n_embd", "block_size", "batch_size", "max_iters", "dropout"):
         assert getattr(planned, name) == getattr(made, name)
 

@@ -5,7 +5,14 @@ and an environment variable (`QUILL_<NAME>`) share one name. The schema reads no
 """
 
 from quillgpt.config.schema.base import DTYPES, Arch, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
-from quillgpt.config.schema.training import SPECIAL_ORIGINS, OptimizerName, TrainFields, TrainSettings
+from quillgpt.config.schema.training import (
+    CHOSEN,
+    SPECIAL_ORIGINS,
+    OptimizerName,
+    ResolvedSettings,
+    TrainFields,
+    TrainSettings,
+)
 from quillgpt.config.schema.using import (
     EvalSettings,
     LabSettings,
@@ -18,6 +25,7 @@ from quillgpt.config.schema.using import (
 )
 
 __all__ = [
+    "CHOSEN",
     "DTYPES",
     "SPECIAL_ORIGINS",
     "Arch",
@@ -29,6 +37,7 @@ __all__ = [
     "PrepareSettings",
     "Prompt",
     "Quantize",
+    "ResolvedSettings",
     "SampleSettings",
     "Sampling",
     "Settings",

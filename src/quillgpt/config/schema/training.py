@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -349,3 +349,26 @@ class TrainSettings(TrainFields):
     def tokens_per_iteration(self) -> int:
         """Target tokens of the global batch."""
         return self.sequences_per_iteration * self.block_size
+
+
+CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads", "patience")
+"""Settings that a run chooses for itself where they are `auto` or unset, and keeps when it is resumed."""
+
+
+class ResolvedSettings(TrainSettings):
+    """The settings of a run that is set up: each of `CHOSEN` has a value."""
+
+    if TYPE_CHECKING:  # fields, defaults and their order stay those of the settings; only their types are narrower
+        dtype: Literal["float32", "bfloat16", "float16"]
+        compile: bool
+        attn_path: Literal["sdpa", "explicit", "recompute", "augmented", "triton"]
+        micro_batch_size: int
+        threads: int
+        patience: int
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> ResolvedSettings:
+        """Take over settings in which every choice has been made."""
+        open_choices = [name for name in CHOSEN if getattr(settings, name) in ("auto", None)]
+        assert not open_choices, open_choices
+        return cls.model_construct(set(settings.model_fields_set), **dict(settings))

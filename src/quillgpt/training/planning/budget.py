@@ -14,11 +14,10 @@ from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.choices import CPU_TOKENS_AT_ONCE, EXPECTED_UTILISATION, Machine, choose_paths
 from quillgpt.training.memory import check_memory
 from quillgpt.training.model_config import choose_config, config_for
-from quillgpt.training.origin import Origin
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import Text, cost_of
-from quillgpt.training.planning.timing import TRIED_SECONDS, surviving
-from quillgpt.training.step import TrainStep
+from quillgpt.training.planning.timing import TRIED_SECONDS, trial_step
+from quillgpt.training.starting_point import StartingPoint
 
 USUAL_MINUTES = 3.0
 """Time for a run that was given neither minutes nor iterations."""
@@ -29,11 +28,11 @@ SHARE_FOR_TRAINING = 0.85
 MOST_MEASUREMENTS = 3
 
 
-def choose_context(origin: Origin, text: Text) -> tuple[Origin, GPTConfig | None]:
+def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPTConfig | None]:
     """Choose the context, where `defaults` is scaled and nobody has set it: the rest is checked against it.
 
     Args:
-        origin: What the run starts from.
+        start: What the run starts from.
         text: What it learns from.
 
     Returns:
@@ -43,25 +42,25 @@ def choose_context(origin: Origin, text: Text) -> tuple[Origin, GPTConfig | None
     Raises:
         ConfigError: The settings ask for another shape than the model that it starts from has.
     """
-    parent = origin.parent.config if origin.parent else None
-    if not (origin.resumed or origin.settings.defaults == "fixed"):
-        settings = scaling.with_block(origin.settings, text, parent.block_size if parent else None)
-        origin = replace(origin, settings=settings)
+    parent = start.parent.config if start.parent else None
+    if not (start.resumed or start.settings.defaults == "fixed"):
+        settings = scaling.with_block(start.settings, text, parent.block_size if parent else None)
+        start = replace(start, settings=settings)
     if parent is None:
-        return origin, None
-    settings, config = choose_config(origin, text.tokenizer, text.vocab_size)
-    return replace(origin, settings=settings), config
+        return start, None
+    settings, config = choose_config(start, text.tokenizer, text.vocab_size)
+    return replace(start, settings=settings), config
 
 
 def fit_to_budget(
-    origin: Origin, text: Text, train: Tokens, config: GPTConfig | None
+    start: StartingPoint, text: Text, train: Tokens, config: GPTConfig | None
 ) -> tuple[TrainSettings, GPTConfig]:
     """Fill in what nobody has set, where `defaults` is scaled, and say what was chosen and why.
 
     A run that goes on keeps what it has. All that can be checked has been, since a few steps are done here.
 
     Args:
-        origin: What the run starts from, with its context.
+        start: What the run starts from, with its context.
         text: What it learns from.
         train: Tokens to measure steps on.
         config: Configuration of the model that it starts from; None for one from scratch.
@@ -72,8 +71,8 @@ def fit_to_budget(
     Raises:
         ConfigError: The settings ask for fewer rows than the tokenizer has, or for more memory than there is.
     """
-    settings, machine = origin.settings, origin.machine
-    if origin.resumed or settings.defaults == "fixed":
+    settings, machine = start.settings, start.machine
+    if start.resumed or settings.defaults == "fixed":
         return settings, config or config_for(settings, text.tokenizer, text.vocab_size)
     if not settings.model_fields_set & {"minutes", "max_iters"}:
         settings = settings.model_copy(update={"minutes": USUAL_MINUTES})
@@ -125,9 +124,9 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
     settings = choose_paths(settings.model_copy(update=batch), config, machine)
     model = GPT(config, dropout=settings.dropout, attn_path=str(settings.attn_path), seed=settings.seed)
     model.to(machine.device)
-    step = TrainStep(model, make_optimizers(model, settings), train, settings, machine)
+    step = trial_step(model, make_optimizers(model, settings), train, settings, machine)
     flops = settings.tokens_per_iteration * cost_of(config).flops_per_token
-    return flops / seconds_per_call(lambda: surviving(step)(0), machine.device)
+    return flops / seconds_per_call(lambda: step(0), machine.device)
 
 
 def usual_rate(machine: Machine) -> float:

@@ -10,14 +10,16 @@ from statistics import median
 
 import torch
 
-from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Tokens, all_starts
+from quillgpt.config.schema import ResolvedSettings, TrainSettings
+from quillgpt.data.batches import Tokens, TrainingBatches, all_offsets
 from quillgpt.device import synchronize
 from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
 from quillgpt.optim.optimizers import OptimizerSet
+from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.choices import EXPECTED_UTILISATION, Machine
-from quillgpt.training.step import NonFiniteError, TrainStep
+from quillgpt.training.fault import NonFiniteError
+from quillgpt.training.trainer import TrainStep
 
 TRIED_SECONDS = 3.0
 """Time for trying iterations, and about the longest time that one attempt may take."""
@@ -72,12 +74,22 @@ def sequences_to_try(settings: TrainSettings, predicted: Timing) -> int:
     return max(1, min(settings.micro_batch_size, int(TRIED_SECONDS / sequence)))
 
 
-def surviving(step: TrainStep) -> Callable[[int], None]:
-    """Return what does a step, also where it is not finite: that is for the run itself to say."""
+def trial_step(
+    model: GPT, optimizers: OptimizerSet, train: Tokens, settings: TrainSettings, machine: Machine
+) -> Callable[[int], None]:
+    """Return what does an iteration by its number, uncompiled, also where it is not finite: only its time matters."""
+    resolved = ResolvedSettings.of(settings.model_copy(update={"compile": False}))
+    batches = TrainingBatches(
+        train,
+        block_size=resolved.block_size,
+        batch_size=resolved.sequences_per_iteration,
+        seed=resolved.seed,
+    )
+    step = TrainStep(model, optimizers, batches, resolved, machine)
 
     def act(iteration: int) -> None:
         with suppress(NonFiniteError):
-            step(iteration)
+            step(iteration, learning_rate(iteration, resolved))
 
     return act
 
@@ -116,9 +128,9 @@ def measured_timing(
             times.append(time.perf_counter() - before)
         return times
 
-    part = {"batch_size": sequences, "gradient_accumulation_steps": 1, "micro_batch_size": sequences, "compile": False}
-    try_part = TrainStep(model, optimizers, train, settings.model_copy(update=part), machine)
-    attempt = min(seconds(surviving(try_part), within=TRIED_SECONDS))
+    micro_batch = {"batch_size": sequences, "gradient_accumulation_steps": 1, "micro_batch_size": sequences}
+    try_micro_batch = trial_step(model, optimizers, train, settings.model_copy(update=micro_batch), machine)
+    attempt = min(seconds(try_micro_batch, within=TRIED_SECONDS))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     scaler = torch.amp.GradScaler(machine.device.type, enabled=False)
@@ -127,17 +139,16 @@ def measured_timing(
     iteration = update + parts * (attempt - update)
     basis = f"{sequences} of the {settings.sequences_per_iteration} sequences of an iteration, and one update"
     if iteration < TRIED_SECONDS / 2:
-        step = TrainStep(model, optimizers, train, settings.model_copy(update={"compile": False}), machine)
-        tried = seconds(surviving(step), within=TRIED_SECONDS)
+        tried = seconds(trial_step(model, optimizers, train, settings, machine), within=TRIED_SECONDS)
         iteration = median(tried)
         basis = f"{len(tried)} iterations" if len(tried) > 1 else "one iteration"
     elif parts == 1:
         basis = "one iteration"
-    starts = all_starts(len(val), settings.block_size)[:sequences]
+    offsets = all_offsets(len(val), settings.block_size)[:sequences]
     forward = min(
         seconds(
-            lambda _: mean_loss(model, val, starts, batch_size=sequences, dtype=machine.dtype),
+            lambda _: mean_loss(model, val, offsets, batch_size=sequences, dtype=machine.dtype),
             within=min(TRIED_SECONDS / 3, 3 * attempt),
         )
     )
-    return Timing(iteration, forward / (len(starts) * settings.block_size), f"trying {basis}, uncompiled")
+    return Timing(iteration, forward / (len(offsets) * settings.block_size), f"trying {basis}, uncompiled")

@@ -21,9 +21,9 @@ from quillgpt.text.sources.documents import SEPARATOR, Source
 from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind
 from quillgpt.training.data import open_data, open_replayed, without_secrets
-from quillgpt.training.origin import Origin
 from quillgpt.training.planning.budget import choose_context
 from quillgpt.training.planning.scaling import Text
+from quillgpt.training.starting_point import StartingPoint
 
 MOST_BYTES_PREPARED = 50_000_000
 """Size of a text above which only a part of it is prepared, to count on from."""
@@ -35,7 +35,7 @@ MOST_TOKENS_DRAWN = 1_000_000
 
 
 @dataclass(frozen=True)
-class Outlook:
+class DryRunData:
     """The data set of a run that has not begun.
 
     Attributes:
@@ -65,52 +65,52 @@ class Outlook:
     obstacle: UserError | None = None
 
 
-def foresee_data(origin: Origin, spool: Path) -> Outlook:
+def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
     """Find out what a run would learn from, by doing what it would do, in a folder of its own and without a download.
 
     Args:
-        origin: What the run starts from.
+        start: What the run starts from.
         spool: An empty folder, in which a data set is prepared that is not prepared yet.
 
     Raises:
         UserError: What would keep the run from training.
     """
-    settings = without_secrets(origin.settings)
-    rehearsal = Rehearsal(spool)
+    settings = without_secrets(start.settings)
+    preparation = DryRunPreparation(spool)
     try:
         with quietly(), without_downloads():
-            dataset = open_data(origin, rehearsal.make)
+            dataset = open_data(start, preparation.make)
     except DownloadNeededError as needed:
-        return _unseen(origin, f"{needed.title} is not here, and a run would fetch it first; or", None)
+        return _unseen(start, f"{needed.title} is not here, and a run would fetch it first; or", None)
     except DataError as error:
         is_missing_recipe = settings.data is None and recipe_named(settings.dataset) is not None
         if not is_missing_recipe or dataset_folder(settings.dataset, Path(settings.data_dir)).exists():
             raise
-        return _unseen(origin, "it is too large to be prepared by the way;", error)
+        return _unseen(start, "it is too large to be prepared by the way;", error)
     text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
     with quietly():
-        replayed = open_replayed(choose_context(origin, text)[0].settings, dataset, origin.state)
+        replayed = open_replayed(choose_context(start, text)[0].settings, dataset, start.state)
     place = Path(settings.data_dir) / dataset.name
     described = f"{place}, which is prepared"
-    if rehearsal.used:
+    if preparation.used:
         source = f"from {settings.data}" if settings.data else "first"
         described = f"{place}, which would be prepared {source}"
-        described += f"; {rehearsal.said}"
-    return Outlook(
+        described += f"; {preparation.said}"
+    return DryRunData(
         described,
         dataset.tokenizer.name,
         dataset.tokenizer.vocab_size,
         dataset.train,
         dataset.val,
-        round(len(dataset.train) * rehearsal.train_scale),
-        round(len(dataset.val) * rehearsal.val_scale),
-        counted=rehearsal.train_scale == 1,
+        round(len(dataset.train) * preparation.train_scale),
+        round(len(dataset.val) * preparation.val_scale),
+        counted=preparation.train_scale == 1,
         replayed_val_tokens=0 if replayed is None else len(replayed.val),
     )
 
 
 @dataclass
-class Rehearsal:
+class DryRunPreparation:
     """Prepares a data set elsewhere than it would be, and of a long text only a part.
 
     Attributes:
@@ -174,17 +174,17 @@ def _last_cut(head: bytes, source: Source) -> int:
     return head.rfind(SEPARATOR.encode() if source.holds_many else b"\n") + 1 or len(head)
 
 
-def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
+def _unseen(start: StartingPoint, reason: str, obstacle: UserError | None) -> DryRunData:
     """Return what is known of a data set whose text is not here."""
-    settings = without_secrets(origin.settings)
+    settings = without_secrets(start.settings)
     recipe = None if settings.data is not None else recipe_named(settings.dataset)
-    name, vocab_size, assumed = _vocabulary(origin, RECIPES[recipe].tokenizer if recipe else "char")
+    name, vocab_size, assumed = _vocabulary(start, RECIPES[recipe].tokenizer if recipe else "char")
     about = f" ({RECIPES[recipe].description})" if recipe else ""
     hint = prepare_hint(settings.dataset, Path(settings.data_dir), what=settings.data)
     draw = np.random.default_rng(settings.seed)
     count = max(settings.block_size, min(16 * settings.block_size, MOST_TOKENS_DRAWN)) + 1
     tokens = draw.integers(vocab_size, size=count, dtype=np.uint32)
-    return Outlook(
+    return DryRunData(
         f"{settings.data or settings.dataset}{about}: {reason} {hint}",
         name,
         vocab_size,
@@ -196,16 +196,16 @@ def _unseen(origin: Origin, reason: str, obstacle: UserError | None) -> Outlook:
     )
 
 
-def _vocabulary(origin: Origin, usual: str) -> tuple[str, int, bool]:
+def _vocabulary(start: StartingPoint, usual: str) -> tuple[str, int, bool]:
     """Return the name and the size of the tokenizer of a text that is not here, and whether the size is assumed."""
-    if origin.parent is not None:
-        return origin.parent.tokenizer.name, origin.parent.tokenizer.vocab_size, False
-    spec = origin.settings.tokenizer or usual
+    if start.parent is not None:
+        return start.parent.tokenizer.name, start.parent.tokenizer.vocab_size, False
+    spec = start.settings.tokenizer or usual
     kind = tokenizer_kind(spec)
     if kind is not None and kind.usual_vocab_size is not None:
         usual_size = kind.usual_vocab_size
         if kind.made_from == "nothing":
             return spec, usual_size, False
-        return spec, min(usual_size, origin.settings.vocab_size or usual_size), True
+        return spec, min(usual_size, start.settings.vocab_size or usual_size), True
     size = size_in(spec) if kind is not None else None
     return spec, size or tokenizer_from_spec(spec).vocab_size, False

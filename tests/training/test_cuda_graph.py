@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from quillgpt.checkpoint.names import checkpoints_folder
-from quillgpt.training import setup, train
-from quillgpt.training.recorded import UNRECORDED, RecordedStep
-from quillgpt.training.setup import Run, set_up
-from quillgpt.training.step import NonFiniteError, TrainStep
+from quillgpt.training import cuda_graph, train
+from quillgpt.training.cuda_graph import WARM_UP_ITERATIONS, CudaGraphStep, make_step
+from quillgpt.training.fault import NonFiniteError
+from quillgpt.training.run import Run
+from quillgpt.training.setup import set_up
+from quillgpt.training.trainer import TrainStep
 
-from .conftest import MakeSettings
+from .conftest import MakeSettings, Steps
 from .test_resume import numbers
 from .test_rollback import poisoned, state_of, windows_of
 
@@ -26,8 +28,8 @@ RUNS: list[dict[str, Any]] = [
 ]
 
 
-def recorded(run: Run) -> RecordedStep:
-    return RecordedStep(run.model, run.optimizers, run.dataset.train, run.settings, run.machine, run.average)
+def recorded(run: Run) -> CudaGraphStep:
+    return CudaGraphStep(run.model, run.optimizers, run.batches, run.settings, run.machine, run.average)
 
 
 def weights(run: Run) -> list[torch.Tensor]:
@@ -37,32 +39,36 @@ def weights(run: Run) -> list[torch.Tensor]:
 @pytest.mark.parametrize("changes", RUNS, ids=["gpt2", "qwen3"])
 def test_it_computes_what_the_plain_step_computes(tiny: MakeSettings, changes: dict[str, Any]) -> None:
     plain, other = set_up(tiny(**changes)), set_up(tiny(**changes))
-    step = recorded(other)
+    plain_step, step = make_step(plain), recorded(other)
     for iteration in range(4):
-        assert float(step(iteration, 0.5)) == float(plain.step(iteration, 0.5))
-    step.settle()
+        result, plain_result = step(iteration, 0.005), plain_step(iteration, 0.005)
+        assert (float(result.loss), float(result.grad_norm)) == (
+            float(plain_result.loss),
+            float(plain_result.grad_norm),
+        )
+    step.synchronize()
     for one, two in zip(weights(plain), weights(other), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
 
 
-def test_from_a_value_that_is_not_finite_on_no_weight_changes_and_settling_tells(
+def test_from_a_value_that_is_not_finite_on_no_weight_changes_and_synchronizing_tells(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = set_up(tiny(micro_batch_size=8, optimizer="muon", weight_decay=0.1))
     step = recorded(run)
     with poisoned(monkeypatch, set(windows_of(tiny, 2))):
         for iteration in range(2):
-            step(iteration)
-        step.settle()
+            step(iteration, 0.01)
+        step.synchronize()
         before = weights(run)
         for iteration in range(2, 5):
-            step(iteration)
+            step(iteration, 0.01)
         with pytest.raises(NonFiniteError, match="the loss is nan") as caught:
-            step.settle()
+            step.synchronize()
     assert caught.value.iteration == 2
     assert all(torch.equal(one, two) for one, two in zip(before, weights(run), strict=True))
-    step.settle()
-    step(5)
+    step.synchronize()
+    step(5, 0.01)
     assert not all(torch.equal(one, two) for one, two in zip(before, weights(run), strict=True))
 
 
@@ -75,8 +81,8 @@ def test_a_run_recovers_as_with_the_plain_step(
         for name in ("plain", "recorded")
     ]
     with poisoned(monkeypatch, set(windows_of(tiny, 6))):
-        for each, kind in zip(settings, (TrainStep, RecordedStep), strict=True):
-            monkeypatch.setattr(setup, "TrainStep", kind)
+        for each, kind in zip(settings, (TrainStep, CudaGraphStep), strict=True):
+            monkeypatch.setattr(cuda_graph, "TrainStep", kind)
             summary = train(each)
             assert summary is not None
             assert summary.left_out == [7]
@@ -94,10 +100,10 @@ def test_a_run_recovers_as_with_the_plain_step(
 def test_what_a_gpu_repeats_is_what_it_computes(tiny: MakeSettings, changes: dict[str, Any]) -> None:
     on_gpu = {"device": "cuda", "attn_path": "sdpa", "deterministic": True, **changes}
     plain, replayed = set_up(tiny(**on_gpu)), set_up(tiny(cuda_graph=True, **on_gpu))
-    assert isinstance(replayed.step, RecordedStep)
-    for iteration in range(2 * UNRECORDED):
-        loss = float(replayed.step(iteration))
-        assert math.isclose(loss, float(plain.step(iteration)), rel_tol=1e-3)
-    replayed.step.settle()
+    plain_steps, replayed_steps = Steps(plain), Steps(replayed)
+    assert isinstance(replayed_steps.step, CudaGraphStep)
+    for iteration in range(2 * WARM_UP_ITERATIONS):
+        assert math.isclose(replayed_steps(iteration), plain_steps(iteration), rel_tol=1e-3)
+    replayed_steps.step.synchronize()
     for one, two in zip(weights(plain), weights(replayed), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)

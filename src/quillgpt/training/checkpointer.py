@@ -28,7 +28,7 @@ from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
 from quillgpt.training.base import name_of_base
 from quillgpt.training.place import take_over
-from quillgpt.training.setup import Run
+from quillgpt.training.run import Run
 
 LARGEST_SHARE = 0.02
 """Share of the time that saving by the clock may take; where a save is slower, the next one waits longer."""
@@ -36,10 +36,10 @@ LARGEST_SHARE = 0.02
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-class Saving:
+class Checkpointer:
     """Writes the checkpoints of one run.
 
-    A save that the disk refuses is told and tried again at the next occasion; the checkpoints that are there stay.
+    A save that the disk refuses is said, and the next one that is due is tried; the checkpoints that are there stay.
 
     Args:
         run: The run.
@@ -52,27 +52,31 @@ class Saving:
     def __init__(self, run: Run, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._run = run
         self._clock = clock
-        self._saved_at = clock()
-        self._cost_seconds = 0.0
-        self._saved_iteration = run.state.iteration if run.resumed else None
-        self._saved_best = run.state.best_iteration
-        self.failure: str | None = None
+        self._start_counting()
 
-    def claim(self) -> None:
-        """Drop the checkpoints after the one from which this run goes on."""
+    def begin(self) -> None:
+        """Go on from the run's state, at its start or after a rollback: later checkpoints are dropped."""
         run = self._run
         if run.resumed:
             assert run.parent is not None
             drop_checkpoints_after(
                 run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration
             )
+        self._start_counting()
+
+    def _start_counting(self) -> None:
+        self._saved_at = self._clock()
+        self._cost_seconds = 0.0
+        self._saved_iteration = self._run.state.iteration if self._run.resumed else None
+        self._saved_best = self._run.state.best_iteration
+        self.failure: str | None = None
 
     def forget(self) -> None:
-        """Save anew at the next occasion: what was saved is there no more."""
+        """Save again when it is next due: what was saved is gone."""
         self._saved_iteration = self._saved_best = None
 
     def is_due(self) -> bool:
-        """Say whether `checkpoint_interval` asks for a save now."""
+        """Whether `checkpoint_interval` asks for a save now."""
         interval, iteration = self._run.settings.checkpoint_interval, self._run.state.iteration
         if interval is None or iteration == self._saved_iteration:
             return False
@@ -93,8 +97,6 @@ class Saving:
         run, state = self._run, self._run.state
         if state.iteration == self._saved_iteration and not best and self.failure is None:
             return True
-        state.scaler, state.overflows = run.step.scaler.state_dict(), run.step.overflows
-        state.settings["compile"] = run.step.compiled
         optimizer = run.optimizers.state()
         apart = run.average is not None or run.settings.lora_rank > 0
         raw_weights: dict[str, Tensor] | None = dict(group_parameters(run.model).trained) if apart else None
@@ -134,7 +136,7 @@ class Saving:
         state.saving_seconds += self._cost_seconds
         return True
 
-    def require(self) -> None:
+    def require_saved(self) -> None:
         """Check that the latest save could be done.
 
         Raises:

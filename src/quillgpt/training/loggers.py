@@ -32,7 +32,7 @@ def event_files(out_dir: Path) -> list[str]:
     return sorted(f"{TENSORBOARD}/{path.name}" for path in (out_dir / TENSORBOARD).glob(EVENTS))
 
 
-class Sink(Protocol):
+class Logger(Protocol):
     """Takes the rows of metrics.jsonl as they are written."""
 
     def write(self, numbers: Mapping[str, float]) -> None:
@@ -48,7 +48,7 @@ def named(row: Mapping[str, float]) -> dict[str, float]:
     return numbers | {"mfu": 100 * row["mfu"]} if "mfu" in row else numbers
 
 
-def check_sinks(settings: TrainSettings) -> None:
+def check_loggers(settings: TrainSettings) -> None:
     """Check that the packages and the account that the settings ask for are there, without ever asking for input.
 
     Raises:
@@ -70,7 +70,7 @@ def check_sinks(settings: TrainSettings) -> None:
             raise UserError(f"--wandb_log needs an account, and none is set: wandb login; or {WAYS_OUT}")
 
 
-def open_sinks(settings: TrainSettings, *, iteration: int | None) -> list[Sink]:
+def open_loggers(settings: TrainSettings, *, iteration: int | None) -> list[Logger]:
     """Open what the settings ask for, in out_dir.
 
     Args:
@@ -80,12 +80,12 @@ def open_sinks(settings: TrainSettings, *, iteration: int | None) -> list[Sink]:
     Raises:
         UserError: Weights & Biases cannot be reached.
     """
-    sinks: list[Sink] = []
+    loggers: list[Logger] = []
     if settings.wandb_log:
-        sinks.append(WandbSink(settings, resumed=iteration is not None))
+        loggers.append(WandbLogger(settings, resumed=iteration is not None))
     if settings.tensorboard:
-        sinks.append(TensorBoardSink(Path(settings.out_dir) / TENSORBOARD, iteration=iteration))
-    return sinks
+        loggers.append(TensorBoardLogger(Path(settings.out_dir) / TENSORBOARD, iteration=iteration))
+    return loggers
 
 
 class WandbRun(Record):
@@ -103,7 +103,7 @@ def read_wandb_run(path: Path) -> str:
     return read_record(path, WandbRun, UserError, mend="remove it, and a new run of wandb begins").id
 
 
-class WandbSink:
+class WandbLogger:
     """Weights & Biases, in the mode that WANDB_MODE says.
 
     Args:
@@ -142,7 +142,7 @@ class WandbSink:
         self._run.finish(exit_code=int(failed))
 
 
-class TensorBoardSink:
+class TensorBoardLogger:
     """TensorBoard's event files.
 
     Args:

@@ -20,21 +20,21 @@ from quillgpt.training.choices import Machine, choose_paths, may_compile
 from quillgpt.training.data import check_lengths, without_secrets
 from quillgpt.training.memory import fits, lack_of_memory, least_remembered, memory_needed
 from quillgpt.training.model_config import check_range
-from quillgpt.training.origin import Origin, find_origin
-from quillgpt.training.place import replaced_by
+from quillgpt.training.place import check_out_dir, replaced_by
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
-from quillgpt.training.planning.foresight import Outlook, foresee_data
+from quillgpt.training.planning.dry_run_data import DryRunData, dry_run_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.report import show_settings
 from quillgpt.training.setup import build_model
+from quillgpt.training.starting_point import StartingPoint, apart_from_parent, find_starting_point
 from quillgpt.training.validation import evaluated_blocks
 
 DAY = 86_400
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """What a run would do.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan:
     config: GPTConfig
     parameters: int
     adapters: int
-    data: Outlook
+    data: DryRunData
     memory: TrainingMemory
     available: Memory | None
     timing: Timing
@@ -106,7 +106,7 @@ class Plan:
         return wanted if tokens is None else min(wanted, (tokens - 1) // settings.block_size)
 
 
-def plan(settings: TrainSettings) -> Plan:
+def predict_run(settings: TrainSettings) -> DryRun:
     """Find out what a run with these settings would do; out_dir and data_dir stay as they are.
 
     Everything that is checked before a run's first step is checked. Where a step fits, a few are tried.
@@ -114,19 +114,21 @@ def plan(settings: TrainSettings) -> Plan:
     Raises:
         UserError: What would keep the run from training.
     """
-    origin = find_origin(settings)
+    settings = apart_from_parent(settings)
+    check_out_dir(settings)
+    start = find_starting_point(settings)
     with tempfile.TemporaryDirectory(prefix="quill-", ignore_cleanup_errors=True) as spool:
-        return _plan(origin, foresee_data(origin, Path(spool)))
+        return _predict(start, dry_run_data(start, Path(spool)))
 
 
-def _plan(origin: Origin, data: Outlook) -> Plan:
+def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
-    origin = replace(origin, settings=without_secrets(origin.settings))
-    origin, config = choose_context(origin, text)
-    check_lengths(data.train, data.val, origin.settings)
-    check_range(origin.settings, config)
-    settings, config = fit_to_budget(origin, text, data.train, config)
-    machine = origin.machine
+    start = replace(start, settings=without_secrets(start.settings))
+    start, config = choose_context(start, text)
+    check_lengths(data.train, data.val, start.settings)
+    check_range(start.settings, config)
+    settings, config = fit_to_budget(start, text, data.train, config)
+    machine = start.machine
     lack = lack_of_memory(settings, config, machine.device)
     settings = choose_paths(settings, config, machine, measuring=lack is None)
     cropped = replace(config, block_size=settings.block_size)
@@ -141,12 +143,12 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
     sequences = sequences_to_try(settings, timing)
     if sequences and lack is None and fits(memory_for(sequences), available):
-        built, _, optimizers = build_model(origin, settings, config)
+        built, _, optimizers = build_model(start, settings, config)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
-    if settings.minutes is not None and settings.defaults == "fixed" and not origin.resumed:
+    if settings.minutes is not None and settings.defaults == "fixed" and not start.resumed:
         fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / timing.iteration))
         settings = settings.model_copy(update={"max_iters": fitting, "lr_decay_iters": fitting})
-    return Plan(
+    return DryRun(
         settings=settings,
         machine=machine,
         config=cropped,
@@ -157,21 +159,21 @@ def _plan(origin: Origin, data: Outlook) -> Plan:
         available=available,
         timing=timing,
         may_compile=may_compile(settings, cropped, without_positions, machine),
-        first=origin.state.iteration,
-        evaluations=_evaluations(settings, origin.state.iteration, origin.state.evaluated_iteration),
-        parent=origin.parent.folder if origin.parent else None,
+        first=start.state.iteration,
+        evaluations=_evaluations(settings, start.state.iteration, start.state.evaluated_iteration),
+        parent=start.parent.folder if start.parent else None,
         obstacle=data.obstacle or lack,
     )
 
 
-def show_plan(plan: Plan, given: Given | None = None) -> None:
+def show_dry_run(run: DryRun, given: Given | None = None) -> None:
     """Print the settings on standard error and the plan on standard output.
 
     Args:
-        plan: What a run would do.
+        run: What a run would do.
         given: How its settings were given; None: by a program.
     """
-    settings, data, needed = plan.settings, plan.data, plan.memory
+    settings, data, needed = run.settings, run.data, run.memory
     show_settings(settings, given or Given(settings), resumed=settings.init_from == "resume")
     about = "" if data.counted else "about "
     tokens = "known once it is prepared"
@@ -184,32 +186,32 @@ def show_plan(plan: Plan, given: Given | None = None) -> None:
         tokens = f"{about}{counts[0]} train and {counts[1]} val tokens"
         passes = f"{about}{settings.max_iters * settings.tokens_per_iteration / data.train_tokens:.1f}"
     trained = {}
-    if plan.adapters:
-        trained["trained"] = f"{plan.adapters:,}: adapters of rank {settings.lora_rank}"
+    if run.adapters:
+        trained["trained"] = f"{run.adapters:,}: adapters of rank {settings.lora_rank}"
     rows = {
         "data": data.described,
         "tokens": f"{tokens}, tokenizer {data.tokenizer} of {'about ' if data.assumed else ''}{data.vocab_size:,}",
         "passes over the data": passes,
-        "parameters": f"{plan.parameters:,}",
+        "parameters": f"{run.parameters:,}",
         **trained,
         "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "
         f"{settings.batch_size} sequences x {settings.block_size} tokens; "
         f"{settings.max_iters * settings.tokens_per_iteration:,} in all",
-        "device": f"{plan.machine.description}, {settings.dtype}, threads: {settings.threads}, "
-        f"attention {settings.attn_path}, " + _compilation(plan),
+        "device": f"{run.machine.description}, {settings.dtype}, threads: {settings.threads}, "
+        f"attention {settings.attn_path}, " + _compilation(run),
         "memory": f"{in_bytes(needed.total)}: weights {in_bytes(needed.weights)}, gradients "
         f"{in_bytes(needed.gradients)}, optimizer {in_bytes(needed.optimizer)}, activations of "
-        f"{settings.micro_batch_size} sequences {in_bytes(needed.activations)}; " + _availability(plan.available),
-        "time": f"about {in_words(plan.seconds)}: {plan.iterations:,} iterations of {in_words(plan.timing.iteration)}, "
-        f"{plan.evaluations:,} evaluations of {in_words(plan.evaluation_seconds)}",
-        "estimated by": f"{plan.timing.basis}; saving comes on top",
-        "start": _start(plan),
-        "would write": _destination(plan),
+        f"{settings.micro_batch_size} sequences {in_bytes(needed.activations)}; " + _availability(run.available),
+        "time": f"about {in_words(run.seconds)}: {run.iterations:,} iterations of {in_words(run.timing.iteration)}, "
+        f"{run.evaluations:,} evaluations of {in_words(run.evaluation_seconds)}",
+        "estimated by": f"{run.timing.basis}; saving comes on top",
+        "start": _start(run),
+        "would write": _destination(run),
     }
     console.table("dry run: nothing was written, and this is what would happen", rows, console=console.stdout)
-    if not plan.fits:
+    if not run.fits:
         console.warn(
-            f"a step needs about {in_bytes(needed.total)}, and {_availability(plan.available)}; try "
+            f"a step needs about {in_bytes(needed.total)}, and {_availability(run.available)}; try "
             "--micro_batch_size=1, a shorter --block_size or a smaller model"
         )
 
@@ -249,22 +251,22 @@ def _availability(available: Memory | None) -> str:
     return f"there are {in_bytes(available.total)}, {in_bytes(available.free)} of it free"
 
 
-def _compilation(plan: Plan) -> str:
-    if not plan.may_compile:
+def _compilation(run: DryRun) -> str:
+    if not run.may_compile:
         return "not compiled"
-    return "compiled" if plan.settings.compile is True else "compiled if that is found faster at the start"
+    return "compiled" if run.settings.compile is True else "compiled if that is found faster at the start"
 
 
-def _start(plan: Plan) -> str:
-    if plan.settings.eval_only:
-        return f"evaluation only, of {plan.parent or 'fresh weights'}"
-    return f"iteration {plan.first:,} of {plan.settings.max_iters:,}, " + (
-        f"from {plan.parent}" if plan.parent else "fresh weights"
+def _start(run: DryRun) -> str:
+    if run.settings.eval_only:
+        return f"evaluation only, of {run.parent or 'fresh weights'}"
+    return f"iteration {run.first:,} of {run.settings.max_iters:,}, " + (
+        f"from {run.parent}" if run.parent else "fresh weights"
     )
 
 
-def _destination(plan: Plan) -> str:
-    settings, out_dir = plan.settings, Path(plan.settings.out_dir)
+def _destination(run: DryRun) -> str:
+    settings, out_dir = run.settings, Path(run.settings.out_dir)
     if settings.eval_only:
         return "nothing"
     what = "new"
@@ -272,19 +274,19 @@ def _destination(plan: Plan) -> str:
         what = "goes on" if settings.init_from == "resume" else "is there, without a checkpoint"
         if gone := replaced_by(settings):
             what = f"{', '.join(gone)} of an earlier run would be removed once this one has saved a checkpoint"
-    values = 1 + least_remembered(settings, plan.config)
-    kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Saving.save` prunes
+    values = 1 + least_remembered(settings, run.config)
+    kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Checkpointer.save` prunes
     return (
-        f"{out_dir} ({what}); a checkpoint has about {in_bytes(values * FLOAT32_BYTES * plan.parameters)}, at most "
+        f"{out_dir} ({what}); a checkpoint has about {in_bytes(values * FLOAT32_BYTES * run.parameters)}, at most "
         f"{kept} are kept, and {in_bytes(shutil.disk_usage(nearest_existing(out_dir)).free)} are free"
     )
 
 
-def check_plan(plan: Plan) -> None:
+def check_dry_run(run: DryRun) -> None:
     """Raise what would keep the run from starting although the rest of it could be planned.
 
     Raises:
         UserError: There is something.
     """
-    if plan.obstacle is not None:
-        raise plan.obstacle
+    if run.obstacle is not None:
+        raise run.obstacle

@@ -12,7 +12,7 @@ import torch
 
 from quillgpt.checkpoint.names import checkpoints_folder, numbered
 from quillgpt.errors import UserError
-from quillgpt.training import saving, train, trainer
+from quillgpt.training import checkpointer, train, trainer
 from quillgpt.training.setup import set_up
 from quillgpt.training.validation import Losses
 
@@ -39,7 +39,7 @@ def test_without_an_interval_only_evaluations_save(tiny: MakeSettings) -> None:
 def test_the_clock_says_when_a_save_is_due(tiny: MakeSettings, interval: str, seconds: int) -> None:
     now = 1000.0
     run = set_up(tiny(checkpoint_interval=interval))
-    writer = saving.Saving(run, clock=lambda: now)
+    writer = checkpointer.Checkpointer(run, clock=lambda: now)
     run.state.iteration = 5
     now += seconds - 1
     assert not writer.is_due()
@@ -54,15 +54,15 @@ def test_slow_saves_wait_until_they_are_two_percent_of_the_time(
 ) -> None:
     now = 0.0
     run = set_up(tiny(checkpoint_interval="90s"))
-    writer = saving.Saving(run, clock=lambda: now)
-    save_checkpoint = saving.save_checkpoint
+    writer = checkpointer.Checkpointer(run, clock=lambda: now)
+    save_checkpoint = checkpointer.save_checkpoint
 
     def slow(*arguments: Any, **options: Any) -> Path:
         nonlocal now
         now += 10
         return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr(saving, "save_checkpoint", slow)
+    monkeypatch.setattr(checkpointer, "save_checkpoint", slow)
     run.state.iteration = 1
     writer.save(best=False)
     run.state.iteration = 2
@@ -74,7 +74,7 @@ def test_slow_saves_wait_until_they_are_two_percent_of_the_time(
 
 def test_what_was_best_before_stays_with_the_checkpoint_to_fall_back_on(tiny: MakeSettings) -> None:
     run = set_up(tiny())
-    writer = saving.Saving(run)
+    writer = checkpointer.Checkpointer(run)
     for iteration, best in ((1, 1), (2, 1), (3, 1), (4, 4)):
         run.state.iteration, run.state.best_iteration = iteration, best
         writer.save(best=best == iteration)
@@ -86,14 +86,14 @@ def test_what_was_best_before_stays_with_the_checkpoint_to_fall_back_on(tiny: Ma
 
 def full_disk_at(monkeypatch: pytest.MonkeyPatch, *iterations: int) -> None:
     """Let the disk be full when certain iterations are saved."""
-    save_checkpoint = saving.save_checkpoint
+    save_checkpoint = checkpointer.save_checkpoint
 
     def refuse(*arguments: Any, **options: Any) -> Path:
         if options["state"].iteration in iterations:
             raise OSError(errno.ENOSPC, "No space left on device")
         return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr(saving, "save_checkpoint", refuse)
+    monkeypatch.setattr(checkpointer, "save_checkpoint", refuse)
 
 
 def test_a_run_outlives_a_disk_that_is_full_for_a_while(
@@ -111,7 +111,7 @@ def test_a_best_checkpoint_that_could_not_be_written_is_not_remembered_as_best(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {0: 4.0, 4: 3.0, 8: 1.0, 12: 2.0}
-    monkeypatch.setattr(trainer.Trainer, "_evaluate", lambda self: Losses(4.0, losses[self._run.state.iteration]))
+    monkeypatch.setattr(trainer.Trainer, "evaluate", lambda self: Losses(4.0, losses[self.run.state.iteration]))
     full_disk_at(monkeypatch, 8)
     summary = train(tiny())
     assert summary is not None
@@ -141,7 +141,7 @@ def test_a_save_is_not_begun_where_there_is_no_room(
 
 def test_a_weight_that_is_not_finite_is_not_saved(tiny: MakeSettings) -> None:
     run = set_up(tiny())
-    writer = saving.Saving(run)
+    writer = checkpointer.Checkpointer(run)
     run.state.iteration = 1
     writer.save(best=True)
     run.state.iteration = 2

@@ -14,8 +14,8 @@ import pytest
 from quillgpt.errors import UserError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
+from quillgpt.training.loggers import TensorBoardLogger, check_loggers, named, open_loggers
 from quillgpt.training.metrics import MetricsLog
-from quillgpt.training.sinks import TensorBoardSink, check_sinks, named, open_sinks
 
 from .conftest import MakeSettings
 
@@ -63,7 +63,7 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def expected_history(out_dir: Path) -> dict[int, dict[str, float]]:
-    """Return what metrics.jsonl says of each iteration, under the sinks' names."""
+    """Return what metrics.jsonl says of each iteration, under the loggers' names."""
     steps: dict[int, dict[str, float]] = {}
     for row in read_metrics(out_dir / "metrics.jsonl"):
         steps.setdefault(row["iter"], {}).update(named({name: row[name] for name in row if name != "kind"}))
@@ -107,7 +107,7 @@ def test_a_run_that_fails_is_marked_as_failed(tiny: MakeSettings, wandb: Any, mo
     def fail(self: object) -> None:
         raise UserError("stop here")
 
-    monkeypatch.setattr(trainer.Trainer, "_iterate", fail)
+    monkeypatch.setattr(trainer.Trainer, "do_iteration", fail)
     with pytest.raises(UserError, match="stop here"):
         train(tiny(wandb_log=True))
     wandb.teardown()  # waits until all is written
@@ -132,7 +132,7 @@ def test_what_wandb_does_not_take_is_one_line(
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"cannot be used \(.*WANDB_MODE=offline"):
-        check_sinks(tiny(wandb_log=True))
+        check_loggers(tiny(wandb_log=True))
 
 
 def test_wandb_that_cannot_be_reached_is_one_line(
@@ -142,9 +142,9 @@ def test_wandb_that_cannot_be_reached_is_one_line(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
-    check_sinks(tiny(wandb_log=True))
+    check_loggers(tiny(wandb_log=True))
     with pytest.raises(UserError, match=r"cannot be used \(.*WANDB_MODE=offline"):
-        open_sinks(tiny(wandb_log=True), iteration=None)
+        open_loggers(tiny(wandb_log=True), iteration=None)
 
 
 @pytest.mark.parametrize(("package", "flag"), [("wandb", "--wandb_log"), ("tensorboard", "--tensorboard")])
@@ -168,7 +168,7 @@ def test_tensorboard_has_every_number_once_after_a_kill(tiny: MakeSettings) -> N
     settings = tiny(tensorboard=True, max_iters=8)
     out = Path(settings.out_dir)
     train(settings)
-    lost = TensorBoardSink(out / "tensorboard", iteration=8)  # numbers that no checkpoint followed
+    lost = TensorBoardLogger(out / "tensorboard", iteration=8)  # numbers that no checkpoint followed
     lost.write({"iter": 9, "train/batch_loss": 99.0})
     lost.close(failed=True)
     train(settings.model_copy(update={"init_from": "resume", "max_iters": 12}))
@@ -189,7 +189,7 @@ def test_tensorboard_has_every_number_once_after_a_kill(tiny: MakeSettings) -> N
 
 
 class Recorder:
-    """A sink that keeps what it is told, or fails."""
+    """A logger that keeps what it is told, or fails."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.rows: list[Mapping[str, float]] = []
@@ -221,7 +221,7 @@ def test_a_broken_sink_stops_neither_the_run_nor_the_others(tmp_path: Path, caps
 
 def test_sinks_are_closed_however_a_run_ends() -> None:
     for end in (KeyboardInterrupt, UserError):
-        sink = Recorder()
-        with pytest.raises(end), MetricsLog(None).shared_with([sink]):
+        logger = Recorder()
+        with pytest.raises(end), MetricsLog(None).shared_with([logger]):
             raise end
-        assert sink.closed == [True]
+        assert logger.closed == [True]

@@ -1,4 +1,4 @@
-"""What a run starts from: a free folder, and fresh weights, another model, or its own last checkpoint."""
+"""Where a run starts from: fresh weights, another model, or its own last checkpoint; in a folder that is free."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from pathlib import Path
 from quillgpt.checkpoint import LoadedModel, StoredTraining, TrainingState, load_run
 from quillgpt.checkpoint.names import checkpoints_folder, has_checkpoint, iteration_name
 from quillgpt.checkpoint.recover import is_whole
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import CHOSEN, TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
 from quillgpt.training.base import find_base
 from quillgpt.training.choices import Machine, choose_machine
-from quillgpt.training.place import check_out_dir
-from quillgpt.training.sinks import check_sinks
-
-CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads", "patience")
-"""Settings that a run chooses for itself and keeps when it is resumed."""
+from quillgpt.training.loggers import check_loggers
+from quillgpt.training.place import check_earlier_run
 
 FINETUNING_PATIENCE = 5
 """Evaluations without improvement after which finetuning stops: a pretrained model soon knows a small text by heart."""
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a run starts from, known before its data is opened.
+class StartingPoint:
+    """Where a run starts from, known before its data is opened.
 
     Attributes:
         settings: With a value in place of `auto` for the machine.
@@ -53,15 +50,17 @@ class Origin:
         return self.stored.state if self.stored else TrainingState()
 
 
-def find_origin(settings: TrainSettings) -> Origin:
-    """Check where the run goes, load what it starts from, and choose the machine.
+def find_starting_point(settings: TrainSettings) -> StartingPoint:
+    """Load what a run starts from, and choose its machine.
+
+    Args:
+        settings: The run's, after `apart_from_parent` and `check_out_dir`.
 
     Raises:
-        UserError: out_dir is taken, there is nothing to start from, or something that the run needs is missing.
+        UserError: out_dir holds another run, or something that the run needs is missing.
     """
-    settings = apart_from_parent(settings)
-    check_sinks(settings)
-    check_out_dir(settings)
+    check_loggers(settings)
+    check_earlier_run(settings)
     name_neighbour(settings)
     parent, stored = load_parent(settings)
     base = None
@@ -73,7 +72,7 @@ def find_origin(settings: TrainSettings) -> Origin:
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
         settings = settings.model_copy(update={"patience": patience})
     settings, machine = choose_machine(settings)
-    return Origin(settings, machine, parent, stored, base)
+    return StartingPoint(settings, machine, parent, stored, base)
 
 
 def forget_lost_best(state: TrainingState, out_dir: Path) -> None:

@@ -12,8 +12,8 @@ from quillgpt.device import Memory
 from quillgpt.errors import CheckpointError, ConfigError, DataError, UserError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
-from quillgpt.training.planning import foresight, plan, timing
-from quillgpt.training.planning.plan import in_bytes, in_words
+from quillgpt.training.planning import dry_run, dry_run_data, timing
+from quillgpt.training.planning.dry_run import in_bytes, in_words
 from quillgpt.training.setup import set_up
 
 from ..conftest import MakeSettings
@@ -37,7 +37,7 @@ def book(tmp_path: Path, lines: int = 400) -> str:
 def test_nothing_is_touched_and_the_numbers_are_those_of_the_run(tiny: MakeSettings, tmp_path: Path) -> None:
     settings = tiny(data=book(tmp_path), dataset="book", dropout=0.1)
     before = listing(tmp_path)
-    planned = plan.plan(settings)
+    planned = dry_run.predict_run(settings)
     assert listing(tmp_path) == before
     assert "would be prepared from" in planned.data.described
     run = set_up(settings)
@@ -47,7 +47,7 @@ def test_nothing_is_touched_and_the_numbers_are_those_of_the_run(tiny: MakeSetti
     assert planned.settings.model_copy(update={"compile": False}) == run.settings
     assert planned.timing.iteration > 0
     assert planned.timing.evaluated_token > 0
-    assert "is prepared" in plan.plan(settings).data.described
+    assert "is prepared" in dry_run.predict_run(settings).data.described
 
 
 def test_a_changed_text_is_counted_anew_and_the_old_tokens_stay(tiny: MakeSettings, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_changed_text_is_counted_anew_and_the_old_tokens_stay(tiny: MakeSettin
     prepare([text], data_dir=tmp_path / "data")
     book(tmp_path, 800)
     before = listing(tmp_path)
-    planned = plan.plan(tiny(data=text, dataset="book"))
+    planned = dry_run.predict_run(tiny(data=text, dataset="book"))
     assert listing(tmp_path) == before
     assert planned.data.train_tokens is not None
     assert planned.data.train_tokens > 20_000
@@ -76,7 +76,7 @@ def test_iterations_and_evaluations_are_those_of_the_run(
         train(settings.model_copy(update={"max_iters": stop}))
         done = evaluations()
         settings = settings.model_copy(update={"init_from": "resume"})
-    planned = plan.plan(settings)
+    planned = dry_run.predict_run(settings)
     assert planned.iterations == max_iters - (stop or 0)
     assert planned.first == (stop or 0)
     train(settings)
@@ -84,7 +84,7 @@ def test_iterations_and_evaluations_are_those_of_the_run(
 
 
 def test_an_evaluation_alone(tiny: MakeSettings) -> None:
-    planned = plan.plan(tiny(eval_only=True))
+    planned = dry_run.predict_run(tiny(eval_only=True))
     assert (planned.iterations, planned.evaluations) == (0, 1)
 
 
@@ -105,7 +105,7 @@ def refusals(tiny: MakeSettings, tmp_path: Path) -> list[tuple[TrainSettings, ty
 def test_it_refuses_what_the_run_refuses_in_the_same_words(tiny: MakeSettings, tmp_path: Path) -> None:
     for settings, kind in refusals(tiny, tmp_path):
         with pytest.raises(kind) as planned:
-            plan.plan(settings)
+            dry_run.predict_run(settings)
         with pytest.raises(kind) as run:
             set_up(settings)
         assert str(planned.value) == str(run.value)
@@ -116,25 +116,25 @@ def test_a_text_that_is_not_here_is_not_fetched(
 ) -> None:
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("QUILL_MIRROR", raising=False)
-    planned = plan.plan(tiny(dataset="shakespeare", tokenizer=None))
+    planned = dry_run.predict_run(tiny(dataset="shakespeare", tokenizer=None))
     assert planned.data.train_tokens is None
     assert (planned.data.tokenizer, planned.data.vocab_size, planned.config.vocab_size) == ("gpt2", 50257, 50304)
     assert "quill prepare shakespeare" in planned.data.described
     assert not list((tmp_path / "home").rglob("*.txt"))
-    own = plan.plan(tiny(data="https://example.org/a.txt", dataset="a"))
+    own = dry_run.predict_run(tiny(data="https://example.org/a.txt", dataset="a"))
     assert own.data.assumed
     assert not (tmp_path / "home" / "downloads").exists()
-    plan.check_plan(own)
+    dry_run.check_dry_run(own)
 
 
 def test_a_large_corpus_is_planned_for_and_then_asked_for(
     tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
-    planned = plan.plan(tiny(dataset="openwebtext"))
+    planned = dry_run.predict_run(tiny(dataset="openwebtext"))
     assert planned.data.vocab_size == 50257
     with pytest.raises(DataError) as said:
-        plan.check_plan(planned)
+        dry_run.check_dry_run(planned)
     with pytest.raises(DataError) as run:
         set_up(tiny(dataset="openwebtext"))
     assert str(said.value) == str(run.value)
@@ -146,9 +146,9 @@ def test_a_long_text_is_estimated_from_a_part(
 ) -> None:
     text = tmp_path / "long.txt"
     text.write_text("".join(f"{number:05d}: ein Satz über Füße\n" for number in range(5000)), encoding=encoding)
-    monkeypatch.setattr(foresight, "MOST_BYTES_PREPARED", 50_000)
-    monkeypatch.setattr(foresight, "EXCERPT_BYTES", 20_000)
-    planned = plan.plan(tiny(data=str(text), dataset="long"))
+    monkeypatch.setattr(dry_run_data, "MOST_BYTES_PREPARED", 50_000)
+    monkeypatch.setattr(dry_run_data, "EXCERPT_BYTES", 20_000)
+    planned = dry_run.predict_run(tiny(data=str(text), dataset="long"))
     assert not planned.data.counted
     assert "estimated from" in planned.data.described
     exact = prepare([str(text)], data_dir=tmp_path / "data").dataset
@@ -159,12 +159,12 @@ def test_a_long_text_is_estimated_from_a_part(
 def test_what_does_not_fit_is_not_tried(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(plan, "memory", lambda device: Memory(total=10**6, free=1000))
-    monkeypatch.setattr(plan, "build_model", lambda *arguments: pytest.fail("it was built"))
-    planned = plan.plan(tiny())
+    monkeypatch.setattr(dry_run, "memory", lambda device: Memory(total=10**6, free=1000))
+    monkeypatch.setattr(dry_run, "build_model", lambda *arguments: pytest.fail("it was built"))
+    planned = dry_run.predict_run(tiny())
     assert not planned.fits
     assert "no step was tried" in planned.timing.basis
-    plan.show_plan(planned)
+    dry_run.show_dry_run(planned)
     out, err = capsys.readouterr()
     assert "--micro_batch_size=1" in err
     assert "rough guess" in out
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_not_tried(
 
 def test_long_iterations_are_extrapolated(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "TRIED_SECONDS", 1e-9)
-    planned = plan.plan(tiny())
+    planned = dry_run.predict_run(tiny())
     assert "1 of the 8 sequences" in planned.timing.basis
     assert planned.timing.iteration > 0
 
@@ -181,7 +181,7 @@ def test_long_iterations_are_extrapolated(tiny: MakeSettings, monkeypatch: pytes
 def test_finetuning_starts_from_the_best_and_goes_to_a_folder_beside_it(tiny: MakeSettings, tmp_path: Path) -> None:
     train(tiny(max_iters=4))
     settings = tiny(init_from="finetune", max_iters=2, learning_rate=1e-4)
-    planned = plan.plan(settings)
+    planned = dry_run.predict_run(settings)
     assert planned.parent == (Path(tiny().out_dir) / "checkpoints" / "best").resolve()
     before = listing(Path(tiny().out_dir))
     assert train(settings) is not None
@@ -217,12 +217,12 @@ def test_a_micro_batch_that_cannot_fit_is_planned_without_trying_it(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))  # nothing is remembered
-    planned = plan.plan(tiny(attn_path="auto", batch_size=10**6, micro_batch_size=10**6, n_embd=512))
+    planned = dry_run.predict_run(tiny(attn_path="auto", batch_size=10**6, micro_batch_size=10**6, n_embd=512))
     assert not planned.fits
     assert planned.settings.attn_path != "auto"
 
 
 def test_minutes_are_planned_for(tiny: MakeSettings) -> None:
-    planned = plan.plan(tiny(minutes=0.5))
+    planned = dry_run.predict_run(tiny(minutes=0.5))
     assert planned.settings.max_iters == planned.settings.lr_decay_iters
     assert planned.iterations * planned.timing.iteration == pytest.approx(30 * 0.85, rel=0.05)

@@ -1,0 +1,61 @@
+"""`train`: one session of a run, from settings to what it came to."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from quillgpt.config import Given
+from quillgpt.config.schema import TrainSettings
+from quillgpt.stopping import activity
+from quillgpt.training.cuda_graph import make_step
+from quillgpt.training.interruption import NOTHING_LOST, Interruption
+from quillgpt.training.occupation import occupied
+from quillgpt.training.place import check_out_dir, earlier_run_kept
+from quillgpt.training.report import RunSummary, show_set_up
+from quillgpt.training.setup import set_up
+from quillgpt.training.starting_point import apart_from_parent
+from quillgpt.training.trainer import Trainer
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    interruption: Interruption | None = None,
+    started: float | None = None,
+    given: Given | None = None,
+) -> RunSummary | None:
+    """Train a model as the settings say.
+
+    Args:
+        settings: What to train, on what, and how.
+        interruption: Notes requests to stop, which signals make once there is something to save.
+        started: From when its minutes count, as time.perf_counter has it; None: from now.
+        given: How the settings were given, to be shown; None: by a program.
+
+    Returns:
+        What the run came to; None where it was only evaluated, or interrupted.
+
+    Raises:
+        UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.
+    """
+    started = time.perf_counter() if started is None else started
+    given = given or Given(settings)
+    settings = apart_from_parent(settings)
+    check_out_dir(settings)
+    with (
+        nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)) as occupation,
+        earlier_run_kept(settings),
+        activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]),
+    ):
+        run = set_up(settings)
+        trainer = Trainer(
+            run,
+            make_step(run),
+            interruption=interruption or Interruption(),
+            started=started,
+            occupation=occupation,
+        )
+        show_set_up(run, trainer.peak, given)
+        return trainer.run_to_the_end()
