@@ -1,4 +1,4 @@
-"""A checkout that stands in for nanoGPT's: what its scripts use, in the smallest form that has it."""
+"""A small checkout with the parts of nanoGPT that are used: model.py and the prepare scripts."""
 
 from __future__ import annotations
 

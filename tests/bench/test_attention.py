@@ -1,4 +1,4 @@
-"""What `quill bench attention` measures, and what it must find."""
+"""`quill bench attention` measures speed, memory and errors of all paths."""
 
 import pytest
 
@@ -12,10 +12,10 @@ LARGEST_GROWTH = 2.6
 
 def test_every_path_is_measured_beside_the_naive_form():
     work = AttentionWork(KernelSpec("GK"), (1, 2, 64, 16), "float32", 1, 0.5)
-    found = bench_attention(work, rounds=1)
-    assert [each.path for each in found] == ["naive", "recompute", "augmented"]
-    assert found[0].times_as_fast == 1
-    assert all(each.relative_error < 1e-5 for each in found)
+    results = bench_attention(work, rounds=1)
+    assert [result.path for result in results] == ["naive", "recompute", "augmented"]
+    assert results[0].times_as_fast == 1
+    assert all(result.relative_error < 1e-5 for result in results)
 
 
 @pytest.mark.skipif(peak_resident_bytes() is None, reason="this system does not tell a process its peak memory")

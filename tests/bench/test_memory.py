@@ -1,4 +1,4 @@
-"""Peak memory is the candidate's own, and a candidate that dies has none."""
+"""Peak memory is that of the candidate alone; a candidate that dies has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quill bench train` and `sample`, from the words of a person to the numbers, on tiny shapes."""
+"""`quill bench train` and `sample` on tiny models, from the command line to the numbers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def test_the_vocabulary_is_that_of_the_presets_tokenizer(
         (["sample", "--peer=transformers", "--max_new_tokens=300"], 1, "--max_new_tokens=256 or less"),
     ],
 )
-def test_mistakes_are_answered(words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_errors_of_one_line(
+    words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", *words]) == status
     captured = capsys.readouterr()
     assert message in " ".join(captured.err.split())

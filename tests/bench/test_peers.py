@@ -1,4 +1,4 @@
-"""Peers are named, and run as their own scripts run them: same shape, same batches, same loss."""
+"""Peers are run as their own scripts run them: same configuration, same batches, same loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing is measured as whole processes, on one text, and what comes out is compared."""
+"""Preparing is measured as whole processes on one text, and the resulting files are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The profile names what took time, and its trace is one that Perfetto reads."""
+"""A profile lists the costliest operations, and Perfetto can read its trace."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def test_the_costliest_operation_is_first_and_in_the_trace(tmp_path: Path, name:
 
     operations = profile_operations(work, torch.device("cpu"), tmp_path / name)
     assert (operations[0].name, operations[0].calls) == ("aten::mm", 3)
-    assert [each.milliseconds for each in operations] == sorted((o.milliseconds for o in operations), reverse=True)
-    assert 0.3 < sum(each.share for each in operations) <= 1.0001
+    assert [operation.milliseconds for operation in operations] == sorted(
+        (o.milliseconds for o in operations), reverse=True
+    )
+    assert 0.3 < sum(operation.share for operation in operations) <= 1.0001
     data = (tmp_path / name).read_bytes()
     trace = json.loads(gzip.decompress(data) if name.endswith(".gz") else data)
     assert {"aten::mm", "aten::relu"} <= {event.get("name") for event in trace["traceEvents"]}
@@ -49,7 +51,7 @@ def test_the_costliest_function_is_first() -> None:
 
 def test_two_long_names_that_begin_alike_keep_a_row_each() -> None:
     operations = profile_functions(lambda: None)[:1] * 2
-    long = [type(each)("kernel" * 20, 1234.5, 0.5, 1_000_000) for each in operations]
+    long = [type(operation)("kernel" * 20, 1234.5, 0.5, 1_000_000) for operation in operations]
     rows = operation_rows(long)
     assert len(rows) == 2
     assert max(map(len, rows)) <= 50

@@ -1,4 +1,4 @@
-"""Fair turns, honest ratios."""
+"""Candidates take turns, and ratios are computed within a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker keeps what it made, answers, and says so when it cannot."""
+"""A worker keeps an object in its process, answers questions, and reports errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def die(_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_it_keeps_what_it_made_in_another_process(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_keeps_its_object_in_another_process(capfd: pytest.CaptureFixture[str]) -> None:
     with Worker(list, [1]) as worker:
         assert worker.ask(add, 2) == (worker.ask(add, 3)[0], 3)
         pid, total = worker.ask(add, 4)
@@ -39,7 +39,7 @@ def test_it_keeps_what_it_made_in_another_process(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().out == ""
 
 
-def test_errors_cross_over() -> None:
+def test_errors_of_a_worker_are_raised_in_its_parent() -> None:
     with Worker(list, [1]) as worker, pytest.raises(UserError, match=r"\[1\] will not do"):
         worker.ask(refuse)
     with Worker(list, [1]) as worker, pytest.raises(RuntimeError, match="division by zero"):

@@ -375,12 +375,12 @@ def test_a_value_of_the_wrong_kind_in_the_training_state_is_refused_by_name_or_m
     for value in WRONG:
         edit(file, **{key: value})
         try:
-            found = load_training_state(folder).state
-            assert str(getattr(found, key)) == str(value) or getattr(found, key) == value
+            state = load_training_state(folder).state
+            assert str(getattr(state, key)) == str(value) or getattr(state, key) == value
         except CheckpointError as error:
             refusals.append(str(error))
     assert len(refusals) >= 8
-    assert all(each.startswith(f"{file} is damaged: {key}") for each in refusals)
+    assert all(refusal.startswith(f"{file} is damaged: {key}") for refusal in refusals)
 
 
 @pytest.mark.parametrize(

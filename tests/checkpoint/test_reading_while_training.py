@@ -1,4 +1,4 @@
-"""A model is of one checkpoint, the one that was checked, whatever its run does meanwhile."""
+"""A model is read from one checkpoint, the one that was checked, even while its run is training."""
 
 import shutil
 
@@ -13,7 +13,9 @@ from tiny import GPT2, tiny_model
 
 def equals(state, seed):
     expected = tiny_model(GPT2, seed=seed).state_dict()
-    return state.keys() == expected.keys() and all(torch.equal(state[name], each) for name, each in expected.items())
+    return state.keys() == expected.keys() and all(
+        torch.equal(state[name], tensor) for name, tensor in expected.items()
+    )
 
 
 def go_on(run, old, new):
@@ -77,7 +79,7 @@ def test_a_checkpoint_that_goes_while_it_is_checked_or_opened_is_no_damage(befor
     assert capsys.readouterr().err == ""
 
 
-def test_what_comes_instead_is_checked_too(save, two, run, meanwhile, capsys):
+def test_a_checkpoint_that_replaces_another_is_checked_too(save, two, run, meanwhile, capsys):
     content = bytearray((two[1] / "model.safetensors").read_bytes())
     content[-3] ^= 4
     (two[1] / "model.safetensors").write_bytes(content)

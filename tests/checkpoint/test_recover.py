@@ -1,4 +1,4 @@
-"""A damaged checkpoint of a run is named, and the newest whole one is used."""
+"""A damaged checkpoint of a run is named, and the newest undamaged one is used."""
 
 from __future__ import annotations
 

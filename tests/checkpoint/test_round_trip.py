@@ -183,7 +183,7 @@ def test_a_kernel_comes_back_and_no_stock_class_takes_it_for_softmax(arch, tmp_p
 def test_a_damaged_kernel_is_named(key, value, complaint, tmp_path):
     save_model(tmp_path, tiny_model(GPT2, vocab_size=257, kernel=KernelSpec("GK")), ByteTokenizer(), about={})
     config = json.loads((tmp_path / "config.json").read_text())
-    config = {name: each for name, each in config.items() if name != key} | ({} if value is None else {key: value})
+    config = {name: stored for name, stored in config.items() if name != key} | ({} if value is None else {key: value})
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError) as error:
         load_model(tmp_path)

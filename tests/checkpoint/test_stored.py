@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself is checked before a tensor is made of it."""
+"""The header of a safetensors file is checked before any tensor is made."""
 
 import json
 import re
@@ -38,21 +38,21 @@ def path(tmp_path):
 
 def test_tensors_come_back_as_they_were_stored(path):
     save_file(TENSORS, path, metadata={"format": "pt"})
-    found = open_tensors(path)
-    assert found.keys() == TENSORS.keys()
+    tensors = open_tensors(path)
+    assert tensors.keys() == TENSORS.keys()
     for name, expected in TENSORS.items():
-        assert torch.equal(found[name], expected)
-        assert found[name].dtype == found.empty[name].dtype == expected.dtype
-        assert found.empty[name].shape == expected.shape
-        assert found.empty[name].is_meta
-    assert torch.equal(found.rows("a")(2), TENSORS["a"][2])
+        assert torch.equal(tensors[name], expected)
+        assert tensors[name].dtype == tensors.empty[name].dtype == expected.dtype
+        assert tensors.empty[name].shape == expected.shape
+        assert tensors.empty[name].is_meta
+    assert torch.equal(tensors.rows("a")(2), TENSORS["a"][2])
 
 
 def test_changing_what_was_read_changes_neither_the_file_nor_what_is_read_next(path):
     save_file({"a": torch.ones(3)}, path)
-    found = open_tensors(path)
-    found["a"].zero_()
-    assert torch.equal(found["a"], torch.ones(3))
+    tensors = open_tensors(path)
+    tensors["a"].zero_()
+    assert torch.equal(tensors["a"], torch.ones(3))
     assert torch.equal(open_tensors(path)["a"], torch.ones(3))
 
 
@@ -65,24 +65,24 @@ def test_a_tensor_that_begins_between_two_numbers_is_read(path):
 @pytest.mark.parametrize("replace", [lambda path: path.unlink(), lambda path: save_file({"a": torch.ones(9)}, path)])
 def test_what_was_opened_is_read_though_another_file_has_its_name(replace, path, tmp_path):
     save_file(TENSORS, path)
-    found = open_tensors(path)
+    tensors = open_tensors(path)
     other = tmp_path / "other"
     path.rename(other)
     save_file({"a": torch.zeros(1)}, path)
     replace(path)
-    assert torch.equal(found["a"], TENSORS["a"])
-    assert torch.equal(found.rows("a")(1), TENSORS["a"][1])
+    assert torch.equal(tensors["a"], TENSORS["a"])
+    assert torch.equal(tensors.rows("a")(1), TENSORS["a"][1])
     other.unlink()
-    assert torch.equal(found["a"], TENSORS["a"])
+    assert torch.equal(tensors["a"], TENSORS["a"])
 
 
 def test_a_file_that_was_cut_after_it_was_opened_is_named(path):
     save_file({"a": torch.ones(3000)}, path)
-    found = open_tensors(path)
+    tensors = open_tensors(path)
     with path.open("r+b") as file:
         file.truncate(200)
     with pytest.raises(CheckpointError, match=r"some\.safetensors has been changed since it was opened"):
-        _ = found["a"]
+        _ = tensors["a"]
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_more_tensors_are_read_than_files_may_be_open(path):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 40, before[1]))
     try:
-        found = dict(stored)
+        tensors = dict(stored)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert all(torch.equal(found[name], tensor) for name, tensor in many.items())
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in many.items())
 
 
 @counted
@@ -163,6 +163,6 @@ def test_a_small_tensor_keeps_no_file_open(path):
     save_file({str(number): torch.ones(3) for number in range(50)}, path)
     stored = open_tensors(path)
     before = open_files()
-    found = dict(stored)
+    tensors = dict(stored)
     assert open_files() == before
-    assert len(found) == 50
+    assert len(tensors) == 50

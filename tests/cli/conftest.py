@@ -1,4 +1,4 @@
-"""A command line in an empty folder and an empty environment, with the rooms below it replaced by a record."""
+"""A command line in an empty folder and environment, whose calls into the package are recorded."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The published models by their names, here with small weights from a mirror."""
+"""The published models by name, with small weights from a mirror."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def test_the_preset_prints_the_same_loss_and_writes_nothing(here, capsys):
     assert f"val {math.exp(score['loss']):.2f}" in printed
 
 
-def test_only_the_published_are_compared():
+def test_only_published_models_are_compared():
     assert published_losses("gpt2-xl", "openwebtext") == (2.56, 2.54)
     assert published_losses("gpt2-xl", "wikitext") is None
     assert published_losses("out", "openwebtext") is None

@@ -1,4 +1,4 @@
-"""What each command calls and prints, and what becomes of errors."""
+"""The calls and the output of each command, and the messages for errors."""
 
 import os
 import subprocess

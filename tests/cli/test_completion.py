@@ -1,4 +1,4 @@
-"""What the Tab key offers, asked in a real shell where there is one."""
+"""Completions for the Tab key, in a real shell if there is one."""
 
 from __future__ import annotations
 

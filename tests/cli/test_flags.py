@@ -1,4 +1,4 @@
-"""Flags in every spelling, through the whole command line."""
+"""Flags in every spelling, parsed by the whole command line."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `quill plot` reads, writes and refuses."""
+"""The input, output and errors of `quill plot`."""
 
 import json
 import sys

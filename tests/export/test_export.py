@@ -1,4 +1,4 @@
-"""Models written for other programs, run there from the written files alone."""
+"""Exported models, run in other programs from the written files alone."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_a_checkpoint_for_nanogpt_holds_what_its_scripts_read(tmp_path, tokenize
     assert ("transformer.ln_f.bias" in content["model"]) == bias
     assert content["iter_num"] == 3
     decayed, others = content["optimizer"]["param_groups"]  # as nanoGPT's configure_optimizers sorts them
-    own = {name: each for name, each in content["model"].items() if name != "lm_head.weight"}
-    assert len(decayed["params"]) == sum(each.ndim >= 2 for each in own.values())
-    assert len(others["params"]) == sum(each.ndim < 2 for each in own.values())
+    own = {name: tensor for name, tensor in content["model"].items() if name != "lm_head.weight"}
+    assert len(decayed["params"]) == sum(tensor.ndim >= 2 for tensor in own.values())
+    assert len(others["params"]) == sum(tensor.ndim < 2 for tensor in own.values())
     assert content["optimizer"]["state"] == {}
     assert (tmp_path / "out" / "meta.pkl").exists() == (tokenizer == "char")
     back = open_model(tmp_path / "out")
@@ -224,10 +224,10 @@ class Pretender(Runtime):
 
     def logits(self, ids):
         index = next(i for i in range(len(self.probe.ids)) if self.probe.context(i) == ids)
-        scores = self.probe.logits[index].clone()
+        logits = self.probe.logits[index].clone()
         if index == len(self.probe.ids) - 1:
-            scores[3, 4] += self.changes.get("error", 0.0)
-        return scores
+            logits[3, 4] += self.changes.get("error", 0.0)
+        return logits
 
     def generate(self, ids, count):
         return self.changes.get("continuation", self.probe.continuation)[:count]
@@ -238,14 +238,14 @@ def failed(probe, **changes):
     return [check.name for check in checks if check.result == "failed"]
 
 
-def test_what_is_no_number_fails(tmp_path):
+def test_logits_that_are_not_finite_fail(tmp_path):
     probe = make_probe(saved(tmp_path / "model"))
     assert failed(probe) == []
     assert failed(probe, error=float("nan")) == ["logits"]
     assert failed(probe, error=float("inf")) == ["logits"]
 
 
-def test_another_token_passes_only_where_both_score_alike(tmp_path):
+def test_another_token_passes_only_if_both_are_almost_equally_likely(tmp_path):
     probe = make_probe(saved(tmp_path / "model"))
     worst, second = (int(probe.choices[5].argsort()[place]) for place in (0, -2))
     swapped = {place: [*probe.continuation[:5], place, *probe.continuation[6:]] for place in (worst, second)}
@@ -255,7 +255,7 @@ def test_another_token_passes_only_where_both_score_alike(tmp_path):
     assert failed(probe, continuation=swapped[second]) == []
 
 
-def test_scores_of_a_vocabulary_of_one_token_are_compared_by_themselves():
+def test_logits_of_a_vocabulary_of_one_token_are_compared_as_they_are():
     same = torch.full((8, 1), 0.3)
     assert _spread(same) == 1
     assert _spread(torch.tensor([[0.0, 2.0]])) == pytest.approx(2**0.5)

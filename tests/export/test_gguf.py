@@ -1,4 +1,4 @@
-"""GGUF files: read back with gguf's own reader, by transformers, and by llama.cpp where it is installed."""
+"""GGUF files, read by the gguf package, by transformers, and by llama.cpp if it is installed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_llama_cpp_does_the_same(tmp_path, arch, tokenizer, number_type):
 def test_the_file_holds_the_model(tmp_path, arch, tied, number_type):
     loaded = calm(tmp_path, arch, "byte", tied=tied)
     write(loaded, tmp_path / "out", number_type)
-    found, state = tensors_of(tmp_path / "out" / "model.gguf"), loaded.model.state_dict()
+    written, state = tensors_of(tmp_path / "out" / "model.gguf"), loaded.model.state_dict()
     query, gate = ("attn_qkv", "ffn_up") if arch == "gpt2" else ("attn_q", "ffn_gate")
     expected = {
         "token_embd.weight": state["token_embedding.weight"][:257],
@@ -78,11 +78,11 @@ def test_the_file_holds_the_model(tmp_path, arch, tied, number_type):
         "blk.2.ffn_down.weight": state["blocks.2.mlp.down.weight"],
         "output_norm.weight": state["final_norm.weight"],
     }
-    assert ("output.weight" in found) != tied
+    assert ("output.weight" in written) != tied
     for name, tensor in expected.items():
         error = {"f32": 0.0, "f16": 5e-4, "q8_0": 5e-3}[number_type if tensor.ndim == 2 else "f32"]
-        ours = tensor[: len(found[name])]  # queries, or the gate
-        assert (found[name] - ours).abs().max() <= error * ours.abs().max()
+        ours = tensor[: len(written[name])]  # queries, or the gate
+        assert (written[name] - ours).abs().max() <= error * ours.abs().max()
 
 
 @pytest.mark.parametrize("arch", CONFIGS)
@@ -98,14 +98,14 @@ def test_transformers_reads_the_same_model_from_it(tmp_path, arch):
     ).eval()
     probe = make_probe(loaded)
     with torch.no_grad():
-        scores = theirs(torch.tensor([probe.context(0)])).logits[0]
-    torch.testing.assert_close(scores, probe.logits[0], rtol=1e-4, atol=1e-4)
+        logits = theirs(torch.tensor([probe.context(0)])).logits[0]
+    torch.testing.assert_close(logits, probe.logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_gpt2_without_biases_gets_those_that_llama_cpp_wants(tmp_path):
     write(calm(tmp_path, "gpt2", "byte", bias=False), tmp_path / "out", "f16")
-    found = tensors_of(tmp_path / "out" / "model.gguf")
-    biases = {name: tensor for name, tensor in found.items() if name.endswith(".bias")}
+    written = tensors_of(tmp_path / "out" / "model.gguf")
+    biases = {name: tensor for name, tensor in written.items() if name.endswith(".bias")}
     assert len(biases) == 3 * 6 + 1
     assert not any(tensor.any() for tensor in biases.values())
     assert biases["blk.0.attn_qkv.bias"].shape == (3 * 64,)
@@ -157,10 +157,10 @@ def test_a_silent_token_changes_nothing_and_is_never_drawn(arch, changes):
     assert not with_token.load_state_dict(state, strict=False).unexpected_keys
     ids = torch.randint(tokens, (4, 16))
     with torch.no_grad():
-        expected, found = (each.logits(each(ids)) for each in (model, with_token))
-    torch.testing.assert_close(found[..., :tokens], expected[..., :tokens], atol=2e-4, rtol=2e-4)
-    assert found.shape[-1] == tokens + 1
-    assert found[..., tokens].max() < -900
+        expected, logits = (gpt.logits(gpt(ids)) for gpt in (model, with_token))
+    torch.testing.assert_close(logits[..., :tokens], expected[..., :tokens], atol=2e-4, rtol=2e-4)
+    assert logits.shape[-1] == tokens + 1
+    assert logits[..., tokens].max() < -900
 
 
 def test_a_model_without_an_end_of_text_says_so_in_the_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Graphs for onnxruntime."""
+"""ONNX graphs, run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_batch_and_length_are_free_and_only_tokens_are_scored(tmp_path):
     session = onnx.OnnxRuntime(tmp_path / "out")._session
     for batch, length in ((1, 1), (1, 64), (3, 5), (7, 2)):
         ids = torch.randint(257, (batch, length))
-        (scores,) = session.run(["logits"], {"input_ids": ids.numpy()})
-        assert scores.shape == (batch, length, 257)
+        (logits,) = session.run(["logits"], {"input_ids": ids.numpy()})
+        assert logits.shape == (batch, length, 257)
         with torch.no_grad():
             expected = loaded.model.logits(loaded.model(ids))[..., :257]
-        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_large_weights_stand_beside_the_graph(tmp_path, monkeypatch):

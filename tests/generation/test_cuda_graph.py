@@ -18,7 +18,7 @@ def chosen(model, prompt, steps, *, one_graph, window="half"):
     """Ids that are chosen, (B, steps)."""
     uniforms = torch.rand(steps, len(prompt), generator=torch.Generator().manual_seed(0))
     generator = TokenGenerator(
-        model, prompt, steps, window, lambda scores, u: draw(*candidates(scores, WARM), u), one_graph=one_graph
+        model, prompt, steps, window, lambda logits, u: draw(*candidates(logits, WARM), u), one_graph=one_graph
     )
     with torch.inference_mode():
         return torch.stack([generator.next_tokens(row) for row in uniforms], dim=1)
@@ -80,5 +80,5 @@ def test_a_recorded_step_draws_what_a_cpu_draws(penalty, window):
         temperature=0.9, num_samples=3, max_new_tokens=60, seed=5, repetition_penalty=penalty, window=window
     )
     expected = torch.stack(list(generate_ids(model, [1, 2], settings, vocab_size=65)))
-    found = torch.stack(list(generate_ids(model.to("cuda"), [1, 2], settings, vocab_size=65)))
-    assert torch.equal(found, expected)
+    drawn = torch.stack(list(generate_ids(model.to("cuda"), [1, 2], settings, vocab_size=65)))
+    assert torch.equal(drawn, expected)

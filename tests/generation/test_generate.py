@@ -16,8 +16,8 @@ WARM = Sampling(temperature=1.0, top_k=40)
 def generated(model, prompt, steps, *, num_samples=1, sampling=WARM, seed=0, vocab_size=65, window="half"):
     """Ids of each sample, [num_samples][steps]."""
     asked = {"num_samples": num_samples, "max_new_tokens": steps, "seed": seed, "window": window}
-    found = generate_ids(model, prompt, sampling.model_copy(update=asked), vocab_size=vocab_size)
-    return torch.stack(list(found), dim=1).tolist()
+    tokens = generate_ids(model, prompt, sampling.model_copy(update=asked), vocab_size=vocab_size)
+    return torch.stack(list(tokens), dim=1).tolist()
 
 
 def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
@@ -29,12 +29,12 @@ def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
         if len(ids) - start > block_size:
             start = len(ids) - (max(1, block_size // 2) if window == "half" else block_size)
         with torch.no_grad():
-            scores = model.logits(model(torch.tensor([ids[start:]])))[:, -1]
+            logits = model.logits(model(torch.tensor([ids[start:]])))[:, -1]
         seen = torch.zeros(1, 65, dtype=torch.bool)
         seen[:, ids] = True
         if sampling.repetition_penalty != 1:
-            scores = penalize_repetition(scores, seen, sampling.repetition_penalty)
-        ids.append(int(draw(*candidates(scores, sampling), next(uniforms))))
+            logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
+        ids.append(int(draw(*candidates(logits, sampling), next(uniforms))))
     return ids[len(prompt) :]
 
 
@@ -85,7 +85,7 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(arch):
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 @pytest.mark.parametrize("arch", CONFIGS)
-def test_nor_does_it_with_weights_of_16_or_8_bits(arch, quantize):
+def test_a_sample_with_weights_of_16_or_8_bits_does_not_depend_on_how_many_are_drawn(arch, quantize):
     model = for_inference(tiny_model(CONFIGS[arch]), torch.bfloat16, quantize=quantize)
     ten = generated(model, [4, 8], 40, num_samples=10)
     assert generated(model, [4, 8], 40) == ten[:1]

@@ -90,7 +90,7 @@ def test_no_token_is_computed_once_all_samples_have_ended():
     assert len(calls) == 2
 
 
-def test_what_is_asked_for_costs_nothing_before_it_is_drawn():
+def test_samples_cost_nothing_before_they_are_drawn():
     [sample] = samples(stop="h", max_new_tokens=10**11)
     assert sample.text == "bcdefg"
     settings = SampleSettings(num_samples=10**11, max_new_tokens=3, temperature=1.0)
@@ -101,7 +101,7 @@ def test_what_is_asked_for_costs_nothing_before_it_is_drawn():
 def test_memory_follows_the_context_and_not_the_length():
     model = tiny_model(GPT2)
     prompt = torch.zeros(2, 160, dtype=torch.int64)
-    generator = TokenGenerator(model, prompt, 10**15, "half", lambda scores, _: scores.argmax(-1))
+    generator = TokenGenerator(model, prompt, 10**15, "half", lambda logits, _: logits.argmax(-1))
     assert generator._tokens.shape == (2, 2 * GPT2.block_size)
     assert generator._cache.capacity == GPT2.block_size
 
@@ -116,13 +116,13 @@ def test_samples_are_the_same_however_many_are_drawn_together(at_once, monkeypat
     assert "".join(pieces) == together[0].text
 
 
-def test_so_many_samples_are_drawn_together_as_free_memory_has_room_for(monkeypatch):
+def test_free_memory_limits_how_many_samples_are_drawn_together(monkeypatch):
     model, asked = tiny_model(GPT2), SampleSettings(num_samples=50, max_new_tokens=12)
-    each = bytes_of_sample(model, 4, asked)
-    assert each > 2 * GPT2.n_layer * GPT2.n_embd * GPT2.block_size * 4  # keys and values of the whole context
-    for free, expected in [(0, 1), (7 * each, 3), (10**12, 50), (None, 50)]:
-        found = None if free is None else Memory(10**12, free)
-        monkeypatch.setattr("quillgpt.generation.generate.memory", lambda _, found=found: found)
+    sample_bytes = bytes_of_sample(model, 4, asked)
+    assert sample_bytes > 2 * GPT2.n_layer * GPT2.n_embd * GPT2.block_size * 4  # keys and values of the whole context
+    for free, expected in [(0, 1), (7 * sample_bytes, 3), (10**12, 50), (None, 50)]:
+        available = None if free is None else Memory(10**12, free)
+        monkeypatch.setattr("quillgpt.generation.generate.memory", lambda _, available=available: available)
         assert samples_at_once(model, [1, 2, 3, 4], asked) == expected
     assert samples_at_once(model, [1], SampleSettings(num_samples=10**9, max_new_tokens=1)) == MOST_AT_ONCE
 
@@ -226,7 +226,7 @@ def test_a_start_may_come_through_a_pipe(tmp_path):
 
 
 @torch.no_grad()
-def test_so_are_those_of_a_stop_text():
+def test_the_line_ends_of_a_stop_text_are_those_of_texts():
     model = counting_model()
     model.head.weight[10] = model.head.weight[ord("d")] * 2
     [sample] = samples(model=model, max_new_tokens=9, stop="\r\n")

@@ -15,15 +15,15 @@ ALL = Sampling(temperature=1.0, top_k=None)
 SCORES = st.lists(st.integers(-64, 64).map(lambda eighths: eighths / 8), min_size=1, max_size=30, unique=True)
 
 
-def probabilities(scores, sampling):
+def probabilities(logits, sampling):
     """What `candidates` keeps, by id."""
-    kept, ids = candidates(torch.tensor([scores], dtype=torch.float32), sampling)
+    kept, ids = candidates(torch.tensor([logits], dtype=torch.float32), sampling)
     return {int(i): float(p) for i, p in zip(ids[0], kept[0], strict=True) if p > 0}
 
 
-def reference(scores, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
+def reference(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """The same by the definitions: one filter after the other on a plain dictionary."""
-    weights = {i: math.exp((score - max(scores)) / temperature) for i, score in enumerate(scores)}
+    weights = {i: math.exp((score - max(logits)) / temperature) for i, score in enumerate(logits)}
     ranking = sorted(weights, key=weights.__getitem__, reverse=True)
     if top_k:
         ranking = ranking[:top_k]
@@ -44,9 +44,9 @@ def reference(scores, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
 
 @given(SCORES, st.floats(0.3, 3), st.none() | st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-def test_temperature_and_top_k_are_the_definitions(scores, temperature, top_k):
-    found = probabilities(scores, Sampling(temperature=temperature, top_k=top_k))
-    assert found == pytest.approx(reference(scores, temperature=temperature, top_k=top_k), rel=1e-3, abs=1e-6)
+def test_temperature_and_top_k_are_the_definitions(logits, temperature, top_k):
+    shares = probabilities(logits, Sampling(temperature=temperature, top_k=top_k))
+    assert shares == pytest.approx(reference(logits, temperature=temperature, top_k=top_k), rel=1e-3, abs=1e-6)
 
 
 SPREAD = [math.log(weight) for weight in (0.05, 0.4, 0.1, 0.25, 0.2)]
@@ -57,9 +57,9 @@ SPREAD = [math.log(weight) for weight in (0.05, 0.4, 0.1, 0.25, 0.2)]
     [(0.01, {1}), (0.39, {1}), (0.5, {1, 3}), (0.7, {1, 3, 4}), (0.9, {1, 2, 3, 4}), (1.0, {0, 1, 2, 3, 4})],
 )
 def test_top_p_keeps_the_smallest_set_that_has_the_probability(top_p, kept):
-    found = probabilities(SPREAD, Sampling(temperature=1.0, top_k=None, top_p=top_p))
-    assert found.keys() == kept
-    assert found == pytest.approx(reference(SPREAD, top_p=top_p), rel=1e-5)
+    shares = probabilities(SPREAD, Sampling(temperature=1.0, top_k=None, top_p=top_p))
+    assert shares.keys() == kept
+    assert shares == pytest.approx(reference(SPREAD, top_p=top_p), rel=1e-5)
 
 
 def test_top_p_is_enough_once_it_is_reached():
@@ -69,9 +69,9 @@ def test_top_p_is_enough_once_it_is_reached():
 
 @pytest.mark.parametrize(("min_p", "kept"), [(0.0, {0, 1, 2, 3, 4}), (0.2, {1, 2, 3, 4}), (0.6, {1, 3}), (1.0, {1})])
 def test_min_p_keeps_what_is_likely_beside_the_likeliest(min_p, kept):
-    found = probabilities(SPREAD, Sampling(temperature=1.0, top_k=None, min_p=min_p))
-    assert found.keys() == kept
-    assert found == pytest.approx(reference(SPREAD, min_p=min_p), rel=1e-5)
+    shares = probabilities(SPREAD, Sampling(temperature=1.0, top_k=None, min_p=min_p))
+    assert shares.keys() == kept
+    assert shares == pytest.approx(reference(SPREAD, min_p=min_p), rel=1e-5)
 
 
 def test_filters_work_one_after_the_other():
@@ -82,16 +82,16 @@ def test_filters_work_one_after_the_other():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-6, 1e-30])
-def test_no_temperature_takes_the_likeliest(temperature):
-    scores = [1000.0, -1000.0, 1000.5, 3.0]
-    assert probabilities(scores, Sampling(temperature=temperature, top_k=None)) == {2: 1.0}
+def test_temperature_zero_takes_the_likeliest(temperature):
+    logits = [1000.0, -1000.0, 1000.5, 3.0]
+    assert probabilities(logits, Sampling(temperature=temperature, top_k=None)) == {2: 1.0}
 
 
 def test_repetition_penalty_is_ctrls():
-    scores = torch.tensor([[2.0, -2.0, 3.0, -3.0]])
+    logits = torch.tensor([[2.0, -2.0, 3.0, -3.0]])
     seen = torch.tensor([[True, True, False, False]])
     torch.testing.assert_close(
-        penalize_repetition(scores, seen, 1.25), torch.tensor([[2 / 1.25, -2 * 1.25, 3.0, -3.0]]), **FLOAT32
+        penalize_repetition(logits, seen, 1.25), torch.tensor([[2 / 1.25, -2 * 1.25, 3.0, -3.0]]), **FLOAT32
     )
 
 
@@ -111,8 +111,8 @@ UNIFORMS = (0.0, 0.5, float(np.nextafter(np.float32(1), np.float32(0))), 1.0)
 
 @given(st.lists(st.floats(-30, 8, width=32), min_size=2, max_size=50), st.floats(0.05, 1), st.floats(0, 1))
 @settings(max_examples=100, deadline=None)
-def test_a_candidate_that_was_cut_is_never_drawn(scores, top_p, min_p):
-    kept, ids = candidates(torch.tensor([scores]), Sampling(temperature=1.0, top_k=None, top_p=top_p, min_p=min_p))
+def test_a_candidate_that_was_cut_is_never_drawn(logits, top_p, min_p):
+    kept, ids = candidates(torch.tensor([logits]), Sampling(temperature=1.0, top_k=None, top_p=top_p, min_p=min_p))
     allowed = set(ids[kept > 0].tolist())
     for uniform in UNIFORMS:
         assert int(draw(kept, ids, torch.tensor([uniform]))) in allowed
@@ -133,29 +133,29 @@ def test_random_numbers_depend_on_seed_and_sample_alone():
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-45, 1e-30, 1e-20, 1e-7])
 @pytest.mark.parametrize("scale", [1.0, 1e6])
-def test_the_coldest_temperature_takes_the_likeliest(temperature, scale):
-    scores = torch.tensor([[0.5, -2.0, 1.5, 1.25], [3.0, 2.0, -1.0, 2.5]]) * scale
-    kept, ids = candidates(scores, Sampling(temperature=temperature, top_k=None))
+def test_the_lowest_temperature_takes_the_likeliest(temperature, scale):
+    logits = torch.tensor([[0.5, -2.0, 1.5, 1.25], [3.0, 2.0, -1.0, 2.5]]) * scale
+    kept, ids = candidates(logits, Sampling(temperature=temperature, top_k=None))
     assert draw(kept, ids, torch.tensor([0.99, 0.0])).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("setting", [{"top_p": 5e-324}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_k": 1}])
-def test_however_little_is_asked_for_the_likeliest_stays(setting):
+def test_the_likeliest_token_stays_under_every_filter(setting):
     kept, ids = candidates(
         torch.tensor([[0.5, -2.0, 1.5]]), Sampling(**({"temperature": 1.0, "top_k": None} | setting))
     )
     assert draw(kept, ids, torch.tensor([0.99])).tolist() == [2]
 
 
-def test_the_hottest_temperature_draws_from_all_alike():
+def test_the_highest_temperature_makes_all_tokens_equally_likely():
     kept, _ = candidates(torch.tensor([[0.5, -2.0, 1.5, 1.25]]), Sampling(temperature=1e308, top_k=None))
     assert kept.tolist() == [[0.25] * 4]
 
 
 @pytest.mark.parametrize("sampling", [ALL, Sampling(temperature=0.0), Sampling(top_k=3, top_p=0.9, min_p=0.1)])
-def test_scores_that_are_no_numbers_are_told_apart(sampling):
-    scores = torch.zeros(3, 7)
-    scores[1, 4] = math.nan
-    taken = draw(*candidates(scores, sampling), torch.full((3,), 0.5))
+def test_logits_that_are_nan_are_marked(sampling):
+    logits = torch.zeros(3, 7)
+    logits[1, 4] = math.nan
+    taken = draw(*candidates(logits, sampling), torch.full((3,), 0.5))
     assert int(taken[1]) == -1
     assert bool((taken[[0, 2]] >= 0).all())

@@ -47,7 +47,7 @@ def test_a_character_is_given_when_its_last_byte_has_come():
     assert streamed(BYTES.encode("a€b").tolist())[0] == ["a", "", "", "€", "b", ""]
 
 
-def test_what_may_become_the_stop_text_is_held_back():
+def test_the_beginning_of_a_stop_text_is_held_back():
     assert streamed(BYTES.encode("x\nA\nB").tolist(), "\nB")[0] == ["x", "", "\nA", "", "", ""]
     assert streamed(BYTES.encode("x\n").tolist(), "\nB")[0] == ["x", "", "\n"]
 
@@ -81,7 +81,7 @@ def test_without_a_stop_text_nothing_stops(stop):
     assert streamed([*b"abc"], stop)[1].finish_reason is None
 
 
-def test_what_was_given_is_not_kept():
+def test_text_that_was_returned_is_not_kept():
     stream = TextStream(ByteTokenizer(), "\n\n")
     for token in BYTES.encode("a€b\n" * 50).tolist():
         stream.push(token)

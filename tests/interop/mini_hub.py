@@ -1,4 +1,4 @@
-"""A server on this machine that answers as the Hugging Face hub does, and misbehaves as it is told."""
+"""A local server that answers as the Hugging Face hub does, and fails on demand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MiniHub(ThreadingHTTPServer):
 
     def fetched(self, name: str) -> int:
         """Say how often a file's content was asked for."""
-        return sum(each.startswith("GET") and each.endswith("/" + name) for each in self.requests)
+        return sum(request.startswith("GET") and request.endswith("/" + name) for request in self.requests)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing about readers that went away."""
@@ -58,24 +58,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = self.path.partition("?")[0]
         self.server.requests.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/models/(.+?)/(revision|tree)/[^/]+/?", path):
-            folder = self.server.models.get(found[1])
+        if match := re.fullmatch(r"/api/models/(.+?)/(revision|tree)/[^/]+/?", path):
+            folder = self.server.models.get(match[1])
             if folder is None:
                 self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
                 return
             files = sorted(file for file in folder.iterdir())
-            if found[2] == "tree":
+            if match[2] == "tree":
                 content: object = [_entry(file) for file in files]
             else:
-                content = {"id": found[1], "sha": REVISION, "siblings": [{"rfilename": each.name} for each in files]}
+                content = {"id": match[1], "sha": REVISION, "siblings": [{"rfilename": file.name} for file in files]}
             self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
             return
-        found = re.fullmatch(r"/(.+)/resolve/[^/]+/([^/]+)", path)
-        folder = self.server.models.get(found[1]) if found else None
-        if found is None or folder is None or not (folder / found[2]).is_file():
+        match = re.fullmatch(r"/(.+)/resolve/[^/]+/([^/]+)", path)
+        folder = self.server.models.get(match[1]) if match else None
+        if match is None or folder is None or not (folder / match[2]).is_file():
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
-        file = folder / found[2]
+        file = folder / match[2]
         content = self.server.instead.get(file.name, file.read_bytes())
         headers = {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}
         cut = self.server.cut_after.pop(file.name, None) if self.command == "GET" else None

@@ -1,4 +1,4 @@
-"""Models of the hub, fetched by the real client from a server on this machine."""
+"""Models of the hub, fetched by the real client from a local server."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def published(folder: Path, **changes: object) -> Path:
 def test_a_model_is_fetched_once_and_computes_what_transformers_does(hub, tmp_path):
     hub.models["openai-community/gpt2"] = folder = published(tmp_path / "published")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
-    found = open_model(Path("gpt2"))
+    loaded = open_model(Path("gpt2"))
     ids = torch.randint(256, (2, 32))
     with torch.no_grad():
         theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()(ids).logits
-        ours = found.model.logits(found.model(ids))
+        ours = loaded.model.logits(loaded.model(ids))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     open_model(Path("openai-community/gpt2"))
     assert hub.fetched(WEIGHTS) == 1
@@ -104,14 +104,14 @@ def test_content_that_is_not_what_the_hub_promised_is_refused_and_removed(hub, t
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff" * 5000])
 def test_a_damaged_file_of_the_cache_is_fetched_anew(name, damage, hub, tmp_path, monkeypatch):
     hub.models["somebody/tiny"] = published(tmp_path / "published")
-    found = open_model(Path("somebody/tiny"))
-    blob = (found.folder / name).resolve()
+    loaded = open_model(Path("somebody/tiny"))
+    blob = (loaded.folder / name).resolve()
     blob.write_bytes(damage)
     with pytest.raises(
         CheckpointError, match=rf"{name} is damaged: .* the Hugging Face hub says .*; it was removed, try again"
     ):
         open_model(Path("somebody/tiny"))
-    assert open_model(Path("somebody/tiny")).config == found.config
+    assert open_model(Path("somebody/tiny")).config == loaded.config
     assert hub.fetched(name) == 2
 
 
@@ -214,8 +214,8 @@ def test_weights_in_several_parts(hub, tmp_path):
     ByteTokenizer().save(folder)
     assert len(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]) > 10
     hub.models["somebody/parts"] = folder
-    found = open_model(Path("somebody/parts")).model.state_dict()
-    assert torch.equal(found["token_embedding.weight"], model.transformer.wte.weight)
+    weights = open_model(Path("somebody/parts")).model.state_dict()
+    assert torch.equal(weights["token_embedding.weight"], model.transformer.wte.weight)
 
 
 @pytest.fixture
@@ -233,12 +233,12 @@ def full_size(tmp_path: Path, gpt2_files: None) -> Path:
 def test_gpt2_in_its_full_size_is_fetched_sampled_finetuned_and_exported(full_size, hub, tmp_path, capsys):
     hub.models["openai-community/gpt2"] = full_size
     hub.cut_after[WEIGHTS] = 300_000_000
-    found = open_model(Path("gpt2"))
+    loaded = open_model(Path("gpt2"))
     assert hub.continued
     ids = torch.randint(50257, (1, 64))
     with torch.no_grad():
         theirs = transformers.GPT2LMHeadModel.from_pretrained(full_size).eval()(ids).logits
-        torch.testing.assert_close(found.model.logits(found.model(ids)), theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(loaded.model.logits(loaded.model(ids)), theirs, atol=1e-5, rtol=1e-5)
     assert main(["sample", "gpt2", "--num_samples=1", "--max_new_tokens=5", "--start=What is"]) == 0
     (tmp_path / "book.txt").write_text("It was the best of times, it was the worst of times.\n" * 400)
     for more in ([], ["--lora_rank=4", "--out_dir=out-lora"]):

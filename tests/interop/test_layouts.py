@@ -1,4 +1,4 @@
-"""Checkpoints of programs that grew from nanoGPT: opened with what they compute, or named with what to do."""
+"""Checkpoints of programs that grew from nanoGPT: opened so that they compute the same, or refused with advice."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def adapters() -> dict[str, Tensor]:
     """Return loralib's matrices of queries, keys and values, and of the projection after attention."""
     generator = torch.Generator().manual_seed(7)
     width = SIZES["n_embd"]
-    found = {}
+    matrices = {}
     for layer in range(SIZES["n_layer"]):
         for name, out in (("c_attn", 3 * width), ("c_proj", width)):
-            found[f"transformer.h.{layer}.attn.{name}.lora_A"] = torch.randn(RANK, width, generator=generator)
-            found[f"transformer.h.{layer}.attn.{name}.lora_B"] = torch.randn(out, RANK, generator=generator)
-    return found
+            matrices[f"transformer.h.{layer}.attn.{name}.lora_A"] = torch.randn(RANK, width, generator=generator)
+            matrices[f"transformer.h.{layer}.attn.{name}.lora_B"] = torch.randn(out, RANK, generator=generator)
+    return matrices
 
 
 def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("attn_type", KERNELS)
-def test_its_kernel_is_ours(attn_type: str, bias: bool, write: Any) -> None:
+def test_a_kernel_of_homomorphic_attention_is_the_same_kernel_here(attn_type: str, bias: bool, write: Any) -> None:
     content = with_kernel(attn_type, bias=bias)
     file = write(content)
     agree(file, content["model"], attend=KERNELS[attn_type])
@@ -109,7 +109,9 @@ def test_lora_matrices_are_merged(write: Any) -> None:
     agree(write(content), merged(weights), attend=gaussian)
 
 
-def test_it_writes_is_measured_and_trained_on(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_another_kernel_samples_evaluates_and_trains(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from quillgpt.cli import main
     from quillgpt.data.prepare import prepare
 
@@ -168,7 +170,7 @@ POSITIONS = {"n_positions": 2 * T, "vocab_size": TOKENS.vocab_size, "bos_token_i
         ({"vocab_size": 13}, "(13, 16); in the weights it is (12, 16)"),
     ],
 )
-def test_what_it_cannot_mean_is_named(change: dict[str, Any], words: str, write: Any) -> None:
+def test_wrong_model_args_are_named(change: dict[str, Any], words: str, write: Any) -> None:
     refuses(write(with_kernel(**({"attn_type": "GK"} | change))), words)
 
 
@@ -274,7 +276,7 @@ class Whole(nn.Module):
         ({"model": {}, "config": GPTConfig()}, ("lacks the dictionary model",)),
     ],
 )
-def test_what_is_not_opened_is_called_by_its_name(content: Any, words: tuple[str, ...], write: Any) -> None:
+def test_a_layout_that_is_not_opened_is_named(content: Any, words: tuple[str, ...], write: Any) -> None:
     file = write(content)
     refuses(file, *words)
     with pytest.raises(quillgpt.errors.CheckpointError) as caught:

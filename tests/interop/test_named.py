@@ -1,4 +1,4 @@
-"""What is no model that can be read here is called what it is, with what to do."""
+"""Models that Quill cannot read are named by their kind, with advice."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_a_pointer_of_git_lfs_is_called_one(name: str, folder: Path) -> None:
     refuses(folder, name, "is a pointer of Git LFS", "git lfs pull")
 
 
-def test_so_is_one_of_a_pickle(tmp_path: Path) -> None:
+def test_a_pickle_that_is_a_pointer_of_git_lfs_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "ckpt.pt").write_bytes(POINTER)
     refuses(tmp_path, "ckpt.pt is a pointer of Git LFS", "git lfs pull")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"])
-def test_so_is_one_of_a_tokenizer(name: str, folder: Path) -> None:
+def test_a_tokenizer_file_that_is_a_pointer_of_git_lfs_is_called_one(name: str, folder: Path) -> None:
     if name in ("vocab.json", "merges.txt"):
         (folder / "tokenizer.json").unlink()
         (folder / "vocab.json").write_text('{"a": 0}')
@@ -63,7 +63,7 @@ def test_so_is_one_of_a_tokenizer(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin", "dataset.json"])
-def test_so_is_one_of_a_data_set(name: str, tmp_path: Path) -> None:
+def test_a_data_set_file_that_is_a_pointer_of_git_lfs_is_called_one(name: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abc def gh!\n" * 40)
     prepare([str(tmp_path / "text.txt")], data_dir=tmp_path, tokenizer="char", dataset="letters")
     (tmp_path / "letters" / name).write_bytes(POINTER)
@@ -78,7 +78,7 @@ def test_a_quantised_model_is_called_that(method: str, folder: Path) -> None:
     refuses(folder, "is a quantised model", method, "take the model that it was made from")
 
 
-def test_so_is_one_whose_program_says_it_elsewhere(folder: Path) -> None:
+def test_a_quantised_model_with_a_file_of_its_own_settings_is_called_that(folder: Path) -> None:
     (folder / "quantize_config.json").write_text('{"bits": 4}')
     refuses(folder, "is a quantised model", "quantize_config.json")
 

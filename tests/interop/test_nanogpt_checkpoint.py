@@ -1,4 +1,4 @@
-"""What nanoGPT's checkpoints hold arrives whole, and what they should not hold does not run."""
+"""nanoGPT's checkpoints are read completely, and code in them does not run."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_names_in_the_archive_write_nowhere(write: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04rubbish", b"\x80\x02."])
-def test_rubbish_is_named(content: bytes, write: Any) -> None:
+def test_a_file_without_a_checkpoint_is_named(content: bytes, write: Any) -> None:
     file = write()
     file.write_bytes(content)
     refuses(file, "damaged, or not a checkpoint")
@@ -294,7 +294,7 @@ def with_weights(**changes: Any) -> dict[str, Any]:
         (with_weights(rotary=torch.ones(16)), "does not have: 'rotary'"),
     ],
 )
-def test_what_is_no_model_of_nanogpts_is_refused_by_name(content: Any, words: str, write: Any) -> None:
+def test_a_model_that_is_not_nanogpts_is_refused_by_name(content: Any, words: str, write: Any) -> None:
     refuses(write(content), words)
 
 
@@ -312,7 +312,7 @@ def test_a_run_of_ours_in_the_same_folder_comes_first(write: Any) -> None:
     refuses(folder, "without a checkpoint yet")
 
 
-def test_it_is_measured_and_trained_on_like_any_other(write: Any, tmp_path: Path) -> None:
+def test_a_nanogpt_model_is_evaluated_and_trained_like_any_other(write: Any, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abc def gh!\n" * 40)
     file = write()
     tokenizer = tokenizer_from_spec(str(file.with_name("meta.pkl")))

@@ -1,4 +1,4 @@
-"""Where Quill takes a model, nanoGPT's ckpt.pt is one."""
+"""Every command that takes a model takes nanoGPT's ckpt.pt."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any) -> Path:
 
 
 @pytest.mark.parametrize("words", [["out"], ["out/ckpt.pt"], ["--out_dir=out"], ["--init_from=out/ckpt.pt"], []])
-def test_sample(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_from_a_ckpt(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--num_samples=1", "--max_new_tokens=20", "--start=abc", "--device=cpu", "--threads=1"]
     assert main(["sample", *words, *more]) == 0
     text = capsys.readouterr().out.split("\n---------------\n")[0]
@@ -103,7 +103,7 @@ def test_a_run_starts_from_its_weights(words: list[str], out_dir: str, here: Pat
     assert [path.name for path in (here / "out").iterdir()] == ["ckpt.pt"]
 
 
-def test_it_is_named_when_a_new_run_begins_beside_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ckpt_is_named_when_a_new_run_begins_beside_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (here / "out" / "ckpt.pt").read_bytes()
     assert main(["train", "--out_dir=out", *RUN, "--n_layer=1", "--n_head=1", "--n_embd=8", "--block_size=8"]) == 0
     assert "out/ckpt.pt is a checkpoint of nanoGPT's and stays; out means the new run" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_it_is_named_when_a_new_run_begins_beside_it(here: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("words", [["--resume"], ["--init_from=resume"]])
-def test_its_run_is_not_resumed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_of_a_ckpt_is_not_resumed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--out_dir=out", *words, *RUN]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     for word in ("out/ckpt.pt", "optimizer", "--init_from=out/ckpt.pt"):

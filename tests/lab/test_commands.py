@@ -1,4 +1,4 @@
-"""What the lab's commands print and write, and their pictures."""
+"""The output, tables and figures of the lab's commands."""
 
 import csv
 import math
@@ -127,7 +127,7 @@ def test_a_swap_takes_the_options_of_kernels(words, kernel, here, tmp_path, caps
     assert "and none of them is named; leave it out" in " ".join(capsys.readouterr().err.split())
 
 
-def test_what_overflows_says_so(here, tmp_path, capsys, monkeypatch):
+def test_a_kernel_that_overflows_says_so(here, tmp_path, capsys, monkeypatch):
     overflown = Score(math.nan, math.nan, None, 10)
     monkeypatch.setattr("quillgpt.lab.model_and_text.score_blocks", lambda *_, **__: overflown)
     assert main(["lab", "swap", "SM", "--to=GKpoly-1", "--threads=1", f"--out={tmp_path}"]) == 0
@@ -145,8 +145,8 @@ def drawing():
 @pytest.mark.usefixtures("drawing")
 def test_the_picture_of_a_kernel_shows_exp_its_polynomial_and_all_pairs(opened):
     model = with_kernel(opened.gpt, KernelSpec("GKpoly-4"))
-    found = measure_ranges(model, opened.inputs())
-    shapes, histogram = draw_kernel(model.config.kernel, found).axes
+    ranges = measure_ranges(model, opened.inputs())
+    shapes, histogram = draw_kernel(model.config.kernel, ranges).axes
     names = [text.get_text().split(":")[0] for text in shapes.get_legend().get_texts()]
     assert names[:2] == ["exp", "GKpoly-4, power2"]
     x, y = shapes.lines[1].get_data()
@@ -172,16 +172,16 @@ def test_maps_show_every_head_and_signs_by_colour():
 def test_lines_of_every_head_and_length():
     figure = draw_rows(RowStatistics(*(torch.rand(2, 3, 20) for _ in range(3))))
     assert [len(panel.lines) for panel in figure.axes] == [7, 6, 6]
-    found = [LengthLoss(length, 1.0 + length / 100, torch.full((length,), 1.0)) for length in (8, 16, 32)]
-    positions, means = draw_lengths(found, 16).axes
+    results = [LengthLoss(length, 1.0 + length / 100, torch.full((length,), 1.0)) for length in (8, 16, 32)]
+    positions, means = draw_lengths(results, 16).axes
     assert len(positions.lines) == 4
     assert means.lines[0].get_xdata().tolist() == [0.5, 1.0, 2.0]
 
 
 @pytest.mark.usefixtures("drawing")
 def test_swaps_over_n_and_the_best_of_each_depth(opened):
-    found: list[Swapped] = list(score_kernels(opened, ["GKpoly-1", "GKpoly-2", "GKpoly-6", "PA_square"]))
-    by_n, by_depth = draw_swaps(found).axes
+    results: list[Swapped] = list(score_kernels(opened, ["GKpoly-1", "GKpoly-2", "GKpoly-6", "PA_square"]))
+    by_n, by_depth = draw_swaps(results).axes
     assert by_n.lines[0].get_xdata().tolist() == [1, 2, 6]
     front = by_depth.lines[-1].get_ydata().tolist()
     assert front == sorted(front, reverse=True)

@@ -1,4 +1,4 @@
-"""Kernels side by side, in processes of their own."""
+"""Comparing kernels, each trained in a process of its own."""
 
 import csv
 import json
@@ -31,14 +31,14 @@ def workplace(place, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(warm.commands() / "python"))
 
 
-def test_what_is_left_to_each_run_elsewhere_is_the_same_for_all_here(tmp_path):
+def test_automatic_choices_are_the_same_for_all_runs_of_a_comparison(tmp_path):
     words = {name: Experiment("shakespeare_char_cpu", {}, tmp_path).words_of(name, 1) for name in ("SM", "GK")}
-    assert all("--compile=False" in each for each in words.values())
+    assert all("--compile=False" in line for line in words.values())
     chosen = Experiment("shakespeare_char_cpu", {"compile": "True"}, tmp_path).words_of("GK", 1)
     assert [word for word in chosen if "compile" in word] == ["--compile=True"]
 
 
-def test_a_comparison_and_going_on_with_it(workplace, tmp_path, capsys):
+def test_a_comparison_runs_and_continues(workplace, tmp_path, capsys):
     words = ["lab", "compare", "shakespeare_char_cpu", *FLAGS, f"--out={tmp_path}", "--len_scale=pos"]
     assert main([*words, "--attn=SM,GKpoly-1", "--seeds=2"]) == 0, capsys.readouterr().err
     with (tmp_path / "runs.csv").open() as file:
@@ -172,7 +172,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(workplace, tmp_path, cap
         (["demo", "--attn=GKX"], "GKX is no attention kernel"),
     ],
 )
-def test_what_is_refused(words, complaint, tmp_path, monkeypatch, capsys):
+def test_comparisons_that_are_refused(words, complaint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["lab", "compare", *words]) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
@@ -185,10 +185,10 @@ def test_means_and_errors_over_seeds():
         for seed, loss in enumerate((1.0, 1.2, 1.7))
     ]
     outcomes.append(RunResult(attn_type="GK", seed=3, kernel="GK", failure="the loss is nan"))
-    [found] = verdicts(outcomes)
-    assert found.loss == pytest.approx(1.3)
-    assert found.standard_error == pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))
-    [row] = verdict_table("title", [found]).rows
+    [verdict] = verdicts(outcomes)
+    assert verdict.loss == pytest.approx(1.3)
+    assert verdict.standard_error == pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))
+    [row] = verdict_table("title", [verdict]).rows
     assert (row["seeds"], row["failed"], row["non-finite"]) == (3, 1, 3)
 
 

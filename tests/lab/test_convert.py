@@ -1,4 +1,4 @@
-"""From softmax to another kernel."""
+"""Converting a model from softmax to another kernel."""
 
 import copy
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_calibration_finds_other_widths_for_other_keys(config):
     factors = torch.tensor([2.0, 0.5, 1.0, 4.0])[: config.n_kv_head].log()
     state = teacher.state_dict()
     with torch.no_grad():
-        student.load_state_dict({key: each.clone() for key, each in state.items()})
+        student.load_state_dict({key: tensor.clone() for key, tensor in state.items()})
         for attention in attentions(teacher):
             own = attention.path
             root = torch.exp(0.5 * factors)[:, None, None]
@@ -95,8 +95,8 @@ def test_calibration_passes_over_widths_at_which_a_polynomial_overflows():
             attention.qkv.weight.mul_(30)  # arguments in the thousands
     student = student_of(teacher, "GKpoly-8")
     calibrate(student, teacher, [ids])
-    found = float(mismatch(student, teacher, ids).detach())
-    assert found <= 1.0 + 1e-5  # no further than nothing at all
+    error = float(mismatch(student, teacher, ids).detach())
+    assert error <= 1.0 + 1e-5  # no further than nothing at all
 
 
 @pytest.mark.parametrize("name", ["PA_relu", "GKpoly-6"])
@@ -105,29 +105,29 @@ def test_calibration_comes_nearer_to_the_teacher(name):
     student = student_of(teacher, name)
     before = float(mismatch(student, teacher, ids).detach())
     weights = {
-        key: each.clone()
-        for key, each in student.state_dict().items()
+        key: tensor.clone()
+        for key, tensor in student.state_dict().items()
         if not key.endswith(("tau.weight", "gain.weight"))
     }
     calibrate(student, teacher, [ids])
     assert float(mismatch(student, teacher, ids).detach()) < 0.9 * before
-    assert all(torch.equal(student.state_dict()[key], each) for key, each in weights.items())
+    assert all(torch.equal(student.state_dict()[key], tensor) for key, tensor in weights.items())
 
 
 def test_matching_changes_attention_alone_and_comes_nearer():
     teacher = tiny_model(GPT2)
     student = student_of(teacher, "GKpoly-6")
-    before = {name: each.clone() for name, each in student.state_dict().items()}
-    kept = {name: each.clone() for name, each in teacher.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    kept = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     losses = match_layers(
         student, teacher, lambda i: random_ids(GPT2, 8, 16, seed=i), iterations=60, learning_rate=5e-3
     )
     assert len(losses) == 60
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
-    changed = {name for name, each in student.state_dict().items() if not torch.equal(each, before[name])}
+    changed = {name for name, tensor in student.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert all(".attention." in name for name in changed)
-    assert all(torch.equal(each, kept[name]) for name, each in teacher.state_dict().items())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in teacher.state_dict().items())
 
 
 def test_a_conversion_by_the_command_line(place, tmp_path, monkeypatch, capsys):
@@ -173,7 +173,7 @@ def test_a_conversion_with_adapters_keeps_the_other_weights(place, tmp_path, mon
         (["--to=GK", "--range_penalty=1"], "range_penalty needs --range_limit"),
     ],
 )
-def test_what_is_refused(words, complaint, place, tmp_path, monkeypatch, capsys):
+def test_conversions_that_are_refused(words, complaint, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(place)
     assert main(["lab", "convert", "SM", f"--out={tmp_path / 'to'}", "--threads=1", "--blocks=2", *words]) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
@@ -212,7 +212,7 @@ def test_matching_does_not_learn_from_what_overflows():
         for attention in attentions(teacher):
             attention.qkv.weight.mul_(100)
     student = student_of(teacher, "GKpoly-6")
-    before = [each.clone() for each in student.parameters()]
+    before = [parameter.clone() for parameter in student.parameters()]
     with pytest.raises(UserError, match="not finite in iteration 1 of matching layers"):
         match_layers(student, teacher, lambda i: random_ids(GPT2, 2, 16, seed=i), iterations=3, learning_rate=1e-3)
     assert all(torch.equal(one, other) for one, other in zip(student.parameters(), before, strict=True))

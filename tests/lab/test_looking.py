@@ -1,4 +1,4 @@
-"""Ranges, weights and lengths, on a trained model, against straightforward computations."""
+"""Ranges, weights and losses by length of a trained model, compared with direct computations."""
 
 import math
 from dataclasses import replace
@@ -27,53 +27,53 @@ from tolerances import BFLOAT16_FROBENIUS, EXACT, FLOAT32
 
 def all_arguments(model, blocks):
     """Return x of every head, (layers, H, pairs), from differences of queries and keys, in float64."""
-    found = [[] for _ in model.blocks]
+    layers = [[] for _ in model.blocks]
 
     def watch(layer, query, key, *_):
         distance = (query[0, :, :, None].double() - key[0, :, None].double()).square().sum(-1)
         visible = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
-        found[layer].append((-distance / (2 * math.sqrt(query.shape[-1])))[:, visible])
+        layers[layer].append((-distance / (2 * math.sqrt(query.shape[-1])))[:, visible])
 
     with torch.no_grad(), observed(model, watch):
         for block in blocks:
             model(block)
-    return torch.stack([torch.cat(each, 1) for each in found])
+    return torch.stack([torch.cat(blocks_of_layer, 1) for blocks_of_layer in layers])
 
 
 def test_ranges_are_those_of_all_pairs(opened):
     model = with_kernel(opened.gpt, KernelSpec("GKpoly-2"))
     blocks = list(opened.inputs())
     truth = all_arguments(model, blocks)
-    found = measure_ranges(model, blocks)
-    assert [(each.layer, each.head) for each in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    for each, own in zip(found, truth.flatten(0, 1), strict=True):
-        assert each.pairs == len(own) == 12 * 32 * 33 // 2
-        assert each.minimum == pytest.approx(float(own.min()), rel=1e-5)
-        assert each.maximum == pytest.approx(float(own.max()), abs=1e-4)
-        for quantile, share in zip(each.quantiles, (0.001, 0.01, 0.5), strict=True):
+    ranges = measure_ranges(model, blocks)
+    assert [(head.layer, head.head) for head in ranges] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for head, own in zip(ranges, truth.flatten(0, 1), strict=True):
+        assert head.pairs == len(own) == 12 * 32 * 33 // 2
+        assert head.minimum == pytest.approx(float(own.min()), rel=1e-5)
+        assert head.maximum == pytest.approx(float(own.max()), abs=1e-4)
+        for quantile, share in zip(head.quantiles, (0.001, 0.01, 0.5), strict=True):
             assert quantile == pytest.approx(float(np.quantile(own.numpy(), share)), abs=1e-4)  # there are few pairs
-        assert each.below == int((own < -4).sum())
-        assert each.dangerous == each.below  # -2N + 12 is above -N
-    formal, dangerous = violations(found)
+        assert head.below == int((own < -4).sum())
+        assert head.dangerous == head.below  # -2N + 12 is above -N
+    formal, dangerous = violations(ranges)
     assert formal == pytest.approx(float((truth < -4).double().mean()))
     assert 0 < formal == dangerous
 
 
 def test_tables_of_ranges_name_a_polynomial_for_each_head(opened):
-    found = measure_ranges(opened.gpt, opened.inputs())
-    assert violations(found) is None
-    table = range_table("ranges", found)
+    ranges = measure_ranges(opened.gpt, opened.inputs())
+    assert violations(ranges) is None
+    table = range_table("ranges", ranges)
     assert list(table.formats)[:3] == ["layer", "head", "min"]
     assert "x < -N" not in table.formats
     assert all(row["error"] <= 1e-2 for row in table.rows)
-    bins = histogram_table("bins", found).rows
+    bins = histogram_table("bins", ranges).rows
     assert sum(row["share"] for row in bins) == pytest.approx(4.0)
 
 
 def test_the_ranges_of_products_know_no_polynomial(opened):
-    found = measure_ranges(with_kernel(opened.gpt, KernelSpec("PA_gelu")), opened.inputs())
-    assert {(each.smallest_n, each.polynomial, each.below) for each in found} == {(None, None, None)}
-    assert min(each.minimum for each in found) < 0 < max(each.maximum for each in found)
+    ranges = measure_ranges(with_kernel(opened.gpt, KernelSpec("PA_gelu")), opened.inputs())
+    assert {(head.smallest_n, head.polynomial, head.below) for head in ranges} == {(None, None, None)}
+    assert min(head.minimum for head in ranges) < 0 < max(head.maximum for head in ranges)
 
 
 @pytest.mark.parametrize("name", ["SM", "GK", "GKn", "GKpoly-6", "PA_tanh"])
@@ -104,9 +104,9 @@ def test_weights_times_values_are_what_attention_returns(name, config):
 
 
 def test_positions_and_lengths_add_up_to_the_usual_loss(opened):
-    found = losses_by_length(opened.gpt, opened.tokens, blocks=4)
-    assert [each.length for each in found] == [16, 32, 64, 128]
-    usual = found[1]
+    results = losses_by_length(opened.gpt, opened.tokens, blocks=4)
+    assert [result.length for result in results] == [16, 32, 64, 128]
+    usual = results[1]
     longest = spread_offsets(len(opened.tokens), 128, 4, SPREAD_SEED)
     assert longest.max() > len(opened.tokens) / 2  # from all over the split
     starts = np.concatenate([longest + 32 * part for part in range(4)])
@@ -161,13 +161,14 @@ def test_the_mean_argument_at_the_start_is_predicted(arch, heads, width, qk_norm
     config = replace(
         GPT2 if arch == "gpt2" else QWEN3, **sizes, block_size=64, kernel=KernelSpec("GK", qk_norm=qk_norm)
     )
-    found = all_arguments(GPT(config, seed=0).eval(), [random_ids(config, 1, 64, seed=seed) for seed in range(8)])
+    arguments = all_arguments(GPT(config, seed=0).eval(), [random_ids(config, 1, 64, seed=seed) for seed in range(8)])
     # Pairs of one token twice, such as a query and its own key, are no nearer: queries and keys are different maps.
-    assert float(found.mean()) == pytest.approx(mean_distance_argument(config), rel=0.05)
+    assert float(arguments.mean()) == pytest.approx(mean_distance_argument(config), rel=0.05)
 
 
 @pytest.mark.parametrize(
-    "name", ["SM", "GK", "GKn", "GKpoly-4", "GKpoly-8", "GKpoly-14", *(f"PA_{each}" for each in ACTIVATIONS)]
+    "name",
+    ["SM", "GK", "GKn", "GKpoly-4", "GKpoly-8", "GKpoly-14", *(f"PA_{name}" for name in ACTIVATIONS)],
 )
 def test_bfloat16_is_near_on_a_trained_models_activations(name, opened):
     """Results and gradients, against the formula in float64 on the same numbers."""
@@ -177,15 +178,15 @@ def test_bfloat16_is_near_on_a_trained_models_activations(name, opened):
     kernel = KernelSpec(name)
     for path in attention_paths(kernel, block_size=32).values():
         for tensors in given:
-            rounded = [each.clone().bfloat16().requires_grad_() for each in tensors]
-            exact = [each.detach().double().requires_grad_() for each in rounded]
+            rounded = [tensor.clone().bfloat16().requires_grad_() for tensor in tensors]
+            exact = [tensor.detach().double().requires_grad_() for tensor in rounded]
             truth = reference_attention(*exact, kernel, block_size=32)
-            found = path(*rounded, 0.0)
+            output = path(*rounded, 0.0)
             upstream = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).bfloat16()
             pairs = [
-                (found, truth),
+                (output, truth),
                 *zip(
-                    torch.autograd.grad(found, rounded, upstream),
+                    torch.autograd.grad(output, rounded, upstream),
                     torch.autograd.grad(truth, exact, upstream.double()),
                     strict=True,
                 ),

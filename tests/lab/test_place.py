@@ -1,4 +1,4 @@
-"""What stands in a folder before the lab writes its results there stays, unless the lab wrote it."""
+"""Files that the lab did not write stay in the folder of its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which polynomial is enough."""
+"""The polynomials that can replace exp on a range."""
 
 import math
 
@@ -19,27 +19,29 @@ def test_the_smallest_n_reaches_the_least_argument(minimum, n):
 
 @pytest.mark.parametrize("minimum", [-0.5, -4.0, -16.0, -40.0, -500.0])
 def test_the_shallowest_polynomial_keeps_its_promise(minimum):
-    found = shallowest(minimum)
-    assert found is not None
+    polynomial = shallowest(minimum)
+    assert polynomial is not None
     x = torch.linspace(minimum, 0, 777, dtype=torch.float64)
-    assert (pointwise(found.spec).value(x) - x.exp()).abs().max() <= found.error * 1.01 <= TOLERANCE * 1.01
+    assert (pointwise(polynomial.spec).value(x) - x.exp()).abs().max() <= polynomial.error * 1.01 <= TOLERANCE * 1.01
     for n in range(1, 15):  # no polynomial of less depth among the usual ones is good enough
         other = KernelSpec(f"GKpoly-{n}")
-        if other.depth < found.spec.depth:
+        if other.depth < polynomial.spec.depth:
             assert (pointwise(other).value(x) - x.exp()).abs().max() > TOLERANCE
 
 
 def test_chebyshev_wins_on_a_short_range():
     # Degree 8 and 16 on [-16, 0] err by 4.4e-3 and 1.2e-7, and are of depth 4 and 5.
-    found = shallowest(-16.0)
-    assert found.spec.poly_form == "chebyshev"
-    assert found.spec.depth == 3 + 4
+    polynomial = shallowest(-16.0)
+    assert polynomial.spec.poly_form == "chebyshev"
+    assert polynomial.spec.depth == 3 + 4
 
 
 def test_the_error_is_that_of_the_worst_argument_however_long_the_range():
-    found = shallowest(-16000.0)
+    polynomial = shallowest(-16000.0)
     x = -torch.arange(0, 64, 1e-3, dtype=torch.float64)
-    assert found.error == pytest.approx(float((pointwise(found.spec).value(x) - x.exp()).abs().max()), rel=0.01)
+    assert polynomial.error == pytest.approx(
+        float((pointwise(polynomial.spec).value(x) - x.exp()).abs().max()), rel=0.01
+    )
 
 
 def test_no_polynomial_reaches_arbitrarily_far():

@@ -1,4 +1,4 @@
-"""Trained with one kernel, evaluated with others."""
+"""Evaluating a model with other kernels than the one it was trained with."""
 
 import pytest
 
@@ -23,31 +23,31 @@ def test_names_and_spans_of_kernels():
         ("GK,SM,GK", "GK is named twice"),
     ],
 )
-def test_what_is_no_list_of_kernels(given, complaint):
+def test_a_list_of_kernels_that_cannot_be_read_is_refused(given, complaint):
     with pytest.raises(ConfigError) as error:
         read_kernels(given)
     assert complaint in str(error.value)
 
 
 def test_each_kernel_scores_as_eval_has_it(opened, place):
-    found = list(score_kernels(opened, ["GKn", "SM", "GKpoly-9"]))
-    assert [each.kernel.attn_type for each in found] == ["SM", "GKn", "GKpoly-9"]
-    assert [each.own for each in found] == [True, False, False]
-    for each in found:
-        model = load(place / "SM", dtype="float32", threads=1, attn_type=each.kernel.attn_type)
+    results = list(score_kernels(opened, ["GKn", "SM", "GKpoly-9"]))
+    assert [result.kernel.attn_type for result in results] == ["SM", "GKn", "GKpoly-9"]
+    assert [result.own for result in results] == [True, False, False]
+    for result in results:
+        model = load(place / "SM", dtype="float32", threads=1, attn_type=result.kernel.attn_type)
         score = model.evaluate(opened.dataset, batch_size=1, batches=len(opened.starts))
-        assert each.score.loss == pytest.approx(score.loss, abs=1e-5)
-        assert each.score.tokens == len(opened.starts) * opened.gpt.config.block_size
-    assert found[0].score.loss < found[1].score.loss
-    rows = swap_table("swaps", found).rows
+        assert result.score.loss == pytest.approx(score.loss, abs=1e-5)
+        assert result.score.tokens == len(opened.starts) * opened.gpt.config.block_size
+    assert results[0].score.loss < results[1].score.loss
+    rows = swap_table("swaps", results).rows
     assert [row["degree"] for row in rows] == [None, None, 512]
     assert [row["depth"] for row in rows] == [None, None, 12]
 
 
 def test_more_squarings_come_nearer_to_the_gaussian(opened):
     losses = {
-        each.kernel.attn_type: each.score.loss
-        for each in score_kernels(opened, ["GK", "GKpoly-4", "GKpoly-8", "GKpoly-12"])
+        result.kernel.attn_type: result.score.loss
+        for result in score_kernels(opened, ["GK", "GKpoly-4", "GKpoly-8", "GKpoly-12"])
     }
     errors = [abs(losses[f"GKpoly-{n}"] - losses["GK"]) for n in (4, 8, 12)]
     assert errors[0] > errors[1] > errors[2]

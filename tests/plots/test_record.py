@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl as curves."""
+"""Curves from the rows of metrics.jsonl."""
 
 from __future__ import annotations
 

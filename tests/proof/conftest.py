@@ -1,4 +1,4 @@
-"""Runs on the disk that were never trained, to be compared and damaged."""
+"""Run folders that were never trained, for comparing and damaging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks themselves: through the command line, and with what they look for broken."""
+"""The checks: run by the command line, and on broken runs that they must notice."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def test_a_flipped_bit_of_a_manifest_is_in_its_list_of_files() -> None:
             assert (content[changed[0]] ^ flipped[changed[0]]).bit_count() == 1
 
 
-def test_computing_again_sees_another_token_and_a_cache_that_is_wrong(
-    runs: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recomputing_notices_another_token_and_a_wrong_cache(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(runs[0].folder, device="cpu", dtype="float32", threads=1)
     prompt = prompt_ids(model.tokenizer, "abcd", starts_with_end_of_text=False)[1]
     ids = model.generate("abcd", max_new_tokens=6, temperature=0)[0].ids
@@ -79,7 +77,7 @@ def test_computing_again_sees_another_token_and_a_cache_that_is_wrong(
     assert numbers.recomputed(model, prompt, ids)[1] > 1e-3
 
 
-def test_without_transformers_nothing_is_found_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_transformers_its_check_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numbers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(CannotRun, match="transformers is not installed"):
         numbers.opens_in_transformers(None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A comparison must see the smallest difference."""
+"""Comparing runs notices the smallest difference."""
 
 from __future__ import annotations
 

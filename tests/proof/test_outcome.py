@@ -1,4 +1,4 @@
-"""Whatever a check does, the sheet has a line for it, and only what held is a pass."""
+"""The sheet has a line for every check, and only promises that hold pass."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(effect: Any) -> Check:
         (ZeroDivisionError("in\ntwo lines"), "fail", "ZeroDivisionError: in two lines"),
     ],
 )
-def test_what_a_check_comes_to(effect: Any, status: str, figure: str) -> None:
+def test_the_outcome_of_a_check(effect: Any, status: str, figure: str) -> None:
     outcome = outcome_of("a promise", check(effect), None)  # type: ignore[arg-type]
     assert outcome == Outcome("a promise", status, figure, "one with the other")  # type: ignore[arg-type]
 
@@ -93,7 +93,7 @@ def test_a_proof_goes_on_after_a_failure_and_keeps_its_log_only(
 
 
 @pytest.mark.parametrize("name", ["logs/mine.txt", "logs/first-one/01.err", "proof.md", "proof.json"])
-def test_what_quill_did_not_write_is_neither_removed_nor_written_over(
+def test_files_that_quill_did_not_write_are_neither_removed_nor_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(proving, "CHECKS", {"none": Check(lambda _: "nothing", "nothing")})
@@ -120,7 +120,7 @@ def proved() -> ProvedModel:
     return proved_models(None, {"dtype": "float32", "device": "cpu"})[0]
 
 
-def test_a_place_that_is_a_file_and_a_check_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_and_an_unknown_check_are_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(ConfigError, match="taken cannot be written to"):
         proving.run_checks([], out_dir=tmp_path / "taken", command="")

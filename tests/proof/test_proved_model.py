@@ -1,4 +1,4 @@
-"""What is proved is what was asked for, in short runs that depend on nothing from elsewhere."""
+"""The models to prove are those of the preset, in short runs that need nothing from outside."""
 
 from __future__ import annotations
 
