@@ -59,16 +59,16 @@ def test_a_file_that_fits_is_read_as_what_it_says(path):
         ('{"count": 1, "parts": [3]}', "is damaged: parts.0 is 3, expected an object"),
         ('{"count": 1, "table": {"a": "b"}}', "is damaged: table.a is 'b', expected a whole number"),
         ("{}", "is damaged: count is missing"),
-        ('{"count": 1, "size": 2}', "is damaged: size is not one of its names"),
-        ("[]", "is damaged: the whole of it is [], expected an object"),
-        ("3", "is damaged: the whole of it is 3, expected an object"),
+        ('{"count": 1, "size": 2}', "is damaged: size is an unknown name"),
+        ("[]", "is damaged: the content is [], expected an object"),
+        ("3", "is damaged: the content is 3, expected an object"),
         ("", "is damaged: no JSON (Expecting value at line 1, column 1)"),
         ('{"count": 1', "is damaged: no JSON (Expecting ',' delimiter at line 1, column 12)"),
         ('{"count": 1}\n x', "is damaged: no JSON (Extra data at line 2, column 2)"),
         (b'{"count": "\xff"}', "is damaged: byte 11 is not UTF-8"),
-        ('{"count": ' + "9" * 5000 + "}", "is damaged: it holds a number of thousands of digits"),
-        ("[" * 100_000, "is damaged: its lists and objects are more than 100 deep in each other"),
-        ('{"a":' * 300 + "1" + "}" * 300, "is damaged: its lists and objects are more than 100 deep in each other"),
+        ('{"count": ' + "9" * 5000 + "}", "is damaged: it has a number of thousands of digits"),
+        ("[" * 100_000, "is damaged: its lists and objects are nested more than 100 deep"),
+        ('{"a":' * 300 + "1" + "}" * 300, "is damaged: its lists and objects are nested more than 100 deep"),
     ],
 )
 def test_whatever_does_not_fit_is_refused_by_name(content, said, path):
@@ -100,7 +100,9 @@ def test_what_is_no_deeper_than_allowed_is_read(path):
 def test_a_file_that_is_too_large_is_not_read(path):
     with path.open("wb") as file:
         file.truncate(1 << 40)  # all holes
-    with pytest.raises(CheckpointError, match=r"some.json has 1,099,511,627,776 bytes, which is no file of this kind"):
+    with pytest.raises(
+        CheckpointError, match=r"some.json has 1,099,511,627,776 bytes, too many for a file of this kind"
+    ):
         read_json(path, CheckpointError, mend="restore it")
     assert "has 12 bytes" in refusal(path, '{"count": 1}', largest_bytes=11)
 

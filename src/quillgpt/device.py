@@ -135,7 +135,7 @@ def choose_threads(threads: int | None) -> int:
         given = os.environ.get("OMP_NUM_THREADS", "")
         threads = (int(given[:9]) if given.isascii() and given.isdecimal() else 0) or cores
     if threads > max(FEW_THREADS, os.cpu_count() or 1):
-        warn(f"threads = {threads}, and this machine has {os.cpu_count()} cores; {cores} are used")
+        warn(f"threads = {threads}, but this machine has {os.cpu_count()} cores; {cores} are used")
         threads = cores
     torch.set_num_threads(threads)
     return threads

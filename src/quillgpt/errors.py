@@ -47,8 +47,8 @@ def check_is_no_pointer(start: bytes, path: object, error: type[UserError]) -> N
     """
     if start.startswith(GIT_LFS_POINTER):
         raise error(
-            f"{path} is a pointer of Git LFS, which stands in the place of the file; in its repository, fetch the file "
-            "itself with git lfs pull"
+            f"{path} is a pointer of Git LFS, the placeholder of a file; in its repository, fetch the file itself "
+            "with git lfs pull"
         )
 
 

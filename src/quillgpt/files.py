@@ -50,10 +50,10 @@ def quill_home() -> Path:
         UserError: A temporary folder cannot be made either.
     """
     wanted = _wanted_home(os.environ.get(HOME_VARIABLE))
-    reason = _why_nothing_can_be_kept(wanted)
+    reason = _why_unusable(wanted)
     if reason is None:
         return Path(wanted)
-    home = _passing_home(Path(wanted), reason)
+    home = _temporary_home(Path(wanted), reason)
     os.environ[HOME_VARIABLE] = str(home)
     return home
 
@@ -62,7 +62,7 @@ def let_hub_libraries_keep_files() -> None:
     """Give libraries of Hugging Face a cache folder below Quill's if theirs cannot be written; call before import."""
     if HUB_VARIABLE not in os.environ:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-        if _why_nothing_can_be_kept(os.path.join(caches, "huggingface")) is not None:  # noqa: PTH118
+        if _why_unusable(os.path.join(caches, "huggingface")) is not None:  # noqa: PTH118
             os.environ[HUB_VARIABLE] = str(quill_home() / "huggingface")
 
 
@@ -74,7 +74,7 @@ def _wanted_home(given: str | None) -> str:
 
 
 @functools.cache
-def _why_nothing_can_be_kept(folder: str) -> str | None:
+def _why_unusable(folder: str) -> str | None:
     if folder.startswith("~"):
         return "this user has no home folder"
     try:
@@ -84,21 +84,22 @@ def _why_nothing_can_be_kept(folder: str) -> str | None:
                 return os.strerror(errno.ENOSPC)
         for part in HOME_PARTS:
             if os.path.lexists(Path(folder, part)) and not os.access(Path(folder, part, "."), os.W_OK | os.X_OK):
-                return f"{part} in it is no folder that can be written"
+                return f"{part} in it cannot be written"
     except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
         return getattr(error, "strerror", None) or str(error)
     return None
 
 
-def _passing_home(unusable: Path, reason: str) -> Path:
-    lasting = f"set {HOME_VARIABLE} to a folder that can be written, so that it lasts"
+def _temporary_home(unusable: Path, reason: str) -> Path:
+    remedy = f"set {HOME_VARIABLE} to a folder that can be written"
     try:
         home = Path(tempfile.mkdtemp(prefix="quill-home-"))
     except OSError as error:
-        raise UserError(f"nothing can be kept in {unusable} ({reason}), nor elsewhere ({error}); {lasting}") from None
+        raise UserError(f"nothing can be kept in {unusable} ({reason}), nor elsewhere ({error}); {remedy}") from None
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     warn(
-        f"nothing can be kept in {unusable} ({reason}): what is fetched and measured goes with this process; {lasting}"
+        f"nothing can be kept in {unusable} ({reason}): downloads and measurements are lost when this "
+        f"process ends; {remedy}"
     )
     for part in HOME_PARTS:
         for folder, _, names in os.walk(unusable / part):

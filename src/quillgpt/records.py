@@ -85,7 +85,8 @@ def read_json(path: Path, error: type[UserError], *, mend: str, largest_bytes: i
             raise error(f"{path} is not a file, expected JSON; {mend}")
         if info.st_size > largest_bytes:
             raise error(
-                f"{path} has {info.st_size:,} bytes, which is no file of this kind (at most {largest_bytes:,}); {mend}"
+                f"{path} has {info.st_size:,} bytes, too many for a file of this kind "
+                f"(at most {largest_bytes:,}); {mend}"
             )
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -107,9 +108,9 @@ def parse_json(content: bytes, error: type[UserError], where: Path, *, mend: str
     except json.JSONDecodeError as failure:
         reason = f"no JSON ({failure.msg} at line {failure.lineno}, column {failure.colno})"
     except ValueError:
-        reason = "it holds a number of thousands of digits"
+        reason = "it has a number of thousands of digits"
     except RecursionError:
-        reason = f"its lists and objects are more than {DEEPEST} deep in each other"
+        reason = f"its lists and objects are nested more than {DEEPEST} deep"
     else:
         return parsed
     raise error(f"{where} is damaged: {reason}; {mend}")
@@ -150,7 +151,7 @@ def _describe(failure: ValidationError, content: object) -> str:
     if first["type"] == "missing":
         return f"{_name([*place, first['loc'][-1]])} is missing"
     if first["type"] == "extra_forbidden":
-        return f"{_name(place)} is not one of its names"
+        return f"{_name(place)} is an unknown name"
     expected = dict.fromkeys(
         _expected(problem)
         for problem in problems
@@ -180,4 +181,4 @@ def _place(content: Any, location: Sequence[int | str]) -> list[int | str]:
 
 def _name(place: Sequence[int | str]) -> str:
     name = ".".join(part if isinstance(part, str) and part.isprintable() else repr(part) for part in place)
-    return (name if len(name) <= LONGEST_NAME else shorten(name, LONGEST_NAME)) or "the whole of it"
+    return (name if len(name) <= LONGEST_NAME else shorten(name, LONGEST_NAME)) or "the content"

@@ -107,9 +107,9 @@ def test_a_file_that_was_cut_after_it_was_opened_is_named(path):
         ({"a": {"dtype": "F32", "shape": [2]}}, "a.data_offsets is missing"),
         ({"a": tensor(0, 8, [2]) | {"data_offsets": [0]}}, "a.data_offsets"),
         ({"a": 3}, "a is 3, expected an object"),
-        ([], "the whole of it is [], expected an object"),
+        ([], "the content is [], expected an object"),
         (b"", "no JSON"),
-        (b"[" * 100_000, "deep in each other"),
+        (b"[" * 100_000, "nested more than"),
         (b'{"a": ' + b"9" * 5000 + b"}", "thousands of digits"),
     ],
 )

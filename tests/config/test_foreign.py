@@ -56,14 +56,14 @@ def test_tables_are_told_what_is_called_otherwise(tmp_path: Path) -> None:
         "betas is beta1 and beta2",
     ):
         assert renamed in said
-    assert said.endswith("no setting: num_workers")
+    assert said.endswith("unknown: num_workers")
 
 
 def test_a_file_of_environment_variables_is_told_what_is_called_otherwise() -> None:
     Path("small.env").write_text("# comment\nexport N_LAYER=6\nVAL_SIZE=0.1\nNAME = small\nDDP=False\n")
     said = refusal("small.env")
     assert "small.env holds environment variables" in said
-    assert said.endswith("val_size is val_fraction, name is out_dir here; no setting: ddp")
+    assert said.endswith("val_size is val_fraction, name is out_dir here; unknown: ddp")
 
 
 @pytest.mark.parametrize(

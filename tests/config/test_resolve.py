@@ -294,7 +294,7 @@ def test_a_folder_is_named_whole(tmp_path: Path) -> None:
 
 
 def test_data_without_a_name_is_refused() -> None:
-    assert message_of(flags={"data": "---.txt"}).endswith("name one with --dataset NAME")
+    assert message_of(flags={"data": "---.txt"}).endswith("name it with --dataset NAME")
 
 
 def test_sample_and_prepare_layers() -> None:

@@ -165,7 +165,7 @@ def test_a_path_means_no_data_set_and_touches_none(data_dir, tmp_path, name):
         lambda: ensure_dataset(name, data_dir=data_dir),
         lambda: prepare([str(tmp_path / "rhyme.txt")], data_dir=data_dir, dataset=name, replace=True),
     ):
-        with pytest.raises(ConfigError, match="is a path, and the name of a folder in data_dir is expected"):
+        with pytest.raises(ConfigError, match="is a path, not the name of a folder in data_dir"):
             use()
     assert open_dataset("rhyme/", data_dir).fingerprint == here.fingerprint
     assert sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(".")) == ["rhyme"]

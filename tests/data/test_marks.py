@@ -68,7 +68,7 @@ def test_a_text_with_marks_becomes_documents_where_that_is_asked_for(tmp_path, c
     assert f"{END} 30 times" in " ".join(capsys.readouterr().err.split())
 
     divided = prepare([str(text)], data_dir=data_dir, tokenizer="byte", end_of_text_marks=True)
-    assert "cleaned otherwise" in capsys.readouterr().err
+    assert "cleaned differently" in capsys.readouterr().err
     assert divided.dataset.ends_documents
     assert divided.manifest.train.documents + divided.manifest.val.documents == 30
     manifest = read_dataset_manifest(data_dir / "stories")

@@ -61,8 +61,8 @@ def test_what_is_unchanged_is_reused_and_says_so(book, data_dir, capsys):
     ("change", "reason"),
     [
         ({"tokenizer": "byte"}, "its tokenizer was char, not byte"),
-        ({"tokenizer": CharTokenizer(sorted(set(TEXT + "z")))}, "its tokenizer char is another one"),
-        ({"val_fraction": 0.2}, "split otherwise"),
+        ({"tokenizer": CharTokenizer(sorted(set(TEXT + "z")))}, "its tokenizer char is not the same"),
+        ({"val_fraction": 0.2}, "not split with"),
         ({"val": "book"}, "its validation text has changed"),
         ({"text": TEXT + "More."}, "its text has changed"),
     ],
@@ -215,7 +215,7 @@ def test_a_text_too_short_to_split_is_an_error(tmp_path, data_dir):
     with pytest.raises(DataError, match=r"too short .*it has 1\)"):
         prepare([str(path)], data_dir=data_dir)
     path.write_text("xyz")
-    with pytest.raises(DataError, match=r"too short to cut off val_fraction 1e-20"):
+    with pytest.raises(DataError, match=r"too short to hold out val_fraction 1e-20"):
         prepare([str(path)], data_dir=data_dir, val_fraction=1e-20)
     assert not (data_dir / "x" / "dataset.json").exists()
 
@@ -251,7 +251,7 @@ def test_an_interrupted_preparation_leaves_the_data_set_as_it_was_and_says_so(bo
         with pytest.raises(KeyboardInterrupt) as caught:
             prepare([str(book)], data_dir=data_dir)
     assert words_on(caught.value).endswith(
-        "my_book was prepared: the earlier data set is as it was; the same command begins it anew"
+        "my_book was prepared: the earlier data set is unchanged; the same command starts again"
     )
     assert open_dataset("my_book", data_dir).fingerprint == before.fingerprint
     assert sorted(path.name for path in before.folder.iterdir()) == FILES

@@ -140,7 +140,7 @@ def test_texts_of_one_name_do_not_replace_each_other(tmp_path: Path, data_dir: P
     (tmp_path / "musil/diary.txt").rename(tmp_path / "diary.txt")
     assert not prepare([str(tmp_path / "diary.txt")], data_dir=data_dir, val_fraction=0.2).reused
     (tmp_path / "shakespeare.txt").write_text("Not by him. " * 20)
-    with pytest.raises(DataError, match="is the place of a recipe"):
+    with pytest.raises(DataError, match="is the folder of a recipe"):
         prepare([str(tmp_path / "shakespeare.txt")], data_dir=data_dir)
 
 

@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_the_data_set_as_it_was(book, data_dir, monkeypatch, 
     book.write_text(OTHER)
     with monkeypatch.context() as patch:
         patch.setattr(step, full)
-        with pytest.raises(DataError, match=r"No space left on device\): the earlier data set is as it was"):
+        with pytest.raises(DataError, match=r"No space left on device\): the earlier data set is unchanged"):
             prepare([str(book)], data_dir=data_dir)
     assert contents(data_dir / "book") == before
     assert not (data_dir / "book" / STAGING).exists()
@@ -367,7 +367,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(book, data_dir):
         prepare([str(book)], data_dir=data_dir)
     (data_dir / "book").unlink()
     (data_dir / "book").symlink_to(data_dir / "nowhere")
-    with pytest.raises(DataError, match=r"book is a link that leads nowhere"):
+    with pytest.raises(DataError, match=r"book is a broken link"):
         prepare([str(book)], data_dir=data_dir)
     (data_dir.parent / "file").write_text("")
     with pytest.raises(DataError, match=r"file is a file, and data sets are kept in a folder.*--data_dir"):

@@ -88,7 +88,5 @@ def test_training_says_that_what_is_validated_on_is_trained_on(
     prepare([str(tmp_path / "tiny.txt")], data_dir=tmp_path / "data", dataset="copy", val=str(tmp_path / val))
     capsys.readouterr()
     train(tiny(dataset="copy", max_iters=1))
-    said = (
-        "100% of the validation text of copy stands word for word in its training text too" in capsys.readouterr().err
-    )
+    said = "100% of the validation text of copy is also in its training text, word for word" in capsys.readouterr().err
     assert said == (val != "other.txt")

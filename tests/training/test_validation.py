@@ -148,8 +148,8 @@ def test_held_out_text_of_another_kind_is_named_and_no_overfitting(
     fixed_losses(monkeypatch, {0: 2.0} | {at: 3 + at / 10 for at in range(4, 29, 4)})
     train(tiny(dataset="kinds", max_iters=28, batch_size=64))
     said = " ".join(capsys.readouterr().err.split())
-    assert "the held-out text is of another kind than the text to train on: 5" in said
-    assert "% of its tokens never stand in that" in said
+    assert "the held-out text is of another kind than the training text: 5" in said
+    assert "% of its tokens never occur in that" in said
     assert "--val=PATH" in said
     assert "overfitting:" not in said
     assert "a held-out text of the same kind is needed" in said

@@ -33,17 +33,15 @@ def dataset_name(given: str) -> str:
     given = given.strip()
     shown = shorten(given)
     if any(unicodedata.category(character) == "Cc" for character in given):
-        raise ConfigError(f"dataset = {shown} has a character that cannot be seen; give a name without it")
+        raise ConfigError(f"dataset = {shown} has a control character; give a name without it")
     if given.lower().startswith(TEXTS) or (is_path(given) and _is_file(expand(given))):
-        raise ConfigError(f"dataset = {shown} is a text, and the name of a data set is expected; give it as --data")
+        raise ConfigError(f"dataset = {shown} is a text, not the name of a data set; give it as --data")
     if is_path(given):
         path = (PurePosixPath if "/" in given else PureWindowsPath)(given)
         instead = "the folder above it as --data_dir, and its name as --dataset"
         if len(given) < LONGEST_NAME_BYTES:
             instead = f"--data_dir={path.parent} --dataset={path.name}"
-        raise ConfigError(
-            f"dataset = {shown} is a path, and the name of a folder in data_dir is expected; give {instead}"
-        )
+        raise ConfigError(f"dataset = {shown} is a path, not the name of a folder in data_dir; give {instead}")
     name = _spelled(given)
     if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
         raise ConfigError(f"dataset = {shown} is too long for the name of a folder; give a shorter one")
@@ -66,9 +64,9 @@ def is_dataset_name(recorded: str) -> bool:
 def _spelled(text: str) -> str:
     name = re.sub(r"[^\w.]+", "_", text.lower()).strip("_.")
     if not name:
-        raise ConfigError(f"{shorten(text)} gives no name for a data set; name one with --dataset NAME")
+        raise ConfigError(f"{shorten(text)} gives no name for a data set; name it with --dataset NAME")
     if os.name == "nt" and PureWindowsPath(name).is_reserved():
-        raise ConfigError(f"{name} is no name that a folder can have on Windows; name another one with --dataset NAME")
+        raise ConfigError(f"{name} is no name for a folder on Windows; choose another with --dataset NAME")
     return name
 
 

@@ -77,15 +77,13 @@ def encoding_named(given: str) -> str:
     if "+" in given:
         parts = [encoding_named(part) for part in given.split("+")]
         if any(re.match("utf-(16|32)", part) for part in parts):
-            raise ValueError(
-                f"{given.strip()!r}: lines of UTF-16 or UTF-32 do not stand among others; name one of them"
-            )
+            raise ValueError(f"{given.strip()!r}: UTF-16 and UTF-32 cannot be combined with others; name one encoding")
         return "+".join(parts)
     name = given.strip().lower()
     if name.startswith(TWICE):
         between = encoding_named(name.removeprefix(TWICE))
         if between.startswith(TWICE) or between == "cesu-8" or len(bytes(range(256)).decode(between, "replace")) != 256:
-            raise ValueError(f"{given.strip()!r}: UTF-8 is taken for an encoding of single bytes, such as windows-1252")
+            raise ValueError(f"{given.strip()!r}: {TWICE} needs a single-byte encoding, such as windows-1252")
         return TWICE + between
     plain = re.sub(r"[^a-z0-9]+", "_", name)
     plain = re.sub(r"^(?:windows|win|ms|ibm|dos|x_cp|cp)_?(?=\d)", "cp", plain)
@@ -100,7 +98,7 @@ def encoding_named(given: str) -> str:
         what = "is an encoding of bytes, not of texts" if codec else "is no encoding"
         close = did_you_mean(name, {*(alias.replace("_", "-") for alias in known), "windows-1251", "windows-1252"})
         if plain in _VAGUE:
-            what, close = "is another encoding on each machine", ""
+            what, close = "means another encoding on each machine", ""
         raise ValueError(f"{given.strip()!r} {what}{close or ';'} {_EXAMPLES}")
     return codec.replace("_", "-") if codec.startswith("utf") else codec
 

@@ -254,7 +254,7 @@ class _Evaluation:
                 return self._filled(node, template, [self.value(argument) for argument in arguments])
         path = self._path(function)
         if path.startswith(OF_MACHINE):
-            raise Unread(node, f"{path}(), which asks for the machine", of_machine=True)
+            raise Unread(node, f"{path}(), which depends on the machine", of_machine=True)
         if path not in FUNCTIONS:
             raise Unread(node, f"a call of {ast.unparse(function)[:LONGEST_SHOWN]}")
         values = [self.value(argument) for argument in arguments]
@@ -283,7 +283,7 @@ class _Evaluation:
         if path in CONSTANTS:
             return CONSTANTS[path]
         if f"{path}.".startswith(OF_MACHINE):
-            raise Unread(node, f"{path}, which asks for the machine", of_machine=True)
+            raise Unread(node, f"{path}, which depends on the machine", of_machine=True)
         raise Unread(node, f"the attribute {path}" if path else "an attribute")
 
     def _path(self, node: ast.expr) -> str:

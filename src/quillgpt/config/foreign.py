@@ -86,8 +86,9 @@ def describe_tables(values: Mapping[str, object]) -> str:
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     names = [name for name in values if name not in tables]
     names += [name for table in tables.values() for name in table]
-    return f"has tables ([{'], ['.join(tables)}]), and settings stand in none: write `name = value` lines" + _renamed(
-        names
+    return (
+        f"has tables ([{'], ['.join(tables)}]), but settings are not in tables: write `name = value` lines"
+        + _renamed(names)
     )
 
 
@@ -120,4 +121,4 @@ def _renamed(names: Iterable[str]) -> str:
         else:
             none.append(name)
     renamed = f"; {', '.join(said)} here" if said else ""
-    return renamed + (f"; no setting: {', '.join(none[:20])}" if none else "")
+    return renamed + (f"; unknown: {', '.join(none[:20])}" if none else "")

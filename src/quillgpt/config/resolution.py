@@ -149,7 +149,7 @@ def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:
     values = {name: value for name, value in layer.values.items() if name not in left}
     rates = {name: value / 10 for name in RATES if isinstance(value := values.get(name), float)}
     if "learning_rate" in rates and "learning_rate" not in given:
-        say(f"learning rates are a tenth of those of the run: learning_rate = {rates['learning_rate']:g}")
+        say(f"learning rates are a tenth of the earlier ones: learning_rate = {rates['learning_rate']:g}")
     return replace(layer, values=values | rates)
 
 

@@ -204,10 +204,10 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
         train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
     if cleaning.drop_repeated_lines is not None:
         if not train.may_be_several:
-            warn("drop_repeated_lines counts documents, and there is only one: nothing is left out")
+            warn("drop_repeated_lines needs several documents, and there is only one; no line is left out")
         lines = dict(train_survey.repeated_lines(cleaning.drop_repeated_lines))
         say(
-            f"Leaving out {len(lines):,} different lines that stand in at least {cleaning.drop_repeated_lines} "
+            f"Leaving out {len(lines):,} different lines that occur in at least {cleaning.drop_repeated_lines} "
             f"documents ({sum(lines.values()):,} in all)"
         )
         for text in (train, val):
@@ -216,7 +216,7 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
         train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
     if not len(train_survey.lengths) or (val is not None and not len(val_survey.lengths)):
         nothing = "validation" if len(train_survey.lengths) else "training"
-        raise DataError(f"nothing is left of the {nothing} text after cleaning; leave something of it in")
+        raise DataError(f"nothing is left of the {nothing} text after cleaning; remove less of it")
     return train_survey, val_survey, report
 
 
@@ -228,7 +228,7 @@ def _samples(stream: Iterator[Piece]) -> Iterator[str]:
 def _leave_out(text: Documents, repeated: NDArray[np.bool_], what: str) -> None:
     if repeated.any():
         text.change(lambda stream: choose(stream, ~repeated))
-        say(f"Leaving out {what} that are there already: {int(repeated.sum()):,}")
+        say(f"Leaving out duplicate {what}: {int(repeated.sum()):,}")
 
 
 def _look_at(text: Documents, marks: WrittenMarks | None = None) -> Survey:
@@ -264,7 +264,7 @@ def _cut_position(characters: int, val_fraction: float) -> int:
     cut = int(characters * (1 - val_fraction))
     if cut == 0 or cut == characters:
         raise DataError(
-            f"the text is too short to cut off val_fraction {val_fraction} of its characters (it has {characters:,}); "
+            f"the text is too short to hold out val_fraction {val_fraction} of its characters (it has {characters:,}); "
             "give a longer text, another val_fraction, or --val PATH"
         )
     return cut

@@ -237,7 +237,7 @@ def _open_nanogpt(folder: Path, data_dir: Path, *, verify_anew: bool) -> Dataset
     meta = folder / META_FILE
     tokenizer: Tokenizer = read_nanogpt_meta(meta) if meta.is_file() else gpt2_tokenizer()
     if isinstance(tokenizer, IdTokenizer):
-        say(f"{meta} has only vocab_size, so which text the tokens of {folder} stand for is not known: ids are written")
+        say(f"{meta} has only vocab_size, so the text of the tokens in {folder} is unknown, and ids are written")
     files = [folder / TRAIN_FILE, folder / VAL_FILE]
     train, val = (_memory_map(file, "uint16", data_dir) for file in files)
     contents = [_checked_content(file, "uint16", tokenizer, data_dir, anew=verify_anew) for file in files]

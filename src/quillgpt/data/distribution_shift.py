@@ -46,11 +46,11 @@ def describe_shift(dataset: Dataset) -> str | None:
     if shift is None:
         return None
     examples = ", ".join(repr(dataset.tokenizer.decode([token])) for token in shift.examples)
-    unknown = f"{shift.unknown:.0%} of its tokens never stand in that, and most" if shift.unknown >= 0.005 else "most"
+    unknown = f"{shift.unknown:.0%} of its tokens never occur in that, and " if shift.unknown >= 0.005 else ""
     return (
-        f"the held-out text is of another kind than the text to train on: {unknown} unlike as frequent are {examples}. "
-        "Its loss says little of what is learned. Mix the parts of the text, give them as several files (of ten or "
-        "more, whole ones are held out), or name a text of the same kind: --val=PATH"
+        f"the held-out text is of another kind than the training text: {unknown}the frequencies differ most for "
+        f"{examples}. Its loss says little about what is learned. Mix the parts of the text, give them as several "
+        "files (of ten or more, whole ones are held out), or name a text of the same kind: --val=PATH"
     )
 
 

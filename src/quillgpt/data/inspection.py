@@ -77,7 +77,7 @@ def inspect_files(sources: Sequence[Source], rules: FileRules) -> Inspection:
             advance()
     _refuse(unreadable, len(sources), skip=rules.skip_unreadable)
     if empty:
-        warn(f"left out, since there is nothing in them: {join_names(empty, MOST_NAMES)}")
+        warn(f"left out, since they are empty: {join_names(empty, MOST_NAMES)}")
     if not inspection.sources:
         raise DataError(f"none of the {len(sources):,} files has any text that can be read; give others")
     _tell(notes)
@@ -105,9 +105,9 @@ def _refuse(unreadable: Sequence[tuple[str, str]], files: int, *, skip: bool) ->
         return
     if not skip:
         raise DataError(
-            f"{len(unreadable):,} of {files:,} files cannot be read. {kinds}. To go on without them: --skip_unreadable"
+            f"{len(unreadable):,} of {files:,} files cannot be read. {kinds}. To leave them out: --skip_unreadable"
         )
-    warn(f"left out, as skip_unreadable says, are {len(unreadable):,} of {files:,} files. {kinds}")
+    warn(f"left out, as skip_unreadable says: {len(unreadable):,} of {files:,} files. {kinds}")
 
 
 def _content_notes(source: Source, reading: Reading) -> Iterable[Note]:
@@ -124,7 +124,7 @@ def _content_notes(source: Source, reading: Reading) -> Iterable[Note]:
     if hint is not None:
         yield Note(
             hint.what,
-            f"looks like {hint.what}, and the model will learn to write that, with all its signs; {hint.advice}",
+            f"looks like {hint.what}, and the model will learn to write its markup too; {hint.advice}",
         )
 
 

@@ -69,10 +69,10 @@ class WrittenMarks:
             heeded: Whether they end documents already, and were removed before counting.
         """
         if heeded:
-            say(f"Each {END_OF_TEXT} or {START_OF_TEXT} in the text ends a document, and is no part of it")
+            say(f"Each {END_OF_TEXT} or {START_OF_TEXT} in the text ends a document and is removed")
         elif self._counts:
             counts = " and ".join(f"{mark} {count:,} times" for mark, count in sorted(self._counts.items()))
             warn(
-                f"the text has {counts}, which a model will learn letter by letter and write. Where they part "
-                "documents, let each end one: --end_of_text_marks"
+                f"the text has {counts}, which the model will learn to write as ordinary text. If they "
+                "separate documents: --end_of_text_marks"
             )

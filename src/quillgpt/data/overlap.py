@@ -33,9 +33,9 @@ def warn_of_copy(dataset: Dataset) -> None:
     share = copied_share(dataset.train, dataset.val)
     if share >= MUCH:
         warn(
-            f"{share:.0%} of the validation text of {dataset.name} stands word for word in its training text too, so "
-            "the validation loss says nothing about other text; hold out a text of its own with --val, or leave out "
-            "what comes twice with --deduplicate"
+            f"{share:.0%} of the validation text of {dataset.name} is also in its training text, word for word, so "
+            "the validation loss says nothing about other text; validate on another text with --val, or leave out "
+            "duplicates with --deduplicate"
         )
 
 

@@ -168,8 +168,8 @@ def ensure_dataset(
     if request is None:
         if manifest is not None and names_files_of_others(folder, manifest):
             say(
-                f"{folder} was not prepared with this cache folder, so it is used as it is, and whether its text "
-                f"has changed is not looked at; to prepare it again: quill prepare PATH --dataset={folder.name}"
+                f"{folder} was not prepared with this cache folder, so it is used as it is, without checking "
+                f"whether its text has changed; to prepare it again: quill prepare PATH --dataset={folder.name}"
             )
         if manifest is not None or made_files(folder):
             return open_dataset(folder.name, data_dir)  # reports what is wrong with it
@@ -220,7 +220,7 @@ def _prepare(
                 if state.manifest is None:
                     keep_aside(folder, made_files(folder))
                 say(f"Preparing {folder}" + (f" again: {state.reason}" if state.reason else ""))
-                with activity(f"while {folder} was prepared: {what_is_left(folder)}; the same command begins it anew"):
+                with activity(f"while {folder} was prepared: {what_is_left(folder)}; the same command starts again"):
                     try:
                         made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
                     except OSError as error:
@@ -238,7 +238,7 @@ def _prepare(
         made_at = make(request, tokenizer, folder)
         return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
     if not quiet:
-        say(f"{folder} is prepared already; its text, split and tokenizer are unchanged")
+        say(f"{folder} is already prepared; its text, split and tokenizer are unchanged")
         _trust(request, folder, state.dataset.manifest)
     return _preparation(state.dataset, started, reused=True)
 
@@ -314,5 +314,5 @@ def _tokenizer_difference(tokenizer: str | Tokenizer, manifest: DatasetManifest)
     if isinstance(tokenizer, str):
         tokenizer = tokenizer_from_spec(tokenizer)
     if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
-        return f"its tokenizer {manifest.tokenizer.name} is another one than the {tokenizer.name} given"
+        return f"its tokenizer {manifest.tokenizer.name} is not the same as the {tokenizer.name} given"
     return None

@@ -20,7 +20,7 @@ def check_folder(folder: Path) -> None:
         DataError: Something else is in its place.
     """
     if folder.is_symlink() and not folder.exists():
-        raise DataError(f"{folder} is a link that leads nowhere; mend it, or name another data set: --dataset")
+        raise DataError(f"{folder} is a broken link; correct it, or name another data set: --dataset")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, and a data set needs a folder of this name; name another one: --dataset")
     if folder.parent.exists() and not folder.parent.is_dir():
@@ -62,7 +62,7 @@ def check_replaceable(
         return
     if (manifest is None or manifest.recipe is not None) and folder.name in RECIPES:
         if request.recipe is None and not (folder / "input.txt").is_file():
-            raise DataError(f"{folder} is the place of a recipe, and this is another text; {elsewhere}")
+            raise DataError(f"{folder} is the folder of a recipe, and this is another text; {elsewhere}")
         return
     if manifest is None or request.hashes() == [record.sha256 for record in manifest.sources]:
         return
@@ -77,4 +77,4 @@ def check_replaceable(
 
 def what_is_left(folder: Path) -> str:
     """Return what remains of a data set when preparing it fails, for a message."""
-    return "the earlier data set is as it was" if made_files(folder) else "nothing of it is kept"
+    return "the earlier data set is unchanged" if made_files(folder) else "nothing of it is kept"

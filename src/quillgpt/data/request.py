@@ -206,9 +206,9 @@ def difference(request: Request, manifest: DatasetManifest) -> str | None:
     elif request.val_fraction is not None or not _is_own_split(manifest):
         val_fraction = request.usual_val_fraction if request.val_fraction is None else request.val_fraction
         if manifest.val_fraction != val_fraction:
-            return f"it was split otherwise than val_fraction {val_fraction}"
+            return f"it was not split with val_fraction {val_fraction}"
     if Cleaning(manifest.deduplicate, manifest.drop_repeated_lines, manifest.end_of_text_marks) != request.cleaning:
-        return "it was cleaned otherwise"
+        return "it was cleaned differently"
     return None
 
 
@@ -255,8 +255,8 @@ def _request_for_name(name: str, data_dir: Path) -> Request | None:
     request = request_of_dataset(folder, manifest)
     if request is None and manifest is not None and names_files_of_others(folder, manifest):
         raise DataError(
-            f"{folder} was not prepared with this cache folder, so the files that its {MANIFEST_FILE} names are not "
-            f"read by themselves; give the text: quill prepare PATH --dataset={folder.name}"
+            f"{folder} was not prepared with this cache folder, so the files that its {MANIFEST_FILE} names are "
+            f"not trusted; give the text: quill prepare PATH --dataset={folder.name}"
         )
     return request
 

@@ -36,7 +36,7 @@ def one_preparation(folder: Path) -> Iterator[None]:
         lock,
         on_wait=lambda: say(f"Waiting for another process that prepares {folder}"),
         on_failure=lambda error: warn(
-            f"{folder} cannot be locked here ({error}); see to it that nothing else prepares it"
+            f"{folder} cannot be locked here ({error}); make sure that nothing else prepares it"
         ),
     ):
         yield

@@ -90,7 +90,7 @@ def _read(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Content:
     with path.open("rb") as file:
         state = FileState.of(os.fstat(file.fileno()))
         if state.bytes >= ANNOUNCED_BYTES:
-            say(f"Reading {path} ({state.bytes / 1e9:.1f} GB) to see that it is whole; this is remembered")
+            say(f"Reading {path} ({state.bytes / 1e9:.1f} GB) to verify it; the result is kept")
         with progress(f"Verifying {path.name}", state.bytes, as_bytes=True) as advance:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)

@@ -263,7 +263,7 @@ def test_a_given_encoding_decides_and_doubts_are_said(tmp_path):
     assert "looks like KOI8-R" in said(reading)
     assert read(tmp_path, content, "koi8_r") == (RUSSIAN * 3, Reading("koi8_r"))
     assert "is valid UTF-8" in said(read(tmp_path, RUSSIAN.encode(), "cp866")[1])
-    with pytest.raises(DataError, match=r"line 1: byte 0xf2 is no utf-8.*--encoding"):
+    with pytest.raises(DataError, match=r"line 1: byte 0xf2 is not valid utf-8.*--encoding"):
         look_at(written(tmp_path, content), encoding="utf-8")
     with pytest.raises(DataError, match="PDF document"):
         look_at(written(tmp_path, b"%PDF-1.7\n"), encoding="cp1252")

@@ -133,7 +133,7 @@ def test_a_folder_with_a_tokenizer_json_has_transformers_ids(name: str, named_cl
     config = {"tokenizer_class": named_class, "eos_token": END, **parts.get("config", {})}
     if config.get("add_prefix_space") and named_class != "GPT2Tokenizer":
         with pytest.raises(
-            TokenizerError, match=r"add_prefix_space = false, and tokenizer_config\.json beside it true"
+            TokenizerError, match=r"add_prefix_space = false, but tokenizer_config\.json beside it says true"
         ):
             load_tokenizer(folder_of(tmp_path, **parts | {"config": config}, older=False))
         return
@@ -162,13 +162,13 @@ def test_a_file_of_another_name_is_read_by_itself(tmp_path: Path) -> None:
         ({"config": {"added_tokens_decoder": {str(FREE): entry("a") | {"lstrip": 1}}}}, "is no token"),
         ({"config": {"additional_special_tokens": "<user>"}}, "should be a list of tokens"),
         ({"config": {"pad_token": 3}}, "pad_token is no token"),
-        ({"config": {"audio_token": {"content": "<a>"}}}, "audio_token is an object, which other programs pass over"),
+        ({"config": {"audio_token": {"content": "<a>"}}}, "audio_token is an object, which other programs ignore"),
         ({"config": {"add_prefix_space": "yes"}}, "add_prefix_space is 'yes'; expected true or false"),
         ({"config": {"split_special_tokens": True}}, "split_special_tokens is true"),
         ({"named": {"eos_token": []}}, r"special_tokens_map.json: eos_token is no token"),
         ({"added": {"<user>": "3"}}, "added_tokens.json should map tokens to ids"),
         ({"added": {"<user>": -1}}, "added_tokens.json should map tokens to ids"),
-        ({"config": {"tokenizer_class": "Qwen2Tokenizer"}}, r"no byte-level tokenizer of GPT-2's kind; save .* with a"),
+        ({"config": {"tokenizer_class": "Qwen2Tokenizer"}}, r"no byte-level tokenizer like GPT-2's; save .* with a"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(parts: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -192,5 +192,5 @@ def test_merges_that_were_cut_off_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"vocab\.json has the token .*, which no line of merges\.txt makes"):
         load_tokenizer(tmp_path)
     merges.write_text("\n".join([*lines[:-5], "t"]), encoding="utf-8")
-    with pytest.raises(TokenizerError, match="no byte-level tokenizer of GPT-2's kind"):
+    with pytest.raises(TokenizerError, match="no byte-level tokenizer like GPT-2's"):
         load_tokenizer(tmp_path)

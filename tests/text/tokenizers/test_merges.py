@@ -102,7 +102,7 @@ def interrupted_while(pieces):
         signal.signal(signal.SIGTERM, before)
     assert (
         words_on(caught.value)
-        == "interrupted while bpe:30000 was learned, of which nothing is kept; the same command begins it again"
+        == "interrupted while bpe:30000 was learned; nothing of it is kept, and the same command starts again"
     )
 
 

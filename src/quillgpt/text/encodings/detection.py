@@ -65,7 +65,7 @@ def look_at(path: Path, *, name: str | None = None, encoding: str | None = None)
     check_format(head, name)
     end = end_of_text(path)
     if end == 0:
-        raise EmptyFileError(f"{name} is empty but for NUL characters; get the file again")
+        raise EmptyFileError(f"{name} is empty except for NUL characters; get the file again")
     head = head[:end]
     if encoding in ("utf-16", "utf-32") and _by_mark(head) != encoding:
         without_mark = _wide_without_mark(head, end)
@@ -96,7 +96,9 @@ def _read_through(path: Path, encoding: str, name: str) -> bool:
             empty &= not next(pieces).strip("\ufeff")
         except StopIteration as ended:
             if empty:
-                raise EmptyFileError(f"{name} is empty but for a mark; give a file with some text in it") from None
+                raise EmptyFileError(
+                    f"{name} is empty except for a byte-order mark; give a file with some text in it"
+                ) from None
             return bool(ended.value)
 
 

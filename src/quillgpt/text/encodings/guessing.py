@@ -45,7 +45,9 @@ def by_lines(path: Path, name: str, head: bytes, end: int) -> Reading:
         return _seven_bits(path) or Reading("utf-8")
     if scanned.surrogates is not None:
         where = f"first in line {line_at(path, 'utf-8', scanned.surrogates):,}, byte {scanned.surrogates:,}"
-        return Reading("cesu-8", (Note("cesu-8", f"has emoji and the like as CESU-8 ({where}); they are read so"),))
+        return Reading(
+            "cesu-8", (Note("cesu-8", f"has characters such as emoji in CESU-8 ({where}), and is read as such"),)
+        )
     return _doubled(path, end, bytes(scanned.utf8.sample)) or Reading("utf-8")
 
 
@@ -86,7 +88,7 @@ def _unsure(sample: bytes, ranked: list[Guess]) -> Note:
     return Note(
         f"unsure of {best.encoding}",
         f"is not UTF-8; it is read as {title_of(best.encoding)}, which is about {100 * best.share:.0f} % sure: "
-        f"{readings}. Say what is right: --encoding={best.encoding} or --encoding={next_best.encoding}",
+        f"{readings}. Name the right one: --encoding={best.encoding} or --encoding={next_best.encoding}",
     )
 
 
@@ -160,8 +162,8 @@ def _doubled(path: Path, end: int, sample: bytes) -> Reading | None:
         share = sum(len(piece.encode()) for piece in undone) / beyond
         if share > _ALL_DOUBLED or (share > _MANY_DOUBLED and mended >= _FEWEST_IN_A_MIXTURE):
             mixed_with = "" if share > _ALL_DOUBLED else ", and UTF-8 that was not"
-            return Reading(TWICE + between, (Note("doubled", f"is {what}{mixed_with}; it is read as it was before"),))
-        note = f"has {what}; it is left as it is, and mended with --encoding={TWICE}{between}"
+            return Reading(TWICE + between, (Note("doubled", f"is {what}{mixed_with}; this is undone"),))
+        note = f"has {what}; it is left as it is, and --encoding={TWICE}{between} undoes this"
         return Reading("utf-8", (Note("partly doubled", note),))
     return None
 

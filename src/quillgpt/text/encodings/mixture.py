@@ -39,15 +39,15 @@ def mixed(path: Path, name: str, scanned: Scan) -> Reading | None:
         place = scanned.others.first + _first_damage(sample)
         line = line_at(path, "utf-8", place)
         raise DataError(
-            f"{name}, line {line}: byte 0x{_byte_at(path, place):02x} is no UTF-8, although the rest of the text is; "
-            f"mend that line, save the file as UTF-8 again, or read such lines as another encoding: "
+            f"{name}, line {line}: byte 0x{_byte_at(path, place):02x} is not valid UTF-8, although the rest of the "
+            f"text is; correct that line, save the file as UTF-8 again, or read such lines as another encoding: "
             f"--encoding=utf-8+{best.encoding}"
         )
     first = "utf-8" if scanned.surrogates is None else "cesu-8"
     parts = sorted(((scanned.utf8.first, first), (scanned.others.first, best.encoding)))
     return Reading(
         f"{first}+{best.encoding}",
-        (Note("mixed", f"is in several encodings: {_places(path, parts)}; each line is read as what it is"),),
+        (Note("mixed", f"is in several encodings: {_places(path, parts)}; each line is read in its own"),),
     )
 
 
@@ -131,7 +131,7 @@ def several_encodings(path: Path, name: str, end: int, best: Guess) -> DataError
     first, second = (_first_place(path, end, *pair) for pair in ((best, other), (other, best)))
     parts = sorted(((first, best.encoding), (second, other.encoding)))
     return DataError(
-        f"{name} is in several encodings: {_places(path, parts)}; divide it there, or read all of it as one with "
+        f"{name} is in several encodings: {_places(path, parts)}; split the file there, or read all of it as one with "
         f"--encoding={best.encoding}"
     )
 

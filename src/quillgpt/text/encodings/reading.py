@@ -158,7 +158,7 @@ def binary(path: Path, encoding: str, name: str) -> DataError:
         line += before.count("\n")
         if nul:
             break
-    return DataError(f"{name} is a binary file (line {line} has a NUL character, as no text has); give a text file")
+    return DataError(f"{name} is a binary file (line {line} has a NUL character, which no text has); give a text file")
 
 
 def has_bare_euro(path: Path) -> bool:
@@ -177,7 +177,7 @@ def _damage(path: Path, encoding: str, place: int, name: str) -> DataError:
         file.seek(place)
         byte = file.read(1)[0]
     return DataError(
-        f"{name}, line {line_at(path, encoding, place)}: byte 0x{byte:02x} is no {encoding}, as the rest of the text "
-        f"seems to be; mend that line, save the file as UTF-8 with a program that shows its letters correctly, or name "
-        f"another encoding than {title_of(encoding)} with --encoding"
+        f"{name}, line {line_at(path, encoding, place)}: byte 0x{byte:02x} is not valid {encoding}, although the rest "
+        f"of the text seems to be; correct that line, save the file as UTF-8 with a program that shows its "
+        f"letters correctly, or name another encoding than {title_of(encoding)} with --encoding"
     )

@@ -98,8 +98,8 @@ def read_folder_tokens(folder: Path, *, is_gpt2: bool = False) -> FolderTokens:
     config = read_json_object(path) if path.is_file() else {}
     if config.get("split_special_tokens"):
         raise TokenizerError(
-            f"{path}: split_special_tokens is true, and Quill reads a special token that is written in a prompt as "
-            "that token; take the key out if that is meant"
+            f"{path}: split_special_tokens is true, but Quill reads a special token in a prompt as that token; "
+            "remove the key if that is wanted"
         )
     named_class = config.get("tokenizer_class")
     is_gpt2 = named_class in GPT2_CLASSES if isinstance(named_class, str) else is_gpt2
@@ -141,8 +141,8 @@ def with_folder_tokens(content: dict[str, Any], folder_tokens: FolderTokens, whe
         if wanted is not None and pre_tokenizer.get("add_prefix_space", True) is not wanted:
             if not folder_tokens.is_gpt2:
                 raise TokenizerError(
-                    f"{where} says add_prefix_space = {str(not wanted).lower()}, and {CONFIG_FILE} beside it "
-                    f"{str(wanted).lower()}; which one counts differs between programs: make them equal"
+                    f"{where} says add_prefix_space = {str(not wanted).lower()}, but {CONFIG_FILE} beside it says "
+                    f"{str(wanted).lower()}, and programs differ in which one they use; make them equal"
                 )
             content = content | {"pre_tokenizer": pre_tokenizer | {"add_prefix_space": wanted}}
     added = content.get("added_tokens") or []
@@ -197,7 +197,7 @@ def _named_tokens(config: dict[str, Any], named_in: dict[str, Path], path: Path)
         file = named_in.get(key, path)
         unusual = key not in (*NAMED_TOKENS, *LISTS_OF_TOKENS)
         if isinstance(value, dict) and unusual and value.get("__type") != "AddedToken":
-            raise TokenizerError(f"{file}: {key} is an object, which other programs pass over; write the token as text")
+            raise TokenizerError(f"{file}: {key} is an object, which other programs ignore; write the token as text")
         given = {"content": value} if isinstance(value, str) else value
         usual = {"normalized": False, "special": True}
         token = _token({**usual, **given} if isinstance(given, dict) else given, f"{file}: {key}")

@@ -63,8 +63,8 @@ class IdTokenizer:
         words = text.split()
         if strange := next((word for word in words if not re.fullmatch(r"[0-9]{1,9}", word)), None):
             raise TokenizerError(
-                f"{shorten(strange)} is no token id: which text the {self.vocab_size:,} tokens stand for is not known "
-                'here, so give ids, such as "12 5 7"'
+                f"{shorten(strange)} is no token id: the text of the {self.vocab_size:,} tokens is unknown, "
+                'so give ids, such as "12 5 7"'
             )
         return checked_ids([int(word) for word in words], name=self.name, vocab_size=self.vocab_size).astype(np.uint32)
 

@@ -57,7 +57,7 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
             stderr=complaints,
             start_new_session=True,  # so that Ctrl-C goes to this process alone
         ) as process,
-        activity(f"while {name} was learned, of which nothing is kept; the same command begins it again"),
+        activity(f"while {name} was learned; nothing of it is kept, and the same command starts again"),
     ):
         try:
             assert process.stdin is not None
@@ -99,7 +99,7 @@ def _wait(process: subprocess.Popen[bytes], name: str) -> None:
 
 def _reason(status: int, complaints: IO[bytes]) -> str:
     if status == -signal.SIGKILL:
-        return "the system ended it, most likely for lack of memory; give a smaller number of tokens, or less text"
+        return "the system killed it, probably for lack of memory; give a smaller number of tokens, or less text"
     complaints.seek(0)
     said = complaints.read().decode("utf-8", "replace").strip().splitlines()
     return said[-1] if said else f"its process ended with status {status}"

@@ -54,7 +54,7 @@ def read_plain_pickle(content: bytes) -> Any:
         PickleError: It is damaged or too large, or has keys that are not text or numbers.
     """
     if len(content) > MOST_BYTES:
-        raise PickleError(f"it has {len(content):,} bytes, and more than {MOST_BYTES:,} are no table of characters")
+        raise PickleError(f"it has {len(content):,} bytes, more than any table of characters ({MOST_BYTES:,})")
     reader = _Reader()
     containers = 0
     try:
@@ -132,7 +132,7 @@ class _Reader:
             return f"it wants to run {shown.replace(' ', '.', 1)}"
         if name in ("PERSID", "BINPERSID"):
             return "it refers to objects outside the file"
-        return f"it holds what is no plain value ({name})"
+        return f"it has something other than plain values ({name})"
 
 
 def _dict(values: list[Any]) -> dict[Key, Any]:
@@ -145,4 +145,4 @@ def _key(value: Any) -> Key:
     """Return a key after checking that it is simple: hashing a nested one could take for ever."""
     if value is None or isinstance(value, str | bytes | int | float):
         return value
-    raise PickleError(f"it keeps values by a {type(value).__name__}, and not by text or numbers")
+    raise PickleError(f"it has a {type(value).__name__} as a key, not text or a number")

@@ -52,13 +52,14 @@ def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> Loss | None:
 
 def describe_loss(tokenizer: Tokenizer, loss: Loss) -> str:
     """Return the warning for a tokenizer that loses text."""
-    lost = "the characters are all there, but not as they were"
+    lost = "no character is lost, but the text differs"
     if loss.share:
         share = f"{loss.share:.1%}" if loss.share >= 0.001 else "less than 0.1%"
         lost = f"{share} of the characters are lost, most of all {', '.join(map(repr, loss.missing))}"
     return (
-        f"the tokenizer {tokenizer.name} does not give the text back as it is: {lost}; for example {loss.before!r} "
-        f"becomes {loss.after!r}. A model learns only what its tokenizer keeps: --tokenizer=byte and bpe:1024 keep all"
+        f"the tokenizer {tokenizer.name} does not give the text back unchanged: {lost}; for example {loss.before!r} "
+        f"becomes {loss.after!r}. A model learns only what its tokenizer keeps; --tokenizer=byte and bpe:1024 "
+        "keep everything"
     )
 
 

@@ -233,7 +233,7 @@ def _load_older(folder: Path) -> Tokenizer:
     pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
     if not folder_tokens.is_gpt2 or not content or not all(len(pair) == 2 for pair in pairs):
         raise TokenizerError(
-            f"{vocabulary} and {merges.name} make no byte-level tokenizer of GPT-2's kind; save the model with a "
+            f"{vocabulary} and {merges.name} are no byte-level tokenizer like GPT-2's; save the model with a "
             f"{TOKENIZER_FILE} (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
     made = {first + second for first, second in pairs} | {declared.token.content for declared in folder_tokens.declared}
@@ -242,8 +242,8 @@ def _load_older(folder: Path) -> Tokenizer:
     )
     if unmade:
         raise TokenizerError(
-            f"{vocabulary} has the token {unmade!r:.80}, which no line of {merges.name} makes and no file names as an "
-            "added one; copy the two files again, or name it in added_tokens.json"
+            f"{vocabulary} has the token {unmade!r:.80}, which no line of {merges.name} makes and no file declares as "
+            "an added token; copy the two files again, or name it in added_tokens.json"
         )
     whole = byte_level_bpe(content, pairs, None, use_regex=True)
     return _from_content(

@@ -119,6 +119,6 @@ def checked_ids(ids: Sequence[int] | NDArray[Any], *, name: str, vocab_size: int
     if wrong.size:
         raise TokenizerError(
             f"token id {int(wrong[0])} is outside the tokenizer {name}, whose ids are 0 to {vocab_size - 1}; "
-            "use the tokenizer that the ids were made with"
+            "use the tokenizer that made the ids"
         )
     return array

@@ -63,8 +63,8 @@ class HuggingFaceTokenizer:
         largest = max(vocab.values())
         if largest >= MOST_UNUSED_IDS + len(vocab):
             raise TokenizerError(
-                f"{name} has the id {largest}, but only {len(vocab):,} tokens; expected ids that leave out less than "
-                f"{MOST_UNUSED_IDS:,}; give another file"
+                f"{name} has the id {largest}, but only {len(vocab):,} tokens; expected fewer than "
+                f"{MOST_UNUSED_IDS:,} unused ids; give another file"
             )
         self.vocab_size = largest + 1
         special = {entry["content"] for entry in self._content.get("added_tokens") or [] if entry.get("special")}
