@@ -18,8 +18,19 @@ OFFLINE = Path(__file__).parent / "offline"
 MIRROR = os.environ.setdefault("TESTS_MIRROR", os.environ.get("QUILL_MIRROR", ""))
 """The person's mirror, by a name that pytest's workers inherit; the other is taken from tests that stay here."""
 
-HOMES = {fetches: tempfile.mkdtemp(prefix="quill-home-") for fetches in (False, True)}
-"""Cache folders: tests keep out of the person's own, and those that fetch nothing out of what others have fetched."""
+
+def shared_folder(variable: str) -> str:
+    """Return a new folder, the same one in all of pytest's workers, which inherit its name."""
+    if variable not in os.environ:
+        os.environ[variable] = tempfile.mkdtemp(prefix="quill-home-")
+    return os.environ[variable]
+
+
+HOMES = {fetches: shared_folder(f"TESTS_HOME_{fetches}") for fetches in (False, True)}
+"""Cache folders: tests keep out of the person's own, and those that fetch nothing out of what others have fetched.
+
+What is made or measured in one is there for all workers, as it is for all of a person's runs.
+"""
 
 receive = downloads.receive
 unreachable: dict[str, str] = {}
@@ -58,7 +69,9 @@ def pytest_configure() -> None:
     settle(fetches=False)
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # in one of pytest's workers
+        return
     for home in HOMES.values():
         shutil.rmtree(home, ignore_errors=True)
 

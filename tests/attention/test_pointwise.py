@@ -130,7 +130,8 @@ def test_the_mean_weight_at_gpt2s_start(attn_type, mean):
     generator = torch.Generator().manual_seed(0)
     query, key = 0.554 * torch.randn(2, 1, 40, 500, 64, generator=generator)
     spec = KernelSpec(attn_type, len_scale="none")
-    found = reference_weights(query, key, spec, block_size=500)[..., -1, :].mean().item() if spec.of_distance else None
+    last = query[..., -1:, :]  # of distances all at once are gigabytes
+    found = reference_weights(last, key, spec, block_size=500).mean().item() if spec.of_distance else None
     if found is None:
         found = reference_weights(query, key, spec, block_size=500)[0, :, 250:, :250].mean().item()
     assert found == pytest.approx(mean, rel=0.05)
@@ -139,7 +140,7 @@ def test_the_mean_weight_at_gpt2s_start(attn_type, mean):
 def test_one_head_of_768_hardly_attends_at_its_start():
     generator = torch.Generator().manual_seed(0)
     query, key = 0.554 * torch.randn(2, 1, 4, 300, 768, generator=generator)
-    found = reference_weights(query, key, KernelSpec("GK"), block_size=300)[0, :, 150:, :150]
+    found = reference_weights(query[:, :, 150:], key, KernelSpec("GK"), block_size=300)[0, :, :, :150]
     assert found.log().mean().item() == pytest.approx(-8.5, rel=0.05)
     assert found.mean().item() == pytest.approx(2.2e-4, rel=0.05)
 

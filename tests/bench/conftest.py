@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import pytest
+
+from quillgpt.bench import worker
 
 MODEL = """
 import torch
@@ -71,3 +74,12 @@ def checkout(tmp_path: Path) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content, encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is measured run in processes that are forked from one that has imported what they need."""
+    if "forkserver" in get_all_start_methods():
+        forking = get_context("forkserver")
+        forking.set_forkserver_preload(["torch._dynamo", "quillgpt.bench.attention", "quillgpt.bench.worker"])
+        monkeypatch.setattr(worker, "get_context", lambda _: forking)

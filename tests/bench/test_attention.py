@@ -6,6 +6,8 @@ from quillgpt.attention import KernelSpec
 from quillgpt.bench.attention import AttentionWork, bench_attention, peak_megabytes
 from quillgpt.process import peak_resident_bytes
 
+pytestmark = pytest.mark.usefixtures("quick_workers")
+
 LARGEST_GROWTH = 2.6
 """Of memory, for a text that is twice as long; the naive form's is 4."""
 

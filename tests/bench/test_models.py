@@ -11,6 +11,8 @@ from quillgpt.bench.measured_model import measured_config
 from quillgpt.cli import main
 from quillgpt.config import resolve
 
+pytestmark = pytest.mark.usefixtures("quick_workers")
+
 SMALL = ["--n_layer=1", "--n_head=1", "--n_embd=16", "--block_size=8", "--batch_size=2", "--device=cpu", "--threads=1"]
 TINY = ["shakespeare_char_cpu", *SMALL, "--dtype=float32", "--rounds=2"]
 

@@ -34,7 +34,7 @@ def keep_compiled_code(*, compiling: bool = True) -> None:
         return
     folder = quill_home() / "compiled"
     if not os.path.lexists(folder):
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)  # another run may have made it now
     if reason := why_not_private(folder):
         if compiling:
             warn(
