@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from equality import assert_equal_tensors
 from quillgpt.cli import main
 from quillgpt.config import resolve
 from quillgpt.training import Interruption, train
@@ -128,8 +129,7 @@ def test_a_checkpoint_that_is_loaded_and_saved_again_is_the_same(
     one, other = tensors_of(before), tensors_of(after)
     assert one.keys() == other.keys()
     for name, tensors in one.items():
-        assert tensors.keys() == other[name].keys()
-        assert all(tensor.equal(other[name][key]) for key, tensor in tensors.items()), name
+        assert_equal_tensors(tensors, other[name])
     old = state_of(before)
     # What is unset when a run begins, such as vocab_size, is filled in from the model when it goes on.
     old["settings"] = {name: value for name, value in old["settings"].items() if value is not None}

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 import warm
+from equality import assert_equal_runs
 from quillgpt.cli import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
@@ -66,11 +66,6 @@ def rows(out_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def numbers(out_dir: Path) -> list[tuple[float | None, ...]]:
-    keys = ("kind", "iter", "loss", "lr", "tokens", "train_loss", "val_loss")
-    return [tuple(row.get(key) for key in keys) for row in rows(out_dir)]
-
-
 def wait_for_iteration(process: warm.Process, out_dir: Path, iteration: int) -> None:
     while process.poll() is None and not any(row["iter"] >= iteration for row in rows(out_dir)[-3:]):
         time.sleep(0.001)
@@ -121,15 +116,6 @@ def kill_until_done(out_dir: Path, kills: int, iterations: int, seed: int) -> tu
     resume = ["--resume"] if list((out_dir / "checkpoints").glob("iter-*")) else []
     assert start(*flags, *resume).wait() == 0
     return hit, saves_hit
-
-
-def assert_equal_runs(whole: Path, killed: Path) -> None:
-    for name in ("last/model.safetensors", "last/training/optimizer.safetensors", "best/model.safetensors"):
-        one, other = (load_file(run / "checkpoints" / name) for run in (whole, killed))
-        assert one.keys() == other.keys()
-        assert all(one[key].equal(other[key]) for key in one), name
-    assert numbers(whole) == numbers(killed)
-    assert not list((killed / "checkpoints").glob(".*"))
 
 
 def check(home: Path, kills: int, iterations: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.proof.compare import record_of
 from quillgpt.training import cuda_graph, train
 from quillgpt.training.cuda_graph import WARM_UP_ITERATIONS, CudaGraphStep, make_step
 from quillgpt.training.fault import NonFiniteError
@@ -19,7 +20,6 @@ from quillgpt.training.setup import set_up
 from quillgpt.training.trainer import TrainStep
 
 from .conftest import MakeSettings, Steps
-from .test_resume import numbers
 from .test_rollback import poisoned, state_of, windows_of
 
 RUNS: list[dict[str, Any]] = [
@@ -90,7 +90,7 @@ def test_a_run_recovers_as_with_the_plain_step(
     one, two = (load_file(checkpoints_folder(Path(each.out_dir)) / "last/model.safetensors") for each in settings)
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, two[name], rtol=0, atol=1e-5)
-    one_row, two_row = (numbers(each.out_dir)[-1] for each in settings)
+    one_row, two_row = (record_of(Path(each.out_dir))[-1] for each in settings)
     assert one_row[:2] == two_row[:2] == ("eval", 12)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from equality import assert_equal_tensors
 from quillgpt.activations import ACTIVATIONS
 from quillgpt.api import load
 from quillgpt.attention import KernelSpec
@@ -87,7 +88,7 @@ def test_a_resumed_run_drops_the_same_weights(
     train(halves)
     train(tiny(out_dir=str(tmp_path / "halves"), init_from="resume", **options))
     one, other = (load_model(tmp_path / name, prefer="last").model.state_dict() for name in ("whole", "halves"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_equal_tensors(one, other)
 
 
 def test_another_kernel_goes_on_from_softmax(tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from equality import assert_equal_runs
 from quillgpt.config import resolve
 from quillgpt.device import Memory
 from quillgpt.errors import ConfigError
@@ -14,7 +15,6 @@ from quillgpt.training.memory import memory_needed
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings
-from .test_resume import assert_equal_runs
 
 
 def room_for(monkeypatch: pytest.MonkeyPatch, settings, sequences: int) -> None:

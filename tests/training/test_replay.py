@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from equality import assert_equal_runs
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.data.batches import items_of_two
 from quillgpt.data.prepare import prepare
@@ -17,7 +18,7 @@ from quillgpt.training.planning.dry_run import predict_run
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings
-from .test_resume import assert_equal_runs, train_until
+from .test_resume import train_until
 
 
 @pytest.fixture

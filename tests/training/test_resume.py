@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from equality import assert_equal_runs
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
-from quillgpt.plots.record import read_metrics
 from quillgpt.training import train, trainer, validation
 from quillgpt.training.setup import set_up
 
@@ -37,9 +37,6 @@ COMPILED: list[dict[str, Any]] = [
 ]
 
 
-CLOCKS = ("seconds", "train_seconds", "saving_seconds")
-
-
 def train_until(settings: TrainSettings, iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train, and send the process an interrupt in the middle of an iteration."""
     iterate = trainer.Trainer.do_iteration
@@ -52,26 +49,6 @@ def train_until(settings: TrainSettings, iteration: int, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "do_iteration", interrupting)
         assert train(settings) is None
-
-
-def numbers(out_dir: str) -> list[tuple[Any, ...]]:
-    """Everything in the record that does not depend on the clock."""
-    rows = read_metrics(Path(out_dir) / "metrics.jsonl")
-    keys = ("kind", "iter", "loss", "lr", "tokens", "train_loss", "val_loss")
-    return [tuple(row.get(key) for key in keys) for row in rows]
-
-
-def assert_equal_runs(whole: Path, parts: Path) -> None:
-    """Compare weights, optimizer and record of two runs, bit for bit."""
-    for name in ("last/model.safetensors", "last/training/optimizer.safetensors", "best/model.safetensors"):
-        one = load_file(checkpoints_folder(whole) / name)
-        other = load_file(checkpoints_folder(parts) / name)
-        assert one.keys() == other.keys()
-        assert all(one[key].equal(other[key]) for key in one), name
-    assert numbers(str(whole)) == numbers(str(parts))
-    states = [json.loads((checkpoints_folder(run) / "last/training/state.json").read_text()) for run in (whole, parts)]
-    one, other = ({key: state[key] for key in state if key not in (*CLOCKS, "settings")} for state in states)
-    assert one == other
 
 
 @pytest.mark.parametrize("changes", RUNS, ids=lambda changes: "-".join(map(str, changes.values())))

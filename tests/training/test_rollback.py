@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from equality import assert_equal_runs, assert_equal_tensors
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.data.batches import TrainingBatches
 from quillgpt.errors import UserError
 from quillgpt.model.gpt import LayerNorm, RMSNorm
+from quillgpt.proof.compare import record_of
 from quillgpt.training import train
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.fault import NonFiniteError, find_fault
@@ -27,7 +29,7 @@ from quillgpt.training.rollback import Rollback, lr_multiplier
 from quillgpt.training.setup import set_up
 
 from .conftest import MakeSettings, allow_float16
-from .test_resume import assert_equal_runs, numbers, train_until
+from .test_resume import train_until
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def test_a_poisoned_batch_is_named_and_left_out(
     assert f"back to iter {back_to}; iter {spoiled + 1} will be left out" in said
     (rollback,) = state_of(settings.out_dir)["rollbacks"]
     assert (rollback["iteration"], rollback["back_to"], rollback["windows"]) == (spoiled, back_to, [windows[3]])
-    rates = {row[1]: row[3] for row in numbers(settings.out_dir) if row[0] == "train"}
+    rates = {row[1]: row[3] for row in record_of(Path(settings.out_dir)) if row[0] == "train"}
     assert spoiled + 1 not in rates
     assert sorted(rates) == [each for each in range(1, 13) if each != spoiled + 1]
     if back_to == 0:
@@ -114,7 +116,7 @@ def test_going_back_restores_everything(tiny: MakeSettings, tmp_path: Path, monk
     with poisoned(monkeypatch, set(windows_of(tiny, 4))):
         train(late.model_copy(update={"eval_interval": 12}))  # back to the start
     again = load_file(checkpoints_folder(tmp_path / "late") / "last/model.safetensors")
-    assert all(skipped_at_four[name].equal(again[name]) for name in again)
+    assert_equal_tensors(skipped_at_four, again)
 
 
 def test_stop_ends_the_run_and_leaves_the_last_good_checkpoint(

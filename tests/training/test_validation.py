@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from equality import assert_equal_runs, assert_equal_tensors
 from quillgpt.api import load
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import checkpoints_folder
@@ -192,8 +193,7 @@ def test_finetuning_that_makes_nothing_better_keeps_the_start_as_best_and_says_s
     assert "finetuning has made nothing better" in said
     assert json.loads((tmp_path / "tuned" / "summary.json").read_text())["improved"] is False
     start, best = weights_of(tmp_path / "out"), weights_of(tmp_path / "tuned")
-    assert start.keys() == best.keys()
-    assert all(torch.equal(start[name], best[name]) for name in start)
+    assert_equal_tensors(start, best)
 
 
 def test_patience_counts_from_the_start_of_a_finetuned_model(tiny: MakeSettings, tmp_path: Path) -> None:
@@ -220,14 +220,7 @@ def test_finetuning_that_goes_on_from_its_start_ends_as_if_it_had_not_stopped(
         assert train(again, interruption=interruption) is None
     assert "interrupted and saved at iter 0; go on with" in " ".join(capsys.readouterr().err.split())
     train(again.model_copy(update={"init_from": "resume"}))
-    for name in ("best", "last"):
-        one, other = (weights_of(folder / "checkpoints" / name) for folder in (whole, tmp_path / "again"))
-        assert all(torch.equal(one[key], other[key]) for key in one)
-    rows = [
-        [(row["iter"], row["val_loss"]) for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == "eval"]
-        for folder in (whole, tmp_path / "again")
-    ]
-    assert rows[0] == rows[1]
+    assert_equal_runs(whole, tmp_path / "again")
 
 
 def test_a_finetuned_model_that_became_better_is_the_best(tiny: MakeSettings, tmp_path: Path) -> None:
