@@ -119,7 +119,7 @@ def test_environment_and_dotenv(quill: Any, monkeypatch: pytest.MonkeyPatch) -> 
         ("train --compile=maybe", "--compile=maybe must be true, false or auto"),
         ("train --n_head 7", "n_embd = 768 is not divisible by n_head = 7; change one of them"),
         ("train gone.toml", "gone.toml does not exist"),
-        ("train --resume --init_from=gpt2", "--resume continues a run, --init_from=gpt2 starts one; give one"),
+        ("train --resume --init_from=gpt2", "--resume continues a run, --init_from=gpt2 starts one; give one of them"),
         ("eval", "eval needs MODEL; quill eval --help shows what it takes"),
         ("eval out --dataset a --split test", "--split=test must be both, val or train"),
         ("info", "info needs MODEL; quill info --help shows what it takes"),

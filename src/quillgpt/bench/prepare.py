@@ -39,7 +39,7 @@ PIECE_CHARACTERS = 1 << 20
 DATA_SET = "text"
 
 NANOGPT_SCRIPTS = {"gpt2": "shakespeare", "char": "shakespeare_char"}
-"""The folder in nanoGPT's data/ whose prepare.py makes tokens of this kind of an input.txt."""
+"""The folder in nanoGPT's data/ whose prepare.py encodes input.txt with this tokenizer."""
 
 
 @dataclass(frozen=True)

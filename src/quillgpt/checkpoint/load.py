@@ -43,7 +43,7 @@ class LoadedModel:
         dropout: The dropout for further training.
         weights: The tensors, by the names and in the layouts of the transformers class; they have been checked.
         tokenizer: Its tokenizer.
-        config: The whole config.json.
+        config_json: The whole config.json.
         tokenizer_spec: The value of `--tokenizer` that gives its tokenizer; None if that is the folder.
         attn_path: The implementation of the attention kernel; `auto` is the kernel's first one.
     """

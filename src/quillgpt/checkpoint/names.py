@@ -126,7 +126,7 @@ def prune(out_dir: Path, keep: int, *, spared: Collection[str] = ()) -> None:
 
 
 def drop_checkpoints_after(out_dir: Path, folder: Path, *, iteration: int, best_iteration: int | None) -> None:
-    """Return a run's checkpoints to their state after an iteration: remove later ones, and point `best` and `last`.
+    """Remove a run's checkpoints after an iteration, and point `last` and `best` to those of that time.
 
     Args:
         out_dir: The run's folder.

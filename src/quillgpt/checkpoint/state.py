@@ -40,7 +40,7 @@ class Rollback(Record):
     windows: list[Count]
 
 
-class Base(Record):
+class AdapterBase(Record):
     """The base model of adapters."""
 
     folder: str
@@ -54,7 +54,7 @@ class StartingLosses(Record):
     replay: Loss
 
 
-class Scaler(Record):
+class ScalerState(Record):
     """The state of float16's gradient scaler, by PyTorch's names."""
 
     scale: Annotated[float, Field(gt=0)]
@@ -122,5 +122,5 @@ class TrainingState(Record):
     data_fingerprint: str = ""
     replay_fingerprint: str = ""
     losses_at_start: Annotated[dict[str, Loss], _like(StartingLosses)] = Field(default_factory=dict)
-    base: Annotated[dict[str, str], _like(Base)] = Field(default_factory=dict)
-    scaler: Annotated[dict[str, Any], _like(Scaler)] = Field(default_factory=dict)
+    base: Annotated[dict[str, str], _like(AdapterBase)] = Field(default_factory=dict)
+    scaler: Annotated[dict[str, Any], _like(ScalerState)] = Field(default_factory=dict)

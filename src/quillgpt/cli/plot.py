@@ -35,7 +35,7 @@ def plot(
     seconds: Annotated[bool, Parameter(negative=(), show_default=False, help=SECONDS_HELP)] = False,
     terminal: Annotated[bool, Parameter(negative=(), show_default=False, help=TERMINAL_HELP)] = False,
 ) -> None:
-    """Draw the loss, learning rate and speed of runs, as PNG and SVG."""
+    """Draw the loss, learning rate, gradient norm and speed of runs, as PNG and SVG."""
     if not runs:
         raise ConfigError("plot needs the folder of a run: quill plot out-shakespeare-char")
     if tokens and seconds:
@@ -105,7 +105,7 @@ def figure_paths(out: Path | None, default: Path) -> list[Path]:
     """Return the files to write.
 
     Raises:
-        ConfigError: `out` has the ending of another kind of picture, or is a folder.
+        ConfigError: `out` has the ending of another kind of picture.
     """
     given = out or default
     if given.suffix.lower() in OTHER_PICTURES:

@@ -24,7 +24,7 @@ RESUME = switch("--resume", "Continue the run in out_dir: the same as --init_fro
 
 @settings_flags(TrainFields)
 def train(
-    source: Annotated[str | None, preset_argument("Without: train_gpt2, or own_text where --data is given.")] = None,
+    source: Annotated[str | None, preset_argument("[default: train_gpt2, or own_text if --data is given]")] = None,
     /,
     *,
     dry_run: Annotated[bool, DRY_RUN] = False,

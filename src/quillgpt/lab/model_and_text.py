@@ -86,7 +86,7 @@ def open_model_and_text(path: str, settings: LabSettings) -> ModelAndText:
 
 
 def text_tokens(opened: ModelAndText, text: str | None) -> tuple[Tensor, list[str]]:
-    """Return a text's tokens (1, T) and how each is written; without a text, the beginning of the blocks of the text.
+    """Return the tokens (1, T) of a text and their spellings; without a text, those at the start of the first block.
 
     Raises:
         TokenizerError: The tokenizer lacks a character of the text.

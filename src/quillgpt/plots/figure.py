@@ -44,12 +44,12 @@ PANEL_LABELS = {"lr": "learning rate", "grad_norm": "gradient norm", "tokens_per
 """The panels below the loss, by the name that metrics.jsonl has for their numbers."""
 
 LOSS_PANEL_HEIGHT = 2.6
-"""Times the height of another panel."""
+"""The height of the loss panel; other panels have height 1."""
 
 INCHES_PER_NAME = 0.22
 LONGEST_NAME = 60
 LONGEST_NAME_ALONE = 25
-"""Of a run in the smaller figure of the loss alone."""
+"""The longest name of a run in the smaller figure of the loss alone."""
 
 DOTS_PER_INCH = 150
 MOST_MARKERS = 40

@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[int]]:
-    """Return the rows of a metrics.jsonl, and the numbers of damaged lines, without an incomplete last line."""
+    """Return the rows of a metrics.jsonl, and the line numbers of damaged ones; an incomplete last line is neither."""
     rows, damaged = [], []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
@@ -53,7 +53,7 @@ def _row(line: str) -> Row | None:
 
 
 def curve(rows: Iterable[Row], kind: str, name: str, *, axis: Axis = "iter") -> Points:
-    """Return one value of the rows of a kind over an axis, where both are finite numbers of possible size."""
+    """Return one value over an axis, from the rows of a kind that have both as finite numbers."""
     pairs = ((row.get(axis), row.get(name)) for row in rows if row["kind"] == kind)
     return [(float(x), float(y)) for x, y in pairs if _can_be_drawn(x) and _can_be_drawn(y)]
 

@@ -184,7 +184,7 @@ def wait_for_iteration(process: subprocess.Popen[bytes], run: Path, iteration: i
 
 
 def hold_while_saving(process: subprocess.Popen[bytes], run: Path, delay_seconds: float) -> bool:
-    """Stop a process between the first file of a checkpoint and its last rename; return whether that succeeded."""
+    """Suspend a process between the first file of a checkpoint and its last rename; return whether that succeeded."""
     while process.poll() is None:
         if unfinished(run):
             time.sleep(delay_seconds)
