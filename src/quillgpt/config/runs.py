@@ -1,4 +1,4 @@
-"""Where a run is: in the folder that holds its config.toml and its checkpoints, wherever it was moved or copied."""
+"""Finds runs: a run is the folder of its config.toml and checkpoints, wherever it was moved or copied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quillgpt.records import Record, read_record
 CONFIG = "config.toml"
 CHECKPOINTS = "checkpoints"
 STATE = "training/state.json"
-"""Where a checkpoint keeps what resuming needs besides weights and optimizer, the settings of its run among it."""
+"""The file of a checkpoint with the settings and the training state of its run."""
 
 
 class _StateOfRun(Record):
@@ -29,15 +29,15 @@ class _StateOfRun(Record):
 
 
 def run_of(source: Path) -> Path | None:
-    """Return the run whose settings a file is: the folder in which it lies beside checkpoints; None for any other."""
+    """Return the run of a config.toml, its folder, or None if there are no checkpoints beside it."""
     if source.name != CONFIG or next(_states(source.parent), None) is None:
         return None
-    # Names are made of it, such as out-finetuned: it needs one of its own.
+    # Other names are made from it, such as out-finetuned, so the folder needs a name.
     return source.parent if source.parent.name not in ("", "..") else source.parent.resolve()
 
 
 def settings_in_place(layer: Layer, run: Path) -> Layer:
-    """Return the settings of a run with the folder where it is, instead of the one where it was once."""
+    """Return the settings of a run with its present folder as out_dir."""
     before = layer.values.get("out_dir")
     if isinstance(before, str) and Path(before).resolve() != run.resolve():
         say(f"the run is {run}, where its {CONFIG} lies, though that says out_dir = {before}")
@@ -45,19 +45,19 @@ def settings_in_place(layer: Layer, run: Path) -> Layer:
 
 
 def settings_of_checkpoint(run: Path) -> Layer | None:
-    """Return the settings that the newest readable checkpoint of a run keeps; None where it has no checkpoint.
+    """Return the settings in the newest readable checkpoint of a run, or None if it has no checkpoint.
 
     Raises:
-        ConfigError: No checkpoint's can be read.
+        ConfigError: No checkpoint's settings can be read.
     """
     refused: ConfigError | None = None
     for path in _states(run):
         try:
-            found = read_record(path, _StateOfRun, ConfigError, mend="give the settings of the run as flags")
+            state = read_record(path, _StateOfRun, ConfigError, mend="give the settings of the run as flags")
         except ConfigError as error:
             refused = refused or error
             continue
-        known = {name: value for name, value in found.settings.items() if name in TrainFields.model_fields}
+        known = {name: value for name, value in state.settings.items() if name in TrainFields.model_fields}
         say(f"{run} has no {CONFIG}; its settings are those in {path}")
         return Layer(known, f"in {path}")
     if refused is not None:
@@ -66,15 +66,15 @@ def settings_of_checkpoint(run: Path) -> Layer | None:
 
 
 def how_to_go_on(run: str | Path) -> str:
-    """Return the command that goes on with a run."""
+    """Return the command that resumes a run."""
     return f"quill train {shlex.quote(str(Path(run) / CONFIG))} --init_from=resume"
 
 
 def places_of(path: str, run: Path) -> list[Path]:
-    """Return where something may be that a run knows by a path: there, or likewise beside a folder around the run.
+    """Return the paths that a path in a run's settings may mean now: itself, or relative to any folder around the run.
 
-    A relative path was relative to the folder in which the run began, and runs are moved together with what is beside
-    them, or resumed from another folder.
+    A relative path is relative to the folder in which the run began. The run may be resumed from another folder, or may
+    have been moved together with the folders beside it.
     """
     given = Path(path)
     relative = Path(given.name) if given.is_absolute() else given
@@ -82,7 +82,7 @@ def places_of(path: str, run: Path) -> list[Path]:
 
 
 def _states(run: Path) -> Iterator[Path]:
-    """Yield the training states of a run's checkpoints, the newest first."""
+    """Yield the state files of a run's checkpoints, the newest first."""
     folders = (run / CHECKPOINTS).glob("iter-*")
     for folder in sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True):
         if (folder / STATE).is_file():

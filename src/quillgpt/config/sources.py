@@ -1,4 +1,4 @@
-"""Where a run's settings start: a preset, a TOML file with what it extends, or a nanoGPT config file."""
+"""Reads the settings of a preset, a TOML file with what it extends, or a nanoGPT config file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from quillgpt.config.nanogpt_config import read_nanogpt
 from quillgpt.config.paths import exists, expand
 from quillgpt.config.schema import TrainFields
 from quillgpt.console import say, warn
-from quillgpt.errors import ConfigError, did_you_mean, shorten
+from quillgpt.errors import ConfigError, did_you_mean, join_names, shorten
 
 EXTENDS = "extends"
 OWN_TEXT = "own_text"
-"""The preset for a text that is given without a preset."""
+"""The default preset if `data` is set."""
 
 USUAL_DATA_DIR = str(TrainFields.model_fields["data_dir"].default)
 SUFFIXES = (".toml", ".py")
 MOST_NAMED = 30
-"""Names in one message."""
+"""Names that a message lists."""
 
 
 @cache
@@ -33,13 +33,13 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset_description(name: str) -> str:
-    """Return a preset's description, the comment in its first line."""
+    """Return the description of a preset, the comment in its first line."""
     text = (_presets() / f"{_preset_name(name)}.toml").read_text(encoding="utf-8")
     return text.partition("\n")[0].removeprefix("#").strip()
 
 
 def source_layers(source: str) -> list[Layer]:
-    """Return the layers of a preset or a file, what it extends first.
+    """Return the layers of a preset or a file, after those that it extends.
 
     Raises:
         ConfigError: There is no such preset or file, it cannot be read, or its `extends` runs in a circle.
@@ -104,7 +104,7 @@ def _read_file(path: Path) -> Layer:
 
 
 def _preset_for(path: Path) -> str:
-    """Return a hint for a config file of nanoGPT that is not here, but whose values a preset has."""
+    """Return a hint for a missing config file of nanoGPT whose values a preset has."""
     stem = path.stem.replace("-", "_")
     for name in (stem, stem.removeprefix("train_")):
         if name in preset_names():
@@ -132,7 +132,7 @@ def _read_toml(path: Path) -> Layer:
 
 
 def _backslash_hint(path: Path) -> str:
-    """Return a hint for a path of Windows in double quotes, where TOML reads its backslashes as it reads `\\n`."""
+    """Return a hint for a Windows path in double quotes, in which TOML reads backslashes as escapes such as `\\n`."""
     if b"\\" not in path.read_bytes():
         return ""
     return r"; in double quotes a backslash begins a special character: write 'C:\books' in single quotes, or C:/books"
@@ -148,17 +148,14 @@ def _read_python(path: Path) -> Layer:
         if name not in defaults
     ]
     if ignored:
-        warn(f"{path} sets what is no setting of Quill, ignored: {_listed(ignored)}")
+        warn(f"{path} sets what is no setting of Quill, ignored: {join_names(ignored, MOST_NAMED)}")
     if read.chosen:
         say(f"{path} asks the machine for {', '.join(read.chosen)}; Quill chooses it (auto)")
     if read.skipped:
-        say(f"{path} is read, not run; passed over, since no setting depends on it: {_listed(read.skipped)}")
+        say(
+            f"{path} is read, not run; passed over, since no setting depends on it: {join_names(read.skipped, MOST_NAMED)}"
+        )
     return Layer(known, f"in {path}", lax=True)
-
-
-def _listed(words: list[str]) -> str:
-    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
-    return ", ".join(words[:MOST_NAMED]) + more
 
 
 def _split_extends(layer: Layer) -> tuple[str | None, Layer]:

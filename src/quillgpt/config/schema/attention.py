@@ -92,8 +92,8 @@ def option(default: Any, *, of: tuple[Family, ...], description: str) -> Any:
     """Declare an option of attention kernels.
 
     Args:
-        default: Its usual value.
-        of: The kernels that have it.
+        default: The default value.
+        of: The kernels that have the option.
         description: The text of --help.
     """
     return Field(default, description=description, json_schema_extra={"families": [*of]})
@@ -162,7 +162,7 @@ USUAL: dict[str, Any] = {name: AttentionFields.model_fields[name].default for na
 
 
 class RangePenaltyFields(Settings):
-    """The range of attention's arguments."""
+    """Range penalty."""
 
     range_penalty: Annotated[float, Field(ge=0)] = Field(
         0.0,
@@ -175,7 +175,7 @@ class RangePenaltyFields(Settings):
 
 
 class KernelOptionFields(Settings):
-    """Options of another kernel than the model's own; unset: the model's, if both have it, or the default."""
+    """Options of another attention kernel; unset: the model's own option, else the default."""
 
     poly_form: PolyForm | None = Field(None, description="The polynomial of GKpoly.")
     poly_range: Annotated[float, Field(gt=0)] | None = Field(

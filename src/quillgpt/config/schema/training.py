@@ -63,7 +63,7 @@ class DatasetFields(Settings):
 
 
 class ReplayFields(Settings):
-    """Old text among the new."""
+    """Replay of old text."""
 
     replay: Fraction = Field(
         0.0,
@@ -109,8 +109,8 @@ class OptimizationFields(Settings):
     optimizer: OptimizerName = Field(
         "adamw", description="muon: Muon for the 2-D weights of the blocks, AdamW for the rest."
     )
-    learning_rate: Amount = Field(6e-4, description="Highest learning rate (of AdamW).")
-    muon_learning_rate: Amount = Field(0.02, description="Highest learning rate of Muon; follows the same schedule.")
+    learning_rate: Amount = Field(6e-4, description="Peak learning rate (of AdamW).")
+    muon_learning_rate: Amount = Field(0.02, description="Peak learning rate of Muon; it follows the same schedule.")
     muon_momentum: Fraction = Field(0.95, description="Momentum of Muon; lower is better for small batches.")
     max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
     batch_size: BatchSize = Field(
@@ -205,7 +205,7 @@ class EvaluationFields(Settings):
 
 
 class LoggingFields(Settings):
-    """Logging elsewhere than in metrics.jsonl."""
+    """Logging besides metrics.jsonl."""
 
     wandb_log: bool = Field(
         False, description="Also log to Weights & Biases (extra wandb). WANDB_MODE=offline needs no account."
@@ -352,11 +352,11 @@ class TrainSettings(TrainFields):
 
 
 CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "threads", "patience")
-"""Settings that a run chooses for itself where they are `auto` or unset, and keeps when it is resumed."""
+"""Settings that a run chooses for itself if they are `auto` or unset; a resumed run keeps them."""
 
 
 class ResolvedSettings(TrainSettings):
-    """The settings of a run that is set up: each of `CHOSEN` has a value."""
+    """The settings of a run that is set up: all of `CHOSEN` have values."""
 
     if TYPE_CHECKING:  # fields, defaults and their order stay those of the settings; only their types are narrower
         dtype: Literal["float32", "bfloat16", "float16"]
@@ -368,7 +368,7 @@ class ResolvedSettings(TrainSettings):
 
     @classmethod
     def of(cls, settings: TrainSettings) -> ResolvedSettings:
-        """Take over settings in which every choice has been made."""
+        """Return settings in which every choice has been made as resolved settings."""
         open_choices = [name for name in CHOSEN if getattr(settings, name) in ("auto", None)]
         assert not open_choices, open_choices
         return cls.model_construct(set(settings.model_fields_set), **dict(settings))

@@ -105,7 +105,7 @@ class EvalSettings(EvaluationDataFields, OtherKernelFields, MachineFields, Weigh
 
 
 class ReadingFields(Settings):
-    """The text that is read."""
+    """The text to read."""
 
     dataset: str | None = Field(None, description="A prepared data set. Unset: the one on which the model was trained.")
     split: Literal["val", "train"] = Field("val", description="Part of the data set.")
