@@ -153,7 +153,7 @@ def _read_python(path: Path) -> Layer:
         say(f"{path} asks the machine for {', '.join(read.chosen)}; Quill chooses it (auto)")
     if read.skipped:
         say(
-            f"{path} is read, not run; passed over, since no setting depends on it: {join_names(read.skipped, MOST_NAMED)}"
+            f"{path} is read, not run; skipped, since no setting depends on it: " + join_names(read.skipped, MOST_NAMED)
         )
     return Layer(known, f"in {path}", lax=True)
 
