@@ -1,4 +1,4 @@
-"""The library: load a model, let it write, measure it.
+"""The library: load a model, generate text, evaluate it.
 
 Example:
     model = quillgpt.load("out-shakespeare-char")
@@ -34,20 +34,20 @@ from quillgpt.text.sources.corpora import recipe_named
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 EVALUATION_TOKENS = 4096
-"""Tokens computed at once when measuring, unless the caller says otherwise."""
+"""Tokens computed at once in an evaluation, by default."""
 
 
 class Model:
     """A model on a device, with its tokenizer.
 
     Attributes:
-        folder: Where it was loaded from.
-        gpt: The torch module, float32, in evaluation mode; read when it is first asked for.
+        folder: The folder that it was loaded from.
+        gpt: The torch module, float32, in evaluation mode; read when it is first used.
         tokenizer: Its tokenizer.
-        device: Where it computes.
+        device: The device that it computes on.
         dtype: The number format that it computes in.
-        quantize: Whether it writes, and is measured, with weights of 8 bits: `none` or `int8`.
-        about: What Quill recorded of its origin; empty for other programs' folders.
+        quantize: `int8` if it generates and is evaluated with weights of 8 bits, else `none`.
+        about: What Quill recorded about its training; empty for folders of other programs.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Model:
 
     @cached_property
     def _writer(self) -> GPT:
-        """The model with its weights in the computation's format, so that each token reads fewer bytes of memory."""
+        """The model with its weights in the number format of the computation, so that a token reads fewer bytes."""
         form = inference_form(self.dtype, quantize=self.quantize, device=self.device)
         return self.gpt if form is None else self._loaded.build(form).to(self.device)
 
@@ -79,15 +79,15 @@ class Model:
 
     @property
     def config(self) -> GPTConfig:
-        """What fixes the parameters and the function of the model."""
+        """The configuration of the model."""
         return self._loaded.config
 
     @property
     def recorded_dataset(self) -> str | None:
-        """The name of the data set that it was trained on, where it says one.
+        """The name of the data set that it was trained on; None if it is not recorded.
 
         Raises:
-            CheckpointError: What it says is no name of a folder in data_dir.
+            CheckpointError: The recorded name is not the name of a folder in data_dir.
         """
         recorded = self.about.get("dataset")
         if recorded is None:
@@ -100,7 +100,7 @@ class Model:
         return recorded
 
     def prompt(self, start: str | None) -> tuple[str, list[int]]:
-        """Return a prompt as text and ids; None is the model's own beginning of a text."""
+        """Return a prompt as text and token ids; None is the start of a text, as the model learned it."""
         if start and self._loaded.never_saw_end_of_text:
             start = without_unknown_end(self.tokenizer, start)
         elif start and self._loaded.starts_with_end_of_text:
@@ -110,11 +110,11 @@ class Model:
     def generate(
         self, start: str | None = None, *, on_text: TextListener | None = None, **settings: Any
     ) -> list[Sample]:
-        """Let the model write.
+        """Generate text.
 
         Args:
-            start: Text before the sample; None is end-of-text where the model was trained with it, else a newline.
-            on_text: Given the first sample's text piece by piece as it comes.
+            start: The prompt; None is end-of-text if the model was trained with it, else a newline.
+            on_text: Called with the text of the first sample, piece by piece.
             **settings: Settings of `quill sample` by their names, such as `num_samples` (here 1 by default),
                 `max_new_tokens`, `temperature`, `seed`.
 
@@ -127,7 +127,7 @@ class Model:
     def draw(
         self, prompt: tuple[str, list[int]], settings: Sampling, *, on_text: TextListener | None = None
     ) -> Iterator[Sample]:
-        """Yield samples after a prompt (text and ids), as the settings of `quill sample` say, as soon as each ends."""
+        """Yield samples after a prompt (text and token ids), as they end, with the settings of `quill sample`."""
         unseen = len(prompt[1]) - self.config.block_size
         if unseen > 0:
             warn(
@@ -158,14 +158,14 @@ class Model:
         return dataset
 
     def _moved_dataset(self, name: str, data_dir: str) -> Dataset | None:
-        """Return the data set that the model was trained on where it is now, found by its fingerprint."""
+        """Return the data set that the model was trained on from where it is now, by its fingerprint."""
         fingerprint = self.about.get("data_fingerprint")
         if name != self.about.get("dataset") or not isinstance(fingerprint, str):
             return None
-        found = find_dataset(name, fingerprint, self.tokenizer, places_of(data_dir, self.folder))
-        if found is not None:
-            say(f"the data set {name} is found by its fingerprint: it is {found.folder}")
-        return found
+        dataset = find_dataset(name, fingerprint, self.tokenizer, places_of(data_dir, self.folder))
+        if dataset is not None:
+            say(f"the data set {name} is found by its fingerprint: it is {dataset.folder}")
+        return dataset
 
     def evaluate(
         self,
@@ -177,14 +177,14 @@ class Model:
         block_size: int | None = None,
         batches: int | None = None,
     ) -> Score:
-        """Measure the model on a split, in non-overlapping blocks.
+        """Evaluate the model on a split, in non-overlapping blocks.
 
         Args:
             dataset: A prepared data set, or its name.
             split: `val` or `train`.
-            data_dir: Where data sets live.
+            data_dir: The folder of data sets.
             batch_size: Blocks computed at once; None takes as many as hold EVALUATION_TOKENS.
-            block_size: Tokens of a block; None takes as many as the model sees, or as the split has.
+            block_size: Tokens of a block; None takes the context of the model, or the whole split if that is shorter.
             batches: Batches to take, spread over the split; None takes the whole split.
 
         Raises:
@@ -234,23 +234,23 @@ def load(
     attn_type: str | None = None,
     **kernel_options: Any,
 ) -> Model:
-    """Load a model to use.
+    """Load a model.
 
     Args:
-        path: A run (its best checkpoint), a checkpoint, a Hugging Face folder of GPT-2's or Qwen3's shape, or
-            nanoGPT's ckpt.pt.
+        path: A run (its best checkpoint), a checkpoint, a Hugging Face folder of a GPT-2 or Qwen3, or a ckpt.pt of
+            nanoGPT.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
-        threads: CPU threads; None takes one for each core.
-        data_dir: Where data sets live; the meta.pkl of a nanoGPT model is sought there.
+        threads: CPU threads; None takes one per core.
+        data_dir: The folder of data sets, where the meta.pkl of a nanoGPT model is looked for.
         quantize: none, or int8 for weights of 8 bits, on CPUs.
-        attn_type: Another attention kernel than the model's own; None: its own.
-        kernel_options: Options of that kernel, such as poly_form; those that are not given are the model's own.
+        attn_type: Another attention kernel; None takes that of the model.
+        kernel_options: Options of that kernel, such as poly_form; the others are those of the model.
 
     Raises:
-        CheckpointError: There is no model, it is damaged, or of another kind.
+        CheckpointError: There is no model, or it is damaged, or of another kind.
         ConfigError: The attention kernel lacks an option.
-        DeviceError: The device is not there, or cannot do int8.
+        DeviceError: The device does not exist, or cannot compute with int8.
     """
     return_freed_memory()
     choose_threads(threads)
@@ -259,6 +259,7 @@ def load(
     # With weights of 8 bits everything else is in float32, and there is nothing to measure.
     number_format = choose_dtype("float32" if quantize == "int8" and dtype == "auto" else dtype, chosen)
     loaded = open_model(path, data_dir=expand(data_dir))
-    own = loaded.config.kernel
-    loaded = loaded.with_kernel(own.swapped(attn_type or own.attn_type, **kernel_options))
+    if attn_type is not None or kernel_options:
+        own = loaded.config.kernel
+        loaded = loaded.with_kernel(own.swapped(attn_type or own.attn_type, **kernel_options))
     return Model(loaded, chosen, number_format, quantize=quantize)

@@ -1,7 +1,7 @@
-"""Where words for the user go: set-up and progress to standard error, results to standard output.
+"""Output for the user: set-up and progress on standard error, results on standard output.
 
-A notebook is treated as the plain stream of text that it shows standard error as: rich's own rendering for notebooks
-would put these words among the results, out of order, and bars that move need a terminal.
+A notebook gets plain text, since rich's rendering for notebooks would put messages among the results, out of order, and
+moving progress bars need a terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUIET_VARIABLE = "QUILL_QUIET"
 
 
 class _WordsConsole(Console):
-    """Standard error, through which nothing can fail."""
+    """Standard error, where writing never fails."""
 
     @property
     def file(self) -> IO[str]:
@@ -34,7 +34,7 @@ class _WordsConsole(Console):
 
 
 class _ResultsConsole(Console):
-    """Standard output, whose reader may have enough; rich itself would leave with a status that says nothing."""
+    """Standard output; raises an error when its reader has gone, where rich would exit with status 1."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError
@@ -47,7 +47,7 @@ _quiet = False
 
 
 def help_console() -> Console:
-    """Return standard output folded to the width that the terminal has now, for --help."""
+    """Return standard output at the present width of the terminal, for --help."""
     return _ResultsConsole(force_jupyter=False)
 
 
@@ -63,27 +63,27 @@ def quietly(quiet: bool = True) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Return whether set-up, log lines and progress are left out, by `quietly` or by the environment."""
+    """Return whether `quietly` or the environment leaves out set-up, log lines and progress."""
     return _quiet or os.environ.get(QUIET_VARIABLE, "").lower() not in ("", "0", "false", "no", "off")
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Print one line of set-up or progress on standard error; `message` is shown as it is, without markup."""
+    """Print one line of set-up or progress on standard error, without markup."""
     if not is_quiet():
         outcome(message, style)
 
 
 def say_from_signal(message: str) -> None:
-    """Print one line like `say`, but past the stream's buffer, which a signal may find half written."""
+    """Print one line like `say`, past the buffer of the stream, which may be half written during a signal."""
     if not is_quiet():
         with suppress(AttributeError, OSError, ValueError):  # no standard error, or one that is no file
             os.write(stderr.file.fileno(), f"{message}\n".encode())
 
 
 def outcome(message: str, style: str | None = None) -> None:
-    """Print on standard error what a command came to; like `say`, but also where the command is quiet.
+    """Print the outcome of a command on standard error; like `say`, but also if the command is quiet.
 
-    Characters that steer a terminal, which a name or a text from elsewhere may hold, are written out.
+    Control characters are escaped, since a message may hold a name or a text from elsewhere.
     """
     stderr.print(visible(message), style=style, markup=False, emoji=False)
 
@@ -94,9 +94,9 @@ def warn(message: str) -> None:
 
 
 def table(title: str, rows: Mapping[str, object], *, console: Console = stderr) -> None:
-    """Print names and values in two columns, on standard error unless another console is given.
+    """Print names and values in two columns.
 
-    On a terminal long values are folded to its width; elsewhere, such as in a file, each stays on its line.
+    A terminal folds long values to its width; in a file, every value is one line.
     """
     if console is stderr and is_quiet():
         return
@@ -115,18 +115,18 @@ def table(title: str, rows: Mapping[str, object], *, console: Console = stderr) 
 
 
 def is_screen(console: Console) -> bool:
-    """Return whether somebody looks at a terminal; colours that were forced into a file or a notebook are none."""
+    """Return whether a console is a terminal, and not a file or a notebook with forced colours."""
     return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 @contextmanager
 def progress(description: str, total: float | None, *, as_bytes: bool = False) -> Iterator[Advance]:
-    """Show a progress bar on standard error while the block runs, and nothing where that is no terminal.
+    """Show a progress bar on standard error while the block runs, if that is a terminal.
 
     Args:
-        description: Words before the bar.
-        total: The count at which the bar is full, or None where it is not known.
-        as_bytes: Show counts as sizes of a download.
+        description: The text before the bar.
+        total: The count at which the bar is full; None if unknown.
+        as_bytes: Show counts as bytes.
     """
     counter = DownloadColumn() if as_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
@@ -136,7 +136,7 @@ def progress(description: str, total: float | None, *, as_bytes: bool = False) -
 
 
 class Advance:
-    """Moves one progress bar forward when called."""
+    """A callable that moves a progress bar forward."""
 
     def __init__(self, bar: Progress, task: object) -> None:
         self._bar = bar

@@ -1,10 +1,10 @@
-"""Signals that ask a command to end: answered within a second wherever it is, with one line and the status of shells.
+"""Signals that ask a command to end: it ends within a second, with one line and the exit status that shells expect.
 
-A signal raises KeyboardInterrupt with its number, so that what is half done is put in order. Where that would do harm
-(modules are being imported) it waits a moment; where it does not help in time (a library computes, or swallows it) the
-process ends all the same. Training has its own way, `training.interruption`, for as long as there is something to save.
+A signal raises KeyboardInterrupt with its number, so that every `finally` runs. While modules are imported, the
+exception waits a moment. If it has no effect in time, because a library computes or swallows it, the process ends
+nevertheless. Training replaces this by `training.interruption` while there is something to save.
 
-Nothing here imports what is slow, so that a command heeds signals before anything else.
+This module imports nothing slow, so that a command heeds signals before anything else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIGNALS = tuple(
     if name in signal.Signals.__members__
 )
 LONGEST_SECONDS = 0.8
-"""How long what is half done may take to be put in order."""
+"""How long the `finally` blocks may take."""
 
 PAUSE_SECONDS = 0.05
 
@@ -39,12 +39,14 @@ _activities: list[str] = []
 
 
 def heeded() -> tuple[signal.Signals, ...]:
-    """Return the signals to heed: all of `SIGNALS`, but for the hangup that `nohup` has this process ignore."""
-    return tuple(each for each in SIGNALS if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN)
+    """Return the signals to heed: `SIGNALS` without SIGHUP under `nohup`, which ignores it."""
+    return tuple(
+        number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    )
 
 
 def heed_signals() -> None:
-    """Let signals end this process, which is a command, from now on; until `unwinding` they do so on the spot."""
+    """Let signals end this process from now on; outside of `unwinding` they end it at once."""
     for number in heeded():
         signal.signal(number, _answer)
     sys.unraisablehook = _unraisable
@@ -58,7 +60,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Let a signal raise KeyboardInterrupt while the block runs; after it, one ends the process on the spot again."""
+    """Let a signal raise KeyboardInterrupt while the block runs, instead of ending the process at once."""
     global _unwinding
     _unwinding = True
     try:
@@ -86,10 +88,10 @@ def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 @contextmanager
 def activity(description: str) -> Iterator[None]:
-    """Say what was interrupted, what is left of it and how to go on, where a signal comes while the block runs.
+    """Describe an interruption of the block: what was interrupted, what is kept, and how to go on.
 
     Args:
-        description: What follows the word "interrupted"; the innermost block's is said.
+        description: The words after "interrupted"; those of the innermost block are printed.
     """
     _activities.append(description)
     try:
@@ -102,31 +104,31 @@ def activity(description: str) -> Iterator[None]:
 
 
 def insists(number: int) -> bool:
-    """Return whether a signal that follows another one asks to leave at once; a lost terminal hangs up twice."""
+    """Return whether a second signal asks to leave at once; SIGHUP does not, since a lost terminal sends it twice."""
     return signal.Signals(number).name != "SIGHUP"
 
 
 def words_on(error: KeyboardInterrupt) -> str:
-    """Return what to say of an interruption, which nobody else says then."""
+    """Return the message of an interruption; `leave` does not print it again."""
     global _said
     _said = True
     return _words(getattr(error, "__notes__", []))
 
 
 def raised() -> int | None:
-    """Return the signal that has raised KeyboardInterrupt in this process, whatever has become of that since."""
+    """Return the signal that has raised KeyboardInterrupt in this process, even if that was caught since."""
     return _raised
 
 
 def end_with(status: int) -> int:
-    """Return the status of a command, and see to it that one that was interrupted ends without delay."""
+    """Return the exit status of a command; an interrupted command will end without delay."""
     global _status
     _status = status if status > 128 else None
     return status
 
 
 def leave(number: int) -> NoReturn:
-    """Say that this process was interrupted and end it now, with the status that shells give."""
+    """Print that this process was interrupted, and end it now with the exit status that shells expect."""
     if not _said:
         with suppress(OSError):
             os.write(2, f"quill: {_words(_activities[-1:])}\n".encode("utf-8", "replace"))
@@ -152,10 +154,9 @@ def _answer(number: int, frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    """End a process that was interrupted, now that all has been closed: taking down what PyTorch has built takes long.
+    """End an interrupted process at once, since tearing down PyTorch takes long; all files are closed by now.
 
-    Any other ignores signals from here on, when all that could take long is over; Python would fall back to dying of
-    them.
+    Any other process ignores signals from here on. Otherwise Python would restore their defaults, which kill it.
     """
     if _status is not None:
         sys.stdout.flush()
@@ -165,8 +166,8 @@ def _end() -> None:
 
 
 def _watch(reader: int) -> None:
-    """Wait for signals beside whatever the main thread computes, and see to it that each is answered in time."""
-    noted = False  # by another handler, such as training's, which puts things in order in its own time
+    """Wait for signals beside the main thread, and make sure that they are answered in time."""
+    noted = False  # by another handler, such as that of training, which takes its own time
     while received := os.read(reader, 1):
         number = received[0]
         if number not in SIGNALS:
@@ -181,7 +182,7 @@ def _watch(reader: int) -> None:
 
 
 def _insist(number: int) -> None:
-    """Have the main thread answer a signal, and end the process where it does not."""
+    """Have the main thread answer a signal, and end the process if it does not."""
     end = time.monotonic() + LONGEST_SECONDS
     while signal.getsignal(number) is _answer:
         if time.monotonic() > end:
@@ -200,7 +201,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """End the process where the exception was raised in a place from which it goes nowhere, such as a destructor."""
+    """End the process if the exception was raised where it has no effect, such as in a destructor."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt) and _raised is not None:
         leave(_raised)
     sys.__unraisablehook__(unraisable)

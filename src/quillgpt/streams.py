@@ -1,6 +1,6 @@
-"""Standard streams that nothing can end a command through: words that nobody reads are dropped, lost results are named.
+"""Standard streams that do not end a command: unread messages are dropped, and lost results are an error of their own.
 
-Nothing here imports what is slow, so that a command has them before anything else.
+This module imports nothing slow, so that a command has its streams before anything else.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from contextlib import suppress
 from typing import IO, Any
 
 STANDARD_OUTPUT = "standard output"
-"""What an error has for a file name where results could not be written."""
+"""The file name in errors about results that could not be written."""
 
 ESCAPE = "quill.escape"
-"""Writes what an encoding lacks as JSON does, \\uXXXX: JSON stays JSON, and a text shows which character it was."""
+"""The error handler that writes characters missing in an encoding as \\uXXXX, so that JSON stays JSON."""
 
 CLOSED = {0: os.O_RDONLY, 1: os.O_RDONLY, 2: os.O_WRONLY}
-"""How the null device stands in for a closed descriptor: input is empty, results are refused, words are dropped."""
+"""How the null device replaces a closed descriptor: input is empty, results are refused, messages are dropped."""
 
 
 class Words:
-    """A text stream that never fails: what its reader, who has gone, or a full disk does not take is dropped.
+    """A text stream that never fails: text is dropped if the reader has gone or the disk is full.
 
     Args:
-        stream: Where the words go; None where there is no standard error.
+        stream: The stream for the messages; None without standard error.
     """
 
     def __init__(self, stream: IO[str] | None) -> None:
@@ -38,7 +38,7 @@ class Words:
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what is buffered, or drop it."""
+        """Flush the buffer, or drop it."""
         with suppress(AttributeError, OSError, ValueError):
             self._stream.flush()  # type: ignore[union-attr]
 
@@ -53,10 +53,10 @@ class Words:
 
 
 class Results:
-    """A text stream whose failures say that it is standard output which could not be written.
+    """A text stream whose errors name standard output.
 
     Args:
-        stream: Where the results go.
+        stream: The stream for the results.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -75,7 +75,7 @@ class Results:
             raise _named(error) from None
 
     def flush(self) -> None:
-        """Hand on what is buffered.
+        """Flush the buffer.
 
         Raises:
             BrokenPipeError: Nobody reads any more.
@@ -91,7 +91,7 @@ class Results:
 
 
 def settle_standard_streams() -> None:
-    """Give this process, which is a command, three standard streams, whatever it was started with."""
+    """Give the process of a command three standard streams, whatever it was started with."""
     for descriptor, flags in CLOSED.items():
         _fill(descriptor, flags)
     # Python has None for a stream that was closed when it started.
@@ -102,16 +102,16 @@ def settle_standard_streams() -> None:
 
 
 def write_any_character() -> None:
-    """Let no character end a command, in whatever encoding the terminal or the file is: what it lacks is escaped."""
+    """Escape characters that the encoding of the terminal or the file lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # else something was put in the place of the process's own stream
+        if reconfigure is not None:  # else the stream was replaced
             utf8 = "utf-8" if os.name == "nt" and not stream.isatty() else None
             reconfigure(encoding=utf8, errors=ESCAPE, line_buffering=True)
 
 
 def drop_results() -> None:
-    """Send what is still to be written to standard output nowhere, so that leaving does not fail once more."""
+    """Discard pending output of standard output, so that leaving does not fail once more."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -119,12 +119,12 @@ def drop_results() -> None:
 
 
 def visible(text: str) -> str:
-    """Return a text of any origin in which characters that steer a terminal are written out, as in `\\x1b`."""
+    """Return a text with its control characters escaped, as in `\\x1b`."""
     return text.translate(_STEERING)
 
 
 def _fill(descriptor: int, flags: int) -> None:
-    """Open the null device where a descriptor is closed, or the next file that is opened would get its number."""
+    """Open the null device if a descriptor is closed; otherwise the next file to be opened would get its number."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -136,7 +136,7 @@ def _fill(descriptor: int, flags: int) -> None:
 
 
 def _named(error: OSError) -> OSError:
-    """Return an error that names standard output, of the class that its number has."""
+    """Return an error that names standard output, of the class of its number."""
     return OSError(error.errno, error.strerror or str(error), STANDARD_OUTPUT)
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from quillgpt.bench.memory import PeakMemory
 from quillgpt.bench.profiling import Operation
 from quillgpt.bench.rounds import Throughput
@@ -40,7 +42,7 @@ class Result:
 
     def rows(self) -> dict[str, str]:
         """Return the numbers in words, by their labels."""
-        memory = "" if self.peak_memory_bytes is None else f"{self.peak_memory_bytes / 1e6:,.0f} MB, "
+        memory = "" if self.peak_memory_bytes is None else f"{decimal(self.peak_memory_bytes)}, "
         speed = rates(self.tokens_per_second, self.tokens_per_second_rounds, "tokens/s")
         rows = {"run": self.how, "speed": speed} | self.own_rows()
         rows["peak memory"] = memory + self.peak_memory_of

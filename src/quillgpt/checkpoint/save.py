@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -146,4 +147,4 @@ def check_space(folder: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(errno.ENOSPC, f"it takes {needed / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB left")
+        raise OSError(errno.ENOSPC, f"it takes {decimal(needed)}, the disk has {decimal(free)} left")

@@ -42,7 +42,7 @@ def source_layers(source: str) -> list[Layer]:
     """Return the layers of a preset or a file, after those that it extends.
 
     Raises:
-        ConfigError: There is no such preset or file, it cannot be read, or its `extends` runs in a circle.
+        ConfigError: A preset or file does not exist or cannot be read, or `extends` runs in a circle.
     """
     layers: list[Layer] = []
     seen: list[str] = []

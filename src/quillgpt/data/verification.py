@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.filesize import decimal
 
 from quillgpt.console import progress, say
 from quillgpt.errors import DataError, UserError
@@ -90,7 +91,7 @@ def _read(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Content:
     with path.open("rb") as file:
         state = FileState.of(os.fstat(file.fileno()))
         if state.bytes >= ANNOUNCED_BYTES:
-            say(f"Reading {path} ({state.bytes / 1e9:.1f} GB) to verify it; the result is kept")
+            say(f"Reading {path} ({decimal(state.bytes)}) to verify it; the result is kept")
         with progress(f"Verifying {path.name}", state.bytes, as_bytes=True) as advance:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)

@@ -1,10 +1,10 @@
-"""The running average of the weights, which often predicts better than the weights themselves."""
+"""The moving average of the weights, which often predicts better than the weights themselves."""
 
 from __future__ import annotations
 
 import copy
 
-import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from quillgpt.model import GPT
 
@@ -12,12 +12,15 @@ from quillgpt.model import GPT
 class WeightAverage:
     """An exponential moving average of a model's weights.
 
-    The average begins short, so that the first weights do not weigh on it for long: iteration i counts with
+    The average begins short, so that the first weights soon count for little: iteration i has the weight
     1 - min(decay, (1 + i) / (10 + i)).
 
+    `torch.optim.swa_utils` does the averaging. Its `AveragedModel` is not used: it copies the weights at the first
+    update, and counts updates instead of iterations, of which a rollback leaves some out.
+
     Args:
-        model: The model to follow; the average begins with its weights.
-        decay: Share of the average that an iteration leaves as it is.
+        model: The model; the average begins with its weights.
+        decay: The share of the average that an iteration keeps.
 
     Attributes:
         model: A model with the averaged weights.
@@ -27,8 +30,8 @@ class WeightAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
 
-    @torch.no_grad()
     def update(self, model: GPT, iteration: int) -> None:
-        """Take in the weights that iteration `iteration`, counted from 0, has made."""
+        """Average in the weights after an iteration; iterations count from 0."""
         decay = min(self._decay, (1 + iteration) / (10 + iteration))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(list(self.model.parameters()), list(model.parameters()), iteration)

@@ -1,6 +1,9 @@
 """Muon: momentum whose update of each matrix is replaced by the nearest orthogonal matrix.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+
+`torch.optim.Muon` is not used. It orthogonalizes the joint matrix of queries, keys and values as one map, computes one
+matrix at a time, and has no cautious decay.
 """
 
 from __future__ import annotations

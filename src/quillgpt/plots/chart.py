@@ -1,4 +1,8 @@
-"""Curves as text for the terminal."""
+"""Curves as text for the terminal.
+
+plotext is not used: in twelve rows its legend covers the curve, its ticks stand at uneven numbers, its curves differ in
+colour only, and its axes need more than ASCII.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ SHORTEST_TICK_DISTANCE = 13
 
 @dataclass(frozen=True)
 class Glyphs:
-    """The characters that a chart is drawn with; later curves are drawn over earlier ones."""
+    """The characters of a chart; later curves are drawn over earlier ones."""
 
     curves: str
     side: str
@@ -35,7 +39,7 @@ ASCII = Glyphs(curves=".o", side="|", side_tick="+", corner="+", floor="-", floo
 
 
 def loss_chart(rows: list[Row], *, axis: Axis = "iter", width: int = 80, encoding: str = "utf-8") -> str:
-    """Draw the losses of a run's record as text; see `draw_chart`."""
+    """Draw the losses of a run as text; see `draw_chart`."""
     curves = loss_curves(rows, axis=axis)
     best = lowest(curves["val"])
     val = "val" if best is None else f"val, lowest {best[1]:.4f} at {short_number(best[0])}"
@@ -44,7 +48,7 @@ def loss_chart(rows: list[Row], *, axis: Axis = "iter", width: int = 80, encodin
 
 
 def short_number(value: float) -> str:
-    """Write 1500 as 1,500, and from a million on 2500000 as 2.5M and 3e9 as 3B."""
+    """Write 1500 as 1,500, 2500000 as 2.5M, and 3e9 as 3B."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if abs(value) >= size:
             return f"{value / size:.6g}{letter}"
@@ -58,17 +62,16 @@ def draw_chart(
 
     Args:
         curves: Points (x, y) by name, sorted by x; all finite.
-        title: What y is, with its unit.
-        x_label: What x is, with its unit.
-        width: Longest line, in characters.
-        encoding: The terminal's; where it cannot show the usual characters, plain ASCII ones are taken.
+        title: The label of y, with its unit.
+        x_label: The label of x, with its unit.
+        width: The longest line, in characters.
+        encoding: The encoding of the terminal; if it lacks the usual characters, ASCII is used.
 
     Returns:
-        At most 12 lines without a last newline; empty where no curve has a handful of points, or the width is too
-        small.
+        At most 12 lines without a last newline; an empty text if there are too few points, or the width is too small.
     """
     glyphs = UNICODE if _can_show(UNICODE, encoding) else ASCII
-    points = [point for each in curves.values() for point in each]
+    points = [point for curve in curves.values() for point in curve]
     if max(map(len, curves.values()), default=0) < FEWEST_POINTS:
         return ""
     left, right = min(x for x, _ in points), max(x for x, _ in points)
@@ -83,8 +86,8 @@ def draw_chart(
     if columns < 2 * SHORTEST_TICK_DISTANCE:
         return ""
     grid = [[" "] * columns for _ in range(HEIGHT)]
-    for glyph, each in zip(glyphs.curves, curves.values(), strict=False):
-        levels = _levels(each, columns, (left, right), (low, high))
+    for glyph, curve in zip(glyphs.curves, curves.values(), strict=False):
+        levels = _levels(curve, columns, (left, right), (low, high))
         for column, row in _cells(levels):
             grid[row][column] = glyph
     names = "   ".join(f"{glyph} {name}" for glyph, name in zip(glyphs.curves, curves, strict=False))
@@ -106,7 +109,7 @@ def _can_show(glyphs: Glyphs, encoding: str) -> bool:
 
 
 def _side_labels(low: float, high: float) -> list[str]:
-    """Return the value of each row from the top, with as many digits as tell them apart; empty for most rows."""
+    """Return the labels of the rows from the top, with enough digits to tell them apart; most rows have none."""
     step = LABEL_EVERY * (high - low) / (HEIGHT - 1)
     digits = max(0, 1 - math.floor(math.log10(step)))
     values = [high - row * (high - low) / (HEIGHT - 1) for row in range(HEIGHT)]
@@ -116,7 +119,7 @@ def _side_labels(low: float, high: float) -> list[str]:
 def _levels(
     points: Points, columns: int, across: tuple[float, float], along: tuple[float, float]
 ) -> list[float | None]:
-    """Return the row of each column: the mean of its points, else on the line between those beside it."""
+    """Return the row of every column: the mean of its points, or interpolated between the columns beside it."""
     (left, right), (low, high) = across, along
     heaps: dict[int, list[float]] = {}
     for x, y in points:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from quillgpt.checkpoint.manifest import MANIFEST
 from quillgpt.checkpoint.names import LAST, checkpoints_folder
 from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES
@@ -86,7 +88,7 @@ def full_disk(sandbox: Sandbox) -> str:
     small.mkdir()
     size = SMALL_FILES_BYTES + checkpoint_bytes * 3 // 2
     if checkpoint_bytes <= LARGEST_MOUNT_BYTES and can_mount(small):
-        how = f"a file system of {size / 1e6:.1f} MB"
+        how = f"a file system of {decimal(size)}"
         script = FILL.format(bytes=size, rescued=run.name)
         before = (*UNSHARE, "sh", "-c", script, "sh")
         run.mkdir()

@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 
 import torch
+from rich.filesize import decimal
 
 from quillgpt.attention import Attend
 from quillgpt.config.schema import TrainSettings
@@ -173,7 +174,7 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
     if available is not None and not fits(needed(found), available):
         recompute = "" if settings.gradient_checkpointing else "--gradient_checkpointing, "
         warn(
-            f"a step needs about {needed(found).total / 1e9:.1f} GB, {available.free / 1e9:.1f} GB are free; "
+            f"a step needs about {decimal(needed(found).total)}, {decimal(available.free)} are free; "
             f"less take --block_size, {recompute}--lora_rank where a model is finetuned, or a smaller model"
         )
     return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from rich.filesize import decimal
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, most_memory
@@ -89,8 +90,8 @@ def lack_of_memory(settings: TrainSettings, config: GPTConfig, device: torch.dev
         return None
     largest = max(parts, key=lambda name: parts[name])
     return ConfigError(
-        f"the run needs at least {least / 1e9:,.1f} GB of memory, {parts[largest] / 1e9:,.1f} of them for {largest}, "
-        f"and {device} has {limit / 1e9:,.1f} GB; choose a smaller model, vocabulary, context or batch"
+        f"the run needs at least {decimal(least)} of memory, {decimal(parts[largest])} of them for {largest}, "
+        f"and {device} has {decimal(limit)}; choose a smaller model, vocabulary, context or batch"
     )
 
 

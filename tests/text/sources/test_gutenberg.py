@@ -3,7 +3,7 @@ import pytest
 from quillgpt.errors import DataError
 from quillgpt.text.sources import gutenberg
 from quillgpt.text.sources.downloads import MissingFileError
-from quillgpt.text.sources.gutenberg import fetch_book, has_licence, strip_licence
+from quillgpt.text.sources.gutenberg import _body, fetch_book, has_licence
 
 BOOK = (
     "   THE LAMENT OF THE LAMPLIGHTER\n\n\nCHAPTER I\n\nProduce of the orchard lay about.\n\n***\n\nThe end, he said.\n"
@@ -48,6 +48,11 @@ FILES = {
 }
 
 
+def without_licence(text):
+    span = _body(text)
+    return None if span is None else text[slice(*span)] + "\n"
+
+
 @pytest.fixture
 def library(site, monkeypatch):
     monkeypatch.setattr(gutenberg, "ADDRESS", site.address("/ebooks/{number}.txt.utf-8"))
@@ -56,7 +61,7 @@ def library(site, monkeypatch):
 
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
 def test_what_stands_around_a_book_is_removed_and_the_book_is_not_touched(text):
-    assert strip_licence(text) == BOOK
+    assert without_licence(text) == BOOK
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "end alone"])
@@ -82,19 +87,19 @@ def test_headings_of_every_time_are_noticed(heading):
     ],
 )
 def test_a_text_without_marks_is_left_alone(text):
-    assert strip_licence(text) is None
+    assert without_licence(text) is None
 
 
 def test_only_credits_directly_before_the_book_are_removed():
     book = BOOK + "\nProduced by hand, the lamps were dear.\n"
-    assert strip_licence(HEADER + START + CREDITS + book + END) == book
+    assert without_licence(HEADER + START + CREDITS + book + END) == book
     prose = "Produced by hand,\n" + "the lamps were dear,\n" * 20
-    assert strip_licence(HEADER + START + prose + END) == prose
+    assert without_licence(HEADER + START + prose + END) == prose
 
 
 def test_last_words_in_the_middle_of_a_collection_do_not_end_it():
     collection = BOOK + LAST_WORDS + BOOK * 20
-    assert strip_licence(HEADER + START + collection + END) == collection
+    assert without_licence(HEADER + START + collection + END) == collection
 
 
 def test_a_book_is_fetched_once_and_its_text_is_kept(library, tmp_path, capsys):

@@ -10,7 +10,7 @@ WEB = ("http://", "https://")
 
 
 def is_web_address(word: str) -> bool:
-    """Return whether a word is to be read as an address of the web."""
+    """Return whether a word is an address of the web."""
     return word[: len(WEB[1])].lower().startswith(WEB)
 
 
@@ -26,11 +26,11 @@ def shown_address(address: str) -> str:
 
 
 def recorded_address(address: str) -> str:
-    """Return an address as it is recorded: as it is shown, and where that hides something with a mark of its own."""
+    """Return an address as it is shown, with a hash of the whole address if that hides something."""
     shown = shown_address(address)
     return address if shown == address else f"{shown}#{hashlib.sha256(address.encode()).hexdigest()[:8]}"
 
 
 def was_hidden(address: str) -> bool:
-    """Return whether something of an address was left out when it was recorded."""
+    """Return whether parts of an address were hidden when it was recorded."""
     return HIDDEN in address.partition("?")[2]

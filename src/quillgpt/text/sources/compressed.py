@@ -1,4 +1,4 @@
-"""Compressed files on this machine: whether what is in them is as large as text can be, found out before it is used."""
+"""Compressed files on this machine, with a check that they do not unpack to more than text can."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from quillgpt.errors import DataError
 from quillgpt.files import nearest_existing, quill_home
 
 MOST_RATIO = 200
-"""How many times its size the most repetitive text has; gzip can write a thousand."""
+"""The largest ratio of unpacked to packed bytes that text reaches; gzip can reach a thousand."""
 
 LEAST_SUSPECT_BYTES = 100_000_000
 LONGEST_LINE_BYTES = 1_000_000_000
-"""A row is a line, and is in memory as a whole."""
+"""The longest row; a row is a line, and is held in memory as a whole."""
 
 CHUNK_BYTES = 1 << 20
 
@@ -35,10 +35,10 @@ COMPRESSED = (*_OPENERS, ".zip")
 
 
 def check_compressed(path: Path) -> None:
-    """Check that a file, if it is a compressed one, does not hold far more than its size and the disk have room for.
+    """Check that a compressed file does not unpack to more than text can, or more than the disk has room for.
 
     Raises:
-        DataError: It does, or it is damaged.
+        DataError: It unpacks to more, or is damaged.
     """
     suffix = path.suffix.lower()
     if suffix not in COMPRESSED or not path.is_file():
@@ -55,7 +55,7 @@ def check_compressed(path: Path) -> None:
 
 
 def open_compressed(path: Path) -> IO[bytes]:
-    """Open what is in a compressed file for reading.
+    """Open a compressed file to read what is in it.
 
     Raises:
         DataError: It is an archive of more than one file.

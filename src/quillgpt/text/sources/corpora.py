@@ -1,4 +1,4 @@
-"""Where a text comes from: recipes by name, and what a person points at, such as files, addresses and books."""
+"""Where a text comes from: recipes by name, and files, addresses and books that the user gives."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ OPENWEBTEXT_VAL_FRACTION = 0.0005  # nanoGPT's
 
 @dataclass(frozen=True)
 class Texts:
-    """What a data set can be made from.
+    """The texts of a data set.
 
     Attributes:
-        train: The documents.
-        val: Those of its own validation split; None where it has none.
-        val_fraction: The share to hold out where it has none and nobody said otherwise.
+        train: The sources of the training split.
+        val: The sources of its own validation split; None if it has none.
+        val_fraction: The share to hold out by default if it has none.
     """
 
     train: list[Source]
@@ -49,10 +49,10 @@ class Recipe:
     Attributes:
         description: One line for lists.
         tokenizer: Its default tokenizer.
-        texts: Returns the texts, fetching or making them first.
-        hashes: Returns what the training texts hash to today, without a download; None where that is not known.
-        val_fraction: The share that is held out where the corpus has no validation split of its own.
-        is_large: Whether it is only fetched when somebody asks for just that, and not at the start of a training.
+        texts: Returns the texts, after fetching or making them.
+        hashes: Returns the present hashes of the training texts without a download; None if they are unknown.
+        val_fraction: The share to hold out if the corpus has no validation split.
+        is_large: Whether only `quill prepare` fetches it, and not the start of a training run.
     """
 
     description: str
@@ -114,23 +114,23 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_named(given: str) -> str | None:
-    """Return the recipe that a word means, by its own name or an alias, in any spelling; None where it means none."""
+    """Return the name of the recipe that a word names, by any alias or spelling; None if it names none."""
     name = given.lower().replace("-", "_")
     name = ALIASES.get(name, name)
     return name if name in RECIPES else None
 
 
 def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -> Texts:
-    """Return what words stand for, all together.
+    """Return the texts that words stand for, together.
 
     Args:
         words: Files, folders, patterns such as `books/*.txt`, pipes, http(s) addresses, `gutenberg:1513`,
             `hf:owner/name[:column]`, or `-` for standard input.
-        spool: A folder for what comes from standard input and pipes, which can be read only once.
-        follow_links: Read what links in a folder lead to outside of it, too.
+        spool: A folder for copies of standard input and pipes, which can be read only once.
+        follow_links: Follow links that lead out of a folder, too.
 
     Raises:
-        DataError: A word stands for nothing, or what it stands for cannot be had.
+        DataError: A word stands for nothing, or its text cannot be read or fetched.
     """
     train: list[Source] = []
     val: list[Source] = []
@@ -138,9 +138,9 @@ def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -
     for word in words:
         if word.startswith(PREFIX):
             corpus = parse_address(word)
-            more, held_out = hub.fetch_corpus(corpus)
-            train += more
-            val += held_out or []
+            training, validation = hub.fetch_corpus(corpus)
+            train += training
+            val += validation or []
             if not corpus.is_local:
                 val_fraction = HUB_VAL_FRACTION
         else:
@@ -157,7 +157,7 @@ def _sources(word: str, spool: Path, follow_links: bool) -> list[Source]:
     if word.startswith(BOOK):
         number = word.removeprefix(BOOK)
         if not re.fullmatch(r"[1-9][0-9]*", number):
-            raise DataError(f"{word} is no book; give the number that Project Gutenberg has for it: gutenberg:1513")
+            raise DataError(f"{word} is no book; give its number at Project Gutenberg, as in gutenberg:1513")
         return [Source(word, word, gutenberg.fetch_book(int(number)))]
     path = expand(word)
     if path.is_dir():

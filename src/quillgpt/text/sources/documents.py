@@ -1,4 +1,4 @@
-"""Documents: where one is to be read, and its text in bounded memory."""
+"""Documents: where they are, and how their text is read in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from quillgpt.files import sha256_of
 from quillgpt.text.encodings.detection import Reading, look_at, read_pieces
 
 SEPARATOR = "\0"
-"""Ends each document in a file that holds many; a text has no such character."""
+"""Ends every document in a file that holds many; no text has this character."""
 
 
 class Mark(Enum):
-    """What a stream says beside its pieces of text."""
+    """A mark between the pieces of text in a stream."""
 
     DOCUMENT_END = "document end"
 
@@ -28,12 +28,12 @@ Piece = str | Mark
 
 @dataclass(frozen=True)
 class FileRules:
-    """How a person says that files are found and read.
+    """How the user wants files to be found and read.
 
     Attributes:
-        encoding: In which encodings they are.
-        skip_unreadable: Leave out those that cannot be read.
-        follow_links: Read what links in a folder lead to, outside of it, too.
+        encoding: Their encodings.
+        skip_unreadable: Leave out files that cannot be read.
+        follow_links: Follow links that lead out of a folder, too.
     """
 
     encoding: EncodingRules = DETECTED
@@ -42,7 +42,7 @@ class FileRules:
 
 
 PLAINLY = FileRules()
-"""As the files themselves say."""
+"""Detect the encodings, refuse unreadable files, and stay inside of folders."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Source:
     """A file on this machine, and where it came from.
 
     Attributes:
-        name: What messages call it.
-        location: What dataset.json records: an address, an absolute path, `-`, or a built-in corpus' name.
+        name: Its name in messages.
+        location: Its place in dataset.json: an address, an absolute path, `-`, or the name of a built-in corpus.
         path: Where it can be read now.
-        holds_many: It was written by Quill and holds many documents in UTF-8, each with `SEPARATOR` at its end.
-            Otherwise the file is one document.
-        recorded_sha256: Its hash, where somebody has taken it already.
+        holds_many: Whether Quill wrote it, with many documents in UTF-8 that end with `SEPARATOR`. Any other file is
+            one document.
+        recorded_sha256: Its hash, if it is known already.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Source:
         """Return the source of a file.
 
         Raises:
-            DataError: Its path is not UTF-8, so that no file of ours could record it.
+            DataError: Its path is not UTF-8, so it cannot be recorded.
         """
         location = str(path.resolve())
         try:
@@ -91,21 +91,21 @@ class Source:
             return None
 
     def look_at(self, encoding: str | None = None) -> Reading:
-        """Read the whole file, and return how it is to be read.
+        """Read the whole file, and return its encoding and what is unusual in it.
 
         Args:
-            encoding: What a person says that its encoding is.
+            encoding: Its encoding, if the user gave one.
 
         Raises:
-            DataError: It is empty, binary, or in no encoding that can be recognised.
+            DataError: It is empty, binary, or in an unknown encoding.
         """
         return Reading("utf-8") if self.holds_many else look_at(self.path, name=self.name, encoding=encoding)
 
     def pieces(self, encoding: str, characters: int) -> Iterator[Piece]:
-        """Yield the text in pieces of at most so many characters, and the end of each document.
+        """Yield the text in pieces of at most `characters` characters, and a mark after each document.
 
         Raises:
-            DataError: The bytes are no text in this encoding.
+            DataError: The bytes are not text in this encoding.
         """
         if not self.holds_many:
             yield from read_pieces(self.path, encoding, characters, name=self.name)

@@ -1,4 +1,4 @@
-"""The files that Quill fetches, known ones and any http(s) address: where they come from and where they are kept."""
+"""Files that Quill fetches, known ones and any http(s) address: where they come from and where they are kept."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class MissingFileError(DataError):
 
 
 class DownloadNeededError(DataError):
-    """Something is not here, and was not to be fetched.
+    """A file is missing and may not be fetched now.
 
     Attributes:
-        title: What a person would call it.
+        title: The name of the file in messages.
     """
 
     def __init__(self, title: str) -> None:
@@ -46,7 +46,7 @@ class DownloadNeededError(DataError):
 
 @contextmanager
 def without_downloads() -> Iterator[None]:
-    """Raise `DownloadNeededError` instead of fetching what is not here, while the block runs."""
+    """Raise `DownloadNeededError` while the block runs, instead of fetching a missing file."""
     token = _allowed.set(False)
     try:
         yield
@@ -55,10 +55,10 @@ def without_downloads() -> Iterator[None]:
 
 
 def check_downloads_are_allowed(title: str) -> None:
-    """Check that something may be fetched.
+    """Raise an error inside `without_downloads`.
 
     Raises:
-        DownloadNeededError: Not inside `without_downloads`.
+        DownloadNeededError: The title would have to be fetched.
     """
     if not _allowed.get():
         raise DownloadNeededError(title)
@@ -69,9 +69,9 @@ class Download:
     """A file with a public address.
 
     Attributes:
-        title: What a person would call it.
+        title: Its name in messages.
         address: Where it is published.
-        sha256: What it must hash to, or None where that is not known beforehand.
+        sha256: The hash that it must have; None if that is unknown.
         place: Its path below the cache folder and below `QUILL_MIRROR`.
     """
 
@@ -82,7 +82,7 @@ class Download:
 
     @property
     def cached(self) -> Path:
-        """Where the file is kept once it was fetched."""
+        """Where the file is kept after it was fetched."""
         return quill_home() / "downloads" / self.place
 
 
@@ -107,10 +107,10 @@ GPT2_VOCABULARY = Download(
 
 
 def address_download(address: str) -> Download:
-    """Return the download of any http(s) address, kept under a folder of its own.
+    """Return the download of any http(s) address, with a folder of its own.
 
     Raises:
-        DataError: It is no http(s) address.
+        DataError: It is not an http(s) address.
     """
     expected = "give one such as https://example.org/book.txt"
     try:
@@ -148,13 +148,13 @@ def address_download(address: str) -> Download:
 
 
 def fetch(download: Download) -> Path:
-    """Return the cached file, after fetching it from `QUILL_MIRROR` or from its address where it is not yet there.
+    """Return the cached file, after fetching it from `QUILL_MIRROR` or from its address if it is missing.
 
-    A cut download is continued, by this call or by the next, and two processes do not fetch one file at once.
+    This call or the next continues a download that was cut, and two processes do not fetch the same file at once.
 
     Raises:
         MissingFileError: There is nothing at its address.
-        DataError: It can be had from neither, or what came is not the expected content.
+        DataError: It cannot be fetched, or has another content than expected.
     """
     cached = download.cached
     if _is_cached(download):
@@ -196,10 +196,10 @@ def _is_cached(download: Download) -> bool:
 def _check_hash(download: Download, file: Path, origin: str) -> None:
     if download.sha256 is None:
         return
-    found = sha256_of(file)
-    if found != download.sha256:
+    sha256 = sha256_of(file)
+    if sha256 != download.sha256:
         raise DataError(
-            f"{origin} gave another file than {download.title}: its sha256 is {found}, expected "
+            f"{origin} gave another file than {download.title}: its sha256 is {sha256}, expected "
             f"{download.sha256}; try again, or put the right file at {download.cached}"
         )
 

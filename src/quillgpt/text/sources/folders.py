@@ -1,4 +1,4 @@
-"""Which files the words that a person gives stand for: those of folders and patterns, and what comes through pipes."""
+"""The files that words of the user stand for: of folders and patterns, and from pipes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _SPECIAL = {
 
 
 @dataclass
-class _Found:
-    """What was found in a folder.
+class _Listing:
+    """The files of a folder or a pattern.
 
     Attributes:
-        files: Files, by their paths.
-        left_out: What is not read, by the reason.
+        files: Paths of the files.
+        left_out: Names of what is not read, by the reason.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -47,7 +47,7 @@ class _Found:
         self.left_out.setdefault(reason, []).append(name)
 
     def reasons(self) -> str:
-        """Return each reason with how many there are and the first few names."""
+        """Return every reason with the number of names and the first few of them."""
         return "; ".join(
             f"{reason}: {len(names):,} ({', '.join(sorted(names)[:FEW_NAMES])}{', ...' * (len(names) > FEW_NAMES)})"
             for reason, names in self.left_out.items()
@@ -55,23 +55,23 @@ class _Found:
 
 
 def files_of_folder(word: str, folder: Path, *, follow_links: bool) -> list[Source]:
-    """Return the texts of a folder and of the folders in it, and name what else is there.
+    """Return the texts of a folder and of the folders in it, and say what else is there.
 
     Raises:
         DataError: It cannot be opened, or has no texts.
     """
-    found = _walk(folder, follow_links)
-    texts = [file for file in found.files if file.suffix.lower() in TEXT_SUFFIXES]
+    listing = _walk(folder, follow_links)
+    texts = [file for file in listing.files if file.suffix.lower() in TEXT_SUFFIXES]
     others = Counter(
-        file.suffix.lower() or file.name for file in found.files if file.suffix.lower() not in TEXT_SUFFIXES
+        file.suffix.lower() or file.name for file in listing.files if file.suffix.lower() not in TEXT_SUFFIXES
     )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
-    reasons = found.reasons()
+    reasons = listing.reasons()
     if not texts:
-        has = " and ".join(each for each in (kinds, reasons) if each)
-        found_there = f"; it has {has}" if has else "; it is empty"
+        others_there = " and ".join(filter(None, [kinds, reasons]))
+        content = f"it has {others_there}" if others_there else "it is empty"
         raise DataError(
-            f"the folder {word} has no {' or '.join(TEXT_SUFFIXES)} files{found_there}. Give plain text files"
+            f"the folder {word} has no {' or '.join(TEXT_SUFFIXES)} files; {content}. Give plain text files"
         )
     if kinds:
         say(f"Of the folder {word}, {' and '.join(TEXT_SUFFIXES)} files are read ({len(texts)}); skipped: {kinds}")
@@ -86,29 +86,29 @@ def files_of_pattern(word: str) -> list[Source]:
     Raises:
         DataError: There are none.
     """
-    found = _Found()
+    listing = _Listing()
     for name in sorted(glob.glob(str(expand(word)), recursive=True)):  # noqa: PTH207 - it leaves hidden files out
         path = Path(name)
         try:
             kind = stat.S_IFMT(path.stat().st_mode)
         except OSError:
-            found.leave_out("links that lead nowhere", name)
+            listing.leave_out("links that lead nowhere", name)
             continue
         if kind == stat.S_IFREG:
-            found.files.append(path)
+            listing.files.append(path)
         elif kind != stat.S_IFDIR:
-            found.leave_out(_SPECIAL.get(kind, "things that are no files"), name)
-    reasons = found.reasons()
-    if not found.files:
+            listing.leave_out(_SPECIAL.get(kind, "things that are no files"), name)
+    reasons = listing.reasons()
+    if not listing.files:
         raise DataError(f"no file matches {word}{'; it matches ' * bool(reasons)}{reasons}; check folder and pattern")
     if reasons:
         warn(f"of what {word} matches, these are left out: {reasons}")
-    return [Source.from_file(path) for path in found.files]
+    return [Source.from_file(path) for path in listing.files]
 
 
-def _walk(root: Path, follow_links: bool) -> _Found:
-    """Find all files of a folder that are not hidden; links are followed last, and no folder is entered twice."""
-    found = _Found()
+def _walk(root: Path, follow_links: bool) -> _Listing:
+    """Return all files of a folder that are not hidden; links are followed last, and no folder is entered twice."""
+    listing = _Listing()
     inside = root.resolve()
     folders, links = [root], list[Path]()
     entered: set[tuple[int, int]] = set()
@@ -119,21 +119,21 @@ def _walk(root: Path, follow_links: bool) -> _Found:
             try:
                 status = folder.stat()
                 if (status.st_dev, status.st_ino) in entered:
-                    found.leave_out("links to folders that are read already", name)
+                    listing.leave_out("links to folders that are read already", name)
                     continue
                 entered.add((status.st_dev, status.st_ino))
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
                 if folder == root:
                     raise DataError(f"the folder {root} cannot be opened: {error.strerror}") from error
-                found.leave_out(f"folders that cannot be opened ({error.strerror})", name)
+                listing.leave_out(f"folders that cannot be opened ({error.strerror})", name)
                 continue
             for entry in entries:
                 advance()
                 if not entry.name.startswith("."):
-                    _take(entry, folder / entry.name, root, inside, follow_links, found, folders, links)
-    found.files.sort()
-    return found
+                    _take(entry, folder / entry.name, root, inside, follow_links, listing, folders, links)
+    listing.files.sort()
+    return listing
 
 
 def _take(
@@ -142,7 +142,7 @@ def _take(
     root: Path,
     inside: Path,
     follow_links: bool,
-    found: _Found,
+    listing: _Listing,
     folders: list[Path],
     links: list[Path],
 ) -> None:
@@ -151,16 +151,16 @@ def _take(
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        found.leave_out("files whose names are not UTF-8, so that nothing could record them", ascii(name))
+        listing.leave_out("files whose names are not UTF-8, so that nothing could record them", ascii(name))
         return
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except FileNotFoundError:
-        found.leave_out("links that lead nowhere", name)
+        listing.leave_out("links that lead nowhere", name)
         return
     except OSError as error:
         circle = "links in a circle" if is_link else f"files that cannot be looked at ({error.strerror})"
-        found.leave_out(circle, name)
+        listing.leave_out(circle, name)
         return
     if kind == stat.S_IFDIR:
         if not is_link:
@@ -168,21 +168,21 @@ def _take(
         elif follow_links:
             links.append(path)
         else:
-            found.leave_out(_LINKED_FOLDERS, name)
+            listing.leave_out(_LINKED_FOLDERS, name)
     elif kind != stat.S_IFREG:
-        found.leave_out(_SPECIAL.get(kind, "things that are no files"), name)
+        listing.leave_out(_SPECIAL.get(kind, "things that are no files"), name)
     elif is_link and not follow_links and not path.resolve().is_relative_to(inside):
-        found.leave_out(_LINKS_OUT, name)
+        listing.leave_out(_LINKS_OUT, name)
     else:
-        found.files.append(path)
+        listing.files.append(path)
 
 
 def source_of_stream(word: str, spool: Path) -> Source | None:
-    """Return what comes through standard input or a pipe, kept in a file; None for a word that means neither.
+    """Return standard input or a pipe, copied to a file; None for any other word.
 
     Args:
-        word: What was given.
-        spool: A folder for the file.
+        word: What the user gave.
+        spool: A folder for the copy.
 
     Raises:
         DataError: It is a device or a socket, or standard input is closed.

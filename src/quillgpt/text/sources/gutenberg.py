@@ -15,7 +15,7 @@ ADDRESS = "https://www.gutenberg.org/ebooks/{number}.txt.utf-8"
 PAGE = "https://www.gutenberg.org/ebooks/{number}"
 PIECE_CHARACTERS = 1 << 20
 MOST_BYTES = 100_000_000
-"""Far above the longest book that there is; a book is in memory as a whole."""
+"""More than the longest book has; a book is held in memory as a whole."""
 
 MOST_CHARACTERS_AFTER_LAST_WORDS = 1500
 
@@ -40,14 +40,14 @@ _BLANK_LINES = re.compile(r"(?:[ \t\ufeff]*\n)*")
 
 
 def fetch_book(number: int) -> Path:
-    """Return a book's text as a file in UTF-8 without licence and credits, fetched on the first call.
+    """Return a book as a file in UTF-8 without licence and credits, fetched on the first call.
 
     Args:
-        number: The number that Project Gutenberg has for it.
+        number: Its number at Project Gutenberg.
 
     Raises:
-        MissingFileError: There is no plain text under that number.
-        DataError: It can be had neither from `QUILL_MIRROR` nor from Project Gutenberg, or it is no text.
+        MissingFileError: Project Gutenberg has no plain text of that number.
+        DataError: It cannot be fetched, or is not text.
     """
     title = f"book {number} of Project Gutenberg"
     try:
@@ -81,18 +81,8 @@ def fetch_book(number: int) -> Path:
     return path
 
 
-def strip_licence(text: str) -> str | None:
-    r"""Return a book of Project Gutenberg without the licence before and after it, or None where there is none.
-
-    Args:
-        text: The whole book, with `\n` at line ends.
-    """
-    span = _body(text)
-    return None if span is None else text[slice(*span)] + "\n"
-
-
 def has_licence(head: str) -> bool:
-    """Tell whether a text begins as Project Gutenberg's files do: with its name and licence before the book.
+    """Return whether a text begins with the name and licence of Project Gutenberg.
 
     Args:
         head: The beginning of the text; a few lines are enough.
@@ -101,7 +91,7 @@ def has_licence(head: str) -> bool:
 
 
 def _body(text: str) -> tuple[int, int] | None:
-    """Return where the book itself begins and ends, or None where no licence is marked."""
+    """Return where the book itself begins and ends; None if no licence is marked."""
     start = _START.search(text)
     begin = start.end() if start else 0
     small_print = _SMALL_PRINT_END.search(text, begin)
@@ -120,7 +110,7 @@ def _body(text: str) -> tuple[int, int] | None:
 def _end(text: str, begin: int) -> int:
     ends = [mark.start() for mark in _END.finditer(text, begin)]
     licences = (mark.search(text, begin) for mark in (_FULL_LICENCE, _SMALL_PRINT))
-    end = ends[-1] if ends else min((found.start() for found in licences if found), default=len(text))
-    last_words = [found.start() for found in _LAST_WORDS.finditer(text, begin, end)]
+    end = ends[-1] if ends else min((licence.start() for licence in licences if licence), default=len(text))
+    last_words = [mark.start() for mark in _LAST_WORDS.finditer(text, begin, end)]
     # A collection says them after each of its parts; only those at its own end count.
     return last_words[-1] if last_words and end - last_words[-1] < MOST_CHARACTERS_AFTER_LAST_WORDS else end

@@ -1,7 +1,7 @@
-"""Corpora from the Hugging Face hub: their texts are streamed into files of our own, one shard after the other.
+"""Corpora from the Hugging Face hub, streamed into files of our own, one shard after the other.
 
-A shard that is finished stays finished, so a fetch that was stopped goes on with the next one. Only one batch of rows
-is in memory at a time.
+Finished shards are kept, so a fetch that was stopped continues with the next one. Only one batch of rows is in memory
+at a time.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 CORPUS_FILE = "corpus.json"
 CONVERTED = "refs/convert/parquet"
-"""The branch on which the hub keeps data sets in Parquet, also those that were published as a program."""
+"""The branch on which the hub keeps all data sets in Parquet, also those published as a program."""
 
 READER = 2
-"""Number of the way in which single files are read; where it has changed, they are read again."""
+"""The version of how single files are read; if it has changed, they are read again."""
 
 VALIDATION_SPLITS = ("validation", "valid", "val", "dev")
 
 
 class ShardRecord(BaseModel):
-    """A file of texts that is finished."""
+    """A finished file of texts."""
 
     number: int
     documents: int
@@ -52,7 +52,7 @@ class ShardRecord(BaseModel):
 
 
 class CorpusRecord(BaseModel):
-    """The content of corpus.json: what was fetched, of which state of the data set, and whether that is all."""
+    """The content of corpus.json: the fetched shards, the revision of the data set, and whether they are all."""
 
     address: str
     revision: str
@@ -61,19 +61,19 @@ class CorpusRecord(BaseModel):
 
 
 def fetch_corpus(corpus: HubCorpus) -> tuple[list[Source], list[Source] | None]:
-    """Return the texts of a corpus' training and validation split, after fetching what is not here yet.
+    """Return the texts of the training and validation split of a corpus, after fetching what is missing.
 
-    The validation texts are None where the data set has no such split, or where it is not to be used.
+    The validation texts are None if the data set has no such split, or if that split is not wanted.
 
     Raises:
-        DataError: It cannot be reached, or has not what was asked for.
+        DataError: The corpus cannot be reached, or lacks what was asked for.
         UserError: The package `datasets` is not installed.
     """
     record = _read_record(corpus)
     if record is None or not _is_current(corpus, record):
         try:
             with _one_process_at_a_time(corpus):
-                record = _read_record(corpus)  # what the process fetched that may have been waited for
+                record = _read_record(corpus)  # another process may have fetched it while this one waited
                 if record is None or not _is_current(corpus, record):
                     record = _fetch(corpus, record)
         except UserError:
@@ -101,7 +101,7 @@ def _one_process_at_a_time(corpus: HubCorpus) -> AbstractContextManager[None]:
 
 
 def recorded_hashes(corpus: HubCorpus) -> list[str] | None:
-    """Return the hashes of the training texts of a corpus that was fetched, or None where it was not."""
+    """Return the hashes of the training texts of a fetched corpus; None if it was not fetched."""
     record = _read_record(corpus)
     return [shard.sha256 for shard in record.splits["train"] if shard.documents] if record and record.complete else None
 
@@ -169,7 +169,7 @@ def _format_of_folder(path: Path) -> str | None:
 
 
 def _open(corpus: HubCorpus, revision: str | None) -> tuple[Mapping[str, IterableDataset | FileRows], str]:
-    """Return the splits to read, and what tells this state of the data set from another one."""
+    """Return the splits to read, and the revision of the data set."""
     path = Path(corpus.repository)
     mirror = expand(os.environ.get("QUILL_MIRROR", "")) / "hub" / corpus.repository
     if "QUILL_MIRROR" in os.environ and mirror.is_dir():
@@ -277,7 +277,7 @@ def _shard_is_whole(corpus: HubCorpus, split: str, shard: ShardRecord) -> bool:
 
 
 def _is_current(corpus: HubCorpus, record: CorpusRecord) -> bool:
-    """Return whether everything is here; of files on this machine, in the state that they have now."""
+    """Return whether all shards are here, and local files have not changed since."""
     local = Path(corpus.repository)
     return (
         record.complete

@@ -1,4 +1,4 @@
-"""Which data set of the Hugging Face hub, or rows in files of this machine, a person means by `hf:...`."""
+"""The address `hf:...`: a data set of the Hugging Face hub, or rows in files on this machine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class HubCorpus:
 
     Attributes:
         repository: `owner/name`, or a path on this machine.
-        config: Which of its configurations; None takes the only one.
+        config: Its configuration; None takes the only one.
         column: The column that holds the text; None takes `text`, or the only one that holds text.
-        rows: Whether each row is a document, or a line of a running text.
-        title: For lines: what a line looks like that begins a document; None makes each shard one document.
-        val_split: Whether to take the data set's own validation split, where it has one.
+        rows: Whether a row is a document, or a line of a document.
+        title: For lines: the pattern of a line that begins a document; None makes each shard one document.
+        val_split: Whether to use the validation split of the data set, if it has one.
     """
 
     repository: str
@@ -38,7 +38,7 @@ class HubCorpus:
 
     @property
     def address(self) -> str:
-        """How a person would name it: `hf:owner/name/config:column`."""
+        """The address as the user writes it: `hf:owner/name/config:column`."""
         config = f"/{self.config}" if self.config else ""
         column = f":{self.column}" if self.column else ""
         return f"{PREFIX}{self.repository}{config}{column}"
@@ -57,10 +57,10 @@ class HubCorpus:
 
 
 def parse_address(given: str) -> HubCorpus:
-    """Read `hf:owner/name[/config][:column]`, or `hf:PATH[:column]` for a file or folder on this machine.
+    """Parse `hf:owner/name[/config][:column]`, or `hf:PATH[:column]` for a file or folder on this machine.
 
     Raises:
-        DataError: It names nothing.
+        DataError: It is neither.
     """
     words = given.removeprefix(PREFIX)
     for name, column in ((words, ""), words.rpartition(":")[::2]):

@@ -1,4 +1,4 @@
-"""`python_docs`: readable English that every Python has: its language reference and its library's docstrings."""
+"""The corpus `python_docs`: English that comes with every Python, its language reference and library docstrings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quillgpt.console import say
 from quillgpt.errors import DataError
 from quillgpt.files import quill_home, write_text
 
-RECIPE_VERSION = 1  # counts changes to what is taken, so that texts made by an older Quill are made again
+RECIPE_VERSION = 1  # counts changes of the selection, so that texts of an older Quill are made again
 LINE_WIDTH = 72
 SHORTEST_PARAGRAPH = 40
 
@@ -31,10 +31,10 @@ _NOT_PROSE = re.compile(r"[<>=|\\{}~^@#$%&\[\]]|__|\(\)|--|::|^\W*[-*+]\s|\.\. "
 
 
 def python_docs_file() -> Path:
-    """Return the corpus as a file: the same one for the same interpreter, made on the first call.
+    """Return the corpus as a file, which is made on the first call of an interpreter.
 
     Raises:
-        DataError: This Python comes without the source of its library.
+        DataError: This Python lacks the source of its library.
     """
     library = Path(sysconfig.get_path("stdlib"))
     identity = f"{RECIPE_VERSION} {platform.python_implementation()} {sys.version} {library}"
@@ -47,7 +47,7 @@ def python_docs_file() -> Path:
 
 
 def python_docs_text(library: Path) -> str:
-    """Return the prose of the topics of `help()` and of a library's docstrings, each paragraph once.
+    """Return the prose of the topics of `help()` and of the docstrings of a library, without repetitions.
 
     Args:
         library: The folder of the standard library; its modules are read, not imported.
@@ -68,7 +68,7 @@ def python_docs_text(library: Path) -> str:
 
 
 def prose_paragraphs(text: str) -> Iterator[str]:
-    """Yield the paragraphs that read as English sentences, filled to one width; code, tables and lists are left out."""
+    """Yield the paragraphs of English sentences, filled to one width, without code, tables and lists."""
     for block in re.split(r"\n\s*\n", text.translate(_TYPOGRAPHY)):
         lines = block.strip("\n").split("\n")
         if any(line[:1].isspace() for line in lines):
@@ -92,7 +92,7 @@ def _is_prose(paragraph: str) -> bool:
 
 
 def _topics(library: Path) -> Iterator[str]:
-    """Yield the texts of `help()`'s topics by name, read from the source as everything else."""
+    """Yield the texts of the topics of `help()`, by name, from their source."""
     source = library / "pydoc_data" / "topics.py"
     if not source.is_file():
         return
@@ -107,7 +107,7 @@ def _topics(library: Path) -> Iterator[str]:
 
 
 def _docstrings(library: Path) -> Iterator[str]:
-    """Yield the docstrings of a library's modules, by module name and then from top to bottom."""
+    """Yield the docstrings of the modules of a library, by module name and line."""
     sources = {path.relative_to(library).with_suffix("").parts: path for path in library.rglob("*.py")}
     for module in sorted(sources):
         if SKIPPED_FOLDERS.intersection(module):

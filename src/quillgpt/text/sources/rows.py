@@ -1,7 +1,7 @@
 """Rows of texts in one file on this machine: JSON, JSON lines, CSV, lines of text and Parquet.
 
-What is wrong in a file is said with its line. A value is text as it is written: `NA` or `null` in a CSV file is a word,
-a number among texts its digits; a JSON null, and a value that is not there, is no text.
+Errors name the line. A value is text as it is written: `NA` or `null` in a CSV file is a word, and a number is its
+digits. A JSON null and a missing value are not text.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from quillgpt.text.sources.compressed import COMPRESSED, open_compressed
 ROW_FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 
 PEEKED_ROWS = 200
-"""Rows by which it is judged which columns there are, and which hold text."""
+"""The rows that decide which columns there are, and which of them hold text."""
 
 MOST_NAMED = 20
 LONGEST_FIELD = 1 << 30
 LARGEST_RATIO = 1000
-"""How many times its size a Parquet file may unpack to."""
+"""The largest ratio of unpacked to packed bytes of a Parquet file."""
 
 LEAST_SUSPECT_BYTES = 100_000_000
 DELIMITERS = ",;\t|"
 
 Place = int
 Row = tuple[Place, dict[str, Any]]
-"""The number of a line or a row, for messages, and its values by column; those of objects within as `outer.inner`."""
+"""The number of a line or a row, and its values by column; values of nested objects are columns `outer.inner`."""
 
 
 class FileRows:
-    """The texts of one file, which can be read again and again.
+    """The texts of one file, which can be read repeatedly.
 
     Args:
         path: The file.
@@ -53,7 +53,7 @@ class FileRows:
         num_shards: 1: the file is read as a whole.
 
     Raises:
-        DataError: There are no rows, or not such a column, or the file is damaged.
+        DataError: The file has no rows, lacks the column, or is damaged.
     """
 
     num_shards = 1
@@ -76,7 +76,7 @@ class FileRows:
         return self
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        """Yield each row's text, as the only value of its row."""
+        """Yield the text of every row, as the only value of a row."""
         column, without = self._column, 0
         for place, row in self._rows():
             value = row.get(column)
@@ -181,7 +181,7 @@ class FileRows:
                     if fields:
                         row: dict[str, Any] = {}
                         for name, field in zip(header, fields, strict=False):
-                            row.setdefault(name, field)  # of two columns of one name the first counts
+                            row.setdefault(name, field)  # of two columns with one name the first counts
                         yield line, row
             except csv.Error as error:
                 raise DataError(
@@ -204,7 +204,7 @@ class FileRows:
         content = self._parsed(text, None)
         if isinstance(content, dict):
             lists = {name: value for name, value in content.items() if isinstance(value, list)}
-            if lists and all(isinstance(each, dict) for value in lists.values() for each in value[:1]):
+            if lists and all(isinstance(row, dict) for rows in lists.values() for row in rows[:1]):
                 content = max(lists.values(), key=len)  # such as {"data": [...]}
             elif lists and len({len(value) for value in lists.values()}) == 1 == len(content) // len(lists):
                 content = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
@@ -257,17 +257,16 @@ class FileRows:
 
 
 def _flattened(row: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in row.items():
-        found[prefix + name] = value
+        flat[prefix + name] = value
         if isinstance(value, dict) and depth < 5:
-            found |= _flattened(value, f"{prefix}{name}.", depth + 1)
-    return found
+            flat |= _flattened(value, f"{prefix}{name}.", depth + 1)
+    return flat
 
 
 def _delimiter(header: str) -> str:
-    counts = {each: header.count(each) for each in DELIMITERS}
-    return "," if counts[","] else max(DELIMITERS, key=lambda each: counts[each])
+    return "," if "," in header else max(DELIMITERS, key=header.count)
 
 
 def _is_json(text: str) -> bool:

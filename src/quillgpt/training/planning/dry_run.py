@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from quillgpt import console
 from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
@@ -199,9 +201,9 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
         f"{settings.max_iters * settings.tokens_per_iteration:,} in all",
         "device": f"{run.machine.description}, {settings.dtype}, threads: {settings.threads}, "
         f"attention {settings.attn_path}, " + _compilation(run),
-        "memory": f"{in_bytes(needed.total)}: weights {in_bytes(needed.weights)}, gradients "
-        f"{in_bytes(needed.gradients)}, optimizer {in_bytes(needed.optimizer)}, activations of "
-        f"{settings.micro_batch_size} sequences {in_bytes(needed.activations)}; " + _availability(run.available),
+        "memory": f"{decimal(needed.total)}: weights {decimal(needed.weights)}, gradients "
+        f"{decimal(needed.gradients)}, optimizer {decimal(needed.optimizer)}, activations of "
+        f"{settings.micro_batch_size} sequences {decimal(needed.activations)}; " + _availability(run.available),
         "time": f"about {in_words(run.seconds)}: {run.iterations:,} iterations of {in_words(run.timing.iteration)}, "
         f"{run.evaluations:,} evaluations of {in_words(run.evaluation_seconds)}",
         "estimated by": f"{run.timing.basis}; saving comes on top",
@@ -211,22 +213,16 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
     console.table("dry run: nothing was written, and this is what would happen", rows, console=console.stdout)
     if not run.fits:
         console.warn(
-            f"a step needs about {in_bytes(needed.total)}, and {_availability(run.available)}; try "
+            f"a step needs about {decimal(needed.total)}, and {_availability(run.available)}; try "
             "--micro_batch_size=1, a shorter --block_size or a smaller model"
         )
 
 
-def in_bytes(count: float) -> str:
-    """Write a number of bytes with three digits: `1.23 GB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB" if count < 999.5 else f"{count:,.0f} TB"
-
-
 def in_words(seconds: float) -> str:
-    """Write a duration with two digits in the unit that suits it: `35 ms`, `1.2 s`, `3.5 hours`, `12 days`."""
+    """Write a duration with two digits in the unit that suits it: `35 ms`, `1.2 s`, `3.5 hours`, `12 days`.
+
+    humanize would write `3 hours` or `3 hours and 30 minutes`.
+    """
     for size, unit in ((365 * DAY, "years"), (DAY, "days"), (3600, "hours"), (60, "minutes"), (1, "s")):
         if seconds >= 2 * size or (unit == "s" and seconds >= 1):
             count = seconds / size
@@ -248,7 +244,7 @@ def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> 
 def _availability(available: Memory | None) -> str:
     if available is None:
         return "the system does not tell how much there is"
-    return f"there are {in_bytes(available.total)}, {in_bytes(available.free)} of it free"
+    return f"there are {decimal(available.total)}, {decimal(available.free)} of it free"
 
 
 def _compilation(run: DryRun) -> str:
@@ -277,8 +273,8 @@ def _destination(run: DryRun) -> str:
     values = 1 + least_remembered(settings, run.config)
     kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Checkpointer.save` prunes
     return (
-        f"{out_dir} ({what}); a checkpoint has about {in_bytes(values * FLOAT32_BYTES * run.parameters)}, at most "
-        f"{kept} are kept, and {in_bytes(shutil.disk_usage(nearest_existing(out_dir)).free)} are free"
+        f"{out_dir} ({what}); a checkpoint has about {decimal(values * FLOAT32_BYTES * run.parameters)}, at most "
+        f"{kept} are kept, and {decimal(shutil.disk_usage(nearest_existing(out_dir)).free)} are free"
     )
 
 
