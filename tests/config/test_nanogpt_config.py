@@ -321,7 +321,7 @@ config = {k: globals()[k] for k in config_keys}
 """
     read = settings(config(tmp_path, text))
     assert (read.max_iters, read.dtype) == (7, "auto")
-    assert "passed over, since no setting depends on it: exec() (line 6)" in capsys.readouterr().err
+    assert "skipped, since no setting depends on it: exec() (line 6)" in capsys.readouterr().err
     assert "exec()" in refusal(tmp_path, text.replace("configurator.py", "other.py"))
 
 
