@@ -5,7 +5,7 @@ from quillgpt.config.schema import Sampling
 from quillgpt.generation import generate_ids
 from quillgpt.generation.cuda_graph import CudaGraphDecoder
 from quillgpt.generation.generate import TokenGenerator
-from quillgpt.generation.samplers import candidates, draw
+from quillgpt.generation.samplers import candidates, draw_tokens
 from quillgpt.model import KeyValueCache
 from quillgpt.model.cache import OnePositionCache
 from tiny import CONFIGS, random_ids, tiny_model
@@ -18,7 +18,7 @@ def chosen(model, prompt, steps, *, one_graph, window="half"):
     """Ids that are chosen, (B, steps)."""
     uniforms = torch.rand(steps, len(prompt), generator=torch.Generator().manual_seed(0))
     generator = TokenGenerator(
-        model, prompt, steps, window, lambda logits, u: draw(*candidates(logits, WARM), u), one_graph=one_graph
+        model, prompt, steps, window, lambda logits, u: draw_tokens(*candidates(logits, WARM), u), one_graph=one_graph
     )
     with torch.inference_mode():
         return torch.stack([generator.next_tokens(row) for row in uniforms], dim=1)

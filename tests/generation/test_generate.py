@@ -6,7 +6,7 @@ import torch
 from quillgpt.config.schema import Sampling
 from quillgpt.errors import CheckpointError
 from quillgpt.generation import generate_ids
-from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
+from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
 from quillgpt.model import for_inference
 from tiny import CONFIGS, GPT2, tiny_model
 
@@ -34,7 +34,7 @@ def recomputed(model, prompt, steps, *, sampling=WARM, seed=0, window="half"):
         seen[:, ids] = True
         if sampling.repetition_penalty != 1:
             logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
-        ids.append(int(draw(*candidates(logits, sampling), next(uniforms))))
+        ids.append(int(draw_tokens(*candidates(logits, sampling), next(uniforms))))
     return ids[len(prompt) :]
 
 

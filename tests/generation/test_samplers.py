@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quillgpt.config.schema import Sampling
-from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
+from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
 from tolerances import FLOAT32
 
 ALL = Sampling(temperature=1.0, top_k=None)
@@ -99,7 +99,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     kept, ids = candidates(torch.tensor([SPREAD]), ALL)
     count = 50_000
     uniforms = torch.from_numpy(np.random.default_rng(0).random(count, dtype=np.float32))
-    drawn = draw(kept.expand(count, -1), ids.expand(count, -1), uniforms).bincount(minlength=5).double()
+    drawn = draw_tokens(kept.expand(count, -1), ids.expand(count, -1), uniforms).bincount(minlength=5).double()
     expected = torch.tensor(SPREAD).exp().double() * count
     chi_square = ((drawn - expected) ** 2 / expected).sum()
     assert chi_square < 18.5  # 4 degrees of freedom: passed by 99.9 % of honest draws
@@ -115,7 +115,7 @@ def test_a_candidate_that_was_cut_is_never_drawn(logits, top_p, min_p):
     kept, ids = candidates(torch.tensor([logits]), Sampling(temperature=1.0, top_k=None, top_p=top_p, min_p=min_p))
     allowed = set(ids[kept > 0].tolist())
     for uniform in UNIFORMS:
-        assert int(draw(kept, ids, torch.tensor([uniform]))) in allowed
+        assert int(draw_tokens(kept, ids, torch.tensor([uniform]))) in allowed
 
 
 def test_random_numbers_depend_on_seed_and_sample_alone():
@@ -136,7 +136,7 @@ def test_random_numbers_depend_on_seed_and_sample_alone():
 def test_the_lowest_temperature_takes_the_likeliest(temperature, scale):
     logits = torch.tensor([[0.5, -2.0, 1.5, 1.25], [3.0, 2.0, -1.0, 2.5]]) * scale
     kept, ids = candidates(logits, Sampling(temperature=temperature, top_k=None))
-    assert draw(kept, ids, torch.tensor([0.99, 0.0])).tolist() == [2, 0]
+    assert draw_tokens(kept, ids, torch.tensor([0.99, 0.0])).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("setting", [{"top_p": 5e-324}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_k": 1}])
@@ -144,7 +144,7 @@ def test_the_likeliest_token_stays_under_every_filter(setting):
     kept, ids = candidates(
         torch.tensor([[0.5, -2.0, 1.5]]), Sampling(**({"temperature": 1.0, "top_k": None} | setting))
     )
-    assert draw(kept, ids, torch.tensor([0.99])).tolist() == [2]
+    assert draw_tokens(kept, ids, torch.tensor([0.99])).tolist() == [2]
 
 
 def test_the_highest_temperature_makes_all_tokens_equally_likely():
@@ -156,6 +156,6 @@ def test_the_highest_temperature_makes_all_tokens_equally_likely():
 def test_logits_that_are_nan_are_marked(sampling):
     logits = torch.zeros(3, 7)
     logits[1, 4] = math.nan
-    taken = draw(*candidates(logits, sampling), torch.full((3,), 0.5))
+    taken = draw_tokens(*candidates(logits, sampling), torch.full((3,), 0.5))
     assert int(taken[1]) == -1
     assert bool((taken[[0, 2]] >= 0).all())

@@ -13,11 +13,11 @@ from quillgpt.attention import KernelSpec
 from quillgpt.cli import main
 from quillgpt.evaluation import Score
 from quillgpt.lab.figures import draw_comparison, draw_kernel, draw_lengths, draw_maps, draw_rows, draw_swaps
+from quillgpt.lab.kernel_summary import RunResult, summarise_kernels
 from quillgpt.lab.lengths import LengthLoss
 from quillgpt.lab.ranges import measure_ranges
 from quillgpt.lab.swap import Swapped, score_kernels
 from quillgpt.lab.variants import with_kernel
-from quillgpt.lab.verdicts import RunResult, verdicts
 from quillgpt.lab.weights import RowStatistics
 from quillgpt.ownership import RECORD
 
@@ -196,6 +196,6 @@ def test_a_comparison_is_ranked():
         for seed in (1, 2)
     ]
     curves = {name: [[(0.0, 4.0), (10.0, 2.0)]] * 2 for name in ("GK", "SM")}
-    learning, finals = draw_comparison(verdicts(outcomes), curves).axes
+    learning, finals = draw_comparison(summarise_kernels(outcomes), curves).axes
     assert [label.get_text() for label in finals.get_yticklabels()] == ["SM", "GK"]
     assert len(learning.lines) == 4

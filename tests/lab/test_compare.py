@@ -15,8 +15,8 @@ import warm
 from quillgpt.cli import main
 from quillgpt.lab import compare as comparing
 from quillgpt.lab.compare import Experiment, run_comparison
+from quillgpt.lab.kernel_summary import RunResult, kernel_table, summarise_kernels
 from quillgpt.lab.tables import ResultTable
-from quillgpt.lab.verdicts import RunResult, verdict_table, verdicts
 from quillgpt.plots.record import read_metrics
 
 from .conftest import SMALL
@@ -185,10 +185,10 @@ def test_means_and_errors_over_seeds():
         for seed, loss in enumerate((1.0, 1.2, 1.7))
     ]
     outcomes.append(RunResult(attn_type="GK", seed=3, kernel="GK", failure="the loss is nan"))
-    [verdict] = verdicts(outcomes)
-    assert verdict.loss == pytest.approx(1.3)
-    assert verdict.standard_error == pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))
-    [row] = verdict_table("title", [verdict]).rows
+    [summary] = summarise_kernels(outcomes)
+    assert summary.loss == pytest.approx(1.3)
+    assert summary.standard_error == pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))
+    [row] = kernel_table("title", [summary]).rows
     assert (row["seeds"], row["failed"], row["non-finite"]) == (3, 1, 3)
 
 

@@ -76,15 +76,15 @@ def compare(
 
     from quillgpt.lab.compare import Experiment, curves_by_kernel, finished_before, run_comparison
     from quillgpt.lab.figures import draw_comparison
-    from quillgpt.lab.verdicts import run_table, verdict_table, verdicts
+    from quillgpt.lab.kernel_summary import kernel_table, run_table, summarise_kernels
 
     shared = {name: value for name, value in flags.items() if name != "seed"}
     experiment = Experiment(preset, shared, results_folder(out, ["kernels", "runs"], ["kernels"]))
     results = list(run_comparison(experiment, names, range(first, first + seeds)))
     results += [result for result in finished_before(experiment) if result not in results]
-    kernels = verdicts(results)
+    kernels = summarise_kernels(results)
     title = " ".join([experiment.preset, *(f"--{name}={value}" for name, value in shared.items())])
-    publish(verdict_table(title, kernels), out, "kernels")
+    publish(kernel_table(title, kernels), out, "kernels")
     run_table(title, results).write(out, "runs")
     done = [kernel for kernel in kernels if kernel.results]
     if done:

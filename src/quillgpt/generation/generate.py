@@ -15,7 +15,7 @@ from quillgpt.config.schema import Sampling
 from quillgpt.device import memory
 from quillgpt.errors import CheckpointError
 from quillgpt.generation.cuda_graph import CudaGraphDecoder
-from quillgpt.generation.samplers import candidates, draw, penalize_repetition, uniforms_of_samples
+from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
 from quillgpt.model import GPT, KeyValueCache
 
 Window = Literal["half", "exact"]
@@ -82,7 +82,7 @@ def generate_ids(
         logits = logits[:, :vocab_size].float()
         if penalty != 1.0:
             logits = penalize_repetition(logits, seen, penalty)
-        return draw(*candidates(logits, sampling), uniforms)
+        return draw_tokens(*candidates(logits, sampling), uniforms)
 
     visible = torch.tensor(prompt[-model.config.block_size :], device=device).expand(len(samples), -1)
     steps = sampling.max_new_tokens

@@ -63,7 +63,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     return probabilities / probabilities.sum(-1, keepdim=True), ids
 
 
-def draw(probabilities: Tensor, ids: Tensor, uniforms: Tensor) -> Tensor:
+def draw_tokens(probabilities: Tensor, ids: Tensor, uniforms: Tensor) -> Tensor:
     """Draw one candidate per sample by inverting the cumulative distribution.
 
     Args:

@@ -20,9 +20,9 @@ from quillgpt.config.schema.attention import OPTIONS, RangePenaltyFields, parse_
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.files import write_json
+from quillgpt.lab.kernel_summary import KernelSummary, RunResult
 from quillgpt.lab.model_and_text import open_model_and_text
 from quillgpt.lab.ranges import measure_ranges, violations
-from quillgpt.lab.verdicts import RunResult, Verdict
 from quillgpt.ownership import check_ours, claim
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
 from quillgpt.records import Record, read_record
@@ -142,19 +142,19 @@ def _check_text(outcome: RunResult, texts: set[str], path: Path) -> None:
         )
 
 
-def curves_by_kernel(experiment: Experiment, verdicts: Sequence[Verdict]) -> dict[str, list[Points]]:
+def curves_by_kernel(experiment: Experiment, summaries: Sequence[KernelSummary]) -> dict[str, list[Points]]:
     """Return the validation loss over tokens of every run, by kernel."""
     return {
-        verdict.kernel: [
+        summary.kernel: [
             curve(
                 read_metrics(experiment.run_folder(run.attn_type, run.seed) / METRICS),
                 "eval",
                 "val_loss",
                 axis="tokens",
             )
-            for run in verdict.results
+            for run in summary.results
         ]
-        for verdict in verdicts
+        for summary in summaries
     }
 
 

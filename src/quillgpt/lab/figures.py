@@ -13,12 +13,12 @@ from torch import Tensor
 
 from quillgpt.attention import KernelSpec
 from quillgpt.attention.pointwise import pointwise
+from quillgpt.lab.kernel_summary import KernelSummary
 from quillgpt.lab.lengths import LengthLoss
 from quillgpt.lab.observe import uses_distance
 from quillgpt.lab.polynomials import shallowest
 from quillgpt.lab.ranges import BINS, HeadRange
 from quillgpt.lab.swap import Swapped
-from quillgpt.lab.verdicts import Verdict
 from quillgpt.lab.weights import RowStatistics
 from quillgpt.plots.chart import short_number
 from quillgpt.plots.figure import COLOURS, INK, tidy
@@ -225,26 +225,26 @@ def _front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def draw_comparison(verdicts: Sequence[Verdict], curves: Mapping[str, Sequence[Points]]) -> Figure:
+def draw_comparison(summaries: Sequence[KernelSummary], curves: Mapping[str, Sequence[Points]]) -> Figure:
     """Draw the validation loss of every run over tokens, and each kernel's mean final loss with its standard error.
 
     The loss before training is left out: it would flatten the curves.
 
     Args:
-        verdicts: The kernels that have a result.
+        summaries: The kernels that have a result.
         curves: For each kernel and seed, tokens and loss of the evaluations.
     """
     figure = new_figure(10, 5.5)
     learning, finals = figure.subplots(1, 2, width_ratios=(3, 2))
-    ranked = sorted(verdicts, key=lambda verdict: verdict.loss or math.inf)
-    for number, verdict in enumerate(ranked):
+    ranked = sorted(summaries, key=lambda summary: summary.loss or math.inf)
+    for number, summary in enumerate(ranked):
         colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
-        for seed, points in enumerate(curves[verdict.kernel]):
-            label = verdict.kernel if seed == 0 else None
+        for seed, points in enumerate(curves[summary.kernel]):
+            label = summary.kernel if seed == 0 else None
             tokens, losses = np.array(points).reshape(-1, 2).T
             learning.plot(tokens[tokens > 0], losses[tokens > 0], style, color=colour, linewidth=1, label=label)
-        finals.errorbar(verdict.loss, number, xerr=verdict.standard_error, fmt="o", color=colour, capsize=3)
-    finals.set_yticks(range(len(ranked)), [verdict.kernel for verdict in ranked])
+        finals.errorbar(summary.loss, number, xerr=summary.standard_error, fmt="o", color=colour, capsize=3)
+    finals.set_yticks(range(len(ranked)), [summary.kernel for summary in ranked])
     finals.invert_yaxis()
     finals.set_xlabel("final validation loss ± standard error")
     learning.set_xlabel("tokens trained on")

@@ -48,7 +48,7 @@ class RunResult(Record):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class KernelSummary:
     """The results of all runs of a kernel.
 
     Attributes:
@@ -82,41 +82,41 @@ class Verdict:
         return fmean(values) if values else None
 
 
-def verdicts(results: Sequence[RunResult]) -> list[Verdict]:
+def summarise_kernels(results: Sequence[RunResult]) -> list[KernelSummary]:
     """Group results by kernel, in the order of their first run."""
     by_kernel = []
     for name in dict.fromkeys(result.attn_type for result in results):
         own = [result for result in results if result.attn_type == name]
         done = [result for result in own if result.failure is None]
-        by_kernel.append(Verdict((done or own)[0].kernel, done, len(own) - len(done)))
+        by_kernel.append(KernelSummary((done or own)[0].kernel, done, len(own) - len(done)))
     return by_kernel
 
 
-def verdict_table(title: str, verdicts: Sequence[Verdict]) -> ResultTable:
+def kernel_table(title: str, summaries: Sequence[KernelSummary]) -> ResultTable:
     """Return a row for each kernel: means over seeds, the largest peak memory, the sum of non-finite iterations."""
     formats = {"kernel": "s", "seeds": "d", "failed": "d", "val loss": ".4f", "± SE": ".4f", "perplexity": ".6g"}
     formats |= {"tokens/s": ",.0f", "peak MB": ",.0f", "seconds": ",.0f", "non-finite": ".0f"}
     formats |= {"degree": ",d", "depth": "d", "x < -N": ".4%", "x < -2N+12": ".4%"}
     rows = []
-    for verdict in verdicts:
-        loss, peaks, left_out = verdict.loss, verdict.values("peak_memory_bytes"), verdict.values("non_finite")
-        first = verdict.results[0] if verdict.results else None
+    for summary in summaries:
+        loss, peaks, left_out = summary.loss, summary.values("peak_memory_bytes"), summary.values("non_finite")
+        first = summary.results[0] if summary.results else None
         rows.append(
             {
-                "kernel": verdict.kernel,
-                "seeds": len(verdict.results),
-                "failed": verdict.failures,
+                "kernel": summary.kernel,
+                "seeds": len(summary.results),
+                "failed": summary.failures,
                 "val loss": loss,
-                "± SE": verdict.standard_error,
+                "± SE": summary.standard_error,
                 "perplexity": None if loss is None else math.exp(min(loss, 700)),
-                "tokens/s": verdict.mean("tokens_per_second"),
+                "tokens/s": summary.mean("tokens_per_second"),
                 "peak MB": max(peaks) / 1e6 if peaks else None,
-                "seconds": verdict.mean("wall_seconds"),
+                "seconds": summary.mean("wall_seconds"),
                 "non-finite": sum(left_out) if left_out else None,
                 "degree": first and first.degree,
                 "depth": first and first.depth,
-                "x < -N": verdict.mean("below"),
-                "x < -2N+12": verdict.mean("dangerous"),
+                "x < -N": summary.mean("below"),
+                "x < -2N+12": summary.mean("dangerous"),
             }
         )
     return ResultTable(title, formats, rows)
