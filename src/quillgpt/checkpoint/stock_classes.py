@@ -47,6 +47,10 @@ class StockClass:
     has_head_dim: bool = True
     prefix_may_lack: bool = False
 
+    def stores_transposed(self, name: str) -> bool:
+        """Whether it stores the tensor of that name as (in, out)."""
+        return name.endswith(tuple(f".{self.modules[module]}.weight" for module in self.transposed))
+
 
 def _write_gpt2(config: GPTConfig, dropout: float) -> tuple[Json, Json]:
     keys = {

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from quillgpt.checkpoint import LoadedModel
+from quillgpt.checkpoint.stock_classes import STOCK_CLASSES
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.data.dataset import META_FILE
 from quillgpt.errors import CheckpointError
 from quillgpt.export.probe import GREEDY, Runtime
 from quillgpt.generation import generate_ids
-from quillgpt.interop.nanogpt_checkpoint import CHECKPOINT_FILE, STORED_TRANSPOSED, load_nanogpt
+from quillgpt.interop.nanogpt_checkpoint import CHECKPOINT_FILE, load_nanogpt
 from quillgpt.model import ARCHITECTURES
 from quillgpt.text.tokenizers.char import CharTokenizer
 
@@ -57,7 +58,7 @@ def write(loaded: LoadedModel, folder: Path, _number_type: str) -> None:
     config, tokenizer = loaded.config, loaded.tokenizer
     stored = to_stored(loaded.model.state_dict(), config)
     weights = {
-        name: tensor.T.contiguous() if STORED_TRANSPOSED.search(name) else tensor
+        name: tensor.T.contiguous() if STOCK_CLASSES["gpt2"].stores_transposed(name) else tensor
         for name, tensor in stored.items()
         if config.bias or not name.endswith(".bias")
     }

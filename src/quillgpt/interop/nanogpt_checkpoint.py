@@ -14,7 +14,7 @@ from torch import Tensor
 from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint.load import LoadedModel, load_model
 from quillgpt.checkpoint.names import checkpoints_folder
-from quillgpt.checkpoint.stock_classes import QUILL_KEY
+from quillgpt.checkpoint.stock_classes import QUILL_KEY, STOCK_CLASSES
 from quillgpt.checkpoint.tensors import Tensors, check_stored
 from quillgpt.config.schema.attention import parse_attn_type
 from quillgpt.console import say
@@ -48,9 +48,6 @@ WEIGHT_OF_NORM = re.compile(r"\.ln_\w+\.weight$")
 
 MOST_SHARED = 2
 """The size of all tensors is at most this many times that of the file: the head may share the token embedding."""
-
-STORED_TRANSPOSED = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
-"""Matrices that the GPT-2 class of transformers has as (in, out), and nanoGPT as (out, in)."""
 
 MOST_PADDING = 256
 """A vocabulary is padded by fewer rows than this; more spare rows mean another tokenizer."""
@@ -195,7 +192,7 @@ def stock_weights(tensors: Mapping[str, Tensor]) -> Tensors:
         name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items() if not ADAPTER.fullmatch(name)
     }
     return {
-        name: tensor.T if STORED_TRANSPOSED.search(name) and tensor.ndim == 2 else tensor
+        name: tensor.T if STOCK_CLASSES["gpt2"].stores_transposed(name) and tensor.ndim == 2 else tensor
         for name, tensor in copied.items()
     }
 
@@ -216,7 +213,7 @@ def arguments_of_base(base: LoadedModel, arguments: ModelArguments) -> ModelArgu
 
 def missing_biases(weights: Mapping[str, Tensor]) -> Tensors:
     """Return zero biases for the linear maps that have no bias."""
-    maps = [name for name in weights if STORED_TRANSPOSED.search(name)]
+    maps = [name for name in weights if STOCK_CLASSES["gpt2"].stores_transposed(name)]
     return {name.removesuffix("weight") + "bias": torch.zeros(weights[name].shape[-1]) for name in maps}
 
 
