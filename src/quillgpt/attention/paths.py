@@ -34,10 +34,10 @@ class Attend(Protocol):
         ...
 
 
-Path = TypeVar("Path")
+PathType = TypeVar("PathType")
 
 
-def path_named(name: str, paths: Mapping[str, Path], *, kernel: str) -> Path:
+def path_named(name: str, paths: Mapping[str, PathType], *, kernel: str) -> PathType:
     """Return one of a kernel's paths by its name; `auto` is the first.
 
     Raises:

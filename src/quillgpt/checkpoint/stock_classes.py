@@ -33,7 +33,7 @@ class StockClass:
         modules: Its names of our modules; several where one matrix of ours holds several of its.
         transposed: Our modules whose matrices it stores as (in, out) instead of (out, in).
         has_head_dim: Heads may have any width; otherwise they share the model's.
-        prefix_may_lack: Published models leave the prefix out.
+        prefix_is_optional: Published models leave the prefix out.
     """
 
     name: str
@@ -45,7 +45,7 @@ class StockClass:
     modules: dict[str, str | tuple[str, ...]]
     transposed: frozenset[str] = frozenset()
     has_head_dim: bool = True
-    prefix_may_lack: bool = False
+    prefix_is_optional: bool = False
 
     def stores_transposed(self, name: str) -> bool:
         """Whether it stores the tensor of that name as (in, out)."""
@@ -155,7 +155,7 @@ STOCK_CLASSES: dict[Arch, StockClass] = {
         },
         transposed=frozenset({"attention.qkv", "attention.output", "mlp.up", "mlp.down"}),
         has_head_dim=False,
-        prefix_may_lack=True,
+        prefix_is_optional=True,
     ),
     "qwen3": StockClass(
         name="Qwen3ForCausalLM",

@@ -84,7 +84,7 @@ def with_prefix(names: Iterable[str], config: GPTConfig) -> dict[str, str]:
     """Map the stock class's names of tensors to those in a folder; published GPT-2s leave the prefix out."""
     names = list(names)
     stock = STOCK_CLASSES[config.arch]
-    shortened = stock.prefix_may_lack and not any(name.startswith(stock.prefix) for name in names)
+    shortened = stock.prefix_is_optional and not any(name.startswith(stock.prefix) for name in names)
     return {stock.prefix + name if shortened and name != "lm_head.weight" else name: name for name in names}
 
 
