@@ -49,12 +49,12 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
 
 
 def tiny_model(config: GPTConfig = GPT2, *, seed: int = 0, **changes: Any) -> GPT:
-    """Return a random model in evaluation mode, of a shape with some changes."""
+    """Return a random model in evaluation mode, of a configuration with some changes."""
     model = GPT(replace(config, **changes)).eval()
     randomize(model, seed)
     return model
 
 
 def random_ids(config: GPTConfig, batch_size: int, length: int, seed: int = 0) -> torch.Tensor:
-    """Return ids of the shape's vocabulary, (batch_size, length)."""
+    """Return random ids of the vocabulary, (batch_size, length)."""
     return torch.randint(config.vocab_size, (batch_size, length), generator=torch.Generator().manual_seed(seed))

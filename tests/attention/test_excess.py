@@ -21,10 +21,10 @@ def test_value_and_gradients_are_those_of_the_formula(limit):
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(3, 4, 150, 6, dtype=torch.float64, generator=generator).mul(2).requires_grad_()
     key = torch.randn(3, 2, 150, 6, dtype=torch.float64, generator=generator).mul(2).requires_grad_()
-    found, truth = range_excess(query, key, excess_kernel(limit)), naive(query, key, limit)
+    excess, truth = range_excess(query, key, excess_kernel(limit)), naive(query, key, limit)
     assert (float(truth) > 0) == (limit < 100)
-    torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(excess, truth, rtol=1e-10, atol=1e-12)
     for own, expected in zip(
-        torch.autograd.grad(found, [query, key]), torch.autograd.grad(truth, [query, key]), strict=True
+        torch.autograd.grad(excess, [query, key]), torch.autograd.grad(truth, [query, key]), strict=True
     ):
         torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-12)

@@ -78,12 +78,12 @@ def truth(kernel, tensors):
 def test_path_equals_the_reference_in_value_and_gradients(kernel, path, case, dtype, tolerance):
     fast = value_and_gradients(by(kernel, path), inputs(case, dtype))
     spec = SPECS[kernel]
-    for found, expected in zip(fast, truth(kernel, inputs(case)), strict=True):
+    for actual, expected in zip(fast, truth(kernel, inputs(case)), strict=True):
         if spec.type.family == "GKpoly":  # rounding of x, times the polynomial's degree
             scale = max(1.0, expected.detach().abs().max().item())
             rounding = (spec.degree or 0) * torch.finfo(dtype).eps
             tolerance = tolerance | {"atol": max(tolerance["atol"], 2 * rounding) * scale}
-        torch.testing.assert_close(found.double(), expected, **tolerance)
+        torch.testing.assert_close(actual.double(), expected, **tolerance)
 
 
 @pytest.mark.parametrize(("kernel", "path"), PATHS)
@@ -98,8 +98,8 @@ def test_heads_that_do_not_fit_in_memory_at_once_are_taken_in_turn(kernel):
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(1, 60, 150, 4, generator=generator).double().requires_grad_() for _ in range(3)]
     assert len({piece.heads.start for piece in pieces(60, 150, 150)}) > 1
-    found = value_and_gradients(by(kernel, "recompute"), tensors)
-    for one, other in zip(found, truth(kernel, tensors), strict=True):
+    actual = value_and_gradients(by(kernel, "recompute"), tensors)
+    for one, other in zip(actual, truth(kernel, tensors), strict=True):
         torch.testing.assert_close(one, other, **FLOAT64)
 
 
@@ -134,10 +134,10 @@ def test_path_is_near_the_reference_in_bfloat16(kernel, path, case):
     fast = value_and_gradients(by(kernel, path), tensors)
     exact = truth(kernel, [tensor.detach().double().requires_grad_() for tensor in tensors])
     scale = max(expected.norm() for expected in exact)
-    for found, expected in zip(fast, exact, strict=True):
+    for actual, expected in zip(fast, exact, strict=True):
         # with one key the weight is 1 whatever query and key are, so their gradients are 0
         norm = expected.norm() if expected.norm() > 1e-6 * scale else scale
-        assert (found.double() - expected).norm() / norm <= BFLOAT16_FROBENIUS
+        assert (actual.double() - expected).norm() / norm <= BFLOAT16_FROBENIUS
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -145,8 +145,8 @@ def test_path_is_near_the_reference_in_bfloat16(kernel, path, case):
 def test_autocast_does_not_round_the_arguments_of_weights(kernel, path, case):
     expected = value_and_gradients(by(kernel, path), inputs(case, torch.bfloat16))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = value_and_gradients(by(kernel, path), inputs(case, torch.bfloat16))
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        actual = value_and_gradients(by(kernel, path), inputs(case, torch.bfloat16))
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize(("kernel", "path"), PATHS)
@@ -190,19 +190,19 @@ def test_a_key_that_is_not_filled_yet_is_hidden(kernel, path):
 
 
 @pytest.mark.parametrize(("kernel", "path"), PATHS)
-def test_huge_scores_of_later_keys_do_no_harm(kernel, path):
+def test_huge_attention_scores_of_later_keys_do_no_harm(kernel, path):
     query, key, value = (tensor.detach() for tensor in inputs("training"))
     expected = by(kernel, path)(query, key, value)
     key = key.clone()
     key[:, :, 8] *= 1e4
     value = value.clone().requires_grad_()
-    found = by(kernel, path)(query, key, value)[:, :, :8]
-    torch.testing.assert_close(found, expected[:, :, :8], rtol=1e-9, atol=1e-9)
-    (gradient,) = torch.autograd.grad(found.sum(), value)
+    actual = by(kernel, path)(query, key, value)[:, :, :8]
+    torch.testing.assert_close(actual, expected[:, :, :8], rtol=1e-9, atol=1e-9)
+    (gradient,) = torch.autograd.grad(actual.sum(), value)
     assert gradient[:, :, :8].isfinite().all()
 
 
-def test_reference_averages_the_visible_values_where_all_scores_are_equal():
+def test_reference_averages_the_visible_values_where_all_attention_scores_are_equal():
     value = torch.arange(4.0, dtype=torch.float64).view(1, 1, 4, 1)
     flat = torch.zeros(1, 1, 4, 1, dtype=torch.float64)
     assert reference_attention(flat, flat, value, KernelSpec(), block_size=4).flatten().tolist() == [0, 0.5, 1, 1.5]
@@ -258,9 +258,9 @@ def test_dropped_weights_are_the_same_in_the_backward_pass(kernel):
         kept = attend(query, key, units, 0.4).detach()
     factors = torch.where(whole == 0, 0, kept / whole)
     assert 0.3 < (factors[whole != 0] == 0).double().mean() < 0.5
-    found = value_and_gradients(lambda q, k, v: attend(q, k, v, 0.4), (query, key, value))
+    actual = value_and_gradients(lambda q, k, v: attend(q, k, v, 0.4), (query, key, value))
     expected = value_and_gradients(
         lambda q, k, v: reference_attention(q, k, v, spec, block_size=BLOCK, factors=factors), (query, key, value)
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)

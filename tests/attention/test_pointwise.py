@@ -46,8 +46,8 @@ def test_power2_nears_exp_as_its_degree_grows(n, scaled):
 )
 def test_largest_error_of_a_polynomial_on_a_range(form, n, reach, error):
     x = torch.linspace(-reach, 0, 200_001, dtype=torch.float64)
-    found = (weight(f"GKpoly-{n}", x, poly_form=form, poly_range=float(reach)) - x.exp()).abs().max().item()
-    assert found == pytest.approx(error, rel=0.25)
+    actual = (weight(f"GKpoly-{n}", x, poly_form=form, poly_range=float(reach)) - x.exp()).abs().max().item()
+    assert actual == pytest.approx(error, rel=0.25)
 
 
 SPECS = [
@@ -68,9 +68,9 @@ def test_a_slope_is_the_derivative(spec):
     value = kernel.value(u)
     (expected,) = torch.autograd.grad(value.sum(), u) if value.requires_grad else (None,)
     with torch.no_grad():
-        found = kernel.slope(u, kernel.value(u))
+        actual = kernel.slope(u, kernel.value(u))
     assert torch.equal(u.detach(), before), "the argument was changed"
-    torch.testing.assert_close(found, expected, **FLOAT64)
+    torch.testing.assert_close(actual, expected, **FLOAT64)
 
 
 def weights(query, key, attn_type):
@@ -131,18 +131,18 @@ def test_the_mean_weight_at_gpt2s_start(attn_type, mean):
     query, key = 0.554 * torch.randn(2, 1, 40, 500, 64, generator=generator)
     spec = KernelSpec(attn_type, len_scale="none")
     last = query[..., -1:, :]  # of distances all at once are gigabytes
-    found = reference_weights(last, key, spec, block_size=500).mean().item() if spec.of_distance else None
-    if found is None:
-        found = reference_weights(query, key, spec, block_size=500)[0, :, 250:, :250].mean().item()
-    assert found == pytest.approx(mean, rel=0.05)
+    actual = reference_weights(last, key, spec, block_size=500).mean().item() if spec.of_distance else None
+    if actual is None:
+        actual = reference_weights(query, key, spec, block_size=500)[0, :, 250:, :250].mean().item()
+    assert actual == pytest.approx(mean, rel=0.05)
 
 
 def test_one_head_of_768_hardly_attends_at_its_start():
     generator = torch.Generator().manual_seed(0)
     query, key = 0.554 * torch.randn(2, 1, 4, 300, 768, generator=generator)
-    found = reference_weights(query[:, :, 150:], key, KernelSpec("GK"), block_size=300)[0, :, :, :150]
-    assert found.log().mean().item() == pytest.approx(-8.5, rel=0.05)
-    assert found.mean().item() == pytest.approx(2.2e-4, rel=0.05)
+    actual = reference_weights(query[:, :, 150:], key, KernelSpec("GK"), block_size=300)[0, :, :, :150]
+    assert actual.log().mean().item() == pytest.approx(-8.5, rel=0.05)
+    assert actual.mean().item() == pytest.approx(2.2e-4, rel=0.05)
 
 
 def test_sums_of_the_gaussians_weights_grow_with_the_position():

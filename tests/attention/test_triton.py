@@ -44,12 +44,12 @@ for spec in specs:
         inputs = [torch.randn(1, heads, n, 20).to(dtype) for heads, n in ((H, T), (G, S), (G, S))]
         own = [each.to(device).requires_grad_() for each in inputs]
         truth = [each.double().requires_grad_() for each in inputs]
-        found = attention_paths(spec, block_size=64)["triton"](*own, 0.0)
+        actual = attention_paths(spec, block_size=64)["triton"](*own, 0.0)
         grouped = [each.repeat_interleave(H // G, 1) for each in truth[1:]]
         expected = reference_attention(truth[0], *grouped, spec, block_size=64)
         upstream = torch.randn(expected.shape).to(dtype)
         pairs = zip(
-            (found, *torch.autograd.grad(found, own, upstream.to(device))),
+            (actual, *torch.autograd.grad(actual, own, upstream.to(device))),
             (expected, *torch.autograd.grad(expected, truth, upstream.double())),
         )
         for mine, right in pairs:

@@ -92,7 +92,7 @@ def test_tau_is_a_factor_of_the_squared_distance():
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
     model = tiny_model(CONFIGS[arch], kernel=KernelSpec("GK", qk_norm=True))
-    found = []
+    arguments = []
     for block in model.blocks:
         if arch == "qwen3":  # whose norms have weights of their own
             torch.nn.init.ones_(block.attention.query_norm.weight)
@@ -101,14 +101,14 @@ def test_normalised_queries_and_keys_keep_the_argument_in_its_range(arch):
 
         def attend(query, key, *rest, inner=inner):
             grouped = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
-            found.append(torch.cdist(query, grouped).square() / (2 * query.shape[-1] ** 0.5))
+            arguments.append(torch.cdist(query, grouped).square() / (2 * query.shape[-1] ** 0.5))
             return inner(query, key, *rest)
 
         block.attention.path = attend
     with torch.no_grad():
         model(random_ids(model.config, 2, 16))
-    assert len(found) == 3
-    assert max(each.max().item() for each in found) <= 2 * model.config.head_dim**0.5 + 1e-4
+    assert len(arguments) == 3
+    assert max(x.max().item() for x in arguments) <= 2 * model.config.head_dim**0.5 + 1e-4
 
 
 @pytest.mark.parametrize("kernel", [KernelSpec("GK", learn_tau=True), KernelSpec("GKpoly-6", learn_tau=True)], ids=str)

@@ -14,8 +14,8 @@ from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32, FLOAT64
 
 
-def preset_shape(name, tokens):
-    """The shape that training gives a preset from scratch, for a tokenizer of so many tokens."""
+def preset_config(name, tokens):
+    """The configuration that training gives a preset from scratch, for a tokenizer with that many tokens."""
     return config_for(resolve(name, {}, environ={}, dotenv=None), "of some name", tokens)
 
 
@@ -25,7 +25,7 @@ def without_memory(config):
 
 
 def test_shakespeare_char_has_nanogpts_parameters():
-    model = without_memory(preset_shape("shakespeare_char", 65))
+    model = without_memory(preset_config("shakespeare_char", 65))
     groups = group_parameters(model)
     assert model.parameter_count(positions=False) == 10_646_784
     assert count_values(groups.decayed) == "26 tensors, 10,740,096 values"
@@ -33,7 +33,7 @@ def test_shakespeare_char_has_nanogpts_parameters():
 
 
 def test_train_gpt2_is_the_124m_model_on_50304_rows():
-    model = without_memory(preset_shape("train_gpt2", 50257))
+    model = without_memory(preset_config("train_gpt2", 50257))
     blocks = 12 * (12 * 768**2 + 2 * 768)  # four matrices of 12 C^2 values together, two norms without biases
     assert model.parameter_count() == 50304 * 768 + 1024 * 768 + blocks + 768 == 124_373_760
     assert model.parameter_count(positions=False) == 123_587_328
@@ -41,13 +41,13 @@ def test_train_gpt2_is_the_124m_model_on_50304_rows():
 
 @pytest.mark.parametrize(("preset", "millions"), [("gpt2_medium", 354), ("gpt2_large", 773), ("gpt2_xl", 1556)])
 def test_a_preset_has_the_size_of_its_name(preset, millions):
-    count = without_memory(preset_shape(preset, 50257)).parameter_count()
+    count = without_memory(preset_config(preset, 50257)).parameter_count()
     assert count / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_presets_model_can_be_built(preset):
-    model = without_memory(preset_shape(preset, 50257))
+    model = without_memory(preset_config(preset, 50257))
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
@@ -123,11 +123,11 @@ def test_keys_and_values_of_8_bits_keep_zeros_and_come_from_their_own_layer():
     cache.advance(3)
     nothing = torch.zeros(1, GPT2.n_kv_head, 1, GPT2.head_dim)
     for layer, kept in enumerate(given):
-        for found, before in zip(cache.extend(layer, nothing, nothing), kept, strict=True):
+        for cached, before in zip(cache.extend(layer, nothing, nothing), kept, strict=True):
             steps = before.abs().amax(-1, keepdim=True) / 127
-            assert found.dtype == torch.float32
-            assert found[:, :, 3].eq(0).all()
-            assert ((found[:, :, :3] - before).abs() <= steps * 0.501).all()
+            assert cached.dtype == torch.float32
+            assert cached[:, :, 3].eq(0).all()
+            assert ((cached[:, :, :3] - before).abs() <= steps * 0.501).all()
 
 
 def test_a_cleared_cache_remembers_nothing():
@@ -194,5 +194,5 @@ def test_large_vocabularies_are_padded_to_64(tokens, rows):
 
 
 def test_training_flops_are_nanogpts_estimate():
-    config = preset_shape("train_gpt2", 50257)
+    config = preset_config("train_gpt2", 50257)
     assert training_flops_per_token(config, 123_587_328) == 6 * 123_587_328 + 12 * 12 * 12 * 64 * 1024

@@ -26,8 +26,8 @@ def linear(inputs=96, outputs=64, *, bias=True):
     return layer
 
 
-def error(found, expected):
-    return float((found - expected).norm() / expected.norm())
+def error(actual, expected):
+    return float((actual - expected).norm() / expected.norm())
 
 
 @needs_onednn
@@ -47,13 +47,13 @@ def test_an_int8_layer_is_the_float_layer_of_its_rounded_weights(rows, bias, vnn
     scales = layer.weight.abs().amax(1, keepdim=True) / 127
     rounded = (layer.weight / scales).round()
     assert rounded.abs().amax(1).eq(127).all()
-    found = Int8Linear(layer, vnni=vnni)(x)
-    assert found.shape == (*rows, 64)
-    assert found.dtype == torch.float32
+    actual = Int8Linear(layer, vnni=vnni)(x)
+    assert actual.shape == (*rows, 64)
+    assert actual.dtype == torch.float32
     if vnni:  # the inputs are rounded too, each row by its own largest
         units = x.abs().amax(-1, keepdim=True) / 127
         x = (x / units).round() * units
-    assert error(found, F.linear(x, rounded * scales, layer.bias)) < (1e-3 if vnni else BFLOAT16_FROBENIUS)
+    assert error(actual, F.linear(x, rounded * scales, layer.bias)) < (1e-3 if vnni else BFLOAT16_FROBENIUS)
 
 
 @pytest.mark.parametrize("vnni", WAYS)
@@ -68,12 +68,12 @@ def test_rows_of_zeros_and_of_huge_numbers_have_a_result(vnni):
     layer.weight[3] = 0
     x = torch.randn(4, 96)
     x[0], x[1], x[2] = 0, x[1] * 1e-20, x[2] * 1e20
-    found = Int8Linear(layer, vnni=vnni)(x)
-    assert found.isfinite().all()
-    assert found[0].eq(0).all()
-    assert found[:, 3].eq(0).all()
+    actual = Int8Linear(layer, vnni=vnni)(x)
+    assert actual.isfinite().all()
+    assert actual[0].eq(0).all()
+    assert actual[:, 3].eq(0).all()
     for row in (1, 2, 3):
-        assert error(found[row], layer(x[row])) < 3e-2
+        assert error(actual[row], layer(x[row])) < 3e-2
 
 
 @pytest.mark.parametrize("make", [pytest.param(PackedLinear, marks=needs_onednn), Int8Linear])
@@ -86,16 +86,16 @@ def test_a_row_does_not_depend_on_the_others(make):
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 @pytest.mark.parametrize("arch", CONFIGS)
-def test_a_model_for_inference_scores_nearly_as_the_model(arch, quantize):
+def test_a_model_for_inference_gives_nearly_the_same_logits(arch, quantize):
     model = tiny_model(CONFIGS[arch])
     ids = random_ids(model.config, 2, 16)
     with torch.no_grad():
         before = model.logits(model(ids))
         writer = for_inference(model, torch.bfloat16, quantize=quantize)
-        found = writer.logits(writer(ids)).float()
+        actual = writer.logits(writer(ids)).float()
         assert torch.equal(model.logits(model(ids)), before)
-    assert not torch.equal(found, before)
-    assert error(found, before) < (0.05 if quantize == "int8" else 0.03)
+    assert not torch.equal(actual, before)
+    assert error(actual, before) < (0.05 if quantize == "int8" else 0.03)
 
 
 @needs_onednn

@@ -16,7 +16,7 @@ def adapted(arch, *, random=True, **options):
     return model
 
 
-def scores(model, ids):
+def logits(model, ids):
     with torch.no_grad():
         return model.logits(model(ids))
 
@@ -24,15 +24,15 @@ def scores(model, ids):
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_at_first_nothing_changes(arch):
     model, ids = tiny_model(CONFIGS[arch]), random_ids(CONFIGS[arch], 2, 16)
-    assert torch.equal(scores(adapted(arch, random=False), ids), scores(model, ids))
+    assert torch.equal(logits(adapted(arch, random=False), ids), logits(model, ids))
 
 
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_the_merged_model_computes_the_same(arch):
     model, plain, ids = adapted(arch), tiny_model(CONFIGS[arch], seed=1), random_ids(CONFIGS[arch], 2, 16)
     plain.load_state_dict(merged_state(model))
-    torch.testing.assert_close(scores(plain, ids), scores(model, ids), **FLOAT32)
-    assert not torch.allclose(scores(tiny_model(CONFIGS[arch]), ids), scores(model, ids), atol=1e-2)
+    torch.testing.assert_close(logits(plain, ids), logits(model, ids), **FLOAT32)
+    assert not torch.allclose(logits(tiny_model(CONFIGS[arch]), ids), logits(model, ids), atol=1e-2)
 
 
 @pytest.mark.parametrize("arch", CONFIGS)
@@ -54,11 +54,11 @@ def test_targets(targets, layers):
 
 def test_dropout_drops_inputs_of_the_adapters_only():
     model, ids = adapted("gpt2", dropout=0.5), random_ids(CONFIGS["gpt2"], 2, 16)
-    still = scores(model, ids)
-    assert torch.equal(scores(model, ids), still)
+    still = logits(model, ids)
+    assert torch.equal(logits(model, ids), still)
     model.train()
-    assert not torch.equal(scores(model, ids), still)
-    assert torch.equal(scores(adapted("gpt2", dropout=0.5, random=False).train(), ids), scores(tiny_model(), ids))
+    assert not torch.equal(logits(model, ids), still)
+    assert torch.equal(logits(adapted("gpt2", dropout=0.5, random=False).train(), ids), logits(tiny_model(), ids))
 
 
 def test_the_seed_decides_over_the_draw():
