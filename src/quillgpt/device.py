@@ -72,7 +72,8 @@ def compute_deterministically(wanted: bool) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # not needed here, and slow
-    torch.use_deterministic_algorithms(wanted)
+    if wanted != torch.are_deterministic_algorithms_enabled():  # the function imports the compiler, which takes seconds
+        torch.use_deterministic_algorithms(wanted)
 
 
 def choose_device(name: str) -> torch.device:

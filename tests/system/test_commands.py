@@ -77,7 +77,9 @@ def test_from_a_text_to_a_model_that_speaks(home: Path) -> None:
     assert summary["val_loss_full"] < 1.5
 
     words = ["sample", "out-book", "--num_samples=2", "--max_new_tokens=40", "--start=The "]
-    sampled = quill(home, *words, program=PYTHON)
+    sampled = quill(home, *words, program=[PYTHON[0], "-X", "importtime", *PYTHON[1:]])
+    assert "torch.nn" in sampled.stderr
+    assert "torch._dynamo" not in sampled.stderr  # the compiler, which takes longer to import than all else takes
     first, second, rest = sampled.stdout.split("\n---------------\n")
     assert first.startswith("The ")
     assert len(first) == 44

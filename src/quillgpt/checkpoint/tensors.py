@@ -76,6 +76,19 @@ def our_tensor(name: str, stored: Mapping[str, Tensor], config: GPTConfig) -> Te
     return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
 
 
+def our_shape(name: str, sizes: Mapping[str, Tensor], config: GPTConfig) -> tuple[int, ...]:
+    """Return the shape of what `our_tensor` returns, or () if the parts do not fit together.
+
+    Joining tensors without values would make PyTorch import its compiler, which takes longer than most commands.
+    """
+    first, *others = (tuple(_untransposed(sizes[part.name], part).shape) for part in stored_parts(name, config))
+    if not others:
+        return first
+    if not all(shape and shape[1:] == first[1:] for shape in (first, *others)):
+        return ()
+    return (sum(shape[0] for shape in (first, *others)), *first[1:])
+
+
 def _untransposed(tensor: Tensor, part: Part) -> Tensor:
     return tensor.T if part.transposed and tensor.ndim == 2 else tensor
 
@@ -111,13 +124,11 @@ def check_stored(stored: Mapping[str, Tensor], sizes: Mapping[str, Tensor], expe
         if name == "head.weight" and config.tied:
             continue
         try:
-            shape = tuple(our_tensor(name, sizes, config).shape)
+            shape = our_shape(name, sizes, config)
         except KeyError as missing:
             raise CheckpointError(
                 f"{where}: the weights lack the tensor {missing.args[0]}, which its configuration says the model has"
             ) from None
-        except RuntimeError:  # parts that cannot stand in one tensor
-            shape = ()
         if shape != tuple(tensor.shape):
             raise CheckpointError(
                 f"{where}: {name} has the shape {shape}, its configuration says {tuple(tensor.shape)}"
