@@ -74,3 +74,37 @@ def test_the_checks_see_what_they_should(tmp_path: Path) -> None:
         "test_f",
     ]
     assert SOURCE_FILE.findall("`model/gpt.py` and `gpt.py`") == ["model/gpt.py"]
+
+
+def section(heading: str) -> str:
+    """Return a section of docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_list_of_rooms_names_every_room_and_only_files_that_are_there() -> None:
+    rooms = dict(re.findall(r"^- `([\w.]+)/?`: (.*(?:\n  .*)*)", section("Rooms"), re.MULTILINE))
+    there = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set(rooms) == there - {"__init__.py", "__main__.py", "__pycache__"}
+    for room, description in rooms.items():
+        files = {path.name for path in (PACKAGE / room).rglob("*.py")}
+        wrong = [name for name in re.findall(r"`(\w+\.py)`", description) if name not in files]
+        assert not wrong, f"docs/architecture.md lists what is not in {room}"
+
+
+@pytest.mark.parametrize("heading", ["One training run", "One sample"])
+def test_a_call_graph_names_what_is_there(heading: str) -> None:
+    file = PACKAGE
+    lines = re.findall(r"^    +(\S.*?)  +\S", section(heading), re.MULTILINE)
+    assert len(lines) == 10
+    for line in lines:
+        for name in line.split(", "):
+            path, _, qualified = name.rpartition("/")
+            module, *attributes = qualified.split(".")
+            if (PACKAGE / path / f"{module}.py").is_file():
+                file = PACKAGE / path / f"{module}.py"
+            else:
+                attributes = [module, *attributes]
+            source = file.read_text(encoding="utf-8")
+            for attribute in attributes:
+                assert re.search(rf"^ *(def|class) {attribute}\b", source, re.MULTILINE), f"{file} has no {attribute}"

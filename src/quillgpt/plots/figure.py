@@ -60,7 +60,7 @@ MARKS = (b"tEXtSoftware\0Quill", b"<dc:title>Quill</dc:title>")
 """The marks at the beginning of PNG and SVG files that Quill has drawn."""
 BEGINNING_BYTES = 4096
 
-TIME_UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
+TIME_UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (90, 60, "minutes"), (0, 1, "seconds"))
 
 
 def save_figure(runs: Mapping[str, list[Row]], paths: list[Path], *, axis: Axis = "iter") -> None:
