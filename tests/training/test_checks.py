@@ -82,7 +82,7 @@ def test_measuring_survives_what_is_not_finite(own: Any, changes: dict[str, Any]
 SIZES = {
     "a model of": {"n_embd": 500_000, "n_head": 1},
     "a batch of": {"batch_size": 1_000_000, "gradient_accumulation_steps": 1_000_000},
-    "the scores of": {"micro_batch_size": 1_000_000, "batch_size": 1_000_000, "vocab_size": 60_000, "n_embd": 2},
+    "the logits of": {"micro_batch_size": 1_000_000, "batch_size": 1_000_000, "vocab_size": 60_000, "n_embd": 2},
 }
 
 

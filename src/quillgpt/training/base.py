@@ -1,4 +1,4 @@
-"""The model that a run's adapters belong to: noted when the run begins, and found again when it is resumed."""
+"""The base of a run's adapters: recorded when the run begins, found again when it is resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
 
 
 def describe_base(base: LoadedModel) -> dict[str, str]:
-    """Return what a run with adapters notes of the model that they belong to."""
+    """Return what a run with adapters records of their base."""
     return {"folder": str(base.folder.resolve()), "sha256": weights_sha256(base)}
 
 
@@ -34,11 +34,11 @@ def weights_sha256(loaded: LoadedModel) -> str:
 
 
 def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | None:
-    """Return the model that a resumed run's adapters belong to; None where all weights are trained.
+    """Return the base of a resumed run's adapters; None where all weights are trained.
 
     Raises:
         ConfigError: The settings ask for other adapters than the run has.
-        CheckpointError: It is not there any more, or not what it was.
+        CheckpointError: The base is gone or has changed.
     """
     for name in LORA_SETTINGS:
         before, now = state.settings.get(name, TrainSettings.model_fields[name].default), getattr(settings, name)
@@ -53,7 +53,7 @@ def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | No
     for place in places_of_base(folder, given, Path(settings.out_dir)):
         try:
             base = open_model(place, data_dir=Path(settings.data_dir))
-        except UserError:  # then what is said below tells more
+        except UserError:  # the error below says more
             continue
         if weights_sha256(base) == state.base.get("sha256"):
             return base
@@ -64,7 +64,7 @@ def find_base(settings: TrainSettings, state: TrainingState) -> LoadedModel | No
 
 
 def places_of_base(folder: str, given: str, run: Path) -> Iterator[str | Path]:
-    """Yield where the model may be that a run's adapters belong to, also where both were moved together.
+    """Yield where the base of a run's adapters may be, also if both were moved together.
 
     Args:
         folder: The folder, absolute, in which it was.
@@ -78,7 +78,7 @@ def places_of_base(folder: str, given: str, run: Path) -> Iterator[str | Path]:
 
 
 def name_of_base(settings: TrainSettings, state: TrainingState) -> str:
-    """Return what other programs call the model that a run's adapters belong to: its name on the hub, or its folder."""
+    """Return the base of a run's adapters as other programs name it: its name on the hub, or its folder."""
     return hub_repository(settings.init_from) or state.base.get("folder", settings.init_from)
 
 

@@ -1,4 +1,4 @@
-"""When a run is saved, what is kept of it, and what happens where the disk has no room."""
+"""When a run is saved, which checkpoints are kept, and what happens if the disk is full."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from quillgpt.training.place import take_over
 from quillgpt.training.run import Run
 
 LARGEST_SHARE = 0.02
-"""Share of the time that saving by the clock may take; where a save is slower, the next one waits longer."""
+"""Share of the time that saves by the clock may take; slower saves come less often."""
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -39,7 +39,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 class Checkpointer:
     """Writes the checkpoints of one run.
 
-    A save that the disk refuses is said, and the next one that is due is tried; the checkpoints that are there stay.
+    If the disk refuses a save, that is said and training goes on; the next save is tried, and earlier ones stay.
 
     Args:
         run: The run.
@@ -126,7 +126,7 @@ class Checkpointer:
             )
             return False
         take_over(run.settings)
-        # The one before `last` is there to fall back on, and with it what was best then.
+        # The checkpoint before `last` is kept to fall back on, and with it the best one of that time.
         spared = () if self._saved_best is None else (iteration_name(self._saved_best),)
         prune(run.out_dir, run.settings.keep_last if run.settings.always_save_checkpoint else 0, spared=spared)
         self.failure = None
@@ -140,7 +140,7 @@ class Checkpointer:
         """Check that the latest save could be done.
 
         Raises:
-            UserError: It could not; says what is kept, and how to go on from there.
+            UserError: It could not.
         """
         if self.failure is None:
             return
@@ -163,7 +163,7 @@ def check_finite(tensors: Iterable[Tensor], run: Run) -> None:
     """Check that nothing is NaN or infinite.
 
     Raises:
-        UserError: Something is; it must not replace what is good.
+        UserError: Something is; it must not replace a good checkpoint.
     """
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise UserError(

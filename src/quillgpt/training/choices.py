@@ -38,7 +38,7 @@ CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
 LONG_RUN_SECONDS = 60
-"""Predicted length from which a run tries torch.compile: that costs half a minute the first time, seconds later on."""
+"""Predicted length from which a run tries torch.compile, which costs half a minute the first time, then seconds."""
 
 LONG_RUN_MINUTES = 1.5
 """The same for a run that has minutes."""
@@ -46,10 +46,10 @@ LONG_RUN_MINUTES = 1.5
 NEVER_SECONDS = 1e9
 
 LARGEST_ERROR = 0.02
-"""Of a path in bfloat16, relative to another: above it, one of the two is wrong."""
+"""Largest relative difference of two paths in bfloat16; above it, one of them is wrong."""
 
 EXPECTED_UTILISATION = 0.3
-"""Share of the peak that training reaches uncompiled, for predicting its length: small models less, large ones more."""
+"""Share of the peak rate that training reaches uncompiled: small models reach less, large ones more."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def choose_paths(
         settings: The run's.
         config: Configuration of its model.
         machine: What it runs on.
-        measuring: Whether there is room to try paths; else the usual one is taken.
+        measuring: Try the paths, for which there must be memory; else the usual one is taken.
     """
     given = settings.micro_batch_size
     at_once = _fastest_micro_batch(settings, machine.device) if given == "auto" else given
@@ -103,7 +103,7 @@ def choose_paths(
 
 
 def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, machine: Machine) -> bool:
-    """Say whether the model may be compiled: as told, or, where that is left open, for a long run and with a compiler.
+    """Whether the model may be compiled: as the setting says, or, for `auto`, in a long run and if there is a compiler.
 
     Args:
         settings: The run's.
@@ -123,7 +123,7 @@ def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, mac
 
 
 def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> bool:
-    """Decide whether to compile: as told, or, for a long run, by timing a step both ways."""
+    """Whether to compile: as the setting says, or, for `auto` in a long run, as timing a step both ways says."""
     if settings.compile != "auto":
         return settings.compile
     if not may_compile(settings, model.config, model.parameter_count(positions=False), machine):
@@ -163,21 +163,21 @@ def _fastest_micro_batch(settings: TrainSettings, device: torch.device) -> int:
 
 
 def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Machine, most: int) -> int:
-    """Return the largest part of a batch, of at most `most` sequences, that the memory has room for; at least one."""
+    """Return the largest micro-batch of at most `most` sequences that fits into the memory; at least one sequence."""
     available = memory(machine.device)
     needed = memory_needed(settings, config, device=machine.device, dtype=machine.dtype)
     total = settings.sequences_per_iteration
-    parts = [size for size in range(most, 0, -1) if size == most or total % size == 0]
-    found = next((size for size in parts if fits(needed(size), available)), 1)
-    if found < most:
-        say(f"computing {found} sequences at once instead of {most}: the memory has no room for more")
-    if available is not None and not fits(needed(found), available):
+    sizes = [size for size in range(most, 0, -1) if size == most or total % size == 0]
+    fitting = next((size for size in sizes if fits(needed(size), available)), 1)
+    if fitting < most:
+        say(f"computing {fitting} sequences at once instead of {most}: the memory has no room for more")
+    if available is not None and not fits(needed(fitting), available):
         recompute = "" if settings.gradient_checkpointing else "--gradient_checkpointing, "
         warn(
-            f"a step needs about {decimal(needed(found).total)}, {decimal(available.free)} are free; "
+            f"a step needs about {decimal(needed(fitting).total)}, {decimal(available.free)} are free; "
             f"less take --block_size, {recompute}--lora_rank where a model is finetuned, or a smaller model"
         )
-    return found
+    return fitting
 
 
 def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machine: Machine) -> str:
@@ -198,7 +198,7 @@ def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machi
         try:
             right = name != "triton" or _agree(attend, usual, inputs)
             return seconds_per_call(forward_and_backward, machine.device) if right else NEVER_SECONDS
-        except Exception as error:  # what is compiled for a GPU can fail in any way; then it is not chosen
+        except Exception as error:  # a GPU's kernel can fail in any way; then it is not chosen
             if attend is usual:
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -214,12 +214,12 @@ def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machi
 
 
 def _agree(attend: Attend, other: Attend, inputs: list[torch.Tensor]) -> bool:
-    """Say whether two paths give nearly the same results and gradients."""
-    found = []
-    for each in (attend, other):
-        result = each(*inputs, 0.0)  # type: ignore[call-arg, arg-type]
-        found.append([result, *torch.autograd.grad(result.float().square().sum(), inputs)])
-    errors = [(own - truth).float().norm() / truth.float().norm() for own, truth in zip(*found, strict=True)]
+    """Whether two paths give nearly the same results and gradients."""
+    outcomes = []
+    for path in (attend, other):
+        result = path(*inputs, 0.0)  # type: ignore[call-arg, arg-type]
+        outcomes.append([result, *torch.autograd.grad(result.float().square().sum(), inputs)])
+    errors = [(own - truth).float().norm() / truth.float().norm() for own, truth in zip(*outcomes, strict=True)]
     return bool(torch.stack(errors).max() <= LARGEST_ERROR)
 
 

@@ -1,4 +1,4 @@
-"""torch.compile from outside of the model, block by block."""
+"""torch.compile, applied from outside of the model, block by block."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def keep_compiled_code(*, compiling: bool = True) -> None:
-    """Let what is compiled stay in the cache folder for the next run.
+    """Keep compiled code in the cache folder for the next run.
 
-    PyTorch takes a folder for temporary files instead, and settles on it when the first optimizer is made. What it
-    finds there it runs, so it must be this user's alone.
+    PyTorch would use a temporary folder instead, and chooses it when the first optimizer is made. It runs the code that
+    it finds there, so the folder must belong to this user alone.
 
     Args:
-        compiling: Whether it is of interest where that cannot be.
+        compiling: Whether to warn if it does not.
     """
     if CACHE_VARIABLE in os.environ:
         return
@@ -49,15 +49,15 @@ def keep_compiled_code(*, compiling: bool = True) -> None:
 
 
 def why_not_private(folder: Path) -> str | None:
-    """Return why somebody else may have written into a folder, or None where only its user may."""
+    """Return why somebody else may have written into a folder; None if only its user may."""
     if os.name == "nt":  # whose folders have no such modes
         return None
-    found, above = folder.lstat(), folder.parent.stat()
-    if not stat.S_ISDIR(found.st_mode):
+    own, above = folder.lstat(), folder.parent.stat()
+    if not stat.S_ISDIR(own.st_mode):
         return "is no folder, or a link"
-    if found.st_uid != os.geteuid():
+    if own.st_uid != os.geteuid():
         return "belongs to somebody else"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if own.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return "may be written by others"
     if above.st_uid not in (os.geteuid(), 0) or (above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX):
         return "lies in a folder in which others may replace it"
@@ -65,9 +65,9 @@ def why_not_private(folder: Path) -> str | None:
 
 
 def compile_model(model: GPT) -> None:
-    """Let a model's blocks and its loss run compiled.
+    """Compile a model's blocks and its loss.
 
-    All blocks share one compiled function, which takes the compiler the time of one block.
+    All blocks share one compiled function, so compiling takes the time of one block.
     """
     for owner, name in _parts(model):
         setattr(owner, name, torch.compile(getattr(owner, name)))
@@ -87,7 +87,7 @@ def leave_uncompiled(model: GPT) -> None:
 
 @contextmanager
 def uncompiled(model: GPT) -> Iterator[None]:
-    """Let a model run uncompiled while the block runs: for hooks, and for shapes that would be compiled anew."""
+    """Run a model uncompiled while the block runs: for hooks, and for shapes that would be compiled again."""
     compiled = [(owner, name, vars(owner).pop(name)) for owner, name in _parts(model) if name in vars(owner)]
     try:
         yield
@@ -97,5 +97,5 @@ def uncompiled(model: GPT) -> Iterator[None]:
 
 
 def _parts(model: GPT) -> list[tuple[nn.Module, str]]:
-    """Return what is compiled: methods, which as attributes of an object take the place of those of its class."""
+    """Return the methods to compile. Set as attributes of an object, compiled ones replace those of its class."""
     return [*((block, "forward") for block in model.blocks), (model, "loss_from_hidden")]

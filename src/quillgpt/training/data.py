@@ -1,4 +1,4 @@
-"""The data set of a run: opened, or prepared first, and held to what the run starts from."""
+"""The data set of a run: opened, or prepared first, and checked against the model that the run starts from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORTEST_USEFUL_BLOCK = 8
 
 
 def open_data(start: StartingPoint, make: Maker | None = None) -> Dataset:
-    """Open or prepare the data set of a run; a resumed run wants the tokens that it was trained on.
+    """Open or prepare the data set of a run; a resumed run needs the tokens that it was trained on.
 
     Args:
         start: What the run starts from.
@@ -62,14 +62,15 @@ def open_data(start: StartingPoint, make: Maker | None = None) -> Dataset:
 
 
 def without_secrets(settings: TrainSettings) -> TrainSettings:
-    """Return the settings as they may be recorded: addresses of texts may hold what is nobody else's business."""
+    """Return the settings as they may be recorded: without secrets in addresses of texts."""
     changes = {}
     for name in ("data", "val"):
         given = getattr(settings, name)
         if given is not None:
-            shown = [shown_address(each) if is_web_address(each) else each for each in split_sources(given)]
+            shown = [shown_address(source) if is_web_address(source) else source for source in split_sources(given)]
             changes[name] = ",".join(shown)
-    return settings.model_copy(update={name: each for name, each in changes.items() if each != getattr(settings, name)})
+    changes = {name: value for name, value in changes.items() if value != getattr(settings, name)}
+    return settings.model_copy(update=changes)
 
 
 def open_replayed(settings: TrainSettings, dataset: Dataset, state: TrainingState) -> Dataset | None:
@@ -107,12 +108,12 @@ def find_same_data(name: str, fingerprint: str, tokenizer: Tokenizer, settings: 
 
 
 def is_in_place(dataset: Dataset, name: str, settings: TrainSettings) -> bool:
-    """Say whether a data set is where the settings say that it is."""
+    """Whether a data set is where the settings say."""
     return dataset.folder.resolve() == dataset_folder(name, Path(settings.data_dir)).resolve()
 
 
 def with_place_of(dataset: Dataset, start: StartingPoint) -> StartingPoint:
-    """Return the start of a resumed run with its data set where it was found."""
+    """Return where a resumed run starts, with its data set where it was found."""
     if not start.resumed or is_in_place(dataset, start.settings.dataset, start.settings):
         return start
     place = {"dataset": dataset.name, "data_dir": str(dataset.folder.parent)}
@@ -123,11 +124,11 @@ def with_moved_text(settings: TrainSettings) -> TrainSettings:
     """Return the settings of a resumed run with its texts where they are now, as seen from folders around the run."""
     run = Path(settings.out_dir)
 
-    def found(source: str) -> str:
+    def moved(source: str) -> str:
         return next((str(place) for place in places_of(source, run) if exists(place)), source)
 
-    data = None if settings.data is None else ",".join(map(found, split_sources(settings.data)))
-    val = None if settings.val is None else found(settings.val)
+    data = None if settings.data is None else ",".join(map(moved, split_sources(settings.data)))
+    val = None if settings.val is None else moved(settings.val)
     return settings.model_copy(update={"data": data, "val": val})
 
 
@@ -161,7 +162,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
 
 
 def warn_of_split(settings: TrainSettings) -> None:
-    """Say that `val` and `val_fraction` do nothing without a text to prepare, where they ask for another split."""
+    """Warn that `val`, `val_fraction` and `encoding` do nothing without a text to prepare, if they would change it."""
     manifest = read_dataset_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
     usual = TrainSettings.model_fields["val_fraction"].default
     split = usual if manifest is None or manifest.val_fraction is None else manifest.val_fraction

@@ -1,4 +1,4 @@
-"""The end of a run: what its best checkpoint is worth, summary.json, and what to try next."""
+"""The end of a run: score its best checkpoint, write summary.json, say what to try next."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def finish(run: Run, *, started: float, other_kind: bool) -> RunSummary:
 
     Args:
         run: The run, saved.
-        started: When it began, pauses left out, as time.perf_counter has it.
-        other_kind: The held-out text is of another kind than that to train on.
+        started: When it began, pauses between sessions left out, as time.perf_counter has it.
+        other_kind: The validation text is of another kind than the training text.
     """
     state, settings = run.state, run.settings
     best = load_model(run.out_dir, attn_path=str(settings.attn_path))
@@ -50,7 +50,7 @@ def finish(run: Run, *, started: float, other_kind: bool) -> RunSummary:
         train_seconds=state.train_seconds,
         wall_seconds=time.perf_counter() - started,
         saving_seconds=state.saving_seconds,
-        left_out=[each.iteration + 1 for each in state.rollbacks],
+        left_out=[rollback.iteration + 1 for rollback in state.rollbacks],
         overflows=state.overflows,
         parameters=run.model.parameter_count(),
         peak_memory_bytes=peak_memory_bytes(run.machine.device),

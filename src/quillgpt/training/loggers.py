@@ -1,4 +1,4 @@
-"""Where a run's numbers go besides metrics.jsonl: Weights & Biases, TensorBoard."""
+"""Loggers besides metrics.jsonl: Weights & Biases, TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WANDB_STATE = "wandb.json"
 TENSORBOARD = "tensorboard"
 
 NAMES = {"train_loss": "train/loss", "val_loss": "val/loss", "loss": "train/batch_loss"}
-"""nanoGPT's names of what evaluations measure; its `lr` and `mfu` are ours."""
+"""nanoGPT's names of losses; its `lr` and `mfu` are ours too."""
 
 EVENTS = "events.out.tfevents.*"
 """How TensorBoard names its files."""
@@ -39,7 +39,7 @@ class Logger(Protocol):
         """Take one row, under the names of `named`."""
 
     def close(self, *, failed: bool) -> None:
-        """Write out what is left."""
+        """Write all numbers out."""
 
 
 def named(row: Mapping[str, float]) -> dict[str, float]:
@@ -49,10 +49,10 @@ def named(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_loggers(settings: TrainSettings) -> None:
-    """Check that the packages and the account that the settings ask for are there, without ever asking for input.
+    """Check that the packages and the account that the settings ask for are there; never ask for input.
 
     Raises:
-        UserError: One is missing; says what to install or to leave out.
+        UserError: One is missing.
     """
     if settings.eval_only:
         return
@@ -71,7 +71,7 @@ def check_loggers(settings: TrainSettings) -> None:
 
 
 def open_loggers(settings: TrainSettings, *, iteration: int | None) -> list[Logger]:
-    """Open what the settings ask for, in out_dir.
+    """Open the loggers that the settings ask for, in out_dir.
 
     Args:
         settings: The run's.
@@ -138,7 +138,7 @@ class WandbLogger:
         self._run.log(dict(numbers), step=int(numbers["iter"]))
 
     def close(self, *, failed: bool) -> None:
-        """Upload what is left, and mark the run as finished or failed."""
+        """Upload all numbers, and mark the run as finished or failed."""
         self._run.finish(exit_code=int(failed))
 
 
@@ -147,7 +147,7 @@ class TensorBoardLogger:
 
     Args:
         folder: Where they are.
-        iteration: The iteration from which a run is resumed: what stands there goes up to it; None begins.
+        iteration: The iteration from which a run is resumed, after which earlier numbers are dropped; None begins.
     """
 
     def __init__(self, folder: Path, *, iteration: int | None) -> None:
@@ -167,7 +167,7 @@ class TensorBoardLogger:
         self._writer.flush()
 
     def close(self, *, failed: bool) -> None:  # noqa: ARG002
-        """Write out what is left."""
+        """Write all numbers out."""
         self._writer.close()
 
 

@@ -1,4 +1,4 @@
-"""How much memory a run's step needs, and how many sequences fit."""
+"""The memory that an iteration needs, and how many sequences fit into a micro-batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quillgpt.optim.optimizers import remembered_values
 from quillgpt.training.base import with_adapters
 
 HALF_BYTES, INDEX_BYTES = 2, 8
-"""The smallest numbers that products are computed in, and a token's id or place."""
+"""Bytes of the smallest number format, and of a token id or a position."""
 
 USABLE_SHARE = 0.9
 """Share of the free memory that may be planned with."""
@@ -27,7 +27,7 @@ USABLE_SHARE = 0.9
 def memory_needed(
     settings: TrainSettings, config: GPTConfig, *, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int], TrainingMemory]:
-    """Return what says how much memory a step needs that computes so many sequences at once.
+    """Return a function from the sequences of a micro-batch to the memory that an iteration needs.
 
     Args:
         settings: The run's, with the attention path chosen.
@@ -44,7 +44,7 @@ def memory_needed(
         return training_memory(
             config,
             parameters=model.parameter_count(),
-            trained=sum(each.numel() for each in groups.trained.values()),
+            trained=sum(parameter.numel() for parameter in groups.trained.values()),
             remembered=remembered,
             averaged=settings.ema_decay > 0,
             sequences=sequences,
@@ -59,7 +59,7 @@ def memory_needed(
 
 
 def fits(needed: TrainingMemory, available: Memory | None) -> bool:
-    """Say whether a step has room; where nothing is known of the memory, it has."""
+    """Whether an iteration fits into the free memory; it does where that is unknown."""
     return available is None or needed.total <= USABLE_SHARE * available.free
 
 
@@ -67,16 +67,16 @@ def check_memory(settings: TrainSettings, config: GPTConfig, device: torch.devic
     """Check that a run may fit into the memory, before anything large is made.
 
     Raises:
-        ConfigError: It cannot: see `lack_of_memory`.
+        ConfigError: It cannot; see `lack_of_memory`.
     """
     if (lack := lack_of_memory(settings, config, device)) is not None:
         raise lack
 
 
 def lack_of_memory(settings: TrainSettings, config: GPTConfig, device: torch.device) -> ConfigError | None:
-    """Return the error for a run that no effort could fit into the memory; None where it may fit.
+    """Return the error of a run that cannot fit into the memory; None where it may fit.
 
-    Counted is only what cannot be done without, so that nothing is refused that would run.
+    Only what every run needs is counted, so that no run is refused that would work.
 
     Args:
         settings: The run's.
@@ -103,7 +103,7 @@ def least_remembered(settings: TrainSettings, config: GPTConfig) -> int:
 
 
 def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
-    """Return the bytes that a run cannot do without, by what they are for."""
+    """Return the bytes that a run needs at least, by their purpose."""
     parameters = count_parameters(config)
     trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
     trained = parameters if trains and not settings.lora_rank else 0
@@ -115,8 +115,8 @@ def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
     values = copies * parameters + trained + remembered + rotations  # trained: a gradient for each
     needed = {f"a model of {parameters:,} parameters": FLOAT32_BYTES * values}
     if trains:
-        scores = f"the scores of {at_once:,} x {settings.block_size:,} tokens over {config.vocab_size:,} others"
-        needed[scores] = HALF_BYTES * at_once * settings.block_size * config.vocab_size
+        logits = f"the logits of {at_once:,} x {settings.block_size:,} tokens over {config.vocab_size:,} others"
+        needed[logits] = HALF_BYTES * at_once * settings.block_size * config.vocab_size
         batch = f"a batch of {settings.sequences_per_iteration:,} sequences"
         needed[batch] = INDEX_BYTES * settings.sequences_per_iteration * (settings.block_size + 1)
     return needed

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, and the line that a person reads."""
+"""The record of a run: metrics.jsonl, which the loggers share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MetricsLog:
 
     @contextmanager
     def shared_with(self, loggers: Iterable[Logger]) -> Iterator[None]:
-        """Send every row to the loggers too while the block runs, and close them however it ends."""
+        """Send every row to the loggers too while the block runs; close them when it ends, in whatever way."""
         self._loggers = list(loggers)
         failed = True
         try:
@@ -43,7 +43,7 @@ class MetricsLog:
             self._loggers = []
 
     def write(self, kind: str, **numbers: float) -> None:
-        """Add a row; it is in the operating system's hands when this returns, or waits until the disk takes it."""
+        """Add a row. It is written when this returns, or waits until the disk takes it."""
         if self._path is not None:
             self._unwritten += (json.dumps({"kind": kind, **numbers}) + "\n").encode()
             self._append(self._path)
@@ -62,7 +62,7 @@ class MetricsLog:
             self._warned = True
 
     def _try(self, logger: Logger, act: Callable[[], None]) -> None:
-        """Let a logger act; one that fails is left out from then on, for its sake no run is lost."""
+        """Let a logger act. One that fails is left out from then on."""
         try:
             act()
         except Exception as error:
@@ -74,7 +74,7 @@ class MetricsLog:
 
         Args:
             iteration: From where the run goes on.
-            evaluated: Whether that iteration's evaluation is done; else its row goes too, since it is written again.
+            evaluated: Whether that iteration's evaluation is done; else its row is dropped too, to be written again.
         """
         if self._path is None or not self._path.is_file():
             return

@@ -1,4 +1,4 @@
-"""The shape of a run's model: that of the model that it starts from, or what the settings describe."""
+"""The configuration of a run's model: that of the model it starts from, or what the settings describe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_EMPTY_ROWS = 1 << 16
 
 
 def choose_config(start: StartingPoint, tokenizer: str, vocab_size: int) -> tuple[TrainSettings, GPTConfig]:
-    """Return the settings with the shape of the run's model, and that shape.
+    """Return the settings, with the configuration of the run's model in them, and that configuration.
 
     Args:
         start: What it starts from.
@@ -29,7 +29,7 @@ def choose_config(start: StartingPoint, tokenizer: str, vocab_size: int) -> tupl
         vocab_size: Its ids.
 
     Raises:
-        ConfigError: The settings ask for another shape than the model that it starts from has, or for too few rows.
+        ConfigError: The settings ask for another model than the one it starts from, or for too few rows.
     """
     if start.parent is None:
         return start.settings, config_for(start.settings, tokenizer, vocab_size)
@@ -43,10 +43,10 @@ def choose_config(start: StartingPoint, tokenizer: str, vocab_size: int) -> tupl
 
 
 def adopt_config(settings: TrainSettings, config: GPTConfig, *, resuming: bool) -> TrainSettings:
-    """Take the shape of the model that the run starts from; only block_size may be smaller, unless it is resumed.
+    """Take the configuration of the model that the run starts from; only a new run may have a smaller block_size.
 
     Raises:
-        ConfigError: A longer block than the model's was asked for, or a resumed run is told another shape.
+        ConfigError: The settings ask for a longer context than the model's, or for another model than a resumed run's.
     """
     if "block_size" not in settings.model_fields_set:
         settings = settings.model_copy(update={"block_size": min(settings.block_size, config.block_size)})
@@ -61,7 +61,7 @@ def adopt_config(settings: TrainSettings, config: GPTConfig, *, resuming: bool) 
         if resuming and given is not None and given != value:
             raise ConfigError(
                 f"{name} = {given}, but the run in {settings.out_dir} has {name} = {value}; a resumed run keeps its "
-                f"shape. Use --{name}={value}, or resume with the run's own settings: "
+                f"model. Use --{name}={value}, or resume with the run's own settings: "
                 f"{how_to_go_on(settings.out_dir)}"
             )
     kept = [
@@ -71,7 +71,7 @@ def adopt_config(settings: TrainSettings, config: GPTConfig, *, resuming: bool) 
         if getattr(settings, name) not in (None, value)
     ]
     if kept:
-        warn(f"the shape is that of the model that is there: {', '.join(kept)}")
+        warn(f"the model keeps its own settings: {', '.join(kept)}")
     return settings.model_copy(update=stored | {"block_size": settings.block_size})
 
 
@@ -81,31 +81,31 @@ def kernel_of(settings: TrainSettings) -> KernelSpec:
 
 
 def range_limit(settings: TrainSettings, kernel: KernelSpec) -> float:
-    """Return how far below 0 arguments of a kernel cost nothing: as told, or as far as its polynomial is near exp.
+    """Return how far below 0 a kernel's arguments are not penalised: `range_limit`, or where its polynomial leaves exp.
 
     Raises:
-        ConfigError: Its argument is no distance, or nobody says how far.
+        ConfigError: The kernel is not one of distance, or it has no such limit of its own and none is set.
     """
     if not kernel.of_distance:
         raise ConfigError(
             f"range_penalty = {settings.range_penalty:g} is for GK, GKn and GKpoly, and attn_type is "
             f"{kernel.attn_type}; leave it out"
         )
-    found = settings.range_limit or kernel.reach
-    if found is None:
+    limit = settings.range_limit or kernel.reach
+    if limit is None:
         raise ConfigError(f"range_penalty needs --range_limit, since {kernel} has no end of its own")
-    return found
+    return limit
 
 
 def check_range(settings: TrainSettings, config: GPTConfig | None) -> None:
-    """Check that there is something for `range_penalty` to act on.
+    """Check that the model has a kernel that `range_penalty` applies to.
 
     Args:
         settings: The run's.
         config: Configuration of the model that it starts from; None for one from scratch.
 
     Raises:
-        ConfigError: There is not.
+        ConfigError: It has not.
     """
     if settings.range_penalty:
         range_limit(settings, config.kernel if config else kernel_of(settings))
@@ -122,7 +122,7 @@ def asked_kernel(settings: TrainSettings, before: KernelSpec) -> KernelSpec:
 
 
 def config_for(settings: TrainSettings, tokenizer: str, tokens: int) -> GPTConfig:
-    """Return the shape of a model from scratch, for a tokenizer with so many tokens.
+    """Return the configuration of a model from scratch, for a tokenizer with this many tokens.
 
     Raises:
         ConfigError: vocab_size is smaller than the tokenizer's vocabulary, or far larger.
@@ -142,7 +142,7 @@ def config_for(settings: TrainSettings, tokenizer: str, tokens: int) -> GPTConfi
 
 
 def model_config(settings: TrainSettings, vocab_size: int) -> GPTConfig:
-    """Return the shape that the settings describe, with so many rows in its vocabulary."""
+    """Return the configuration that the settings describe, with this many rows in its vocabulary."""
     architecture = ARCHITECTURES[settings.arch]
     return GPTConfig(
         arch=settings.arch,

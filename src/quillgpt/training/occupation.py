@@ -19,8 +19,8 @@ from quillgpt.process import is_running
 
 LOCK = ".lock"
 HOLDER = ".running"
-"""Says who holds the lock. Where there is a lock it is only read while that is held, so what a killed process left
-misleads nobody; where there is none it stands for it."""
+"""Names the process that holds the lock. It is read only while the lock is held, so a note that a killed process left
+misleads nobody. On disks that cannot lock, it stands for the lock."""
 
 
 class Occupation:
@@ -53,16 +53,16 @@ class Occupation:
             write_text(self._out_dir / HOLDER, self._note)
 
     def is_lost(self) -> bool:
-        """Return whether the folder, with the settings that the run has written there, was removed or moved.
+        """Whether the folder, with the settings that the run has written there, was removed or moved.
 
         Raises:
             CheckpointError: Another process has taken its place since.
         """
-        found = _read(self._out_dir / HOLDER)
-        if found is None:
+        holder = _read(self._out_dir / HOLDER)
+        if holder is None:
             return not (self._out_dir / CONFIG).exists()
-        if found != _parse(self._note):
-            raise _in_use(self._out_dir, found, "; it was taken from this run, which saves nothing more")
+        if holder != _parse(self._note):
+            raise _in_use(self._out_dir, holder, "; it was taken from this run, which saves nothing more")
         return False
 
     def take_anew(self) -> None:
@@ -87,7 +87,7 @@ class Occupation:
         self.begin()
 
     def end(self, *, made: bool) -> None:
-        """Give the folder free, and remove it where this process has `made` it and left nothing else in it."""
+        """Release the folder; remove it if this process `made` it and left nothing in it."""
         with suppress(OSError):
             if _read(self._out_dir / HOLDER) == _parse(self._note):
                 remove_own(self._out_dir / HOLDER)
@@ -97,11 +97,11 @@ class Occupation:
         self._lock.release()
 
     def _check_unheld(self) -> None:
-        """Check, where nothing can be locked, that the process which says that it trains there is gone."""
-        holder = self._out_dir / HOLDER
-        found = _read(holder)
-        if found is not None and (found[1] != socket.gethostname() or is_running(found[0])):
-            raise _in_use(self._out_dir, found, f"; if that has ended, remove {holder}")
+        """Check, on a disk that cannot lock, that the process that the note names is gone."""
+        note = self._out_dir / HOLDER
+        holder = _read(note)
+        if holder is not None and (holder[1] != socket.gethostname() or is_running(holder[0])):
+            raise _in_use(self._out_dir, holder, f"; if that has ended, remove {note}")
 
 
 @contextmanager
@@ -130,9 +130,9 @@ def _remove_with_its_lock(out_dir: Path, lock: FileLock) -> None:
         remove_listed(out_dir, [LOCK])
 
 
-def _in_use(out_dir: Path, found: tuple[int, str] | None, otherwise: str = "") -> CheckpointError:
-    who = "another process" if found is None else f"process {found[0]}"
-    where = "" if found is None or found[1] == socket.gethostname() else f" on {found[1]}"
+def _in_use(out_dir: Path, holder: tuple[int, str] | None, otherwise: str = "") -> CheckpointError:
+    who = "another process" if holder is None else f"process {holder[0]}"
+    where = "" if holder is None or holder[1] == socket.gethostname() else f" on {holder[1]}"
     return CheckpointError(
         f"{out_dir} is in use: {who}{where} trains there; wait for it, stop it, or choose another --out_dir{otherwise}"
     )

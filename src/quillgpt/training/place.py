@@ -1,8 +1,8 @@
-"""The folder of a run: whether it can be this run's, and how a run takes the place of an earlier one.
+"""The folder of a run: whether it may be used, and how a run replaces an earlier one.
 
-What an earlier run has there is set aside when another starts over, and goes when the new one has its first checkpoint;
-until then config.toml, too, is the earlier one's. A run that ends before that, however it does, leaves the earlier one
-as it was.
+A run that starts over sets the files of the earlier run aside. They are removed when the new run has saved its first
+checkpoint; until then config.toml stays the earlier run's too. A run that ends before that, in whatever way, leaves the
+earlier run as it was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SUMMARY = "summary.json"
 
 
 def claim_folder(settings: TrainSettings, *, anew: bool) -> None:
-    """Write down that the files of a run in out_dir are Quill's, and set aside those of an earlier one.
+    """Record that the files of a run in out_dir are Quill's, and set the files of an earlier run aside.
 
     Args:
         settings: The run's.
@@ -46,7 +46,7 @@ def _written(settings: TrainSettings) -> list[str]:
 
 
 def check_out_dir(settings: TrainSettings) -> None:
-    """Check that out_dir is, or can become, a folder that may be written to, and that nothing else is in the way.
+    """Check that out_dir is, or can become, a folder that may be written to, and holds nobody else's files.
 
     Raises:
         ConfigError: It cannot, or it holds files that are not Quill's and would be written over.
@@ -95,7 +95,7 @@ def check_earlier_run(settings: TrainSettings) -> None:
 
 
 def taken(settings: TrainSettings) -> list[str]:
-    """Return what a run would remove or write over in out_dir although it is not Quill's, as paths from there."""
+    """Return what a run would remove or overwrite in out_dir although it is not Quill's, as paths relative to it."""
     out_dir, resuming = Path(settings.out_dir), settings.init_from == "resume"
     known = recorded(out_dir)
     if not known and any(map(is_of_quill, numbered(out_dir))):  # a run from before there were records
@@ -112,7 +112,7 @@ def taken(settings: TrainSettings) -> list[str]:
 
 
 def _may_lock_with(path: Path) -> bool:
-    """Say whether a lock, or the note beside it, is absent or can only be one of ours."""
+    """Whether a lock, or the note beside it, is absent or one of ours."""
     if not os.path.lexists(path):
         return True
     try:  # a pipe could be waited for without end
@@ -124,7 +124,7 @@ def _may_lock_with(path: Path) -> bool:
 
 
 def replaced_by(settings: TrainSettings) -> list[str]:
-    """Return what a run that starts over would remove in out_dir, as paths from there."""
+    """Return what a run that starts over would remove in out_dir, as paths relative to it."""
     out_dir = Path(settings.out_dir)
     if settings.init_from == "resume" or settings.eval_only or not out_dir.is_dir():
         return []
@@ -137,7 +137,7 @@ def _run_files(out_dir: Path) -> list[str]:
 
 
 def set_aside(out_dir: Path) -> None:
-    """Move what an earlier run has in out_dir out of the way."""
+    """Move the files of an earlier run in out_dir out of the way."""
     for parent, names in ((out_dir, _run_files(out_dir)), (checkpoints_folder(out_dir), _checkpoint_names(out_dir))):
         for name in names:
             if (parent / name).is_symlink() or (parent / name).exists():
@@ -147,22 +147,22 @@ def set_aside(out_dir: Path) -> None:
 
 
 def record_settings(settings: TrainSettings) -> None:
-    """Write config.toml, unless it is still that of an earlier run."""
+    """Write config.toml, unless it is still the earlier run's."""
     out_dir = Path(settings.out_dir)
     if not _is_set_aside(out_dir):
         write_text(out_dir / CONFIG, to_toml(settings))
 
 
 def begin_record(out_dir: Path) -> None:
-    """Drop the record of a run that begins, which has one already where it went back to its beginning."""
+    """Remove the record of a run that begins; it has one if it went back to its beginning."""
     remove_listed(out_dir, [METRICS, SUMMARY])
 
 
 @contextmanager
 def earlier_run_kept(settings: TrainSettings) -> Iterator[None]:
-    """Put back an earlier run where the block ends before the run that replaces it has saved anything.
+    """Put an earlier run back if the block ends before the run that replaces it has saved anything.
 
-    The same is done at first for a run that was killed before.
+    The same is done first for a run that was killed.
     """
     if settings.eval_only:
         yield
@@ -175,7 +175,7 @@ def earlier_run_kept(settings: TrainSettings) -> Iterator[None]:
 
 
 def put_back(out_dir: Path) -> None:
-    """Put back what a run had set aside and never replaced by a checkpoint of its own; drop it otherwise."""
+    """Put back what a run had set aside if it never saved a checkpoint of its own; remove it otherwise."""
     if not _is_set_aside(out_dir):
         return
     if numbered(out_dir):
@@ -193,7 +193,7 @@ def put_back(out_dir: Path) -> None:
 
 
 def take_over(settings: TrainSettings) -> None:
-    """Remove what was set aside, once a run has saved something in its place."""
+    """Remove what was set aside, once the new run has saved a checkpoint."""
     out_dir = Path(settings.out_dir)
     if _is_set_aside(out_dir):
         write_text(out_dir / CONFIG, to_toml(settings))

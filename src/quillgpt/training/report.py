@@ -1,4 +1,4 @@
-"""What a run says of itself: its set-up before, its summary after."""
+"""What a run reports: its set-up before, its summary after."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from quillgpt.training.run import Run
 
 
 class RunSummary(Record):
-    """What a run came to; the content of summary.json.
+    """The result of a run; the content of summary.json.
 
     Attributes:
         best_val_loss: Lowest validation loss of an evaluation, nats per token.
         best_iter: The iteration that had it; 0: the start of a finetuned model was better than all that came of it.
         start_val_loss: Validation loss before the first step; None where it was not measured.
-        improved: Whether training has made the model better than it was at its start.
+        improved: Whether training has made the model better than at its start.
         val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
         iterations: Optimizer steps done.
         tokens: Target tokens trained on.
@@ -57,7 +57,7 @@ class RunSummary(Record):
 
 
 def show_settings(settings: TrainSettings, given: Given, *, resumed: bool) -> None:
-    """Print the settings of a run, all or those that are not the default, with where each comes from."""
+    """Print the settings of a run, all or those that are not the default, and where they come from."""
     if given.verbose:
         console.say(to_toml(settings).rstrip(), style="dim")
         return
@@ -67,7 +67,7 @@ def show_settings(settings: TrainSettings, given: Given, *, resumed: bool) -> No
 
 
 def show_set_up(run: Run, peak: Peak, given: Given) -> None:
-    """Print the settings and what the run is made of."""
+    """Print the settings, the machine, the data and the model of a run."""
     settings, model, dataset = run.settings, run.model, run.dataset
     show_settings(settings, given, resumed=run.resumed)
     groups = group_parameters(model)
@@ -77,7 +77,7 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
     )
     trained = {}
     if settings.lora_rank:
-        count = sum(each.numel() for each in groups.trained.values())
+        count = sum(parameter.numel() for parameter in groups.trained.values())
         trained = {"trained": f"{count:,}: adapters of rank {settings.lora_rank}, alpha {settings.adapter_alpha:g}"}
     console.table(
         "set-up",
@@ -108,7 +108,7 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
 
 
 def say_perplexity(settings: TrainSettings, *, train: float, val: float) -> None:
-    """Print what losses mean, and what is published of this model on this data set, if anything is."""
+    """Print the perplexities of losses, and the published losses of this model on this data set, if there are any."""
     console.outcome(f"perplexity: train {spell_perplexity(train)}, val {spell_perplexity(val)}")
     published = published_losses(settings.init_from, settings.dataset)
     if published is not None:

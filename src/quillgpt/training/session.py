@@ -1,4 +1,4 @@
-"""`train`: one session of a run, from settings to what it came to."""
+"""`train`: one session of a run, from its settings to its result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def train(
         given: How the settings were given, to be shown; None: by a program.
 
     Returns:
-        What the run came to; None where it was only evaluated, or interrupted.
+        The result of the run; None if it was only evaluated, or interrupted.
 
     Raises:
         UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.

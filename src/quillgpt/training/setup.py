@@ -1,4 +1,4 @@
-"""From settings to everything that a training loop needs, with all checks before the first step."""
+"""From settings to a run that is ready to train, with all checks before the first iteration."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def assemble(
 
 
 def warn_of_weak_attention(config: GPTConfig) -> None:
-    """Say where a fresh model's Gaussian weights are next to nothing, and what would mend it."""
+    """Warn of a new model whose Gaussian attention weights are almost 0, and say what would help."""
     kernel, argument = config.kernel, mean_distance_argument(config)
     if not kernel.of_distance or kernel.normalized or argument > WEAK_ARGUMENT:
         return
@@ -111,7 +111,7 @@ def warn_of_weak_attention(config: GPTConfig) -> None:
 
 
 def say_changes(state: TrainingState, settings: TrainSettings) -> None:
-    """Say which settings of a resumed run are not what they were, and what becomes of its learning rate."""
+    """Say which settings of a resumed run have changed, and what its learning rate will be."""
     before, now = state.settings, settings.model_dump(mode="json")
     changed = {
         name: f"{before[name]} -> {now[name]}"

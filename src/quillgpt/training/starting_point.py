@@ -18,7 +18,7 @@ from quillgpt.training.loggers import check_loggers
 from quillgpt.training.place import check_earlier_run
 
 FINETUNING_PATIENCE = 5
-"""Evaluations without improvement after which finetuning stops: a pretrained model soon knows a small text by heart."""
+"""Evaluations without improvement after which finetuning stops: a pretrained model soon overfits a small text."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find_starting_point(settings: TrainSettings) -> StartingPoint:
 
 
 def forget_lost_best(state: TrainingState, out_dir: Path) -> None:
-    """Let a run that goes on look for its best anew where the checkpoint that was the best is damaged or gone."""
+    """Forget the best evaluation of a resumed run if its checkpoint is damaged or gone."""
     if state.best_iteration in (None, state.iteration):
         return
     best = checkpoints_folder(out_dir) / iteration_name(state.best_iteration or 0)
@@ -107,14 +107,14 @@ def apart_from_parent(settings: TrainSettings) -> TrainSettings:
 
 
 def name_neighbour(settings: TrainSettings) -> None:
-    """Say that another program's run is in the folder of a new one, which its path means from then on."""
+    """Say that a new run shares its folder with another program's run, and that its path means the new one."""
     file = find_nanogpt_file(Path(settings.out_dir))
     if file is not None and settings.init_from != "resume" and not settings.eval_only:
         say(f"{file} is a checkpoint of nanoGPT's and stays; {settings.out_dir} means the new run from now on")
 
 
 def load_parent(settings: TrainSettings) -> tuple[LoadedModel | None, StoredTraining | None]:
-    """Load the model that `init_from` names, none for `scratch`, and what else the checkpoint of a resumed run holds.
+    """Load the model that `init_from` names, and the training state of a run that is resumed; nothing for `scratch`.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
@@ -136,7 +136,7 @@ def load_parent(settings: TrainSettings) -> tuple[LoadedModel | None, StoredTrai
 
 
 def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
-    """Take a resumed run's own automatic choices wherever the user has not said otherwise."""
+    """Keep a resumed run's automatic choices, unless the user sets others."""
     chosen = {name for name in CHOSEN if getattr(settings, name) in ("auto", None)}
     if settings.defaults == "scaled":  # then whatever nobody has set was chosen
         chosen |= type(settings).model_fields.keys() - settings.model_fields_set

@@ -1,4 +1,4 @@
-"""Evaluations in the course of a run: how much text they take, and what they say about going on."""
+"""Evaluations during a run: how much text they take, and whether the run should go on."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from quillgpt.training.compilation import uncompiled
 from quillgpt.training.run import Run
 
 RISES_IN_A_ROW = 2
-"""Evaluations after the best one from which a rising validation loss counts as overfitting; one may be chance."""
+"""Evaluations above the best one that count as overfitting; a single one may be chance."""
 
 NOISES = 2.0
-"""Standard deviations of the noise between evaluations above which a rise is none of it."""
+"""Standard deviations of the noise between evaluations that a rise must exceed."""
 
 LATEST = 8
-"""Evaluations by which the noise is judged."""
+"""Evaluations that the noise is estimated from."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What an evaluation finds.
+    """The losses of an evaluation.
 
     Attributes:
         train: Mean loss of the training split, nats per token.
         val: Mean loss of the validation split, nats per token.
         val_bits_per_byte: The latter in bits for each byte of text, which compares between tokenizers.
-        replay: Mean loss of the validation split of the data set that is replayed; None where there is none.
+        replay: Mean loss of the validation split of the data set that is replayed; None without one.
     """
 
     train: float
@@ -44,9 +44,9 @@ class Losses:
 
 
 def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> int:
-    """Return how many blocks an evaluation takes from a split that has as many.
+    """Return how many blocks an evaluation takes from a split.
 
-    Where patience may end the run, the whole validation split is taken: no lucky choice of batches decides.
+    If patience may end the run, the whole validation split is taken, so that no lucky choice of batches decides.
 
     Args:
         settings: The run's.
@@ -68,7 +68,7 @@ def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
     in_val = blocks_of_val(run)
     in_train = len(all_offsets(len(run.dataset.train), run.settings.block_size))
     wanted = (evaluated_blocks(run.settings, split, in_val) for split in ("train", "val"))
-    train, val = (min(each, blocks) for each, blocks in zip(wanted, (in_train, in_val), strict=True))
+    train, val = (min(count, blocks) for count, blocks in zip(wanted, (in_train, in_val), strict=True))
     return train, val
 
 
@@ -115,7 +115,7 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
 
 
 def describe_losses(losses: Losses, run: Run) -> str:
-    """Return what an evaluation found, in words; of two texts also how both have fared since the first evaluation."""
+    """Return an evaluation in words; with replay, also how both losses have changed since the first evaluation."""
     state = run.state
     said = f"train loss {losses.train:.4f}, val loss {losses.val:.4f}"
     if losses.val_bits_per_byte is not None:
@@ -135,14 +135,14 @@ def describe_losses(losses: Losses, run: Run) -> str:
 
 
 def is_best(losses: Losses, state: TrainingState) -> bool:
-    """Say whether an evaluation is better than all before."""
+    """Whether an evaluation is better than all before it."""
     return state.best_val_loss is None or losses.val < state.best_val_loss
 
 
 def take_account(losses: Losses, state: TrainingState) -> bool:
-    """Count an evaluation, remember it if it is the best so far, and say whether it is.
+    """Count an evaluation, remember it if it is the best so far, and return whether it is.
 
-    Fresh weights that are worse than at their start have a best evaluation too, but are not patiently waited for.
+    An evaluation that is worse than the start may still be the best so far, but it does not reset patience.
     """
     improved = is_best(losses, state)
     state.overfitting_said = state.overfitting_said and not improved
@@ -154,7 +154,7 @@ def take_account(losses: Losses, state: TrainingState) -> bool:
 
 
 def has_improved(state: TrainingState) -> bool:
-    """Say whether training has made a model better than it was at its start."""
+    """Whether training has made the model better than it was at its start."""
     if state.start_val_loss is None or state.best_val_loss is None or state.iteration == 0:
         return True
     # A text of one character costs nothing from the start, and no run can better that.
@@ -162,12 +162,12 @@ def has_improved(state: TrainingState) -> bool:
 
 
 def without_improvement(state: TrainingState, settings: TrainSettings, *, other_kind: bool) -> str:
-    """Return what to say of a run that ends without having become better than it was at its start.
+    """Return the warning for a run that ends no better than it started.
 
     Args:
         state: The run's, at its end.
         settings: Its settings.
-        other_kind: The held-out text is of another kind than that to train on, which has been said.
+        other_kind: The validation text is of another kind than the training text, which has been said.
     """
     advice = (
         "a held-out text of the same kind is needed to judge it"
@@ -186,10 +186,10 @@ def without_improvement(state: TrainingState, settings: TrainSettings, *, other_
 
 
 def overfitting(losses: Losses, state: TrainingState, before: Sequence[float]) -> str | None:
-    """Return what to say where the model has begun to learn its text by heart; None elsewhere.
+    """Return the warning for a model that has begun to overfit; None if it has not.
 
-    It has when the validation loss has been above the best one for a while, by more than it goes up and down anyway,
-    and the training loss is below that of the best.
+    It has when the validation loss has been above the best one for a while, by more than its usual noise, and the
+    training loss is below that of the best evaluation.
 
     Args:
         losses: The newest evaluation.
@@ -211,13 +211,13 @@ def overfitting(losses: Losses, state: TrainingState, before: Sequence[float]) -
 
 
 def noise_of(losses: Sequence[float]) -> float:
-    """Return the standard deviation by which losses leave a smooth course, from how their last differences differ."""
+    """Return the standard deviation of losses around a smooth curve, estimated from their second differences."""
     bends = np.diff(np.array(losses[-LATEST:]), n=2)
-    # Of independent noise, second differences have the square root of 6 times its deviation; 1.48 is the normal
-    # distribution's deviation by its median.
+    # Second differences of independent noise have sqrt(6) times its deviation. 1.48 times the median of absolute values
+    # estimates the deviation of a normal distribution.
     return float(np.median(np.abs(bends)) * 1.48 / math.sqrt(6)) if bends.size else 0.0
 
 
 def out_of_patience(settings: TrainSettings, state: TrainingState) -> bool:
-    """Say whether the run has gone on for long enough without an improvement."""
+    """Whether the run has gone on for long enough without an improvement."""
     return bool(settings.patience) and state.evaluations_since_best >= (settings.patience or 0)

@@ -44,7 +44,7 @@ def test_nothing_is_touched_and_the_numbers_are_those_of_the_run(tiny: MakeSetti
     assert (planned.data.train_tokens, planned.data.val_tokens) == (len(run.dataset.train), len(run.dataset.val))
     assert planned.data.counted
     assert planned.parameters == run.model.parameter_count()
-    assert planned.settings.model_copy(update={"compile": False}) == run.settings
+    assert planned.settings.model_copy(update={"compile": False}).model_dump() == run.settings.model_dump()
     assert planned.timing.iteration > 0
     assert planned.timing.evaluated_token > 0
     assert "is prepared" in dry_run.predict_run(settings).data.described
@@ -107,7 +107,7 @@ def test_it_refuses_what_the_run_refuses_in_the_same_words(tiny: MakeSettings, t
         with pytest.raises(kind) as planned:
             dry_run.predict_run(settings)
         with pytest.raises(kind) as run:
-            set_up(settings)
+            train(settings)
         assert str(planned.value) == str(run.value)
 
 

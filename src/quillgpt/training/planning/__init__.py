@@ -1,1 +1,1 @@
-"""Before a run: what would come of it, how long it takes, and which size and length suit its text and its time."""
+"""Before a run: the dry run, how long it takes, and which size and length suit its text and its time."""

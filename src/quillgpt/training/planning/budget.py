@@ -1,4 +1,4 @@
-"""From a text and some minutes to a model and a length: a few steps are measured, and rules do the rest."""
+"""From a text and some minutes to a model and a length: a few iterations are timed, and rules do the rest."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ USUAL_MINUTES = 3.0
 """Time for a run that was given neither minutes nor iterations."""
 
 SHARE_FOR_TRAINING = 0.85
-"""Of the minutes; the rest is starting, evaluating and saving. The run corrects it as it goes."""
+"""Share of the minutes that is left for iterations besides starting, evaluating and saving; the run corrects it."""
 
 MOST_MEASUREMENTS = 3
 
 
 def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPTConfig | None]:
-    """Choose the context, where `defaults` is scaled and nobody has set it: the rest is checked against it.
+    """Choose the context, where `defaults` is scaled and it is not set; later checks need it.
 
     Args:
         start: What the run starts from.
@@ -40,7 +40,7 @@ def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPT
         None for a model from scratch.
 
     Raises:
-        ConfigError: The settings ask for another shape than the model that it starts from has.
+        ConfigError: The settings ask for another model than the one that the run starts from.
     """
     parent = start.parent.config if start.parent else None
     if not (start.resumed or start.settings.defaults == "fixed"):
@@ -55,9 +55,9 @@ def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPT
 def fit_to_budget(
     start: StartingPoint, text: Text, train: Tokens, config: GPTConfig | None
 ) -> tuple[TrainSettings, GPTConfig]:
-    """Fill in what nobody has set, where `defaults` is scaled, and say what was chosen and why.
+    """Choose the settings that are not set, where `defaults` is scaled, and say what was chosen and why.
 
-    A run that goes on keeps what it has. All that can be checked has been, since a few steps are done here.
+    A resumed run keeps its settings. A few iterations are timed here, so all checks must have been made before.
 
     Args:
         start: What the run starts from, with its context.
@@ -66,7 +66,7 @@ def fit_to_budget(
         config: Configuration of the model that it starts from; None for one from scratch.
 
     Returns:
-        The settings, and the shape of the model.
+        The settings, and the configuration of the model.
 
     Raises:
         ConfigError: The settings ask for fewer rows than the tokenizer has, or for more memory than there is.
@@ -100,9 +100,9 @@ def fit_to_budget(
 
 
 def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine) -> float:
-    """Do a few steps of a fresh model and return the operations of training that it does in a second.
+    """Time a few iterations of a new model and return its training operations per second.
 
-    Where a single sequence would take too long to try, the usual share of the machine's peak is assumed.
+    If a single sequence would take too long to try, the usual share of the machine's peak rate is assumed.
 
     Args:
         settings: The run's.
@@ -130,14 +130,14 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
 
 
 def usual_rate(machine: Machine) -> float:
-    """Return the operations in a second that training usually reaches on a machine, by its peak."""
+    """Return the operations per second that training usually reaches on a machine, from its peak rate."""
     return peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
 
 
 def _with_size(
     settings: TrainSettings, text: Text, seconds: float, train: Tokens, machine: Machine
 ) -> tuple[TrainSettings, GPTConfig, float]:
-    """Choose a size by a guess of the machine's rate, measure the rate, and choose again until both agree."""
+    """Choose a size for a guessed rate of the machine, measure the rate, and choose again until both agree."""
     rate = usual_rate(machine)
     config: GPTConfig | None = None
     for _ in range(MOST_MEASUREMENTS):

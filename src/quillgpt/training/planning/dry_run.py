@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: its data, its size, its memory, its time, and where it would write."""
+"""`--dry_run`: what a run would do, without doing it: its data, size, memory and time, and where it would write."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from quillgpt.training.place import check_out_dir, replaced_by
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
 from quillgpt.training.planning.dry_run_data import DryRunData, dry_run_data
 from quillgpt.training.planning.scaling import Text
-from quillgpt.training.planning.timing import Timing, measured_timing, predicted_timing, sequences_to_try
+from quillgpt.training.planning.timing import RunTiming, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.report import show_settings
 from quillgpt.training.setup import build_model
 from quillgpt.training.starting_point import StartingPoint, apart_from_parent, find_starting_point
@@ -47,13 +47,13 @@ class DryRun:
         adapters: Values of the adapters, which alone are trained; 0: all weights are.
         data: What it learns from.
         memory: What a step needs.
-        available: What the device has; None where that is not known.
-        timing: What the parts take.
+        available: Memory of the device; None if unknown.
+        timing: How long its parts take.
         may_compile: Whether the model would or might be compiled.
         first: The iteration that it starts from.
         evaluations: How often it would evaluate.
         parent: The folder of the weights that it starts from, if any.
-        obstacle: What would keep it from starting, although the rest is known.
+        obstacle: The error that would keep it from starting; None if nothing would.
     """
 
     settings: TrainSettings
@@ -64,7 +64,7 @@ class DryRun:
     data: DryRunData
     memory: TrainingMemory
     available: Memory | None
-    timing: Timing
+    timing: RunTiming
     may_compile: bool
     first: int
     evaluations: int
@@ -98,7 +98,7 @@ class DryRun:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory that is free now holds a step, as far as that is known."""
+        """Whether an iteration fits into the memory that is free now, as far as that is known."""
         return fits(self.memory, self.available)
 
     def _blocks(self, split: str, tokens: int | None, val_tokens: int) -> int:
@@ -109,12 +109,12 @@ class DryRun:
 
 
 def predict_run(settings: TrainSettings) -> DryRun:
-    """Find out what a run with these settings would do; out_dir and data_dir stay as they are.
+    """Return what a run with these settings would do; out_dir and data_dir stay as they are.
 
-    Everything that is checked before a run's first step is checked. Where a step fits, a few are tried.
+    All checks of a run are made. If an iteration fits into the memory, a few are tried.
 
     Raises:
-        UserError: What would keep the run from training.
+        UserError: The run could not train.
     """
     settings = apart_from_parent(settings)
     check_out_dir(settings)
@@ -169,7 +169,7 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
 
 
 def show_dry_run(run: DryRun, given: Given | None = None) -> None:
-    """Print the settings on standard error and the plan on standard output.
+    """Print the settings on standard error, and what the run would do on standard output.
 
     Args:
         run: What a run would do.
@@ -232,7 +232,7 @@ def in_words(seconds: float) -> str:
 
 
 def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> int:
-    """Count the evaluations: one every eval_interval iterations and one at the end; a resumed run repeats none."""
+    """Count the evaluations: one every eval_interval iterations and one at the end. A resumed run repeats none."""
     if settings.eval_only:
         return 1
     last, interval = max(first, settings.max_iters), settings.eval_interval
@@ -279,10 +279,10 @@ def _destination(run: DryRun) -> str:
 
 
 def check_dry_run(run: DryRun) -> None:
-    """Raise what would keep the run from starting although the rest of it could be planned.
+    """Check that nothing would keep the run from starting.
 
     Raises:
-        UserError: There is something.
+        UserError: Something would.
     """
     if run.obstacle is not None:
         raise run.obstacle

@@ -1,4 +1,4 @@
-"""What a run would learn from, found out without changing a file of the person's."""
+"""The data set of a dry run, opened or prepared elsewhere: no file of the user's is changed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from quillgpt.training.planning.scaling import Text
 from quillgpt.training.starting_point import StartingPoint
 
 MOST_BYTES_PREPARED = 50_000_000
-"""Size of a text above which only a part of it is prepared, to count on from."""
+"""Size of a text above which only its beginning is prepared, and the rest estimated."""
 
 EXCERPT_BYTES = 10_000_000
 
 MOST_TOKENS_DRAWN = 1_000_000
-"""To try steps on, where the text is not here."""
+"""Random tokens to try iterations on, where the text is not here."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class DryRunData:
     """The data set of a run that has not begun.
 
     Attributes:
-        described: Where it is, or what would be done first.
+        described: Where it is, or what a run would do first to have it.
         tokenizer: The name of its tokenizer.
         vocab_size: The tokenizer's ids.
         train: Tokens to try a step on: the training split, a part of it, or tokens drawn at random.
         val: Likewise for validation.
         train_tokens: The length of the training split, None where it is not known.
         val_tokens: Likewise for validation.
-        counted: Whether the lengths were counted; else they are estimates.
+        counted: Whether the lengths were counted and not estimated.
         assumed: Whether the size of the vocabulary is an assumption.
-        replayed_val_tokens: The length of the validation split of what is replayed; 0 where nothing is.
-        obstacle: What would keep a run from starting, although all else is known.
+        replayed_val_tokens: The length of the validation split of the replayed data set; 0 without one.
+        obstacle: The error that would keep a run from starting; None if nothing would.
     """
 
     described: str
@@ -66,14 +66,14 @@ class DryRunData:
 
 
 def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
-    """Find out what a run would learn from, by doing what it would do, in a folder of its own and without a download.
+    """Do what a run would do to get its data set, in a temporary folder and without a download.
 
     Args:
         start: What the run starts from.
         spool: An empty folder, in which a data set is prepared that is not prepared yet.
 
     Raises:
-        UserError: What would keep the run from training.
+        UserError: The run could not train.
     """
     settings = without_secrets(start.settings)
     preparation = DryRunPreparation(spool)
@@ -111,12 +111,12 @@ def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
 
 @dataclass
 class DryRunPreparation:
-    """Prepares a data set elsewhere than it would be, and of a long text only a part.
+    """Prepares a data set in another folder, and of a long text only the beginning.
 
     Attributes:
-        spool: Where it prepares.
-        used: Whether there was anything to prepare.
-        train_scale: How many times longer the training text is than what was prepared of it.
+        spool: The folder to prepare in.
+        used: Whether something had to be prepared.
+        train_scale: How many times longer the training text is than the part that was prepared.
         val_scale: Likewise for validation.
     """
 
@@ -127,7 +127,7 @@ class DryRunPreparation:
 
     @property
     def said(self) -> str:
-        """What was done, in words."""
+        """The preparation in words."""
         if self.train_scale == 1:
             return "now done in a temporary folder, to count"
         return f"estimated from {1 / self.train_scale:.1%} of the text"
@@ -175,7 +175,7 @@ def _last_cut(head: bytes, source: Source) -> int:
 
 
 def _unseen(start: StartingPoint, reason: str, obstacle: UserError | None) -> DryRunData:
-    """Return what is known of a data set whose text is not here."""
+    """Return what is known about a data set whose text is not here."""
     settings = without_secrets(start.settings)
     recipe = None if settings.data is not None else recipe_named(settings.dataset)
     name, vocab_size, assumed = _vocabulary(start, RECIPES[recipe].tokenizer if recipe else "char")

@@ -1,6 +1,6 @@
-"""Rules for what nobody has set: a run's size, batch, learning rates, regularization and rhythm.
+"""Rules for settings that are not set: a run's size, batch, learning rates, regularization and intervals.
 
-They follow from the text and from the arithmetic that there is time for, and were measured on tiny Shakespeare:
+They follow from the text and from the operations that there is time for. They were fitted to tiny Shakespeare;
 docs/recipes.md has the measurements.
 """
 
@@ -28,14 +28,14 @@ TOKENS_PER_PARAMETER = 5.0
 """Tokens, repeated ones included, that a model should see for each of its parameters."""
 
 MOST_PARAMETERS_PER_TOKEN = 4.0
-"""Of a model, for each token of its text: a larger one learns a short text by heart."""
+"""Parameters per token of the text; a larger model overfits a short text."""
 
 MOST_PASSES = 40
-"""Passes over a text after which further ones bring nothing, however the model is held back."""
+"""Passes over a text after which further ones do not help, whatever the regularization."""
 
 LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
 BLOCKS_OF_A_SPLIT = 4
-"""Blocks that each split should have room for."""
+"""Blocks that every split should hold at least."""
 
 FEWEST_ITERATIONS, USUAL_ITERATIONS = 2000, 6000
 FEWEST_TOKENS, USUAL_TOKENS, MOST_TOKENS = 1024, 2048, 16384
@@ -43,13 +43,13 @@ FEWEST_TOKENS, USUAL_TOKENS, MOST_TOKENS = 1024, 2048, 16384
 iterations more tokens: small batches learn more from the same text, and cost a processor nothing."""
 
 FEW_PASSES = 4
-"""Passes over a text that no model needs to be held back for."""
+"""Passes over a text that need no regularization."""
 
 REGULARIZATION = ((15, 0.0, 0.1), (80, 0.1, 0.5), (math.inf, 0.2, 1.0))
-"""Up to how many passes, times the parameters for each token of the text, which dropout and weight decay suit."""
+"""Rows of: passes times parameters per token of the text, at most; dropout; weight decay."""
 
 FINETUNING_SHARE = 0.1
-"""Of the learning rates from scratch, for a model that knows something already."""
+"""Share of the learning rates from scratch that finetuning has."""
 
 WARMUP_SHARE, LONGEST_WARMUP = 0.03, 200
 EVALUATIONS, LINES_OF_THE_LOG = 10, 50
@@ -87,13 +87,13 @@ class Cost:
 
 
 def cost_of(config: GPTConfig) -> Cost:
-    """Return what a model costs."""
+    """Return the cost of a model."""
     parameters = count_parameters(config, positions=False)
     return Cost(parameters, training_flops_per_token(config, parameters))
 
 
 def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
-    """Give values to those of these settings that nobody has set."""
+    """Set those of these settings that are not set yet."""
     return settings.model_copy(update={k: v for k, v in values.items() if k not in settings.model_fields_set})
 
 
@@ -148,7 +148,7 @@ def with_learning_rates(settings: TrainSettings, *, finetuning: bool) -> TrainSe
 
 
 def with_regularization(settings: TrainSettings, passes: float, parameters_per_token: float) -> TrainSettings:
-    """Choose dropout and weight decay for so many passes over a text, for each token of which the model has so much."""
+    """Choose dropout and weight decay from the passes over the text and the model's parameters per token of it."""
     strain = passes * parameters_per_token if passes > FEW_PASSES else 0.0
     dropout, weight_decay = next(values for most, *values in REGULARIZATION if strain <= most)
     return fill(settings, dropout=dropout, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""How long a run takes, estimated: from steps that are tried now, or from the operations that it needs."""
+"""How long a run will take: estimated from iterations that are tried now, or from the operations it needs."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.trainer import TrainStep
 
 TRIED_SECONDS = 3.0
-"""Time for trying iterations, and about the longest time that one attempt may take."""
+"""Seconds for trying iterations, and about the longest that one of them may take."""
 
 MOST_TRIES = 40
 """Tries after which more of them tell nothing new."""
 
 LONGEST_SEQUENCE_SECONDS = 10.0
-"""Predicted time of one sequence from which nothing is tried."""
+"""Predicted seconds of one sequence above which nothing is tried."""
 
 FORWARD_SHARE = 1 / 3
 """Share of the operations of a training step that its forward pass needs."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """What the parts of a run take.
+class RunTiming:
+    """How long the parts of a run take.
 
     Attributes:
         iteration: Seconds of an iteration.
-        evaluated_token: Seconds for each token that is evaluated.
-        basis: What that was found by.
+        evaluated_token: Seconds to evaluate one token.
+        basis: What the estimate is based on.
     """
 
     iteration: float
@@ -49,8 +49,8 @@ class Timing:
     basis: str
 
 
-def predicted_timing(settings: TrainSettings, flops_per_token: float, flops_per_second: float) -> Timing:
-    """Estimate from the operations, at the share of the device's peak that training usually reaches.
+def predicted_timing(settings: TrainSettings, flops_per_token: float, flops_per_second: float) -> RunTiming:
+    """Estimate the times from operations, at the usual share of the device's peak rate.
 
     Args:
         settings: The run's.
@@ -58,15 +58,15 @@ def predicted_timing(settings: TrainSettings, flops_per_token: float, flops_per_
         flops_per_second: The device's peak.
     """
     token = flops_per_token / (flops_per_second * EXPECTED_UTILISATION)
-    return Timing(
+    return RunTiming(
         settings.tokens_per_iteration * token,
         FORWARD_SHARE * token,
         f"a rough guess: no step was tried; {EXPECTED_UTILISATION:.0%} of the device's peak is assumed",
     )
 
 
-def sequences_to_try(settings: TrainSettings, predicted: Timing) -> int:
-    """Return how many sequences can be computed at once within the time for one attempt; 0 where one takes too long."""
+def sequences_to_try(settings: TrainSettings, predicted: RunTiming) -> int:
+    """Return how many sequences a trial may have to end in time; 0 if a single one takes too long."""
     sequence = predicted.iteration / settings.sequences_per_iteration
     if sequence > LONGEST_SEQUENCE_SECONDS:
         return 0
@@ -77,7 +77,7 @@ def sequences_to_try(settings: TrainSettings, predicted: Timing) -> int:
 def trial_step(
     model: GPT, optimizers: OptimizerSet, train: Tokens, settings: TrainSettings, machine: Machine
 ) -> Callable[[int], None]:
-    """Return what does an iteration by its number, uncompiled, also where it is not finite: only its time matters."""
+    """Return a function that does iteration i, uncompiled; one that is not finite is no error, as only time matters."""
     resolved = ResolvedSettings.of(settings.model_copy(update={"compile": False}))
     batches = TrainingBatches(
         train,
@@ -103,10 +103,10 @@ def measured_timing(
     val: Tokens,
     *,
     sequences: int,
-) -> Timing:
-    """Estimate from steps that are done now, uncompiled; the model and its optimizers are changed by them.
+) -> RunTiming:
+    """Estimate the times from iterations that are done now, uncompiled; they change the model and its optimizers.
 
-    A short iteration is tried whole. Of a long one a part is tried, and the update once.
+    A short iteration is tried whole. Of a long one, a micro-batch and the update are tried.
 
     Args:
         model: The model, on its device.
@@ -115,11 +115,11 @@ def measured_timing(
         machine: Device and number format.
         train: Tokens to train on.
         val: Tokens to evaluate on.
-        sequences: How many sequences a part has.
+        sequences: Sequences of a micro-batch.
     """
 
     def seconds(act: Callable[[int], object], *, within: float = 0.0) -> list[float]:
-        """Return the times of one call, and of as many more as fit into this time."""
+        """Return the seconds of one call, and of as many more as fit into `within`."""
         times: list[float] = []
         while not times or (len(times) < MOST_TRIES and sum(times) + times[-1] < within):
             before = time.perf_counter()
@@ -135,14 +135,14 @@ def measured_timing(
         parameter.grad = torch.zeros_like(parameter)
     scaler = torch.amp.GradScaler(machine.device.type, enabled=False)
     update = min(attempt, *seconds(lambda _: optimizers.step(scaler)))
-    parts = settings.sequences_per_iteration / sequences
-    iteration = update + parts * (attempt - update)
+    micro_batches = settings.sequences_per_iteration / sequences
+    iteration = update + micro_batches * (attempt - update)
     basis = f"{sequences} of the {settings.sequences_per_iteration} sequences of an iteration, and one update"
     if iteration < TRIED_SECONDS / 2:
         tried = seconds(trial_step(model, optimizers, train, settings, machine), within=TRIED_SECONDS)
         iteration = median(tried)
         basis = f"{len(tried)} iterations" if len(tried) > 1 else "one iteration"
-    elif parts == 1:
+    elif micro_batches == 1:
         basis = "one iteration"
     offsets = all_offsets(len(val), settings.block_size)[:sequences]
     forward = min(
@@ -151,4 +151,4 @@ def measured_timing(
             within=min(TRIED_SECONDS / 3, 3 * attempt),
         )
     )
-    return Timing(iteration, forward / (len(offsets) * settings.block_size), f"trying {basis}, uncompiled")
+    return RunTiming(iteration, forward / (len(offsets) * settings.block_size), f"trying {basis}, uncompiled")
