@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from quillgpt.config.schema import GeluName
 from quillgpt.console import say
 from quillgpt.errors import CheckpointError
 from quillgpt.interop.pickles import PLAIN, Fields
-from quillgpt.model import Activation
 
 BUILD_NANOGPT_FIELDS = frozenset({"block_size", "vocab_size", "n_layer", "n_head", "n_embd"})
 SIMPLEGPT_NAMES = {"n_vocab": "vocab_size", "n_ctx": "block_size"}
@@ -37,7 +37,7 @@ class Layout:
     iteration: object = None
     dataset: object = None
     base: object = None
-    activation: Activation = "gelu"
+    activation: GeluName = "gelu"
     tokenizer: str | None = None
 
 

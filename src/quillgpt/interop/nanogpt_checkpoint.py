@@ -16,6 +16,7 @@ from quillgpt.checkpoint.load import LoadedModel, load_model
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.checkpoint.stock_classes import QUILL_KEY, STOCK_CLASSES
 from quillgpt.checkpoint.tensors import Tensors, check_stored
+from quillgpt.config.schema import GeluName
 from quillgpt.config.schema.attention import parse_attn_type
 from quillgpt.console import say
 from quillgpt.data.dataset import META_FILE
@@ -24,7 +25,7 @@ from quillgpt.files import is_plain_path
 from quillgpt.interop.adapters import ADAPTER, holds_adapters_alone, merge, name_of_base
 from quillgpt.interop.layouts import recognise
 from quillgpt.interop.pickles import read_pickle
-from quillgpt.model import ARCHITECTURES, Activation, GPTConfig, empty_model
+from quillgpt.model import ARCHITECTURES, GPTConfig, empty_model
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
 from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
@@ -234,7 +235,7 @@ def check_sizes(arguments: ModelArguments, weights: Tensors, file: Path) -> None
         raise CheckpointError(f"{file}: by model_args n_layer = {arguments.n_layer}; the weights have {len(layers)}")
 
 
-def config_of(arguments: ModelArguments, weights: Tensors, activation: Activation) -> GPTConfig:
+def config_of(arguments: ModelArguments, weights: Tensors, activation: GeluName) -> GPTConfig:
     """Return the configuration of a nanoGPT model; the head is the token embedding unless the weights differ.
 
     If only norms have biases, as in homomorphic-attention, the model has biases everywhere; the others are zero.

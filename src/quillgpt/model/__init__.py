@@ -3,7 +3,7 @@
 from quillgpt.model.architecture import ARCHITECTURES, Architecture, padded_vocab_size
 from quillgpt.model.assembly import Form, StoredTable, count_parameters, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
-from quillgpt.model.gpt import GPT, Activation, GPTConfig
+from quillgpt.model.gpt import GPT, GPTConfig
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
 from quillgpt.model.kernels import attention_path, attention_paths
 from quillgpt.model.lora import adapters, add_adapters, merged_state
@@ -11,7 +11,6 @@ from quillgpt.model.lora import adapters, add_adapters, merged_state
 __all__ = [
     "ARCHITECTURES",
     "GPT",
-    "Activation",
     "Architecture",
     "Form",
     "GPTConfig",

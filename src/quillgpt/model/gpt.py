@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads
-from quillgpt.config.schema import Arch
+from quillgpt.config.schema import Arch, GeluName
 from quillgpt.model.architecture import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
     from quillgpt.model.cache import KeyValueCache
 
-Activation = Literal["gelu", "gelu_new"]
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions of this pass, each (T, D)."""
 
@@ -74,7 +73,7 @@ class GPTConfig:
     head_dim: int
     mlp_dim: int
     bias: bool = False
-    activation: Activation = "gelu"
+    activation: GeluName = "gelu"
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     tied: bool = True

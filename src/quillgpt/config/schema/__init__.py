@@ -4,7 +4,16 @@ Names and defaults are those of nanoGPT's train.py and sample.py; other settings
 and an environment variable (`QUILL_<NAME>`) share one name. The schema reads no files and imports no torch.
 """
 
-from quillgpt.config.schema.base import DTYPES, Arch, DtypeName, LoraTargets, Settings, fields_in_order, grouped_fields
+from quillgpt.config.schema.base import (
+    DTYPES,
+    Arch,
+    DtypeName,
+    GeluName,
+    LoraTargets,
+    Settings,
+    fields_in_order,
+    grouped_fields,
+)
 from quillgpt.config.schema.training import (
     CHOSEN,
     SPECIAL_ORIGINS,
@@ -31,6 +40,7 @@ __all__ = [
     "Arch",
     "DtypeName",
     "EvalSettings",
+    "GeluName",
     "LabSettings",
     "LoraTargets",
     "OptimizerName",

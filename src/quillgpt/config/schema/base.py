@@ -31,6 +31,7 @@ PathText = Annotated[str, AfterValidator(at_home)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 Arch = Literal["gpt2", "qwen3"]
+GeluName = Literal["gelu", "gelu_new"]
 LoraTargets = Literal["all", "attention", "mlp"]
 
 DTYPES = ("float32", "bfloat16", "float16")

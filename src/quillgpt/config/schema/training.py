@@ -14,6 +14,7 @@ from quillgpt.config.schema.base import (
     Count,
     Duration,
     Fraction,
+    GeluName,
     LayerCount,
     LoraTargets,
     MachineFields,
@@ -98,7 +99,7 @@ class ModelFields(Settings):
         description="Initialise the projections into the residual stream with zeros, so that each block starts as the identity.",
     )
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
-    activation: Literal["gelu", "gelu_new"] = Field(
+    activation: GeluName = Field(
         "gelu", description="GELU by the error function (gelu, nanoGPT's) or by tanh (gelu_new, OpenAI's); gpt2 only."
     )
 
