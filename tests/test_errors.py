@@ -24,10 +24,10 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("typed", SLIPS)
-def test_a_slip_of_the_fingers_is_recognized(typed: str) -> None:
+def test_a_misspelled_name_is_recognised(typed: str) -> None:
     assert closest(typed, TrainFields.model_fields) == SLIPS[typed]
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_word_is_no_slip(name: str) -> None:
+def test_another_word_is_no_misspelling(name: str) -> None:
     assert did_you_mean(name, TrainFields.model_fields) == ""

@@ -129,7 +129,7 @@ def unusable(tmp_path, kind):
 @pytest.mark.parametrize(
     "kind", ["a file", "below a file", "a name", "a user without a home", "a file among its folders"]
 )
-def test_where_nothing_can_be_kept_a_passing_folder_serves_and_it_is_said_once(monkeypatch, tmp_path, kind, capsys):
+def test_a_temporary_folder_replaces_an_unwritable_cache_and_it_is_said_once(monkeypatch, tmp_path, kind, capsys):
     monkeypatch.chdir(tmp_path)
     given = unusable(tmp_path, kind)
     before = sorted(tmp_path.rglob("*"))

@@ -75,7 +75,7 @@ def test_whatever_does_not_fit_is_refused_by_name(content, said, path):
     assert refusal(path, content) == said
 
 
-def test_what_is_long_is_quoted_in_part(path):
+def test_a_long_value_is_quoted_in_part(path):
     assert "xxx...xxx" in refusal(path, '{"count": "' + "x" * 5000 + '"}')
     assert "xxx...xxx" in refusal(path, '{"count": 1, "' + "x" * 5000 + '": 1}')
     assert "999...999" in refusal(path, '{"count": 1, "rate": ' + "9" * 4000 + "}")
@@ -87,7 +87,7 @@ def test_a_type_that_is_no_record_is_as_strict(path):
     assert refusal(path, '{"a": Infinity}', dict[str, float]) == "is damaged: a is inf, expected a finite number"
 
 
-def test_a_mark_at_the_beginning_a_name_said_twice_and_half_of_a_character_are_read(path):
+def test_a_byte_order_mark_a_repeated_name_and_a_lone_surrogate_are_read(path):
     path.write_bytes(b'\xef\xbb\xbf{"count": 1, "count": 2, "either": "a\\udcff"}')
     assert read_record(path, Outer, DataError, mend="") == Outer(count=2, either="a\udcff")
 

@@ -85,7 +85,7 @@ def test_what_no_folder_should_be_called_is_refused_in_a_short_line(given: str, 
     assert str(caught.value).isprintable()
 
 
-def test_a_file_is_a_text_and_no_name(tmp_path: Path) -> None:
+def test_a_file_is_a_text_and_not_a_name(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(ConfigError, match=r"is a text.*--data"):
         dataset_name(str(tmp_path / "a.txt"))

@@ -38,7 +38,7 @@ def refusal(source: str) -> str:
     return str(caught.value)
 
 
-def test_every_name_of_ours_is_a_setting() -> None:
+def test_every_translation_is_the_name_of_a_setting() -> None:
     for theirs, ours in OURS.items():
         assert theirs not in TrainFields.model_fields
         assert set(ours.split(" and ")) <= {*TrainFields.model_fields, *SampleSettings.model_fields, "extends"}

@@ -56,7 +56,7 @@ def test_no_setting_that_is_a_path_is_forgotten() -> None:
                 assert name in PATHS
 
 
-def test_a_home_that_nobody_has_is_no_fault(
+def test_the_home_of_an_unknown_user_is_no_fault(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[Any]
 ) -> None:
     monkeypatch.setenv("QUILL_MIRROR", "~nobody-of-this-name/x")
@@ -72,7 +72,7 @@ def test_other_text_stays_as_it_is(home: str) -> None:
     assert resolve_sample({"start": "~", "stop": "~/x"}, environ={}, dotenv=None).start == "~"
 
 
-def test_a_text_at_home_gives_its_name(home: str) -> None:
+def test_a_text_in_the_home_folder_gives_the_data_set_its_name(home: str) -> None:
     settings = resolve(None, {"data": "~/My Tale.txt,~/b.txt"}, environ={}, dotenv=None)
     assert (settings.dataset, settings.out_dir) == ("my_tale", "out-my_tale")
 
@@ -96,7 +96,9 @@ def test_a_text_at_home_gives_its_name(home: str) -> None:
         ["configs", "show", "~/x.py"],
     ],
 )
-def test_words_of_the_command_line(home: str, words: list[str], capsys: pytest.CaptureFixture[Any]) -> None:
+def test_paths_on_the_command_line_expand_the_home_folder(
+    home: str, words: list[str], capsys: pytest.CaptureFixture[Any]
+) -> None:
     """None of these exists; the message names the path."""
     assert main(words) in (1, 2)
     assert f"quill: {home}/x" in capsys.readouterr().err

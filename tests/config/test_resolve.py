@@ -63,7 +63,7 @@ def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> 
         ("out_dir", "1", "1"),
     ],
 )
-def test_text_is_read_by_type(name: str, text: str, value: object) -> None:
+def test_text_is_parsed_by_the_type_of_the_setting(name: str, text: str, value: object) -> None:
     read = getattr(with_flags(**{name: text}), name)
     assert read == value
     assert type(read) is type(value)
@@ -87,11 +87,11 @@ def test_text_is_read_by_type(name: str, text: str, value: object) -> None:
         ("bias", "2", "true or false"),
     ],
 )
-def test_misfit_says_what_is_expected(name: str, text: str, expected: str) -> None:
+def test_a_wrong_value_is_answered_with_what_is_expected(name: str, text: str, expected: str) -> None:
     assert message_of(flags={name: text}) == f"--{name}={text} must be {expected}"
 
 
-def test_misfit_says_where_it_stands(tmp_path: Path) -> None:
+def test_a_wrong_value_names_the_place_that_set_it(tmp_path: Path) -> None:
     toml = write(tmp_path / "run.toml", "bias = 0\n")
     write(tmp_path / ".env", "QUILL_SEED=x\n")
     assert message_of(toml) == f"bias = 0 in {toml} must be true or false"

@@ -51,13 +51,13 @@ def test_a_run_that_was_copied_or_moved_is_where_it_is_now(how, run, tmp_path, c
 
 
 @pytest.mark.parametrize(("there", "source"), [("", "config.toml"), ("", "./config.toml"), ("below", "../config.toml")])
-def test_a_run_is_known_from_inside_of_it(there, source, run, monkeypatch):
+def test_a_run_is_recognised_from_inside_its_folder(there, source, run, monkeypatch):
     (run / "below").mkdir()
     monkeypatch.chdir(run / there)
     assert settings_of(source).out_dir == str(run)
 
 
-def test_a_flag_says_another_place(run):
+def test_a_flag_overrides_the_folder_of_a_run(run):
     assert settings_of("runs/first/config.toml", out_dir="new", init_from="scratch").out_dir == "new"
 
 

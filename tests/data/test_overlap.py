@@ -49,13 +49,13 @@ def test_a_copy_is_found_across_the_parts_that_are_looked_at(monkeypatch):
     assert copied_share(TRAIN, TRAIN[150:1150]) == 1.0
 
 
-def test_of_a_long_text_only_so_much_is_looked_at(monkeypatch):
+def test_of_a_long_text_only_a_bounded_part_is_searched(monkeypatch):
     monkeypatch.setattr(overlap, "PART_TOKENS", 1000)
     monkeypatch.setattr(overlap, "MOST_TOKENS", 10_000)
     assert copied_share(TRAIN, TRAIN) == pytest.approx(0.2, abs=0.05)
 
 
-def test_it_is_quick():
+def test_a_search_of_many_tokens_is_quick():
     train = tokens(2_000_000)
     began = time.monotonic()
     assert copied_share(train, train) == 1.0

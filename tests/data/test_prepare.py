@@ -51,7 +51,7 @@ def test_a_file_makes_a_data_set_of_its_name(book, data_dir):
     assert sorted(path.name for path in done.dataset.folder.iterdir()) == FILES
 
 
-def test_what_is_unchanged_is_reused_and_says_so(book, data_dir, capsys):
+def test_an_unchanged_data_set_is_reused_and_this_is_said(book, data_dir, capsys):
     assert not prepare([str(book)], data_dir=data_dir).reused
     assert prepare([str(book)], data_dir=data_dir).reused
     assert "unchanged" in capsys.readouterr().err
@@ -318,7 +318,7 @@ def test_legacy_encodings_are_announced(tmp_path, data_dir, capsys):
         (["nowhere.txt", "shakespeare"], "nowhere.txt is neither a file"),
     ],
 )
-def test_sources_that_are_not_there(data_dir, given, expected):
+def test_missing_sources_are_named(data_dir, given, expected):
     with pytest.raises(DataError) as caught:
         prepare(given, data_dir=data_dir)
     assert expected in str(caught.value)
@@ -342,6 +342,6 @@ def test_the_default_tokenizer_depends_on_the_size(book, data_dir, monkeypatch):
     ("given", "words"),
     [("", "an empty word"), (" ", "an empty word"), ("hf:", "hf: names no data set"), ("http://[::1/x", "no address")],
 )
-def test_what_names_nothing_is_said_to(data_dir, given, words):
+def test_a_word_that_names_nothing_is_reported(data_dir, given, words):
     with pytest.raises(DataError, match=words):
         prepare([given], data_dir=data_dir)

@@ -196,7 +196,7 @@ def test_openwebtext_holds_out_what_nanogpt_does(mirror: Path, data_dir: Path) -
     assert manifest.train.documents == 5997
 
 
-def test_own_rows_are_named_after_their_place(tmp_path: Path, data_dir: Path) -> None:
+def test_a_data_set_of_rows_is_named_after_its_source(tmp_path: Path, data_dir: Path) -> None:
     write_stories(tmp_path / "My Stories", val=False)
     done = prepare([f"hf:{tmp_path / 'My Stories'}:text"], data_dir=data_dir, tokenizer="byte", val_fraction=0.1)
     assert done.dataset.name == "my_stories"
@@ -211,7 +211,7 @@ def test_merges_are_learned_from_what_is_trained_on(tmp_path: Path, data_dir: Pa
     assert len(tokenizer.encode("xyxy")) == 4
 
 
-def test_what_is_no_file_is_not_replaced_by_another_text_either(tmp_path: Path, data_dir: Path) -> None:
+def test_a_data_set_whose_text_is_no_file_is_not_replaced_by_another_text(tmp_path: Path, data_dir: Path) -> None:
     write_stories(tmp_path / "tales", val=False)
     rows = prepare([f"hf:{tmp_path / 'tales'}"], data_dir=data_dir, tokenizer="byte")
     assert rows.manifest.val_fraction == 0.1

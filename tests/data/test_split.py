@@ -51,7 +51,7 @@ def test_few_or_uneven_documents_are_not_chosen_from() -> None:
     assert hold_out(lengths, hashes, 0.1) is None
 
 
-def test_a_giant_is_passed_over() -> None:
+def test_a_document_that_is_far_too_large_is_not_held_out() -> None:
     lengths, hashes = random_documents(100)
     giant = int(np.argmin(hashes))
     lengths[giant] = lengths.sum() // 4

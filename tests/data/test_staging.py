@@ -315,7 +315,7 @@ def test_a_data_set_from_elsewhere_reads_no_text_through_a_link(book, data_dir, 
 
 
 @pytest.mark.parametrize("location", ["", "x" * 5000, "/" + "x" * 5000, "a\0b", "/dev/zero", "../..", "~", "\ud800"])
-def test_any_place_that_a_data_set_names_is_no_obstacle(book, data_dir, location):
+def test_a_data_set_from_elsewhere_may_name_any_path(book, data_dir, location):
     dataset = prepare([str(book)], data_dir=data_dir).dataset
     from_elsewhere(dataset.folder, location)
     assert ensure_dataset("book", data_dir=data_dir).fingerprint == dataset.fingerprint
@@ -341,7 +341,7 @@ def test_a_data_set_of_a_lost_cache_is_known_again_once_its_text_was_given(book,
     assert "cow" in words(ensure_dataset("book", data_dir=data_dir))
 
 
-def test_a_folder_without_tokens_is_not_offered_for_itself(data_dir):
+def test_a_folder_without_tokens_is_not_suggested_in_its_own_place(data_dir):
     (data_dir / "book").mkdir(parents=True)
     for use in (lambda: open_dataset("book", data_dir), lambda: ensure_dataset("book", data_dir=data_dir)):
         with pytest.raises(

@@ -118,7 +118,7 @@ def test_what_a_disk_changed_without_a_trace_is_found_when_it_is_verified_anew(d
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{", '{"sha256": 3}', "[" * 10000])
-def test_a_damaged_note_is_no_obstacle(dataset, reads, note):
+def test_a_damaged_result_in_the_cache_is_made_again(dataset, reads, note):
     open_dataset("rhyme", dataset.folder.parent)
     for file in (quill_home() / "verified").iterdir():
         file.write_text(note)
@@ -126,7 +126,7 @@ def test_a_damaged_note_is_no_obstacle(dataset, reads, note):
     assert len(reads) == 4
 
 
-def test_a_home_that_takes_no_notes_is_no_obstacle(dataset, reads, tmp_path, monkeypatch):
+def test_a_data_set_opens_without_a_writable_cache(dataset, reads, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "file"))
     assert open_dataset("rhyme", dataset.folder.parent).fingerprint == dataset.fingerprint

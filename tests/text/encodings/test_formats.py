@@ -114,6 +114,6 @@ def test_binary_files_are_called_what_they_are_with_what_to_do(tmp_path, content
         look_at(tmp_path / "book.txt")
 
 
-def test_what_is_nested_without_end_is_no_fault():
+def test_endlessly_nested_text_is_no_error():
     for text in ("[" * 8000, '{"a":' * 1600, "<a>" * 2600, '"' * 8000, ",\n" * 4000):
         looks_like(text, "a.txt")

@@ -140,7 +140,7 @@ def test_a_folder_with_a_tokenizer_json_has_transformers_ids(name: str, named_cl
     same_as_transformers(folder_of(tmp_path, **parts | {"config": config}, older=False), quirk=name in QUIRKS)
 
 
-def test_without_words_on_tokens_the_tokenizer_is_as_fast_as_ours(tmp_path: Path) -> None:
+def test_without_declared_tokens_the_tokenizer_is_our_own(tmp_path: Path) -> None:
     assert load_tokenizer(folder_of(tmp_path)).fingerprint == LEARNT.fingerprint
 
 

@@ -64,7 +64,7 @@ def test_what_published_tokenizers_do_is_let_through(normalizer):
 
 
 @pytest.mark.parametrize("odd", [None, 3, [], {"normalizer": 3}, {"type": "Sequence", "normalizers": [3, None]}])
-def test_bounds_take_any_outline(odd):
+def test_bounds_are_checked_for_content_of_any_structure(odd):
     check_bounds({"normalizer": odd, "decoder": odd, "model": odd, "added_tokens": odd}, "odd.json")
 
 

@@ -52,7 +52,7 @@ def test_what_the_library_writes_is_read_as_the_library_reads_it(value, protocol
     assert read_plain_pickle(pickle.dumps(value, protocol)) == value
 
 
-def test_a_value_that_stands_twice_is_one():
+def test_a_value_that_occurs_twice_is_one_object():
     shared = ["x"]
     first, second = read_plain_pickle(pickle.dumps([shared, shared]))
     assert first is second

@@ -42,7 +42,7 @@ def test_ids_may_have_gaps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("odd", [True, 1.0])
-def test_what_only_equals_a_whole_number_is_no_id(tmp_path: Path, odd: object) -> None:
+def test_a_value_that_only_equals_an_integer_is_no_id(tmp_path: Path, odd: object) -> None:
     BytePairTokenizer.train(["the dog, the dog"], 260).save(tmp_path)
     path = tmp_path / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))

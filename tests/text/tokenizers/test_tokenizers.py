@@ -260,7 +260,7 @@ def test_gpt2_has_its_known_ids_and_needs_no_download_once_saved(published_gpt2,
 
 
 @pytest.mark.download
-def test_what_is_known_of_gpt2_beforehand_is_true(published_gpt2, tmp_path):
+def test_the_constants_of_gpt2_are_right(published_gpt2, tmp_path):
     assert tokenizer_fingerprint(published_gpt2._content) == GPT2_FINGERPRINT
     published_gpt2.save(tmp_path)
     path = tmp_path / "tokenizer.json"
@@ -329,7 +329,7 @@ def test_the_end_of_a_given_tokenizer_is_what_its_config_says(tmp_path):
         ("bpe:100", "257"),
     ],
 )
-def test_names_that_mean_nothing_say_what_would(spec, words):
+def test_an_unknown_name_is_answered_with_the_known_ones(spec, words):
     with pytest.raises(TokenizerError) as caught:
         tokenizer_from_spec(spec, ["text"])
     assert words in str(caught.value)
@@ -358,7 +358,7 @@ def test_an_id_beyond_every_number_of_the_machine_is_an_error(trained):
         '{"model": {"vocab": {}, "merges": [3]}, "decoder": 3, "pre_tokenizer": []}',
     ],
 )
-def test_a_file_that_has_not_the_outline_of_a_tokenizer_is_named(tmp_path, content):
+def test_a_file_without_the_structure_of_a_tokenizer_is_named(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
     with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)
