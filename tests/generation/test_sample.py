@@ -178,7 +178,7 @@ def test_a_tokenizer_that_drops_white_space_has_no_empty_prompt():
     engine.pre_tokenizer = pre_tokenizers.Whitespace()
     words = HuggingFaceTokenizer(json.loads(engine.to_str()))
     assert prompt_ids(words, None, starts_with_end_of_text=False) == ("the", [0])
-    with pytest.raises(TokenizerError, match=r"makes no token of the prompt ' \\n'; give another"):
+    with pytest.raises(TokenizerError, match=r"encodes no token of the prompt ' \\n'; give another"):
         prompt_ids(words, " \n", starts_with_end_of_text=False)
 
 

@@ -23,8 +23,10 @@ def measured_config(settings: TrainSettings, vocabulary: int | None) -> GPTConfi
     if vocabulary is None:
         recipe = RECIPES.get(settings.dataset)
         tokenizer = settings.tokenizer or (recipe.tokenizer if recipe else "char")
-        own = tokenizer.removeprefix("bpe:")
-        vocabulary = int(own) if own.isdigit() else USUAL_VOCABULARIES.get(tokenizer, USUAL_VOCABULARIES["gpt2"])
+        bpe_size = tokenizer.removeprefix("bpe:")
+        vocabulary = (
+            int(bpe_size) if bpe_size.isdigit() else USUAL_VOCABULARIES.get(tokenizer, USUAL_VOCABULARIES["gpt2"])
+        )
     return model_config(settings, padded_vocab_size(vocabulary))
 
 

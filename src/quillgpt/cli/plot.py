@@ -107,11 +107,11 @@ def figure_paths(out: Path | None, default: Path) -> list[Path]:
     Raises:
         ConfigError: `out` has the ending of another kind of picture.
     """
-    given = out or default
-    if given.suffix.lower() in OTHER_PICTURES:
-        raise ConfigError(f"--out={given} must end in .png or .svg, or in neither to get both")
-    if given.is_dir():
-        given = given / default.name
-    if given.suffix.lower() in SUFFIXES:
-        return [given]
-    return [given.with_name(given.name + suffix) for suffix in SUFFIXES]
+    path = out or default
+    if path.suffix.lower() in OTHER_PICTURES:
+        raise ConfigError(f"--out={path} must end in .png or .svg, or in neither to get both")
+    if path.is_dir():
+        path = path / default.name
+    if path.suffix.lower() in SUFFIXES:
+        return [path]
+    return [path.with_name(path.name + suffix) for suffix in SUFFIXES]

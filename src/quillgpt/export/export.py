@@ -161,7 +161,7 @@ def _take_place(fresh: Path, folder: Path) -> None:
 def _remove_earlier(folder: Path) -> None:
     earlier = _earlier(folder)
     if earlier.exists() and (kept := remove_listed(earlier, [*files_of(earlier), CERTIFICATE])):
-        warn(f"{earlier} is what was {folder}, and keeps {join_names(kept)}, not written by the export")
+        warn(f"{earlier} is the earlier {folder}; it still holds {join_names(kept)}, not written by the export")
 
 
 def _earlier(folder: Path) -> Path:

@@ -83,13 +83,13 @@ class Probe:
 
 @torch.no_grad()
 def make_probe(loaded: LoadedModel) -> Probe:
-    """Compute our own answers, in float32 on the CPU."""
+    """Compute our generated answers, in float32 on the CPU."""
     model, tokenizer = loaded.model, loaded.tokenizer
     vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
     first = [tokenizer.end_of_text or 0]
-    own = [int(token) for token in generate_ids(model, first, DRAWN, vocab_size=vocab_size)]
+    generated = [int(token) for token in generate_ids(model, first, DRAWN, vocab_size=vocab_size)]
     texts, ids = [], []
-    for text in (tokenizer.decode([token for token in own if token != tokenizer.end_of_text]), *TEXTS):
+    for text in (tokenizer.decode([token for token in generated if token != tokenizer.end_of_text]), *TEXTS):
         with suppress(TokenizerError):  # a character that the tokenizer does not have
             if encoded := tokenizer.encode(text).tolist():
                 texts.append(text)
@@ -171,16 +171,22 @@ def _compare_continuation(probe: Probe, runtime: Runtime, tolerance: float) -> C
     if theirs == ours:
         return CheckResult(name, "passed", f"{len(theirs)} tokens are the same")
     ends = [probe.end_of_text, None]  # what comes after the last token
-    place = next(i for i, pair in enumerate(zip([*theirs, *ends], [*ours, *ends], strict=False)) if pair[0] != pair[1])
-    their_token, our_token = ([*ids, *ends][place] for ids in (theirs, ours))
+    position = next(
+        i for i, pair in enumerate(zip([*theirs, *ends], [*ours, *ends], strict=False)) if pair[0] != pair[1]
+    )
+    their_token, our_token = ([*ids, *ends][position] for ids in (theirs, ours))
     if their_token is not None and our_token is not None and their_token < probe.choices.shape[1]:
-        lead = float((probe.choices[place, our_token] - probe.choices[place, their_token]) / probe.choices.std())
+        lead = float((probe.choices[position, our_token] - probe.choices[position, their_token]) / probe.choices.std())
         if lead <= 2 * tolerance:
             return CheckResult(
-                name, "passed", f"{place} tokens are the same, then two are almost equally likely", lead, 2 * tolerance
+                name,
+                "passed",
+                f"{position} tokens are the same, then two are almost equally likely",
+                lead,
+                2 * tolerance,
             )
     return CheckResult(
-        name, "failed", f"differs from token {place} on: {theirs[place:][:5]}, expected {ours[place:][:5]}"
+        name, "failed", f"differs from token {position} on: {theirs[position:][:5]}, expected {ours[position:][:5]}"
     )
 
 

@@ -89,7 +89,7 @@ def prompt_ids(tokenizer: Tokenizer, start: str | None, *, starts_with_end_of_te
         ids = tokenizer.encode_prompt(start)
         if not ids:
             raise TokenizerError(
-                f"the tokenizer {tokenizer.name} makes no token of the prompt {shorten(start)}; give another"
+                f"the tokenizer {tokenizer.name} encodes no token of the prompt {shorten(start)}; give another"
             )
         return start, ids
     if starts_with_end_of_text and tokenizer.end_of_text is not None:

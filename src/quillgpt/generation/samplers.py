@@ -76,9 +76,9 @@ def draw_tokens(probabilities: Tensor, ids: Tensor, uniforms: Tensor) -> Tensor:
     """
     cumulative = probabilities.cumsum(-1)
     # Rounding may leave the cumulative sum below 1; candidates with probability 0 must never be drawn.
-    place = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
+    index = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
     last = (probabilities > 0).sum(-1, keepdim=True) - 1
-    taken = ids.gather(-1, torch.minimum(place, last).clamp(min=0))
+    taken = ids.gather(-1, torch.minimum(index, last).clamp(min=0))
     return torch.where(cumulative[:, -1:].isnan(), -1, taken).squeeze(-1)
 
 

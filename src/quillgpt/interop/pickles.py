@@ -108,14 +108,14 @@ def damaged(file: Path, error: Exception) -> CheckpointError:
 
 def refusal(names: list[str]) -> str:
     """Return why a file is not read: it needs classes of another program, or could run code."""
-    own = [name for name in names if is_own_class(name)]
-    if own == names:
-        listed = ", ".join(own[:3])
+    own_classes = [name for name in names if is_own_class(name)]
+    if own_classes == names:
+        listed = ", ".join(own_classes[:3])
         return (
             f"has objects of another program ({listed}), which only that program can read; no code of it was run. "
             f"In that program, save its weights as plain values: {PLAIN}"
         )
-    wanted = next(name for name in names if name not in own)
+    wanted = next(name for name in names if name not in own_classes)
     return (
         f"is not plain data: it wants to run {wanted}. Nothing was run; a checkpoint of nanoGPT has tensors and "
         "plain values only, so do not trust this one"

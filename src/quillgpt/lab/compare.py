@@ -203,7 +203,7 @@ def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
     before = log.stat().st_size if log.exists() else 0
     status = _train(words, log)
     if status in INTERRUPTED:
-        raise UserError(f"{folder} was interrupted; the same command goes on where it was")
+        raise UserError(f"{folder} was interrupted; the same command continues it")
     if status != 0:
         lines = log.read_bytes()[before:].decode("utf-8", "replace").strip().splitlines()
         errors = [line.removeprefix("quill: ") for line in lines if line.startswith("quill: ")]

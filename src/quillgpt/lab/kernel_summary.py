@@ -86,9 +86,9 @@ def summarise_kernels(results: Sequence[RunResult]) -> list[KernelSummary]:
     """Group results by kernel, in the order of their first run."""
     by_kernel = []
     for name in dict.fromkeys(result.attn_type for result in results):
-        own = [result for result in results if result.attn_type == name]
-        done = [result for result in own if result.failure is None]
-        by_kernel.append(KernelSummary((done or own)[0].kernel, done, len(own) - len(done)))
+        runs = [result for result in results if result.attn_type == name]
+        done = [result for result in runs if result.failure is None]
+        by_kernel.append(KernelSummary((done or runs)[0].kernel, done, len(runs) - len(done)))
     return by_kernel
 
 
