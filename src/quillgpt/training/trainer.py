@@ -169,7 +169,8 @@ class Trainer:
         if state.iteration < settings.max_iters and out_of_patience(settings, state):
             console.say(
                 f"stopping early: {state.evaluations_since_best} evaluations in a row were not better than "
-                f"iter {state.best_iteration}; to go on, resume with a larger --patience, or 0 for none"
+                f"iter {state.best_iteration}; to go on: {how_to_go_on(self.run.out_dir)} --patience=N "
+                "with a larger number, or 0 for none"
             )
             return True
         return state.iteration >= settings.max_iters
