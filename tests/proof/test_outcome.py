@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,3 +129,19 @@ def test_a_folder_that_is_a_file_and_an_unknown_check_are_refused(tmp_path: Path
         proving.run_checks([], out_dir=tmp_path / "taken", command="")
     with pytest.raises(ConfigError, match=r"did you mean SIGTERM\?"):
         proving.run_checks([], out_dir=tmp_path, command="", checks=["SIGTERMS"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM that a program can send itself")
+def test_a_proof_that_is_asked_to_end_removes_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask_to_end(sandbox: Sandbox) -> str:
+        (sandbox.folder / "half").write_text("done")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "went on"
+
+    monkeypatch.setitem(proving.CHECKS, "asked to end", Check(ask_to_end, "nothing"))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as interruption:
+        proving.run_checks([proved()], out_dir=tmp_path / "proof", command="", checks=["asked to end"])
+    assert interruption.value.args == (signal.SIGTERM,)
+    assert list((tmp_path / "proof").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
