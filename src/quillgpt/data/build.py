@@ -35,7 +35,7 @@ from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
-from quillgpt.text.tokenizers.round_trip import describe_loss, lost_text
+from quillgpt.text.tokenizers.round_trip import describe_lost_text, lost_text
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec, tokenizer_kind
 
 EXAMPLES = 5
@@ -108,7 +108,7 @@ def build(
                 encoded = encode_batches(batch_stream(chunks, chunk_characters), made)
                 records.append(write_tokens(encoded, file, dtype, on_progress=advance))
         if not isinstance(made, NEVER_LOSING) and (lost := lost_text(made, _samples(split.streams()[0]))):
-            warn(describe_loss(made, lost))
+            warn(describe_lost_text(made, lost))
         made.save(staging)
         _check_meta(folder / META_FILE, made, overwrite=overwrite)
         manifest = DatasetManifest(

@@ -24,7 +24,7 @@ from quillgpt.data.staging import (
     is_half_replaced,
     one_preparation,
 )
-from quillgpt.data.verification import Content, content_of
+from quillgpt.data.verification import TokenFileContent, content_of
 from quillgpt.errors import GIT_LFS_POINTER, DataError, UserError, check_is_no_pointer, did_you_mean
 from quillgpt.text.sources.corpora import RECIPES, recipe_named
 from quillgpt.text.sources.folders import TEXT_SUFFIXES
@@ -279,7 +279,7 @@ def _windows(tokens: Tokens) -> list[Tokens]:
     return [tokens[start : start + CHECKED_WINDOW_TOKENS] for start in starts]
 
 
-def _checked_content(file: Path, dtype: str, tokenizer: Tokenizer, data_dir: Path, *, anew: bool) -> Content:
+def _checked_content(file: Path, dtype: str, tokenizer: Tokenizer, data_dir: Path, *, anew: bool) -> TokenFileContent:
     """Return the content of a token file, after checking that the tokenizer has all of its ids."""
     content = content_of(file, dtype, anew=anew)
     if content.largest_id >= tokenizer.vocab_size:

@@ -50,7 +50,7 @@ class FileState(Record):
         return max(self.modified_ns, self.changed_ns) < time.time_ns() - SETTLED_SECONDS * 1e9
 
 
-class Content(Record):
+class TokenFileContent(Record):
     """The hash of a token file, its largest id, and the position of the first token with that id."""
 
     state: FileState
@@ -59,7 +59,7 @@ class Content(Record):
     place: int
 
 
-def content_of(path: Path, dtype: str, *, anew: bool = False) -> Content:
+def content_of(path: Path, dtype: str, *, anew: bool = False) -> TokenFileContent:
     """Return the content of a token file, from the cache if the file has not changed since it was read.
 
     Args:
@@ -73,7 +73,7 @@ def content_of(path: Path, dtype: str, *, anew: bool = False) -> Content:
     note = quill_home() / "verified" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
     if not anew:
         with suppress(UserError):  # no cached result, or a damaged one
-            known = read_record(note, Content, UserError, mend="")
+            known = read_record(note, TokenFileContent, UserError, mend="")
             if known.state == FileState.of(path.stat()):
                 return known
     content = _read(path, np.dtype(dtype).newbyteorder("<"))
@@ -85,7 +85,7 @@ def content_of(path: Path, dtype: str, *, anew: bool = False) -> Content:
     return content
 
 
-def _read(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Content:
+def _read(path: Path, dtype: np.dtype[np.unsignedinteger]) -> TokenFileContent:
     digest = hashlib.sha256()
     largest_id, place, taken = -1, 0, 0
     with path.open("rb") as file:
@@ -102,4 +102,4 @@ def _read(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Content:
                 advance(len(chunk))
         if FileState.of(os.fstat(file.fileno())) != state:
             raise DataError(f"{path} changes while it is read; wait until whatever writes it has finished")
-    return Content(state=state, sha256=digest.hexdigest(), largest_id=largest_id, place=place)
+    return TokenFileContent(state=state, sha256=digest.hexdigest(), largest_id=largest_id, place=place)

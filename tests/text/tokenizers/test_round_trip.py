@@ -4,7 +4,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from quillgpt.data.prepare import prepare
-from quillgpt.text.tokenizers.round_trip import describe_loss, lost_text
+from quillgpt.text.tokenizers.round_trip import describe_lost_text, lost_text
 from quillgpt.text.tokenizers.tokenizer_json import HuggingFaceTokenizer
 
 TEXT = "Déjà vu, l'été à Orléans est très beau.\n" * 60
@@ -44,7 +44,7 @@ def test_lost_accents_are_named_with_an_example():
     assert loss is not None
     assert loss.missing[0] == "é"
     assert 0.1 < loss.share < 0.3
-    said = describe_loss(tokenizer, loss)
+    said = describe_lost_text(tokenizer, loss)
     assert "the tokenizer plain.json does not give the text back" in said
     assert "'é'" in said
     assert "Deja vu, l'ete" in said

@@ -14,7 +14,7 @@ MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostText:
     """What a tokenizer loses of a text.
 
     Attributes:
@@ -30,7 +30,7 @@ class Loss:
     after: str
 
 
-def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> Loss | None:
+def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> LostText | None:
     """Return what a tokenizer loses of some texts, or None if it loses nothing.
 
     Spaces at the beginning and end, which many tokenizers add or drop, do not count.
@@ -47,18 +47,18 @@ def lost_text(tokenizer: Tokenizer, samples: Iterable[str]) -> Loss | None:
     if example is None:
         return None
     gone = {character: count for character, count in missing.most_common() if not character.isspace()}
-    return Loss(sum(gone.values()) / max(characters, 1), [*gone][:MOST_NAMED], *example)
+    return LostText(sum(gone.values()) / max(characters, 1), [*gone][:MOST_NAMED], *example)
 
 
-def describe_loss(tokenizer: Tokenizer, loss: Loss) -> str:
+def describe_lost_text(tokenizer: Tokenizer, lost: LostText) -> str:
     """Return the warning for a tokenizer that loses text."""
-    lost = "no character is lost, but the text differs"
-    if loss.share:
-        share = f"{loss.share:.1%}" if loss.share >= 0.001 else "less than 0.1%"
-        lost = f"{share} of the characters are lost, most of all {', '.join(map(repr, loss.missing))}"
+    change = "no character is lost, but the text differs"
+    if lost.share:
+        share = f"{lost.share:.1%}" if lost.share >= 0.001 else "less than 0.1%"
+        change = f"{share} of the characters are lost, most of all {', '.join(map(repr, lost.missing))}"
     return (
-        f"the tokenizer {tokenizer.name} does not give the text back unchanged: {lost}; for example {loss.before!r} "
-        f"becomes {loss.after!r}. A model learns only what its tokenizer keeps; --tokenizer=byte and bpe:1024 "
+        f"the tokenizer {tokenizer.name} does not give the text back unchanged: {change}; for example {lost.before!r} "
+        f"becomes {lost.after!r}. A model learns only what its tokenizer keeps; --tokenizer=byte and bpe:1024 "
         "keep everything"
     )
 
