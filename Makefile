@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	@echo "  quill configs                                   list the presets; README.md explains more"
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -rs
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/python -m ruff check
