@@ -27,7 +27,8 @@ from quillgpt.cli import main
 from quillgpt.config import resolve
 from quillgpt.device import Peak
 from quillgpt.proof.faulty import poison_batch
-from quillgpt.training import choices, trainer
+from quillgpt.training import trainer
+from quillgpt.training.start import choices
 
 HERE = Path(__file__).resolve().parent
 WRITTEN = HERE / "written"

@@ -17,7 +17,7 @@ from quillgpt.cli import main
 from quillgpt.config import resolve
 from quillgpt.training import Interruption, train
 from quillgpt.training.cuda_graph import make_step
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 from quillgpt.training.trainer import Trainer
 from tolerances import FLOAT32, SAME_RUN_ELSEWHERE
 from training.conftest import allow_float16

@@ -9,7 +9,7 @@ from quillgpt.config.sources import preset_names
 from quillgpt.model import ARCHITECTURES, GPT, KeyValueCache, padded_vocab_size
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.groups import count_values, group_parameters
-from quillgpt.training.model_config import config_for
+from quillgpt.training.start.model_config import config_for
 from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32, FLOAT64
 

@@ -16,7 +16,7 @@ from quillgpt.data.dataset import Dataset
 from quillgpt.data.prepare import prepare
 from quillgpt.evaluation import mean_loss, score_split
 from quillgpt.training.cuda_graph import make_step
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 from tiny import GPT2, randomize, tiny_model
 
 DOCUMENTS = [f"Story {number} is {'very ' * (number % 5)}short.\n" for number in range(60)]

@@ -14,9 +14,10 @@ from quillgpt.config import TrainSettings
 from quillgpt.data.prepare import prepare
 from quillgpt.device import Peak
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training import choices, trainer
+from quillgpt.training import trainer
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.run import Run
+from quillgpt.training.start import choices
 from quillgpt.training.trainer import TrainStep
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]

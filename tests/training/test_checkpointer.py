@@ -12,8 +12,9 @@ import torch
 
 from quillgpt.checkpoint.names import checkpoints_folder, numbered
 from quillgpt.errors import UserError
-from quillgpt.training import checkpointer, train, trainer
-from quillgpt.training.setup import set_up
+from quillgpt.training import train, trainer
+from quillgpt.training.folder import checkpointer
+from quillgpt.training.start.setup import set_up
 from quillgpt.training.validation import Losses
 
 from .conftest import MakeSettings

@@ -15,11 +15,12 @@ from quillgpt.config import TrainSettings, resolve
 from quillgpt.device import Memory
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.model import GPT, GPTConfig, count_parameters
-from quillgpt.training import choices, memory, setup, train
-from quillgpt.training.memory import lack_of_memory, memory_needed
-from quillgpt.training.model_config import config_for
+from quillgpt.training import train
 from quillgpt.training.planning import budget, timing
 from quillgpt.training.planning.dry_run import check_dry_run, predict_run, show_dry_run
+from quillgpt.training.start import choices, memory, setup
+from quillgpt.training.start.memory import lack_of_memory, memory_needed
+from quillgpt.training.start.model_config import config_for
 
 from .conftest import TINY, MakeSettings
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from quillgpt.config import TrainSettings
 from quillgpt.model import GPT
-from quillgpt.training import choices
 from quillgpt.training.compilation import (
     CACHE_VARIABLE,
     compile_model,
@@ -22,6 +21,7 @@ from quillgpt.training.compilation import (
     leave_uncompiled,
     uncompiled,
 )
+from quillgpt.training.start import choices
 from tiny import CONFIGS, random_ids, tiny_model
 
 
@@ -103,7 +103,7 @@ def test_what_is_compiled_stays_in_the_cache_folder(tmp_path: Path) -> None:
     program = """
 import torch
 from quillgpt.config import resolve
-from quillgpt.training.choices import choose_machine
+from quillgpt.training.start.choices import choose_machine
 choose_machine(resolve("demo", {"dtype": "float32"}))
 torch.optim.AdamW([torch.zeros(1)])
 from torch._inductor.runtime.cache_dir_utils import cache_dir

@@ -16,7 +16,7 @@ from quillgpt.training import cuda_graph, train
 from quillgpt.training.cuda_graph import WARM_UP_ITERATIONS, CudaGraphStep, make_step
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.run import Run
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 from quillgpt.training.trainer import TrainStep
 
 from .conftest import MakeSettings, Steps

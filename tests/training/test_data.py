@@ -12,7 +12,7 @@ from quillgpt.data.dataset import open_dataset
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import DataError
 from quillgpt.training import train
-from quillgpt.training.data import without_secrets
+from quillgpt.training.start.run_data import without_secrets
 
 from .conftest import MakeSettings
 

@@ -23,7 +23,7 @@ from quillgpt.model import GPT
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 from quillgpt.training.compilation import compile_model
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 from tiny import CONFIGS, random_ids, randomize
 
 from .conftest import MakeSettings

@@ -14,8 +14,8 @@ import pytest
 from quillgpt.errors import UserError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
-from quillgpt.training.loggers import TensorBoardLogger, check_loggers, named, open_loggers
-from quillgpt.training.metrics import MetricsLog
+from quillgpt.training.record.loggers import TensorBoardLogger, check_loggers, named, open_loggers
+from quillgpt.training.record.metrics import MetricsLog
 
 from .conftest import MakeSettings
 

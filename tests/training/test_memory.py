@@ -10,9 +10,10 @@ from quillgpt.config import resolve
 from quillgpt.device import Memory
 from quillgpt.errors import ConfigError
 from quillgpt.plots.record import read_metrics
-from quillgpt.training import choices, train
-from quillgpt.training.memory import memory_needed
-from quillgpt.training.setup import set_up
+from quillgpt.training import train
+from quillgpt.training.start import choices
+from quillgpt.training.start.memory import memory_needed
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings
 

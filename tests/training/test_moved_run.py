@@ -12,7 +12,7 @@ from quillgpt.cli import main
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.errors import CheckpointError, DataError
 from quillgpt.training import train
-from quillgpt.training.base import name_of_base
+from quillgpt.training.start.adapter_base import name_of_base
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from filelock import FileLock
 
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.training import train
-from quillgpt.training.occupation import occupied
+from quillgpt.training.folder.occupation import occupied
 from quillgpt.training.trainer import Trainer
 
 from .conftest import MakeSettings
 
 HOLD = """
 import sys, pathlib
-from quillgpt.training.occupation import occupied
+from quillgpt.training.folder.occupation import occupied
 from quillgpt.training.trainer import Trainer
 with occupied(pathlib.Path(sys.argv[1])):
     print("held", flush=True)

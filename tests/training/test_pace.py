@@ -12,7 +12,7 @@ from quillgpt.training import train
 from quillgpt.training.pace import SPARE_SECONDS, Pace
 from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.run import Run
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings
 

@@ -16,7 +16,7 @@ from quillgpt.errors import CheckpointError, ConfigError, UserError
 from quillgpt.ownership import RECORD
 from quillgpt.training import train, trainer
 from quillgpt.training.fault import NonFiniteError
-from quillgpt.training.place import replaced_by
+from quillgpt.training.folder.out_dir import replaced_by
 
 from .conftest import MakeSettings
 

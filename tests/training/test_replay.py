@@ -15,7 +15,7 @@ from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 from quillgpt.training.planning import timing
 from quillgpt.training.planning.dry_run import predict_run
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings
 from .test_resume import train_until

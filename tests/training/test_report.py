@@ -3,7 +3,7 @@
 import pytest
 
 from quillgpt.config import Given
-from quillgpt.training.report import show_settings
+from quillgpt.training.record.report import show_settings
 
 from .conftest import MakeSettings
 

@@ -17,7 +17,7 @@ from quillgpt.config import TrainSettings, resolve
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError
 from quillgpt.training import train, trainer, validation
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings, allow_float16
 

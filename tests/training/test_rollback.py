@@ -26,7 +26,7 @@ from quillgpt.training import train
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.fault import NonFiniteError, find_fault
 from quillgpt.training.rollback import Rollback, lr_multiplier
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings, allow_float16
 from .test_resume import train_until

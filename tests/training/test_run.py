@@ -16,7 +16,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError, UserError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quillgpt.training import compilation
 from quillgpt.training.cuda_graph import make_step
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings, Steps
 

@@ -19,7 +19,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.evaluation import score_split
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import Interruption, train, trainer
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 from quillgpt.training.validation import Losses, evaluated_blocks, noise_of, overfitting, take_account
 
 from .conftest import MakeSettings

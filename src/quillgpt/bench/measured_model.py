@@ -5,7 +5,7 @@ from __future__ import annotations
 from quillgpt.config.schema import TrainSettings
 from quillgpt.model import GPTConfig, padded_vocab_size
 from quillgpt.text.sources.corpora import RECIPES
-from quillgpt.training.model_config import model_config
+from quillgpt.training.start.model_config import model_config
 
 USUAL_VOCABULARIES = {"char": 65, "byte": 257, "gpt2": 50257}
 """Vocabulary sizes of the tokenizers; for `char`, that of tiny Shakespeare."""

@@ -24,8 +24,8 @@ from quillgpt.config.schema import Quantize, Sampling, TrainSettings
 from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
 from quillgpt.generation import generate_ids
 from quillgpt.model import GPT, GPTConfig, check_quantize, for_inference
-from quillgpt.training.memory import check_memory
 from quillgpt.training.planning.scaling import with_usual_size
+from quillgpt.training.start.memory import check_memory
 
 TEMPERATURE, TOP_K = 0.8, 200
 PROFILED_TOKENS = 50

@@ -28,9 +28,9 @@ from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training.choices import Machine, choose_compile, choose_machine, choose_paths
-from quillgpt.training.memory import check_memory
 from quillgpt.training.planning.scaling import cost_of, with_usual_size
+from quillgpt.training.start.choices import Machine, choose_compile, choose_machine, choose_paths
+from quillgpt.training.start.memory import check_memory
 from quillgpt.training.trainer import TrainStep
 
 RANDOM_TOKENS = 1_000_000

@@ -194,7 +194,7 @@ def convert(
     from quillgpt.checkpoint.names import has_checkpoint
     from quillgpt.lab.convert import conversion_stages, stage_table, target_kernel
     from quillgpt.lab.model_and_text import open_model_and_text
-    from quillgpt.training.model_config import asked_kernel
+    from quillgpt.training.start.model_config import asked_kernel
 
     opened = open_model_and_text(model, settings)
     run = folder / "finetuned"

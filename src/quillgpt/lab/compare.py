@@ -26,7 +26,7 @@ from quillgpt.lab.ranges import measure_ranges, violations
 from quillgpt.ownership import check_ours, claim
 from quillgpt.plots.record import METRICS, Points, curve, read_metrics
 from quillgpt.records import Record, read_record
-from quillgpt.training.report import RunSummary
+from quillgpt.training.record.report import RunSummary
 
 COMPARISON = "comparison.json"
 OUTCOME = "outcome.json"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt.config import TrainSettings, resolve, to_toml
-from quillgpt.training.choices import choose_machine, choose_paths
-from quillgpt.training.model_config import model_config
 from quillgpt.training.planning.scaling import with_usual_size
+from quillgpt.training.start.choices import choose_machine, choose_paths
+from quillgpt.training.start.model_config import model_config
 
 ITERATIONS = 48
 SAVED_EVERY = 6

@@ -13,9 +13,9 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Window
 from quillgpt.errors import UserError
 from quillgpt.training.fault import NonFiniteError, describe_windows, find_fault
-from quillgpt.training.raw_weights import load_raw_weights
 from quillgpt.training.run import Run
-from quillgpt.training.starting_point import forget_lost_best
+from quillgpt.training.start.raw_weights import load_raw_weights
+from quillgpt.training.start.starting_point import forget_lost_best
 
 if TYPE_CHECKING:
     from quillgpt.training.trainer import TrainStep

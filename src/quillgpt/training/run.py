@@ -16,7 +16,7 @@ from quillgpt.data.dataset import Dataset
 from quillgpt.model import GPT
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
-from quillgpt.training.choices import Machine
+from quillgpt.training.start.choices import Machine
 
 
 @dataclass

@@ -10,12 +10,12 @@ from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
 from quillgpt.stopping import activity
 from quillgpt.training.cuda_graph import make_step
+from quillgpt.training.folder.occupation import occupied
+from quillgpt.training.folder.out_dir import check_out_dir, earlier_run_kept
 from quillgpt.training.interruption import NOTHING_LOST, Interruption
-from quillgpt.training.occupation import occupied
-from quillgpt.training.place import check_out_dir, earlier_run_kept
-from quillgpt.training.report import RunSummary, show_set_up
-from quillgpt.training.setup import set_up
-from quillgpt.training.starting_point import apart_from_parent
+from quillgpt.training.record.report import RunSummary, show_set_up
+from quillgpt.training.start.setup import set_up
+from quillgpt.training.start.starting_point import apart_from_parent
 from quillgpt.training.trainer import Trainer
 
 

@@ -34,20 +34,20 @@ from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import METRICS, curve, read_metrics
 from quillgpt.stopping import activity
-from quillgpt.training.checkpointer import Checkpointer, check_loss
-from quillgpt.training.choices import Machine
 from quillgpt.training.compilation import compile_model, leave_uncompiled, warn_of_failed_compilation
 from quillgpt.training.fault import NonFiniteError
-from quillgpt.training.finish import finish
+from quillgpt.training.folder.checkpointer import Checkpointer, check_loss
+from quillgpt.training.folder.occupation import Occupation
+from quillgpt.training.folder.out_dir import begin_record, claim_folder, record_settings
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
-from quillgpt.training.loggers import open_loggers
-from quillgpt.training.metrics import MetricsLog, clock_time
-from quillgpt.training.occupation import Occupation
 from quillgpt.training.pace import Pace
-from quillgpt.training.place import begin_record, claim_folder, record_settings
-from quillgpt.training.report import RunSummary, say_perplexity
+from quillgpt.training.record.finish import finish
+from quillgpt.training.record.loggers import open_loggers
+from quillgpt.training.record.metrics import MetricsLog, clock_time
+from quillgpt.training.record.report import RunSummary, say_perplexity
 from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
 from quillgpt.training.run import Run
+from quillgpt.training.start.choices import Machine
 from quillgpt.training.validation import (
     Losses,
     describe_losses,

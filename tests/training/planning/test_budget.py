@@ -11,7 +11,7 @@ from quillgpt.config import TrainSettings, resolve
 from quillgpt.training import train
 from quillgpt.training.planning import budget, scaling
 from quillgpt.training.planning.dry_run import predict_run
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 from quillgpt.training.planning import dry_run, dry_run_data, timing
 from quillgpt.training.planning.dry_run import in_words
-from quillgpt.training.setup import set_up
+from quillgpt.training.start.setup import set_up
 
 from ..conftest import MakeSettings
 

@@ -8,9 +8,9 @@ import pytest
 
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.errors import ConfigError
-from quillgpt.training.model_config import config_for
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import SIZES, TOKENS_PER_PARAMETER, Text, cost_of
+from quillgpt.training.start.model_config import config_for
 
 LIBRARY = Text(1_000_000_000, 100_000, "char", 65)
 

@@ -11,13 +11,13 @@ from quillgpt.data.batches import Tokens
 from quillgpt.device import peak, seconds_per_call
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
-from quillgpt.training.choices import CPU_TOKENS_AT_ONCE, EXPECTED_UTILISATION, Machine, choose_paths
-from quillgpt.training.memory import check_memory
-from quillgpt.training.model_config import choose_config, config_for
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import Text, cost_of
 from quillgpt.training.planning.timing import TRIED_SECONDS, trial_step
-from quillgpt.training.starting_point import StartingPoint
+from quillgpt.training.start.choices import CPU_TOKENS_AT_ONCE, EXPECTED_UTILISATION, Machine, choose_paths
+from quillgpt.training.start.memory import check_memory
+from quillgpt.training.start.model_config import choose_config, config_for
+from quillgpt.training.start.starting_point import StartingPoint
 
 USUAL_MINUTES = 3.0
 """Time for a run that was given neither minutes nor iterations."""

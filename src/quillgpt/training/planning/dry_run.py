@@ -17,19 +17,19 @@ from quillgpt.errors import UserError
 from quillgpt.files import nearest_existing
 from quillgpt.model import GPTConfig, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
-from quillgpt.training.base import with_adapters
-from quillgpt.training.choices import Machine, choose_paths, may_compile
-from quillgpt.training.data import check_lengths, without_secrets
-from quillgpt.training.memory import fits, lack_of_memory, least_remembered, memory_needed
-from quillgpt.training.model_config import check_range
-from quillgpt.training.place import check_out_dir, replaced_by
+from quillgpt.training.folder.out_dir import check_out_dir, replaced_by
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
 from quillgpt.training.planning.dry_run_data import DryRunData, dry_run_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import RunTiming, measured_timing, predicted_timing, sequences_to_try
-from quillgpt.training.report import show_settings
-from quillgpt.training.setup import build_model
-from quillgpt.training.starting_point import StartingPoint, apart_from_parent, find_starting_point
+from quillgpt.training.record.report import show_settings
+from quillgpt.training.start.adapter_base import with_adapters
+from quillgpt.training.start.choices import Machine, choose_paths, may_compile
+from quillgpt.training.start.memory import fits, lack_of_memory, least_remembered, memory_needed
+from quillgpt.training.start.model_config import check_range
+from quillgpt.training.start.run_data import check_lengths, without_secrets
+from quillgpt.training.start.setup import build_model
+from quillgpt.training.start.starting_point import StartingPoint, apart_from_parent, find_starting_point
 from quillgpt.training.validation import evaluated_blocks
 
 DAY = 86_400

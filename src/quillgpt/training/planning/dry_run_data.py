@@ -20,10 +20,10 @@ from quillgpt.text.sources.corpora import RECIPES, Texts, recipe_named
 from quillgpt.text.sources.documents import SEPARATOR, Source
 from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind
-from quillgpt.training.data import open_data, open_replayed, without_secrets
 from quillgpt.training.planning.budget import choose_context
 from quillgpt.training.planning.scaling import Text
-from quillgpt.training.starting_point import StartingPoint
+from quillgpt.training.start.run_data import open_data, open_replayed, without_secrets
+from quillgpt.training.start.starting_point import StartingPoint
 
 MOST_BYTES_PREPARED = 50_000_000
 """Size of a text above which only its beginning is prepared, and the rest estimated."""

@@ -13,7 +13,7 @@ from typing import Any
 from quillgpt.config.schema import TrainSettings
 from quillgpt.model import GPTConfig, count_parameters
 from quillgpt.model.cost import training_flops_per_token
-from quillgpt.training.model_config import config_for
+from quillgpt.training.start.model_config import config_for
 
 SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 384), (8, 512), (12, 768))
 """Blocks and width, small to large; each costs one and a half to four times as much as the one before."""

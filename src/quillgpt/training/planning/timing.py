@@ -17,8 +17,8 @@ from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training.choices import EXPECTED_UTILISATION, Machine
 from quillgpt.training.fault import NonFiniteError
+from quillgpt.training.start.choices import EXPECTED_UTILISATION, Machine
 from quillgpt.training.trainer import TrainStep
 
 TRIED_SECONDS = 3.0

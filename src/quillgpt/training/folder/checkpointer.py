@@ -26,9 +26,9 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.console import warn
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
-from quillgpt.training.base import name_of_base
-from quillgpt.training.place import take_over
+from quillgpt.training.folder.out_dir import take_over
 from quillgpt.training.run import Run
+from quillgpt.training.start.adapter_base import name_of_base
 
 LARGEST_SHARE = 0.02
 """Share of the time that saves by the clock may take; slower saves come less often."""

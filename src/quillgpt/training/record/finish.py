@@ -11,8 +11,8 @@ from quillgpt.device import peak_memory_bytes
 from quillgpt.evaluation import score_split, spell_perplexity
 from quillgpt.files import write_json
 from quillgpt.plots.record import METRICS
-from quillgpt.training.metrics import clock_time
-from quillgpt.training.report import RunSummary, show_chart
+from quillgpt.training.record.metrics import clock_time
+from quillgpt.training.record.report import RunSummary, show_chart
 from quillgpt.training.run import Run
 from quillgpt.training.validation import has_improved, without_improvement
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from quillgpt.console import warn
 from quillgpt.files import atomic_path, open_to_append
 from quillgpt.plots.record import read_rows
-from quillgpt.training.loggers import Logger, named
+from quillgpt.training.record.loggers import Logger, named
 
 MOST_LINES_NAMED = 5
 

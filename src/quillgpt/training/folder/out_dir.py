@@ -23,8 +23,8 @@ from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.files import nearest_existing, write_text
 from quillgpt.ownership import claim, foreign, recorded, remove_listed
 from quillgpt.plots.record import METRICS
-from quillgpt.training.loggers import TENSORBOARD, WANDB_STATE, event_files
-from quillgpt.training.occupation import HOLDER, LOCK
+from quillgpt.training.folder.occupation import HOLDER, LOCK
+from quillgpt.training.record.loggers import TENSORBOARD, WANDB_STATE, event_files
 
 SUMMARY = "summary.json"
 

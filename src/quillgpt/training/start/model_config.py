@@ -11,7 +11,7 @@ from quillgpt.config.schema.attention import options_of
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError
 from quillgpt.model import ARCHITECTURES, GPTConfig, padded_vocab_size
-from quillgpt.training.starting_point import StartingPoint
+from quillgpt.training.start.starting_point import StartingPoint
 
 MODEL_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
 KERNEL_SETTINGS = tuple(field.name for field in fields(KernelSpec))

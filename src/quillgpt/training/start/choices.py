@@ -32,7 +32,7 @@ from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, GPTConfig, attention_paths
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
-from quillgpt.training.memory import fits, memory_needed
+from quillgpt.training.start.memory import fits, memory_needed
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""

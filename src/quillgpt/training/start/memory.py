@@ -15,7 +15,7 @@ from quillgpt.model import GPTConfig, count_parameters, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
 from quillgpt.optim.groups import group_parameters
 from quillgpt.optim.optimizers import remembered_values
-from quillgpt.training.base import with_adapters
+from quillgpt.training.start.adapter_base import with_adapters
 
 HALF_BYTES, INDEX_BYTES = 2, 8
 """Bytes of the smallest number format, and of a token id or a position."""

@@ -12,10 +12,10 @@ from quillgpt.config.schema import CHOSEN, TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
-from quillgpt.training.base import find_base
-from quillgpt.training.choices import Machine, choose_machine
-from quillgpt.training.loggers import check_loggers
-from quillgpt.training.place import check_earlier_run
+from quillgpt.training.folder.out_dir import check_earlier_run
+from quillgpt.training.record.loggers import check_loggers
+from quillgpt.training.start.adapter_base import find_base
+from quillgpt.training.start.choices import Machine, choose_machine
 
 FINETUNING_PATIENCE = 5
 """Evaluations without improvement after which finetuning stops: a pretrained model soon overfits a small text."""

@@ -19,7 +19,7 @@ from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.sources.addresses import is_web_address, shown_address
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
-from quillgpt.training.starting_point import StartingPoint
+from quillgpt.training.start.starting_point import StartingPoint
 
 SHORTEST_USEFUL_BLOCK = 8
 """Context below which a model learns nothing but letter frequencies; no shorter one is offered."""

@@ -14,16 +14,16 @@ from quillgpt.model.kernels import limit_range, mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training.base import describe_base, with_adapters
-from quillgpt.training.choices import choose_compile, choose_paths
-from quillgpt.training.data import check_lengths, open_data, open_replayed, with_place_of, without_secrets
-from quillgpt.training.memory import check_memory
-from quillgpt.training.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, range_limit
 from quillgpt.training.planning.budget import choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text
-from quillgpt.training.raw_weights import load_raw_weights
 from quillgpt.training.run import Run
-from quillgpt.training.starting_point import StartingPoint, find_starting_point
+from quillgpt.training.start.adapter_base import describe_base, with_adapters
+from quillgpt.training.start.choices import choose_compile, choose_paths
+from quillgpt.training.start.memory import check_memory
+from quillgpt.training.start.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, range_limit
+from quillgpt.training.start.raw_weights import load_raw_weights
+from quillgpt.training.start.run_data import check_lengths, open_data, open_replayed, with_place_of, without_secrets
+from quillgpt.training.start.starting_point import StartingPoint, find_starting_point
 
 WEAK_ARGUMENT = -4.0
 """Below it, exp is less than a fiftieth."""

@@ -1,0 +1,1 @@
+"""The folder of a run: who may write there, and which checkpoints are kept."""
