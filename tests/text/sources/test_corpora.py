@@ -76,7 +76,7 @@ def test_a_recipe_among_files_is_explained(books: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["gutenberg:", "gutenberg:romeo", "gutenberg:0", "gutenberg:-3"])
 def test_a_book_has_a_number(given: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="give the number that Project Gutenberg has for it: gutenberg:1513"):
+    with pytest.raises(DataError, match="give its number at Project Gutenberg, as in gutenberg:1513"):
         texts_of([given], spool=tmp_path)
 
 
