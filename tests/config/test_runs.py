@@ -43,7 +43,7 @@ def test_a_run_that_was_copied_or_moved_is_where_it_is_now(how, run, tmp_path, c
     how(run, tmp_path / "other")
     assert settings_of("other/config.toml").out_dir == "other"
     assert settings_of("other/config.toml").n_layer == 3
-    assert "the run is other, where its config.toml lies, though that says out_dir = runs/first" in " ".join(
+    assert "the run is other, the folder of its config.toml, although that says out_dir = runs/first" in " ".join(
         capsys.readouterr().err.split()
     )
     assert settings_of(None, out_dir="other").out_dir == "other"

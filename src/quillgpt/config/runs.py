@@ -40,7 +40,7 @@ def settings_in_place(layer: Layer, run: Path) -> Layer:
     """Return the settings of a run with its present folder as out_dir."""
     before = layer.values.get("out_dir")
     if isinstance(before, str) and Path(before).resolve() != run.resolve():
-        say(f"the run is {run}, where its {CONFIG} lies, though that says out_dir = {before}")
+        say(f"the run is {run}, the folder of its {CONFIG}, although that says out_dir = {before}")
     return replace(layer, values={**layer.values, "out_dir": str(run)})
 
 

@@ -44,14 +44,14 @@ def copied_share(train: Tokens, val: Tokens) -> float:
     if min(len(train), len(val)) < WINDOW:
         return 0.0
     starts = np.unique(np.linspace(0, len(val) - WINDOW, SAMPLES).astype(np.int64))
-    wanted = np.concatenate([window_hashes(val[start : start + WINDOW]) for start in starts])
+    sampled = np.concatenate([window_hashes(val[start : start + WINDOW]) for start in starts])
     low = np.zeros(1 << 16, dtype=np.bool_)
-    low[wanted & np.uint64(0xFFFF)] = True
+    low[sampled & np.uint64(0xFFFF)] = True
     matches: list[Hashes] = []
     for start in _part_starts(len(train)):
         there = window_hashes(train[start : start + PART_TOKENS + WINDOW - 1])
-        matches.append(np.intersect1d(there[low[there & np.uint64(0xFFFF)]], wanted))
-    return float(np.isin(wanted, np.concatenate(matches)).mean())
+        matches.append(np.intersect1d(there[low[there & np.uint64(0xFFFF)]], sampled))
+    return float(np.isin(sampled, np.concatenate(matches)).mean())
 
 
 def window_hashes(tokens: Tokens) -> Hashes:

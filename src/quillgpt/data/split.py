@@ -19,7 +19,7 @@ def hold_out(lengths: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: f
 
     Documents are taken in the order of their hashes. So no part of a folder is preferred, equal documents are on the
     same side, and adding or renaming a document hardly changes the choice. A document that would make the held-out part
-    far too large is passed over.
+    far too large is skipped.
 
     Args:
         lengths: Characters of each document, (documents,).

@@ -59,12 +59,12 @@ def split_stream(stream: Iterable[Piece], characters: int) -> tuple[Iterator[Pie
 
 
 def chunk_stream(stream: Iterable[Piece], last_cut: Callable[[str], int], characters: int) -> Iterator[Piece]:
-    """Cut a stream anew into chunks of about `characters` characters that can be encoded by themselves.
+    """Cut a stream into chunks of about `characters` characters that can be encoded by themselves.
 
     Args:
         stream: Pieces of text, and marks at the ends of documents, which also end a chunk.
         last_cut: The tokenizer's method; without a safe cut, the chunk grows until there is one or the document ends.
-        characters: The length from which a cut is sought.
+        characters: The length from which to look for a cut.
     """
     waiting: list[str] = []
     length = 0

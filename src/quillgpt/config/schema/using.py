@@ -31,7 +31,7 @@ class Prompt(Settings):
         "resume", description="resume: sample from out_dir (as in nanoGPT). Other values are the same as MODEL."
     )
     data_dir: PathText = Field(
-        "data", description="Folder of the prepared data sets; the meta.pkl of a nanoGPT model is sought there."
+        "data", description="Folder of the prepared data sets; the meta.pkl of a nanoGPT model may be there."
     )
     start: str | None = Field(
         None,

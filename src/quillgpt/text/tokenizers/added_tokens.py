@@ -99,7 +99,7 @@ def read_folder_tokens(folder: Path, *, is_gpt2: bool = False) -> FolderTokens:
     if config.get("split_special_tokens"):
         raise TokenizerError(
             f"{path}: split_special_tokens is true, but Quill reads a special token in a prompt as that token; "
-            "remove the key if that is wanted"
+            "remove the key to accept that"
         )
     named_class = config.get("tokenizer_class")
     is_gpt2 = named_class in GPT2_CLASSES if isinstance(named_class, str) else is_gpt2
