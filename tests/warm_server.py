@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import quillgpt.cli
@@ -83,6 +84,7 @@ def run(words: list[str], folder: str, environment: Mapping[str, str]) -> NoRetu
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.executable = str(Path(sys.argv[1]).with_name("python"))  # which starts further commands as quickly
     sys.argv = ["quill", *words]
     sys.path[0] = folder
     for number, name in enumerate(("stdin", "stdout", "stderr")):
