@@ -32,9 +32,9 @@ def workplace(place, monkeypatch):
 
 
 def test_automatic_choices_are_the_same_for_all_runs_of_a_comparison(tmp_path):
-    words = {name: Experiment("shakespeare_char_cpu", {}, tmp_path).words_of(name, 1) for name in ("SM", "GK")}
+    words = {name: Experiment("shakespeare_char_cpu", {}, tmp_path).arguments_of(name, 1) for name in ("SM", "GK")}
     assert all("--compile=False" in line for line in words.values())
-    chosen = Experiment("shakespeare_char_cpu", {"compile": "True"}, tmp_path).words_of("GK", 1)
+    chosen = Experiment("shakespeare_char_cpu", {"compile": "True"}, tmp_path).arguments_of("GK", 1)
     assert [word for word in chosen if "compile" in word] == ["--compile=True"]
 
 
@@ -100,7 +100,7 @@ def test_a_preset_that_was_changed_is_another_comparison(workplace, tmp_path, ca
 def test_a_penalty_goes_to_the_kernels_that_have_a_range(tmp_path):
     experiment = Experiment("shakespeare_char_cpu", {"range_penalty": "1", "range_limit": "9"}, tmp_path)
     having = {
-        name: "--range_penalty=1" in experiment.words_of(name, 1) for name in ("SM", "GKn", "GKpoly-4", "PA_relu")
+        name: "--range_penalty=1" in experiment.arguments_of(name, 1) for name in ("SM", "GKn", "GKpoly-4", "PA_relu")
     }
     assert having == {"SM": False, "GKn": True, "GKpoly-4": True, "PA_relu": False}
     shared = [

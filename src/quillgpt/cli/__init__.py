@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status, which docs/reliability.md lists.
 
     Args:
-        arguments: The words after `quill`; None takes those of the process. Then standard streams and signals are set
-            up too, before any slow import.
+        arguments: The arguments after `quill`; None takes those of the process. Then standard streams and signals are
+            set up too, before any slow import.
     """
     if arguments is not None:
         from quillgpt.cli.app import run

@@ -73,12 +73,12 @@ def make_app() -> App:
     return app
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command that the words after `quill` name, and return its exit status."""
-    if list(words[:1]) == [COMPLETE]:
-        make_app()(list(words))
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments after `quill` name, and return its exit status."""
+    if list(arguments[:1]) == [COMPLETE]:
+        make_app()(list(arguments))
         return 0
-    switches, tokens = take_switches(list(words), (DEBUG, QUIET))
+    switches, tokens = take_switches(list(arguments), (DEBUG, QUIET))
     write_any_character()
     try:
         with quietly(QUIET in switches):

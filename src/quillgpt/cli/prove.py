@@ -48,6 +48,6 @@ def prove(
     from quillgpt.proof.sheet import conclude
 
     given = {"out_dir": str(out_dir)} if out_dir != Path("proof") else {}
-    words = [*filter(None, [source]), *(f"--{name}={value}" for name, value in (given | flags).items())]
-    command = shlex.join(["quill", "prove", *words, *(["--keep"] if keep else [])])
+    arguments = [*filter(None, [source]), *(f"--{name}={value}" for name, value in (given | flags).items())]
+    command = shlex.join(["quill", "prove", *arguments, *(["--keep"] if keep else [])])
     conclude(run_checks(proved_models(source, flags), out_dir=out_dir, command=command, keep=keep), out_dir)

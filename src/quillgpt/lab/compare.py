@@ -84,7 +84,7 @@ class Experiment:
             )
         return settings
 
-    def words_of(self, attn_type: str, seed: int) -> list[str]:
+    def arguments_of(self, attn_type: str, seed: int) -> list[str]:
         """Return the command line of a run, without `quill`."""
         flags = self.flags_of(attn_type, seed)
         return ["train", self.preset, *(f"--{name}={value}" for name, value in flags.items())]
@@ -111,7 +111,7 @@ def run_comparison(experiment: Experiment, names: Sequence[str], seeds: Sequence
             _check_text(outcome, texts, finished)
             yield outcome
             continue
-        say(f"run {number} of {len(runs)}: quill {' '.join(experiment.words_of(name, seed))}")
+        say(f"run {number} of {len(runs)}: quill {' '.join(experiment.arguments_of(name, seed))}")
         outcome = _run(experiment, name, seed)
         _check_text(outcome, texts, finished)
         if outcome.failure is None:
@@ -196,12 +196,12 @@ def _write_comparison(experiment: Experiment, settings: TrainSettings) -> None:
 def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
     folder = experiment.run_folder(name, seed)
     settings = experiment.settings_of(name, seed)
-    words = experiment.words_of(name, seed) + (["--init_from=resume"] if has_checkpoint(folder) else [])
+    arguments = experiment.arguments_of(name, seed) + (["--init_from=resume"] if has_checkpoint(folder) else [])
     log = experiment.folder / f"{folder.name}.log"
     check_ours(log.parent, [log.name], remedy="give another --out")
     claim(log.parent, [log.name])
     before = log.stat().st_size if log.exists() else 0
-    status = _train(words, log)
+    status = _train(arguments, log)
     if status in INTERRUPTED:
         raise UserError(f"{folder} was interrupted; the same command continues it")
     if status != 0:
@@ -233,13 +233,13 @@ def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
     )
 
 
-def _train(words: Sequence[str], log: Path) -> int:
+def _train(arguments: Sequence[str], log: Path) -> int:
     """Run a command line in a process of its own, write its output to a file, and return its exit status.
 
     A request to stop is passed on to the process, which then writes its checkpoint, and is raised here afterwards.
     """
     with log.open("ab") as file:
-        command = [sys.executable, "-m", "quillgpt", *words]
+        command = [sys.executable, "-m", "quillgpt", *arguments]
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             return process.wait()

@@ -51,7 +51,7 @@ def corrupt_checkpoint(sandbox: Sandbox) -> str:
     shutil.copytree(reference, run, symlinks=True)
     damaged = checkpoints_folder(run) / checkpoint.name / WEIGHTS
     damaged.write_bytes(flip_bit(sandbox, damaged.read_bytes()))
-    done = sandbox.quill(*sandbox.words(proved, run.name, init_from="resume"))
+    done = sandbox.quill(*sandbox.train_arguments(proved, run.name, init_from="resume"))
     require(damaged.name in done.err and "going back to" in done.err, "the run did not say which file is damaged")
     return f"{len(files)} of {len(files)} flipped bits and 2 of 2 cuts named; {require_equal_runs(reference, run)}"
 
@@ -92,15 +92,15 @@ def full_disk(sandbox: Sandbox) -> str:
         script = FILL.format(bytes=size, rescued=run.name)
         before = (*UNSHARE, "sh", "-c", script, "sh")
         run.mkdir()
-        done = sandbox.quill(*sandbox.words(proved, "small/run"), status=1, before=before)
+        done = sandbox.quill(*sandbox.train_arguments(proved, "small/run"), status=1, before=before)
         run = run / "run"
     else:
         how = "an injected ENOSPC, because no file system can be mounted here"
-        done = sandbox.quill("full_disk:1", *sandbox.words(proved, run.name), status=1, entry=FAULTY)
+        done = sandbox.quill("full_disk:1", *sandbox.train_arguments(proved, run.name), status=1, entry=FAULTY)
     saved = last_state(run).get("iteration", 0)
     require(saved == SAVED_EVERY, f"{how}: the last checkpoint is of iter {saved} instead of {SAVED_EVERY}")
     require(f"iter-{saved:06d} is kept" in done.err, f"{how}: the run did not say what was kept")
-    sandbox.quill(*sandbox.words(proved, str(run.relative_to(sandbox.folder)), init_from="resume"))
+    sandbox.quill(*sandbox.train_arguments(proved, str(run.relative_to(sandbox.folder)), init_from="resume"))
     return f"{how}: iter {saved} kept, {require_equal_runs(reference, run)}"
 
 

@@ -47,7 +47,7 @@ def end_of_text(sandbox: Sandbox) -> str:
         changes |= {"batch_size": 4, "gradient_accumulation_steps": 1, "micro_batch_size": 4}
         changes |= {"block_size": min(LONGEST_BLOCK, settings.block_size)}
         changes |= {"learning_rate": max(LOWEST_LEARNING_RATE, settings.learning_rate)}
-        sandbox.quill(*sandbox.words(proved, run.name, **changes))
+        sandbox.quill(*sandbox.train_arguments(proved, run.name, **changes))
         machine = [f"--device={settings.device}", f"--dtype={settings.dtype}", f"--threads={settings.threads}"]
         drawn = [f"--num_samples={SAMPLES}", f"--max_new_tokens={SAMPLED_TOKENS}"]
         rows = sandbox.quill("sample", run.name, "--json", *drawn, *machine).out.splitlines()
@@ -80,7 +80,7 @@ def poisoned_batch(sandbox: Sandbox) -> str:
     def measure(proved: ProvedModel) -> str:
         fault, number = f"poisoned_batch:{POISONED}", POISONED + 1
         run = sandbox.folder / f"{proved.stem}-poisoned"
-        done = sandbox.quill(fault, *sandbox.words(proved, run.name, on_nonfinite="rollback"), entry=FAULTY)
+        done = sandbox.quill(fault, *sandbox.train_arguments(proved, run.name, on_nonfinite="rollback"), entry=FAULTY)
         state, back_to = last_state(run), POISONED // SAVED_EVERY * SAVED_EVERY
         kept = [(rollback["iteration"], rollback["back_to"]) for rollback in state["rollbacks"]]
         require(f"iter {number}:" in done.err, f"iter {number} is not named")
@@ -91,12 +91,14 @@ def poisoned_batch(sandbox: Sandbox) -> str:
         non_finite = values_not_finite(run)
 
         stopped = sandbox.folder / f"{proved.stem}-stopped"
-        sandbox.quill(fault, *sandbox.words(proved, stopped.name, on_nonfinite="stop"), entry=FAULTY, status=1)
+        sandbox.quill(
+            fault, *sandbox.train_arguments(proved, stopped.name, on_nonfinite="stop"), entry=FAULTY, status=1
+        )
         saved = last_state(stopped)["iteration"]
         require(saved == back_to, f"the last checkpoint of the run that stopped is of iter {saved}, not {back_to}")
         non_finite += values_not_finite(stopped)
         require(not non_finite, f"{non_finite:,} values that are not finite were saved")
-        sandbox.quill(*sandbox.words(proved, stopped.name, init_from="resume"))
+        sandbox.quill(*sandbox.train_arguments(proved, stopped.name, init_from="resume"))
         equal = require_equal_runs(sandbox.reference_run(proved), stopped)
         return f"back from iter {number} to {back_to} and past it; stopped at {saved} and resumed, {equal}"
 

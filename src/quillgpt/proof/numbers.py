@@ -47,7 +47,7 @@ def accumulation(sandbox: Sandbox) -> str:
             run = sandbox.folder / f"{proved.stem}-{size}x{steps}"
             plain = {"dtype": "float32", "optimizer": "adamw", "dropout": 0, "grad_clip": 0, "max_iters": 1}
             batch = {"batch_size": size, "gradient_accumulation_steps": steps, "micro_batch_size": size}
-            sandbox.quill(*sandbox.words(proved, run.name, eval_iters=1, **plain, **batch))
+            sandbox.quill(*sandbox.train_arguments(proved, run.name, eval_iters=1, **plain, **batch))
             stored = load_file(checkpoints_folder(run) / LAST / OPTIMIZER)
             gradients.append({name: value for name, value in stored.items() if name.endswith("/exp_avg")})
             losses += [float(str(row[2])) for row in record_of(run) if row[:2] == ("train", 1)]

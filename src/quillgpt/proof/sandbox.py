@@ -72,29 +72,29 @@ class Sandbox:
         self._check, self._numbers = name, count(1)
         return self._logs / name
 
-    def words(self, proved: ProvedModel, run: str, **changes: object) -> list[str]:
+    def train_arguments(self, proved: ProvedModel, run: str, **changes: object) -> list[str]:
         """Return the command line, without `quill`, that trains a model in a folder of the sandbox."""
         flags = [f"--{name}={value}" for name, value in changes.items()]
         return ["train", self._files[proved.name], f"--out_dir={run}", *flags]
 
     @contextmanager
     def running(
-        self, words: Sequence[str], *, entry: Sequence[str] = QUILL, before: Sequence[str] = ()
+        self, arguments: Sequence[str], *, entry: Sequence[str] = QUILL, before: Sequence[str] = ()
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start a process, and kill it at the end of the block if it still runs.
 
         Args:
-            words: The command line, without `quill`.
+            arguments: The command line, without `quill`.
             entry: The arguments with which Python runs `quill`.
             before: A command that starts Python, such as a shell.
         """
         log = self._logs / self._check / f"{next(self._numbers):02}"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
-            err.write(f"$ {' '.join([*before, 'python', *entry, *words])}\n".encode())
+            err.write(f"$ {' '.join([*before, 'python', *entry, *arguments])}\n".encode())
             err.flush()
             process = subprocess.Popen(
-                [*before, sys.executable, *entry, *words],
+                [*before, sys.executable, *entry, *arguments],
                 cwd=self.folder,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -113,7 +113,7 @@ class Sandbox:
 
     def quill(
         self,
-        *words: str,
+        *arguments: str,
         status: int = 0,
         entry: Sequence[str] = QUILL,
         before: Sequence[str] = (),
@@ -121,7 +121,7 @@ class Sandbox:
         """Run a command to its end.
 
         Args:
-            *words: The command line, without `quill`.
+            *arguments: The command line, without `quill`.
             status: The expected exit status.
             entry: As in `running`.
             before: As in `running`.
@@ -129,12 +129,12 @@ class Sandbox:
         Raises:
             RuntimeError: The exit status is another; the message has the last line of the output.
         """
-        with self.running(words, entry=entry, before=before) as process:
+        with self.running(arguments, entry=entry, before=before) as process:
             process.wait(timeout=TIMEOUT_SECONDS)
         done = self.finished(process)
         if done.status != status:
             last_line = (done.err.strip().splitlines() or ["nothing"])[-1]
-            raise RuntimeError(f"quill {words[0]} ended with status {done.status} instead of {status}: {last_line}")
+            raise RuntimeError(f"quill {arguments[0]} ended with status {done.status} instead of {status}: {last_line}")
         return done
 
     def finished(self, process: subprocess.Popen[bytes]) -> Finished:
@@ -147,7 +147,7 @@ class Sandbox:
         """Return the folder of an undisturbed run of a model, which is trained at the first call."""
         if proved.name not in self._reference_runs:
             name = f"{proved.stem}-reference"
-            self.quill(*self.words(proved, name))
+            self.quill(*self.train_arguments(proved, name))
             self._reference_runs[proved.name] = self.folder / name
         return self._reference_runs[proved.name]
 

@@ -27,7 +27,7 @@ def kill_at_work(sandbox: Sandbox) -> str:
         killed_at = []
         for _ in range(KILLS):
             done = last_state(run).get("iteration", 0)
-            with sandbox.running([*sandbox.words(proved, run.name), *resuming(run)]) as process:
+            with sandbox.running([*sandbox.train_arguments(proved, run.name), *resuming(run)]) as process:
                 chosen = done + sandbox.draw.randint(1, max(2, (ITERATIONS - done) * 3 // 4))
                 if wait_for_iteration(process, run, chosen):
                     process.kill()
@@ -35,7 +35,7 @@ def kill_at_work(sandbox: Sandbox) -> str:
                     killed_at += [chosen] * (process.returncode == -signal.SIGKILL)
         if len(killed_at) < KILLS:
             raise CannotRun(f"a run was over before it could be killed after iter {chosen}")
-        sandbox.quill(*sandbox.words(proved, run.name), *resuming(run))
+        sandbox.quill(*sandbox.train_arguments(proved, run.name), *resuming(run))
         return f"killed after iter {' and '.join(map(str, killed_at))}, {require_equal_runs(reference, run)}"
 
     return sandbox.for_each_model(measure)
@@ -49,14 +49,14 @@ def kill_while_saving(sandbox: Sandbox) -> str:
         reference, run = sandbox.reference_run(proved), sandbox.folder / f"{proved.stem}-killed-saving"
         kills = 0
         for _ in range(KILLS):
-            with sandbox.running([*sandbox.words(proved, run.name), *resuming(run)]) as process:
+            with sandbox.running([*sandbox.train_arguments(proved, run.name), *resuming(run)]) as process:
                 if hold_while_saving(process, run, sandbox.draw.choice([0, 0.001, 0.002, 0.004])):
                     process.kill()
                     process.wait()
                     kills += bool(unfinished(run))
         if not kills:
             raise CannotRun("saving is too fast here to be interrupted")
-        sandbox.quill(*sandbox.words(proved, run.name), *resuming(run))
+        sandbox.quill(*sandbox.train_arguments(proved, run.name), *resuming(run))
         return f"{kills} checkpoints left half written, {require_equal_runs(reference, run)}"
 
     return sandbox.for_each_model(measure)
@@ -69,7 +69,7 @@ def terminate(sandbox: Sandbox) -> str:
     def measure(proved: ProvedModel) -> str:
         reference, run = sandbox.reference_run(proved), sandbox.folder / f"{proved.stem}-terminated"
         chosen = sandbox.draw.randint(1, ITERATIONS * 3 // 4)
-        with sandbox.running(sandbox.words(proved, run.name)) as process:
+        with sandbox.running(sandbox.train_arguments(proved, run.name)) as process:
             if not wait_for_iteration(process, run, chosen):
                 raise CannotRun(f"the run was over before it could be asked to end after iter {chosen}")
             process.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def terminate(sandbox: Sandbox) -> str:
         status, saved = sandbox.finished(process).status, last_state(run).get("iteration", 0)
         require(status == 128 + signal.SIGTERM, f"exit status {status} instead of {128 + signal.SIGTERM}")
         require(saved >= chosen, f"stopped after iter {chosen}, but the last checkpoint is of iter {saved}")
-        sandbox.quill(*sandbox.words(proved, run.name, init_from="resume"))
+        sandbox.quill(*sandbox.train_arguments(proved, run.name, init_from="resume"))
         return f"status {status}, saved at iter {saved}, {require_equal_runs(reference, run)}"
 
     return sandbox.for_each_model(measure)
@@ -87,12 +87,12 @@ def second_writer(sandbox: Sandbox) -> str:
     """Start a second run in the folder of a run that is suspended."""
     require_signals()
     proved, run = sandbox.models[0], sandbox.folder / "occupied"
-    with sandbox.running(sandbox.words(proved, run.name, max_iters=LONG, lr_decay_iters=LONG)) as first:
+    with sandbox.running(sandbox.train_arguments(proved, run.name, max_iters=LONG, lr_decay_iters=LONG)) as first:
         require(wait_for_iteration(first, run, ITERATIONS // 4), "the first run ended early")
         first.send_signal(signal.SIGSTOP)
         os.waitpid(first.pid, os.WUNTRACED)  # until it is really suspended
         before = fingerprints(run)
-        refused = sandbox.quill(*sandbox.words(proved, run.name, overwrite=True), status=1)
+        refused = sandbox.quill(*sandbox.train_arguments(proved, run.name, overwrite=True), status=1)
         after = fingerprints(run)
     require(str(first.pid) in refused.err, f"process {first.pid} is not named")
     touched = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
