@@ -16,7 +16,7 @@ from quillgpt.data.prepare import prepare
 from quillgpt.errors import DataError
 from quillgpt.text.sources import addresses, connection, downloads, transfer
 from quillgpt.text.sources.addresses import recorded_address, shown_address
-from quillgpt.text.sources.connection import RedirectError
+from quillgpt.text.sources.connection import RefusedError
 from quillgpt.text.sources.downloads import address_download, fetch
 
 TEXT = b"To be, or not to be, that is the question:\n" * 100
@@ -202,7 +202,7 @@ def test_a_redirect_from_https_to_http_is_refused():
     answer.status_code, answer.url, answer.raw = 302, "https://example.org/a.txt", io.BytesIO()
     session = connection._Session(connection.Watch())
     answer.headers["Location"] = "http://example.org/a.txt"
-    with pytest.raises(RedirectError, match="from https to http"):
+    with pytest.raises(RefusedError, match="from https to http"):
         session.get_redirect_target(answer)
     for place in ("https://example.org/b.txt", "//example.org/b.txt", "/b.txt"):
         answer.headers["Location"] = place

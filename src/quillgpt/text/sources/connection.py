@@ -17,7 +17,16 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    InvalidHeader,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
 from urllib3.util import Retry
 
 from quillgpt.text.sources.addresses import shown_address
@@ -29,14 +38,31 @@ LONGEST_PAUSE_SECONDS = 60.0
 """A server that asks for a longer pause is not waited for."""
 
 MOST_REDIRECTS = 10
+CHUNK_BYTES = 1 << 16
+UNCONNECTED = (ConnectTimeoutError, NewConnectionError, SSLError, ProxyError)
+"""Errors of a request that reached no server."""
 
 WATCH_SECONDS = 60.0
 LEAST_BYTES = 6_000
 """What must arrive in `WATCH_SECONDS`; a slower server would keep a program waiting for days."""
 
 
-class RedirectError(Exception):
-    """An address redirects to where Quill does not follow."""
+class RefusedError(Exception):
+    """A request that will not succeed later either: a redirect that Quill does not follow, or an invalid address."""
+
+
+class FailedTryError(Exception):
+    """A request that failed, and may succeed later.
+
+    Attributes:
+        reached: Whether a server was reached.
+        answer: Its answer, if there was one.
+    """
+
+    def __init__(self, reason: str, *, reached: bool = True, answer: BaseHTTPResponse | None = None) -> None:
+        super().__init__(reason)
+        self.reached = reached
+        self.answer = answer
 
 
 class RetryPolicy(Retry):
@@ -120,14 +146,43 @@ def open_address(address: str, headers: dict[str, str], *, timeout_seconds: floa
     """Send a request and return the answer after redirects, whatever its status, without its body.
 
     Raises:
-        RedirectError: It redirects to where Quill does not follow.
-        requests.RequestException: There is no answer.
+        RefusedError: It will not succeed later either.
+        FailedTryError: There is no answer.
     """
     with _Session(watch) as session:
         try:
             return session.get(address, headers=headers, timeout=timeout_seconds, stream=True)
         except requests.TooManyRedirects:
-            raise RedirectError("it redirects in a circle, or too often") from None
+            raise RefusedError("it redirects in a circle, or too often") from None
+        except requests.exceptions.InvalidSchema as error:
+            raise RefusedError("the environment names a SOCKS proxy, which needs `pip install pysocks`") from error
+        except ValueError as error:  # whose words may hold the address
+            raise RefusedError(f"the address, or that of a proxy, is invalid: {type(error).__name__}") from error
+        except (requests.RequestException, HTTPError) as error:
+            reached = not any(isinstance(cause, UNCONNECTED) for cause in _causes(error))
+            raise FailedTryError(_words(error, timeout_seconds), reached=reached) from error
+
+
+def next_chunk(answer: requests.Response, *, timeout_seconds: float) -> bytes:
+    """Return the bytes of an answer that have arrived, so that they are kept if the rest does not come.
+
+    They are empty at the end, which may come before the announced one.
+
+    Raises:
+        FailedTryError: The connection fails.
+    """
+    try:
+        chunk: bytes = answer.raw.read1(CHUNK_BYTES, decode_content=False)
+    except (HTTPError, OSError, ValueError) as error:
+        if any(isinstance(cause, IncompleteRead) for cause in _causes(error)):  # less than was announced
+            return b""
+        raise FailedTryError(_words(error, timeout_seconds)) from error
+    return chunk
+
+
+def one_line(words: object) -> str:
+    """Return the words of a server or a library as a short line, without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(words))[:200].strip()
 
 
 class _Session(requests.Session):
@@ -148,16 +203,16 @@ class _Session(requests.Session):
         resp.close()
         place = resp.headers.get("Location")
         if place is None:
-            raise RedirectError(f"it redirects without saying where to, HTTP {resp.status_code}")
+            raise RefusedError(f"it redirects without saying where to, HTTP {resp.status_code}")
         try:
             parts = urlsplit(place)
             target, scheme, _ = super().get_redirect_target(resp), parts.scheme.lower(), parts.port
         except ValueError:
-            raise RedirectError(f"it redirects to {shown_address(place)[:200]!r}, which is no address") from None
+            raise RefusedError(f"it redirects to {shown_address(place)[:200]!r}, which is no address") from None
         if scheme not in ("", "http", "https"):
-            raise RedirectError(f"it redirects to {shown_address(place)[:200]!r}, which is no address of the web")
+            raise RefusedError(f"it redirects to {shown_address(place)[:200]!r}, which is no address of the web")
         if scheme == "http" and urlsplit(resp.url).scheme == "https":
-            raise RedirectError("it redirects from https to http, on which anybody on the way could change it")
+            raise RefusedError("it redirects from https to http, on which anybody on the way could change it")
         return target
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -192,3 +247,22 @@ class _WatchedAdapter(HTTPAdapter):
 
         pool.ConnectionCls = WatchedConnection
         return pool
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error of requests or urllib3 and those that it wraps, the innermost last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _words(error: BaseException, timeout_seconds: float) -> str:
+    *_, root = _causes(error)
+    if isinstance(root, TimeoutError | ReadTimeoutError):
+        return f"no answer for {timeout_seconds:g} seconds"
+    if isinstance(root, socket.gaierror):
+        return "there is no server of that name, or this machine is offline"
+    if isinstance(root, OSError) and root.strerror:
+        return one_line(root.strerror)
+    return "the connection was cut"

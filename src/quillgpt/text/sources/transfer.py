@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -26,11 +24,8 @@ from quillgpt.text.sources.addresses import shown_address
 
 if TYPE_CHECKING:
     from requests import Response
-    from urllib3 import BaseHTTPResponse
 
-    from quillgpt.text.sources.connection import Watch
-
-CHUNK_BYTES = 1 << 16
+    from quillgpt.text.sources.connection import FailedTryError, Watch
 
 MOST_UNSTATED_BYTES = 20_000_000_000
 """The most that is taken from a server that does not announce a size."""
@@ -58,27 +53,13 @@ class TransferError(Exception):
 
     Attributes:
         missing: Whether the server said that there is no such file.
-        passing: Whether it may go on later from what came.
+        passing: Whether a later call may continue it.
     """
 
     def __init__(self, reason: str, *, missing: bool = False, passing: bool = False) -> None:
         super().__init__(reason)
         self.missing = missing
         self.passing = passing
-
-
-class _PassingError(Exception):
-    """A try failed in a way that may pass.
-
-    Attributes:
-        reached: Whether a server was reached.
-        answer: What it answered, if it did.
-    """
-
-    def __init__(self, reason: str, *, reached: bool = True, answer: BaseHTTPResponse | None = None) -> None:
-        super().__init__(reason)
-        self.reached = reached
-        self.answer = answer
 
 
 class _Note(Record):
@@ -143,7 +124,7 @@ def receive(partial: Partial, *, title: str, timeout_seconds: float) -> None:
 
     Args:
         partial: The part that is there already; it holds the whole file afterwards.
-        title: What a person would call the file.
+        title: The name of the file in messages.
         timeout_seconds: How long a server may be silent.
 
     Raises:
@@ -162,7 +143,7 @@ def receive(partial: Partial, *, title: str, timeout_seconds: float) -> None:
     while True:
         try:
             return _receive_once(partial, title, timeout_seconds)
-        except _PassingError as error:
+        except connection.FailedTryError as error:
             if partial.size >= farthest + connection.LEAST_BYTES:
                 farthest, policy = partial.size, new_policy()
             reached = reached or error.reached
@@ -184,7 +165,7 @@ def _receive_once(partial: Partial, title: str, timeout_seconds: float) -> None:
     with connection.Watch().watching() as watch:
         try:
             _receive_watched(partial, title, timeout_seconds, watch)
-        except _PassingError:
+        except connection.FailedTryError:
             if watch.is_too_slow:
                 least = f"{connection.LEAST_BYTES:,} bytes in {connection.WATCH_SECONDS:g} s"
                 raise TransferError(f"it comes too slowly, fewer than {least}", passing=True) from None
@@ -192,6 +173,8 @@ def _receive_once(partial: Partial, title: str, timeout_seconds: float) -> None:
 
 
 def _receive_watched(partial: Partial, title: str, timeout_seconds: float, watch: Watch) -> None:
+    from quillgpt.text.sources.connection import FailedTryError, next_chunk
+
     with _open(partial, timeout_seconds, watch) as answer:
         begin, total = _extent(answer)
         if begin not in (0, partial.size):
@@ -208,9 +191,9 @@ def _receive_watched(partial: Partial, title: str, timeout_seconds: float, watch
         size, asked_at = begin, begin
         with partial.path.open("ab") as file, progress(title, total, as_bytes=True) as advance:
             advance(begin)
-            while chunk := _next_chunk(answer, timeout_seconds):
+            while chunk := next_chunk(answer, timeout_seconds=timeout_seconds):
                 file.write(chunk)
-                file.flush()  # what came should outlive this process
+                file.flush()  # what arrived outlives this process
                 watch.received(len(chunk))
                 advance(len(chunk))
                 size += len(chunk)
@@ -222,9 +205,9 @@ def _receive_watched(partial: Partial, title: str, timeout_seconds: float, watch
                     asked_at = size
                     _check_room(partial, None if total is None else total - size)
     if watch.is_too_slow:
-        raise _PassingError("the connection was cut off")
+        raise FailedTryError("the connection was cut off")
     if total is not None and partial.size < total:
-        raise _PassingError(f"the connection ended after {partial.size:,} of {total:,} bytes")
+        raise FailedTryError(f"the connection ended after {partial.size:,} of {total:,} bytes")
 
 
 def _check_room(partial: Partial, still_to_come: int | None) -> None:
@@ -242,56 +225,29 @@ def _check_room(partial: Partial, still_to_come: int | None) -> None:
 
 
 def _open(partial: Partial, timeout_seconds: float, watch: Watch) -> Response:
-    import requests
-    from urllib3 import exceptions
-
-    from quillgpt.text.sources.connection import RedirectError, open_address
+    from quillgpt.text.sources.connection import FailedTryError, RefusedError, one_line, open_address
 
     headers = {"User-Agent": f"quillgpt/{__version__}", "Accept-Encoding": "identity", **partial.headers()}
     try:
         answer = open_address(partial.address, headers, timeout_seconds=timeout_seconds, watch=watch)
-    except RedirectError as error:
+    except RefusedError as error:
         raise TransferError(str(error)) from error
-    except requests.exceptions.InvalidSchema as error:
-        raise TransferError("the environment names a SOCKS proxy, which needs `pip install pysocks`") from error
-    except ValueError as error:  # whose words may hold the address
-        raise TransferError(f"the address, or that of a proxy, is invalid: {type(error).__name__}") from error
-    except (requests.RequestException, exceptions.HTTPError) as error:
-        unconnected = (
-            exceptions.ConnectTimeoutError,
-            exceptions.NewConnectionError,
-            exceptions.SSLError,
-            exceptions.ProxyError,
-        )
-        reached = not any(isinstance(cause, unconnected) for cause in _causes(error))
-        raise _PassingError(_words(error, timeout_seconds), reached=reached) from error
     if HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
         return answer
     with answer:
-        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        status, reason = answer.status_code, one_line(answer.reason)
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _start_over(partial)
-        if answer.status_code in _PASSING:
-            raise _PassingError(f"HTTP {answer.status_code} {_line(answer.reason)}", answer=answer.raw)
-        reason = f"{_REASONS.get(answer.status_code) or _line(answer.reason)}, HTTP {answer.status_code}"
-        raise TransferError(reason, missing=answer.status_code in _MISSING)
+        if status in _PASSING:
+            raise FailedTryError(f"HTTP {status} {reason}", answer=answer.raw)
+        raise TransferError(f"{_REASONS.get(status) or reason}, HTTP {status}", missing=status in _MISSING)
 
 
-def _start_over(partial: Partial) -> _PassingError:
+def _start_over(partial: Partial) -> FailedTryError:
+    from quillgpt.text.sources.connection import FailedTryError
+
     partial.remove()
-    return _PassingError("the server cannot continue it, so it starts over")
-
-
-def _next_chunk(answer: Response, timeout_seconds: float) -> bytes:
-    from urllib3.exceptions import HTTPError, IncompleteRead
-
-    try:
-        # What has arrived, even if it is less than a chunk, so that nothing is lost when the rest does not come.
-        chunk: bytes = answer.raw.read1(CHUNK_BYTES, decode_content=False)
-    except (HTTPError, OSError, ValueError) as error:
-        if any(isinstance(cause, IncompleteRead) for cause in _causes(error)):  # less than was announced
-            return b""
-        raise _PassingError(_words(error, timeout_seconds)) from error
-    return chunk
+    return FailedTryError("the server cannot continue it, so it starts over")
 
 
 def _extent(answer: Response) -> tuple[int, int | None]:
@@ -313,9 +269,11 @@ def _version(answer: Response) -> str | None:
 
 
 def _refuse_compressed(answer: Response) -> None:
+    from quillgpt.text.sources.connection import one_line
+
     coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        raise TransferError(f"the server sends it compressed ({_line(coding)[:40]}), which it was asked not to")
+        raise TransferError(f"the server sends it compressed ({one_line(coding)[:40]}), which it was asked not to")
 
 
 def _refuse_web_page(partial: Partial, answer: Response) -> None:
@@ -323,29 +281,3 @@ def _refuse_web_page(partial: Partial, answer: Response) -> None:
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if not partial.pinned and not expected and kind in _WEB_PAGE_TYPES:
         raise TransferError("it is a web page, not a plain text; links named raw or plain text lead to the text itself")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error of requests or urllib3 and those that it wraps, the innermost last."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _words(error: BaseException, timeout_seconds: float) -> str:
-    from urllib3.exceptions import ReadTimeoutError
-
-    *_, root = _causes(error)
-    if isinstance(root, TimeoutError | ReadTimeoutError):
-        return f"no answer for {timeout_seconds:g} seconds"
-    if isinstance(root, socket.gaierror):
-        return "there is no server of that name, or this machine is offline"
-    if isinstance(root, OSError) and root.strerror:
-        return _line(root.strerror)
-    return "the connection was cut"
-
-
-def _line(words: object) -> str:
-    """Return the words of a server or a library as a short line, without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(words))[:200].strip()
