@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from quillgpt.checkpoint import LoadedModel
-from quillgpt.config import resolve_sampling
+from quillgpt.config import resolve_flat
 from quillgpt.config.dataset_names import is_dataset_name
 from quillgpt.config.paths import expand
 from quillgpt.config.runs import places_of
@@ -122,7 +122,8 @@ class Model:
             TokenizerError: The tokenizer lacks a character of the start.
             ConfigError: A setting is unknown or impossible.
         """
-        return list(self.draw(self.prompt(start), resolve_sampling({"num_samples": 1, **settings}), on_text=on_text))
+        sampling = resolve_flat(Sampling, {"num_samples": 1, **settings}, environ={}, dotenv=None)
+        return list(self.draw(self.prompt(start), sampling, on_text=on_text))
 
     def draw(
         self, prompt: tuple[str, list[int]], settings: Sampling, *, on_text: TextListener | None = None

@@ -1,8 +1,10 @@
 """The setting `encoding`: names that people use, patterns, and what is refused."""
 
+from functools import partial
+
 import pytest
 
-from quillgpt.config import resolve, resolve_prepare
+from quillgpt.config import PrepareSettings, resolve, resolve_flat
 from quillgpt.config.encoding_rules import EncodingRules, encoding_named, title_of
 from quillgpt.errors import ConfigError
 
@@ -58,7 +60,7 @@ def test_encodings_are_known_by_any_name(given, name):
     ],
 )
 def test_what_is_no_encoding_of_texts_is_refused_everywhere(given, words):
-    for resolved in (resolve_prepare, lambda flags, **places: resolve(None, flags, **places)):
+    for resolved in (partial(resolve_flat, PrepareSettings), lambda flags, **places: resolve(None, flags, **places)):
         with pytest.raises(ConfigError) as caught:
             resolved({"encoding": given}, environ={}, dotenv=None)
         assert words in str(caught.value)
@@ -75,8 +77,9 @@ def test_the_first_pattern_that_fits_a_file_decides():
 
 def test_auto_and_nothing_leave_it_to_the_text_and_spelling_makes_no_difference(tmp_path):
     assert EncodingRules.parse("auto") == EncodingRules.parse(None) == EncodingRules()
-    assert resolve_prepare({"encoding": "Windows-1251"}, environ={}, dotenv=None).encoding == "cp1251"
-    assert resolve_prepare({}, environ={"QUILL_ENCODING": "a*=utf16"}, dotenv=None).encoding == "a*=utf-16"
-    assert resolve_prepare({"encoding": "auto"}, environ={}, dotenv=None).encoding is None
+    assert resolve_flat(PrepareSettings, {"encoding": "Windows-1251"}, environ={}, dotenv=None).encoding == "cp1251"
+    environ = {"QUILL_ENCODING": "a*=utf16"}
+    assert resolve_flat(PrepareSettings, {}, environ=environ, dotenv=None).encoding == "a*=utf-16"
+    assert resolve_flat(PrepareSettings, {"encoding": "auto"}, environ={}, dotenv=None).encoding is None
     (tmp_path / "run.toml").write_text('encoding = "koi8-r"\n')
     assert resolve(str(tmp_path / "run.toml"), {}, environ={}, dotenv=None).encoding == "koi8_r"

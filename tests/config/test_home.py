@@ -7,15 +7,15 @@ import pytest
 
 from quillgpt.cli import main
 from quillgpt.cli.completion import paths
-from quillgpt.config import resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config import EvalSettings, PrepareSettings, SampleSettings, resolve, resolve_flat
 from quillgpt.config.layers import COMMANDS
 from quillgpt.config.schema.training import TrainSettings
 
-READERS = {
-    "out_dir": resolve_sample,
-    "init_from": resolve_sample,
-    "data_dir": resolve_eval,
-    "tokenizer": resolve_prepare,
+SCHEMAS = {
+    "out_dir": SampleSettings,
+    "init_from": SampleSettings,
+    "data_dir": EvalSettings,
+    "tokenizer": PrepareSettings,
 }
 PATHS = ("out_dir", "init_from", "data_dir", "tokenizer", "val")
 
@@ -40,7 +40,7 @@ def test_every_place_that_sets_a_path(home: str, name: str) -> None:
         resolve("run.toml", {}, environ={}, dotenv=None),
         resolve("run.py", {}, environ={}, dotenv=None),
         TrainSettings(**{name: "~/x"}),
-        READERS.get(name, resolve_prepare)({name: "~/x"}, environ={}, dotenv=None),
+        resolve_flat(SCHEMAS.get(name, PrepareSettings), {name: "~/x"}, environ={}, dotenv=None),
     ):
         assert getattr(settings, name) == f"{home}/x"
 
@@ -69,7 +69,7 @@ def test_the_home_of_an_unknown_user_is_no_fault(
 def test_other_text_stays_as_it_is(home: str) -> None:
     for text in ("~nobody-of-this-name/x", "a~/x", "gpt2", "./~", "~\u00fc"):
         assert resolve("demo", {"out_dir": text}, environ={}, dotenv=None).out_dir == text
-    assert resolve_sample({"start": "~", "stop": "~/x"}, environ={}, dotenv=None).start == "~"
+    assert resolve_flat(SampleSettings, {"start": "~", "stop": "~/x"}, environ={}, dotenv=None).start == "~"
 
 
 def test_a_text_in_the_home_folder_gives_the_data_set_its_name(home: str) -> None:

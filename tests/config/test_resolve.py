@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.config import TrainSettings, resolve, resolve_eval, resolve_prepare, resolve_sample
+from quillgpt.config import EvalSettings, PrepareSettings, SampleSettings, TrainSettings, resolve, resolve_flat
 from quillgpt.config.dataset_names import name_of_sources
 from quillgpt.config.layers import read_dotenv
 from quillgpt.errors import ConfigError
@@ -121,8 +121,8 @@ def test_contradictions_name_both_values() -> None:
 def test_places_and_other_commands_settings_are_known(tmp_path: Path) -> None:
     environ = {"QUILL_HOME": "x", "QUILL_MIRROR": "y", "QUILL_TOP_K": "5", "QUILL_SPLIT": "train", "HOME": "z"}
     assert resolve("demo", {}, environ=environ, dotenv=None) == resolve("demo", {}, environ={}, dotenv=None)
-    assert resolve_sample({}, environ=environ, dotenv=None).top_k == 5
-    assert resolve_eval({}, environ=environ, dotenv=None).split == "train"
+    assert resolve_flat(SampleSettings, {}, environ=environ, dotenv=None).top_k == 5
+    assert resolve_flat(EvalSettings, {}, environ=environ, dotenv=None).split == "train"
 
 
 def test_empty_variable_sets_nothing() -> None:
@@ -298,11 +298,12 @@ def test_data_without_a_name_is_refused() -> None:
 
 
 def test_sample_and_prepare_layers() -> None:
-    sample = resolve_sample({"top_k": "none", "temperature": "1"}, environ={"QUILL_DEVICE": "cpu"}, dotenv=None)
+    given, environ = {"top_k": "none", "temperature": "1"}, {"QUILL_DEVICE": "cpu"}
+    sample = resolve_flat(SampleSettings, given, environ=environ, dotenv=None)
     assert (sample.top_k, sample.temperature, sample.device, sample.num_samples) == (None, 1.0, "cpu", 10)
-    assert resolve_prepare({"val_fraction": "0.2"}, environ={}, dotenv=None).val_fraction == 0.2
+    assert resolve_flat(PrepareSettings, {"val_fraction": "0.2"}, environ={}, dotenv=None).val_fraction == 0.2
     with pytest.raises(ConfigError, match="--n_layer is unknown"):
-        resolve_sample({"n_layer": "3"}, environ={}, dotenv=None)
+        resolve_flat(SampleSettings, {"n_layer": "3"}, environ={}, dotenv=None)
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000, "0x" + "f" * 5000, '"a\\u0000b"'])

@@ -1,6 +1,7 @@
 """Whatever a person writes into a config file, the environment or a flag: settings, or one clear line."""
 
 import math
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,13 @@ from quillgpt.config import (
     TrainSettings,
     preset_names,
     resolve,
-    resolve_eval,
-    resolve_prepare,
-    resolve_sample,
+    resolve_flat,
 )
 from quillgpt.config.nanogpt_config import read_nanogpt
 
 DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items()}
 COMMANDS = {
-    resolve_sample: SampleSettings,
-    resolve_eval: EvalSettings,
-    resolve_prepare: PrepareSettings,
+    **{partial(resolve_flat, schema): schema for schema in (SampleSettings, EvalSettings, PrepareSettings)},
     lambda flags, **places: resolve(None, flags, **places): TrainSettings,
 }
 NAMES = sorted({name for schema in COMMANDS.values() for name in schema.model_fields} | {"extends"})

@@ -89,7 +89,7 @@ SIZES = {
 
 @pytest.mark.parametrize("largest", SIZES)
 def test_what_no_machine_holds_is_refused_with_both_numbers(tiny: MakeSettings, largest: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"at least [0-9,.]+ GB of memory, .* for {largest}.* has [0-9,.]+ GB"):
+    with pytest.raises(ConfigError, match=rf"at least [0-9,.]+ [GT]B of memory, .* for {largest}.* has [0-9,.]+ GB"):
         train(tiny(**SIZES[largest]))
     assert not list(tmp_path.glob("out/*.toml"))
 
@@ -99,16 +99,16 @@ def test_a_plan_of_it_is_shown_all_the_same(tiny: MakeSettings, capsys: pytest.C
     planned = predict_run(tiny(n_embd=500_000, n_head=1, attn_path="auto", micro_batch_size="auto"))
     show_dry_run(planned)
     assert "TB" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="GB of memory"):
+    with pytest.raises(ConfigError, match=r"[GT]B of memory"):
         check_dry_run(planned)
 
 
 def test_benchmarks_refuse_it_too() -> None:
     settings = resolve("demo", {"n_embd": "1000000", "device": "cpu", "dtype": "float32"}, environ={}, dotenv=None)
     peers: dict[str, Any] = {"vocabulary": None, "rounds": 1, "peers": [], "trace": None}
-    with pytest.raises(ConfigError, match="GB of memory"):
+    with pytest.raises(ConfigError, match=r"[GT]B of memory"):
         bench_training(settings, iterations=1, compile_peers=False, **peers)
-    with pytest.raises(ConfigError, match="GB of memory"):
+    with pytest.raises(ConfigError, match=r"[GT]B of memory"):
         bench_sampling(settings, tokens=1, samples=1, quantize="none", **peers)
 
 

@@ -176,7 +176,7 @@ def test_tensorboard_has_every_number_once_after_a_kill(tiny: MakeSettings) -> N
     events.Reload()
     expected = expected_history(out)
     assert set(events.Tags()["scalars"]) == {name for row in expected.values() for name in row if name != "iter"}
-    for name in ("train/batch_loss", "lr", "mfu", "tokens_per_second", "train/loss", "val/loss", "tokens"):
+    for name in ("train/batch_loss", "lr", "grad_norm", "mfu", "tokens_per_second", "train/loss", "val/loss", "tokens"):
         read = [(event.step, event.value) for event in events.Scalars(name)]
         written = [(step, pytest.approx(row[name], rel=1e-6)) for step, row in expected.items() if name in row]
         if name == "tokens":  # the two rows of an evaluated iteration both have it

@@ -42,7 +42,8 @@ def test_rows_of_the_record(tiny: MakeSettings) -> None:
     evaluated = [row for row in rows if row["kind"] == "eval"]
     assert [row["iter"] for row in logged] == [3, 6, 9, 12]
     assert [row["iter"] for row in evaluated] == [0, 4, 8, 12]
-    assert {"loss", "lr", "tokens", "seconds", "tokens_per_second", "mfu"} <= set(logged[0])
+    assert {"loss", "lr", "grad_norm", "tokens", "seconds", "tokens_per_second", "mfu"} <= set(logged[0])
+    assert all(row["grad_norm"] > 0 for row in logged)
     assert {"train_loss", "val_loss", "tokens", "seconds"} <= set(evaluated[0])
     assert [row["tokens"] for row in logged] == [iteration * 128 for iteration in (3, 6, 9, 12)]
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
-from quillgpt.config import EvalSettings, resolve_eval
+from quillgpt.config import EvalSettings, resolve_flat
 from quillgpt.console import warn
 from quillgpt.errors import ConfigError
 
@@ -25,7 +25,7 @@ def evaluate(
     **flags: str,
 ) -> None:
     """Measure a model on data sets: loss, perplexity, bits per byte."""
-    settings = resolve_eval(flags)
+    settings = resolve_flat(EvalSettings, flags)
 
     from quillgpt.api import load
     from quillgpt.evaluation import published_losses, spell_perplexity

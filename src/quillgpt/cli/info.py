@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from quillgpt.cli.flags import MODEL, from_home
-from quillgpt.config import SampleSettings, resolve_sample
+from quillgpt.config import SampleSettings, resolve_flat
 from quillgpt.console import stdout, table
 
 DATA_DIR = Parameter("--data_dir", converter=from_home, help=SampleSettings.model_fields["data_dir"].description)
@@ -19,7 +19,7 @@ SAID = ("bias", "dropout", "tokenizer", "tokenizer_fingerprint")
 
 def info(model: Annotated[str, MODEL], /, *, data_dir: Annotated[str | None, DATA_DIR] = None) -> None:
     """Describe a model: configuration, parameters, tokenizer, where it comes from."""
-    settings = resolve_sample({} if data_dir is None else {"data_dir": data_dir})
+    settings = resolve_flat(SampleSettings, {} if data_dir is None else {"data_dir": data_dir})
 
     from quillgpt.checkpoint.load import identify
     from quillgpt.interop import open_model

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from quillgpt.cli.completion import complete_source
 from quillgpt.cli.flags import settings_flags
 from quillgpt.cli.messages import unknown_word
-from quillgpt.config import PrepareSettings, preset_names, resolve_prepare
+from quillgpt.config import PrepareSettings, preset_names, resolve_flat
 from quillgpt.config.sources import OWN_TEXT
 from quillgpt.console import table
 from quillgpt.errors import ConfigError
@@ -37,7 +37,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
             raise ConfigError(unknown_word(source, known, "quill prepare --help lists the flags"))
     if not sources:
         raise ConfigError("prepare needs a recipe or a text: quill prepare shakespeare_char, quill prepare a.txt")
-    settings = resolve_prepare(flags)
+    settings = resolve_flat(PrepareSettings, flags)
 
     from quillgpt.data.overlap import warn_of_copy
     from quillgpt.data.prepare import prepare as prepare_data_set

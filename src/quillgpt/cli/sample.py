@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
-from quillgpt.config import SampleSettings, resolve_sample
+from quillgpt.config import SampleSettings, resolve_flat
 from quillgpt.config.schema import SPECIAL_ORIGINS
 from quillgpt.console import table, warn
 from quillgpt.errors import ConfigError
@@ -30,7 +30,7 @@ def sample(
     **flags: str,
 ) -> None:
     """Generate text with a model, on standard output."""
-    settings = resolve_sample(flags)
+    settings = resolve_flat(SampleSettings, flags)
     chosen = model_to_sample(model, flags, settings)
 
     from quillgpt.api import load

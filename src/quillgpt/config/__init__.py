@@ -3,12 +3,8 @@
 from quillgpt.config.given import Given, settings_by_place
 from quillgpt.config.resolution import (
     resolve,
-    resolve_eval,
     resolve_flat,
     resolve_given,
-    resolve_prepare,
-    resolve_sample,
-    resolve_sampling,
 )
 from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
 from quillgpt.config.sources import preset_description, preset_names
@@ -23,12 +19,8 @@ __all__ = [
     "preset_description",
     "preset_names",
     "resolve",
-    "resolve_eval",
     "resolve_flat",
     "resolve_given",
-    "resolve_prepare",
-    "resolve_sample",
-    "resolve_sampling",
     "settings_by_place",
     "to_toml",
 ]

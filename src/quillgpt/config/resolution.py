@@ -20,10 +20,6 @@ from quillgpt.config.paths import expand
 from quillgpt.config.runs import CONFIG, run_of, settings_in_place, settings_of_checkpoint
 from quillgpt.config.schema import (
     SPECIAL_ORIGINS,
-    EvalSettings,
-    PrepareSettings,
-    SampleSettings,
-    Sampling,
     Settings,
     TrainFields,
     TrainSettings,
@@ -151,48 +147,6 @@ def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:
     if "learning_rate" in rates and "learning_rate" not in given:
         say(f"learning rates are a tenth of the earlier ones: learning_rate = {rates['learning_rate']:g}")
     return replace(layer, values=values | rates)
-
-
-def resolve_sample(
-    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
-) -> SampleSettings:
-    """Return the settings of sampling, from `.env`, the environment and flags.
-
-    Raises:
-        ConfigError: As `resolve`.
-    """
-    return resolve_flat(SampleSettings, flags, environ, dotenv)
-
-
-def resolve_sampling(given: Mapping[str, object]) -> Sampling:
-    """Return the settings of drawing samples that a program gives; the environment is not read.
-
-    Raises:
-        ConfigError: As `resolve`.
-    """
-    return resolve_flat(Sampling, given, {}, None)
-
-
-def resolve_eval(
-    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
-) -> EvalSettings:
-    """Return the settings of an evaluation, from `.env`, the environment and flags.
-
-    Raises:
-        ConfigError: As `resolve`.
-    """
-    return resolve_flat(EvalSettings, flags, environ, dotenv)
-
-
-def resolve_prepare(
-    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, dotenv: Path | None = DOTENV
-) -> PrepareSettings:
-    """Return the settings of preparing a data set, from `.env`, the environment and flags.
-
-    Raises:
-        ConfigError: As `resolve`.
-    """
-    return resolve_flat(PrepareSettings, flags, environ, dotenv)
 
 
 def resolve_flat(
