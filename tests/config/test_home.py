@@ -8,8 +8,7 @@ import pytest
 from quillgpt.cli import main
 from quillgpt.cli.completion import paths
 from quillgpt.config import EvalSettings, PrepareSettings, SampleSettings, resolve, resolve_flat
-from quillgpt.config.layers import COMMANDS
-from quillgpt.config.schema.training import TrainSettings
+from quillgpt.config.schema import COMMAND_SETTINGS, TrainSettings
 
 SCHEMAS = {
     "out_dir": SampleSettings,
@@ -49,7 +48,7 @@ def test_no_setting_that_is_a_path_is_forgotten() -> None:
     """Text that is no path is listed, so that a new setting is looked at once."""
     words = {"dataset", "data", "replay_dataset", "device", "attn_type", "wandb_project", "wandb_run_name"}
     words |= {"start", "stop", "checkpoint_interval", "encoding"}
-    for schema in COMMANDS:
+    for schema in COMMAND_SETTINGS.values():
         for name, field in schema.model_fields.items():
             is_text = str in (field.annotation, *getattr(field.annotation, "__args__", ()))
             if is_text and name not in words:

@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 
 from quillgpt.config.documentation import settings_markdown
-from quillgpt.config.layers import COMMANDS
-from quillgpt.config.schema import Settings, TrainFields, TrainSettings, fields_in_order, grouped_fields
+from quillgpt.config.schema import (
+    COMMAND_SETTINGS,
+    Settings,
+    TrainFields,
+    TrainSettings,
+    fields_in_order,
+    grouped_fields,
+)
 from quillgpt.config.values import expectation, read_value, spell_value
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
-@pytest.mark.parametrize("schema", COMMANDS)
+@pytest.mark.parametrize("schema", COMMAND_SETTINGS.values())
 def test_every_setting_is_in_one_group_and_explained(schema: type[Settings]) -> None:
     fields = fields_in_order(schema)
     assert set(fields) == set(schema.model_fields)
@@ -24,7 +30,7 @@ def test_every_setting_is_in_one_group_and_explained(schema: type[Settings]) -> 
         assert expectation(field), name
 
 
-@pytest.mark.parametrize("schema", COMMANDS)
+@pytest.mark.parametrize("schema", COMMAND_SETTINGS.values())
 def test_default_is_spelled_so_that_it_reads_back(schema: type[Settings]) -> None:
     for name, field in schema.model_fields.items():
         assert read_value(field, spell_value(field.default), lax=True) == field.default, name

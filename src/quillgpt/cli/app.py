@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -29,6 +29,21 @@ from quillgpt.config.resolution import DOTENV
 from quillgpt.console import QUIET_VARIABLE, outcome, quietly, warn
 from quillgpt.errors import ConfigError, UserError, shorten
 from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
+
+COMMANDS: dict[str, App | Callable[..., None]] = {
+    "train": train,
+    "prepare": prepare,
+    "sample": sample,
+    "eval": evaluate,
+    "info": info,
+    "export": export,
+    "plot": plot,
+    "bench": bench,
+    "lab": lab,
+    "prove": prove,
+    "configs": configs,
+}
+ALIASES = {"configs": "list-configs"}
 
 DEBUG, QUIET = "--debug", "--quiet"
 QUIET_SWITCH = switch(
@@ -57,17 +72,8 @@ def make_app() -> App:
         suppress_keyboard_interrupt=False,
         console=console.help_console(),
     )
-    app.command(train)
-    app.command(prepare)
-    app.command(sample)
-    app.command(evaluate, name="eval")
-    app.command(info)
-    app.command(export)
-    app.command(plot)
-    app.command(bench, name="bench")
-    app.command(lab, name="lab")
-    app.command(prove)
-    app.command(configs, name="configs", alias="list-configs")
+    for name, command in COMMANDS.items():
+        app.command(command, name=name, alias=ALIASES.get(name))
     app.register_install_completion_command(help="Let the Tab key complete commands, flags and names in your shell.")
     app.meta.default(_everywhere)
     return app

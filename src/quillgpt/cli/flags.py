@@ -16,9 +16,8 @@ from pydantic.fields import FieldInfo
 from rich.console import Console, ConsoleOptions
 
 from quillgpt.cli.completion import complete_model, complete_path, complete_preset, complete_words
-from quillgpt.config.layers import COMMANDS
 from quillgpt.config.paths import at_home
-from quillgpt.config.schema import Settings, grouped_fields
+from quillgpt.config.schema import COMMAND_SETTINGS, Settings, grouped_fields
 from quillgpt.config.values import accepts_bool, expectations, spell_value
 from quillgpt.errors import ConfigError
 
@@ -87,6 +86,8 @@ def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
     The command receives the given flags as text. `quillgpt.config` parses them by the same rules as the environment
     and files.
     """
+    listed = {name for settings in COMMAND_SETTINGS.values() for name in settings.model_fields}
+    assert listed >= schema.model_fields.keys(), f"{schema.__name__} has no entry in COMMAND_SETTINGS"
 
     def declare(command: Command) -> Command:
         @functools.wraps(command)
@@ -117,7 +118,12 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
     Raises:
         ConfigError: A flag that takes any text is followed by a word that looks like a flag.
     """
-    switches = {name for schema in COMMANDS for name, field in schema.model_fields.items() if accepts_bool(field)}
+    switches = {
+        name
+        for schema in COMMAND_SETTINGS.values()
+        for name, field in schema.model_fields.items()
+        if accepts_bool(field)
+    }
     joined: list[str] = []
     waiting = list(tokens)
     while waiting:

@@ -6,16 +6,7 @@ import sys
 
 from pydantic.fields import FieldInfo
 
-from quillgpt.config.schema import (
-    EvalSettings,
-    LabSettings,
-    PrepareSettings,
-    SampleSettings,
-    Settings,
-    SwapSettings,
-    TrainFields,
-    grouped_fields,
-)
+from quillgpt.config.schema import COMMAND_SETTINGS, Settings, grouped_fields
 from quillgpt.config.values import expectation, spell_value
 
 INTRODUCTION = """\
@@ -48,19 +39,10 @@ Every setting has one name, and four places may set it. A later place wins:
 settings that differ from their defaults, with the place that set them; `--verbose` prints all.
 """
 
-COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
-    ("quill train", TrainFields),
-    ("quill prepare", PrepareSettings),
-    ("quill sample", SampleSettings),
-    ("quill eval", EvalSettings),
-    ("quill lab ranges and quill lab look", LabSettings),
-    ("quill lab swap", SwapSettings),
-)
-
 
 def settings_markdown() -> str:
     """Return the text of docs/settings.md."""
-    return "\n".join([INTRODUCTION, *(_command(title, schema) for title, schema in COMMANDS)])
+    return "\n".join([INTRODUCTION, *(_command(title, schema) for title, schema in COMMAND_SETTINGS.items())])
 
 
 def _command(title: str, schema: type[Settings]) -> str:

@@ -10,15 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt.config.foreign import meant_setting
-from quillgpt.config.schema import (
-    EvalSettings,
-    LabSettings,
-    PrepareSettings,
-    SampleSettings,
-    Settings,
-    SwapSettings,
-    TrainFields,
-)
+from quillgpt.config.schema import COMMAND_SETTINGS, Settings
 from quillgpt.config.values import read_value
 from quillgpt.console import QUIET_VARIABLE
 from quillgpt.errors import ConfigError
@@ -37,15 +29,6 @@ BACKSLASH = "\ue000"
 LARGEST_INTEGER_BITS = 1024
 LONGEST_SHOWN = 200
 """Characters of a value that are shown in a message."""
-
-COMMANDS: tuple[type[Settings], ...] = (
-    TrainFields,
-    SampleSettings,
-    EvalSettings,
-    PrepareSettings,
-    LabSettings,
-    SwapSettings,
-)
 
 
 @dataclass(frozen=True)
@@ -128,7 +111,7 @@ def environment_layer(schema: type[Settings], environ: Mapping[str, str], place:
     Raises:
         ConfigError: A variable starts with QUILL_, but is a setting of no command.
     """
-    known = {name for command in COMMANDS for name in command.model_fields}
+    known = {name for schema in COMMAND_SETTINGS.values() for name in schema.model_fields}
     values = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NOT_SETTINGS:

@@ -63,7 +63,7 @@ TARGETS = {
     "hf": Target(huggingface.write, huggingface.Transformers, SAME_ARITHMETIC, needs="transformers"),
     "gguf": Target(gguf.write, gguf.LlamaCpp, LLAMA_CPP, needs="llama_cpp", check=gguf.check_representable),
     "onnx": Target(onnx.write, onnx.OnnxRuntime, SAME_ARITHMETIC, needs="onnxruntime"),
-    "nanogpt": Target(nanogpt.write, nanogpt.Reader, SAME_ARITHMETIC, check=nanogpt.check_representable),
+    "nanogpt": Target(nanogpt.write, nanogpt.open_exported, SAME_ARITHMETIC, check=nanogpt.check_representable),
 }
 
 

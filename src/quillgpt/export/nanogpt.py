@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from quillgpt.checkpoint.stock_classes import STOCK_CLASSES
 from quillgpt.checkpoint.tensors import to_stored
 from quillgpt.data.dataset import META_FILE
 from quillgpt.errors import CheckpointError
-from quillgpt.export.probe import GREEDY, Runtime
-from quillgpt.generation import generate_ids
+from quillgpt.export.probe import QuillRuntime
 from quillgpt.interop.nanogpt_checkpoint import CHECKPOINT_FILE, load_nanogpt
 from quillgpt.model import ARCHITECTURES
 from quillgpt.text.tokenizers.char import CharTokenizer
@@ -89,31 +87,7 @@ def fresh_optimizer(weights: dict[str, Tensor]) -> dict[str, Any]:
     return state
 
 
-class Reader(Runtime):
-    """The files in Quill's own reader of nanoGPT's checkpoints, because nanoGPT is no package that can be run."""
-
-    name = "Quill's reader of nanoGPT's files"
-
-    def __init__(self, folder: Path) -> None:
-        loaded = load_nanogpt(folder / CHECKPOINT_FILE, data_dir=folder)
-        self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        self.end_of_text = loaded.tokenizer.end_of_text
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        return list(self._tokenizer.encode(text).tolist())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of some ids."""
-        return self._tokenizer.decode(ids)
-
-    @torch.no_grad()
-    def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the logits of every position, (T, V)."""
-        return self._model.logits(self._model(torch.tensor([list(ids)])))[0]
-
-    def generate(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return the greedy continuation."""
-        vocab_size = min(self._tokenizer.vocab_size, self._model.config.vocab_size)
-        tokens = [int(token) for token in generate_ids(self._model, ids, GREEDY, vocab_size=vocab_size)][:count]
-        return tokens[: tokens.index(self.end_of_text)] if self.end_of_text in tokens else tokens
+def open_exported(folder: Path) -> QuillRuntime:
+    """Open the files with Quill's own reader of nanoGPT's checkpoints: nanoGPT is no package that could be run."""
+    loaded = load_nanogpt(folder / CHECKPOINT_FILE, data_dir=folder)
+    return QuillRuntime("Quill's reader of nanoGPT's files", loaded.model, loaded.tokenizer)

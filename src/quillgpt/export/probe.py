@@ -16,6 +16,8 @@ from quillgpt.config.schema import Sampling
 from quillgpt.errors import TokenizerError
 from quillgpt.export.certificate import CheckResult
 from quillgpt.generation import generate_ids
+from quillgpt.model import GPT
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 TEXTS = (
     "It was the best of times, it was the worst of times.",
@@ -108,6 +110,41 @@ def make_probe(loaded: LoadedModel) -> Probe:
 
 DRAWN = Sampling(num_samples=1, max_new_tokens=OWN_TOKENS, temperature=1.0, top_k=None)
 GREEDY = Sampling(num_samples=1, max_new_tokens=CONTINUED_TOKENS, temperature=0.0)
+
+
+class QuillRuntime(Runtime):
+    """Exported files that Quill itself has read back, because no program that reads them could be run here.
+
+    Args:
+        name: What has read them.
+        model: The model as it was read.
+        tokenizer: The tokenizer as it was read.
+    """
+
+    def __init__(self, name: str, model: GPT, tokenizer: Tokenizer) -> None:
+        self.name = name
+        self.end_of_text = tokenizer.end_of_text
+        self._model = model
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        return list(self._tokenizer.encode(text).tolist())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some ids."""
+        return self._tokenizer.decode(ids)
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the logits of every next token, (T, V)."""
+        return self._model.logits(self._model(torch.tensor([list(ids)])))[0]
+
+    def generate(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the likeliest continuation."""
+        tokens = min(self._tokenizer.vocab_size, self._model.config.vocab_size)
+        drawn = [int(token) for token in generate_ids(self._model, ids, GREEDY, vocab_size=tokens)][:count]
+        return list(takewhile(lambda token: token != self.end_of_text, drawn))
 
 
 def prompt_of(ids: Sequence[int], block_size: int) -> list[int]:

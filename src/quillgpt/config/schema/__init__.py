@@ -33,8 +33,19 @@ from quillgpt.config.schema.using import (
     SwapSettings,
 )
 
+COMMAND_SETTINGS: dict[str, type[Settings]] = {
+    "quill train": TrainFields,
+    "quill prepare": PrepareSettings,
+    "quill sample": SampleSettings,
+    "quill eval": EvalSettings,
+    "quill lab ranges and quill lab look": LabSettings,
+    "quill lab swap": SwapSettings,
+}
+"""The settings of every command that has some, in the order of docs/settings.md."""
+
 __all__ = [
     "CHOSEN",
+    "COMMAND_SETTINGS",
     "DTYPES",
     "SPECIAL_ORIGINS",
     "Arch",
