@@ -27,17 +27,23 @@ HANDED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 @functools.cache
-def commands() -> Path:
+def commands(modules: str | None = None) -> Path:
     """Return a folder with the commands `quill` and `python`, which differ from the real ones in their start alone.
 
     That of `python` is Python itself for whatever is not `-m quillgpt`.
+
+    Args:
+        modules: PYTHONPATH, so that a copy of the package is imported; None: as it is.
     """
     folder = Path(tempfile.mkdtemp(prefix="quill-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python, server = shlex.quote(sys.executable), str(folder / "server")
+    environment = os.environ if modules is None else os.environ | {"PYTHONPATH": modules}
     quill = f"exec {python} -m quillgpt"
     if sys.platform == "linux":
-        process = subprocess.Popen([sys.executable, str(SERVER), server], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, str(SERVER), server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
         assert process.stdin is not None
         assert process.stdout is not None
         atexit.register(process.wait)

@@ -182,11 +182,11 @@ def test_full_disk_is_one_line(quill: Any) -> None:
 
 def test_dry_run_trains_nothing(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = []
-    double = ModuleType("quillgpt.training.planning.plan")
-    double.plan = lambda settings: planned.append(settings) or settings  # type: ignore[attr-defined]
+    double = ModuleType("quillgpt.training.planning.dry_run")
+    double.predict_run = lambda settings: planned.append(settings) or settings  # type: ignore[attr-defined]
     double.show_dry_run = lambda plan, given: print("the plan")  # type: ignore[attr-defined]
     double.check_dry_run = lambda plan: None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "quillgpt.training.planning.plan", double)
+    monkeypatch.setitem(sys.modules, "quillgpt.training.planning.dry_run", double)
     for words in (["--dry_run"], ["--dry-run"], ["demo", "--dry_run=True"]):
         assert quill("train", *words) == 0, quill.err
         assert (quill.out, quill.calls) == ("the plan\n", [])
