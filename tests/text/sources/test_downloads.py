@@ -262,6 +262,15 @@ def test_a_redirect_is_followed_also_when_it_is_continued(site):
     ]
 
 
+def test_a_socks_proxy_is_passed_over_where_nothing_can_use_it(site, monkeypatch):
+    monkeypatch.setattr(connection, "find_spec", lambda _: None)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("all_proxy", "socks5://ada:s3cret@127.0.0.1:1")
+    site.publish("/moved.txt", CONTENT)
+    moved = (302, {"Location": "/moved.txt"})
+    assert fetch(address_download(site.publish("/input.txt", b"", failures=[moved]))).read_bytes() == CONTENT
+
+
 def test_no_password_of_a_netrc_file_is_sent_not_even_after_a_redirect(site, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ada password s3cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -154,8 +155,6 @@ def open_address(address: str, headers: dict[str, str], *, timeout_seconds: floa
             return session.get(address, headers=headers, timeout=timeout_seconds, stream=True)
         except requests.TooManyRedirects:
             raise RefusedError("it redirects in a circle, or too often") from None
-        except requests.exceptions.InvalidSchema as error:
-            raise RefusedError("the environment names a SOCKS proxy, which needs `pip install pysocks`") from error
         except ValueError as error:  # whose words may hold the address
             raise RefusedError(f"the address, or that of a proxy, is invalid: {type(error).__name__}") from error
         except (requests.RequestException, HTTPError) as error:
@@ -229,6 +228,13 @@ class _WatchedAdapter(HTTPAdapter):
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         super().__init__()
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        if find_spec("socks") is None and options.get("proxies"):  # without PySocks, a SOCKS proxy would be an error
+            options["proxies"] = {
+                scheme: proxy for scheme, proxy in options["proxies"].items() if not proxy.startswith("socks")
+            }
+        return super().send(request, *args, **options)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options, ssl_context=ssl.create_default_context())
