@@ -12,7 +12,7 @@ from quillgpt.checkpoint.names import BEST, LAST, checkpoints_folder
 from quillgpt.plots.record import METRICS, read_metrics
 from quillgpt.proof.outcome import Refuted
 
-COMPARED = ("kind", "iter", "loss", "lr", "tokens", "train_loss", "val_loss")
+COMPARED = ("kind", "iter", "loss", "lr", "grad_norm", "tokens", "train_loss", "val_loss")
 """The values of metrics.jsonl that are compared: all but times and speeds."""
 
 LARGEST_GRADIENT_ERROR = 1e-5

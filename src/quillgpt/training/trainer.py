@@ -93,7 +93,7 @@ class Trainer:
         self.interruption = interruption
         self.occupation = occupation
         self.started = time.perf_counter() - run.state.seconds
-        self.other_kind = None if run.settings.eval_only else describe_shift(run.dataset)
+        self.shift = None if run.settings.eval_only else describe_shift(run.dataset)
         flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
         self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
 
@@ -117,8 +117,8 @@ class Trainer:
         self.begin_record()
         loggers = open_loggers(settings, iteration=self.state.iteration if self.run.resumed else None)
         with self.metrics.shared_with(loggers):
-            if self.other_kind is not None:
-                console.warn(self.other_kind)
+            if self.shift is not None:
+                console.warn(self.shift)
             if self.state.iteration >= settings.max_iters > 0:
                 console.say(f"all {self.state.iteration} iterations are done; to train longer, raise --max_iters")
             if not self.train():
@@ -127,7 +127,7 @@ class Trainer:
             with activity(
                 f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self.run.out_dir)}"
             ):
-                return finish(self.run, started=self.started, other_kind=self.other_kind is not None)
+                return finish(self.run, started=self.started, shift=self.shift is not None)
 
     def train(self) -> bool:
         """Train until max_iters, or until patience ends; return False where the run was interrupted before."""
@@ -252,7 +252,7 @@ class Trainer:
                 return
         best_before = state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best
         improved = take_account(losses, state)
-        if not improved and self.other_kind is None:
+        if not improved and self.shift is None:
             self.warn_of_overfitting(losses)
         if not self.save(best=improved) and improved:  # what is not on the disk cannot be the best
             state.best_val_loss, state.best_iteration, state.best_train_loss, state.evaluations_since_best = best_before

@@ -161,17 +161,17 @@ def has_improved(state: TrainingState) -> bool:
     return state.best_val_loss < state.start_val_loss or state.best_val_loss == 0
 
 
-def without_improvement(state: TrainingState, settings: TrainSettings, *, other_kind: bool) -> str:
+def without_improvement(state: TrainingState, settings: TrainSettings, *, shift: bool) -> str:
     """Return the warning for a run that ends no better than it started.
 
     Args:
         state: The run's, at its end.
         settings: Its settings.
-        other_kind: The validation text is of another kind than the training text, which has been said.
+        shift: The validation text is of another kind than the training text, which has been said.
     """
     advice = (
         "a held-out text of the same kind is needed to judge it"
-        if other_kind
+        if shift
         else (f"a --learning_rate below {settings.learning_rate:g}, fewer iterations or more text may help")
     )
     if state.best_iteration == 0:

@@ -17,13 +17,13 @@ from quillgpt.training.run import Run
 from quillgpt.training.validation import has_improved, without_improvement
 
 
-def finish(run: Run, *, started: float, other_kind: bool) -> RunSummary:
+def finish(run: Run, *, started: float, shift: bool) -> RunSummary:
     """Score the best checkpoint on the whole validation split, write summary.json, and say what to try next.
 
     Args:
         run: The run, saved.
         started: When it began, pauses between sessions left out, as time.perf_counter has it.
-        other_kind: The validation text is of another kind than the training text.
+        shift: The validation text is of another kind than the training text.
     """
     state, settings = run.state, run.settings
     best = load_model(run.out_dir, attn_path=str(settings.attn_path))
@@ -65,6 +65,6 @@ def finish(run: Run, *, started: float, other_kind: bool) -> RunSummary:
         style="bold",
     )
     if not summary.improved:
-        console.warn(without_improvement(state, settings, other_kind=other_kind))
+        console.warn(without_improvement(state, settings, shift=shift))
     console.say(f"try: quill sample {run.out_dir}")
     return summary
