@@ -66,6 +66,12 @@ class Steps:
 
 
 @pytest.fixture
+def fresh_compiler() -> None:
+    """Let torch.compile compile: after some recompilations in one process it runs functions uncompiled."""
+    torch.compiler.reset()
+
+
+@pytest.fixture
 def tiny(tmp_path: Path) -> MakeSettings:
     """Make settings of a tiny run in a temporary folder, with a data set of random words."""
     draw = random.Random(0)

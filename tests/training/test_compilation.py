@@ -34,6 +34,7 @@ def loss_and_gradients(model: GPT) -> list[torch.Tensor]:
     return [loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)]
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_a_compiled_model_computes_the_same_with_dropout(arch: str) -> None:
     model = GPT(CONFIGS[arch], dropout=0.2, attn_path="explicit", seed=0).train()

@@ -67,6 +67,7 @@ def test_resumed_equals_uninterrupted(
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("changes", COMPILED, ids=lambda changes: "-".join(map(str, changes.values())))
 def test_a_compiled_run_resumed_equals_uninterrupted(
     tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]

@@ -100,6 +100,7 @@ def test_a_failing_compiler_is_one_line_and_the_run_goes_on(
     assert "no compiler" in said
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_and_eager_agree(tiny: MakeSettings) -> None:
     eager, compiled = Steps(set_up(tiny())), Steps(set_up(tiny(compile=True)))
     for iteration in range(3):
