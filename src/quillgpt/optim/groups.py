@@ -14,13 +14,13 @@ NamedParameters = dict[str, nn.Parameter]
 
 @dataclass(frozen=True)
 class ParameterGroups:
-    """The parameters of a model by how they are optimized, each by its name.
+    """The trained parameters of a model by name, in groups that are optimized differently.
 
     Attributes:
-        block_matrices: 2-D weights inside the blocks; decayed.
-        embeddings: All other tensors with two or more dimensions: embeddings and an untied head; decayed.
-        vectors: Biases and norm weights; not decayed.
-        fused_maps: The rows of each linear map in a block matrix that holds several, by the matrix's name.
+        block_matrices: 2-D weights inside the blocks, which decay.
+        embeddings: Embeddings, and the head if it is not tied to them, which decay.
+        vectors: Biases and norm weights, which do not decay.
+        fused_maps: The rows of the linear maps in every block matrix that holds several, by the matrix's name.
     """
 
     block_matrices: NamedParameters
@@ -30,12 +30,12 @@ class ParameterGroups:
 
     @property
     def decayed(self) -> NamedParameters:
-        """Tensors with two or more dimensions."""
+        """The parameters with two or more dimensions."""
         return self.embeddings | self.block_matrices
 
     @property
     def trained(self) -> NamedParameters:
-        """All of them."""
+        """All parameters."""
         return self.decayed | self.vectors
 
     def without_values(self) -> ParameterGroups:
@@ -49,7 +49,7 @@ class ParameterGroups:
 
 
 def group_parameters(model: GPT) -> ParameterGroups:
-    """Sort a model's trainable parameters into groups."""
+    """Sort the parameters of a model that are trained into groups."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = {name for name, parameter in trainable.items() if parameter.ndim >= 2}
     in_blocks = {name for name in matrices if name.startswith("blocks.")}
@@ -64,7 +64,7 @@ def group_parameters(model: GPT) -> ParameterGroups:
 
 
 def count_values(parameters: NamedParameters) -> str:
-    """Say how many tensors and values there are: `26 tensors, 10,740,096 values`."""
+    """Return the number of tensors and values: `26 tensors, 10,740,096 values`."""
     return f"{len(parameters)} tensors, {sum(p.numel() for p in parameters.values()):,} values"
 
 

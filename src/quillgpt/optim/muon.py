@@ -42,18 +42,20 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and decoupled weight decay; matrices of one shape are computed together.
+    """Muon with Nesterov momentum and decoupled weight decay.
 
     A matrix that holds several linear maps, such as those of queries, keys and values, is orthogonalized map by map.
+    All maps of one shape are computed in one batch. `torch.optim.Muon` takes every matrix as one map, computes one
+    matrix after the other, and has no cautious decay.
 
     Args:
         parameters: Matrices.
-        lr: Learning rate, a number or a tensor; for a matrix of r rows and c columns times sqrt(max(1, r / c)).
+        lr: Learning rate, a number or a tensor. A matrix of r rows and c columns has sqrt(max(1, r / c)) times it.
         weight_decay: Decoupled weight decay.
-        momentum: Share of the old momentum that stays.
-        fused_maps: For each parameter that holds several linear maps: the rows of each.
-        cautious: Decay only those weights that the update moves toward zero too, so that decay never works against
-            what is learned (Chen et al. 2025, arXiv 2510.12402).
+        momentum: Share of the momentum that a step keeps.
+        fused_maps: The rows of the linear maps in every parameter that holds several.
+        cautious: Decay only those weights that the update also moves toward zero, so that decay never works against the
+            update (Chen et al. 2025, arXiv 2510.12402).
     """
 
     def __init__(
@@ -75,12 +77,12 @@ class Muon(torch.optim.Optimizer):
         """Update all parameters that have a gradient."""
         assert closure is None
         for group in self.param_groups:
-            parameters = [each for each in group["params"] if each.grad is not None]
-            for each in parameters:
-                if not self.state[each]:
-                    self.state[each]["momentum_buffer"] = torch.zeros_like(each)
-            momenta = [self.state[each]["momentum_buffer"] for each in parameters]
-            gradients: list[Tensor] = [each.grad for each in parameters]
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            gradients: list[Tensor] = [parameter.grad for parameter in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
             self._apply(group, parameters, list(updates))

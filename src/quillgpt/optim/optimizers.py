@@ -58,18 +58,18 @@ class OptimizerSet:
             optimizer.zero_grad(set_to_none=True)
         scaler.update()
 
-    def keep_rates_on(self, device: torch.device) -> list[Tensor]:
-        """Hold the learning rates on a device, where a recorded step reads them, and return them."""
-        rates = []
+    def move_learning_rates_to(self, device: torch.device) -> list[Tensor]:
+        """Make the learning rates tensors on a device, where a CUDA graph reads them, and return them."""
+        learning_rates = []
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = torch.tensor(float(group["lr"]), device=device)
                 group["capturable"] = device.type == "cuda"
-                rates.append(group["lr"])
-        return rates
+                learning_rates.append(group["lr"])
+        return learning_rates
 
     def state(self) -> dict[str, Tensor]:
-        """Return all state as tensors under `parameter name/state name`."""
+        """Return the state of all optimizers, tensors by `parameter name/state name`."""
         return {
             f"{self._names[parameter]}/{key}": value
             for optimizer in self.optimizers
@@ -78,10 +78,10 @@ class OptimizerSet:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state that `state` returned; an empty one is that before the first step.
+        """Load a state that `state` returned; before the first step it is empty.
 
         Raises:
-            CheckpointError: It is the state of other optimizers or parameters.
+            CheckpointError: The state belongs to another optimizer or model, or is damaged.
         """
         owners = {
             self._names[parameter]: (optimizer, parameter)
@@ -90,10 +90,10 @@ class OptimizerSet:
             for parameter in group["params"]
         }
         expected = state_after_a_step(self._groups, self._settings)
-        if state and (odd := sorted(state.keys() ^ expected.keys())):
-            whose = "the checkpoint's optimizer state has" if odd[0] in state else "this optimizer needs"
+        if state and (unmatched := sorted(state.keys() ^ expected.keys())):
+            whose = "the checkpoint's optimizer state has" if unmatched[0] in state else "this optimizer needs"
             raise CheckpointError(
-                f"the checkpoint was trained with another optimizer: only {whose} {cut(odd[0])}; resume with the "
+                f"the checkpoint was trained with another optimizer: only {whose} {cut(unmatched[0])}; resume with the "
                 "settings of the run itself, --optimizer among them"
             )
         for optimizer in self.optimizers:
@@ -101,20 +101,20 @@ class OptimizerSet:
         for full_name, value in state.items():
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]
-            check_remembered(full_name, value, expected[full_name])
+            check_state(full_name, value, expected[full_name])
             optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
 def state_after_a_step(groups: ParameterGroups, settings: TrainSettings) -> dict[str, Tensor]:
-    """Return the state that an optimizer has after its first step, under `parameter name/state name`.
+    """Return the state that an optimizer has after its first step, tensors by `parameter name/state name`.
 
-    The step is done without memory and without arithmetic, so only shapes and number formats of the state mean
-    something.
+    The step is done on copies of the parameters on the device `meta`, which has no memory and no arithmetic. So the
+    tensors have the right shapes and number formats, but no values.
     """
     optimizers = OptimizerSet(groups.without_values(), settings)
     for optimizer in optimizers.optimizers:
         for group in optimizer.param_groups:
-            group["fused"] = False  # no fused kernel computes on the device `meta`
+            group["fused"] = False  # `meta` has no fused kernels
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
@@ -122,25 +122,27 @@ def state_after_a_step(groups: ParameterGroups, settings: TrainSettings) -> dict
 
 
 def remembered_values(groups: ParameterGroups, settings: TrainSettings) -> dict[str, int]:
-    """Return how many values an optimizer remembers of each parameter, by its name; counters are left out."""
+    """Return how many values an optimizer keeps for every parameter, by its name; step counters are left out."""
     values = dict.fromkeys(groups.trained, 0)
     for full_name, value in state_after_a_step(groups, settings).items():
         values[full_name.rsplit("/", 1)[0]] += value.numel() if value.ndim else 0
     return values
 
 
-def check_remembered(name: str, value: Tensor, like: Tensor) -> None:
-    """Check that what an optimizer remembers has the shape and the type of what it belongs to, and is finite.
+def check_state(name: str, value: Tensor, expected: Tensor) -> None:
+    """Check that a tensor of a state has the shape and the number format of another one, and is finite.
 
-    Its kernels do not: they would write beyond the end of what is too short.
+    The kernels of optimizers do not check it: they would write beyond the end of a tensor that is too short.
 
     Raises:
-        CheckpointError: It has not.
+        CheckpointError: It has another shape or number format, or a value that is not finite.
     """
-    found, expected = (f"{tuple(each.shape)} in {str(each.dtype).removeprefix('torch.')}" for each in (value, like))
-    if found != expected:
+    actual, needed = (
+        f"{tuple(tensor.shape)} in {str(tensor.dtype).removeprefix('torch.')}" for tensor in (value, expected)
+    )
+    if actual != needed:
         raise CheckpointError(
-            f"the checkpoint's optimizer state is of another model: {name} is {found}, expected {expected}; start a "
+            f"the checkpoint's optimizer state is of another model: {name} is {actual}, expected {needed}; start a "
             "new run from its weights, with --init_from=RUN and another --out_dir"
         )
     if not value.isfinite().all():

@@ -40,7 +40,7 @@ class CudaGraphStep(TrainStep):
         device = self.device
         size = (self.batches.batch_size, self.batches.block_size)
         self._inputs, self._targets = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
-        self._rates = self.optimizers.keep_rates_on(device)
+        self._rates = self.optimizers.move_learning_rates_to(device)
         self._iteration = torch.zeros((), dtype=torch.int64, device=device)
         self._failed_iteration = torch.full_like(self._iteration, -1)
         self._loss, self._grad_norm, self._failed_loss, self._failed_norm = (
