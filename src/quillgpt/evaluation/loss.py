@@ -16,7 +16,7 @@ from quillgpt.model import GPT
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 SPREAD_SEED = 1337
-"""Which blocks stand for a split of which only a part is scored."""
+"""Seed of the blocks that are taken where only a part of a split is scored."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Score:
         perplexity: exp(loss).
         bits_per_byte: Bits to encode one byte of the text; comparable between tokenizers. None without a byte.
         tokens: Target tokens that were predicted.
-        block_size: Tokens of a block, where the model sees more at once.
+        block_size: Tokens of a block, if that is less than the model's context.
     """
 
     loss: float
@@ -117,7 +117,7 @@ def score_blocks(
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
-    """Score a model on those blocks of a split that begin at `offsets`; arguments are those of `score_split`."""
+    """Score a model on the blocks of a split at some offsets; the other arguments are those of `score_split`."""
     block_size = block_size or model.config.block_size
     loss = mean_loss(model, tokens, offsets, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance)
     targets = tokens[1 : 1 + len(offsets) * block_size]
@@ -128,19 +128,19 @@ def score_blocks(
 
 
 LARGEST_EXPONENT = 700.0
-"""exp of more is no number any more."""
+"""About the largest number whose exp is finite."""
 
 UNREADABLE = 1e6
-"""From here on a perplexity is written by its first digits and its power of ten."""
+"""Perplexities from here on are written with a power of ten."""
 
 
 def perplexity_of(loss: float) -> float:
-    """Return exp of a mean loss, or of the largest one that has it."""
+    """Return exp of a mean loss, or of the largest loss whose exp is finite."""
     return math.exp(min(loss, LARGEST_EXPONENT))
 
 
 def spell_perplexity(loss: float, digits: int = 2) -> str:
-    """Return the perplexity of a mean loss as a person reads it, with so many digits after the point."""
+    """Write the perplexity of a mean loss for a person, with `digits` after the point."""
     perplexity = perplexity_of(loss)
     if loss > LARGEST_EXPONENT:
         return f"above {perplexity:.0e}"
@@ -148,7 +148,7 @@ def spell_perplexity(loss: float, digits: int = 2) -> str:
 
 
 def bits_per_byte(loss: float, targets: Tokens, tokenizer: Tokenizer) -> float | None:
-    """Turn a mean loss, nats per token, into bits for each byte that the targets stand for; None without a byte."""
+    """Return a mean loss (nats per token) as bits per byte of the targets' text; None if that has no byte."""
     counts = np.bincount(targets.reshape(-1), minlength=tokenizer.vocab_size)
     byte_count = int(counts @ tokenizer.byte_lengths())
     return loss * targets.size / math.log(2) / byte_count if byte_count else None
