@@ -40,7 +40,6 @@ QUERIES_AT_ONCE = 128
 """Queries in a piece of explicit softmax attention: on two CPU cores faster than 64 and 256."""
 
 
-# --- Configuration ---
 @dataclass(frozen=True)
 class GPTConfig:
     """Everything that fixes the parameters of a model and the function that it computes.
@@ -96,7 +95,6 @@ class GPTConfig:
         return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [self.mlp_dim, self.mlp_dim]}
 
 
-# --- Norms ---
 class LayerNorm(nn.Module):
     """LayerNorm with an optional bias."""
 
@@ -132,9 +130,11 @@ def make_norm(config: GPTConfig) -> LayerNorm | RMSNorm:
     return RMSNorm(config.n_embd, eps=config.norm_eps)
 
 
-# --- Rotary positions (Su et al. 2021, arXiv 2104.09864), in the half-split layout of GPT-NeoX and Qwen ---
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i+D/2}) of x (B, H, T, D) by its position's angle; cosines and sines are (T, D)."""
+    """Rotate queries or keys x (B, H, T, D) by their positions (Su et al. 2021, arXiv 2104.09864).
+
+    As in GPT-NeoX and Qwen, each pair (x_i, x_{i+D/2}) turns by its position's angle; cosines and sines are (T, D).
+    """
     first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
     turned = torch.cat((-second, first), dim=-1)  # (B, H, T, D)
     return x * cosines.to(x.dtype) + turned * sines.to(x.dtype)
@@ -175,7 +175,6 @@ class RotationTables:
         return self._tables[-1]
 
 
-# --- Attention ---
 def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None) -> Tensor:
     """Compute causal softmax attention with PyTorch's fused scaled_dot_product_attention.
 
@@ -287,7 +286,6 @@ def make_attention(config: GPTConfig, layer: int, *, dropout: float, attn_path: 
     return KernelAttention(config, layer, dropout=dropout, attn_path=attn_path)
 
 
-# --- MLP ---
 class MLP(nn.Module):
     """GPT-2's MLP: widen, GELU, narrow."""
 
@@ -317,7 +315,6 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
-# --- Block and GPT ---
 class Block(nn.Module):
     """Attention, then an MLP, each on a normalised copy of the residual stream and added to it."""
 
@@ -459,7 +456,6 @@ class GPT(nn.Module):
         return total
 
 
-# --- Initial weights ---
 def embedding(rows: int, width: int) -> nn.Embedding:
     """Return an embedding whose values are still undefined.
 
