@@ -131,7 +131,7 @@ def test_a_recipe_is_prepared_when_missing_and_reused_without_its_download(data_
 
 def test_python_docs_needs_nothing(data_dir, monkeypatch):
     monkeypatch.delenv("QUILL_MIRROR", raising=False)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("went to the network"))
+    monkeypatch.setattr("requests.Session.request", lambda *_, **__: pytest.fail("went to the network"))
     dataset = ensure_dataset("python-docs", data_dir=data_dir)
     assert len(dataset.train) > 200_000
     assert dataset.tokenizer.vocab_size < 100
