@@ -78,7 +78,7 @@ class RetryPolicy(Retry):
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         """Return how many seconds a server asks to wait; None if it does not say so, or not in a readable way."""
-        with suppress(InvalidHeader, ValueError, OverflowError):
+        with suppress(InvalidHeader, ValueError, OverflowError, OSError):
             return super().get_retry_after(response)
         return None
 
