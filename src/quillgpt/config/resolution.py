@@ -92,13 +92,13 @@ def resolve_given(
         ConfigError: As `resolve`.
     """
     outer = _outer_layers(TrainFields, flags, environ, dotenv)
-    if source is None:
-        source = _usual_source(merge_layers(TrainFields, outer), default_preset)
-    given, inner = merge_layers(TrainFields, outer), _inner_layers(source)
+    given = merge_layers(TrainFields, outer)
+    source = _usual_source(given, default_preset) if source is None else source
+    inner = _inner_layers(source)
     if given.get("init_from") == "finetune" and Path(source) == _config_of(given, run_of(Path(source))):
         inner = [_for_finetuning(layer, given) for layer in inner]
     layers = [*inner, *outer]
-    values = merge_layers(TrainFields, layers)
+    values = merge_layers(TrainFields, inner) | given
     places = {name: layer.name for layer in layers for name in layer.values}
     if isinstance(data := values.get("data"), str):
         own = {name for layer in layers if not layer.shipped for name in layer.values}
