@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 from exported import TEXT, TOKENIZERS, saved
 from quillgpt.checkpoint import LoadedModel, load_model, save_model
 from quillgpt.cli import main
+from quillgpt.cli.export import export as command
 from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.export import TARGETS, export_model
 from quillgpt.export.certificate import CERTIFICATE
@@ -48,6 +50,10 @@ def test_transformers_does_the_same(tmp_path, arch, tokenizer):
     ]
     assert 0 < written["checks"][2]["largest_difference"] < 1e-4
     assert not (tmp_path / "out" / "training").exists()
+
+
+def test_every_target_can_be_named():
+    assert set(get_args(get_type_hints(command)["to"])) == set(TARGETS)
 
 
 @pytest.mark.parametrize("tokenizer", ["char", pytest.param("gpt2", marks=needs_files)])

@@ -11,7 +11,7 @@ from quillgpt.device import autocast
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.cost import saved_bytes_per_token, training_memory
 from quillgpt.optim.groups import group_parameters
-from quillgpt.optim.optimizers import make_optimizers, remembered_values
+from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers, remembered_values
 
 TOLERANCE = 0.06
 """Small things are left out: statistics of norms, masks that the whole batch shares."""
@@ -63,7 +63,7 @@ def test_activations(arch: str, n_kv_head: int, dtype: torch.dtype, attn_path: s
     assert predicted == pytest.approx(measured, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
 def test_weights_gradients_and_optimizer(arch: str, optimizer: str) -> None:
     model = GPT(config_of(arch, 3))
