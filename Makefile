@@ -27,7 +27,7 @@ demo: $(INSTALLED)
 	@echo "  quill sample out-demo --start \"The value of\"    give it a beginning"
 	@echo "  quill train --data mybook.txt                   train on a text of yours"
 	@echo "  quill train shakespeare_char_cpu                train on Shakespeare (fetches 1.1 MB)"
-	@echo "  quill configs                                   list the presets; README.md explains more"
+	@echo "  quill configs                                   list the presets; docs/guide.md explains more"
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -rs
