@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from offline.sitecustomize import MAY_FETCH, stay_here
 from quillgpt.text.sources import downloads
 from quillgpt.text.sources.transfer import Partial, TransferError
+
+settings.register_profile("on a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("on a busy machine")
 
 OFFLINE = Path(__file__).parent / "offline"
 MIRROR = os.environ.setdefault("TESTS_MIRROR", os.environ.get("QUILL_MIRROR", ""))

@@ -68,7 +68,7 @@ def roll_back(run: Run, step: TrainStep, error: NonFiniteError) -> None:
     console.warn(f"iter {iteration + 1}: {reason}; {describe_windows(run, fault.windows)}")
     if settings.on_nonfinite == "rollback":
         restore(run, step)
-        back_to, windows = run.state.iteration, recorded(fault.windows, run)
+        back_to, windows = run.state.iteration, numbers_of(fault.windows, run)
         run.state.rollbacks.append(Rollback(iteration=iteration, back_to=back_to, reason=reason, windows=windows))
     if settings.on_nonfinite == "stop" or is_hopeless(iteration, run.state, settings):
         again = f"train again with a --learning_rate below {settings.learning_rate:g}"
@@ -113,6 +113,6 @@ def restore_state(state: TrainingState, stored: StoredTraining | None) -> None:
         setattr(state, name, getattr(earlier, name))
 
 
-def recorded(windows: list[Window], run: Run) -> list[int]:
+def numbers_of(windows: list[Window], run: Run) -> list[int]:
     """Return windows as a rollback's record lists them: those of the replayed split count on from the first's end."""
     return [window.offset + len(run.dataset.train) * window.replayed for window in windows]
