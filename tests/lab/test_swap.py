@@ -35,9 +35,9 @@ def test_each_kernel_scores_as_eval_has_it(opened, place):
     assert [result.own for result in results] == [True, False, False]
     for result in results:
         model = load(place / "SM", dtype="float32", threads=1, attn_type=result.kernel.attn_type)
-        score = model.evaluate(opened.dataset, batch_size=1, batches=len(opened.starts))
+        score = model.evaluate(opened.dataset, batch_size=1, batches=len(opened.offsets))
         assert result.score.loss == pytest.approx(score.loss, abs=1e-5)
-        assert result.score.tokens == len(opened.starts) * opened.gpt.config.block_size
+        assert result.score.tokens == len(opened.offsets) * opened.gpt.config.block_size
     assert results[0].score.loss < results[1].score.loss
     rows = swap_table("swaps", results).rows
     assert [row["degree"] for row in rows] == [None, None, 512]

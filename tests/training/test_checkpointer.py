@@ -135,7 +135,7 @@ def test_a_save_is_not_begun_where_there_is_no_room(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("quillgpt.checkpoint.save.SMALL_FILES_BYTES", 10**18)
-    with pytest.raises(UserError, match=r"it takes [\d,.]+ MB, the disk has .* left; there is no checkpoint"):
+    with pytest.raises(UserError, match=r"it takes [\d,.]+ EB, the disk has .* left; there is no checkpoint"):
         train(tiny(max_iters=4))
     assert list(checkpoints_folder(Path(tiny().out_dir)).iterdir()) == []
 
