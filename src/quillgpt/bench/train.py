@@ -22,7 +22,7 @@ from quillgpt.bench.profiling import profile_operations
 from quillgpt.bench.results import Profile, TrainResult, common_numbers
 from quillgpt.bench.rounds import Throughput, run_rounds
 from quillgpt.bench.worker import workers
-from quillgpt.config.schema import ResolvedSettings, TrainSettings
+from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
 from quillgpt.data.batches import Tokens, TrainingBatches
 from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, GPTConfig
@@ -47,7 +47,7 @@ class TrainWork:
         compile_peers: Whether to compile the peers' models.
     """
 
-    settings: TrainSettings
+    settings: ChosenSettings
     config: GPTConfig
     compile_peers: bool
 
@@ -137,7 +137,7 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     tokens = np.random.default_rng(0).integers(0, work.config.vocab_size, RANDOM_TOKENS, dtype=np.uint32)
     torch.manual_seed(settings.seed)
     if candidate == QUILL:
-        settings, machine = choose_machine(settings)
+        _, machine = choose_machine(settings)  # which also tells PyTorch of the threads
         model = GPT(work.config, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
         model.to(device)
         settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine), "patience": 0})

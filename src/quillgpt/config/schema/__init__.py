@@ -17,6 +17,7 @@ from quillgpt.config.schema.base import (
 from quillgpt.config.schema.training import (
     CHOSEN,
     SPECIAL_ORIGINS,
+    ChosenSettings,
     OptimizerName,
     ResolvedSettings,
     TrainFields,
@@ -49,6 +50,7 @@ __all__ = [
     "DTYPES",
     "SPECIAL_ORIGINS",
     "Arch",
+    "ChosenSettings",
     "DtypeName",
     "EvalSettings",
     "GeluName",

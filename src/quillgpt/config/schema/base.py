@@ -107,12 +107,11 @@ def grouped_fields(schema: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
     for group in schema.__mro__:
         if not issubclass(group, Settings) or group is Settings:
             continue
-        own = {name: schema.model_fields[name] for name in inspect.get_annotations(group)}
+        own = {name: field for name, field in schema.model_fields.items() if name in inspect.get_annotations(group)}
         if own:
             heading = (group.__doc__ or group.__name__).removesuffix(".")
-            groups[heading] = own | groups.get(
-                heading, {}
-            )  # groups with the same heading are joined, the base class first
+            # Groups with the same heading are joined, the base class first.
+            groups[heading] = own | groups.get(heading, {})
     return groups
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -356,20 +356,30 @@ CHOSEN = ("device", "dtype", "compile", "attn_path", "micro_batch_size", "thread
 """Settings that a run chooses for itself if they are `auto` or unset; a resumed run keeps them."""
 
 
-class ResolvedSettings(TrainSettings):
-    """The settings of a run that is set up: all of `CHOSEN` have values."""
+class ChosenSettings(TrainSettings):
+    """Settings with a value for each of `choices`; whether to compile may still be open."""
+
+    choices: ClassVar[tuple[str, ...]] = ("device", "dtype", "attn_path", "micro_batch_size", "threads")
 
     if TYPE_CHECKING:  # fields, defaults and their order stay those of the settings; only their types are narrower
         dtype: Literal["float32", "bfloat16", "float16"]
-        compile: bool
         attn_path: Literal["sdpa", "explicit", "recompute", "augmented", "triton"]
         micro_batch_size: int
         threads: int
-        patience: int
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> ResolvedSettings:
-        """Return settings in which every choice has been made as resolved settings."""
-        open_choices = [name for name in CHOSEN if getattr(settings, name) in ("auto", None)]
-        assert not open_choices, open_choices
-        return cls.model_construct(set(settings.model_fields_set), **dict(settings))
+    def of(cls, settings: TrainSettings) -> Self:
+        """Return settings in which these choices have been made as settings of this type."""
+        still_open = [name for name in cls.choices if getattr(settings, name) in ("auto", None)]
+        assert not still_open, still_open
+        return cls.model_construct(set(settings.model_fields_set), **dict(settings))  # type: ignore[return-value]
+
+
+class ResolvedSettings(ChosenSettings):
+    """The settings of a run that is set up: all of `CHOSEN` have values."""
+
+    choices = CHOSEN
+
+    if TYPE_CHECKING:
+        compile: bool
+        patience: int

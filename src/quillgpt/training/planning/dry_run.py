@@ -129,17 +129,15 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     start, config = choose_context(start, text)
     check_lengths(data.train, data.val, start.settings)
     check_range(start.settings, config)
-    settings, config = fit_to_budget(start, text, data.train, config)
+    fitted, config = fit_to_budget(start, text, data.train, config)
     machine = start.machine
-    lack = lack_of_memory(settings, config, machine.device)
-    settings = choose_paths(settings, config, machine, measuring=lack is None)
+    lack = lack_of_memory(fitted, config, machine.device)
+    settings = choose_paths(fitted, config, machine, measuring=lack is None)
     cropped = replace(config, block_size=settings.block_size)
     model = empty_model(cropped)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
     adapters = with_adapters(empty_model(cropped), settings).parameter_count() - parameters
     memory_for = memory_needed(settings, cropped, device=machine.device, dtype=machine.dtype)
-    at_once = settings.micro_batch_size
-    assert isinstance(at_once, int)
     available = memory(machine.device)
     flops = training_flops_per_token(cropped, without_positions)
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
@@ -157,7 +155,7 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
         parameters=parameters,
         adapters=adapters,
         data=data,
-        memory=memory_for(at_once),
+        memory=memory_for(settings.micro_batch_size),
         available=available,
         timing=timing,
         may_compile=may_compile(settings, cropped, without_positions, machine),

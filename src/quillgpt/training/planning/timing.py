@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from quillgpt.config.schema import ResolvedSettings, TrainSettings
+from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
 from quillgpt.data.batches import Tokens, TrainingBatches, all_offsets
 from quillgpt.device import synchronize
 from quillgpt.evaluation import mean_loss
@@ -65,12 +65,11 @@ def predicted_timing(settings: TrainSettings, flops_per_token: float, flops_per_
     )
 
 
-def sequences_to_try(settings: TrainSettings, predicted: RunTiming) -> int:
+def sequences_to_try(settings: ChosenSettings, predicted: RunTiming) -> int:
     """Return how many sequences a trial may have to end in time; 0 if a single one takes too long."""
     sequence = predicted.iteration / settings.sequences_per_iteration
     if sequence > LONGEST_SEQUENCE_SECONDS:
         return 0
-    assert isinstance(settings.micro_batch_size, int)
     return max(1, min(settings.micro_batch_size, int(TRIED_SECONDS / sequence)))
 
 

@@ -13,7 +13,7 @@ import torch
 from rich.filesize import decimal
 
 from quillgpt.attention import Attend
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import ChosenSettings, TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.device import (
     autocast,
@@ -82,7 +82,7 @@ def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
 
 def choose_paths(
     settings: TrainSettings, config: GPTConfig, machine: Machine, *, measuring: bool = True
-) -> TrainSettings:
+) -> ChosenSettings:
     """Choose micro-batch and attention path, and return the settings with these values.
 
     Args:
@@ -99,7 +99,7 @@ def choose_paths(
         settings = settings.model_copy(update={"attn_path": attn_path})
     if given == "auto":
         at_once = _fitting_micro_batch(settings, config, machine, at_once)
-    return settings.model_copy(update={"micro_batch_size": at_once})
+    return ChosenSettings.of(settings.model_copy(update={"micro_batch_size": at_once}))
 
 
 def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, machine: Machine) -> bool:
@@ -122,13 +122,12 @@ def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, mac
     return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS
 
 
-def choose_compile(settings: TrainSettings, model: GPT, machine: Machine) -> bool:
+def choose_compile(settings: ChosenSettings, model: GPT, machine: Machine) -> bool:
     """Whether to compile: as the setting says, or, for `auto` in a long run, as timing a step both ways says."""
     if settings.compile != "auto":
         return settings.compile
     if not may_compile(settings, model.config, model.parameter_count(positions=False), machine):
         return False
-    assert isinstance(settings.micro_batch_size, int)
     tokens = torch.zeros(settings.micro_batch_size, model.config.block_size, dtype=torch.int64, device=machine.device)
     key = f"compile {device_description(machine.device)} {model.config} {tuple(tokens.shape)} {machine.dtype}"
     key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from quillgpt.checkpoint import TrainingState
-from quillgpt.config.schema import ResolvedSettings, TrainSettings, fields_in_order
+from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings, fields_in_order
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.model import GPT, GPTConfig
@@ -52,9 +52,9 @@ def set_up(settings: TrainSettings) -> Run:
 
 
 def assemble(
-    start: StartingPoint, settings: TrainSettings, config: GPTConfig, dataset: Dataset, replayed: Dataset | None = None
+    start: StartingPoint, settings: ChosenSettings, config: GPTConfig, dataset: Dataset, replayed: Dataset | None = None
 ) -> Run:
-    """Make model, optimizers and step.
+    """Make model and optimizers.
 
     Args:
         start: What the run starts from.
@@ -159,7 +159,6 @@ def build_model(
 
 def starting_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig) -> GPT:
     """Return a fresh model, or one with the weights that the run starts from, its context cropped where asked for."""
-    assert settings.attn_path != "auto"
     options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if start.parent is None:
         return GPT(config, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
