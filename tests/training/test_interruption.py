@@ -146,3 +146,12 @@ def test_a_signal_in_the_middle_of_a_line_is_noted(monkeypatch: pytest.MonkeyPat
         print("iter 1: a line", file=sys.stderr)
         assert interruption.requested
     monkeypatch.undo()
+
+
+def test_signals_are_noted_while_the_block_runs_and_again_in_the_next_run() -> None:
+    interruption = Interruption()
+    for _ in range(2):
+        assert not interruption.heeded
+        with interruption:
+            assert interruption.heeded
+    assert not interruption.heeded

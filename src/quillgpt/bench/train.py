@@ -23,12 +23,13 @@ from quillgpt.bench.results import Profile, TrainResult, common_numbers
 from quillgpt.bench.rounds import Throughput, run_rounds
 from quillgpt.bench.worker import workers
 from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
-from quillgpt.data.batches import Tokens, TrainingBatches
+from quillgpt.data.batches import Tokens
 from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.planning.scaling import cost_of, with_usual_size
+from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import Machine, choose_compile, choose_machine, choose_paths
 from quillgpt.training.start.memory import check_memory
 from quillgpt.training.trainer import TrainStep
@@ -141,7 +142,7 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
         model = GPT(work.config, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
         model.to(device)
         settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine), "patience": 0})
-        batches = batches_of(settings, tokens)
+        batches = training_batches(settings, tokens)
         step = TrainStep(model, make_optimizers(model, settings), batches, ResolvedSettings.of(settings), machine)
         how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
         how += f"{settings.micro_batch_size:,} sequences at once"
@@ -173,18 +174,11 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
     return Trainee(implementation, device, _with_batches(iterate, tokens, settings, device))
 
 
-def batches_of(settings: TrainSettings, tokens: Tokens) -> TrainingBatches:
-    """Return the batches that all candidates train on."""
-    return TrainingBatches(
-        tokens, block_size=settings.block_size, batch_size=settings.sequences_per_iteration, seed=settings.seed
-    )
-
-
 def _with_batches(
     step: PeerStep, tokens: Tokens, settings: TrainSettings, device: torch.device
 ) -> Callable[[int], object]:
     """Return an iteration of a peer on the batches that Quill trains on."""
-    batches = batches_of(settings, tokens)
+    batches = training_batches(settings, tokens)
 
     def iterate(iteration: int) -> float:
         inputs, targets = batches.batch(iteration)

@@ -29,7 +29,7 @@ class Interruption:
     Attributes:
         requested: Whether the run is asked to stop.
         signal: The signal that asked, if one did.
-        heeded: Whether signals are noted, as they are from the beginning of its block.
+        heeded: Whether signals are noted, as they are while its block runs.
     """
 
     SIGNALS = SIGNALS
@@ -51,6 +51,7 @@ class Interruption:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.heeded = False
         self._handlers.close()
 
     @property

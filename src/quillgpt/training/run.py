@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from quillgpt.checkpoint import TrainingState
-from quillgpt.config.schema import ResolvedSettings
-from quillgpt.data.batches import TrainingBatches
+from quillgpt.config.schema import ResolvedSettings, TrainSettings
+from quillgpt.data.batches import Tokens, TrainingBatches
 from quillgpt.data.dataset import Dataset
 from quillgpt.model import GPT
 from quillgpt.optim.average import WeightAverage
@@ -62,7 +62,8 @@ class Run:
     @property
     def batches(self) -> TrainingBatches:
         """The batch of each iteration."""
-        return training_batches(self.settings, self.dataset, self.replayed)
+        replayed = None if self.replayed is None else self.replayed.train
+        return training_batches(self.settings, self.dataset.train, replayed)
 
     def change_length(self, iterations: int) -> None:
         """Let the run, and the fall of its learning rate, end at another iteration."""
@@ -82,13 +83,19 @@ class Run:
         }
 
 
-def training_batches(settings: ResolvedSettings, dataset: Dataset, replayed: Dataset | None = None) -> TrainingBatches:
-    """Return the batches that the settings describe."""
+def training_batches(settings: TrainSettings, tokens: Tokens, replayed: Tokens | None = None) -> TrainingBatches:
+    """Return the batches that the settings describe.
+
+    Args:
+        settings: The settings of the context, the batch, the seed and the replay.
+        tokens: The training split.
+        replayed: The training split of the data set that is replayed; None: nothing is.
+    """
     return TrainingBatches(
-        dataset.train,
+        tokens,
         block_size=settings.block_size,
         batch_size=settings.sequences_per_iteration,
         seed=settings.seed,
-        replayed=None if replayed is None else replayed.train,
+        replayed=replayed,
         replay=settings.replay,
     )

@@ -11,13 +11,14 @@ from statistics import median
 import torch
 
 from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
-from quillgpt.data.batches import Tokens, TrainingBatches, all_offsets
+from quillgpt.data.batches import Tokens, all_offsets
 from quillgpt.device import synchronize
 from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.fault import NonFiniteError
+from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import EXPECTED_UTILISATION, Machine
 from quillgpt.training.trainer import TrainStep
 
@@ -78,13 +79,7 @@ def trial_step(
 ) -> Callable[[int], None]:
     """Return a function that does iteration i, uncompiled; one that is not finite is no error, as only time matters."""
     resolved = ResolvedSettings.of(settings.model_copy(update={"compile": False}))
-    batches = TrainingBatches(
-        train,
-        block_size=resolved.block_size,
-        batch_size=resolved.sequences_per_iteration,
-        seed=resolved.seed,
-    )
-    step = TrainStep(model, optimizers, batches, resolved, machine)
+    step = TrainStep(model, optimizers, training_batches(resolved, train), resolved, machine)
 
     def act(iteration: int) -> None:
         with suppress(NonFiniteError):
