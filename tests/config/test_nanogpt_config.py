@@ -76,7 +76,6 @@ def test_every_setting_of_nanogpts_train_is_known(tmp_path: Path, capsys: pytest
     assert read == TrainSettings()
     assert capsys.readouterr().err == ""
     assert (values["wandb_log"], values["wandb_project"], values["wandb_run_name"]) == (False, "owt", "gpt2")
-    assert values["backend"] == "nccl"
 
 
 def value_of(folder: Path, expression: str) -> object:

@@ -239,8 +239,16 @@ class ExecutionFields(Settings):
 class ProcessesFields(Settings):
     """Several processes."""
 
-    backend: Literal["nccl", "gloo"] = Field(
-        "nccl", description="Communication between processes; accepted, but Quill trains in one process so far."
+    devices: Positive | Literal["auto"] | None = Field(
+        None,
+        description="Processes that quill train starts on this machine: one for each GPU, or on CPUs with a share of the threads each. auto: as many as are fastest. Unset: 1. Under torchrun it does not count.",
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="How several processes share the model. ddp: each holds all of it. fsdp: each holds a share of weights, gradients and optimizer state, for less memory and more messages.",
+    )
+    backend: Literal["auto", "nccl", "gloo"] = Field(
+        "auto", description="Library for messages between processes. auto: nccl on GPUs, gloo on CPUs."
     )
 
 
