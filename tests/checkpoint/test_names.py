@@ -8,7 +8,7 @@ import torch
 
 from quillgpt.checkpoint import load_model, save_model
 from quillgpt.checkpoint import names as naming
-from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from quillgpt.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quillgpt.checkpoint.manifest import MANIFEST, USUAL
 from quillgpt.checkpoint.names import (
     BEST,
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_removed_costs_a_warning(save, run, monkeypa
 
 def test_the_usual_files_are_all_that_a_checkpoint_may_have(save, run):
     save(1)
-    seldom = {RAW_WEIGHTS, f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/{ADAPTER_CONFIG}"}
+    seldom = {RAW_WEIGHTS, ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     assert {*files_below(run / "checkpoints" / "iter-000001"), *seldom} == {*USUAL, MANIFEST}
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from quillgpt.model import adapters, add_adapters, merged_state
+from quillgpt.model import adapters, add_adapters, merged_tensors
 from tiny import CONFIGS, random_ids, randomize, tiny_model
 from tolerances import FLOAT32
 
@@ -30,7 +30,7 @@ def test_at_first_nothing_changes(arch):
 @pytest.mark.parametrize("arch", CONFIGS)
 def test_the_merged_model_computes_the_same(arch):
     model, plain, ids = adapted(arch), tiny_model(CONFIGS[arch], seed=1), random_ids(CONFIGS[arch], 2, 16)
-    plain.load_state_dict(merged_state(model))
+    plain.load_state_dict(dict(merged_tensors(model)))
     torch.testing.assert_close(logits(plain, ids), logits(model, ids), **FLOAT32)
     assert not torch.allclose(logits(tiny_model(CONFIGS[arch]), ids), logits(model, ids), atol=1e-2)
 
@@ -70,4 +70,4 @@ def test_the_seed_decides_over_the_draw():
 def test_a_random_model_keeps_its_names():
     model = adapted("gpt2")
     randomize(model)
-    assert merged_state(model).keys() == tiny_model().state_dict().keys()
+    assert dict(merged_tensors(model)).keys() == tiny_model().state_dict().keys()

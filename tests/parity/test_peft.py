@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quillgpt.checkpoint import load_model
-from quillgpt.checkpoint.adapter import ADAPTER
+from quillgpt.checkpoint.adapter import ADAPTER_CONFIG
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import resolve
 from quillgpt.data.prepare import prepare
@@ -41,11 +41,11 @@ def test_base_and_adapter_compute_what_the_merged_checkpoint_does(tmp_path, monk
     theirs = transformers.AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
         before = theirs.eval()(ids).logits
-        theirs = peft.PeftModel.from_pretrained(theirs, merged / ADAPTER).eval()(ids).logits
+        theirs = peft.PeftModel.from_pretrained(theirs, (merged / ADAPTER_CONFIG).parent).eval()(ids).logits
         model = load_model(merged).model
         ours = model.logits(model(ids))
         unadapted = transformers.AutoModelForCausalLM.from_pretrained(merged).eval()(ids).logits
-        adapter = (merged / ADAPTER).resolve()
+        adapter = ((merged / ADAPTER_CONFIG).parent).resolve()
         monkeypatch.chdir("/")  # its base is found from anywhere
         alone = peft.AutoPeftModelForCausalLM.from_pretrained(adapter).eval()(ids).logits
     assert (theirs - before).abs().max() > 1e-3

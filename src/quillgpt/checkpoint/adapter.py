@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from quillgpt.checkpoint.stock_classes import STOCK_CLASSES
+from quillgpt.checkpoint.tensor_file import NamedTensors, Read
 from quillgpt.checkpoint.tensors import stored_parts
 from quillgpt.model import GPT, adapters
 
-ADAPTER = "adapter"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
-
-Adapter = tuple[dict[str, Tensor], dict[str, Any]]
-"""The tensors and the configuration of a peft folder."""
+ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter/adapter_config.json"
 
 
-def to_peft(model: GPT, base: str) -> Adapter | None:
-    """Return the adapters of a model in peft's format, or None if it has none.
+def adapter_tensors(model: GPT) -> NamedTensors:
+    """Return the tensors of a model's adapters.
 
     One of our matrices may hold several of the stock class (queries, keys and values; gate and up). It has one small
     input matrix, of which every part gets a copy.
+    """
+
+    def tensors(read: Read) -> Iterator[tuple[str, Tensor]]:
+        for name, layer in adapters(model):
+            lora_a, lora_b = read(layer.lora_a), read(layer.lora_b)
+            parts = stored_parts(f"{name}.weight", model.config)
+            rows = torch.split(lora_b, [part.rows or len(lora_b) for part in parts])
+            for part, piece in zip(parts, rows, strict=True):
+                module = part.name.removesuffix(".weight")
+                yield f"base_model.model.{module}.lora_A.weight", lora_a
+                yield f"base_model.model.{module}.lora_B.weight", piece
+
+    return tensors
+
+
+def adapter_config(model: GPT, base: str) -> dict[str, Any] | None:
+    """Return the configuration of a model's adapters, or None if it has none.
 
     Args:
         model: The model.
         base: The model that the adapters belong to, as a user would name it.
     """
-    tensors: dict[str, Tensor] = {}
-    targets, layers = set(), dict(adapters(model))
+    layers = dict(adapters(model))
     if not layers:
         return None
-    for name, layer in layers.items():
-        parts = stored_parts(f"{name}.weight", model.config)
-        rows = torch.split(layer.lora_b, [part.rows or len(layer.lora_b) for part in parts])
-        for part, piece in zip(parts, rows, strict=True):
-            module = part.name.removesuffix(".weight")
-            targets.add(".".join(module.split(".")[-2:]))
-            tensors[f"base_model.model.{module}.lora_A.weight"] = layer.lora_a.detach().cpu().clone()
-            tensors[f"base_model.model.{module}.lora_B.weight"] = piece.detach().cpu().clone()
+    parts = (part for name in layers for part in stored_parts(f"{name}.weight", model.config))
+    targets = {".".join(part.name.split(".")[-3:-1]) for part in parts}
     first = next(iter(layers.values()))
     rank = len(first.lora_a)
-    config = {
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -55,4 +63,3 @@ def to_peft(model: GPT, base: str) -> Adapter | None:
         "bias": "none",
         "inference_mode": True,
     }
-    return tensors, config

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from quillgpt.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, to_peft
+from quillgpt.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config, adapter_tensors
 from quillgpt.checkpoint.config_json import to_config_json
 from quillgpt.checkpoint.manifest import write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, take_name
 from quillgpt.checkpoint.state import STATE, TrainingState
-from quillgpt.checkpoint.tensors import to_stored
+from quillgpt.checkpoint.tensor_file import NamedTensors, TensorFile, all_of
+from quillgpt.checkpoint.tensors import stored_tensors
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.files import flush_to_disk, let_others_read, write_json
-from quillgpt.model import GPT, merged_state
-from quillgpt.model.cost import FLOAT32_BYTES
+from quillgpt.model import GPT, merged_tensors
 from quillgpt.ownership import remove_own
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
@@ -48,6 +43,12 @@ def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[st
             end-of-text.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    describe_model(folder, model, tokenizer, about=about)
+    TensorFile(weights_of(model)).write(folder / WEIGHTS)
+
+
+def describe_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[str, Any]) -> None:
+    """Write the files of a model's folder that hold no tensors; arguments are those of `save_model`."""
     end_of_text = tokenizer.end_of_text
     config = to_config_json(model.config, dropout=model.dropout, end_of_text=end_of_text)
     config["quill"] |= about
@@ -57,24 +58,12 @@ def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, *, about: dict[st
     if padding:
         generation["suppress_tokens"] = padding  # transformers must not sample rows without a token either
     write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if v is not None})
-    write_tensors(to_stored(merged_state(model), model.config), folder / WEIGHTS)
     tokenizer.save(folder)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: The system refuses to write; safetensors has the system's error only in its message.
-    """
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
-    let_others_read(path)
+def weights_of(model: GPT) -> NamedTensors:
+    """Return the tensors of a model's file of weights: those of the stock class, with adapters merged in."""
+    return lambda read: stored_tensors(merged_tensors(model, read), model.config)
 
 
 def save_checkpoint(
@@ -108,19 +97,23 @@ def save_checkpoint(
     """
     parent = checkpoints_folder(out_dir)
     parent.mkdir(parents=True, exist_ok=True)
-    tensors = {OPTIMIZER: optimizer} | ({} if raw_weights is None else {RAW_WEIGHTS: raw_weights})
-    check_space(parent, checkpoint_bytes(model, tensors.values()))
+    contents = {WEIGHTS: weights_of(model), OPTIMIZER: all_of(optimizer)}
+    if raw_weights is not None:
+        contents[RAW_WEIGHTS] = all_of(raw_weights)
+    adapter = adapter_config(model, adapter_base)
+    if adapter is not None:
+        contents[ADAPTER_WEIGHTS] = adapter_tensors(model)
+    files = {name: TensorFile(tensors) for name, tensors in contents.items()}
+    check_space(parent, sum(file.content_bytes for file in files.values()) + SMALL_FILES_BYTES)
     final = parent / iteration_name(state.iteration)
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
-        save_model(temporary, model, tokenizer, about=about)
-        if (adapter := to_peft(model, adapter_base)) is not None:
-            (temporary / ADAPTER).mkdir()
-            write_tensors(adapter[0], temporary / ADAPTER / ADAPTER_WEIGHTS)
-            write_json(temporary / ADAPTER / ADAPTER_CONFIG, adapter[1])
-        (temporary / "training").mkdir()
-        for name, named in tensors.items():
-            write_tensors({key: value.detach().cpu().contiguous() for key, value in named.items()}, temporary / name)
+        describe_model(temporary, model, tokenizer, about=about)
+        for name, file in files.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
+            file.write(temporary / name)
+        if adapter is not None:
+            write_json(temporary / ADAPTER_CONFIG, adapter)
         write_json(temporary / STATE, state.model_dump())
         for path in temporary.rglob("*"):
             flush_to_disk(path)
@@ -131,12 +124,6 @@ def save_checkpoint(
     finally:
         remove_own(temporary)
     return final
-
-
-def checkpoint_bytes(model: GPT, others: Iterable[dict[str, Tensor]]) -> int:
-    """Return the size of a checkpoint in bytes: the model, the other tensors, and space for small files."""
-    weights = FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
-    return weights + sum(tensor.nbytes for named in others for tensor in named.values()) + SMALL_FILES_BYTES
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -50,22 +50,24 @@ def stored_parts(name: str, config: GPTConfig) -> list[Part]:
 
 def to_stored(state: Mapping[str, Tensor], config: GPTConfig) -> Tensors:
     """Return the tensors of the stock class: without a tied head, and with zeros for biases that the model lacks."""
-    return {
-        part.name: (piece.T if part.transposed else piece).detach().cpu().contiguous()
-        for part, piece in stored_pieces(state, config)
-    }
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(state.items(), config)}
 
 
-def stored_pieces(state: Mapping[str, Tensor], config: GPTConfig) -> Iterator[tuple[Part, Tensor]]:
+def stored_tensors(named: Iterable[tuple[str, Tensor]], config: GPTConfig) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of `to_stored` with their names, each as soon as ours is there."""
+    return ((part.name, piece.T if part.transposed else piece) for part, piece in stored_pieces(named, config))
+
+
+def stored_pieces(named: Iterable[tuple[str, Tensor]], config: GPTConfig) -> Iterator[tuple[Part, Tensor]]:
     """Yield the tensors of `to_stored`, but still in our layout: (out, in)."""
-    for name, tensor in state.items():
+    for name, tensor in named:
         if name == "head.weight" and config.tied:
             continue
         parts = stored_parts(name, config)
         pieces = torch.split(tensor, [part.rows or tensor.shape[0] for part in parts])
         yield from zip(parts, pieces, strict=True)
-        has_bias = config.architecture.biases and re.search(r"(norm|qkv|output|up|down)\.weight$", name)
-        if has_bias and name.removesuffix("weight") + "bias" not in state:
+        lacks_bias = config.architecture.biases and not config.bias
+        if lacks_bias and re.search(r"(norm|qkv|output|up|down)\.weight$", name):
             yield Part(parts[0].name.removesuffix("weight") + "bias"), torch.zeros(tensor.shape[0])
 
 

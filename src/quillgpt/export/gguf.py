@@ -122,7 +122,7 @@ def _describe_tokenizer(writer: Any, loaded: LoadedModel, gguf: ModuleType) -> N
 def _tensors(state: dict[str, Tensor], config: GPTConfig, gguf: ModuleType) -> Iterator[tuple[str, Tensor]]:
     """Yield GGUF's names and the tensors, (out, in)."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config.arch.upper()], config.n_layer)
-    for part, tensor in stored_pieces(state, config):
+    for part, tensor in stored_pieces(state.items(), config):
         yield names.get_name(part.name, try_suffixes=(".weight", ".bias")), tensor
 
 

@@ -6,7 +6,7 @@ from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT, GPTConfig
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
 from quillgpt.model.kernels import attention_path, attention_paths
-from quillgpt.model.lora import adapters, add_adapters, merged_state
+from quillgpt.model.lora import adapters, add_adapters, merged_tensors
 
 __all__ = [
     "ARCHITECTURES",
@@ -25,7 +25,7 @@ __all__ = [
     "empty_model",
     "for_inference",
     "inference_form",
-    "merged_state",
+    "merged_tensors",
     "padded_vocab_size",
     "read_into",
 ]

@@ -6,7 +6,7 @@ Shapes: K inputs, N outputs, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +54,9 @@ class LoRALinear(nn.Module):
         return F.linear(x, self.weight, self.bias) + self.scale * update
 
     @torch.no_grad()
-    def merged_weight(self) -> Tensor:
-        """Return the weight (N, K) of a plain layer that computes the same."""
-        return self.weight + self.scale * (self.lora_b @ self.lora_a)
+    def merged_weight(self, read: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
+        """Return the weight (N, K) of a plain layer that computes the same, from what `read` returns of a parameter."""
+        return read(self.weight) + self.scale * (read(self.lora_b) @ read(self.lora_a))
 
 
 def add_adapters(
@@ -88,7 +88,18 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
 
 
-def merged_state(model: GPT) -> dict[str, Tensor]:
-    """Return the tensors, by name, of a model without adapters that computes the same."""
-    state = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
-    return state | {f"{name}.weight": layer.merged_weight() for name, layer in adapters(model)}
+def merged_tensors(
+    model: GPT, read: Callable[[Tensor], Tensor] = lambda tensor: tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors, with their names, of a model without adapters that computes the same.
+
+    Args:
+        model: The model.
+        read: Returns the values of a tensor; it is called when it is the tensor's turn.
+    """
+    merged = {f"{name}.weight": layer for name, layer in adapters(model)}
+    for name, tensor in model.state_dict().items():
+        if name in merged:
+            yield name, merged[name].merged_weight(read)
+        elif ".lora_" not in name:
+            yield name, read(tensor)

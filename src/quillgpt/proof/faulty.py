@@ -1,7 +1,7 @@
 """`python -m quillgpt.proof.faulty FAULT COMMAND ...` is `quill COMMAND ...` on a machine with a fault.
 
 FAULT is `poisoned_batch:N`: iteration N, counted from 0, always computes NaN; or `full_disk:N`: the disk is full after
-N checkpoints. The trainer itself is unchanged: its source of batches, or the function that writes tensors, is replaced.
+N checkpoints. The trainer itself is unchanged: its source of batches, or what writes tensors, is replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from quillgpt.checkpoint import save
+from quillgpt.checkpoint.tensor_file import TensorFile
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.data.batches import TrainingBatches
 
@@ -40,17 +40,17 @@ def poison_batch(iteration: int) -> None:
 
 def fill_disk(checkpoints: int) -> None:
     """Make every write of tensors after this many checkpoints fail in the middle."""
-    write_tensors, written = save.write_tensors, 0
+    write, written = TensorFile.write, 0
 
-    def write_or_fail(tensors: dict[str, Tensor], path: Path) -> None:
+    def write_or_fail(file: TensorFile, path: Path) -> None:
         nonlocal written
-        write_tensors(tensors, path)
+        write(file, path)
         written += path.name == WEIGHTS
         if written > checkpoints:
             os.truncate(path, path.stat().st_size // 2)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    save.write_tensors = write_or_fail
+    TensorFile.write = write_or_fail  # type: ignore[method-assign, assignment]
 
 
 FAULTS: dict[str, Callable[[int], None]] = {"poisoned_batch": poison_batch, "full_disk": fill_disk}
