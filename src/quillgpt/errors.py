@@ -36,6 +36,25 @@ class DeviceError(UserError):
     """The requested device or number format is not available on this machine."""
 
 
+class RankError(UserError):
+    """Another rank of a run of several processes has failed.
+
+    Args:
+        message: What that rank says.
+        status: The exit status of all ranks.
+        key: Tells failures apart; None: the message does.
+
+    Attributes:
+        status: As given.
+        key: As given, or the message.
+    """
+
+    def __init__(self, message: str, status: int = 1, key: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.key = message if key is None else key
+
+
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 

@@ -11,6 +11,16 @@ UNLIMITED = 1 << 60
 """Version 1 of control groups spells "no limit" as a number above this."""
 
 
+def is_one_of_several() -> bool:
+    """Return whether the environment says that this process is one rank of several, as torchrun starts them."""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "") not in ("", "1")
+
+
+def is_first_of_several() -> bool:
+    """Return whether it is rank 0, or the only process."""
+    return not is_one_of_several() or os.environ["RANK"] == "0"
+
+
 def is_running(process: int) -> bool:
     """Return whether another process of this number runs on this machine."""
     import psutil

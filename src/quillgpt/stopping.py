@@ -35,6 +35,7 @@ _unwinding = False
 _raised: int | None = None
 _said = False
 _status: int | None = None
+_abruptly = False
 _activities: list[str] = []
 
 
@@ -123,8 +124,30 @@ def raised() -> int | None:
 def end_with(status: int) -> int:
     """Return the exit status of a command; an interrupted command will end without delay."""
     global _status
-    _status = status if status > 128 else None
+    _status = status if status > 128 or _abruptly else None
     return status
+
+
+def leave_words_to_others() -> None:
+    """Let `leave` print nothing in this process: another one has the words for all of them."""
+    global _said
+    _said = True
+
+
+def end_abruptly() -> None:
+    """Let this process end without tearing down what it has imported, whatever its exit status.
+
+    The threads of gloo and NCCL abort a process that is torn down around them.
+    """
+    global _abruptly
+    _abruptly = True
+
+
+def ignore_signals() -> None:
+    """Ignore signals from now on: all is saved, and the exit status is decided."""
+    if threading.current_thread() is threading.main_thread():
+        for number in heeded():
+            signal.signal(number, signal.SIG_IGN)
 
 
 def leave(number: int) -> NoReturn:
@@ -154,12 +177,14 @@ def _answer(number: int, frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    """End an interrupted process at once, since tearing down PyTorch takes long; all files are closed by now.
+    """End an interrupted process, or a rank of several, at once; all files are closed by now.
 
-    Any other process ignores signals from here on. Otherwise Python would restore their defaults, which kill it.
+    Tearing down PyTorch takes long. Any other process ignores signals from here on. Otherwise Python would restore
+    their defaults, which kill it.
     """
     if _status is not None:
-        sys.stdout.flush()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(_status)
     for number in heeded():
         signal.signal(number, signal.SIG_IGN)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from quillgpt.stopping import end_with, heed_signals, leave, unwinding
+from quillgpt.process import is_first_of_several, is_one_of_several
+from quillgpt.stopping import end_abruptly, end_with, heed_signals, leave, leave_words_to_others, unwinding
 from quillgpt.streams import settle_standard_streams
 
 __all__ = ["main"]
@@ -25,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments)
     settle_standard_streams()
     heed_signals()
+    if is_one_of_several():
+        take_part()
     try:
         from quillgpt.cli.app import run
 
@@ -32,3 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return end_with(run(sys.argv[1:]))
     except KeyboardInterrupt as error:  # while another error was reported
         leave(next(iter(error.args), signal.SIGINT))
+
+
+def take_part() -> None:
+    """Prepare this process for being one rank of several."""
+    end_abruptly()
+    if not is_first_of_several():
+        leave_words_to_others()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else each failure has pages of addresses, from every rank

@@ -27,7 +27,8 @@ from quillgpt.cli.train import train
 from quillgpt.config.layers import FOLDERS, read_dotenv
 from quillgpt.config.resolution import DOTENV
 from quillgpt.console import QUIET_VARIABLE, outcome, quietly, warn
-from quillgpt.errors import ConfigError, UserError, shorten
+from quillgpt.errors import ConfigError, RankError, UserError, shorten
+from quillgpt.process import is_one_of_several
 from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
 
 COMMANDS: dict[str, App | Callable[..., None]] = {
@@ -96,7 +97,13 @@ def run(arguments: Sequence[str]) -> int:
         if DEBUG in switches:
             console.stderr.print_exception()
         message, status = _explain(error, debugging=DEBUG in switches)
-        outcome("quill: " + " ".join(message.split()), style="red")
+        line: str | None = message
+        if is_one_of_several():
+            from quillgpt.distributed.reporting import line_of_all
+
+            line = line_of_all(error, message, status)
+        if line is not None:
+            outcome("quill: " + " ".join(line.split()), style="red")
         if _is_of_results(error):
             drop_results()
         return status
@@ -120,7 +127,7 @@ def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
     """Return the message for an error, and the exit status."""
     number = stopping.raised()
     if number is not None and not isinstance(
-        error, KeyboardInterrupt
+        error, (KeyboardInterrupt, RankError)
     ):  # a library replaced the interruption by its own error
         error = KeyboardInterrupt(number)
     match error:
@@ -128,6 +135,8 @@ def _explain(error: BaseException, *, debugging: bool) -> tuple[str, int]:
             return stopping.words_on(error), 128 + next(iter(error.args), signal.SIGINT)
         case CycloptsError():
             return explain(error), MISUSED
+        case RankError():
+            return str(error), error.status
         case ConfigError():
             return str(error), MISUSED
         case UserError():

@@ -1,0 +1,123 @@
+"""One line for a failure: every rank ends with the same message, and each machine prints it once."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NoReturn
+
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from quillgpt.distributed import meeting as meetings
+from quillgpt.distributed.meeting import Meeting
+from quillgpt.distributed.members import machine
+from quillgpt.distributed.world import World
+from quillgpt.errors import RankError, UserError
+
+CONNECT_SECONDS = 3.0
+WAIT_SECONDS = 6.0
+"""How long a rank waits for the first one on its machine to print the line that both have."""
+
+LAUNCHED = "quill-"
+"""How the ids of runs begin whose processes `quill train --devices` started."""
+
+_meeting: Meeting | None = None
+"""The meeting that this process takes part in, or took part in last."""
+
+
+def remember_meeting(meeting: Meeting) -> None:
+    """Let later failures of this process be told to the others."""
+    global _meeting
+    _meeting = meeting
+
+
+def launched_by_quill() -> bool:
+    """Whether `quill train --devices` started this process; it watches its processes itself."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "").startswith(LAUNCHED)
+
+
+def line_of_all(error: BaseException, message: str, status: int) -> str | None:
+    """Tell the other ranks how this one ends, and return the line that it prints; None if another rank prints it.
+
+    Args:
+        error: What it ends with.
+        message: That in words.
+        status: The exit status.
+    """
+    try:
+        world = World.from_environment()
+    except UserError:
+        return message
+    if world.size == 1:
+        return message
+    if isinstance(error, RankError):
+        failure = error
+    else:
+        named = message if world.is_main else f"rank {world.rank} on {socket.gethostname()}: {message}"
+        failure = RankError(named, status, key=message)
+    write_for_torchrun(failure)
+    try:
+        store = _store(world)
+        if store is None:
+            return str(failure)
+        if failure is not error:
+            _publish(store, failure, world, message)
+        return str(failure) if _prints(store, failure, world) else None
+    except RuntimeError:  # the store is gone
+        return str(failure) if world.local_rank == 0 else None
+
+
+def write_for_torchrun(failure: RankError) -> None:
+    """Write the failure where torchrun looks for what it reports of each rank."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": str(failure), "timestamp": int(time.time())}), "utf-8")
+
+
+def _publish(store: Store, failure: RankError, world: World, message: str) -> None:
+    """Tell the others, who name this rank even if it is rank 0."""
+    told = RankError(
+        str(failure) if not world.is_main else f"rank 0 on {socket.gethostname()}: {message}",
+        failure.status,
+        failure.key,
+    )
+    meetings.publish_failure(store, told, "failures" if _meeting is not None else None)
+
+
+def _store(world: World) -> Store | None:
+    """Return the store of the meeting, or, before this process has met the others, that of torchrun."""
+    if _meeting is not None:
+        return _meeting.another_connection(CONNECT_SECONDS)
+    if not meetings.kept_by_agent():
+        return None
+    with suppress(UserError):
+        return meetings.open_store(world, *meetings.place(), CONNECT_SECONDS)
+    return None
+
+
+def _prints(store: Store, failure: RankError, world: World) -> bool:
+    """Whether this rank prints a failure: the first one of its machine that has it."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    key = f"printed/{attempt}/{sha256(f'{machine()} {failure.key}'.encode()).hexdigest()}"
+    if world.local_rank > 0:
+        for _ in meetings.waiting(WAIT_SECONDS):
+            if store.check([f"{key}/first"]):
+                return False
+    else:
+        store.set(f"{key}/first", "1")
+    return bool(store.add(key, 1) == 1)
+
+
+def end_process(failure: RankError) -> NoReturn:
+    """End this process, whose main thread waits for ranks that do not answer any more."""
+    line = line_of_all(failure, str(failure), failure.status)
+    if line is not None:
+        with suppress(OSError):
+            os.write(2, f"quill: {' '.join(line.split())}\n".encode("utf-8", "replace"))
+    time.sleep(0.1)
+    os._exit(failure.status)
