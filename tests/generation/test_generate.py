@@ -50,6 +50,14 @@ def test_cached_text_is_recomputed_text_far_beyond_the_block(arch, prompt, windo
     assert generated(model, prompt, 60, window=window)[0] == recomputed(model, prompt, 60, window=window)
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.5])
+def test_samples_may_have_prompts_of_their_own(penalty):
+    model, prompts = tiny_model(), [[1, 2, 3], [64, 0, 9]]
+    sampling = WARM.model_copy(update={"max_new_tokens": 30, "repetition_penalty": penalty, "seed": 0})
+    together = torch.stack(list(generate_ids(model, prompts, sampling, vocab_size=65, samples=[0, 0])), dim=1)
+    assert together.tolist() == [recomputed(model, prompt, 30, sampling=sampling) for prompt in prompts]
+
+
 @pytest.mark.parametrize("block_size", [1, 2, 3])
 def test_the_smallest_blocks_generate_too(block_size):
     model = tiny_model(GPT2, block_size=block_size)

@@ -52,7 +52,12 @@ BYTES_PER_LOGIT: Final = 40
 
 
 def generate_ids(
-    model: GPT, prompt: Sequence[int], sampling: Sampling, *, vocab_size: int, samples: range | None = None
+    model: GPT,
+    prompt: Sequence[int] | Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    vocab_size: int,
+    samples: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token id of every sample, step by step, as a tensor (B,) on the CPU.
 
@@ -62,7 +67,7 @@ def generate_ids(
 
     Args:
         model: The model, in evaluation mode, on its device and in the number format to compute in.
-        prompt: Ids of the prompt, at least one.
+        prompt: Ids of the prompt, at least one; or those of one prompt for each sample, all of the same length.
         sampling: How many samples, how many tokens at most, and how tokens are chosen. The caller may stop earlier.
         vocab_size: Size of the tokenizer's vocabulary. Ids from here on are padding and are never chosen.
         samples: Numbers of the samples to draw; None draws all.
@@ -74,17 +79,18 @@ def generate_ids(
     samples = range(sampling.num_samples) if samples is None else samples
     uniforms = uniforms_of_samples(sampling.seed, samples, device)
     penalty = sampling.repetition_penalty
-    seen = torch.zeros(len(samples), vocab_size if penalty != 1.0 else 0, dtype=torch.bool, device=device)
+    prompts = torch.tensor(prompt, device=device).expand(len(samples), -1)
+    seen = torch.zeros(len(samples), model.config.vocab_size if penalty != 1.0 else 0, dtype=torch.bool, device=device)
     if penalty != 1.0:
-        seen[:, [id for id in {*prompt} if id < vocab_size]] = True
+        seen.scatter_(1, prompts, True)
 
     def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
         logits = logits[:, :vocab_size].float()
         if penalty != 1.0:
-            logits = penalize_repetition(logits, seen, penalty)
+            logits = penalize_repetition(logits, seen[:, :vocab_size], penalty)
         return draw_tokens(*candidates(logits, sampling), uniforms)
 
-    visible = torch.tensor(prompt[-model.config.block_size :], device=device).expand(len(samples), -1)
+    visible = prompts[:, -model.config.block_size :]
     steps = sampling.max_new_tokens
     generator = TokenGenerator(model, visible, steps, sampling.window, choose, one_graph=device.type == "cuda")
     for _ in range(steps):
