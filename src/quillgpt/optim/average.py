@@ -6,6 +6,7 @@ import copy
 
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from quillgpt.distributed.shards import own_rows
 from quillgpt.model import GPT
 
 
@@ -34,4 +35,5 @@ class WeightAverage:
         """Average in the weights after an iteration; iterations count from 0."""
         decay = min(self._decay, (1 + iteration) / (10 + iteration))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(list(self.model.parameters()), list(model.parameters()), iteration)
+        own, new = ([own_rows(parameter) for parameter in one.parameters()] for one in (self.model, model))
+        average(own, new, iteration)

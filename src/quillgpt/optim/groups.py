@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from quillgpt.distributed import ALONE, World
 from quillgpt.model import GPT
 
 NamedParameters = dict[str, nn.Parameter]
@@ -21,12 +22,14 @@ class ParameterGroups:
         embeddings: Embeddings, and the head if it is not tied to them, which decay.
         vectors: Biases and norm weights, which do not decay.
         fused_maps: The rows of the linear maps in every block matrix that holds several, by the matrix's name.
+        world: The processes that train them together.
     """
 
     block_matrices: NamedParameters
     embeddings: NamedParameters
     vectors: NamedParameters
     fused_maps: dict[str, list[int]]
+    world: World = ALONE
 
     @property
     def decayed(self) -> NamedParameters:
@@ -45,11 +48,12 @@ class ParameterGroups:
             block_matrices=_on_meta(self.block_matrices),
             embeddings=_on_meta(self.embeddings),
             vectors=_on_meta(self.vectors),
+            world=ALONE,
         )
 
 
-def group_parameters(model: GPT) -> ParameterGroups:
-    """Sort the parameters of a model that are trained into groups."""
+def group_parameters(model: GPT, world: World = ALONE) -> ParameterGroups:
+    """Sort the parameters of a model that are trained, by the processes of `world` together, into groups."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = {name for name, parameter in trainable.items() if parameter.ndim >= 2}
     in_blocks = {name for name in matrices if name.startswith("blocks.")}
@@ -60,6 +64,7 @@ def group_parameters(model: GPT) -> ParameterGroups:
         fused_maps={
             name: rows for end, rows in model.config.fused_maps.items() for name in in_blocks if name.endswith(end)
         },
+        world=world,
     )
 
 
@@ -69,4 +74,7 @@ def count_values(parameters: NamedParameters) -> str:
 
 
 def _on_meta(parameters: NamedParameters) -> NamedParameters:
-    return {name: nn.Parameter(torch.empty_like(parameter, device="meta")) for name, parameter in parameters.items()}
+    return {
+        name: nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"))
+        for name, parameter in parameters.items()
+    }

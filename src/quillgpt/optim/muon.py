@@ -8,11 +8,16 @@ matrix at a time, and has no cautious decay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.shards import exchange, is_sharded, own_rows
+from quillgpt.optim.linear_maps import LinearMap, owners
 
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -41,12 +46,23 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+def orthogonalize_each(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return the results of `orthogonalize`; matrices of one shape are computed in one batch."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        by_shape.setdefault(matrix.shape, []).append(number)
+    directions: dict[int, Tensor] = {}
+    for numbers in by_shape.values():
+        batch = orthogonalize(torch.stack([matrices[number] for number in numbers]))
+        directions |= zip(numbers, batch.unbind(), strict=True)
+    return [directions[number] for number in range(len(matrices))]
+
+
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum and decoupled weight decay.
 
     A matrix that holds several linear maps, such as those of queries, keys and values, is orthogonalized map by map.
-    All maps of one shape are computed in one batch. `torch.optim.Muon` takes every matrix as one map, computes one
-    matrix after the other, and has no cautious decay.
+    All maps of one shape are computed in one batch. In several processes, each orthogonalizes its share of the maps.
 
     Args:
         parameters: Matrices.
@@ -56,6 +72,7 @@ class Muon(torch.optim.Optimizer):
         fused_maps: The rows of the linear maps in every parameter that holds several.
         cautious: Decay only those weights that the update also moves toward zero, so that decay never works against the
             update (Chen et al. 2025, arXiv 2510.12402).
+        world: The processes that share the work; all have the same gradients, or their rows of them.
     """
 
     def __init__(
@@ -67,10 +84,12 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         fused_maps: dict[Tensor, list[int]] | None = None,
         cautious: bool = False,
+        world: World = ALONE,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._fused_maps = fused_maps or {}
         self._cautious = cautious
+        self._world = world
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -81,24 +100,60 @@ class Muon(torch.optim.Optimizer):
             for parameter in parameters:
                 if not self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-            gradients: list[Tensor] = [parameter.grad for parameter in parameters]
+            momenta = [own_rows(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
+            gradients = [own_rows(parameter.grad) for parameter in parameters if parameter.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
-            self._apply(group, parameters, list(updates))
+            self._apply(group, parameters, updates)
 
-    def _apply(self, group: dict[str, Any], parameters: list[Tensor], updates: list[Tensor]) -> None:
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-        for parameter, update in zip(parameters, updates, strict=True):
-            rows = self._fused_maps.get(parameter, [len(parameter)])
-            for pair in zip(torch.split(parameter, rows), torch.split(update, rows), strict=True):
-                by_shape.setdefault(pair[0].shape, []).append(pair)
-        for shape, pairs in by_shape.items():
-            weights = [weight for weight, _ in pairs]
-            directions = orthogonalize(torch.stack([update for _, update in pairs]))
-            together = torch.stack(weights)
+    def _apply(self, group: dict[str, Any], parameters: list[Tensor], updates: Sequence[Tensor]) -> None:
+        maps = [
+            linear_map for number in range(len(parameters)) for linear_map in self._maps(number, parameters[number])
+        ]
+        weights = [own_rows(parameter) for parameter in parameters]
+        by_shape: dict[tuple[torch.Size, float], list[tuple[Tensor, Tensor]]] = {}
+        for linear_map, direction in zip(maps, self._directions(maps, updates), strict=True):
+            weight = linear_map.own(weights[linear_map.parameter], self._world)
+            by_shape.setdefault((weight.shape, linear_map.stretch), []).append((weight, direction))
+        for (_, stretch), pairs in by_shape.items():
+            of_shape = [weight for weight, _ in pairs]
+            directions, together = torch.stack([direction for _, direction in pairs]), torch.stack(of_shape)
             shrunk = together * (group["lr"] * group["weight_decay"])
             if self._cautious:
                 shrunk *= directions * together > 0
-            step_size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-            torch._foreach_sub_(weights, list((directions * step_size + shrunk).unbind()))
+            step_size = group["lr"] * stretch
+            torch._foreach_sub_(of_shape, list((directions * step_size + shrunk).unbind()))
+
+    def _maps(self, number: int, parameter: Tensor) -> Iterator[LinearMap]:
+        height, columns = parameter.shape
+        ends = list(accumulate(self._fused_maps.get(parameter, [height])))
+        for first, end in zip([0, *ends], ends, strict=False):
+            yield LinearMap(number, range(first, end), height, columns, is_sharded(parameter))
+
+    def _directions(self, maps: list[LinearMap], updates: Sequence[Tensor]) -> list[Tensor]:
+        """Return the orthogonalized maps, or the rows of them that this rank holds."""
+        own = [linear_map.own(updates[linear_map.parameter], self._world) for linear_map in maps]
+        return orthogonalize_each(own) if self._world.size == 1 else self._shared(maps, own)
+
+    def _shared(self, maps: list[LinearMap], own: list[Tensor]) -> list[Tensor]:
+        """Do the work of `_directions` in several processes, each of which orthogonalizes some of the maps."""
+        world, ranks = self._world, range(self._world.size)
+        by_rank: list[list[int]] = [[] for _ in ranks]
+        for number, rank in enumerate(owners(tuple(linear_map.flops for linear_map in maps), world.size)):
+            by_rank[rank].append(number)
+        mine = [maps[number] for number in by_rank[world.rank]]
+        matrices = [own[number].bfloat16() for number in by_rank[world.rank]]  # in which they are orthogonalized
+        like = own[0].new_empty(0, dtype=torch.bfloat16)
+        if any(linear_map.sharded for linear_map in maps):
+            given = [[own[number].bfloat16() for number in numbers] for numbers in by_rank]
+            rows = exchange(given, [[linear_map.shape_at(rank, world) for linear_map in mine] for rank in ranks], like)
+            matrices = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        done = list(zip(mine, orthogonalize_each(matrices), strict=True))
+        answers = [[linear_map.part_of(matrix, rank, world) for linear_map, matrix in done] for rank in ranks]
+        shapes = [[maps[number].shape_at(world.rank, world) for number in numbers] for numbers in by_rank]
+        directions = {
+            number: direction
+            for numbers, received in zip(by_rank, exchange(answers, shapes, like), strict=True)
+            for number, direction in zip(numbers, received, strict=True)
+        }
+        return [directions[number] for number in range(len(maps))]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from quillgpt.config.schema import OptimizerName, TrainSettings
+from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.shards import divided_like
 from quillgpt.errors import CheckpointError, cut
 from quillgpt.model import GPT
 from quillgpt.optim.groups import NamedParameters, ParameterGroups, group_parameters
@@ -69,7 +71,7 @@ class OptimizerSet:
         return learning_rates
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state of all optimizers, tensors by `parameter name/state name`."""
+        """Return the state of all optimizers, tensors by `parameter name/state name`, divided as the parameters are."""
         return {
             f"{self._names[parameter]}/{key}": value
             for optimizer in self.optimizers
@@ -78,7 +80,7 @@ class OptimizerSet:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load a state that `state` returned; before the first step it is empty.
+        """Load a state that `state` returned, in whole tensors; before the first step it is empty.
 
         Raises:
             CheckpointError: The state belongs to another optimizer or model, or is damaged.
@@ -102,7 +104,7 @@ class OptimizerSet:
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]
             check_state(full_name, value, expected[full_name])
-            optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+            optimizer.state[parameter][key] = divided_like(value, parameter, self._groups.world)
 
 
 def state_after_a_step(groups: ParameterGroups, settings: TrainSettings) -> dict[str, Tensor]:
@@ -167,6 +169,7 @@ def muon(groups: ParameterGroups, settings: TrainSettings) -> list[torch.optim.O
         momentum=settings.muon_momentum,
         fused_maps={matrices[name]: rows for name, rows in groups.fused_maps.items()},
         cautious=settings.cautious_weight_decay,
+        world=groups.world,
     )
     return [of_blocks, _adamw(groups.embeddings, groups.vectors, settings)]
 
@@ -177,9 +180,9 @@ OPTIMIZERS: dict[OptimizerName, Callable[[ParameterGroups, TrainSettings], list[
 }
 
 
-def make_optimizers(model: GPT, settings: TrainSettings) -> OptimizerSet:
+def make_optimizers(model: GPT, settings: TrainSettings, world: World = ALONE) -> OptimizerSet:
     """Return the optimizer that the settings name, for all trainable parameters of the model."""
-    return OptimizerSet(group_parameters(model), settings)
+    return OptimizerSet(group_parameters(model, world), settings)
 
 
 def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSettings) -> torch.optim.AdamW:
