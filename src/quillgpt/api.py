@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.config import resolve_flat
-from quillgpt.config.dataset_names import is_dataset_name
+from quillgpt.config.dataset_names import is_dataset_name, split_mixture
 from quillgpt.config.paths import expand
 from quillgpt.config.runs import places_of
 from quillgpt.config.schema import Quantize, Sampling
@@ -83,21 +84,24 @@ class Model:
         return self._loaded.config
 
     @property
-    def recorded_dataset(self) -> str | None:
-        """The name of the data set that it was trained on; None if it is not recorded.
+    def recorded_datasets(self) -> dict[str, str | None]:
+        """The names of the data sets that it was trained on, with their fingerprints; empty if none is recorded.
 
         Raises:
-            CheckpointError: The recorded name is not the name of a folder in data_dir.
+            CheckpointError: A recorded name is not the name of a folder in data_dir.
         """
-        recorded = self.about.get("dataset")
+        recorded, fingerprint = self.about.get("dataset"), self.about.get("data_fingerprint")
         if recorded is None:
-            return None
-        if not isinstance(recorded, str) or not is_dataset_name(recorded):
-            raise CheckpointError(
-                f"{self.folder} names the data set {shorten(recorded)}, which is no folder in data_dir; do not trust "
-                "it, and name a data set with --dataset NAME"
-            )
-        return recorded
+            return {}
+        fingerprints = fingerprint.split(",") if isinstance(fingerprint, str) else [None]
+        with suppress(ConfigError):
+            names = list(split_mixture(recorded)) if len(fingerprints) > 1 and isinstance(recorded, str) else [recorded]
+            if len(names) == len(fingerprints) and all(isinstance(n, str) and is_dataset_name(n) for n in names):
+                return dict(zip(names, fingerprints, strict=True))
+        raise CheckpointError(
+            f"{self.folder} names the data set {shorten(recorded)}, which is no folder in data_dir; do not trust "
+            "it, and name a data set with --dataset NAME"
+        )
 
     def prompt(self, start: str | None) -> tuple[str, list[int]]:
         """Return a prompt as text and token ids; None is the start of a text, as the model learned it."""
@@ -160,8 +164,10 @@ class Model:
 
     def _moved_dataset(self, name: str, data_dir: str) -> Dataset | None:
         """Return the data set that the model was trained on from where it is now, by its fingerprint."""
-        fingerprint = self.about.get("data_fingerprint")
-        if name != self.about.get("dataset") or not isinstance(fingerprint, str):
+        fingerprint = None
+        with suppress(CheckpointError):  # what is recorded is no data set
+            fingerprint = self.recorded_datasets.get(name)
+        if fingerprint is None:
             return None
         dataset = find_dataset(name, fingerprint, self.tokenizer, places_of(data_dir, self.folder))
         if dataset is not None:

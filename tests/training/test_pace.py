@@ -74,7 +74,7 @@ def test_without_minutes_the_length_stays(tiny: MakeSettings) -> None:
 def test_a_short_text_is_not_read_for_ever(tiny: MakeSettings) -> None:
     run = set_up(tiny(minutes=60.0, defaults="scaled"))
     run.change_length(12)
-    enough = enough_iterations(run.settings, len(run.dataset.train))
+    enough = enough_iterations(run.settings, len(run.mixture.datasets[0].train))
     assert 12 < enough < 10_000
     assert after(run, iterations=5, each=0.01).fitting_iterations() == enough
     run.change_length(enough)

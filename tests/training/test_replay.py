@@ -8,7 +8,7 @@ import pytest
 
 from equality import assert_equal_runs
 from quillgpt.config import TrainSettings, resolve
-from quillgpt.data.batches import items_of_two
+from quillgpt.data.batches import divide_items
 from quillgpt.data.prepare import prepare
 from quillgpt.errors import ConfigError, DataError, TokenizerError
 from quillgpt.plots.record import read_metrics
@@ -38,7 +38,7 @@ def replaying(tiny: MakeSettings, tmp_path: Path) -> MakeSettings:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 1 / 3, 0.99])
 @pytest.mark.parametrize("count", [1, 7, 8])
 def test_items_are_divided_evenly_and_none_is_lost(share: float, count: int) -> None:
-    iterations = [items_of_two(first, count, share) for first in range(0, 100 * count, count)]
+    iterations = [divide_items(first, count, [1 - share, share]) for first in range(0, 100 * count, count)]
     for whole in zip(*iterations, strict=True):
         items = [item for part in whole for item in part]
         assert items == list(range(len(items)))
@@ -51,13 +51,13 @@ def test_items_are_divided_evenly_and_none_is_lost(share: float, count: int) -> 
 def test_a_batch_holds_its_share_of_the_old_text(replaying: MakeSettings) -> None:
     run = set_up(replaying())
     assert run.replayed is not None
-    texts = [run.dataset.train, run.replayed.train]
+    texts = [text.train for text in run.texts]
     for iteration in range(3):
         inputs, targets = run.batches.batch(iteration)
         windows = run.batches.windows(iteration)
-        assert [window.replayed for window in windows] == [False] * 6 + [True] * 2
-        for row, (offset, replayed) in enumerate(windows):
-            window = texts[replayed][offset : offset + 17].astype(np.int64)
+        assert [window.source for window in windows] == [0] * 6 + [1] * 2
+        for row, (offset, source) in enumerate(windows):
+            window = texts[source][offset : offset + 17].astype(np.int64)
             assert inputs[row].tolist() == window[:-1].tolist()
             assert targets[row].tolist() == window[1:].tolist()
 

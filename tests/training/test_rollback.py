@@ -210,5 +210,7 @@ def test_windows_are_those_of_the_batch(tiny: MakeSettings) -> None:
     run = set_up(tiny())
     inputs, _ = run.batches.batch(2)
     windows = run.batches.windows(2)
-    expected = [run.dataset.train[window.offset : window.offset + 16].astype(np.int64) for window in windows]
+    expected = [
+        run.mixture.datasets[0].train[window.offset : window.offset + 16].astype(np.int64) for window in windows
+    ]
     assert np.array_equal(inputs.numpy(), np.stack(expected))

@@ -184,7 +184,7 @@ def test_data_is_prepared_with_the_models_tokenizer(tiny: MakeSettings, tmp_path
     run = set_up(
         tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, data=str(more), dataset="more", max_iters=2)
     )
-    assert run.dataset.tokenizer.fingerprint == load(tiny().out_dir).tokenizer.fingerprint
+    assert run.mixture.datasets[0].tokenizer.fingerprint == load(tiny().out_dir).tokenizer.fingerprint
 
 
 def test_another_tokenizers_data_set_is_not_replaced(tiny: MakeSettings, tmp_path: Path) -> None:

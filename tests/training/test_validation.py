@@ -93,7 +93,7 @@ def test_patience_takes_the_whole_validation_split(tiny: MakeSettings) -> None:
     train(settings)
     run = set_up(settings.model_copy(update={"init_from": "resume"}))
     model = load(Path(settings.out_dir) / "checkpoints" / "last")
-    whole = score_split(model.gpt, model.tokenizer, run.dataset.val, batch_size=4).loss
+    whole = score_split(model.gpt, model.tokenizer, run.mixture.datasets[0].val, batch_size=4).loss
     last = [row for row in read_metrics(Path(settings.out_dir) / "metrics.jsonl") if row["kind"] == "eval"][-1]
     assert last["val_loss"] == pytest.approx(whole, abs=1e-5)
     assert evaluated_blocks(settings, "train", 99) == 4
@@ -125,7 +125,7 @@ def test_before_one_pass_over_the_text_nothing_is_overfitting(
 ) -> None:
     fixed_losses(monkeypatch, RISING)
     settings = tiny(max_iters=28)
-    passes = settings.tokens_per_iteration / len(set_up(settings).dataset.train)
+    passes = settings.tokens_per_iteration / len(set_up(settings).mixture.datasets[0].train)
     assert 16 * passes < 1 < 24 * 4 * passes
     train(settings)
     assert "overfitting:" not in capsys.readouterr().err
@@ -161,7 +161,7 @@ def test_an_evaluation_gives_bits_per_byte(tiny: MakeSettings, capsys: pytest.Ca
     train(settings)
     model = load(Path(settings.out_dir))
     run = set_up(settings.model_copy(update={"init_from": "resume"}))
-    expected = score_split(model.gpt, model.tokenizer, run.dataset.val, batch_size=4).bits_per_byte
+    expected = score_split(model.gpt, model.tokenizer, run.mixture.datasets[0].val, batch_size=4).bits_per_byte
     last = [row for row in read_metrics(Path(settings.out_dir) / "metrics.jsonl") if row["kind"] == "eval"][-1]
     assert last["val_bits_per_byte"] == pytest.approx(expected, abs=1e-4)
     assert f"{expected:.3f} bits per byte" in " ".join(capsys.readouterr().err.split()).split("evaluation at iter 4")[1]

@@ -23,7 +23,7 @@ from quillgpt.bench.results import Profile, TrainResult, common_numbers
 from quillgpt.bench.rounds import Throughput, run_rounds
 from quillgpt.bench.worker import workers
 from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
-from quillgpt.data.batches import Tokens
+from quillgpt.data.batches import Source, Tokens
 from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
@@ -142,7 +142,7 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
         model = GPT(work.config, dropout=settings.dropout, attn_path=settings.attn_path, seed=settings.seed)
         model.to(device)
         settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine), "patience": 0})
-        batches = training_batches(settings, tokens)
+        batches = training_batches(settings, [Source(tokens)])
         step = TrainStep(model, make_optimizers(model, settings), batches, ResolvedSettings.of(settings), machine)
         how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
         how += f"{settings.micro_batch_size:,} sequences at once"
@@ -178,7 +178,7 @@ def _with_batches(
     step: PeerStep, tokens: Tokens, settings: TrainSettings, device: torch.device
 ) -> Callable[[int], object]:
     """Return an iteration of a peer on the batches that Quill trains on."""
-    batches = training_batches(settings, tokens)
+    batches = training_batches(settings, [Source(tokens)])
 
     def iterate(iteration: int) -> float:
         inputs, targets = batches.batch(iteration)

@@ -43,8 +43,8 @@ def evaluate(
     if settings.attn_type is not None or settings.kernel_options:
         warn(f"attention is computed by {loaded.config.kernel}, whatever the model was trained with")
     datasets = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
-    if settings.dataset is None and (recorded := loaded.recorded_dataset):
-        datasets = [recorded]
+    if settings.dataset is None:
+        datasets = list(loaded.recorded_datasets)
     if not datasets:
         raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
     opened = [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]

@@ -1,12 +1,13 @@
-"""The names of data sets, and the texts that `data` lists."""
+"""The names of data sets, their weights in a mixture, and the texts that `data` lists."""
 
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -68,6 +69,49 @@ def _spelled(text: str) -> str:
     if os.name == "nt" and PureWindowsPath(name).is_reserved():
         raise ConfigError(f"{name} is no name for a folder on Windows; choose another with --dataset NAME")
     return name
+
+
+def split_mixture(given: str) -> dict[str, float | None]:
+    """Return the data sets that `dataset` names, with their weights: `a=0.7,b=0.3`; None for all of them in `a,b`.
+
+    Raises:
+        ConfigError: A name or a weight is missing or impossible, or a name comes twice.
+    """
+    shown, form = shorten(given), "give NAME=WEIGHT,NAME=WEIGHT; a name has neither a comma nor an equals sign"
+    weights: dict[str, float | None] = {}
+    for part in given.split(","):
+        name, equals, weight = (word.strip() for word in part.partition("="))
+        if not name:
+            raise ConfigError(f"dataset = {shown} lacks a name{f' before ={weight}' if equals else ''}; {form}")
+        if dataset_name(name) in map(dataset_name, weights):
+            raise ConfigError(f"dataset = {shown} names {name} twice; name it once, with the sum of both weights")
+        weights[name] = _weight(name, weight, form) if equals else None
+    lacking = [name for name, weight in weights.items() if weight is None]
+    if 0 < len(lacking) < len(weights):
+        raise ConfigError(
+            f"dataset = {shown} has no weight for {lacking[0]}; give all of them a weight, or none to mix by size"
+        )
+    return weights
+
+
+def spell_mixture(weights: Mapping[str, float | None]) -> str:
+    """Return data sets and their weights as `split_mixture` reads them."""
+    return ",".join(
+        name if weight is None else f"{name}={repr(weight).removesuffix('.0')}" for name, weight in weights.items()
+    )
+
+
+def _weight(name: str, given: str, form: str) -> float:
+    try:
+        weight = float(given)
+    except ValueError:
+        what = f"{shorten(given)}, which is no number" if given else "no number after the equals sign"
+        raise ConfigError(f"the weight of the data set {shorten(name)} is {what}; {form}") from None
+    if not 0 < weight < math.inf:
+        raise ConfigError(
+            f"the weight of the data set {shorten(name)} is {given}; give a number above 0, or leave the data set out"
+        )
+    return weight
 
 
 def name_of_sources(sources: Sequence[str]) -> str:

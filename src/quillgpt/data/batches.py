@@ -2,13 +2,14 @@
 
 Each epoch cuts the tokens into windows of block_size, on a grid that it shifts, and shuffles the windows. Window k of
 iteration i is item i*B+k of that endless sequence. It is computed and not stored: resuming needs no loader state, and
-the number of processes does not matter. A data set that is replayed is a second such sequence, mixed into the first.
+the number of processes does not matter. Each data set of a mixture is such a sequence of its own, and so is one that is
+replayed: `divide_items` says whose items make up a batch.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,45 +26,46 @@ Offsets = NDArray[np.int64]
 FEISTEL_ROUNDS = 6
 
 
+class Source(NamedTuple):
+    """A text that training reads.
+
+    Attributes:
+        tokens: The training split of its data set.
+        share: Its share of the sequences; those of all sources sum to 1.
+    """
+
+    tokens: Tokens
+    share: float = 1.0
+
+
 class Window(NamedTuple):
     """One window of a batch.
 
     Attributes:
         offset: Where it begins, in tokens.
-        replayed: Whether it is of the data set that is replayed.
+        source: The index of its source.
     """
 
     offset: int
-    replayed: bool = False
+    source: int = 0
 
 
 class TrainingBatches:
-    """The global batches of a run, one for each iteration.
+    """The global batches of a run, one for each iteration. The windows of a batch are in the order of the sources.
 
     Args:
-        tokens: The training split.
+        sources: What is read; mostly one text.
         block_size: Inputs in a window.
         batch_size: Windows of a global batch, B.
         seed: Seed of the order.
-        replayed: The training split of the data set that is replayed; None: nothing is.
-        replay: Share of the windows that is taken from it.
     """
 
-    def __init__(
-        self,
-        tokens: Tokens,
-        *,
-        block_size: int,
-        batch_size: int,
-        seed: int,
-        replayed: Tokens | None = None,
-        replay: float = 0.0,
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], *, block_size: int, batch_size: int, seed: int) -> None:
         self.batch_size = batch_size
         self.block_size = block_size
-        self._tokens, self._replayed, self._replay = tokens, replayed, replay
-        self._order = WindowOrder(len(tokens), block_size, seed)
-        self._replayed_order = None if replayed is None else WindowOrder(len(replayed), block_size, seed)
+        self._tokens = [source.tokens for source in sources]
+        self._shares = [source.share for source in sources]
+        self._orders = [WindowOrder(len(tokens), block_size, seed) for tokens in self._tokens]
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Read the batch of an iteration, counted from 0: inputs and targets, each (B, block_size), int64.
@@ -71,27 +73,22 @@ class TrainingBatches:
         Raises:
             DataError: The file that the tokens are mapped from has become shorter.
         """
-        offsets, replayed_offsets = self._offsets(iteration)
-        inputs, targets = gather(self._tokens, offsets, self.block_size)
-        if self._replayed is None:
-            return inputs, targets
-        replayed_inputs, replayed_targets = gather(self._replayed, replayed_offsets, self.block_size)
-        return torch.cat([inputs, replayed_inputs]), torch.cat([targets, replayed_targets])
+        offsets = self._offsets(iteration)
+        parts = [gather(*part, self.block_size) for part in zip(self._tokens, offsets, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        inputs, targets = zip(*parts, strict=True)
+        return torch.cat(inputs), torch.cat(targets)
 
     def windows(self, iteration: int) -> list[Window]:
         """Return the windows of an iteration's batch, in its order."""
-        offsets, replayed_offsets = self._offsets(iteration)
-        return [Window(offset) for offset in offsets.tolist()] + [
-            Window(offset, replayed=True) for offset in replayed_offsets.tolist()
-        ]
+        offsets = self._offsets(iteration)
+        return [Window(offset, source) for source, part in enumerate(offsets) for offset in part.tolist()]
 
-    def _offsets(self, iteration: int) -> tuple[Offsets, Offsets]:
-        """Return the window offsets of a batch in the training split, and in the one that is replayed."""
-        first = iteration * self.batch_size
-        if self._replayed_order is None:
-            return self._order.offsets(first, self.batch_size), np.empty(0, dtype=np.int64)
-        new, old = items_of_two(first, self.batch_size, self._replay)
-        return self._order.offsets(new.start, len(new)), self._replayed_order.offsets(old.start, len(old))
+    def _offsets(self, iteration: int) -> list[Offsets]:
+        """Return the window offsets of a batch in each source."""
+        items = divide_items(iteration * self.batch_size, self.batch_size, self._shares)
+        return [order.offsets(part.start, len(part)) for order, part in zip(self._orders, items, strict=True)]
 
 
 class WindowOrder:
@@ -125,14 +122,32 @@ class WindowOrder:
         return offsets
 
 
-def items_of_two(first: int, count: int, share: float) -> tuple[range, range]:
-    """Divide items between two sequences as evenly as whole items allow; the second gets `share` of them.
+def divide_items(first: int, count: int, shares: Sequence[float], ahead: int = 0) -> list[range]:
+    """Divide items among sequences by their shares.
 
-    Items first .. first + count - 1 of the mixture are the returned items of the first sequence and of the second.
-    Over the whole mixture, every item of both comes exactly once.
+    Items first .. first + count - 1 of the mixture are the returned items of each sequence. Over the whole mixture,
+    every item of every sequence comes exactly once. A sequence with the share s has n * s of the first n items, to
+    within one; among five sequences or more, to within a few.
+
+    Args:
+        first: The first item.
+        count: The number of items.
+        shares: The shares; only their ratios matter.
+        ahead: 1 if these sequences may have got an item more than their share so far, -1 if an item less, 0 if neither.
     """
-    before, after = int(first * share), int((first + count) * share)
-    return range(first - before, first + count - after), range(before, after)
+    if len(shares) == 1:
+        return [range(first, first + count)]
+    middle = (len(shares) + 1) // 2
+    one, other = shares[:middle], shares[middle:]
+    share = sum(other) / sum(shares)
+    # The other half's count is rounded down. What is added before keeps both within one of their shares, although the
+    # count that they divide is itself rounded.
+    added = {0: 0.0, 1: 1 - share, -1: share}[ahead]
+    before, after = int(first * share + added), int((first + count) * share + added)
+    return [
+        *divide_items(first - before, count - (after - before), one, ahead=1),
+        *divide_items(before, after - before, other, ahead=-1),
+    ]
 
 
 def permute(places: NDArray[np.int64], size: int, key: np.random.SeedSequence) -> NDArray[np.int64]:

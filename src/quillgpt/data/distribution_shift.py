@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset
+from quillgpt.data.mixture import Mixture
 
 MOST_TOKENS = 1 << 20
 """Tokens of each part that are counted."""
@@ -40,8 +41,14 @@ class DistributionShift:
     examples: list[int]
 
 
-def describe_shift(dataset: Dataset) -> str | None:
-    """Return the warning for a data set whose validation text is of another kind, or None."""
+def describe_shift(mixture: Mixture) -> str | None:
+    """Return the warning for data sets whose validation text is of another kind than their training text, or None."""
+    shifts = {dataset.name: _describe_shift(dataset) for dataset in mixture.datasets}
+    said = [shift if mixture.is_single else f"in {name}, {shift}" for name, shift in shifts.items() if shift]
+    return "; ".join(said) or None
+
+
+def _describe_shift(dataset: Dataset) -> str | None:
     shift = distribution_shift(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
     if shift is None:
         return None

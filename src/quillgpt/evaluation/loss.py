@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +125,24 @@ def score_blocks(
         targets = tokens[offsets[:, None] + np.arange(1, block_size + 1)]
     shorter = block_size if block_size < model.config.block_size else None
     return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size, shorter)
+
+
+def mixed_bits_per_byte(losses: Sequence[float], bits: Sequence[float | None], shares: Sequence[float]) -> float | None:
+    """Return the bits per byte of a mixture of texts: those of an average token over the bytes of one.
+
+    Args:
+        losses: The mean loss on each text, nats per token.
+        bits: The bits per byte of each.
+        shares: The share of each in the tokens; they sum to 1.
+    """
+    if len(losses) == 1:
+        return bits[0]
+    per_byte = [bit * math.log(2) for bit in bits if bit]
+    if len(per_byte) < len(bits):
+        return None
+    parts = list(zip(losses, per_byte, shares, strict=True))
+    bytes_per_token = sum(share * loss / nats for loss, nats, share in parts)
+    return sum(share * loss for loss, _, share in parts) / math.log(2) / bytes_per_token
 
 
 LARGEST_EXPONENT = 700.0

@@ -13,7 +13,7 @@ from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint import load_model, save_model
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import progress, say
-from quillgpt.data.batches import TrainingBatches
+from quillgpt.data.batches import Source, TrainingBatches
 from quillgpt.device import to_device
 from quillgpt.errors import UserError
 from quillgpt.lab.calibrate import calibrate
@@ -80,7 +80,7 @@ def conversion_stages(
     student = copy.deepcopy(with_kernel(teacher, kernel))
     yield Stage(f"swapped for {kernel.attn_type}", opened.score(student).loss, 0)
     block_size, tokens_read = teacher.config.block_size, 0
-    batches = TrainingBatches(train_tokens, block_size=block_size, batch_size=opened.batch_size, seed=0)
+    batches = TrainingBatches([Source(train_tokens)], block_size=block_size, batch_size=opened.batch_size, seed=0)
 
     def batch(number: int) -> Tensor:
         return to_device(batches.batch(number)[0], opened.model.device)

@@ -13,7 +13,7 @@ from quillgpt.config.schema import LabSettings
 from quillgpt.data.batches import Offsets, Tokens, gather, spread_offsets
 from quillgpt.data.dataset import Dataset
 from quillgpt.device import to_device
-from quillgpt.errors import ConfigError, DataError
+from quillgpt.errors import ConfigError, DataError, join_names
 from quillgpt.evaluation import Score, score_blocks
 from quillgpt.evaluation.loss import SPREAD_SEED
 from quillgpt.model import GPT
@@ -71,7 +71,10 @@ def open_model_and_text(path: str, settings: LabSettings) -> ModelAndText:
         UserError: The model or the data set is missing, they do not belong together, or the split is too short.
     """
     model = load(path, device=settings.device, dtype="float32", threads=settings.threads, data_dir=settings.data_dir)
-    name = settings.dataset or model.recorded_dataset
+    name, recorded = settings.dataset, [] if settings.dataset else list(model.recorded_datasets)
+    if len(recorded) > 1:
+        raise ConfigError(f"{path} was trained on {join_names(recorded)}; name one of them: --dataset NAME")
+    name = name or next(iter(recorded), None)
     if not name:
         raise ConfigError(f"{path} does not say what it was trained on; name a prepared text with --dataset NAME")
     dataset = model.open_dataset(name, data_dir=settings.data_dir)

@@ -117,13 +117,11 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 def describe_windows(run: Run, windows: Sequence[Window]) -> str:
     """Say where windows begin in their split, and how the text of the first one begins."""
-    replayed = run.replayed if windows[0].replayed else None
-    tokens = run.dataset.train if replayed is None else replayed.train
-    split = "the training split" if replayed is None else f"the training split of {replayed.name}"
-    windows = [window for window in windows if window.replayed == windows[0].replayed]
+    source = windows[0].source
+    text = run.texts[source]
+    split = "the training split" + ("" if source == 0 and run.mixture.is_single else f" of {text.name}")
+    windows = [window for window in windows if window.source == source]
     named = ", ".join(f"{window.offset:,}" for window in windows[:WINDOWS_NAMED])
     more = f" and {len(windows) - WINDOWS_NAMED} more" if len(windows) > WINDOWS_NAMED else ""
-    excerpt = tokens[windows[0].offset : windows[0].offset + EXCERPT_TOKENS].tolist()
-    return (
-        f"windows at token {named}{more} of {split}, the first beginning with {run.dataset.tokenizer.decode(excerpt)!r}"
-    )
+    excerpt = text.train[windows[0].offset : windows[0].offset + EXCERPT_TOKENS].tolist()
+    return f"windows at token {named}{more} of {split}, the first beginning with {text.tokenizer.decode(excerpt)!r}"

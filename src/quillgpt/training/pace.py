@@ -69,7 +69,7 @@ class Pace:
         per_iteration = fmean(self._recent) + self._pause_seconds() / settings.eval_interval
         more = state.iteration + int(left / per_iteration) - settings.max_iters
         if settings.defaults == "scaled":  # more passes over the text would not help
-            enough = enough_iterations(settings, len(self._run.dataset.train))
+            enough = enough_iterations(settings, self._run.mixture.train_tokens)
             more = min(more, max(0, enough - settings.max_iters))
         if abs(more) <= LEAST_CHANGE * settings.max_iters:
             return None

@@ -114,5 +114,5 @@ def restore_state(state: TrainingState, stored: StoredTraining | None) -> None:
 
 
 def numbers_of(windows: list[Window], run: Run) -> list[int]:
-    """Return windows as a rollback's record lists them: those of the replayed split count on from the first's end."""
-    return [window.offset + len(run.dataset.train) * window.replayed for window in windows]
+    """Return windows as a rollback's record lists them: each source counts on from the end of the one before."""
+    return [window.offset + sum(len(text.train) for text in run.texts[: window.source]) for window in windows]

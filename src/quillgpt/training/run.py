@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import ResolvedSettings, TrainSettings
-from quillgpt.data.batches import Tokens, TrainingBatches
+from quillgpt.data.batches import Source, TrainingBatches
 from quillgpt.data.dataset import Dataset
+from quillgpt.data.mixture import Mixture
 from quillgpt.model import GPT
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
@@ -26,7 +27,7 @@ class Run:
     Attributes:
         settings: Its settings, with a value in place of every `auto`. Only `change_length` changes them.
         machine: Device and number format.
-        dataset: The data set that it learns from.
+        mixture: The data sets that it learns from; mostly one.
         replayed: The data set that it should not forget and learns from too, if any.
         model: The model that is trained, on its device.
         average: The average of its weights, where one is kept.
@@ -39,7 +40,7 @@ class Run:
 
     settings: ResolvedSettings
     machine: Machine
-    dataset: Dataset
+    mixture: Mixture
     replayed: Dataset | None
     model: GPT
     average: WeightAverage | None
@@ -60,10 +61,18 @@ class Run:
         return self.average.model if self.average else self.model
 
     @property
+    def texts(self) -> list[Dataset]:
+        """All data sets that it reads, in the order of the sources of its batches."""
+        return [*self.mixture.datasets, *([] if self.replayed is None else [self.replayed])]
+
+    @property
     def batches(self) -> TrainingBatches:
         """The batch of each iteration."""
-        replayed = None if self.replayed is None else self.replayed.train
-        return training_batches(self.settings, self.dataset.train, replayed)
+        shares = [share * (1 - self.settings.replay) for share in self.mixture.shares]
+        if self.replayed is not None:
+            shares.append(self.settings.replay)
+        sources = [Source(text.train, share) for text, share in zip(self.texts, shares, strict=True)]
+        return training_batches(self.settings, sources)
 
     def change_length(self, iterations: int) -> None:
         """Let the run, and the fall of its learning rate, end at another iteration."""
@@ -73,29 +82,18 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of its origin."""
         return {
-            "dataset": self.dataset.name,
-            "data_fingerprint": self.dataset.fingerprint,
-            "tokenizer": self.dataset.tokenizer.name,
-            "tokenizer_fingerprint": self.dataset.tokenizer.fingerprint,
-            "ends_documents": self.dataset.ends_documents,
+            "dataset": self.mixture.name,
+            "data_fingerprint": self.mixture.fingerprint,
+            "tokenizer": self.mixture.tokenizer.name,
+            "tokenizer_fingerprint": self.mixture.tokenizer.fingerprint,
+            "ends_documents": self.mixture.ends_documents,
             "iteration": self.state.iteration,
             "init_from": self.settings.init_from,
         }
 
 
-def training_batches(settings: TrainSettings, tokens: Tokens, replayed: Tokens | None = None) -> TrainingBatches:
-    """Return the batches that the settings describe.
-
-    Args:
-        settings: The settings of the context, the batch, the seed and the replay.
-        tokens: The training split.
-        replayed: The training split of the data set that is replayed; None: nothing is.
-    """
+def training_batches(settings: TrainSettings, sources: Sequence[Source]) -> TrainingBatches:
+    """Return the batches of some sources, with the context, the batch and the seed of the settings."""
     return TrainingBatches(
-        tokens,
-        block_size=settings.block_size,
-        batch_size=settings.sequences_per_iteration,
-        seed=settings.seed,
-        replayed=replayed,
-        replay=settings.replay,
+        sources, block_size=settings.block_size, batch_size=settings.sequences_per_iteration, seed=settings.seed
     )

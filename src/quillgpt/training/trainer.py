@@ -93,7 +93,7 @@ class Trainer:
         self.interruption = interruption
         self.occupation = occupation
         self.started = time.perf_counter() - run.state.seconds
-        self.shift = None if run.settings.eval_only else describe_shift(run.dataset)
+        self.shift = None if run.settings.eval_only else describe_shift(run.mixture)
         flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
         self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
 
@@ -281,6 +281,7 @@ class Trainer:
             train_loss=losses.train,
             val_loss=losses.val,
             **({} if per_byte is None else {"val_bits_per_byte": per_byte}),
+            **{f"val_loss_{name}": loss for name, loss in losses.val_of.items()},
             **({} if losses.replay is None else {"replay_loss": losses.replay}),
             tokens=state.tokens,
             seconds=state.seconds,
@@ -290,7 +291,7 @@ class Trainer:
     def warn_of_overfitting(self, losses: Losses) -> None:
         """Say once that the model overfits; not before it has read the whole text."""
         state, run = self.state, self.run
-        passes = state.tokens / len(run.dataset.train)
+        passes = state.tokens / run.mixture.train_tokens
         if state.overfitting_said or passes < 1:
             return
         before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Offsets, Tokens, all_offsets, spread_offsets
-from quillgpt.evaluation import bits_per_byte, mean_loss
+from quillgpt.data.dataset import Dataset
+from quillgpt.evaluation import bits_per_byte, mean_loss, mixed_bits_per_byte
 from quillgpt.training.compilation import uncompiled
 from quillgpt.training.run import Run
 
@@ -35,12 +36,14 @@ class Losses:
         val: Mean loss of the validation split, nats per token.
         val_bits_per_byte: The latter in bits for each byte of text, which compares between tokenizers.
         replay: Mean loss of the validation split of the data set that is replayed; None without one.
+        val_of: The validation loss of each data set of a mixture, whose weighted mean is `val`; empty without one.
     """
 
     train: float
     val: float
     val_bits_per_byte: float | None = None
     replay: float | None = None
+    val_of: dict[str, float] = field(default_factory=dict)
 
 
 def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> int:
@@ -59,15 +62,20 @@ def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> in
 
 
 def blocks_of_val(run: Run) -> int:
-    """Return how many blocks the validation split has."""
-    return len(all_offsets(len(run.dataset.val), run.settings.block_size))
+    """Return how many blocks the validation split has; of a mixture, all of them."""
+    return sum(len(all_offsets(len(dataset.val), run.settings.block_size)) for dataset in run.mixture.datasets)
 
 
 def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
-    """Return how many blocks of the training and of the validation split an evaluation takes."""
-    in_val = blocks_of_val(run)
-    in_train = len(all_offsets(len(run.dataset.train), run.settings.block_size))
-    wanted = (evaluated_blocks(run.settings, split, in_val) for split in ("train", "val"))
+    """Return how many blocks of training and of validation splits an evaluation takes."""
+    blocks = [blocks_of(dataset, run.settings) for dataset in run.mixture.datasets]
+    return sum(train for train, _ in blocks), sum(val for _, val in blocks)
+
+
+def blocks_of(dataset: Dataset, settings: TrainSettings) -> tuple[int, int]:
+    """Return how many blocks of a data set's training and validation split an evaluation takes."""
+    in_train, in_val = (len(all_offsets(len(tokens), settings.block_size)) for tokens in (dataset.train, dataset.val))
+    wanted = (evaluated_blocks(settings, split, in_val) for split in ("train", "val"))
     train, val = (min(count, blocks) for count, blocks in zip(wanted, (in_train, in_val), strict=True))
     return train, val
 
@@ -75,12 +83,13 @@ def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
 def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
     """Return the loss of a run's model on the same blocks of both splits each time.
 
+    That of a mixture is the mean over its data sets, weighted by their shares.
+
     Args:
         run: The run.
         after_batch: Called after each batch; may raise to stop.
     """
-    settings, dataset = run.settings, run.dataset
-    train_blocks, val_blocks = blocks_of_an_evaluation(run)
+    settings, mixture = run.settings, run.mixture
 
     def offsets_in(tokens: Tokens, blocks: int) -> Offsets:
         return spread_offsets(len(tokens), settings.block_size, blocks, settings.seed)
@@ -102,16 +111,28 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                     advance=advance_and_tell,
                 )
 
-    train_loss = loss_of("train", dataset.train, offsets_in(dataset.train, train_blocks))
-    offsets = offsets_in(dataset.val, val_blocks)
-    val_loss = loss_of("val", dataset.val, offsets)
-    targets = dataset.val[offsets[:, None] + np.arange(1, settings.block_size + 1)]
+    train, val, bits = [], [], []
+    for dataset in mixture.datasets:
+        train_blocks, val_blocks = blocks_of(dataset, settings)
+        where = "" if mixture.is_single else f" of {dataset.name}"
+        train.append(loss_of(f"train{where}", dataset.train, offsets_in(dataset.train, train_blocks)))
+        offsets = offsets_in(dataset.val, val_blocks)
+        val.append(loss_of(f"val{where}", dataset.val, offsets))
+        targets = dataset.val[offsets[:, None] + np.arange(1, settings.block_size + 1)]
+        bits.append(bits_per_byte(val[-1], targets, dataset.tokenizer))
     replay_loss = None
     if run.replayed is not None:
         blocks = len(all_offsets(len(run.replayed.val), settings.block_size))
         old = offsets_in(run.replayed.val, evaluated_blocks(settings, "val", blocks))
         replay_loss = loss_of(run.replayed.name, run.replayed.val, old)
-    return Losses(train_loss, val_loss, bits_per_byte(val_loss, targets, dataset.tokenizer), replay_loss)
+    names = [] if mixture.is_single else [dataset.name for dataset in mixture.datasets]
+    return Losses(
+        train=mixture.mean(train),
+        val=mixture.mean(val),
+        val_bits_per_byte=mixed_bits_per_byte(val, bits, mixture.shares),
+        replay=replay_loss,
+        val_of=dict(zip(names, val, strict=False)),
+    )
 
 
 def describe_losses(losses: Losses, run: Run) -> str:
@@ -120,6 +141,8 @@ def describe_losses(losses: Losses, run: Run) -> str:
     said = f"train loss {losses.train:.4f}, val loss {losses.val:.4f}"
     if losses.val_bits_per_byte is not None:
         said += f", {losses.val_bits_per_byte:.3f} bits per byte"
+    if losses.val_of:
+        said += f" ({', '.join(f'{name} {loss:.4f}' for name, loss in losses.val_of.items())})"
     if losses.replay is not None:
         assert run.replayed is not None
         name, start = run.replayed.name, state.losses_at_start

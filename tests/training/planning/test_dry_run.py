@@ -41,7 +41,10 @@ def test_nothing_is_touched_and_the_numbers_are_those_of_the_run(tiny: MakeSetti
     assert listing(tmp_path) == before
     assert "would be prepared from" in planned.data.described
     run = set_up(settings)
-    assert (planned.data.train_tokens, planned.data.val_tokens) == (len(run.dataset.train), len(run.dataset.val))
+    assert (planned.data.train_tokens, planned.data.val_tokens) == (
+        len(run.mixture.datasets[0].train),
+        len(run.mixture.datasets[0].val),
+    )
     assert planned.data.counted
     assert planned.parameters == run.model.parameter_count()
     assert planned.settings.model_copy(update={"compile": False}).model_dump() == run.settings.model_dump()

@@ -107,7 +107,7 @@ class Checkpointer:
             save_checkpoint(
                 run.out_dir,
                 run.evaluated_model,
-                run.dataset.tokenizer,
+                run.mixture.tokenizer,
                 about=run.about,
                 optimizer=optimizer,
                 state=state,

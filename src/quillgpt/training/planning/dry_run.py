@@ -19,7 +19,7 @@ from quillgpt.model import GPTConfig, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.folder.out_dir import check_out_dir, replaced_by
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
-from quillgpt.training.planning.dry_run_data import DryRunData, dry_run_data
+from quillgpt.training.planning.dry_run_data import DryRunData, DryRunPart, dry_run_data
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import RunTiming, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.record.report import show_settings
@@ -79,9 +79,10 @@ class DryRun:
     @property
     def evaluation_seconds(self) -> float:
         """Time of one evaluation: of both splits, and of what is replayed."""
-        val_tokens = self.data.val_tokens or 1
-        blocks = self._blocks("train", self.data.train_tokens, val_tokens)
-        blocks += self._blocks("val", self.data.val_tokens, val_tokens)
+        blocks = 0 if self.data.parts else self._blocks("train", None, 1) + self._blocks("val", None, 1)
+        for part in self.data.parts:
+            blocks += self._blocks("train", part.train_tokens, part.val_tokens)
+            blocks += self._blocks("val", part.val_tokens, part.val_tokens)
         if self.data.replayed_val_tokens:
             blocks += self._blocks("val", self.data.replayed_val_tokens, self.data.replayed_val_tokens)
         return blocks * self.settings.block_size * self.timing.evaluated_token
@@ -89,7 +90,7 @@ class DryRun:
     @property
     def seconds(self) -> float:
         """Time of the whole run: iterations, evaluations, and at the end the whole validation split."""
-        last = 0 if self.settings.eval_only else self.data.val_tokens or 0
+        last = 0 if self.settings.eval_only else sum(part.val_tokens for part in self.data.parts)
         return (
             self.iterations * self.timing.iteration
             + self.evaluations * self.evaluation_seconds
@@ -127,7 +128,8 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
     start = replace(start, settings=without_secrets(start.settings))
     start, config = choose_context(start, text)
-    check_lengths(data.train, data.val, start.settings)
+    for part in data.parts:
+        check_lengths(part.name, part.train_tokens, part.val_tokens, start.settings)
     check_range(start.settings, config)
     fitted, config = fit_to_budget(start, text, data.train, config)
     machine = start.machine
@@ -179,11 +181,7 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
     tokens = "known once it is prepared"
     passes = tokens
     if data.train_tokens is not None:
-        counts = [
-            f"{count if data.counted else float(f'{count:.3g}'):,.0f}"
-            for count in (data.train_tokens, data.val_tokens or 0)
-        ]
-        tokens = f"{about}{counts[0]} train and {counts[1]} val tokens"
+        tokens = "; ".join(_describe_part(part, data) for part in data.parts)
         passes = f"{about}{settings.max_iters * settings.tokens_per_iteration / data.train_tokens:.1f}"
     trained = {}
     if run.adapters:
@@ -214,6 +212,15 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
             f"a step needs about {decimal(needed.total)}, and {_availability(run.available)}; try "
             "--micro_batch_size=1, a shorter --block_size or a smaller model"
         )
+
+
+def _describe_part(part: DryRunPart, data: DryRunData) -> str:
+    """Return how many tokens a data set has and, in a mixture, its share."""
+    train, val = (
+        f"{count if data.counted else float(f'{count:.3g}'):,.0f}" for count in (part.train_tokens, part.val_tokens)
+    )
+    which = f"{part.share:.4g} of {part.name}, with " if len(data.parts) > 1 else ""
+    return f"{which}{'' if data.counted else 'about '}{train} train and {val} val tokens"
 
 
 def in_words(seconds: float) -> str:

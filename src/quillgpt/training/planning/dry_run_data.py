@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from quillgpt.config.schema import TrainSettings
 from quillgpt.console import quietly
 from quillgpt.data.batches import Tokens
 from quillgpt.data.build import build
 from quillgpt.data.dataset import dataset_folder, prepare_hint
+from quillgpt.data.mixture import equivalent_tokens
 from quillgpt.data.prepare import CHUNK_CHARACTERS
 from quillgpt.data.request import Request
 from quillgpt.errors import DataError, UserError
@@ -22,7 +24,7 @@ from quillgpt.text.sources.downloads import DownloadNeededError, without_downloa
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind
 from quillgpt.training.planning.budget import choose_context
 from quillgpt.training.planning.scaling import Text
-from quillgpt.training.start.run_data import open_data, open_replayed, without_secrets
+from quillgpt.training.start.run_data import named_datasets, open_data, open_replayed, without_secrets
 from quillgpt.training.start.starting_point import StartingPoint
 
 MOST_BYTES_PREPARED = 50_000_000
@@ -35,6 +37,23 @@ MOST_TOKENS_DRAWN = 1_000_000
 
 
 @dataclass(frozen=True)
+class DryRunPart:
+    """A data set of a run that has not begun.
+
+    Attributes:
+        name: Its name.
+        share: Its share of the sequences.
+        train_tokens: The length of its training split.
+        val_tokens: Likewise for validation.
+    """
+
+    name: str
+    share: float
+    train_tokens: int
+    val_tokens: int
+
+
+@dataclass(frozen=True)
 class DryRunData:
     """The data set of a run that has not begun.
 
@@ -44,8 +63,10 @@ class DryRunData:
         vocab_size: The tokenizer's ids.
         train: Tokens to try a step on: the training split, a part of it, or tokens drawn at random.
         val: Likewise for validation.
-        train_tokens: The length of the training split, None where it is not known.
-        val_tokens: Likewise for validation.
+        train_tokens: The length of the training split, or the equivalent one of a mixture, for the passes over it; None
+            where it is not known.
+        val_tokens: The length of the validation split, or of the shortest one of a mixture.
+        parts: The data sets of a mixture, or the only one; none where they are not known.
         counted: Whether the lengths were counted and not estimated.
         assumed: Whether the size of the vocabulary is an assumption.
         replayed_val_tokens: The length of the validation split of the replayed data set; 0 without one.
@@ -59,6 +80,7 @@ class DryRunData:
     val: Tokens
     train_tokens: int | None = None
     val_tokens: int | None = None
+    parts: tuple[DryRunPart, ...] = ()
     counted: bool = True
     assumed: bool = False
     replayed_val_tokens: int = 0
@@ -79,34 +101,47 @@ def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
     preparation = DryRunPreparation(spool)
     try:
         with quietly(), without_downloads():
-            dataset = open_data(start, preparation.make)
+            mixture = open_data(start, preparation.make)
     except DownloadNeededError as needed:
         return _unseen(start, f"{needed.title} is not here, and a run would fetch it first; or", None)
     except DataError as error:
-        is_missing_recipe = settings.data is None and recipe_named(settings.dataset) is not None
-        if not is_missing_recipe or dataset_folder(settings.dataset, Path(settings.data_dir)).exists():
+        recipes = [name for name in named_datasets(settings) if settings.data is None and recipe_named(name)]
+        if all(dataset_folder(name, Path(settings.data_dir)).exists() for name in recipes):
             raise
         return _unseen(start, "it is too large to be prepared by the way;", error)
-    text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
     with quietly():
-        replayed = open_replayed(choose_context(start, text)[0].settings, dataset, start.state)
-    place = Path(settings.data_dir) / dataset.name
-    described = f"{place}, which is prepared"
-    if preparation.used:
-        source = f"from {settings.data}" if settings.data else "first"
-        described = f"{place}, which would be prepared {source}"
-        described += f"; {preparation.said}"
+        replayed = open_replayed(choose_context(start, Text.of(mixture))[0].settings, mixture, start.state)
+    described = [describe_place(dataset.name, settings, preparation) for dataset in mixture.datasets]
+    parts = []
+    for dataset, share in zip(mixture.datasets, mixture.shares, strict=True):
+        train_scale, val_scale = preparation.scales.get(dataset.name, (1.0, 1.0))
+        parts.append(
+            DryRunPart(
+                dataset.name, share, round(len(dataset.train) * train_scale), round(len(dataset.val) * val_scale)
+            )
+        )
+    first = mixture.datasets[0]
     return DryRunData(
-        described,
-        dataset.tokenizer.name,
-        dataset.tokenizer.vocab_size,
-        dataset.train,
-        dataset.val,
-        round(len(dataset.train) * preparation.train_scale),
-        round(len(dataset.val) * preparation.val_scale),
-        counted=preparation.train_scale == 1,
+        "; ".join(described),
+        mixture.tokenizer.name,
+        mixture.tokenizer.vocab_size,
+        first.train,
+        first.val,
+        equivalent_tokens([part.train_tokens for part in parts], mixture.shares),
+        min(part.val_tokens for part in parts),
+        tuple(parts),
+        counted=all(train == 1 for train, _ in preparation.scales.values()),
         replayed_val_tokens=0 if replayed is None else len(replayed.val),
     )
+
+
+def describe_place(name: str, settings: TrainSettings, preparation: DryRunPreparation) -> str:
+    """Say where a data set is, or how a run would make it."""
+    place = Path(settings.data_dir) / name
+    if name not in preparation.scales:
+        return f"{place}, which is prepared"
+    source = f"from {settings.data}" if settings.data else "first"
+    return f"{place}, which would be prepared {source}; {preparation.said(name)}"
 
 
 @dataclass
@@ -115,34 +150,31 @@ class DryRunPreparation:
 
     Attributes:
         spool: The folder to prepare in.
-        used: Whether something had to be prepared.
-        train_scale: How many times longer the training text is than the part that was prepared.
-        val_scale: Likewise for validation.
+        scales: For each data set that had to be prepared, how many times longer its training text is than the part that
+            was prepared, and likewise for validation.
     """
 
     spool: Path
-    used: bool = field(default=False, init=False)
-    train_scale: float = field(default=1.0, init=False)
-    val_scale: float = field(default=1.0, init=False)
+    scales: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
 
-    @property
-    def said(self) -> str:
-        """The preparation in words."""
-        if self.train_scale == 1:
+    def said(self, name: str) -> str:
+        """Return the preparation of a data set in words."""
+        train_scale, _ = self.scales[name]
+        if train_scale == 1:
             return "now done in a temporary folder, to count"
-        return f"estimated from {1 / self.train_scale:.1%} of the text"
+        return f"estimated from {1 / train_scale:.1%} of the text"
 
     def make(self, request: Request, tokenizer: str | Tokenizer, folder: Path) -> Path:
         """Prepare the request's data set, or a part of it, in a folder of this name below the spool."""
-        self.used = True
-        texts = request.texts()
+        texts, train_scale, val_scale = request.texts(), 1.0, 1.0
         if sum(source.path.stat().st_size for source in (*texts.train, *(texts.val or []))) > MOST_BYTES_PREPARED:
-            train, self.train_scale = _excerpt(texts.train, self.spool / "train")
-            val, self.val_scale = (None, self.train_scale)
+            train, train_scale = _excerpt(texts.train, self.spool / f"{folder.name} train")
+            val, val_scale = (None, train_scale)
             if texts.val is not None:
-                val, self.val_scale = _excerpt(texts.val, self.spool / "val")
+                val, val_scale = _excerpt(texts.val, self.spool / f"{folder.name} val")
             texts = Texts(train, val, texts.val_fraction)
             request = replace(request, own=texts, val_sources=None, val_fraction=None)
+        self.scales[folder.name] = train_scale, val_scale
         place = self.spool / folder.name
         build(request, tokenizer, place, chunk_characters=CHUNK_CHARACTERS)
         return place
@@ -177,10 +209,12 @@ def _last_cut(head: bytes, source: Source) -> int:
 def _unseen(start: StartingPoint, reason: str, obstacle: UserError | None) -> DryRunData:
     """Return what is known about a data set whose text is not here."""
     settings = without_secrets(start.settings)
-    recipe = None if settings.data is not None else recipe_named(settings.dataset)
+    names = [] if settings.data is not None else list(named_datasets(settings))
+    recipe = next(filter(None, map(recipe_named, names)), None)
     name, vocab_size, assumed = _vocabulary(start, RECIPES[recipe].tokenizer if recipe else "char")
     about = f" ({RECIPES[recipe].description})" if recipe else ""
-    hint = prepare_hint(settings.dataset, Path(settings.data_dir), what=settings.data)
+    missing = [name for name in names if not dataset_folder(name, Path(settings.data_dir)).exists()]
+    hint = prepare_hint((missing or [settings.dataset])[0], Path(settings.data_dir), what=settings.data)
     draw = np.random.default_rng(settings.seed)
     count = max(settings.block_size, min(16 * settings.block_size, MOST_TOKENS_DRAWN)) + 1
     tokens = draw.integers(vocab_size, size=count, dtype=np.uint32)

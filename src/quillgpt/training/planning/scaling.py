@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quillgpt.config.schema import TrainSettings
+from quillgpt.data.mixture import Mixture
 from quillgpt.model import GPTConfig, count_parameters
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.start.model_config import config_for
@@ -71,6 +72,12 @@ class Text:
     val_tokens: int | None
     tokenizer: str
     vocab_size: int
+
+    @classmethod
+    def of(cls, mixture: Mixture) -> Text:
+        """Return what the rules look at in the data sets of a run; the shortest validation split of several counts."""
+        shortest = min(len(dataset.val) for dataset in mixture.datasets)
+        return cls(mixture.train_tokens, shortest, mixture.tokenizer.name, mixture.tokenizer.vocab_size)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
-from quillgpt.data.batches import Tokens, all_offsets
+from quillgpt.data.batches import Source, Tokens, all_offsets
 from quillgpt.device import synchronize
 from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
@@ -79,7 +79,7 @@ def trial_step(
 ) -> Callable[[int], None]:
     """Return a function that does iteration i, uncompiled; one that is not finite is no error, as only time matters."""
     resolved = ResolvedSettings.of(settings.model_copy(update={"compile": False}))
-    step = TrainStep(model, optimizers, training_batches(resolved, train), resolved, machine)
+    step = TrainStep(model, optimizers, training_batches(resolved, [Source(train)]), resolved, machine)
 
     def act(iteration: int) -> None:
         with suppress(NonFiniteError):

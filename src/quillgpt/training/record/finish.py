@@ -8,7 +8,8 @@ import time
 from quillgpt import console
 from quillgpt.checkpoint import load_model
 from quillgpt.device import peak_memory_bytes
-from quillgpt.evaluation import score_split, spell_perplexity
+from quillgpt.errors import join_names
+from quillgpt.evaluation import mixed_bits_per_byte, score_split, spell_perplexity
 from quillgpt.files import write_json
 from quillgpt.plots.record import METRICS
 from quillgpt.training.record.metrics import clock_time
@@ -27,16 +28,28 @@ def finish(run: Run, *, started: float, shift: bool) -> RunSummary:
     """
     state, settings = run.state, run.settings
     best = load_model(run.out_dir, attn_path=str(settings.attn_path))
-    batches = math.ceil((len(run.dataset.val) - 1) // settings.block_size / settings.batch_size)
-    with console.progress("evaluating the best checkpoint", batches) as advance:
-        score = score_split(
-            best.model.to(run.machine.device),
-            best.tokenizer,
-            run.dataset.val,
-            batch_size=settings.batch_size,
-            dtype=run.machine.dtype,
-            advance=advance,
-        )
+    mixture = run.mixture
+    batches = [
+        math.ceil((len(dataset.val) - 1) // settings.block_size / settings.batch_size) for dataset in mixture.datasets
+    ]
+    with console.progress("evaluating the best checkpoint", sum(batches)) as advance:
+        scores = [
+            score_split(
+                best.model.to(run.machine.device),
+                best.tokenizer,
+                dataset.val,
+                batch_size=settings.batch_size,
+                dtype=run.machine.dtype,
+                advance=advance,
+            )
+            for dataset in mixture.datasets
+        ]
+    loss = mixture.mean([score.loss for score in scores])
+    per_byte = mixed_bits_per_byte(
+        [score.loss for score in scores], [score.bits_per_byte for score in scores], mixture.shares
+    )
+    names = [] if mixture.is_single else [dataset.name for dataset in mixture.datasets]
+    val_of = {name: score.loss for name, score in zip(names, scores, strict=False)}
     assert state.best_val_loss is not None
     assert state.best_iteration is not None
     summary = RunSummary(
@@ -44,7 +57,8 @@ def finish(run: Run, *, started: float, shift: bool) -> RunSummary:
         best_iter=state.best_iteration,
         start_val_loss=state.start_val_loss,
         improved=has_improved(state),
-        val_loss_full=score.loss,
+        val_loss_full=loss,
+        val_losses_full=val_of or None,
         iterations=state.iteration,
         tokens=state.tokens,
         train_seconds=state.train_seconds,
@@ -55,13 +69,17 @@ def finish(run: Run, *, started: float, shift: bool) -> RunSummary:
         parameters=run.model.parameter_count(),
         peak_memory_bytes=peak_memory_bytes(run.machine.device),
     )
-    write_json(run.out_dir / "summary.json", summary.model_dump())
+    write_json(
+        run.out_dir / "summary.json", summary.model_dump(exclude={"val_losses_full"} if mixture.is_single else None)
+    )
     show_chart(run.out_dir / METRICS)
-    bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
+    bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
+    splits = "val split" if mixture.is_single else f"val splits of {join_names(names, len(names))}"
+    each = "" if mixture.is_single else f" ({', '.join(f'{name} {value:.4f}' for name, value in val_of.items())})"
     console.outcome(
         f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}"
         f"{'' if summary.best_iter else ', the start'}; "
-        f"on the whole val split its loss is {score.loss:.4f}, perplexity {spell_perplexity(score.loss)}{bits}",
+        f"on the whole {splits} its loss is {loss:.4f}{each}, perplexity {spell_perplexity(loss)}{bits}",
         style="bold",
     )
     if not summary.improved:

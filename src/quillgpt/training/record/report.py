@@ -27,6 +27,7 @@ class RunSummary(Record):
         start_val_loss: Validation loss before the first step; None where it was not measured.
         improved: Whether training has made the model better than at its start.
         val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
+        val_losses_full: The same for each data set of a mixture; None, and not in the file, without one.
         iterations: Optimizer steps done.
         tokens: Target tokens trained on.
         train_seconds: Time in training steps.
@@ -45,6 +46,7 @@ class RunSummary(Record):
     start_val_loss: float | None = None
     improved: bool = True
     val_loss_full: float
+    val_losses_full: dict[str, float] | None = None
     iterations: int
     tokens: int
     train_seconds: float
@@ -68,7 +70,7 @@ def show_settings(settings: TrainSettings, given: Given, *, resumed: bool) -> No
 
 def show_set_up(run: Run, peak: Peak, given: Given) -> None:
     """Print the settings, the machine, the data and the model of a run."""
-    settings, model, dataset = run.settings, run.model, run.dataset
+    settings, model = run.settings, run.model
     show_settings(settings, given, resumed=run.resumed)
     groups = group_parameters(model)
     positions = model.parameter_count() - model.parameter_count(positions=False)
@@ -88,12 +90,11 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
             "dtype": settings.dtype,
             "compile": settings.compile,
             "attention": f"{settings.attn_type}, {settings.attn_path}",
-            "data": f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
-            f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}",
+            **describe_data(run),
             "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "
             f"{settings.batch_size} sequences x {settings.block_size} tokens",
             "computed at once": f"{settings.micro_batch_size} sequences",
-            "passes over the data": f"{settings.max_iters * settings.tokens_per_iteration / len(dataset.train):.1f}",
+            "passes over the data": describe_passes(run),
             "parameters": counted,
             **trained,
             "decayed": count_values(groups.decayed),
@@ -105,6 +106,30 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
             + (f", from {run.parent}" if run.parent else ", fresh weights"),
         },
     )
+
+
+def describe_data(run: Run) -> dict[str, str]:
+    """Return the rows of the set-up that say what a run learns from: one for each data set."""
+    mixture = run.mixture
+    rows = {}
+    for dataset, share in zip(mixture.datasets, mixture.shares, strict=True):
+        what = f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
+        what += f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}"
+        rows["data" if mixture.is_single else f"{share:.4g} of the data"] = what
+    return rows
+
+
+def describe_passes(run: Run) -> str:
+    """Say how often a run reads its data; of a mixture, how often each data set."""
+    settings, mixture = run.settings, run.mixture
+    tokens = settings.max_iters * settings.tokens_per_iteration
+    if mixture.is_single:
+        return f"{tokens / mixture.train_tokens:.1f}"
+    passes = [
+        f"{dataset.name} {tokens * share * (1 - settings.replay) / len(dataset.train):.1f}"
+        for dataset, share in zip(mixture.datasets, mixture.shares, strict=True)
+    ]
+    return ", ".join(passes)
 
 
 def say_perplexity(settings: TrainSettings, *, train: float, val: float) -> None:

@@ -9,6 +9,7 @@ from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings, fields_in_order
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
+from quillgpt.data.mixture import Mixture
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.kernels import limit_range, mean_distance_argument
 from quillgpt.optim.average import WeightAverage
@@ -22,7 +23,14 @@ from quillgpt.training.start.choices import choose_compile, choose_paths
 from quillgpt.training.start.memory import check_memory
 from quillgpt.training.start.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, range_limit
 from quillgpt.training.start.raw_weights import load_raw_weights
-from quillgpt.training.start.run_data import check_lengths, open_data, open_replayed, with_place_of, without_secrets
+from quillgpt.training.start.run_data import (
+    check_lengths,
+    open_data,
+    open_replayed,
+    recorded_weights,
+    with_place_of,
+    without_secrets,
+)
 from quillgpt.training.start.starting_point import StartingPoint, find_starting_point
 
 WEAK_ARGUMENT = -4.0
@@ -39,20 +47,21 @@ def set_up(settings: TrainSettings) -> Run:
         UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
     """
     start = find_starting_point(settings)
-    dataset = open_data(start)
-    start = with_place_of(dataset, replace(start, settings=without_secrets(start.settings)))
-    text = Text(len(dataset.train), len(dataset.val), dataset.tokenizer.name, dataset.tokenizer.vocab_size)
+    mixture = open_data(start)
+    start = with_place_of(mixture, replace(start, settings=without_secrets(start.settings)))
+    text = Text.of(mixture)
     start, config = choose_context(start, text)
-    check_lengths(dataset.train, dataset.val, start.settings)
-    replayed = open_replayed(start.settings, dataset, start.state)
+    for dataset in mixture.datasets:
+        check_lengths(dataset.name, len(dataset.train), len(dataset.val), start.settings)
+    replayed = open_replayed(start.settings, mixture, start.state)
     check_range(start.settings, config)
-    settings, config = fit_to_budget(start, text, dataset.train, config)
+    settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config)
     check_memory(settings, config, start.machine.device)
-    return assemble(start, choose_paths(settings, config, start.machine), config, dataset, replayed)
+    return assemble(start, choose_paths(settings, config, start.machine), config, mixture, replayed)
 
 
 def assemble(
-    start: StartingPoint, settings: ChosenSettings, config: GPTConfig, dataset: Dataset, replayed: Dataset | None = None
+    start: StartingPoint, settings: ChosenSettings, config: GPTConfig, mixture: Mixture, replayed: Dataset | None = None
 ) -> Run:
     """Make model and optimizers.
 
@@ -60,7 +69,7 @@ def assemble(
         start: What the run starts from.
         settings: With all choices made but that of compilation.
         config: Configuration of the model that it starts from, or of its own.
-        dataset: What it learns from.
+        mixture: What it learns from.
         replayed: What it should not forget, if anything.
 
     Raises:
@@ -73,10 +82,11 @@ def assemble(
     settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
     if start.resumed:
         say_changes(state, settings)
+        note_changed_mixture(state, mixture)
     # What is recorded is how the run began; a later reader of its config.toml must not start it over by accident.
     init_from = state.settings.get("init_from", "scratch") if start.resumed else settings.init_from
     settings = settings.model_copy(update={"overwrite": False, "init_from": init_from})
-    state = state.model_copy(update={"data_fingerprint": dataset.fingerprint})
+    state = state.model_copy(update={"data_fingerprint": mixture.fingerprint})
     if settings.lora_rank and not start.resumed:
         assert start.parent is not None
         state.base = describe_base(start.parent)
@@ -84,7 +94,7 @@ def assemble(
     return Run(
         settings=ResolvedSettings.of(settings),
         machine=machine,
-        dataset=dataset,
+        mixture=mixture,
         replayed=replayed,
         model=model,
         average=average,
@@ -132,6 +142,21 @@ def say_changes(state: TrainingState, settings: TrainSettings) -> None:
         warn(
             f"with another {' and '.join(moved)} the data goes on in another order: text may come again or be left out"
         )
+
+
+def note_changed_mixture(state: TrainingState, mixture: Mixture) -> None:
+    """Warn of a resumed run that its data is mixed otherwise from now on, so its losses are means of another kind."""
+    before = recorded_weights(state)
+    if mixture.is_single or list(Mixture.of(mixture.datasets, before).shares) == list(mixture.shares):
+        return
+    warn(
+        f"mixed as {mixture.name} from now on: text may come again or be left out, and the val loss is another mean, "
+        "so the best is looked for from here on"
+    )
+    state.best_val_loss = state.best_iteration = state.best_train_loss = state.evaluated_iteration = None
+    state.start_val_loss = None
+    state.evaluations_since_best = 0
+    state.losses_at_start = {}
 
 
 def build_model(
