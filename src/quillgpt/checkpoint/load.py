@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,12 @@ class LoadedModel:
             rows = self.weights.rows(stored_parts(EMBEDDING, self.config)[0].name)
             model.set_submodule("token_embedding", StoredTable(rows))
         return model.eval()
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors of the model by name, in float32, on the CPU; each is read when it is its turn."""
+        for name in self.skeleton().state_dict():
+            if name != "head.weight" or not self.config.tied:
+                yield name, our_tensor(name, self.weights, self.config).float()
 
     def skeleton(self) -> GPT:
         """Return the model without weights: its parameters are on the device `meta`."""

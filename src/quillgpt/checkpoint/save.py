@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensor_file import NamedTensors, TensorFile, all_of
 from quillgpt.checkpoint.tensors import stored_tensors
 from quillgpt.checkpoint.weights import WEIGHTS
+from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.shards import whole
 from quillgpt.files import flush_to_disk, let_others_read, write_json
 from quillgpt.model import GPT, merged_tensors
 from quillgpt.ownership import remove_own
@@ -76,10 +80,12 @@ def save_checkpoint(
     state: TrainingState,
     raw_weights: dict[str, Tensor] | None = None,
     adapter_base: str = "",
+    world: World = ALONE,
 ) -> Path:
     """Write a checkpoint of a run under the name of its iteration, and return its folder.
 
-    The folder appears complete or not at all.
+    The folder appears complete or not at all. All ranks call this together, and rank 0 writes. Tensors that the ranks
+    hold in parts are gathered one by one, so no rank ever holds all of them.
 
     Args:
         out_dir: The run's folder.
@@ -91,30 +97,44 @@ def save_checkpoint(
         raw_weights: The trained weights, by their names in the model, if the model has their average or has adapters
             merged in.
         adapter_base: The name under which other programs know the base model of the adapters, if there are any.
+        world: The processes that train together.
 
     Raises:
-        OSError: The disk is full or cannot be written to.
+        OSError: The disk is full or cannot be written to; on rank 0, after all have gathered what it did not write.
     """
-    parent = checkpoints_folder(out_dir)
-    parent.mkdir(parents=True, exist_ok=True)
     contents = {WEIGHTS: weights_of(model), OPTIMIZER: all_of(optimizer)}
     if raw_weights is not None:
         contents[RAW_WEIGHTS] = all_of(raw_weights)
     adapter = adapter_config(model, adapter_base)
     if adapter is not None:
         contents[ADAPTER_WEIGHTS] = adapter_tensors(model)
-    files = {name: TensorFile(tensors) for name, tensors in contents.items()}
-    check_space(parent, sum(file.content_bytes for file in files.values()) + SMALL_FILES_BYTES)
-    final = parent / iteration_name(state.iteration)
+    files = {name: TensorFile(tensors, whole) for name, tensors in contents.items()}
+    final = checkpoints_folder(out_dir) / iteration_name(state.iteration)
+    try:
+        if world.is_main:
+            with _complete_folder(final, sum(file.content_bytes for file in files.values())) as folder:
+                describe_model(folder, model, tokenizer, about=about)
+                for name, file in files.items():
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    file.write(folder / name)
+                if adapter is not None:
+                    write_json(folder / ADAPTER_CONFIG, adapter)
+                write_json(folder / STATE, state.model_dump())
+    finally:
+        for file in files.values():
+            file.skip()
+    return final
+
+
+@contextmanager
+def _complete_folder(final: Path, content_bytes: int) -> Iterator[Path]:
+    """Yield a folder for the files of a checkpoint, and give it its name once it has a manifest and is on the disk."""
+    parent = final.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    check_space(parent, content_bytes + SMALL_FILES_BYTES)
     temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
-        describe_model(temporary, model, tokenizer, about=about)
-        for name, file in files.items():
-            (temporary / name).parent.mkdir(exist_ok=True)
-            file.write(temporary / name)
-        if adapter is not None:
-            write_json(temporary / ADAPTER_CONFIG, adapter)
-        write_json(temporary / STATE, state.model_dump())
+        yield temporary
         for path in temporary.rglob("*"):
             flush_to_disk(path)
         write_manifest(temporary)
@@ -123,7 +143,6 @@ def save_checkpoint(
         flush_to_disk(parent)
     finally:
         remove_own(temporary)
-    return final
 
 
 def check_space(folder: Path, needed: int) -> None:

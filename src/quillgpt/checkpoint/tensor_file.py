@@ -70,6 +70,11 @@ class TensorFile:
                 file.seek(len(header) + places[name])
                 file.write(_bytes_of(tensor))
 
+    def skip(self) -> None:
+        """Read what is not written, for another rank that writes it: what ranks hold in parts, all gather together."""
+        for _ in self._rest:
+            pass
+
 
 def _header(sizes: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
     """Return the beginning of a file, and the offset of each tensor from its end."""
