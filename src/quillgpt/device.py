@@ -25,7 +25,7 @@ from quillgpt import __version__
 from quillgpt.console import warn
 from quillgpt.errors import DeviceError, UserError
 from quillgpt.files import quill_home, write_json
-from quillgpt.process import memory_groups, peak_resident_bytes
+from quillgpt.process import memory_groups, peak_resident_bytes, usable_cores
 from quillgpt.records import read_record
 
 PROBE_SECONDS = 0.05
@@ -131,7 +131,7 @@ def choose_threads(threads: int | None) -> int:
 
     Thousands of threads would crash the process, so a number far above that of the cores is reduced to it.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if threads is None:
         given = os.environ.get("OMP_NUM_THREADS", "")
         threads = (int(given[:9]) if given.isascii() and given.isdecimal() else 0) or cores

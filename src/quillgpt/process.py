@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 UNLIMITED = 1 << 60
 """Version 1 of control groups spells "no limit" as a number above this."""
@@ -26,6 +29,33 @@ def is_running(process: int) -> bool:
     import psutil
 
     return process != os.getpid() and 0 < process < 1 << 31 and psutil.pid_exists(process)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def own_command() -> str | None:
+    """Return the command that started this process, as one types it; None if it is not `quill`."""
+    program = Path(sys.argv[0])
+    if program.stem != "quill" and program.parts[-2:] != ("quillgpt", "__main__.py"):
+        return None
+    return shlex.join(["quill", *sys.argv[1:]])
+
+
+def why_it_ended(status: int, complaints: IO[bytes]) -> str:
+    """Return in words why a process that this one had started ended too early.
+
+    Args:
+        status: Its exit status; negative if a signal killed it.
+        complaints: The file that was its standard error.
+    """
+    if hasattr(signal, "SIGKILL") and status == -signal.SIGKILL:
+        return "the system killed it, probably for lack of memory"
+    complaints.seek(0)
+    said = complaints.read().decode("utf-8", "replace").strip().splitlines()
+    return said[-1] if said else f"its exit status is {status}"
 
 
 def peak_resident_bytes() -> int | None:

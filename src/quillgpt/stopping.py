@@ -31,12 +31,15 @@ LONGEST_SECONDS = 0.8
 
 PAUSE_SECONDS = 0.05
 
+Description = str | Callable[[], str]
+"""Words, or a function that returns them when they are printed."""
+
 _unwinding = False
 _raised: int | None = None
 _said = False
 _status: int | None = None
 _abruptly = False
-_activities: list[str] = []
+_activities: list[Description] = []
 
 
 def heeded() -> tuple[signal.Signals, ...]:
@@ -88,7 +91,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 @contextmanager
-def activity(description: str) -> Iterator[None]:
+def activity(description: Description) -> Iterator[None]:
     """Describe an interruption of the block: what was interrupted, what is kept, and how to go on.
 
     Args:
@@ -98,7 +101,7 @@ def activity(description: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        error.__notes__ = [*getattr(error, "__notes__", []), description]
+        error.__notes__ = [*getattr(error, "__notes__", []), _in_words(description)]
         raise
     finally:
         _activities.pop()
@@ -154,8 +157,12 @@ def leave(number: int) -> NoReturn:
     """Print that this process was interrupted, and end it now with the exit status that shells expect."""
     if not _said:
         with suppress(OSError):
-            os.write(2, f"quill: {_words(_activities[-1:])}\n".encode("utf-8", "replace"))
+            os.write(2, f"quill: {_words([*map(_in_words, _activities[-1:])])}\n".encode("utf-8", "replace"))
     os._exit(128 + number)
+
+
+def _in_words(description: Description) -> str:
+    return description if isinstance(description, str) else description()
 
 
 def _words(descriptions: list[str]) -> str:

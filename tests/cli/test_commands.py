@@ -37,6 +37,7 @@ def test_prepare(quill: Any) -> None:
         "end_of_text_marks": False,
         "replace": True,
         "overwrite": False,
+        "num_proc": None,
     }
     assert quill.err == "quill: stop here\n"
 

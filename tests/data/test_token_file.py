@@ -1,11 +1,14 @@
-import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quillgpt.data.token_file import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
+from quillgpt.data.shards import ShardWriter, no_shards
+from quillgpt.data.token_file import batch_stream, chunk_stream, encode_batch, split_stream
+from quillgpt.files import sha256_of
 from quillgpt.text.sources.documents import Mark
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
@@ -21,10 +24,14 @@ def bpe():
 
 
 def encode(tokenizer, stream, characters):
-    file = io.BytesIO()
     batches = batch_stream(chunk_stream(stream, tokenizer.last_cut, characters), characters)
-    record = write_tokens(encode_batches(batches, tokenizer), file, "uint16")
-    return np.frombuffer(file.getvalue(), dtype="<u2").tolist(), record
+    with tempfile.TemporaryDirectory() as folder:
+        writer = ShardWriter(Path(folder), no_shards("0" * 64, "0" * 64, (1, 1)))
+        record = writer.write(
+            "train.bin", batches, lambda batches: (encode_batch(batch, tokenizer, "uint16") for batch in batches)
+        )
+        assert sha256_of(Path(folder) / "train.bin") == record.sha256
+        return np.fromfile(Path(folder) / "train.bin", dtype="<u2").tolist(), record
 
 
 @settings(max_examples=400, deadline=None)

@@ -24,8 +24,8 @@ from quillgpt.bench.rounds import run_rounds
 from quillgpt.config.paths import expand
 from quillgpt.console import quietly
 from quillgpt.data.dataset import open_dataset
+from quillgpt.data.dataset_manifest import TRAIN_FILE, VAL_FILE
 from quillgpt.data.prepare import prepare
-from quillgpt.data.staging import TRAIN_FILE, VAL_FILE
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.files import sha256_of
 from quillgpt.text.encodings.detection import detect_encoding, read_pieces

@@ -57,6 +57,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         follow_links=settings.follow_links,
         replace=settings.dataset is not None,
         overwrite=settings.overwrite,
+        num_proc=settings.num_proc,
     )
     table(f"data set {prepared.manifest.name}", _summary(prepared))
     warn_of_copy(prepared.dataset)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -13,10 +16,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quillgpt import __version__
 from quillgpt.console import progress, say, warn
 from quillgpt.data.dataset import META_FILE
 from quillgpt.data.dataset_manifest import (
     FORMAT_VERSION,
+    TRAIN_FILE,
+    VAL_FILE,
     DatasetManifest,
     RepeatedLine,
     Report,
@@ -24,11 +30,14 @@ from quillgpt.data.dataset_manifest import (
     again,
 )
 from quillgpt.data.document_stream import Documents, Survey, choose, survey, with_gaps, without_lines
+from quillgpt.data.encoders import encoders, number_of_processes
 from quillgpt.data.marks import WrittenMarks
+from quillgpt.data.replacement import go_on
 from quillgpt.data.request import Cleaning, Request
+from quillgpt.data.shards import ShardsRecord, ShardWriter, no_shards, shards_done
 from quillgpt.data.split import hold_out
-from quillgpt.data.staging import TRAIN_FILE, VAL_FILE, keep_aside, staged
-from quillgpt.data.token_file import batch_stream, chunk_stream, encode_batches, split_stream, write_tokens
+from quillgpt.data.staging import keep_aside, staged
+from quillgpt.data.token_file import batch_stream, chunk_stream, split_stream
 from quillgpt.errors import DataError, UserError
 from quillgpt.text.sources.documents import Piece
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
@@ -36,7 +45,7 @@ from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
 from quillgpt.text.tokenizers.round_trip import describe_lost_text, lost_text
-from quillgpt.text.tokenizers.tokenizer import Tokenizer, tokenizer_from_spec, tokenizer_kind
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_spec, tokenizer_kind
 
 EXAMPLES = 5
 SAMPLED_PIECES, SAMPLE_CHARACTERS = 64, 4096
@@ -49,7 +58,13 @@ REPEATED_SHARE = 0.05
 
 
 def build(
-    request: Request, tokenizer: str | Tokenizer, folder: Path, *, chunk_characters: int, overwrite: bool = False
+    request: Request,
+    tokenizer: str | Tokenizer,
+    folder: Path,
+    *,
+    chunk_characters: int,
+    overwrite: bool = False,
+    num_proc: int | None = 1,
 ) -> Tokenizer:
     """Make the files of a data set, which replace those of an earlier one, and return the tokenizer.
 
@@ -59,6 +74,7 @@ def build(
         folder: The folder of the data set.
         chunk_characters: About how many characters are encoded at once.
         overwrite: Rename nanoGPT's meta.pkl if it describes other tokens.
+        num_proc: The number of processes that encode; None takes one for each core, and fewer for a short text.
 
     Raises:
         DataError: There is too little text, it cannot be read, or a meta.pkl describes other tokens.
@@ -88,28 +104,39 @@ def build(
     train_survey, val_survey, report = _clean(train, val, request.cleaning)
     characters = int(train_survey.lengths.sum()) + (train_survey.gap_characters if several and not ends else 0)
     split = _split(train, train_survey, val, val_survey, texts.val_fraction, characters, marked)
-    if made is None:
-        assert isinstance(tokenizer, str)
-        assert kind is not None
-        # Merges are learned from the training text alone; char also needs the characters of the validation text.
-        train_stream, val_stream = split.streams()
-        whole = chain(train_stream, val_stream if kind.made_from == "all text" else ())
-        made = tokenizer_from_spec(tokenizer, _plain(whole))
-
-    dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
-    with (
-        staged(folder) as staging,
-        progress(f"Encoding {folder.name}", characters + int(val_survey.lengths.sum())) as advance,
-    ):
-        records = []
-        for stream, name in zip(split.streams(), (TRAIN_FILE, VAL_FILE), strict=True):
-            chunks = chunk_stream(stream, made.last_cut, chunk_characters)
-            with (staging / name).open("wb") as file:
-                encoded = encode_batches(batch_stream(chunks, chunk_characters), made)
-                records.append(write_tokens(encoded, file, dtype, on_progress=advance))
+    total = characters + int(val_survey.lengths.sum())
+    named = tokenizer if isinstance(tokenizer, str) else None
+    work = _work(request, train, val, split, named if made is None else made.fingerprint, chunk_characters)
+    with staged(folder, work) as staging:
+        done = shards_done(staging)
+        if made is None:
+            made = None if done is None else _learned(staging, done)
+            if made is None:
+                assert named is not None
+                assert kind is not None
+                # Merges are learned from the training text alone; char also needs characters of the validation text.
+                train_stream, val_stream = split.streams()
+                whole = chain(train_stream, val_stream if kind.made_from == "all text" else ())
+                made = tokenizer_from_spec(named, _plain(whole))
+                made.save(staging)
+                done = None
+        else:
+            made.save(staging)
+        dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
+        record = done or no_shards(work, made.fingerprint, split.characters)
+        writer = ShardWriter(staging, record)
+        processes = number_of_processes(num_proc, total, chunk_characters)
+        _tell(record, processes)
+        with (
+            progress(f"Encoding {folder.name}", total) as advance,
+            encoders(made, dtype, processes=processes, folder=staging) as encode,
+        ):
+            records = []
+            for stream, name in zip(split.streams(), (TRAIN_FILE, VAL_FILE), strict=True):
+                batches = batch_stream(chunk_stream(stream, made.last_cut, chunk_characters), chunk_characters)
+                records.append(writer.write(name, batches, encode, on_progress=advance))
         if not isinstance(made, NEVER_LOSING) and (lost := lost_text(made, _samples(split.streams()[0]))):
             warn(describe_lost_text(made, lost))
-        made.save(staging)
         _check_meta(folder / META_FILE, made, overwrite=overwrite)
         manifest = DatasetManifest(
             format_version=FORMAT_VERSION,
@@ -127,7 +154,7 @@ def build(
             report=report.model_copy(update={"shared_documents": split.shared_documents}),
             ends_documents=ends,
             tokenizer=TokenizerRecord(
-                requested=tokenizer if isinstance(tokenizer, str) else None,
+                requested=named,
                 name=made.name,
                 fingerprint=made.fingerprint,
                 vocab_size=made.vocab_size,
@@ -148,12 +175,14 @@ class Split:
     Attributes:
         by: Whether the validation text was given, is whole documents, or is the end of the text.
         shared_documents: Number of validation documents that equal a training document.
+        characters: The length of the training and of the validation text.
         streams: Returns the training and the validation text, from the beginning at every call; the validation text
             must be read after the training text.
     """
 
     by: Literal["given", "documents", "characters"]
     shared_documents: int
+    characters: tuple[int, int]
     streams: Callable[[], tuple[Iterator[Piece], Iterator[Piece]]]
 
 
@@ -168,17 +197,58 @@ def _split(
 ) -> Split:
     if val is not None:
         shared = int(np.isin(val_survey.hashes, train_survey.hashes).sum())
-        return Split("given", shared, lambda: (marked(train.stream()), marked(val.stream())))
+        lengths = characters, int(val_survey.lengths.sum())
+        return Split("given", shared, lengths, lambda: (marked(train.stream()), marked(val.stream())))
     held_out = hold_out(train_survey.lengths, train_survey.hashes, val_fraction)
     if held_out is not None:  # equal documents are held out together, so none is shared
         kept = ~held_out
+        lengths = int(train_survey.lengths[kept].sum()), int(train_survey.lengths[held_out].sum())
         return Split(
-            "documents", 0, lambda: (marked(choose(train.stream(), kept)), marked(choose(train.stream(), held_out)))
+            "documents",
+            0,
+            lengths,
+            lambda: (marked(choose(train.stream(), kept)), marked(choose(train.stream(), held_out))),
         )
     cut = _cut_position(characters, val_fraction)
     in_val = np.cumsum(train_survey.lengths) - train_survey.lengths >= cut
     shared = int(np.isin(train_survey.hashes[in_val], train_survey.hashes[~in_val]).sum())
-    return Split("characters", shared, lambda: split_stream(marked(train.stream()), cut))
+    return Split("characters", shared, (cut, characters - cut), lambda: split_stream(marked(train.stream()), cut))
+
+
+def _work(
+    request: Request, train: Documents, val: Documents | None, split: Split, tokenizer: str | None, characters: int
+) -> str:
+    """Return the hash of everything that decides the tokens; a tokenizer that is learned counts by its name."""
+    texts = [[(record.sha256, record.encoding) for record in text.records] for text in (train, val) if text is not None]
+    decisive = {
+        "quill": __version__,
+        "python": platform.python_version_tuple()[:2],
+        "texts": texts,
+        "cleaning": asdict(request.cleaning),
+        "split": [split.by, split.characters],
+        "tokenizer": tokenizer,
+        "characters": characters,
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _tell(record: ShardsRecord, processes: int) -> None:
+    where = "" if processes == 1 else f" in {processes:,} processes"
+    if record.shards:
+        say(f"Going on with {record.in_words()}{where}")
+    elif record.are_kept:
+        say(f"Encoding {record.expected:,} shards{where}; after an interruption, {go_on()}")
+    elif where:
+        say(f"Encoding{where}")
+
+
+def _learned(staging: Path, done: ShardsRecord) -> Tokenizer | None:
+    """Return the tokenizer that an interrupted preparation learned, or None if it is damaged."""
+    with suppress(UserError):
+        tokenizer = load_tokenizer(staging)
+        if tokenizer.fingerprint == done.tokenizer:
+            return tokenizer
+    return None
 
 
 def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple[Survey, Survey, Report]:

@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 
 from quillgpt.config.dataset_names import ALIASES, dataset_name
 from quillgpt.console import say
-from quillgpt.data.dataset_manifest import MANIFEST_FILE, DatasetManifest, again, read_dataset_manifest
-from quillgpt.data.staging import (
-    STAGING,
+from quillgpt.data.dataset_manifest import (
+    MANIFEST_FILE,
     TRAIN_FILE,
     VAL_FILE,
+    DatasetManifest,
+    again,
+    read_dataset_manifest,
+)
+from quillgpt.data.staging import (
+    STAGING,
     finish_replacement,
     is_half_replaced,
     one_preparation,

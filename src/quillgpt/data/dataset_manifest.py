@@ -14,7 +14,9 @@ from quillgpt.records import Record, read_record
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_FILE = "dataset.json"
-
+TokenFile = Literal["train.bin", "val.bin"]
+TRAIN_FILE: TokenFile = "train.bin"
+VAL_FILE: TokenFile = "val.bin"
 
 Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

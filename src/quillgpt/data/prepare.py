@@ -19,8 +19,15 @@ from quillgpt.data.dataset import (
     missing_dataset,
     open_dataset,
 )
-from quillgpt.data.dataset_manifest import DatasetManifest, read_dataset_manifest
-from quillgpt.data.replacement import check_folder, check_replaceable, what_is_left
+from quillgpt.data.dataset_manifest import TRAIN_FILE, DatasetManifest, read_dataset_manifest
+from quillgpt.data.replacement import (
+    check_folder,
+    check_replaceable,
+    go_on,
+    has_shards,
+    how_to_go_on,
+    what_is_left,
+)
 from quillgpt.data.request import (
     Cleaning,
     Request,
@@ -29,7 +36,7 @@ from quillgpt.data.request import (
     request_from_words,
     request_of_dataset,
 )
-from quillgpt.data.staging import TRAIN_FILE, keep_aside, made_files, one_preparation, remember_as_made_here
+from quillgpt.data.staging import keep_aside, made_files, one_preparation, remember_as_made_here
 from quillgpt.errors import DataError, UserError
 from quillgpt.stopping import activity
 from quillgpt.text.sources.corpora import RECIPES
@@ -82,6 +89,7 @@ def prepare(
     follow_links: bool = False,
     replace: bool = False,
     overwrite: bool = False,
+    num_proc: int | None = None,
     chunk_characters: int = CHUNK_CHARACTERS,
     make: Maker | None = None,
 ) -> Preparation:
@@ -105,6 +113,7 @@ def prepare(
         follow_links: Also read files outside of a folder to which links in it lead.
         replace: Whether to replace a data set of this name that was made from other texts.
         overwrite: Whether to replace also what Quill did not make, or of which it cannot tell the origin.
+        num_proc: The number of processes that encode; None takes one for each core, and fewer for a short text.
         chunk_characters: About how many characters are encoded at once.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
 
@@ -133,6 +142,7 @@ def prepare(
             data_dir=data_dir,
             replace=replace or overwrite,
             overwrite=overwrite,
+            num_proc=num_proc,
             chunk_characters=chunk_characters,
             make=make,
         )
@@ -202,6 +212,7 @@ def _prepare(
     replace: bool,
     chunk_characters: int,
     overwrite: bool = False,
+    num_proc: int | None = None,
     quiet: bool = False,
     make: Maker | None = None,
 ) -> Preparation:
@@ -220,14 +231,26 @@ def _prepare(
                 if state.manifest is None:
                     keep_aside(folder, made_files(folder))
                 say(f"Preparing {folder}" + (f" again: {state.reason}" if state.reason else ""))
-                with activity(f"while {folder} was prepared: {what_is_left(folder)}; the same command starts again"):
+                with activity(lambda: f"while {folder} was prepared: {how_to_go_on(folder)}"):
                     try:
-                        made = build(request, tokenizer, folder, chunk_characters=chunk_characters, overwrite=overwrite)
+                        made = build(
+                            request,
+                            tokenizer,
+                            folder,
+                            chunk_characters=chunk_characters,
+                            overwrite=overwrite,
+                            num_proc=num_proc,
+                        )
+                    except ChildProcessError as error:
+                        raise DataError(
+                            f"{folder} could not be prepared: {error}; {how_to_go_on(folder)}; a smaller "
+                            "--num_proc needs less memory"
+                        ) from error
                     except OSError as error:
                         reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+                        remedy = f"and {go_on()}" if has_shards(folder) else "or give another place with --data_dir"
                         raise DataError(
-                            f"{folder} could not be prepared ({reason}): {what_is_left(folder)}; make room, or give "
-                            "another place with --data_dir"
+                            f"{folder} could not be prepared ({reason}): {what_is_left(folder)}; make room, {remedy}"
                         ) from error
                 remember_as_made_here(folder)
                 dataset = open_dataset(folder.name, folder.parent, tokenizer=made)

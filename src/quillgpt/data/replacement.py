@@ -7,8 +7,10 @@ from pathlib import Path
 from quillgpt.data.dataset import is_nanogpt_folder
 from quillgpt.data.dataset_manifest import MANIFEST_FILE, DatasetManifest, again
 from quillgpt.data.request import Request
-from quillgpt.data.staging import made_files
+from quillgpt.data.shards import read_shards_record
+from quillgpt.data.staging import STAGING, made_files
 from quillgpt.errors import DataError, shorten
+from quillgpt.process import own_command
 from quillgpt.text.sources.addresses import shown_address
 from quillgpt.text.sources.corpora import RECIPES
 
@@ -77,4 +79,25 @@ def check_replaceable(
 
 def what_is_left(folder: Path) -> str:
     """Return what remains of a data set when preparing it fails, for a message."""
+    shards = read_shards_record(folder / STAGING)
+    if shards is not None:
+        return f"{shards.in_words()} are done"
     return "the earlier data set is unchanged" if made_files(folder) else "nothing of it is kept"
+
+
+def has_shards(folder: Path) -> bool:
+    """Return whether an interrupted preparation of a data set can go on."""
+    return read_shards_record(folder / STAGING) is not None
+
+
+def how_to_go_on(folder: Path) -> str:
+    """Return what remains of a data set when preparing it is interrupted, and what to do."""
+    return f"{what_is_left(folder)}; {go_on() if has_shards(folder) else 'the same command starts again'}"
+
+
+def go_on() -> str:
+    """Return the words that tell with which command an interrupted preparation goes on."""
+    command = own_command()
+    if command is None or "://" in command or " - " in f"{command} ":  # it may have secrets, or input from a pipe
+        return "the same command goes on"
+    return f"go on with: {command}"

@@ -9,15 +9,14 @@ from itertools import count
 from pathlib import Path
 
 from quillgpt.console import say, warn
-from quillgpt.data.dataset_manifest import MANIFEST_FILE
-from quillgpt.errors import DataError
+from quillgpt.data.dataset_manifest import MANIFEST_FILE, TRAIN_FILE, VAL_FILE
+from quillgpt.data.shards import SHARDS_FILE, read_shards_record
+from quillgpt.errors import DataError, join_names
 from quillgpt.files import flush_to_disk, make_folder, quill_home, sha256_of
 from quillgpt.locks import locked
 from quillgpt.ownership import remove_listed, remove_own
 from quillgpt.text.tokenizers.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
 
-TRAIN_FILE = "train.bin"
-VAL_FILE = "val.bin"
 STAGING = ".unfinished"
 """Folder in which a data set's files are made before they move to their places; complete once it has a dataset.json."""
 
@@ -43,16 +42,23 @@ def one_preparation(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """Yield a folder whose files replace a data set's when the block ends, and are removed if it raises.
+def staged(folder: Path, work: str) -> Iterator[Path]:
+    """Yield a folder whose files replace a data set's when the block ends.
 
-    The block makes all of `MADE_FILES`, dataset.json last. Until it ends, the earlier data set is unchanged.
+    The block makes all of `MADE_FILES`, dataset.json last. Until it ends, the earlier data set is unchanged. If it
+    raises, files that shards.json describes are kept for a later preparation of the same work, and others are removed.
+
+    Args:
+        folder: The data set's folder.
+        work: The hash of everything that decides the tokens.
     """
     staging = folder / STAGING
     made = not folder.exists()
     try:
-        remove_own(staging)
-        staging.mkdir(parents=True)
+        kept = read_shards_record(staging)
+        if kept is None or kept.work != work:
+            _clear(staging)
+        staging.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written to ({error.strerror}); give another place with --data_dir"
@@ -60,13 +66,30 @@ def staged(folder: Path) -> Iterator[Path]:
     try:
         yield staging
     except BaseException:
-        with suppress(OSError):
-            remove_own(staging)
-        if made:
-            remove_listed(folder, [])
+        if read_shards_record(staging) is None:
+            with suppress(OSError, DataError):
+                _clear(staging)
+            if made:
+                remove_listed(folder, [])
         raise
     assert is_half_replaced(folder)
     finish_replacement(folder)
+
+
+def _clear(staging: Path) -> None:
+    """Remove the files of an unfinished preparation, and nothing else.
+
+    Raises:
+        DataError: Something else is there.
+    """
+    if not os.path.lexists(staging):
+        return
+    if staging.is_symlink() or not staging.is_dir():
+        raise DataError(f"{staging} is no folder, and Quill needs one of this name; move it away")
+    names = [*MADE_FILES, SHARDS_FILE]
+    temporary = [path.name for name in names for path in staging.glob(f".{name}.*.part")]
+    if others := remove_listed(staging, [*names, *temporary]):
+        raise DataError(f"{staging} holds {join_names(others)}, which Quill did not write; move it away")
 
 
 def is_half_replaced(folder: Path) -> bool:
@@ -84,12 +107,14 @@ def finish_replacement(folder: Path) -> None:
         if (staging / name).is_file():
             flush_to_disk(staging / name)
     flush_to_disk(staging)
+    remove_own(staging / SHARDS_FILE)
     remove_own(folder / MANIFEST_FILE)
     for name in MADE_FILES:
         if (staging / name).is_file():
             (staging / name).replace(folder / name)
             flush_to_disk(folder)
-    remove_own(staging)
+    with suppress(DataError):  # what is not Quill's stays, and the next preparation names it
+        _clear(staging)
 
 
 def keep_aside(folder: Path, names: Iterable[str]) -> None:

@@ -1,16 +1,12 @@
-"""Turns a stream of text into a token file, in bounded memory."""
+"""Cuts a stream of text into batches that are encoded by themselves, and encodes a batch."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from quillgpt.data.dataset_manifest import SplitRecord
 from quillgpt.text.sources.documents import Mark, Piece
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, encode_pieces
 
@@ -20,9 +16,10 @@ PieceBatch = list[Piece]
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """The ids of a batch, (tokens,), and the size of its text; `bytes` counts the text in UTF-8."""
+    """The ids of a batch as a token file holds them, and sizes; `bytes` counts the text in UTF-8."""
 
-    ids: NDArray[np.uint32]
+    content: bytes
+    tokens: int
     characters: int
     bytes: int
     documents: int
@@ -104,44 +101,19 @@ def batch_stream(chunks: Iterable[Piece], characters: int) -> Iterator[PieceBatc
         yield batch
 
 
-def encode_batches(batches: Iterable[PieceBatch], tokenizer: Tokenizer) -> Iterator[EncodedBatch]:
-    """Encode batches of pieces, every piece by itself."""
-    for batch in batches:
-        texts = [piece for piece in batch if isinstance(piece, str)]
-        yield EncodedBatch(
-            ids=encode_pieces(tokenizer, batch),
-            characters=sum(map(len, texts)),
-            bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-            documents=len(batch) - len(texts),
-            ends_within_document=isinstance(batch[-1], str),
-        )
+def encode_batch(batch: PieceBatch, tokenizer: Tokenizer, dtype: str) -> EncodedBatch:
+    """Encode a batch, every piece by itself, as ids of this type.
 
-
-def write_tokens(
-    encoded: Iterable[EncodedBatch],
-    file: BinaryIO,
-    dtype: str,
-    *,
-    on_progress: Callable[[int], object] = lambda _: None,
-) -> SplitRecord:
-    """Write encoded batches to a file, and return its record for dataset.json."""
-    digest = hashlib.sha256()
-    documents = characters = utf8_bytes = tokens = 0
-    within_document = False
-    for batch in encoded:
-        content = batch.ids.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
-        file.write(content)
-        digest.update(content)
-        tokens += len(batch.ids)
-        characters += batch.characters
-        utf8_bytes += batch.bytes
-        documents += batch.documents
-        within_document = batch.ends_within_document
-        on_progress(batch.characters)
-    return SplitRecord(
-        documents=documents + within_document,
-        characters=characters,
-        bytes=utf8_bytes,
-        tokens=tokens,
-        sha256=digest.hexdigest(),
+    Raises:
+        TokenizerError: The tokenizer cannot represent the text.
+    """
+    texts = [piece for piece in batch if isinstance(piece, str)]
+    ids = encode_pieces(tokenizer, batch)
+    return EncodedBatch(
+        content=ids.astype(np.dtype(dtype).newbyteorder("<")).tobytes(),
+        tokens=len(ids),
+        characters=sum(map(len, texts)),
+        bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+        documents=len(batch) - len(texts),
+        ends_within_document=isinstance(batch[-1], str),
     )

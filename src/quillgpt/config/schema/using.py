@@ -18,6 +18,7 @@ from quillgpt.config.schema.base import (
     ProcessorFields,
     Seed,
     Settings,
+    Threads,
 )
 
 Quantize = Literal["none", "int8"]
@@ -140,5 +141,14 @@ class ReplacementFields(Settings):
     )
 
 
-class PrepareSettings(DatasetNameFields, PreparationFields, ReplacementFields):
+class EncodingFields(Settings):
+    """The machine."""
+
+    num_proc: Threads | None = Field(
+        None,
+        description="Processes that turn the text into tokens; the tokens do not depend on it. Unset: one per core that the process may use, fewer for a short text.",
+    )
+
+
+class PrepareSettings(DatasetNameFields, PreparationFields, ReplacementFields, EncodingFields):
     """The settings of `quill prepare`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 
 from quillgpt.console import progress, say
 from quillgpt.errors import TokenizerError
+from quillgpt.process import why_it_ended
 from quillgpt.stopping import activity
 from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
@@ -68,7 +68,8 @@ def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict
             process.kill()
             raise
         if process.returncode != 0:
-            raise TokenizerError(f"{name} could not be learned: {_reason(process.returncode, complaints)}")
+            advice = "; give a smaller number of tokens, or less text" if process.returncode < 0 else ""
+            raise TokenizerError(f"{name} could not be learned: {why_it_ended(process.returncode, complaints)}{advice}")
         learned.seek(0)
         result: dict[str, Any] = json.load(learned)
     return result["vocab"], result["merges"]
@@ -95,14 +96,6 @@ def _wait(process: subprocess.Popen[bytes], name: str) -> None:
                 seconds = time.monotonic() - started
                 say(f"learning {name} for {seconds:.0f} s so far; Ctrl-C stops it")
                 wait = seconds  # twice as long each time
-
-
-def _reason(status: int, complaints: IO[bytes]) -> str:
-    if status == -signal.SIGKILL:
-        return "the system killed it, probably for lack of memory; give a smaller number of tokens, or less text"
-    complaints.seek(0)
-    said = complaints.read().decode("utf-8", "replace").strip().splitlines()
-    return said[-1] if said else f"its process ended with status {status}"
 
 
 def learnable(pieces: Iterable[str]) -> Iterator[str]:
