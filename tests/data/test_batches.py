@@ -5,8 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quillgpt.data.batches import (
+    Source,
+    TrainingBatches,
     WindowOrder,
     all_offsets,
+    divide_items,
     evaluation_batches,
     gather,
     permute,
@@ -122,3 +125,57 @@ def test_evaluation_batches_hold_every_window_once():
     batches = list(evaluation_batches(tokens, all_offsets(50, 7), block_size=7, batch_size=3))
     assert [len(inputs) for inputs, _ in batches] == [3, 3, 1]
     assert torch.cat([targets for _, targets in batches]).flatten().tolist() == list(range(1, 50))
+
+
+SHARES = st.lists(st.floats(0.01, 1), min_size=1, max_size=9).map(lambda weights: [w / sum(weights) for w in weights])
+
+
+@given(SHARES, st.integers(0, 10**9), st.lists(st.integers(0, 50), max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_items_go_on_where_the_last_ones_ended_and_each_goes_to_one_sequence(shares, first, counts):
+    before = [part.start for part in divide_items(first, 0, shares)]
+    assert sum(before) == first
+    for count in counts:
+        parts = divide_items(first, count, shares)
+        assert [part.start for part in parts] == before
+        assert sum(map(len, parts)) == count
+        first, before = first + count, [part.stop for part in parts]
+
+
+@given(SHARES, st.integers(0, 10**7))
+@settings(max_examples=500, deadline=None)
+def test_the_first_items_are_divided_by_the_shares_to_within_one(shares, items):
+    allowed = 1 if len(shares) <= 4 else 3
+    for part, share in zip(divide_items(0, items, shares), shares, strict=True):
+        assert abs(len(part) - items * share) < allowed + 1e-6
+
+
+@given(st.floats(0, 0.999), st.integers(0, 10**9), st.integers(0, 500))
+@settings(max_examples=500, deadline=None)
+def test_two_sequences_are_divided_as_runs_with_replay_always_were(share, first, count):
+    old = range(int(first * share), int((first + count) * share))
+    new = range(first - old.start, first + count - old.stop)
+    assert divide_items(first, count, [1 - share, share]) == [new, old]
+
+
+def test_a_batch_has_the_windows_that_each_source_would_have_alone():
+    texts = [
+        np.arange(start, start + 500, dtype=kind)
+        for start, kind in ((0, np.uint16), (1000, np.uint32), (2000, np.uint16))
+    ]
+    shares = [0.5, 0.2, 0.3]
+    batches = TrainingBatches(
+        [Source(text, share) for text, share in zip(texts, shares, strict=True)], block_size=8, batch_size=7, seed=3
+    )
+    counts = np.zeros(3, dtype=int)
+    for iteration in range(40):
+        inputs, targets = batches.batch(iteration)
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        sources = inputs[:, 0] // 1000
+        assert sources.tolist() == [window.source for window in batches.windows(iteration)]
+        for source, text in enumerate(texts):
+            own = inputs[sources == source]
+            alone = WindowOrder(len(text), 8, seed=3).offsets(int(counts[source]), len(own))
+            assert torch.equal(own, gather(text, alone, 8)[0])
+            counts[source] += len(own)
+    assert np.abs(counts - 280 * np.array(shares)).max() < 1

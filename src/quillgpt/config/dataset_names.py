@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 import re
 import unicodedata
@@ -23,6 +22,10 @@ TEXTS: Final = ("http://", "https://", "hf:", "gutenberg:")
 
 LONGEST_NAME_BYTES: Final = 255
 """The longest name that file systems take."""
+
+
+LARGEST_WEIGHT: Final = 1e15
+"""Of a data set in a mixture: more than any has tokens."""
 
 
 def dataset_name(given: str) -> str:
@@ -107,9 +110,10 @@ def _weight(name: str, given: str, form: str) -> float:
     except ValueError:
         what = f"{shorten(given)}, which is no number" if given else "no number after the equals sign"
         raise ConfigError(f"the weight of the data set {shorten(name)} is {what}; {form}") from None
-    if not 0 < weight < math.inf:
+    if not 0 < weight <= LARGEST_WEIGHT:
         raise ConfigError(
-            f"the weight of the data set {shorten(name)} is {given}; give a number above 0, or leave the data set out"
+            f"the weight of the data set {shorten(name)} is {given}; give one above 0 (up to {LARGEST_WEIGHT:g}), "
+            "or leave the data set out"
         )
     return weight
 

@@ -38,7 +38,6 @@ class Mixture:
         _check_tokenizers(datasets)
         weights = [None] if len(datasets) == 1 else weights
         sizes = [weight or len(dataset.train) for dataset, weight in zip(datasets, weights, strict=True)]
-        sizes = [size / max(sizes) for size in sizes]  # the sum of huge weights would be infinite
         name = spell_mixture({dataset.name: weight for dataset, weight in zip(datasets, weights, strict=True)})
         return cls(name, tuple(datasets), tuple(size / math.fsum(sizes) for size in sizes))
 

@@ -56,7 +56,10 @@ class RunFields(Settings):
 class DatasetFields(Settings):
     """The data set."""
 
-    dataset: str = Field("openwebtext", description="Name of the data set, a folder in data_dir.")
+    dataset: str = Field(
+        "openwebtext",
+        description="Name of the data set, a folder in data_dir. Several are mixed, by weight (a=0.7,b=0.3) or by size (a,b).",
+    )
     data: str | None = Field(
         None,
         description="A text to prepare and train on: anything that quill prepare takes; several are separated by commas.",

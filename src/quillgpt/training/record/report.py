@@ -115,7 +115,9 @@ def describe_data(run: Run) -> dict[str, str]:
     for dataset, share in zip(mixture.datasets, mixture.shares, strict=True):
         what = f"{dataset.folder}: {len(dataset.train):,} train and {len(dataset.val):,} val tokens, "
         what += f"tokenizer {dataset.tokenizer.name} of {dataset.tokenizer.vocab_size:,}"
-        rows["data" if mixture.is_single else f"{share:.4g} of the data"] = what
+        if mixture.is_single:
+            return {"data": what}
+        rows[f"data {dataset.name}"] = f"{share:.4g} of the sequences; {what}"
     return rows
 
 
