@@ -7,3 +7,5 @@ BFLOAT16_FROBENIUS = 1e-2
 EXACT = {"rtol": 0, "atol": 0}
 SAME_RUN_ELSEWHERE = 1e-4
 """Largest relative difference between losses of the same ten iterations on another CPU; measured was a tenth of it."""
+SAME_RUN_IN_RANKS = 1e-4
+"""Largest difference between the losses of one run in one process and in several, nats per token."""

@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 
 import quillgpt.cli
 
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported; ranks set it before
+
 PRELOADED = ("torch._dynamo", "torch._inductor.config", "quillgpt.cli.app", "quillgpt.training", "quillgpt.api")
 
 

@@ -44,6 +44,7 @@ stdout = _ResultsConsole(highlight=False, soft_wrap=True, force_jupyter=False)
 stderr = _WordsConsole(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
 
 _quiet = False
+_muted = False
 
 
 def help_console() -> Console:
@@ -62,9 +63,20 @@ def quietly(quiet: bool = True) -> Iterator[None]:
         _quiet = before
 
 
+@contextmanager
+def muted(mute: bool = True) -> Iterator[None]:
+    """Print no message at all while the block runs, as in all but one of several processes that do the same."""
+    global _muted
+    before, _muted = _muted, mute or _muted
+    try:
+        yield
+    finally:
+        _muted = before
+
+
 def is_quiet() -> bool:
     """Return whether `quietly` or the environment leaves out set-up, log lines and progress."""
-    return _quiet or os.environ.get(QUIET_VARIABLE, "").lower() not in ("", "0", "false", "no", "off")
+    return _quiet or _muted or os.environ.get(QUIET_VARIABLE, "").lower() not in ("", "0", "false", "no", "off")
 
 
 def say(message: str, style: str | None = None) -> None:
@@ -85,7 +97,8 @@ def outcome(message: str, style: str | None = None) -> None:
 
     Control characters are escaped, since a message may hold a name or a text from elsewhere.
     """
-    stderr.print(visible(message), style=style, markup=False, emoji=False)
+    if not _muted:
+        stderr.print(visible(message), style=style, markup=False, emoji=False)
 
 
 def warn(message: str) -> None:

@@ -126,15 +126,21 @@ FEW_THREADS = 64
 """Threads that may be asked for on every machine: too many for its cores are slow, but harmless."""
 
 
-def choose_threads(threads: int | None) -> int:
+def choose_threads(threads: int | None, *, processes: int = 1) -> int:
     """Set and return the number of CPU threads; None takes one for each core that the process may use.
 
     Thousands of threads would crash the process, so a number far above that of the cores is reduced to it.
+
+    Args:
+        threads: The number.
+        processes: How many processes share the cores of this machine.
     """
     cores = usable_cores()
     if threads is None:
         given = os.environ.get("OMP_NUM_THREADS", "")
-        threads = (int(given[:9]) if given.isascii() and given.isdecimal() else 0) or cores
+        if processes > 1 and given == "1":  # which torchrun sets, where the user has set nothing
+            given = ""
+        threads = (int(given[:9]) if given.isascii() and given.isdecimal() else 0) or max(1, cores // processes)
     if threads > max(FEW_THREADS, os.cpu_count() or 1):
         warn(f"threads = {threads}, but this machine has {os.cpu_count()} cores; {cores} are used")
         threads = cores

@@ -56,8 +56,8 @@ def train(
     from quillgpt.training import train as train_model
 
     interruption = Interruption()
-    summary = train_model(settings, interruption=interruption, started=started, given=given)
-    if summary is None and not settings.eval_only:
+    train_model(settings, interruption=interruption, started=started, given=given)
+    if interruption.requested:
         raise SystemExit(interruption.exit_status)
 
 

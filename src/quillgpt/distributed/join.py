@@ -23,6 +23,10 @@ CONNECT_SECONDS = 180.0
 
 PART_SECONDS = 60.0
 
+_groups: list[dist.ProcessGroup] = []
+"""Process groups of this process, which are kept: the last reference to one may be dropped while Python's lock is held,
+by DDP for example. Then gloo's destructor waits for a thread that waits for that lock."""
+
 OF_CONNECTIONS = ("gloo", "nccl", "connection", "socket", "timed out", "collective", "process group", "peer")
 """Words in the errors that torch raises when another rank does not answer."""
 
@@ -115,6 +119,7 @@ def connect(meeting: Meeting, watch: Watch, device: torch.device, backend: str, 
             world_size=world.size,
             timeout=timedelta(seconds=timeout_seconds),
         )
+        _groups.append(dist.group.WORLD)  # type: ignore[arg-type]
         ranks = world.sum(torch.ones(1, device=device))
         arrived = int(ranks.item())
     except RuntimeError as error:

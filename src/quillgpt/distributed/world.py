@@ -6,6 +6,9 @@ Each process is a rank. In one process, every operation here returns what it was
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from quillgpt.errors import ConfigError
+from quillgpt.errors import ConfigError, RankError
 
 Value = TypeVar("Value")
 
@@ -79,10 +82,10 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def broadcast(self, value: Value) -> Value:
+    def broadcast(self, value: Value | None) -> Value:
         """Return the value that rank 0 gives; the values of the others do not matter."""
         if self.size == 1:
-            return value
+            return value  # type: ignore[return-value]
         values = [value if self.is_main else None]
         dist.broadcast_object_list(values)
         return values[0]  # type: ignore[return-value]
@@ -95,9 +98,29 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Return whether a rank says yes."""
-        return any(self.gather(flag)) if self.size > 1 else flag
+    @contextmanager
+    def agreement(self) -> Iterator[None]:
+        """Let the block succeed on all ranks, or fail on all of them.
+
+        Raises:
+            RankError: The block failed on another rank; where it failed, its own error is raised.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if self.size == 1:
+                raise
+            failure = error
+        message = None if failure is None else str(failure) or type(failure).__name__
+        status = 2 if isinstance(failure, ConfigError) else 1  # as the command line has it
+        failures = self.gather(message and (message, status, socket.gethostname()))
+        if failure is not None:
+            raise failure
+        for rank, told in enumerate(failures):
+            if told:
+                message, status, host = told
+                raise RankError(f"rank {rank} on {host}: {message}", status, key=message)
 
 
 ALONE = World()

@@ -12,7 +12,7 @@ from quillgpt.device import record_graph, warm_up
 from quillgpt.errors import DeviceError
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.run import Run
-from quillgpt.training.trainer import StepResult, TrainStep
+from quillgpt.training.trainer import StepResult, TrainStep, Votes
 
 WARM_UP_ITERATIONS = 3
 """Iterations that are done before one is recorded: libraries set up, and optimizers make their state."""
@@ -21,7 +21,7 @@ WARM_UP_ITERATIONS = 3
 def make_step(run: Run) -> TrainStep:
     """Return what does the iterations of a run, as a CUDA graph where `cuda_graph` asks for one on a GPU."""
     kind = CudaGraphStep if run.settings.cuda_graph and run.machine.device.type == "cuda" else TrainStep
-    step = kind(run.model, run.optimizers, run.batches, run.settings, run.machine, run.average)
+    step = kind(run.model, run.optimizers, run.batches, run.settings, run.machine, run.average, run.world)
     step.restore(run.state)
     return step
 
@@ -49,7 +49,7 @@ class CudaGraphStep(TrainStep):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
 
-    def __call__(self, iteration: int, lr: float) -> StepResult:
+    def __call__(self, iteration: int, lr: float, votes: Votes | None = None) -> StepResult:  # noqa: ARG002
         """Ask for an iteration. What is not finite is raised by `synchronize`; arguments are those of `TrainStep`."""
         self.model.train()
         inputs, targets = self.batch(iteration)
@@ -86,7 +86,7 @@ class CudaGraphStep(TrainStep):
         """Do the iteration that the memory describes; no weight moves from the first one on that was not finite."""
         loss = torch.zeros((), device=self.device)
         for micro_inputs, micro_targets in self.micro_batches(self._inputs, self._targets):
-            loss += self.forward_backward(micro_inputs, micro_targets, len(self._inputs))
+            loss += self.forward_backward(micro_inputs, micro_targets)
         grad_norm = self.clip_gradient()
         fails = (self._failed_iteration < 0) & ~(loss + grad_norm).isfinite()
         for kept, new in (

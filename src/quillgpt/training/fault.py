@@ -51,23 +51,37 @@ class Fault:
 
 
 def find_fault(step: TrainStep, iteration: int) -> Fault:
-    """Compute an iteration's gradient again, uncompiled, and note where the first value that is not finite appears."""
+    """Compute an iteration's gradient again, uncompiled, and return where the first value that is not finite appears.
+
+    Of several ranks, the first one with such a value counts.
+    """
+    faults = step.world.gather(find_own_fault(step, iteration))
+    return next((fault for fault in faults if fault.place is not None), faults[0])
+
+
+def find_own_fault(step: TrainStep, iteration: int) -> Fault:
+    """Do the work of `find_fault` for this rank's part of the batch."""
     model, windows = step.model, step.batches.windows(iteration)
     if (weight := first_not_finite(model.named_parameters())) is not None:
         return Fault(f"the weight {weight}", windows)
+    windows = windows[step.rows]
     step.seed(iteration)
     model.train()
-    first, order = 0, dict[str, None]()
+    first, order, faults = 0, dict[str, None](), list[Fault]()
     try:
-        for inputs, targets in step.micro_batches(*step.batch(iteration)):
-            with uncompiled(model), watch(model) as seen:
-                loss = step.forward_backward(inputs, targets, len(windows))
-            micro_windows = windows[first : first + len(inputs)]
-            first, order = first + len(inputs), seen.order
-            if seen.module is not None:
-                return Fault(f"the output of {seen.module}", [micro_windows[row] for row in seen.rows] or micro_windows)
-            if not bool(loss.isfinite()):
-                return Fault("the loss", micro_windows)
+        with step.objective.accumulating():
+            for inputs, targets in step.micro_batches(*step.batch(iteration)):
+                with uncompiled(model), watch(model) as seen:
+                    loss = step.forward_backward(inputs, targets)
+                micro_windows = windows[first : first + len(inputs)]
+                first, order = first + len(inputs), seen.order
+                if seen.module is not None:
+                    spoiled_windows = [micro_windows[row] for row in seen.rows] or micro_windows
+                    faults.append(Fault(f"the output of {seen.module}", spoiled_windows))
+                elif not bool(loss.isfinite()):
+                    faults.append(Fault("the loss", micro_windows))
+        if faults:
+            return faults[0]
         gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
         spoiled = {name.rpartition(".")[0] for name, gradient in gradients if not bool(gradient.isfinite().all())}
     finally:

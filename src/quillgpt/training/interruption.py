@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from contextlib import ExitStack
 from types import FrameType
 
@@ -40,10 +41,14 @@ class Interruption:
         self.heeded = False
         self._handlers = ExitStack()
 
-    def check(self) -> None:
-        """Raise `Interrupted` if the run has been asked to stop."""
-        if self.requested:
-            raise Interrupted
+    def adopt(self, signals: Iterable[signal.Signals | None]) -> None:
+        """Take over the request of another rank.
+
+        Args:
+            signals: The signal that has asked each of them, where one did.
+        """
+        self.requested = True
+        self.signal = self.signal or next(filter(None, signals), None)
 
     def __enter__(self) -> Interruption:
         self.heeded = True

@@ -67,7 +67,8 @@ def roll_back(run: Run, step: TrainStep, error: NonFiniteError) -> None:
     reason = f"{error}, {where}"
     console.warn(f"iter {iteration + 1}: {reason}; {describe_windows(run, fault.windows)}")
     if settings.on_nonfinite == "rollback":
-        restore(run, step)
+        with run.world.agreement():
+            restore(run, step)
         back_to, windows = run.state.iteration, numbers_of(fault.windows, run)
         run.state.rollbacks.append(Rollback(iteration=iteration, back_to=back_to, reason=reason, windows=windows))
     if settings.on_nonfinite == "stop" or is_hopeless(iteration, run.state, settings):
@@ -78,7 +79,8 @@ def roll_back(run: Run, step: TrainStep, error: NonFiniteError) -> None:
                 if settings.on_nonfinite == "stop"
                 else f"a --learning_rate below {settings.learning_rate:g}"
             )
-        raise UserError(f"iter {iteration + 1} is not finite ({reason}); nothing of it is saved. To go on: {again}")
+        with run.world.agreement():
+            raise UserError(f"iter {iteration + 1} is not finite ({reason}); nothing of it is saved. To go on: {again}")
     console.say(
         f"back to iter {run.state.iteration}; iter {iteration + 1} will be left out, and until iter "
         f"{iteration + settings.eval_interval + 1} the learning rate is "

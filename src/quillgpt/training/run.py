@@ -14,6 +14,7 @@ from quillgpt.config.schema import ResolvedSettings, TrainSettings
 from quillgpt.data.batches import Source, TrainingBatches
 from quillgpt.data.dataset import Dataset
 from quillgpt.data.mixture import Mixture
+from quillgpt.distributed import World
 from quillgpt.model import GPT
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
@@ -26,7 +27,7 @@ class Run:
 
     Attributes:
         settings: Its settings, with a value in place of every `auto`. Only `change_length` changes them.
-        machine: Device and number format.
+        machine: Device, number format and processes.
         mixture: The data sets that it learns from; mostly one.
         replayed: The data set that it should not forget and learns from too, if any.
         model: The model that is trained, on its device.
@@ -49,6 +50,11 @@ class Run:
     parent: Path | None
     resumed: bool
     starting_weights: Callable[[], Mapping[str, Tensor]]
+
+    @property
+    def world(self) -> World:
+        """The processes that train it."""
+        return self.machine.world
 
     @property
     def out_dir(self) -> Path:

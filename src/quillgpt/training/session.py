@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
+from quillgpt.console import muted
+from quillgpt.distributed import World
+from quillgpt.distributed.join import joined
 from quillgpt.stopping import activity
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.folder.occupation import occupied
 from quillgpt.training.folder.out_dir import check_out_dir, earlier_run_kept
 from quillgpt.training.interruption import NOTHING_LOST, Interruption
 from quillgpt.training.record.report import RunSummary, show_set_up
+from quillgpt.training.start.choices import device_of
 from quillgpt.training.start.setup import set_up
 from quillgpt.training.start.starting_point import apart_from_parent
 from quillgpt.training.trainer import Trainer
@@ -35,7 +39,7 @@ def train(
         given: How the settings were given, to be shown; None: by a program.
 
     Returns:
-        The result of the run; None if it was only evaluated, or interrupted.
+        The result of the run; None if it was only evaluated, or interrupted, and on all ranks but the first.
 
     Raises:
         UserError: A setting, the data or a checkpoint does not allow it, or another process trains in out_dir.
@@ -43,13 +47,19 @@ def train(
     started = time.perf_counter() if started is None else started
     given = given or Given(settings)
     settings = apart_from_parent(settings)
-    check_out_dir(settings)
-    with (
-        nullcontext() if settings.eval_only else occupied(Path(settings.out_dir)) as occupation,
-        earlier_run_kept(settings),
-        activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]),
-    ):
-        run = set_up(settings)
+    world = World.from_environment()
+    with ExitStack() as stack:
+        stack.enter_context(muted(not world.is_main))
+        together = stack.enter_context(ExitStack())
+        together.enter_context(joined(world, device_of(settings, world), settings.backend))
+        occupation = None
+        with world.agreement():
+            if world.is_main:
+                check_out_dir(settings)
+                occupation = None if settings.eval_only else stack.enter_context(occupied(Path(settings.out_dir)))
+                stack.enter_context(earlier_run_kept(settings))
+        stack.enter_context(activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]))
+        run = set_up(settings, world)
         trainer = Trainer(
             run,
             make_step(run),
@@ -58,4 +68,6 @@ def train(
             occupation=occupation,
         )
         show_set_up(run, trainer.peak, given)
-        return trainer.run_to_the_end()
+        has_ended = trainer.run_to_the_end()
+        together.close()
+        return trainer.summarize() if has_ended and world.is_main else None

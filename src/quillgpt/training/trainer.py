@@ -1,9 +1,10 @@
 """The training loop: evaluate when due, save when due, do an iteration, log it.
 
 An iteration takes the global batch micro-batch by micro-batch, forward and backward; clips the gradient; checks that
-loss and gradient are finite; and updates the weights once.
+loss and gradient are finite; and updates the weights once. Of several processes, each takes its part of the batch.
+They sum their gradients, and then all do the same update.
 
-Shapes: B sequences of the global batch, M of a micro-batch, T tokens of a sequence.
+Shapes: B sequences of the global batch, R of this rank's part, M of a micro-batch, T tokens of a sequence.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
@@ -26,6 +27,8 @@ from quillgpt.config.schema import ResolvedSettings
 from quillgpt.data.batches import TrainingBatches
 from quillgpt.data.distribution_shift import describe_shift
 from quillgpt.device import autocast, peak, to_device
+from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.ddp import Parallel, Replicas, Single
 from quillgpt.model import GPT
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.model.kernels import mean_range_excess
@@ -42,7 +45,7 @@ from quillgpt.training.folder.out_dir import begin_record, claim_folder, record_
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.finish import finish
-from quillgpt.training.record.loggers import open_loggers
+from quillgpt.training.record.loggers import Logger, open_loggers
 from quillgpt.training.record.metrics import MetricsLog, clock_time
 from quillgpt.training.record.report import RunSummary, say_perplexity
 from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
@@ -86,10 +89,13 @@ class Trainer:
         occupation: Occupation | None,
     ) -> None:
         self.run, self.state, self.step = run, run.state, step
+        self.world = run.world
+        self.agreed = Votes()
         self.checkpointer = Checkpointer(run)
-        self.metrics = MetricsLog(None if run.settings.eval_only else run.out_dir / METRICS)
+        recorded = self.world.is_main and not run.settings.eval_only
+        self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
         self.pace = Pace(run, started)
-        self.peak = peak(run.machine.device, run.machine.dtype)
+        self.peak = self.world.broadcast(peak(run.machine.device, run.machine.dtype) if self.world.is_main else None)
         self.interruption = interruption
         self.occupation = occupation
         self.started = time.perf_counter() - run.state.seconds
@@ -102,47 +108,54 @@ class Trainer:
         """The run's settings, whose length follows the clock where it has minutes."""
         return self.run.settings
 
-    def run_to_the_end(self) -> RunSummary | None:
-        """Train and summarise the run, or only evaluate it where the settings say so.
-
-        Returns:
-            What the run came to; None where it was only evaluated, or interrupted.
-        """
+    def run_to_the_end(self) -> bool:
+        """Train, or only evaluate where the settings say so; return whether the run has reached its end."""
         settings = self.settings
         if settings.eval_only:
             losses = self.evaluate()
             say_perplexity(settings, train=losses.train, val=losses.val)
-            return None
-        claim_folder(settings, anew=not self.run.resumed)
+            return False
+        with self.world.agreement():
+            if self.world.is_main:
+                claim_folder(settings, anew=not self.run.resumed)
         self.begin_record()
-        loggers = open_loggers(settings, iteration=self.state.iteration if self.run.resumed else None)
+        with self.world.agreement():
+            loggers = self.open_loggers() if self.world.is_main else []
         with self.metrics.shared_with(loggers):
             if self.shift is not None:
                 console.warn(self.shift)
             if self.state.iteration >= settings.max_iters > 0:
                 console.say(f"all {self.state.iteration} iterations are done; to train longer, raise --max_iters")
             if not self.train():
-                return None
+                return False
+        with self.world.agreement():
             self.checkpointer.require_saved()
-            with activity(
-                f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self.run.out_dir)}"
-            ):
-                return finish(self.run, started=self.started, shift=self.shift is not None)
+        return True
+
+    def open_loggers(self) -> list[Logger]:
+        """Open the loggers that the settings ask for."""
+        return open_loggers(self.settings, iteration=self.state.iteration if self.run.resumed else None)
+
+    def summarize(self) -> RunSummary:
+        """Score the best checkpoint of a run that has reached its end, and write its summary; rank 0 does that."""
+        with activity(f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self.run.out_dir)}"):
+            return finish(self.run, started=self.started, shift=self.shift is not None)
 
     def train(self) -> bool:
         """Train until max_iters, or until patience ends; return False where the run was interrupted before."""
         with ExitStack() as signals:
             while True:
                 try:
-                    evaluating, saving = self.evaluation_is_due(), self.checkpointer.is_due()
-                    if evaluating or saving or self.interruption.requested or self.line_is_due():
+                    agreed = self.agreed if self.world.size > 1 else self.vote()
+                    evaluating, saving = self.evaluation_is_due(), self.checkpointer.is_due(agreed.save)
+                    if evaluating or saving or agreed.stop or self.line_is_due():
                         self.keep_folder()
                         self.step.synchronize()
                     if evaluating:
                         self.evaluate_and_save()
                     elif saving:
                         self.save()
-                    if self.interruption.requested:
+                    if self.is_stopping():
                         self.leave()
                         return False
                     if self.is_finished():
@@ -152,6 +165,22 @@ class Trainer:
                 except NonFiniteError as error:
                     roll_back(self.run, self.step, error)
                     self.begin_record()
+
+    def vote(self) -> Votes:
+        """Return what this rank asks for: a signal may reach any of them, and the clock is that of rank 0."""
+        return Votes(stop=self.interruption.requested, save=self.world.is_main and self.checkpointer.time_is_up())
+
+    def is_stopping(self) -> bool:
+        """Whether a rank has been asked to stop, as far as all of them know."""
+        return self.agreed.stop if self.world.size > 1 else self.interruption.requested
+
+    def stop_evaluating(self) -> None:
+        """Raise `Interrupted` on all ranks if one of them has been asked to stop."""
+        if self.world.size > 1 and not self.agreed.stop:
+            asked = torch.tensor(float(self.interruption.requested), device=self.run.machine.device)
+            self.agreed = replace(self.agreed, stop=bool(self.world.sum(asked)))
+        if self.is_stopping():
+            raise Interrupted
 
     def evaluation_is_due(self) -> bool:
         """Whether this is the last iteration, or every eval_interval-th."""
@@ -188,7 +217,8 @@ class Trainer:
             return
         before = time.perf_counter()
         lr = learning_rate(state.iteration, settings) * lr_multiplier(state.iteration, state, settings)
-        result = self.step(state.iteration, lr)
+        result = self.step(state.iteration, lr, self.vote() if self.world.size > 1 else None)
+        self.agreed = result.votes
         state.iteration += 1
         state.tokens += settings.tokens_per_iteration
         loss = grad_norm = math.nan
@@ -228,11 +258,14 @@ class Trainer:
 
     def fit_into_minutes(self) -> None:
         """Let the length of a run that has minutes follow its speed."""
-        before, iterations = self.settings.max_iters, self.pace.fitting_iterations()
+        if self.settings.minutes is None:
+            return
+        before = self.settings.max_iters
+        iterations = self.world.broadcast(self.pace.fitting_iterations() if self.world.is_main else None)
         if iterations is None:
             return
         self.run.change_length(iterations)
-        record_settings(self.settings)
+        self.record_settings()
         if abs(iterations - before) > before * WORTH_SAYING:
             console.say(f"{iterations:,} iterations instead of {before:,} fit into {self.settings.minutes:g} min")
 
@@ -265,10 +298,11 @@ class Trainer:
         """
         run, state, settings = self.run, self.state, self.settings
         before = time.perf_counter()
-        losses = evaluate_splits(run, self.interruption.check)
+        losses = evaluate_splits(run, self.stop_evaluating)
         self.pace.count_evaluation(time.perf_counter() - before)
         state.seconds = time.perf_counter() - self.started
-        check_loss(losses.val, state.iteration, settings)
+        with self.world.agreement():
+            check_loss(losses.val, state.iteration, settings)
         per_byte = losses.val_bits_per_byte
         say = console.outcome if settings.eval_only else console.say
         say(
@@ -315,37 +349,62 @@ class Trainer:
 
     def leave(self) -> None:
         """Save an interrupted run, and say how to go on with it."""
-        if self.state.iteration == 0 and not has_checkpoint(self.run.out_dir):
+        self.interruption.adopt(self.world.gather(self.interruption.signal))
+        if self.state.iteration == 0 and not self.world.broadcast(has_checkpoint(self.run.out_dir)):
             console.outcome(f"interrupted {NOTHING_LOST[False]}")
             return
         self.step.synchronize()
         self.save()
-        self.checkpointer.require_saved()
+        with self.world.agreement():
+            self.checkpointer.require_saved()
         console.outcome(
             f"interrupted and saved at iter {self.state.iteration}; go on with: {how_to_go_on(self.run.out_dir)}"
         )
 
     def begin_record(self) -> None:
         """Let checkpoints and metrics.jsonl be what they were at this iteration: nothing, where the run begins."""
-        self.checkpointer.begin()
-        if self.run.resumed:
-            state = self.state
-            self.metrics.rewind(state.iteration, evaluated=state.evaluated_iteration == state.iteration)
-        else:
-            begin_record(self.run.out_dir)
-        record_settings(self.settings)
+        with self.world.agreement():
+            self.checkpointer.begin()
+            if self.run.resumed:
+                state = self.state
+                self.metrics.rewind(state.iteration, evaluated=state.evaluated_iteration == state.iteration)
+            elif self.world.is_main:
+                begin_record(self.run.out_dir)
+            self.record_settings()
+
+    def record_settings(self) -> None:
+        """Write config.toml."""
+        if self.world.is_main:
+            record_settings(self.settings)
 
     def keep_folder(self) -> None:
         """Go on in a new folder where out_dir was removed or moved: what the model has learned is not lost yet."""
-        if self.occupation is None or not self.occupation.is_lost():
+        with self.world.agreement():
+            lost = self.occupation is not None and self.occupation.is_lost()
+        if not self.world.broadcast(lost):
             return
-        self.occupation.take_anew()
-        claim_folder(self.settings, anew=False)
-        record_settings(self.settings)
+        with self.world.agreement():
+            if self.occupation is not None:
+                self.occupation.take_anew()
+                claim_folder(self.settings, anew=False)
+                self.record_settings()
         self.checkpointer.forget()
         state = self.state
         state.best_val_loss = state.best_iteration = state.best_train_loss = None
         state.evaluations_since_best = 0
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What a rank asks for before an iteration, or what all ranks know after it that one of them has asked for.
+
+    Attributes:
+        stop: The run is to be saved and ended.
+        save: A checkpoint is due by the clock.
+    """
+
+    stop: bool = False
+    save: bool = False
 
 
 @dataclass(frozen=True)
@@ -355,10 +414,39 @@ class StepResult:
     Attributes:
         loss: Mean loss over the global batch, nats per token, a scalar.
         grad_norm: Norm of the gradient before clipping, a scalar.
+        votes: What the ranks have asked for.
     """
 
     loss: Tensor
     grad_norm: Tensor
+    votes: Votes = Votes()
+
+
+class Objective(nn.Module):
+    """What training minimizes, as a module that processes can share.
+
+    Args:
+        model: The model.
+        range_penalty: Factor of the penalty for arguments that are out of a kernel's range.
+    """
+
+    def __init__(self, model: GPT, range_penalty: float) -> None:
+        super().__init__()
+        self.model = model
+        self.range_penalty = range_penalty
+
+    def forward(self, inputs: Tensor, targets: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Return what a micro-batch adds to the objective of the global batch, and to its loss, both scalars.
+
+        Args:
+            inputs: Ids (M, T).
+            targets: Ids (M, T).
+            batch_size: Sequences of the global batch, B, over whose tokens the loss is the mean.
+        """
+        loss = self.model.loss_sum(inputs, targets) / (batch_size * targets.shape[1])
+        if not self.range_penalty:
+            return loss, loss.detach()
+        return loss + self.range_penalty * mean_range_excess(self.model) / batch_size, loss.detach()
 
 
 class TrainStep:
@@ -371,6 +459,7 @@ class TrainStep:
         settings: The run's. A later change of its length does not matter here: the learning rate is given.
         machine: Device and number format.
         average: Follows the weights, where an average of them is kept.
+        world: The processes that share every batch.
 
     Attributes:
         compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
@@ -386,8 +475,11 @@ class TrainStep:
         settings: ResolvedSettings,
         machine: Machine,
         average: WeightAverage | None = None,
+        world: World = ALONE,
     ) -> None:
         self.model, self.optimizers, self.average = model, optimizers, average
+        self.world = world
+        self.rows = world.slice_of(batches.batch_size)
         self.batches = batches
         self.settings = settings
         self.device, self.dtype = machine.device, machine.dtype
@@ -395,20 +487,23 @@ class TrainStep:
         self._has_compiled_once = False
         if self.compiled:
             compile_model(model)
+        objective = Objective(model, settings.range_penalty)
+        self.objective: Parallel = Replicas(objective, world, self.device) if world.size > 1 else Single(objective)
         self.restore(TrainingState())
 
-    def __call__(self, iteration: int, lr: float) -> StepResult:
+    def __call__(self, iteration: int, lr: float, votes: Votes | None = None) -> StepResult:
         """Do an iteration.
 
         Args:
             iteration: Its number, counted from 0.
             lr: Its learning rate.
+            votes: What this rank asks for.
 
         Raises:
             NonFiniteError: Its loss or gradient is not finite; no weight has been updated.
         """
         self.model.train()
-        inputs, targets = self.batch(iteration)  # each (B, T)
+        inputs, targets = self.batch(iteration)  # each (R, T)
         try:
             loss = self.accumulate_gradient(iteration, inputs, targets)
         except Exception as error:  # a compiler may fail in any way, but only before it has worked once
@@ -417,53 +512,67 @@ class TrainStep:
             self.go_on_uncompiled(error)
             loss = self.accumulate_gradient(iteration, inputs, targets)
         self._has_compiled_once = self.compiled
+        loss, votes = self.share(loss, votes or Votes())
         grad_norm = self.clip_gradient()
         self.check_finite(iteration, loss, grad_norm)
         self.update(lr)
         if self.average is not None:
             self.average.update(self.model, iteration)
-        return StepResult(loss, grad_norm)
+        return StepResult(loss, grad_norm, votes)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets of an iteration, on the device, each (B, T)."""
+        """Return inputs and targets of this rank's part of an iteration, on the device, each (R, T)."""
         inputs, targets = self.batches.batch(iteration)
-        return to_device(inputs, self.device), to_device(targets, self.device)
+        return to_device(inputs[self.rows], self.device), to_device(targets[self.rows], self.device)
 
     def accumulate_gradient(self, iteration: int, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Compute the gradient of the mean loss over the global batch, micro-batch by micro-batch; return that loss."""
+        """Compute the gradient of the mean loss over the global batch, micro-batch by micro-batch.
+
+        Returns:
+            What this rank's part of the batch adds to that loss.
+        """
         self.seed(iteration)
         loss = torch.zeros((), device=self.device)
-        for micro_inputs, micro_targets in self.micro_batches(inputs, targets):
-            loss += self.forward_backward(micro_inputs, micro_targets, len(inputs))
+        *earlier, last = self.micro_batches(inputs, targets)
+        with self.objective.accumulating():
+            for micro_batch in earlier:
+                loss += self.forward_backward(*micro_batch)
+        loss += self.forward_backward(*last)
         return loss
+
+    def share(self, loss: Tensor, votes: Votes) -> tuple[Tensor, Votes]:
+        """Return the loss of the global batch, and what a rank has asked for, as all ranks know then."""
+        if self.world.size == 1:
+            return loss, votes
+        asked = torch.tensor([votes.stop, votes.save], dtype=loss.dtype, device=loss.device)
+        loss, stop, save = self.world.sum(torch.cat([loss[None], asked]))
+        return loss, Votes(stop=bool(stop), save=bool(save))
 
     def seed(self, iteration: int) -> None:
         """Make an iteration's random numbers (dropout) a function of seed and iteration: resuming needs no state."""
         torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, iteration]).generate_state(1, np.uint64)[0]))
 
     def micro_batches(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the micro-batches of a batch: inputs and targets, each (M, T)."""
+        """Return the micro-batches of this rank's part of a batch: inputs and targets, each (M, T)."""
         size = self.settings.micro_batch_size
         return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
 
-    def forward_backward(self, inputs: Tensor, targets: Tensor, batch_size: int) -> Tensor:
+    def forward_backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of a micro-batch to that of its batch.
 
         Args:
             inputs: Ids (M, T).
             targets: Ids (M, T).
-            batch_size: Sequences of the global batch, B, over whose tokens the loss is the mean.
 
         Returns:
             What the micro-batch adds to the mean loss, nats per token, a scalar.
         """
         with autocast(self.device, self.dtype):
-            loss = self.model.loss_sum(inputs, targets) / (batch_size * targets.shape[1])
-        objective = loss
-        if self.settings.range_penalty:
-            objective = objective + self.settings.range_penalty * mean_range_excess(self.model) / batch_size
-        self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+            objective, loss = self.objective(inputs, targets, self.batches.batch_size)
+        if self.objective.scale != 1:
+            objective = objective * self.objective.scale
+        self.scaler.scale(objective).backward()
+        return loss  # type: ignore[no-any-return]
 
     def clip_gradient(self) -> Tensor:
         """Bound the norm of the gradient by grad_clip, and return the norm that it had."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
@@ -95,21 +96,15 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
         return spread_offsets(len(tokens), settings.block_size, blocks, settings.seed)
 
     def loss_of(name: str, tokens: Tokens, offsets: Offsets) -> float:
-        with console.progress(f"evaluating {name}", math.ceil(len(offsets) / settings.batch_size)) as advance:
+        batches = math.ceil(len(offsets) / (settings.batch_size * run.world.size))
+        with console.progress(f"evaluating {name}", batches) as advance:
 
             def advance_and_tell() -> None:
                 advance()
                 after_batch()
 
             with uncompiled(run.evaluated_model):
-                return mean_loss(
-                    run.evaluated_model,
-                    tokens,
-                    offsets,
-                    batch_size=settings.batch_size,
-                    dtype=run.machine.dtype,
-                    advance=advance_and_tell,
-                )
+                return loss_over(run, tokens, offsets, advance_and_tell)
 
     train, val, bits = [], [], []
     for dataset in mixture.datasets:
@@ -133,6 +128,23 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
         replay=replay_loss,
         val_of=dict(zip(names, val, strict=False)),
     )
+
+
+def loss_over(run: Run, tokens: Tokens, offsets: Offsets, after_batch: Callable[[], None]) -> float:
+    """Return the mean loss of the evaluated model over the windows at `offsets`, which the ranks divide."""
+    model, world, batch_size, dtype = run.evaluated_model, run.world, run.settings.batch_size, run.machine.dtype
+    if world.size == 1:
+        return mean_loss(model, tokens, offsets, batch_size=batch_size, dtype=dtype, advance=after_batch)
+    share = math.ceil(len(offsets) / world.size)
+    own = offsets[world.rank * share : (world.rank + 1) * share]
+    total = torch.zeros((), dtype=torch.float64, device=run.machine.device)
+    for first in range(0, share, batch_size):
+        batch = own[first : first + batch_size]
+        # A rank that has none left computes another: where the ranks share the weights, all take part in each batch.
+        mean = mean_loss(model, tokens, batch if len(batch) else offsets[:1], batch_size=batch_size, dtype=dtype)
+        total += mean * len(batch)
+        after_batch()
+    return float(world.sum(total)) / len(offsets)
 
 
 def describe_losses(losses: Losses, run: Run) -> str:

@@ -57,7 +57,7 @@ class Checkpointer:
     def begin(self) -> None:
         """Go on from the run's state, at its start or after a rollback: later checkpoints are dropped."""
         run = self._run
-        if run.resumed:
+        if run.resumed and run.world.is_main:
             assert run.parent is not None
             drop_checkpoints_after(
                 run.out_dir, run.parent, iteration=run.state.iteration, best_iteration=run.state.best_iteration
@@ -75,13 +75,22 @@ class Checkpointer:
         """Save again when it is next due: what was saved is gone."""
         self._saved_iteration = self._saved_best = None
 
-    def is_due(self) -> bool:
-        """Whether `checkpoint_interval` asks for a save now."""
+    def is_due(self, time_is_up: bool) -> bool:
+        """Whether `checkpoint_interval` asks for a save now.
+
+        Args:
+            time_is_up: What the method of that name has returned, on rank 0.
+        """
         interval, iteration = self._run.settings.checkpoint_interval, self._run.state.iteration
         if interval is None or iteration == self._saved_iteration:
             return False
-        if isinstance(interval, int):
-            return iteration % interval == 0
+        return iteration % interval == 0 if isinstance(interval, int) else time_is_up
+
+    def time_is_up(self) -> bool:
+        """Whether a `checkpoint_interval` in units of time has passed since the last save."""
+        interval = self._run.settings.checkpoint_interval
+        if interval is None or isinstance(interval, int):
+            return False
         seconds = float(interval[:-1]) * SECONDS[interval[-1]]
         return self._clock() - self._saved_at >= max(seconds, self._cost_seconds / LARGEST_SHARE)
 
@@ -97,19 +106,38 @@ class Checkpointer:
         run, state = self._run, self._run.state
         if state.iteration == self._saved_iteration and not best and self.failure is None:
             return True
-        optimizer = run.optimizers.state()
+        with run.world.agreement():
+            tensors = [*run.model.parameters(), *run.evaluated_model.parameters(), *run.optimizers.state().values()]
+            check_finite(tensors, run)
+        started = self._clock()
+        with run.world.agreement():
+            self.failure = self._write(best=best) if run.world.is_main else None
+        self.failure = run.world.broadcast(self.failure)
+        self._saved_at = self._clock()
+        if self.failure is not None:
+            warn(
+                f"the checkpoint of iter {state.iteration} cannot be written: {self.failure}; "
+                f"{self._what_is_kept()}; training goes on, and the next save is tried"
+            )
+            return False
+        self._saved_iteration, self._saved_best = state.iteration, state.best_iteration
+        self._cost_seconds = self._saved_at - started
+        state.saving_seconds += self._cost_seconds
+        return True
+
+    def _write(self, *, best: bool) -> str | None:
+        """Write a checkpoint and remove those that are not kept; return why the disk refuses it, if it does."""
+        run, state = self._run, self._run.state
         apart = run.average is not None or run.settings.lora_rank > 0
         raw_weights: dict[str, Tensor] | None = dict(group_parameters(run.model).trained) if apart else None
-        check_finite([*run.model.parameters(), *run.evaluated_model.parameters(), *optimizer.values()], run)
         name = iteration_name(state.iteration)
-        started = self._clock()
         try:
             save_checkpoint(
                 run.out_dir,
                 run.evaluated_model,
                 run.mixture.tokenizer,
                 about=run.about,
-                optimizer=optimizer,
+                optimizer=run.optimizers.state(),
                 state=state,
                 raw_weights=raw_weights,
                 adapter_base=name_of_base(run.settings, state),
@@ -118,23 +146,12 @@ class Checkpointer:
                 point(run.out_dir, BEST, name)
             point(run.out_dir, LAST, name)
         except OSError as error:
-            self.failure = error.strerror or str(error)
-            self._saved_at = self._clock()
-            warn(
-                f"the checkpoint of iter {state.iteration} cannot be written: {self.failure}; "
-                f"{self._what_is_kept()}; training goes on, and the next save is tried"
-            )
-            return False
+            return error.strerror or str(error)
         take_over(run.settings)
         # The checkpoint before `last` is kept to fall back on, and with it the best one of that time.
         spared = () if self._saved_best is None else (iteration_name(self._saved_best),)
         prune(run.out_dir, run.settings.keep_last if run.settings.always_save_checkpoint else 0, spared=spared)
-        self.failure = None
-        self._saved_iteration, self._saved_best = state.iteration, state.best_iteration
-        self._saved_at = self._clock()
-        self._cost_seconds = self._saved_at - started
-        state.saving_seconds += self._cost_seconds
-        return True
+        return None
 
     def require_saved(self) -> None:
         """Check that the latest save could be done.

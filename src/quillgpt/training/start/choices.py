@@ -28,6 +28,7 @@ from quillgpt.device import (
     remember,
     seconds_per_call,
 )
+from quillgpt.distributed import ALONE, World
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, GPTConfig, attention_paths
 from quillgpt.model.cost import training_flops_per_token
@@ -54,10 +55,11 @@ EXPECTED_UTILISATION = 0.3
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the number format of a run."""
+    """The device and the number format of a run, and the processes that train it."""
 
     device: torch.device
     dtype: torch.dtype
+    world: World = ALONE
 
     @property
     def description(self) -> str:
@@ -65,19 +67,34 @@ class Machine:
         return f"{self.device} ({device_description(self.device)})"
 
 
-def choose_machine(settings: TrainSettings) -> tuple[TrainSettings, Machine]:
+def device_of(settings: TrainSettings, world: World) -> torch.device:
+    """Return the device that this rank computes on: of several ranks on a machine with GPUs, each has one.
+
+    Raises:
+        DeviceError: It does not exist.
+    """
+    device = choose_device(settings.device)
+    if device.type == "cuda" and world.size > 1:
+        return choose_device(f"cuda:{world.local_rank}")
+    return device
+
+
+def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[TrainSettings, Machine]:
     """Choose threads, device and dtype, and return the settings with these values in place of `auto`."""
     keep_compiled_code(compiling=settings.compile is not False)
-    threads = choose_threads(settings.threads)
+    threads = choose_threads(settings.threads, processes=world.local_size)
     compute_deterministically(settings.deterministic)
-    device = choose_device(settings.device)
+    device = device_of(settings, world)
     dtype = choose_dtype(settings.dtype, device)
     if settings.cuda_graph and dtype == torch.float16:
         raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")
+    if settings.cuda_graph and world.size > 1:
+        raise ConfigError(f"cuda_graph = true records one process, and {world.size} train; leave it out")
     if device.type == "cpu":
         keep_freed_memory()
-    chosen = {"threads": threads, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}
-    return settings.model_copy(update=chosen), Machine(device, dtype)
+    name = str(device) if world.size == 1 else device.type
+    chosen = {"threads": threads, "device": name, "dtype": str(dtype).removeprefix("torch.")}
+    return settings.model_copy(update=chosen), Machine(device, dtype, world)
 
 
 def choose_paths(
@@ -92,7 +109,7 @@ def choose_paths(
         measuring: Try the paths, for which there must be memory; else the usual one is taken.
     """
     given = settings.micro_batch_size
-    at_once = _fastest_micro_batch(settings, machine.device) if given == "auto" else given
+    at_once = _fastest_micro_batch(settings, machine) if given == "auto" else given
     if settings.attn_path == "auto":
         usual = next(iter(attention_paths(config.kernel, block_size=config.block_size, dropout=settings.dropout > 0)))
         attn_path = _fastest_attention(config, at_once, settings.dropout, machine) if measuring else usual
@@ -153,19 +170,24 @@ def choose_compile(settings: ChosenSettings, model: GPT, machine: Machine) -> bo
     return seconds["compiled"] < seconds["eager"]
 
 
-def _fastest_micro_batch(settings: TrainSettings, device: torch.device) -> int:
-    if device.type != "cpu":
-        return settings.batch_size
+def _fastest_micro_batch(settings: TrainSettings, machine: Machine) -> int:
+    total = _sequences_of_a_rank(settings, machine)
+    if machine.device.type != "cpu":
+        return min(settings.batch_size, total)
     most = max(1, CPU_TOKENS_AT_ONCE // settings.block_size)
-    total = settings.sequences_per_iteration
     return next(size for size in range(min(most, total), 0, -1) if total % size == 0)
+
+
+def _sequences_of_a_rank(settings: TrainSettings, machine: Machine) -> int:
+    rows = range(settings.sequences_per_iteration)
+    return len(rows[machine.world.slice_of(len(rows))])
 
 
 def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Machine, most: int) -> int:
     """Return the largest micro-batch of at most `most` sequences that fits into the memory; at least one sequence."""
     available = memory(machine.device)
     needed = memory_needed(settings, config, device=machine.device, dtype=machine.dtype)
-    total = settings.sequences_per_iteration
+    total = _sequences_of_a_rank(settings, machine)
     sizes = [size for size in range(most, 0, -1) if size == most or total % size == 0]
     fitting = next((size for size in sizes if fits(needed(size), available)), 1)
     if fitting < most:

@@ -10,6 +10,7 @@ from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettin
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.data.mixture import Mixture
+from quillgpt.distributed import ALONE, World
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.kernels import limit_range, mean_distance_argument
 from quillgpt.optim.average import WeightAverage
@@ -40,13 +41,35 @@ ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
 """Settings that say which text an iteration learns from."""
 
 
-def set_up(settings: TrainSettings) -> Run:
+def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
     """Prepare data, model and optimizer, and make the automatic choices.
+
+    Of several ranks, the first one prepares and chooses. The others do the same with all choices made.
+
+    Args:
+        settings: The run's.
+        world: The processes that train it.
 
     Raises:
         UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
     """
-    start = find_starting_point(settings)
+    run = None
+    with world.agreement():
+        if world.is_main:
+            run = set_up_rank(settings, world)
+    chosen = world.broadcast(run.settings if run else None)
+    with world.agreement():
+        if run is None:
+            given = {"defaults": "fixed", "init_from": settings.init_from, "overwrite": settings.overwrite}
+            run = set_up_rank(TrainSettings(**chosen.model_dump() | given), world)
+            run.settings = chosen
+    assert run is not None
+    return run
+
+
+def set_up_rank(settings: TrainSettings, world: World) -> Run:
+    """Do the work of `set_up` for one rank."""
+    start = find_starting_point(settings, world)
     mixture = open_data(start)
     start = with_place_of(mixture, replace(start, settings=without_secrets(start.settings)))
     text = Text.of(mixture)

@@ -10,6 +10,7 @@ from quillgpt.checkpoint.names import checkpoints_folder, has_checkpoint, iterat
 from quillgpt.checkpoint.recover import is_whole
 from quillgpt.config.schema import CHOSEN, TrainSettings
 from quillgpt.console import say, warn
+from quillgpt.distributed import ALONE, World
 from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
 from quillgpt.training.folder.out_dir import check_earlier_run
@@ -50,11 +51,12 @@ class StartingPoint:
         return self.stored.state if self.stored else TrainingState()
 
 
-def find_starting_point(settings: TrainSettings) -> StartingPoint:
+def find_starting_point(settings: TrainSettings, world: World = ALONE) -> StartingPoint:
     """Load what a run starts from, and choose its machine.
 
     Args:
         settings: The run's, after `apart_from_parent` and `check_out_dir`.
+        world: The processes that train it.
 
     Raises:
         UserError: out_dir holds another run, or something that the run needs is missing.
@@ -71,7 +73,7 @@ def find_starting_point(settings: TrainSettings) -> StartingPoint:
     if settings.patience is None:
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
         settings = settings.model_copy(update={"patience": patience})
-    settings, machine = choose_machine(settings)
+    settings, machine = choose_machine(settings, world)
     return StartingPoint(settings, machine, parent, stored, base)
 
 
