@@ -24,9 +24,10 @@ from quillgpt.config.schema import Quantize, Sampling
 from quillgpt.console import progress, say, warn
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset, prepare_hint
+from quillgpt.data.document_ends import document_ends
 from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
 from quillgpt.errors import CheckpointError, ConfigError, DataError, shorten
-from quillgpt.evaluation import Score, score_split
+from quillgpt.evaluation import SPREAD_SEED, Score, Windows, score_windows
 from quillgpt.generation import Sample, draw_samples, prompt_ids, with_known_start, without_unknown_end
 from quillgpt.generation.sample import TextListener
 from quillgpt.interop import open_model
@@ -183,8 +184,10 @@ class Model:
         batch_size: int | None = None,
         block_size: int | None = None,
         batches: int | None = None,
+        stride: int | None = None,
+        unit_size: int | None = None,
     ) -> Score:
-        """Evaluate the model on a split, in non-overlapping blocks.
+        """Evaluate the model on a split, in non-overlapping blocks or in windows that overlap.
 
         Args:
             dataset: A prepared data set, or its name.
@@ -193,8 +196,11 @@ class Model:
             batch_size: Blocks computed at once; None takes as many as hold EVALUATION_TOKENS.
             block_size: Tokens of a block; None takes the context of the model, or the whole split if that is shorter.
             batches: Batches to take, spread over the split; None takes the whole split.
+            stride: Tokens by which the window moves; None takes non-overlapping blocks.
+            unit_size: Targets of a block, if standard errors are over blocks; None takes block_size.
 
         Raises:
+            ConfigError: The blocks or the stride are too long.
             DataError: The data set is missing, shorter than a block, or has no such split.
             TokenizerError: It was prepared with another tokenizer.
         """
@@ -205,29 +211,40 @@ class Model:
         else:
             self._loaded.check_tokenizer(dataset, Path(data_dir))
         tokens: Tokens = dataset.train if split == "train" else dataset.val
-        most = self.config.block_size
-        if block_size is not None and block_size > most:
-            raise ConfigError(f"block_size = {block_size}, and the model sees {most:,} tokens at once; give no more")
-        if block_size is None and 1 < len(tokens) <= most:
+        windows = self.windows(tokens, block_size=block_size, stride=stride)
+        if block_size is None and 1 < len(tokens) <= self.config.block_size:
             warn(
-                f"{dataset.name} {split} has fewer tokens than the model sees at once ({most:,}); it is read in one "
-                f"block of {len(tokens) - 1:,}"
+                f"{dataset.name} {split} has fewer tokens than the model sees at once ({self.config.block_size:,}); it "
+                f"is read in one block of {len(tokens) - 1:,}"
             )
-        block_size = block_size or min(most, max(1, len(tokens) - 1))
-        batch_size = batch_size or max(1, EVALUATION_TOKENS // block_size)
-        in_split = -(-((len(tokens) - 1) // block_size) // batch_size)
+        batch_size = batch_size or max(1, EVALUATION_TOKENS // windows.block_size)
+        if batches is not None:
+            windows = windows.spread(batches * batch_size, SPREAD_SEED)
         gpt, dtype = (self.gpt, self.dtype) if self.quantize == "none" else (self._writer, torch.float32)
-        with progress(f"evaluating {dataset.name} {split}", min(in_split, batches or in_split)) as advance:
-            return score_split(
+        with progress(f"evaluating {dataset.name} {split}", windows.batch_count(batch_size)) as advance:
+            return score_windows(
                 gpt,
                 self.tokenizer,
                 tokens,
+                windows,
                 batch_size=batch_size,
-                block_size=block_size,
-                batches=batches,
+                ends=document_ends(dataset, "train" if split == "train" else "val"),
+                unit_size=unit_size,
                 dtype=dtype,
                 advance=advance,
             )
+
+    def windows(self, tokens: Tokens, *, block_size: int | None = None, stride: int | None = None) -> Windows:
+        """Return the windows of a split that an evaluation reads; arguments and errors are those of `evaluate`."""
+        most = self.config.block_size
+        if block_size is not None and block_size > most:
+            raise ConfigError(f"block_size = {block_size}, and the model sees {most:,} tokens at once; give no more")
+        if block_size is None and (stride is None or stride <= most):
+            block_size = min(most, max(1, len(tokens) - 1))
+            stride = None if stride is None else min(stride, block_size)
+        windows = Windows(len(tokens), block_size or most, stride)
+        windows.check()
+        return windows
 
 
 def load(

@@ -32,11 +32,12 @@ def here(tmp_path, monkeypatch):
 
 def test_eval_prints_both_splits_beside_what_is_published(capsys):
     assert main(["eval", "gpt2", "--dataset=openwebtext", "--eval_iters=1", "--batch_size=4", *QUICK]) == 0
-    train, val = capsys.readouterr().out.splitlines()
-    assert train.startswith("openwebtext train: loss ")
-    assert train.endswith(", 128 tokens in 1 batches; published: 3.11")
-    assert val.startswith("openwebtext val: loss ")
-    assert val.endswith("; published: 3.12")
+    _, heads, train, val = capsys.readouterr().out.splitlines()
+    assert heads.split()[-3:] == ["tokens", "context", "published"]
+    assert train.startswith("gpt2   openwebtext train, 1 batch ")
+    assert train.split()[-5:] == ["128", "1", "to", "32", "3.11"]
+    assert val.startswith("gpt2   openwebtext val ")
+    assert val.split()[-1] == "3.12"
 
 
 def test_the_preset_prints_the_same_loss_and_writes_nothing(here, capsys):

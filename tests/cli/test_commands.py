@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from quillgpt.config.schema import COMMAND_SETTINGS
 from quillgpt.errors import CheckpointError, DataError
 from quillgpt.evaluation import Score
 from quillgpt.proof.outcome import Outcome
+from tiny import GPT2
 
 
 def test_prepare(quill: Any) -> None:
@@ -96,12 +97,15 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Recorder:
         folder = "run"
+        config = GPT2
 
-        def open_dataset(self, name: str, *, data_dir: str) -> str:
-            return name
+        def open_dataset(self, name: str, *, data_dir: str) -> SimpleNamespace:
+            return SimpleNamespace(name=name, train=[0], val=[0])
 
-        def evaluate(self, name: str, **options: Any) -> Score:
-            measured.append((name, options["split"]))
+        def windows(self, tokens: Any, **options: Any) -> None: ...
+
+        def evaluate(self, dataset: SimpleNamespace, **options: Any) -> Score:
+            measured.append((dataset.name, options["split"]))
             return Score(loss=1.5, perplexity=4.4817, bits_per_byte=2.16, tokens=1000)
 
     quill.replace("quillgpt.api", "load", Recorder())
@@ -110,9 +114,19 @@ def test_eval(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = {"device": "mps", "dtype": "auto", "threads": None, "data_dir": "data", "quantize": "int8"}
     assert quill.calls == [(("run",), machine | {"attn_type": None})]
     assert measured == [("a", "train"), ("b", "train")]
-    assert quill.out.splitlines()[0] == (
-        "a train: loss 1.5000 nats per token, perplexity 4.4817, 2.1600 bits per byte, 1,000 tokens"
-    )
+    assert quill.out.splitlines()[2].split() == [
+        "run",
+        "a",
+        "train",
+        "1.5000",
+        "-",
+        "-",
+        "4.4817",
+        "2.1600",
+        "1,000",
+        "-",
+    ]
+    assert "run, a train: loss 1.5000 nats per token" in quill.err
 
 
 def test_info_of_nothing(quill: Any) -> None:

@@ -132,7 +132,7 @@ def test_a_kernel_that_overflows_says_so(here, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("quillgpt.lab.model_and_text.score_blocks", lambda *_, **__: overflown)
     assert main(["lab", "swap", "SM", "--to=GKpoly-1", "--threads=1", f"--out={tmp_path}"]) == 0
     assert "GKpoly-1: loss nan: it overflows on arguments" in " ".join(capsys.readouterr().err.split())
-    monkeypatch.setattr("quillgpt.api.score_split", lambda *_, **__: overflown)
+    monkeypatch.setattr("quillgpt.api.score_windows", lambda *_, **__: overflown)
     assert main(["eval", "SM", "--attn_type=GKpoly-1", "--split=val", "--threads=1"]) == 0
     assert "the loss on small val is nan: the model overflows" in " ".join(capsys.readouterr().err.split())
 

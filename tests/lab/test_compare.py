@@ -16,8 +16,8 @@ from quillgpt.cli import main
 from quillgpt.lab import compare as comparing
 from quillgpt.lab.compare import Experiment, run_comparison
 from quillgpt.lab.kernel_summary import RunResult, kernel_table, summarise_kernels
-from quillgpt.lab.tables import ResultTable
 from quillgpt.plots.record import read_metrics
+from quillgpt.tables import ResultTable
 
 from .conftest import SMALL
 

@@ -6,7 +6,7 @@ import pytest
 
 from quillgpt.cli.lab import results_folder
 from quillgpt.errors import ConfigError
-from quillgpt.lab.tables import ResultTable
+from quillgpt.tables import ResultTable
 
 TABLE = ResultTable("losses", {"loss": ".2f"}, [{"loss": 1.0}])
 

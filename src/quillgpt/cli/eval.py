@@ -5,50 +5,133 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
+from quillgpt.cli.flags import JSON_FLAG, model_argument, settings_flags, switch
 from quillgpt.config import EvalSettings, resolve_flat
-from quillgpt.console import warn
-from quillgpt.errors import ConfigError
+from quillgpt.console import say, stdout, warn
+from quillgpt.errors import ConfigError, TokenizerError
+
+if TYPE_CHECKING:
+    from quillgpt.api import Model
+    from quillgpt.data.dataset import Dataset
+    from quillgpt.evaluation import Result
+    from quillgpt.tables import ResultTable
 
 SPLITS = {"both": ("train", "val"), "val": ("val",), "train": ("train",)}
+MODELS = model_argument("Several, separated by commas, are compared with the first on the same text.")
+MARKDOWN_FLAG = switch("--markdown", "Print tables in Markdown.")
 
 
 @settings_flags(EvalSettings)
 def evaluate(
-    model: Annotated[str, MODEL],
+    model: Annotated[str, MODELS],
     /,
     *,
     as_json: Annotated[bool, JSON_FLAG] = False,
+    as_markdown: Annotated[bool, MARKDOWN_FLAG] = False,
     **flags: str,
 ) -> None:
-    """Measure a model on data sets: loss, perplexity, bits per byte."""
+    """Measure models on data sets: loss with its standard error, perplexity, bits per byte."""
     settings = resolve_flat(EvalSettings, flags)
+    if as_json and as_markdown:
+        raise ConfigError("--json and --markdown are two forms of the same results; give one of them")
+    names = model_names(model)
 
     from quillgpt.api import load
-    from quillgpt.evaluation import published_losses, spell_perplexity
+    from quillgpt.evaluation import compare_results, comparison_table, describe_text, result_table
 
-    loaded = load(
-        model,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        data_dir=settings.data_dir,
-        quantize=settings.quantize,
-        attn_type=settings.attn_type,
-        **settings.kernel_options,
-    )
+    # Opened and checked together; the weights of each are read when it is its turn, and let go after it.
+    models = [
+        load(
+            name,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            data_dir=settings.data_dir,
+            quantize=settings.quantize,
+            attn_type=settings.attn_type,
+            **settings.kernel_options,
+        )
+        for name in names
+    ]
+    datasets = open_datasets(models, names, settings)
+    unit_size = max(settings.block_size or loaded.config.block_size for loaded in models)
+    results: list[Result] = []
+    for place, name in enumerate(names):
+        for result in measure(models.pop(0), datasets[place], settings, place=place, name=name, unit_size=unit_size):
+            results.append(result)
+            if as_json:
+                print(json.dumps(result.row()), flush=True)
+            else:
+                say(f"{name}, {describe_text(result)}: loss {result.score.loss:.4f} nats per token")
+    comparisons = compare_results(results)
+    for comparison in comparisons:
+        if comparison.caveat:
+            warn(comparison.caveat)
+        if as_json and (row := comparison.row()):
+            print(json.dumps(row), flush=True)
+    if not as_json:
+        publish(result_table(results), as_markdown=as_markdown)
+        if shown := [comparison for comparison in comparisons if not isinstance(comparison.difference, str)]:
+            publish(comparison_table(shown), as_markdown=as_markdown)
+
+
+def model_names(given: str) -> list[str]:
+    """Return the models that an argument names: one whose path has commas, or several separated by commas."""
+    if Path(given).exists():
+        return [given]
+    return [name for part in given.split(",") if (name := part.strip())] or [given]
+
+
+def open_datasets(models: Sequence[Model], names: Sequence[str], settings: EvalSettings) -> list[dict[str, Dataset]]:
+    """Return the data sets that each model reads, by name.
+
+    Of several models, each reads those that were prepared with its tokenizer.
+
+    Raises:
+        UserError: No data set is named, one is missing, or too short, or was prepared with no model's tokenizer; a
+            model finds none.
+    """
+    asked = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
+    if settings.dataset is None:
+        asked = list(dict.fromkeys(recorded for loaded in models for recorded in loaded.recorded_datasets))
+    if not asked:
+        raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
+    opened: list[dict[str, Dataset]] = [{} for _ in models]
+    unfit: list[dict[str, TokenizerError]] = [{} for _ in models]
+    for place, dataset_name in itertools.product(range(len(models)), asked):
+        try:
+            opened[place][dataset_name] = models[place].open_dataset(dataset_name, data_dir=settings.data_dir)
+        except TokenizerError as error:
+            unfit[place][dataset_name] = error
+    for errors in unfit:
+        if len(errors) == len(set(asked)):
+            raise errors[asked[0]]
+    for dataset_name in asked:
+        if all(dataset_name in errors for errors in unfit):
+            raise unfit[0][dataset_name]
+    for name, errors in zip(names, unfit, strict=True):
+        for dataset_name in errors:
+            say(f"{name} is not measured on {dataset_name}, which was prepared with another tokenizer")
+    for loaded, of_model in zip(models, opened, strict=True):
+        for dataset, split in itertools.product(of_model.values(), SPLITS[settings.split]):
+            tokens = dataset.train if split == "train" else dataset.val
+            loaded.windows(tokens, block_size=settings.block_size, stride=settings.stride)
+    return opened
+
+
+def measure(
+    loaded: Model, datasets: dict[str, Dataset], settings: EvalSettings, *, place: int, name: str, unit_size: int
+) -> Iterator[Result]:
+    """Yield the results of a model on its data sets; `place` and `name` are those of `Result`."""
+    from quillgpt.evaluation import Result, published_losses
+
     if settings.attn_type is not None or settings.kernel_options:
         warn(f"attention is computed by {loaded.config.kernel}, whatever the model was trained with")
-    datasets = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
-    if settings.dataset is None:
-        datasets = list(loaded.recorded_datasets)
-    if not datasets:
-        raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
-    opened = [(name, loaded.open_dataset(name, data_dir=settings.data_dir)) for name in datasets]
-    for (name, dataset), split in itertools.product(opened, SPLITS[settings.split]):
+    for (dataset_name, dataset), split in itertools.product(datasets.items(), SPLITS[settings.split]):
         batches = settings.eval_iters if settings.split == "both" and split == "train" else None
         score = loaded.evaluate(
             dataset,
@@ -57,25 +140,31 @@ def evaluate(
             batch_size=settings.batch_size,
             block_size=settings.block_size,
             batches=batches,
+            stride=settings.stride,
+            unit_size=unit_size,
         )
         if not math.isfinite(score.loss):
             warn(
-                f"the loss on {name} {split} is {score.loss}: the model overflows on this text. If its attention "
-                "kernel is a polynomial, quill lab ranges shows the range of its arguments"
+                f"the loss on {dataset_name} {split} is {score.loss}: the model overflows on this text. If its "
+                "attention kernel is a polynomial, quill lab ranges shows the range of its arguments"
             )
-        if as_json:
-            row = {"model": str(loaded.folder), "dataset": name, "split": split, "batches": batches}
-            print(json.dumps(row | asdict(score)))
-            continue
-        scope = "" if batches is None else f" in {batches} batches"
-        if score.block_size is not None:
-            scope += f", blocks of {score.block_size:,}"
-        bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} bits per byte"
-        published = published_losses(model, name) if score.block_size is None else None
-        compared = "" if published is None else f"; published: {getattr(published, split):.2f}"
-        perplexity = spell_perplexity(score.loss, 4)
-        print(
-            f"{name} {split}: loss {score.loss:.4f} nats per token, perplexity {perplexity}{bits}, "
-            f"{score.tokens:,} tokens{scope}{compared}",
-            flush=True,
+        of_whole_blocks = score.block_size is None and score.stride is None
+        published = published_losses(name, dataset_name) if of_whole_blocks else None
+        yield Result(
+            place=place,
+            model=name,
+            folder=str(loaded.folder),
+            dataset=dataset_name,
+            split=split,
+            batches=batches,
+            score=score,
+            published=None if published is None else getattr(published, split),
         )
+
+
+def publish(table: ResultTable, *, as_markdown: bool) -> None:
+    """Print a table on standard output."""
+    if as_markdown:
+        stdout.print(table.markdown(), markup=False, emoji=False)
+    else:
+        table.show()

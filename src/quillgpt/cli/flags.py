@@ -42,13 +42,20 @@ def from_home(kind: Any, tokens: Sequence[Token]) -> Any:
 PATH = Parameter(converter=from_home)
 """For an argument that is or may be a path."""
 
-MODEL = Parameter(
-    name="MODEL",
-    converter=from_home,
-    help="A run's folder (its best checkpoint), a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or the "
-    "name of a model on the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME.",
-    completer=complete_model,
-)
+
+def model_argument(explanation: str = "") -> Parameter:
+    """Return the argument MODEL of a command, whose help ends with `explanation`."""
+    return Parameter(
+        name="MODEL",
+        converter=from_home,
+        help="A run's folder (its best checkpoint), a checkpoint, a Hugging Face folder, nanoGPT's ckpt.pt, or the "
+        "name of a model on the Hugging Face hub: gpt2, gpt2-medium, gpt2-large, gpt2-xl, OWNER/NAME."
+        + (f" {explanation}" if explanation else ""),
+        completer=complete_model,
+    )
+
+
+MODEL = model_argument()
 
 
 def preset_argument(explanation: str) -> Parameter:

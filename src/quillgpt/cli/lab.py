@@ -20,7 +20,7 @@ from quillgpt.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from quillgpt.lab.tables import ResultTable
+    from quillgpt.tables import ResultTable
 
 DEFAULT_PRESET = "shakespeare_char_cpu"
 OUT = Parameter(
@@ -276,9 +276,9 @@ def results_folder(folder: Path, tables: Sequence[str] = (), pictures: Sequence[
         ConfigError: It is a file, cannot be written to, or holds files of these names that Quill did not write.
     """
     from quillgpt.files import nearest_existing
-    from quillgpt.lab.tables import table_files
     from quillgpt.ownership import check_ours
     from quillgpt.plots.figure import check_pictures
+    from quillgpt.tables import table_files
 
     existing = nearest_existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):

@@ -189,11 +189,19 @@ def spread_offsets(token_count: int, block_size: int, count: int, seed: int) -> 
 
     The same arguments give the same blocks. No more are returned than there are.
     """
-    blocks = all_offsets(token_count, block_size)
-    if count >= len(blocks):
-        return blocks
-    edges = np.arange(count + 1) * len(blocks) // count
-    return blocks[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
+    blocks = max(0, token_count - 1) // block_size
+    return spread_places(blocks, count, seed) * block_size
+
+
+def spread_places(size: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return `count` of the numbers 0 .. size - 1, ascending, one at random from each of `count` equal parts.
+
+    The same arguments give the same numbers. All of them are returned if there are no more than `count`.
+    """
+    if count >= size:
+        return np.arange(size, dtype=np.int64)
+    edges = np.arange(count + 1) * size // count
+    return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
 
 
 def gather(tokens: Tokens, offsets: Offsets, block_size: int) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from quillgpt.data.batches import Offsets, Tokens, all_offsets, evaluation_batches, spread_offsets
+from quillgpt.data.batches import Offsets, Tokens, gather
+from quillgpt.data.document_ends import DocumentEnds
 from quillgpt.device import autocast, to_device
-from quillgpt.errors import DataError
+from quillgpt.evaluation.uncertainty import Estimate, Ratio, estimate
+from quillgpt.evaluation.units import TextSums, UnitSums
+from quillgpt.evaluation.windows import Contexts, WindowBatch, Windows
 from quillgpt.model import GPT
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
@@ -29,6 +34,10 @@ class Score:
         bits_per_byte: Bits to encode one byte of the text; comparable between tokenizers. None without a byte.
         tokens: Target tokens that were predicted.
         block_size: Tokens of a block, if that is less than the model's context.
+        bytes: Bytes of text that the targets stand for.
+        stride: Tokens from one window to the next; None: non-overlapping blocks.
+        contexts: How many tokens the model saw before a target.
+        units: Sums over documents or blocks, from which standard errors and differences between models follow.
     """
 
     loss: float
@@ -36,9 +45,70 @@ class Score:
     bits_per_byte: float | None
     tokens: int
     block_size: int | None = None
+    bytes: int = 0
+    stride: int | None = None
+    contexts: Contexts | None = None
+    units: UnitSums | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The loss with its standard error over units."""
+        if self.units is None:
+            return Estimate(self.loss, None, 0, 0)
+        return estimate(Ratio(self.units.losses, self.units.tokens))
+
+
+@dataclass(frozen=True)
+class BatchLosses:
+    """The negative log-likelihoods of the counted targets of a batch of windows, in nats.
+
+    Attributes:
+        total: Their sum, as `GPT.loss_sum` computes it, a scalar.
+        each: All of them, (B, counted).
+        targets: The targets, on the CPU, (B, counted).
+    """
+
+    total: Tensor
+    each: Tensor
+    targets: Tensor
+
+
+def window_losses(model: GPT, tokens: Tokens, batch: WindowBatch, dtype: torch.dtype) -> BatchLosses:
+    """Return the losses of a batch of windows of a split."""
+    device, seen_only = model.device, batch.length - batch.counted
+    inputs, targets = gather(tokens, batch.offsets, batch.length)
+    targets = targets[:, seen_only:]
+    with autocast(device, dtype):
+        hidden = model(to_device(inputs, device))[:, seen_only:]
+        logits = model.logits(hidden).float()
+        wanted = to_device(targets, device).reshape(-1)
+        # F.cross_entropy in its two parts, of which the second costs next to nothing.
+        log_probabilities = F.log_softmax(logits.view(-1, logits.shape[-1]), dim=-1)
+        total = F.nll_loss(log_probabilities, wanted, reduction="sum")
+        each = F.nll_loss(log_probabilities, wanted, reduction="none")
+    return BatchLosses(total, each.view(targets.shape), targets)
 
 
 @torch.no_grad()
+def losses_of_windows(
+    model: GPT,
+    tokens: Tokens,
+    batches: Iterable[WindowBatch],
+    *,
+    dtype: torch.dtype,
+    advance: Callable[[], object],
+) -> Iterator[tuple[WindowBatch, BatchLosses]]:
+    """Yield the losses of windows of a split, batch by batch; the other arguments are those of `mean_loss`."""
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            yield batch, window_losses(model, tokens, batch, dtype)
+            advance()
+    finally:
+        model.train(was_training)
+
+
 def mean_loss(
     model: GPT,
     tokens: Tokens,
@@ -60,17 +130,20 @@ def mean_loss(
         dtype: Number format of matrix products.
         advance: Called after each batch, for a progress bar.
     """
-    device = model.device
     block_size = block_size or model.config.block_size
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    for inputs, targets in evaluation_batches(tokens, offsets, block_size=block_size, batch_size=batch_size):
-        with autocast(device, dtype):
-            total += model.loss_sum(to_device(inputs, device), to_device(targets, device))
-        advance()
-    model.train(was_training)
+    batches = (
+        WindowBatch(offsets[first : first + batch_size], block_size, block_size)
+        for first in range(0, len(offsets), batch_size)
+    )
+    total = exact_zero(model.device)
+    for _, losses in losses_of_windows(model, tokens, batches, dtype=dtype, advance=advance):
+        total += losses.total
     return float(total) / (len(offsets) * block_size)
+
+
+def exact_zero(device: torch.device) -> Tensor:
+    """Return the start of a sum, in the most exact number format of the device."""
+    return torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
 
 def score_split(
@@ -92,39 +165,65 @@ def score_split(
     Raises:
         DataError: The split is shorter than one block.
     """
-    block_size = block_size or model.config.block_size
-    offsets = all_offsets(len(tokens), block_size)
+    windows = Windows(len(tokens), block_size or model.config.block_size)
+    windows.check()
     if batches is not None:
-        offsets = spread_offsets(len(tokens), block_size, batches * batch_size, SPREAD_SEED)
-    if len(offsets) == 0:
-        raise DataError(
-            f"the split has {len(tokens):,} tokens; one block of the model needs {block_size + 1:,}. "
-            "Evaluate on a longer text"
-        )
-    return score_blocks(
-        model, tokenizer, tokens, offsets, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance
-    )
+        windows = windows.spread(batches * batch_size, SPREAD_SEED)
+    return score_windows(model, tokenizer, tokens, windows, batch_size=batch_size, dtype=dtype, advance=advance)
 
 
-def score_blocks(
+def score_blocks(model: GPT, tokenizer: Tokenizer, tokens: Tokens, offsets: Offsets, *, batch_size: int) -> Score:
+    """Score a model in float32 on those of a split's non-overlapping blocks that begin at `offsets`."""
+    block_size = model.config.block_size
+    windows = Windows(len(tokens), block_size, chosen=offsets // block_size)
+    return score_windows(model, tokenizer, tokens, windows, batch_size=batch_size)
+
+
+def score_windows(
     model: GPT,
     tokenizer: Tokenizer,
     tokens: Tokens,
-    offsets: Offsets,
+    windows: Windows,
     *,
     batch_size: int,
-    block_size: int | None = None,
+    ends: DocumentEnds | None = None,
+    unit_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
-    """Score a model on the blocks of a split at some offsets; the other arguments are those of `score_split`."""
-    block_size = block_size or model.config.block_size
-    loss = mean_loss(model, tokens, offsets, batch_size=batch_size, block_size=block_size, dtype=dtype, advance=advance)
-    targets = tokens[1 : 1 + len(offsets) * block_size]
-    if len(offsets) < len(all_offsets(len(tokens), block_size)):
-        targets = tokens[offsets[:, None] + np.arange(1, block_size + 1)]
-    shorter = block_size if block_size < model.config.block_size else None
-    return Score(loss, perplexity_of(loss), bits_per_byte(loss, targets, tokenizer), targets.size, shorter)
+    """Score a model on windows of a split.
+
+    Args:
+        model: The model, on the device to compute on; its mode is restored afterwards.
+        tokenizer: Says how many bytes the targets stand for.
+        tokens: The split, (tokens,).
+        windows: The windows, at least one.
+        batch_size: Windows computed at once.
+        ends: Where documents end; None: unknown.
+        unit_size: Targets of a block, if standard errors are over blocks; None: those of a window.
+        dtype: Number format of matrix products.
+        advance: Called after each batch, for a progress bar.
+    """
+    byte_lengths = tokenizer.byte_lengths()
+    sums = TextSums(ends, unit_size or windows.block_size)
+    total, byte_count = exact_zero(model.device), 0
+    for batch, losses in losses_of_windows(model, tokens, windows.batches(batch_size), dtype=dtype, advance=advance):
+        total += losses.total
+        byte_counts = byte_lengths[losses.targets.numpy().reshape(-1)]
+        byte_count += int(byte_counts.sum())
+        sums.add(batch.positions.reshape(-1), losses.each.cpu().numpy().reshape(-1).astype(np.float64), byte_counts)
+    loss = float(total) / windows.target_count
+    return Score(
+        loss=loss,
+        perplexity=perplexity_of(loss),
+        bits_per_byte=_bits_per_byte(loss, windows.target_count, byte_count),
+        tokens=windows.target_count,
+        block_size=windows.block_size if windows.block_size < model.config.block_size else None,
+        bytes=byte_count,
+        stride=windows.stride,
+        contexts=windows.contexts,
+        units=sums.total(),
+    )
 
 
 def mixed_bits_per_byte(losses: Sequence[float], bits: Sequence[float | None], shares: Sequence[float]) -> float | None:
@@ -168,5 +267,8 @@ def spell_perplexity(loss: float, digits: int = 2) -> str:
 def bits_per_byte(loss: float, targets: Tokens, tokenizer: Tokenizer) -> float | None:
     """Return a mean loss (nats per token) as bits per byte of the targets' text; None if that has no byte."""
     counts = np.bincount(targets.reshape(-1), minlength=tokenizer.vocab_size)
-    byte_count = int(counts @ tokenizer.byte_lengths())
-    return loss * targets.size / math.log(2) / byte_count if byte_count else None
+    return _bits_per_byte(loss, targets.size, int(counts @ tokenizer.byte_lengths()))
+
+
+def _bits_per_byte(loss: float, tokens: int, byte_count: int) -> float | None:
+    return loss * tokens / math.log(2) / byte_count if byte_count else None

@@ -19,9 +19,9 @@ from quillgpt.errors import UserError
 from quillgpt.lab.calibrate import calibrate
 from quillgpt.lab.matching import match_layers
 from quillgpt.lab.model_and_text import ModelAndText
-from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
 from quillgpt.ownership import check_ours, claim_as_written, files_below
+from quillgpt.tables import ResultTable
 from quillgpt.training import train
 
 START = "start"

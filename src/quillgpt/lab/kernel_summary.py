@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from quillgpt.lab.tables import ResultTable
 from quillgpt.records import Record
+from quillgpt.tables import ResultTable
 
 
 class RunResult(Record):

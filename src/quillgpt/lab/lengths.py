@@ -13,9 +13,9 @@ from torch import Tensor
 from quillgpt.data.batches import Offsets, Tokens, evaluation_batches, spread_offsets
 from quillgpt.device import to_device
 from quillgpt.evaluation.loss import SPREAD_SEED
-from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_block_size
 from quillgpt.model import GPT
+from quillgpt.tables import ResultTable
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 TOKENS_AT_ONCE = 8192

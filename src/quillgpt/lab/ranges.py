@@ -19,8 +19,8 @@ from torch import Tensor
 from quillgpt.attention import KernelSpec, causal_mask
 from quillgpt.lab.observe import arguments, observed, uses_distance
 from quillgpt.lab.polynomials import Polynomial, shallowest, smallest_n, turning_points
-from quillgpt.lab.tables import ResultTable
 from quillgpt.model import GPT
+from quillgpt.tables import ResultTable
 
 KEPT = 50_000
 """Arguments of a head that are kept for quantiles and the histogram; minimum, maximum and shares use all pairs."""

@@ -13,8 +13,8 @@ from quillgpt.config.schema.attention import LARGEST_POLY, OPTIONS, options_of, 
 from quillgpt.errors import ConfigError
 from quillgpt.evaluation import Score
 from quillgpt.lab.model_and_text import ModelAndText
-from quillgpt.lab.tables import ResultTable
 from quillgpt.lab.variants import with_kernel
+from quillgpt.tables import ResultTable
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from quillgpt.attention.reference import reference_weights
 from quillgpt.lab.observe import observed
-from quillgpt.lab.tables import ResultTable
 from quillgpt.model import GPT
+from quillgpt.tables import ResultTable
 
 
 @torch.inference_mode()

@@ -99,6 +99,10 @@ class EvaluationDataFields(Settings):
         None,
         description="Context length to evaluate with, in tokens. Unset: the model's, or the length of the split if that is shorter.",
     )
+    stride: Positive | None = Field(
+        None,
+        description="Move the window of block_size tokens by this many, and count its last targets only: each is predicted from at least block_size - stride + 1 tokens, and takes block_size / stride times as long. Unset: non-overlapping blocks.",
+    )
 
 
 class EvalSettings(EvaluationDataFields, OtherKernelFields, MachineFields, WeightsFields):

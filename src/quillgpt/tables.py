@@ -34,7 +34,7 @@ class ResultTable:
         """Return aligned columns under the title."""
         cells = [list(self.formats), *self._cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        numeric = [not spec.endswith("s") for spec in self.formats.values()]
+        numeric = [spec.startswith(">") or not spec.endswith("s") for spec in self.formats.values()]
         lines = (
             "  ".join(
                 cell.rjust(width) if right else cell.ljust(width)

@@ -1,0 +1,112 @@
+"""Standard errors and 95 % intervals of means over units of unequal size.
+
+A loss is a ratio: the sum of the units' losses divided by the sum of their tokens. Its standard error is the
+delete-one jackknife over units (Efron and Stein 1981), which is robust to any dependence within a unit. For units of
+equal size it is the usual standard error of a mean. The interval uses Student's t with Kish's effective number of units
+minus one as degrees of freedom: few units, or a text that one unit dominates, make it wide instead of wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+NEARLY_NORMAL = 1000
+"""Degrees of freedom from which two terms of the expansion give Student's quantile to 1e-6."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number that was estimated from units of a text.
+
+    Attributes:
+        value: The number.
+        standard_error: None: there are fewer than two units, or a value is not finite.
+        units: Number of units.
+        degrees: Degrees of freedom of the standard error.
+    """
+
+    value: float
+    standard_error: float | None
+    units: int
+    degrees: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval; None without a standard error."""
+        if self.standard_error is None:
+            return None
+        margin = student_quantile(self.degrees) * self.standard_error
+        return self.value - margin, self.value + margin
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What is summed over units, and what the sum is divided by, (units,) each."""
+
+    totals: NDArray[np.float64]
+    weights: NDArray[np.int64]
+
+    @property
+    def value(self) -> float:
+        """The ratio of the sums."""
+        return float(self.totals.sum() / self.weights.sum())
+
+    @property
+    def influences(self) -> NDArray[np.float64]:
+        """How much smaller the ratio is without each unit, (units,)."""
+        rest = self.weights.sum() - self.weights
+        return np.asarray((self.totals - self.value * self.weights) / rest, dtype=np.float64)
+
+    @property
+    def effective_units(self) -> float:
+        """Kish's effective number of units: how many of equal weight would be as informative."""
+        weights = self.weights.astype(np.float64)
+        return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def estimate(ratio: Ratio, minus: Ratio | None = None) -> Estimate:
+    """Estimate a ratio, or the difference of two ratios over the same units."""
+    units = len(ratio.weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = ratio.value - (0.0 if minus is None else minus.value)
+        if units < 2:
+            return Estimate(value, None, units, 0)
+        influences = ratio.influences - (0.0 if minus is None else minus.influences)
+        variance = (units - 1) / units * float(np.square(influences).sum())
+    error = math.sqrt(variance) if math.isfinite(variance) else None
+    return Estimate(value, error, units, max(1, round(ratio.effective_units - 1)))
+
+
+def student_quantile(degrees: int) -> float:
+    """Return the number t for which a value of Student's distribution lies within -t .. t with probability 95 %.
+
+    Student's distribution is not in Python's library, and SciPy is larger than all that Quill installs beside PyTorch.
+    """
+    normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    if degrees >= NEARLY_NORMAL:
+        return normal + (normal**3 + normal) / (4 * degrees)
+    low, high = normal, 13.0  # 12.71 with one degree of freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _probability_within(middle, degrees) < CONFIDENCE else (low, middle)
+    return high
+
+
+def _probability_within(t: float, degrees: int) -> float:
+    """Return the probability of -t .. t under Student's distribution (Abramowitz and Stegun 1964, 26.7.3, 26.7.4)."""
+    angle = math.atan2(t, math.sqrt(degrees))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2
+    term = total = cosine if odd else 1.0
+    for k in range(2 + odd, degrees - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    if not odd:
+        return sine * total
+    return 2 / math.pi * (angle + (sine * total if degrees > 1 else 0.0))
