@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quillgpt.activations import ACTIVATIONS
-from quillgpt.attention import KernelSpec, causal_mask
+from quillgpt.attention import KernelSpec, causal_mask, recompute, spread
 from quillgpt.attention.recompute import pieces
 from quillgpt.attention.reference import reference_attention, reference_weights
 from quillgpt.model import attention_paths
@@ -261,6 +261,59 @@ def test_dropped_weights_are_the_same_in_the_backward_pass(kernel):
     actual = value_and_gradients(lambda q, k, v: attend(q, k, v, 0.4), (query, key, value))
     expected = value_and_gradients(
         lambda q, k, v: reference_attention(q, k, v, spec, block_size=BLOCK, factors=factors), (query, key, value)
+    )
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+SEEDED_PATHS = [("SM", "explicit"), ("SM", "sdpa"), ("GKn", "augmented"), ("GK", "recompute"), ("PA_gelu", "recompute")]
+
+
+@pytest.mark.parametrize(("kernel", "path"), SEEDED_PATHS)
+@pytest.mark.parametrize("length", [20, 140], ids=["one piece", "several pieces"])
+def test_with_seeds_the_dropout_of_a_sequence_does_not_depend_on_those_beside_it(kernel, path, length, monkeypatch):
+    """Nor on how its weights are cut into pieces: here a piece holds heads of several sequences."""
+    monkeypatch.setattr(recompute, "WEIGHTS_AT_ONCE", 5 * 20 * 20)
+    attend = attention_paths(SPECS[kernel], block_size=length, dropout=True)[path]
+    generator, seeds = torch.Generator().manual_seed(0), spread(torch.tensor(0), 4)
+    shapes = ((4, 6, length, 8), (4, 2, length, 8), (4, 2, length, 8))
+    tensors = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    whole = attend(*tensors, 0.4, None, seeds)
+    gradients = torch.autograd.grad(whole.square().sum(), tensors)
+    for rows in (slice(0, 1), slice(1, 4)):
+        own = [tensor[rows].detach().requires_grad_() for tensor in tensors]
+        alone = attend(*own, 0.4, None, seeds[rows])
+        torch.testing.assert_close(alone, whole[rows], **FLOAT64)
+        for one, other in zip(torch.autograd.grad(alone.square().sum(), own), gradients, strict=True):
+            torch.testing.assert_close(one, other[rows], **FLOAT64)
+    assert not torch.equal(whole, attend(*tensors, 0.4, None, seeds + 1))
+
+
+@pytest.mark.parametrize(("kernel", "path"), SEEDED_PATHS)
+def test_with_seeds_every_sequence_head_and_query_drops_other_weights(kernel, path):
+    T = 140
+    attend = attention_paths(SPECS[kernel], block_size=T, dropout=True)[path]
+    flat, units = torch.full((3, 2, T, 8), 0.1), torch.eye(T).expand(3, 2, T, T)
+    kept = attend(flat, flat, units, 0.5, None, spread(torch.tensor(0), 3)) > 0
+    patterns = kept[:, :, -T // 2 :, : T // 2].flatten(0, 2)  # all see these keys
+    assert len(patterns.unique(dim=0)) == len(patterns)
+    assert patterns.double().mean() == pytest.approx(0.5, abs=0.02)
+    heads = kept[:, :, T // 2 :, : T // 2].reshape(6, -1).double()
+    assert (torch.corrcoef(heads) - torch.eye(6)).abs().max() < 0.08
+
+
+@pytest.mark.parametrize("kernel", ["GK", "GKn", "PA_softplus"])
+def test_weights_dropped_by_seeds_are_the_same_in_the_backward_pass(kernel):
+    T, spec, seeds = 20, SPECS[kernel], spread(torch.tensor(3), 2)
+    generator = torch.Generator().manual_seed(3)
+    tensors = [torch.randn(2, 2, T, 8, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)]
+    attend = attention_paths(spec, block_size=BLOCK, dropout=True)["recompute"]
+    units = torch.eye(T, dtype=torch.float64).expand(2, 2, T, T)
+    whole = reference_weights(*tensors[:2], spec, block_size=BLOCK).detach()
+    factors = torch.where(whole == 0, 0, attend(*tensors[:2], units, 0.4, None, seeds).detach() / whole)
+    actual = value_and_gradients(lambda q, k, v: attend(q, k, v, 0.4, None, seeds), tensors)
+    expected = value_and_gradients(
+        lambda q, k, v: reference_attention(q, k, v, spec, block_size=BLOCK, factors=factors), tensors
     )
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)

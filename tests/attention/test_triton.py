@@ -88,6 +88,18 @@ torch.manual_seed(5)
 leaf = value.clone().requires_grad_()
 path(query, key, leaf, 0.25).sum().backward()
 torch.testing.assert_close(leaf.grad.sum(-1) / 96, weights.sum(-2), rtol=1e-4, atol=1e-5)  # the same are dropped
+
+seeds = torch.arange(3, device=device) - (1 << 60)
+several = [each.repeat(3, 1, 1, 1) for each in (query, key, value)]
+weights = path(*several, 0.25, None, seeds)
+for row in range(3):  # what is dropped of a sequence depends on its seed alone
+    assert torch.equal(path(query, key, value, 0.25, None, seeds[row : row + 1])[0], weights[row])
+heads = (weights > 0)[(whole > 0).expand_as(weights)].view(12, -1)
+assert len(heads.unique(dim=0)) == 12
+assert abs(float(heads.float().mean()) - 0.75) < 0.02
+leaf = several[2].clone().requires_grad_()
+path(*several[:2], leaf, 0.25, None, seeds).sum().backward()
+torch.testing.assert_close(leaf.grad.sum(-1) / 96, weights.sum(-2), rtol=1e-4, atol=1e-5)
 """
 
 

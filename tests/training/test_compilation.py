@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from quillgpt.attention import KernelSpec, spread
 from quillgpt.config import TrainSettings
 from quillgpt.model import GPT
 from quillgpt.training.compilation import (
@@ -25,22 +27,27 @@ from quillgpt.training.start import choices
 from tiny import CONFIGS, random_ids, tiny_model
 
 
-def loss_and_gradients(model: GPT) -> list[torch.Tensor]:
+def loss_and_gradients(model: GPT, seeds: torch.Tensor | None = None) -> list[torch.Tensor]:
     model.zero_grad(set_to_none=True)
     torch.manual_seed(3)
     ids = random_ids(model.config, 4, 9, seed=1)
-    loss = model.loss_sum(ids[:, :-1], ids[:, 1:])
+    loss = model.loss_sum(ids[:, :-1], ids[:, 1:], seeds)
     loss.backward()
     return [loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)]
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("arch", CONFIGS)
-def test_a_compiled_model_computes_the_same_with_dropout(arch: str) -> None:
-    model = GPT(CONFIGS[arch], dropout=0.2, attn_path="explicit", seed=0).train()
-    expected = loss_and_gradients(model)
+@pytest.mark.parametrize(("arch", "kernel", "seeded"), [
+    ("gpt2", "SM", False), ("qwen3", "SM", True), ("gpt2", "GK", True),
+])  # fmt: skip
+def test_a_compiled_model_computes_the_same_with_dropout(arch: str, kernel: str, seeded: bool) -> None:
+    path = "explicit" if kernel == "SM" else "recompute"
+    config = replace(CONFIGS[arch], kernel=KernelSpec(kernel))
+    model = GPT(config, dropout=0.2, attn_path=path, seed=0).train()
+    seeds = spread(torch.tensor(0), 4) if seeded else None
+    expected = loss_and_gradients(model, seeds)
     compile_model(model)
-    for one, other in zip(loss_and_gradients(model), expected, strict=True):
+    for one, other in zip(loss_and_gradients(model, seeds), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

@@ -1,6 +1,6 @@
 """Attention kernels, each with fast paths and a slow reference."""
 
-from quillgpt.attention.dropout import dropout
+from quillgpt.attention.dropout import dropout, spread
 from quillgpt.attention.excess import excess_kernel, range_excess
 from quillgpt.attention.masks import causal_mask, repeat_heads
 from quillgpt.attention.paths import Attend, path_named
@@ -16,4 +16,5 @@ __all__ = [
     "path_named",
     "range_excess",
     "repeat_heads",
+    "spread",
 ]

@@ -25,11 +25,19 @@ class Attend(Protocol):
     """One path of a kernel. It is causal: the queries are the last of the keys."""
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout: float,
+        visible: Tensor | None = None,
+        seeds: Tensor | None = None,
+        /,
     ) -> Tensor:
         """Return the weighted values: (B,H,T,D), (B,G,S,D), (B,G,S,D), dropout to (B,H,T,D).
 
         `visible`: bool (1, S), the keys that a single query (T = 1) may see; None: all.
+        `seeds`: int64 (B,), what the dropout of a sequence depends on; None: PyTorch's generator.
         """
         ...
 
@@ -63,12 +71,21 @@ class Recompute:
         self.spec, self.block_size, self.operation = spec, block_size, operation
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout: float,
+        visible: Tensor | None = None,
+        seeds: Tensor | None = None,
+        /,
     ) -> Tensor:
         """Return the weighted values; arguments and result are those of `Attend`."""
         key, value = repeat_heads(query, key, value)
         if visible is None:
-            sums, totals = weighted_sums(query, key, value, self.spec, dropout=dropout, operation=self.operation)
+            sums, totals = weighted_sums(
+                query, key, value, self.spec, dropout=dropout, seeds=seeds, operation=self.operation
+            )
         else:
             sums, totals = _sums_of_one(query, key, value, self.spec, visible)
         if self.spec.normalized:
@@ -102,15 +119,27 @@ class Augmented:
     more key, whose attention score is 0 and whose value is a column of its own: the result is (sum, 1) / (1 + total),
     and the ratio of the two is the sum.
 
+    Fused attention draws its dropout from PyTorch's generator. On a CPU, seeds are honoured by the recomputing path; on
+    a GPU they are not.
+
     Args:
         spec: GK or GKn.
+        block_size: Context of the model.
     """
 
-    def __init__(self, spec: KernelSpec) -> None:
+    def __init__(self, spec: KernelSpec, block_size: int) -> None:
         self.normalized = spec.normalized
+        self._recompute = Recompute(spec, block_size)
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout: float,
+        visible: Tensor | None = None,
+        seeds: Tensor | None = None,
+        /,
     ) -> Tensor:
         """Return the weighted values; arguments and result are those of `Attend`.
 
@@ -119,6 +148,8 @@ class Augmented:
         """
         if dropout and not self.normalized:
             raise ValueError("the augmented path of GK drops no weights")
+        if dropout and seeds is not None and query.device.type == "cpu":
+            return self._recompute(query, key, value, dropout, visible, seeds)
         key, value = repeat_heads(query, key, value)
         exact = query.dtype if query.dtype == torch.float64 else torch.float32
         T, S, D = query.shape[2], key.shape[2], value.shape[-1]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quillgpt.attention.dropout import draw_factors
+from quillgpt.attention.dropout import draw_factors, seeded_factors, spread
 from quillgpt.attention.masks import causal_mask
 from quillgpt.attention.pointwise import pointwise
 from quillgpt.attention.spec import KernelSpec, read_spec
@@ -67,6 +67,7 @@ def weighted_sums(
     spec: KernelSpec,
     *,
     dropout: float = 0.0,
+    seeds: Tensor | None = None,
     operation: Operation | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of the values for each query, and the sum of its weights.
@@ -77,16 +78,21 @@ def weighted_sums(
         value: (B, H, S, D).
         spec: The kernel; its weights are not normalised here.
         dropout: Probability of dropping a weight from the sum over values.
+        seeds: Int64 (B,): which weights of a sequence are dropped depends on its seed alone. None: PyTorch's generator
+            draws a seed for all of them.
         operation: The implementation; None: plain PyTorch.
 
     Returns:
         Sums over values, (B, H, T, D), and sums of weights, (B, H, T), both in float32 or float64. The latter have
         size 0 unless the kernel is normalised. For a softmax, only the ratio of the two has a meaning.
     """
-    seed = draw_seed(torch.empty(0)) if dropout else torch.empty(0, dtype=torch.int64)
+    if not dropout:
+        seeds = torch.empty(0, dtype=torch.int64)
+    elif seeds is None:
+        seeds = draw_seed(torch.empty(0))
     with unrounded(query):
         sums, totals = (operation or piecewise_sums)(
-            query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seed, spec.written, dropout
+            query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), seeds, spec.written, dropout
         )
     batch = query.shape[:2]
     return sums.view(*batch, *sums.shape[1:]), totals.view(*batch, -1) if spec.normalized else totals
@@ -102,18 +108,19 @@ def unrounded(like: Tensor) -> AbstractContextManager[object]:
 
 @torch.library.custom_op("quill::attention_seed", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def draw_seed(apart: Tensor) -> Tensor:  # noqa: ARG001
-    """Draw a seed, int64 (1,); every call gives a new tensor `apart`, or a compiler would merge equal calls."""
-    return torch.randint(1 << 62, (1,))
+    """Draw a seed, int64 (); every call gives a new tensor `apart`, or a compiler would merge equal calls."""
+    return torch.randint(1 << 62, ())
 
 
 @draw_seed.register_fake
 def _(apart: Tensor) -> Tensor:  # noqa: ARG001
-    return torch.empty(1, dtype=torch.int64)
+    return torch.empty((), dtype=torch.int64)
 
 
 Operation = Callable[[Tensor, Tensor, Tensor, Tensor, str, float], tuple[Tensor, Tensor]]
-"""From queries (N,T,D), keys (N,S,D), values (N,S,E), a seed, `KernelSpec.written` and a dropout probability to sums
-over values (N,T,E) and, if the kernel is normalised, sums of weights (N,T)."""
+"""From queries (N,T,D), keys (N,S,D), values (N,S,E), seeds, `KernelSpec.written` and a dropout probability to sums
+over values (N,T,E) and, if the kernel is normalised, sums of weights (N,T). Seeds are int64: one for each sequence,
+(B,), or a single one, (), with which the dropout of a head depends on all N."""
 
 
 def define_operation(
@@ -134,7 +141,7 @@ def define_operation(
     gradients = torch.library.custom_op(f"quill::{name}_backward", backward, **library)  # type: ignore[call-overload]
 
     @operation.register_fake  # type: ignore[untyped-decorator]
-    def _(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    def _(query: Tensor, key: Tensor, value: Tensor, seeds: Tensor, spec: str, dropout: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001
         exact = query.dtype if query.dtype == torch.float64 else torch.float32
         return (
             value.new_empty(*query.shape[:2], value.shape[-1], dtype=exact),
@@ -148,7 +155,7 @@ def define_operation(
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        seed: Tensor,  # noqa: ARG001
+        seeds: Tensor,  # noqa: ARG001
         spec: str,  # noqa: ARG001
         dropout: float,  # noqa: ARG001
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,9 +166,9 @@ def define_operation(
         ctx.save_for_backward(*tensors)
 
     def differentiate(ctx, sums_gradient, totals_gradient):  # type: ignore[no-untyped-def]
-        query, key, value, seed = ctx.saved_tensors
+        query, key, value, seeds = ctx.saved_tensors
         with unrounded(query):
-            own = gradients(sums_gradient, totals_gradient, query, key, value, seed, ctx.spec, ctx.dropout)
+            own = gradients(sums_gradient, totals_gradient, query, key, value, seeds, ctx.spec, ctx.dropout)
         return *own, None, None, None
 
     operation.register_autograd(differentiate, setup_context=keep)
@@ -169,19 +176,21 @@ def define_operation(
 
 
 def _sums_of_pieces(
-    query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
+    query: Tensor, key: Tensor, value: Tensor, seeds: Tensor, spec: str, dropout: float
 ) -> tuple[Tensor, Tensor]:
     kernel = read_spec(spec)
     rows = Rows(query, key, kernel)
     weighed = value.to(rows.query.dtype)
     sums = weighed.new_empty(*query.shape[:2], value.shape[-1])
     totals = rows.query.new_empty(query.shape[:2] if kernel.normalized else (0,))
+    if dropout:
+        seeds = seeds_of_heads(seeds, len(query))
     for piece in rows.pieces():
         weights = hide_future(rows.weight.value(rows.argument(piece)))
         if kernel.normalized:
             totals[piece.heads, piece.queries] = weights.sum(-1)
         if dropout:
-            weights.mul_(_factors(weights, seed, piece, dropout))
+            weights.mul_(_factors(weights, seeds, piece, dropout))
         sums[piece.heads, piece.queries] = weights @ weighed[piece.heads, : piece.visible]
     return sums, totals
 
@@ -192,7 +201,7 @@ def _gradients_of_pieces(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    seed: Tensor,
+    seeds: Tensor,
     spec: str,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,13 +211,15 @@ def _gradients_of_pieces(
     values, gradients = value.to(exact), sums_gradient.to(exact)
     query_gradient = torch.empty_like(query)
     key_sums, value_gradient = torch.zeros_like(rows.key), torch.zeros_like(values)
+    if dropout:
+        seeds = seeds_of_heads(seeds, len(query))
     for piece in rows.pieces():
         argument = rows.argument(piece)
         weights = rows.weight.value(argument)
         mine, seen = (piece.heads, piece.queries), (piece.heads, slice(piece.visible))
         change = gradients[mine] @ values[seen].mT
         if dropout:
-            factors = _factors(weights, seed, piece, dropout)
+            factors = _factors(weights, seeds, piece, dropout)
             change.mul_(factors)
         if kernel.normalized:
             change.add_(totals_gradient[mine].unsqueeze(-1))
@@ -300,7 +311,14 @@ def _half_square(x: Tensor) -> Tensor:
     return x.square().sum(-1, keepdim=True).mul_(0.5)
 
 
-def _factors(weights: Tensor, seed: Tensor, piece: Piece, dropout: float) -> Tensor:
-    """Draw the dropout factors of a piece's weights; they are the same in both passes."""
-    generator = torch.Generator(weights.device).manual_seed(int(seed) + piece.number)
-    return draw_factors(weights, dropout, generator=generator)
+def seeds_of_heads(seeds: Tensor, heads: int) -> Tensor:
+    """Return a seed for each head of each sequence, (N,), given the seeds of an operation; a single seed stays one."""
+    return seeds if seeds.ndim == 0 else spread(seeds, heads // len(seeds)).T.flatten()
+
+
+def _factors(weights: Tensor, seeds: Tensor, piece: Piece, dropout: float) -> Tensor:
+    """Return the dropout factors of a piece's weights; they are the same in both passes."""
+    if seeds.ndim == 0:
+        generator = torch.Generator(weights.device).manual_seed(int(seeds) + piece.number)
+        return draw_factors(weights, dropout, generator=generator)
+    return seeded_factors(seeds[piece.heads] + piece.queries.start, weights.shape, weights.dtype, dropout)

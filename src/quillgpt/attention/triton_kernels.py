@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quillgpt.attention.pointwise import chebyshev_coefficients
-from quillgpt.attention.recompute import define_operation, piecewise_sums
+from quillgpt.attention.recompute import define_operation, piecewise_sums, seeds_of_heads
 from quillgpt.attention.spec import KernelSpec, read_spec
 from quillgpt.attention.triton_weights import FORMS, slope, weight
 
@@ -62,18 +62,24 @@ def _argument(q, k, scale, OF_DISTANCE: tl.constexpr):
 
 
 @triton.jit
-def _factors(seed, head, rows, keys, T, S, dropout):
-    """Return the dropout factors of the weights: a pure function of query and key, so the same in all passes."""
-    drawn = tl.rand(seed, (head * T + rows[:, None]) * S + keys[None, :])
+def _factors(seeds, head, rows, keys, T, S, dropout, PER_HEAD: tl.constexpr):
+    """Return the dropout factors of the weights: a pure function of query and key, so the same in all passes.
+
+    `seeds` points to one for each head, or is a single one for all.
+    """
+    if PER_HEAD:
+        drawn = tl.rand(tl.load(seeds + head), rows[:, None] * S + keys[None, :])
+    else:
+        drawn = tl.rand(seeds, (head * T + rows[:, None]) * S + keys[None, :])
     return tl.where(drawn >= dropout, 1 / (1 - dropout), 0.0)
 
 
 @triton.jit
 def _forward_kernel(
-    Q, K, V, SUMS, TOTALS, COEFFICIENTS, seed, T, S, scale, bias, reach, dropout,
+    Q, K, V, SUMS, TOTALS, COEFFICIENTS, seeds, T, S, scale, bias, reach, dropout,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     M: tl.constexpr, KEYS: tl.constexpr, FORM: tl.constexpr, n: tl.constexpr,
-    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr,
+    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     first, head = tl.program_id(0) * M, tl.program_id(1)
     rows = first + tl.arange(0, M)
@@ -90,7 +96,7 @@ def _forward_kernel(
         if TOTAL:
             totals += tl.sum(phi, 1)
         if DROPOUT:
-            phi = phi * _factors(seed, head, rows, keys, T, S, dropout)
+            phi = phi * _factors(seeds, head, rows, keys, T, S, dropout, PER_HEAD)
         sums += tl.dot(phi.to(v.dtype), v, input_precision="ieee")
     _store(SUMS, sums, head, rows, T, E, BLOCK_E)
     if TOTAL:
@@ -99,8 +105,9 @@ def _forward_kernel(
 
 @triton.jit
 def _weights_and_changes(
-    q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
-    FORM: tl.constexpr, n: tl.constexpr, OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr,
+    q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seeds, head, rows, keys, T, S, scale, bias, reach, dropout,
+    FORM: tl.constexpr, n: tl.constexpr,
+    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """Return the weights after dropout, and the gradients of their arguments, both (queries, keys)."""
     visible = (rows[:, None] + S - T >= keys[None, :]) & (keys[None, :] < S) & (rows[:, None] < T)
@@ -109,7 +116,7 @@ def _weights_and_changes(
     change = tl.dot(gradient.to(v.dtype), tl.trans(v), input_precision="ieee")
     applied = phi
     if DROPOUT:
-        factors = _factors(seed, head, rows, keys, T, S, dropout)
+        factors = _factors(seeds, head, rows, keys, T, S, dropout, PER_HEAD)
         change = change * factors
         applied = phi * factors
     if TOTAL:
@@ -119,10 +126,10 @@ def _weights_and_changes(
 
 @triton.jit
 def _query_kernel(
-    Q, K, V, SUMS_GRADIENT, TOTALS_GRADIENT, QUERY_GRADIENT, COEFFICIENTS, seed, T, S, scale, bias, reach, dropout,
+    Q, K, V, SUMS_GRADIENT, TOTALS_GRADIENT, QUERY_GRADIENT, COEFFICIENTS, seeds, T, S, scale, bias, reach, dropout,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     M: tl.constexpr, KEYS: tl.constexpr, FORM: tl.constexpr, n: tl.constexpr,
-    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr,
+    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     first, head = tl.program_id(0) * M, tl.program_id(1)
     rows = first + tl.arange(0, M)
@@ -135,8 +142,9 @@ def _query_kernel(
         k = _rows(K, head, keys, S, D, BLOCK_D)
         v = _rows(V, head, keys, S, E, BLOCK_E)
         _, change = _weights_and_changes(
-            q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
-            FORM, n, OF_DISTANCE, TOTAL, DROPOUT,
+            q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS,
+            seeds, head, rows, keys, T, S, scale, bias, reach, dropout,
+            FORM, n, OF_DISTANCE, TOTAL, DROPOUT, PER_HEAD,
         )  # fmt: skip
         row_sums += tl.sum(change, 1)
         query_gradient += tl.dot(change.to(k.dtype), k, input_precision="ieee")
@@ -148,10 +156,10 @@ def _query_kernel(
 @triton.jit
 def _key_kernel(
     Q, K, V, SUMS_GRADIENT, TOTALS_GRADIENT, KEY_GRADIENT, VALUE_GRADIENT, COEFFICIENTS,
-    seed, T, S, scale, bias, reach, dropout,
+    seeds, T, S, scale, bias, reach, dropout,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     M: tl.constexpr, KEYS: tl.constexpr, FORM: tl.constexpr, n: tl.constexpr,
-    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr,
+    OF_DISTANCE: tl.constexpr, TOTAL: tl.constexpr, DROPOUT: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     first, head = tl.program_id(0) * KEYS, tl.program_id(1)
     keys = first + tl.arange(0, KEYS)
@@ -165,8 +173,9 @@ def _key_kernel(
         q = _rows(Q, head, rows, T, D, BLOCK_D)
         gradient = _rows(SUMS_GRADIENT, head, rows, T, E, BLOCK_E)
         weights, change = _weights_and_changes(
-            q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS, seed, head, rows, keys, T, S, scale, bias, reach, dropout,
-            FORM, n, OF_DISTANCE, TOTAL, DROPOUT,
+            q, k, v, gradient, TOTALS_GRADIENT, COEFFICIENTS,
+            seeds, head, rows, keys, T, S, scale, bias, reach, dropout,
+            FORM, n, OF_DISTANCE, TOTAL, DROPOUT, PER_HEAD,
         )  # fmt: skip
         value_gradient += tl.dot(tl.trans(weights).to(v.dtype), gradient.to(v.dtype), input_precision="ieee")
         key_gradient += tl.dot(tl.trans(change).to(q.dtype), q, input_precision="ieee")
@@ -199,15 +208,16 @@ def _form(kernel: KernelSpec) -> str:
     return kernel.type.activation if family == "PA" else kernel.poly_form if family == "GKpoly" else "exp"
 
 
-def _launch(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, kernel: KernelSpec, dropout: float) -> Arguments:
+def _launch(query: Tensor, key: Tensor, value: Tensor, seeds: Tensor, kernel: KernelSpec, dropout: float) -> Arguments:
     """Return the arguments that all kernels of one call share."""
     width, value_width = query.shape[-1], value.shape[-1]
     form = _form(kernel)
     degree = kernel.type.n
     table = _coefficients(degree, kernel.poly_range, query.device) if form == "chebyshev" else query
     bias = kernel.attn_bias if kernel.type.family == "PA" else 0.0
-    number = int(seed) % (1 << 31) if dropout else 0
-    sizes = (number, query.shape[1], key.shape[1], width**-0.5, bias, kernel.poly_range, dropout)
+    per_head = dropout > 0 and seeds.ndim == 1
+    given = seeds_of_heads(seeds, len(query)) if per_head else int(seeds) % (1 << 31) if dropout else 0
+    sizes = (given, query.shape[1], key.shape[1], width**-0.5, bias, kernel.poly_range, dropout)
     return (
         (table, *sizes),
         {
@@ -222,18 +232,19 @@ def _launch(query: Tensor, key: Tensor, value: Tensor, seed: Tensor, kernel: Ker
             "OF_DISTANCE": kernel.of_distance,
             "TOTAL": kernel.normalized,
             "DROPOUT": dropout > 0,
+            "PER_HEAD": per_head,
         },
     )
 
 
 def _forward(
-    query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
+    query: Tensor, key: Tensor, value: Tensor, seeds: Tensor, spec: str, dropout: float
 ) -> tuple[Tensor, Tensor]:
     kernel = read_spec(spec)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     sums = value.new_empty(*query.shape[:2], value.shape[-1], dtype=torch.float32)
     totals = query.new_empty(query.shape[:2] if kernel.normalized else (0,), dtype=torch.float32)
-    positional, named = _launch(query, key, value, seed, kernel, dropout)
+    positional, named = _launch(query, key, value, seeds, kernel, dropout)
     grid = (triton.cdiv(query.shape[1], BLOCK_QUERIES), len(query))
     _forward_kernel[grid](query, key, value, sums, totals, *positional, **named)
     return sums, totals
@@ -245,14 +256,14 @@ def _backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    seed: Tensor,
+    seeds: Tensor,
     spec: str,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     given = (sums_gradient.contiguous(), totals_gradient.contiguous())
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    positional, named = _launch(query, key, value, seed, read_spec(spec), dropout)
+    positional, named = _launch(query, key, value, seeds, read_spec(spec), dropout)
     inputs = (query, key, value, *given)
     by_query = (triton.cdiv(query.shape[1], BLOCK_QUERIES), len(query))
     by_key = (triton.cdiv(key.shape[1], BLOCK_KEYS), len(query))
@@ -266,9 +277,9 @@ _INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 def triton_weighted_sums(
-    query: Tensor, key: Tensor, value: Tensor, seed: Tensor, spec: str, dropout: float
+    query: Tensor, key: Tensor, value: Tensor, seeds: Tensor, spec: str, dropout: float
 ) -> tuple[Tensor, Tensor]:
     """Compute `piecewise_sums`, and call it for what these kernels cannot do: CPUs, float64 and wide heads."""
     here = query.is_cuda or _INTERPRETED
     fits = here and query.dtype != torch.float64 and max(query.shape[-1], value.shape[-1]) <= WIDEST
-    return (_operation if fits else piecewise_sums)(query, key, value, seed, spec, dropout)
+    return (_operation if fits else piecewise_sums)(query, key, value, seeds, spec, dropout)

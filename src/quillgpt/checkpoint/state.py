@@ -100,6 +100,8 @@ class TrainingState(Record):
         losses_at_start: The losses of the first evaluation, if a data set is replayed.
         base: The base model, if adapters are trained.
         scaler: State of float16's gradient scaler; empty for other formats.
+        dropout_by_sequence: Whether dropout is a function of a sequence's place in the global batch. Runs that began
+            before it was draw all of an iteration's dropout from PyTorch's generator.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -124,3 +126,4 @@ class TrainingState(Record):
     losses_at_start: Annotated[dict[str, Loss], _like(StartingLosses)] = Field(default_factory=dict)
     base: Annotated[dict[str, str], _like(AdapterBase)] = Field(default_factory=dict)
     scaler: Annotated[dict[str, Any], _like(ScalerState)] = Field(default_factory=dict)
+    dropout_by_sequence: bool = False

@@ -28,9 +28,15 @@ def observed(model: GPT, watch: Watch) -> Iterator[None]:
 
     def with_watch(layer: int, attend: Attend) -> Attend:
         def watched(
-            query: Tensor, key: Tensor, value: Tensor, dropout: float, visible: Tensor | None = None, /
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            dropout: float,
+            visible: Tensor | None = None,
+            seeds: Tensor | None = None,
+            /,
         ) -> Tensor:
-            output = attend(query, key, value, dropout, visible)
+            output = attend(query, key, value, dropout, visible, seeds)
             watch(layer, query, *repeat_heads(query, key, value), output)
             return output
 

@@ -15,6 +15,7 @@ Shapes:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads
+from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads, spread
 from quillgpt.config.schema import Arch, GeluName
 from quillgpt.model.architecture import ARCHITECTURES, Architecture
 
@@ -38,6 +39,11 @@ STANDARD_DEVIATION = 0.02
 
 QUERIES_AT_ONCE = 128
 """Queries in a piece of explicit softmax attention: on two CPU cores faster than 64 and 256."""
+
+ATTENTION_WEIGHTS, ATTENTION_RESULT, MLP_RESULT, QKV_INPUT, OUTPUT_INPUT, UP_INPUT, DOWN_INPUT = DROPOUT_SITES = range(
+    7
+)
+"""Where a block drops something: rows of its seeds, (sites, B). Inputs are dropped by adapters only."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +181,18 @@ class RotationTables:
         return self._tables[-1]
 
 
-def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None) -> Tensor:
+def softmax_sdpa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    visible: Tensor | None = None,
+    seeds: Tensor | None = None,
+) -> Tensor:
     """Compute causal softmax attention with PyTorch's fused scaled_dot_product_attention.
+
+    It draws its dropout from PyTorch's generator and cannot honour seeds. `softmax_explicit` does so in its place on a
+    CPU; on a GPU they have no effect.
 
     Args:
         query: (B, H, T, D): the last T of the S positions.
@@ -184,10 +200,13 @@ def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout_p: float, vi
         value: (B, G, S, D).
         dropout_p: Probability of dropping an attention weight.
         visible: Bool (1, S), the keys that a single query (T = 1) may see; None: all.
+        seeds: Int64 (B,): what the dropout of a sequence depends on; None: PyTorch's generator.
 
     Returns:
         (B, H, T, D).
     """
+    if dropout_p and seeds is not None and query.device.type == "cpu":
+        return softmax_explicit(query, key, value, dropout_p, visible, seeds)
     T, S = query.shape[-2], key.shape[-2]
     mask = causal_mask(T, S, query.device) if 1 < T < S else visible
     return F.scaled_dot_product_attention(
@@ -202,7 +221,12 @@ def softmax_sdpa(query: Tensor, key: Tensor, value: Tensor, dropout_p: float, vi
 
 
 def softmax_explicit(
-    query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    visible: Tensor | None = None,
+    seeds: Tensor | None = None,
 ) -> Tensor:
     """Compute causal softmax attention with two matrix products and a softmax between them.
 
@@ -224,12 +248,31 @@ def softmax_explicit(
             scores = scores + scores.new_zeros(piece.shape[-2], seen).masked_fill(future, float("-inf"))
         elif visible is not None:
             scores = scores.masked_fill(~visible, float("-inf"))
-        pieces.append(dropout(scores.softmax(-1), dropout_p) @ value[..., :seen, :])  # (B, H, t, D)
+        own = None if seeds is None else seeds + first  # each piece drops other weights
+        pieces.append(dropout(scores.softmax(-1), dropout_p, own) @ value[..., :seen, :])  # (B, H, t, D)
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-2)
 
 
 SOFTMAX_PATHS = {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
 """The implementations of softmax attention, by the names that `attn_path` gives them."""
+
+
+class Linear(nn.Linear):
+    """A linear layer of a block."""
+
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Multiply the last dimension; `seeds` (B,) are for an adapter in the place of this layer."""
+        return F.linear(x, self.weight, self.bias)
+
+
+def multiply(layer: nn.Module, x: Tensor, seeds: Tensor | None, site: int) -> Tensor:
+    """Return the result of a block's linear layer, which may be an adapter or in a form for inference."""
+    return layer(x) if seeds is None else layer(x, seeds[site])  # type: ignore[no-any-return]
+
+
+def seeds_at(seeds: Tensor | None, site: int) -> Tensor | None:
+    """Return the seeds (B,) of one of the places where a block drops something."""
+    return None if seeds is None else seeds[site]
 
 
 class CausalSelfAttention(nn.Module):
@@ -242,16 +285,20 @@ class CausalSelfAttention(nn.Module):
         self.qkv_widths = config.fused_maps["attention.qkv.weight"]  # H D, G D, G D
         self.dropout = dropout
         self.path: Attend = path_named(attn_path, SOFTMAX_PATHS, kernel="SM with dropout" if dropout else "SM")
-        self.qkv = nn.Linear(config.n_embd, config.qkv_dim, bias=config.bias)
-        self.output = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        self.qkv = Linear(config.n_embd, config.qkv_dim, bias=config.bias)
+        self.output = Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         normed = config.architecture.qk_norm
         self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
         self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if normed else None
 
-    def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
-        """Mix information between positions: (B, T, C) to (B, T, C)."""
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None, seeds: Tensor | None = None
+    ) -> Tensor:
+        """Mix information between positions: (B, T, C) to (B, T, C); `seeds` are those of the block."""
         B, T, _ = x.shape
-        query, key, value = self.qkv(x).split(self.qkv_widths, dim=-1)  # (B, T, H D) and twice (B, T, G D)
+        query, key, value = torch.split(  # (B, T, H D) and twice (B, T, G D)
+            multiply(self.qkv, x, seeds, QKV_INPUT), self.qkv_widths, dim=-1
+        )
         query = query.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H, T, D)
         key = key.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
         value = value.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
@@ -261,8 +308,10 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)  # (B, G, S, D)
         visible = cache.visible if cache is not None else None
-        mixed = self.attend(query, key, value, self.dropout if self.training else 0.0, visible)  # (B, H, T, D)
-        return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        dropout_p = self.dropout if self.training else 0.0
+        own = seeds_at(seeds, ATTENTION_WEIGHTS)
+        mixed = self.attend(query, key, value, dropout_p, visible, own)  # (B, H, T, D)
+        return multiply(self.output, mixed.transpose(1, 2).flatten(2), seeds, OUTPUT_INPUT)
 
     def qk_norm(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise queries and keys head by head, if the architecture does."""
@@ -271,10 +320,17 @@ class CausalSelfAttention(nn.Module):
         return self.query_norm(query), self.key_norm(key)
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None, /
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout_p: float,
+        visible: Tensor | None = None,
+        seeds: Tensor | None = None,
+        /,
     ) -> Tensor:
         """Return the values weighted by attention; arguments and result are those of `softmax_sdpa`."""
-        return self.path(query, key, value, dropout_p, visible)
+        return self.path(query, key, value, dropout_p, visible, seeds)
 
 
 def make_attention(config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> CausalSelfAttention:
@@ -291,14 +347,14 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.n_embd, config.mlp_dim, bias=config.bias)
-        self.down = nn.Linear(config.mlp_dim, config.n_embd, bias=config.bias)
+        self.up = Linear(config.n_embd, config.mlp_dim, bias=config.bias)
+        self.down = Linear(config.mlp_dim, config.n_embd, bias=config.bias)
         self.approximate = "tanh" if config.activation == "gelu_new" else "none"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform each position on its own: (B, T, C) to (B, T, C)."""
-        hidden = F.gelu(self.up(x), approximate=self.approximate)  # (B, T, M)
-        return self.down(hidden)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Transform each position on its own: (B, T, C) to (B, T, C); `seeds` are those of the block."""
+        hidden = F.gelu(multiply(self.up, x, seeds, UP_INPUT), approximate=self.approximate)  # (B, T, M)
+        return multiply(self.down, hidden, seeds, DOWN_INPUT)
 
 
 class SwiGLU(nn.Module):
@@ -306,13 +362,13 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.n_embd, 2 * config.mlp_dim, bias=False)
-        self.down = nn.Linear(config.mlp_dim, config.n_embd, bias=False)
+        self.gate_up = Linear(config.n_embd, 2 * config.mlp_dim, bias=False)
+        self.down = Linear(config.mlp_dim, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform each position on its own: (B, T, C) to (B, T, C)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # (B, T, M) each
-        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Transform each position on its own: (B, T, C) to (B, T, C); `seeds` are those of the block."""
+        gate, up = multiply(self.gate_up, x, seeds, UP_INPUT).chunk(2, dim=-1)  # (B, T, M) each
+        return multiply(self.down, F.silu(gate) * up, seeds, DOWN_INPUT)
 
 
 class Block(nn.Module):
@@ -326,11 +382,14 @@ class Block(nn.Module):
         self.mlp = MLP(config) if config.architecture.mlp == "gelu" else SwiGLU(config)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None) -> Tensor:
-        """Update the residual stream: (B, T, C) to (B, T, C)."""
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None, seeds: Tensor | None = None
+    ) -> Tensor:
+        """Update the residual stream: (B, T, C) to (B, T, C); `seeds` (sites, B) say what is dropped."""
         dropout_p = self.dropout if self.training else 0.0
-        x = x + dropout(self.attention(self.attention_norm(x), rotation, cache), dropout_p)
-        return x + dropout(self.mlp(self.mlp_norm(x)), dropout_p)
+        mixed = self.attention(self.attention_norm(x), rotation, cache, seeds)
+        x = x + dropout(mixed, dropout_p, seeds_at(seeds, ATTENTION_RESULT))
+        return x + dropout(self.mlp(self.mlp_norm(x), seeds), dropout_p, seeds_at(seeds, MLP_RESULT))
 
 
 class GPT(nn.Module):
@@ -374,12 +433,15 @@ class GPT(nn.Module):
         if seed is not None:
             initialize(self, config.n_layer, seed, zero_projections=zero_projections)
 
-    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None, seeds: Tensor | None = None) -> Tensor:
         """Compute the final hidden states, which `logits` turns into predictions.
 
         Args:
             tokens: Ids (B, T). With a cache they continue the positions that it holds.
             cache: Keys and values of earlier positions; extended by T positions.
+            seeds: Int64 (B,): what is dropped of a sequence in training depends on its seed, not on the sequences
+                beside it. On a GPU the fused attention paths draw from PyTorch's generator nevertheless. None: it
+                draws everything.
 
         Returns:
             (B, T, C), normalised.
@@ -393,21 +455,29 @@ class GPT(nn.Module):
         else:
             cosines, sines = self.rotations.first(T if cache is None else cache.capacity, x.device)
             rotation = (cosines[positions], sines[positions])  # (T, D) each
-        x = dropout(x, self.dropout if self.training else 0.0)
-        for block in self.blocks:
+        own, blocks_seeds = self.seeds_of_parts(seeds)
+        x = dropout(x, self.dropout if self.training else 0.0, own)
+        for block, block_seeds in zip(self.blocks, blocks_seeds, strict=True):
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(block, x, rotation, cache, use_reentrant=False)
+                x = checkpoint(block, x, rotation, cache, block_seeds, use_reentrant=False)
             else:
-                x = block(x, rotation, cache)  # (B, T, C)
+                x = block(x, rotation, cache, block_seeds)  # (B, T, C)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x)  # type: ignore[no-any-return]
+
+    def seeds_of_parts(self, seeds: Tensor | None) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """Return the seeds of the embeddings' dropout, (B,), and those of each block, (sites, B)."""
+        if seeds is None:
+            return None, [None] * len(self.blocks)
+        parts = spread(seeds, 1 + len(self.blocks) * len(DROPOUT_SITES))
+        return parts[0], parts[1:].view(len(self.blocks), len(DROPOUT_SITES), -1).unbind()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of the next token: hidden (..., C) to (..., V)."""
         return self.head(hidden)  # type: ignore[no-any-return]
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, tokens: Tensor, targets: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Return the sum of the targets' negative log-likelihoods, in nats.
 
         The sum, not the mean: the losses of micro-batches add up to that of the batch whatever their sizes.
@@ -415,11 +485,12 @@ class GPT(nn.Module):
         Args:
             tokens: Ids (B, T).
             targets: Ids (B, T): the token after each of `tokens`.
+            seeds: Int64 (B,): those of `forward`.
 
         Returns:
             Scalar, float32.
         """
-        return self.loss_from_hidden(self(tokens), targets)
+        return self.loss_from_hidden(self(tokens, seeds=seeds), targets)
 
     def loss_from_hidden(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of `loss_sum`, given the final hidden states (B, T, C)."""

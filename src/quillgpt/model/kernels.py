@@ -50,7 +50,7 @@ def path_makers(spec: KernelSpec, block_size: int, *, dropout: bool) -> dict[str
     """Return functions that make the paths of a kernel other than softmax, by the names of the paths."""
     makers: dict[str, Callable[[], Attend]] = {"recompute": partial(Recompute, spec, block_size)}
     if spec.type.family in ("GK", "GKn") and (spec.normalized or not dropout):
-        makers["augmented"] = partial(Augmented, spec)
+        makers["augmented"] = partial(Augmented, spec, block_size)
     if (operation := triton_operation(spec)) is not None:
         makers["triton"] = partial(Recompute, spec, block_size, operation)
     return makers
@@ -114,12 +114,19 @@ class KernelAttention(CausalSelfAttention):
         return query, key
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, visible: Tensor | None = None, /
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout_p: float,
+        visible: Tensor | None = None,
+        seeds: Tensor | None = None,
+        /,
     ) -> Tensor:
         """Return the values weighted by the kernel, times the gains of the heads."""
         if self.range_kernel is not None and self.training:
             self.excess = range_excess(query, key, self.range_kernel)
-        mixed = self.path(query, key, value, dropout_p, visible)
+        mixed = self.path(query, key, value, dropout_p, visible, seeds)
         return mixed if self.gain is None else mixed * self.gain(mixed)
 
 

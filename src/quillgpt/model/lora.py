@@ -47,9 +47,9 @@ class LoRALinear(nn.Module):
         self.dropout = dropout
         self.train(linear.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply the last dimension: (..., K) to (..., N)."""
-        dropped = dropout(x, self.dropout if self.training else 0.0)
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Multiply the last dimension: (..., K) to (..., N); `seeds` (B,) are those of `dropout`."""
+        dropped = dropout(x, self.dropout if self.training else 0.0, seeds)
         update = F.linear(F.linear(dropped, self.lora_a), self.lora_b)
         return F.linear(x, self.weight, self.bias) + self.scale * update
 

@@ -40,6 +40,7 @@ class CudaGraphStep(TrainStep):
         device = self.device
         size = (self.batches.batch_size, self.batches.block_size)
         self._inputs, self._targets = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
+        self._seeds = self.dropout_seeds(0)
         self._rates = self.optimizers.move_learning_rates_to(device)
         self._iteration = torch.zeros((), dtype=torch.int64, device=device)
         self._failed_iteration = torch.full_like(self._iteration, -1)
@@ -58,6 +59,8 @@ class CudaGraphStep(TrainStep):
         self._iteration.fill_(iteration)
         self.optimizers.set_learning_rate(lr)
         self.seed(iteration)
+        if (seeds := self.dropout_seeds(iteration)) is not None and self._seeds is not None:
+            self._seeds.copy_(seeds)
         if self.device.type != "cuda":
             self._compute()
         elif self._done < WARM_UP_ITERATIONS:
@@ -85,8 +88,8 @@ class CudaGraphStep(TrainStep):
     def _compute(self) -> None:
         """Do the iteration that the memory describes; no weight moves from the first one on that was not finite."""
         loss = torch.zeros((), device=self.device)
-        for micro_inputs, micro_targets in self.micro_batches(self._inputs, self._targets):
-            loss += self.forward_backward(micro_inputs, micro_targets)
+        for micro_batch in self.micro_batches(self._inputs, self._targets, self._seeds):
+            loss += self.forward_backward(*micro_batch)
         grad_norm = self.clip_gradient()
         fails = (self._failed_iteration < 0) & ~(loss + grad_norm).isfinite()
         for kept, new in (

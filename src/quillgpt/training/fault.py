@@ -65,14 +65,15 @@ def find_own_fault(step: TrainStep, iteration: int) -> Fault:
     if (weight := first_not_finite(model.named_parameters())) is not None:
         return Fault(f"the weight {weight}", windows)
     windows = windows[step.rows]
-    step.seed(iteration)
     model.train()
     first, order, faults = 0, dict[str, None](), list[Fault]()
     try:
         with step.objective.accumulating():
-            for inputs, targets in step.micro_batches(*step.batch(iteration)):
+            micro_batches = step.micro_batches(*step.batch(iteration), step.dropout_seeds(iteration))
+            for number, (inputs, targets, seeds) in enumerate(micro_batches):
+                step.seed(iteration, number)
                 with uncompiled(model), watch(model) as seen:
-                    loss = step.forward_backward(inputs, targets)
+                    loss = step.forward_backward(inputs, targets, seeds)
                 micro_windows = windows[first : first + len(inputs)]
                 first, order = first + len(inputs), seen.order
                 if seen.module is not None:

@@ -26,7 +26,10 @@ LOWERED = 0.5
 MOST_AT_ONCE = 3
 """How often the learning rate may be lowered at once; then the run is given up."""
 
-KEPT = ("data_fingerprint", "replay_fingerprint", "base", "seconds", "train_seconds", "saving_seconds")
+KEPT = (
+    *("data_fingerprint", "replay_fingerprint", "base", "dropout_by_sequence"),
+    *("seconds", "train_seconds", "saving_seconds"),
+)
 """Of the state, what no rollback takes back: what the run is made of, and time, which goes on."""
 
 

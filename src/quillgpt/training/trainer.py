@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from quillgpt import console
+from quillgpt.attention import spread
 from quillgpt.checkpoint import TrainingState
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config.runs import how_to_go_on
@@ -435,18 +437,25 @@ class Objective(nn.Module):
         self.model = model
         self.range_penalty = range_penalty
 
-    def forward(self, inputs: Tensor, targets: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Tensor, targets: Tensor, batch_size: int, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return what a micro-batch adds to the objective of the global batch, and to its loss, both scalars.
 
         Args:
             inputs: Ids (M, T).
             targets: Ids (M, T).
             batch_size: Sequences of the global batch, B, over whose tokens the loss is the mean.
+            seeds: Seeds of the sequences' dropout, int64 (M,), if they have any.
         """
-        loss = self.model.loss_sum(inputs, targets) / (batch_size * targets.shape[1])
+        loss = self.model.loss_sum(inputs, targets, seeds) / (batch_size * targets.shape[1])
         if not self.range_penalty:
             return loss, loss.detach()
         return loss + self.range_penalty * mean_range_excess(self.model) / batch_size, loss.detach()
+
+
+MicroBatch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs and targets, ids (M, T), and the seeds of the sequences' dropout, int64 (M,), if they have any."""
 
 
 class TrainStep:
@@ -463,6 +472,7 @@ class TrainStep:
 
     Attributes:
         compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
+        seeds_sequences: Whether each sequence has a seed of its own for dropout.
         scaler: Scales float16 gradients; passes other formats on.
         overflows: Iterations whose float16 gradient overflowed; the scaler left their updates out.
     """
@@ -489,7 +499,7 @@ class TrainStep:
             compile_model(model)
         objective = Objective(model, settings.range_penalty)
         self.objective: Parallel = Replicas(objective, world, self.device) if world.size > 1 else Single(objective)
-        self.restore(TrainingState())
+        self.restore(TrainingState(dropout_by_sequence=True))
 
     def __call__(self, iteration: int, lr: float, votes: Votes | None = None) -> StepResult:
         """Do an iteration.
@@ -531,12 +541,13 @@ class TrainStep:
         Returns:
             What this rank's part of the batch adds to that loss.
         """
-        self.seed(iteration)
         loss = torch.zeros((), device=self.device)
-        *earlier, last = self.micro_batches(inputs, targets)
+        *earlier, last = self.micro_batches(inputs, targets, self.dropout_seeds(iteration))
         with self.objective.accumulating():
-            for micro_batch in earlier:
+            for number, micro_batch in enumerate(earlier):
+                self.seed(iteration, number)
                 loss += self.forward_backward(*micro_batch)
+        self.seed(iteration, len(earlier))
         loss += self.forward_backward(*last)
         return loss
 
@@ -548,27 +559,51 @@ class TrainStep:
         loss, stop, save = self.world.sum(torch.cat([loss[None], asked]))
         return loss, Votes(stop=bool(stop), save=bool(save))
 
-    def seed(self, iteration: int) -> None:
-        """Make an iteration's random numbers (dropout) a function of seed and iteration: resuming needs no state."""
-        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, iteration]).generate_state(1, np.uint64)[0]))
+    def dropout_seeds(self, iteration: int) -> Tensor | None:
+        """Return the seeds of the dropout of this rank's sequences, int64 (R,), on the device; None if they have none.
 
-    def micro_batches(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the micro-batches of this rank's part of a batch: inputs and targets, each (M, T)."""
+        A sequence's seed is a function of seed, iteration and its place in the global batch. So dividing the batch into
+        micro-batches or between ranks changes nothing, and resuming needs no state.
+        """
+        if not self.seeds_sequences:
+            return None
+        own = torch.tensor(self._random_word(iteration).view(np.int64))
+        return to_device(spread(own, self.rows.stop - self.rows.start, first=self.rows.start), self.device)
+
+    def seed(self, iteration: int, micro_batch: int = 0) -> None:
+        """Seed PyTorch's generator for a micro-batch by seed, iteration and the place of its first sequence.
+
+        The fused attention of GPUs draws its dropout from it. Runs that began before sequences had seeds draw all
+        dropout of an iteration from it, and it is seeded for their first micro-batch only.
+        """
+        if micro_batch == 0 or self.seeds_sequences:
+            place = self.rows.start + micro_batch * self.settings.micro_batch_size
+            torch.manual_seed(int(self._random_word(iteration, place)))
+
+    def _random_word(self, iteration: int, place: int = 0) -> np.uint64:
+        """Return 64 random bits, a function of seed, iteration and place; place 0 is as good as none."""
+        word: np.uint64 = np.random.SeedSequence([self.settings.seed, iteration, place]).generate_state(1, np.uint64)[0]
+        return word
+
+    def micro_batches(self, inputs: Tensor, targets: Tensor, seeds: Tensor | None) -> Iterator[MicroBatch]:
+        """Return the micro-batches of this rank's part of a batch."""
         size = self.settings.micro_batch_size
-        return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+        own: Iterable[Tensor | None] = repeat(None) if seeds is None else torch.split(seeds, size)
+        return zip(torch.split(inputs, size), torch.split(targets, size), own, strict=False)
 
-    def forward_backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward_backward(self, inputs: Tensor, targets: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Add the gradient of a micro-batch to that of its batch.
 
         Args:
             inputs: Ids (M, T).
             targets: Ids (M, T).
+            seeds: Seeds of the sequences' dropout, int64 (M,); None: PyTorch's generator draws it.
 
         Returns:
             What the micro-batch adds to the mean loss, nats per token, a scalar.
         """
         with autocast(self.device, self.dtype):
-            objective, loss = self.objective(inputs, targets, self.batches.batch_size)
+            objective, loss = self.objective(inputs, targets, self.batches.batch_size, seeds)
         if self.objective.scale != 1:
             objective = objective * self.objective.scale
         self.scaler.scale(objective).backward()
@@ -622,6 +657,8 @@ class TrainStep:
 
     def restore(self, state: TrainingState) -> None:
         """Go back or forward to what the step was in a state."""
+        drops = self.settings.dropout > 0 or self.settings.lora_dropout > 0
+        self.seeds_sequences = drops and state.dropout_by_sequence
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)

@@ -146,13 +146,14 @@ def choose_compile(settings: ChosenSettings, model: GPT, machine: Machine) -> bo
     if not may_compile(settings, model.config, model.parameter_count(positions=False), machine):
         return False
     tokens = torch.zeros(settings.micro_batch_size, model.config.block_size, dtype=torch.int64, device=machine.device)
+    seeds = torch.zeros_like(tokens[:, 0]) if settings.dropout > 0 or settings.lora_dropout > 0 else None
     key = f"compile {device_description(machine.device)} {model.config} {tuple(tokens.shape)} {machine.dtype}"
     key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"
 
     def measure() -> dict[str, float]:
         def step() -> None:
             with autocast(machine.device, machine.dtype):
-                loss = model.loss_sum(tokens, tokens)
+                loss = model.loss_sum(tokens, tokens, seeds)
             loss.backward()  # type: ignore[no-untyped-call]
 
         seconds = {"eager": seconds_per_call(step, machine.device)}
@@ -203,8 +204,11 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
 
 def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machine: Machine) -> str:
     paths = attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0)
-    if machine.device.type != "cpu" and config.kernel.type.family == "SM":
-        return next(iter(paths))
+    if config.kernel.type.family == "SM":
+        if machine.device.type != "cpu":
+            return "sdpa"
+        if dropout:
+            return "explicit"  # which `sdpa` leaves the work to
     sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // config.block_size))  # the order is that of more, too
     sizes = (sequences, config.n_head, config.block_size, config.head_dim)
     key = f"attention {config.kernel} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
@@ -212,9 +216,10 @@ def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machi
 
     def seconds_of(name: str, attend: Attend) -> float:
         inputs = [torch.randn(sizes, dtype=machine.dtype, device=machine.device, requires_grad=True) for _ in range(3)]
+        seeds = torch.zeros(sequences, dtype=torch.int64, device=machine.device)
 
         def forward_and_backward() -> None:
-            attend(*inputs, dropout).sum().backward()  # type: ignore[call-arg, arg-type, no-untyped-call]
+            attend(*inputs, dropout, None, seeds).sum().backward()  # type: ignore[call-arg, arg-type, no-untyped-call]
 
         try:
             right = name != "triton" or _agree(attend, usual, inputs)
