@@ -1,4 +1,7 @@
+import random
+import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quillgpt.data import document_stream
-from quillgpt.data.document_stream import Documents, choose, survey, with_gaps, without_lines
+from quillgpt.data.document_stream import Documents, choose, parts_by_hash, survey, with_gaps, without_lines
+from quillgpt.data.split import hold_out
 from quillgpt.errors import DataError
 from quillgpt.text.sources.documents import Mark, Piece, Source
 
@@ -117,3 +121,66 @@ def test_one_long_document_is_counted_in_bounded_memory(monkeypatch: pytest.Monk
 def test_a_path_that_is_not_utf8_cannot_be_recorded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not UTF-8.*rename it"):
         Source.from_file(tmp_path / "caf\udce9.txt")
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_duplicates_are_those_that_a_comparison_of_whole_texts_finds(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_stream, "DOCUMENTS_AT_ONCE", at_once)
+    draw = random.Random(3)
+    texts = ["".join(draw.choices("ab", k=draw.randint(1, 7))) for _ in range(150)]
+    others = ["".join(draw.choices("ab", k=draw.randint(1, 7))) for _ in range(20)]
+    looked = survey(cut_up(texts, 2), count_lines=False)
+    assert looked.duplicates().tolist() == [text in texts[:index] for index, text in enumerate(texts)]
+    other = survey(cut_up(others, 5), count_lines=False)
+    assert looked.are_in(other).tolist() == [text in others for text in texts]
+    assert other.are_in(looked).tolist() == [text in texts for text in others]
+    empty = survey([], count_lines=False)
+    assert not empty.duplicates().size
+    assert not looked.are_in(empty).any()
+
+
+def test_documents_of_one_hash_and_different_lengths_are_not_equal() -> None:
+    looked = survey(cut_up(["aa", "b", "aa", "c", "b"], 1), count_lines=False)
+    looked.hashes = np.full(5, 7, dtype=np.uint64)
+    assert looked.duplicates().tolist() == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("count", [15, 2000])
+def test_the_choice_for_validation_does_not_depend_on_how_many_are_compared_at_once(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(count)
+    hashes = generator.integers(0, 2**64, count, dtype=np.uint64)[generator.integers(0, count, count)]
+    lengths = generator.integers(1, 500, count)
+    whole = hold_out(lengths, hashes, 0.2)
+    assert whole is not None
+    monkeypatch.setattr(document_stream, "DOCUMENTS_AT_ONCE", 4)
+    part = hold_out(lengths, hashes, 0.2)
+    assert part is not None
+    assert np.array_equal(part, whole)
+    parts = list(parts_by_hash(hashes))
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(count))
+    largest = [hashes[part].max() for part in parts if len(part)]
+    assert largest == sorted(largest)
+
+
+def test_a_document_takes_a_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_stream, "DOCUMENTS_AT_ONCE", 1000)
+
+    def stream(count: int) -> Iterator[Piece]:
+        for number in range(count):
+            yield f"Document {number % (count // 2)}, of some length.\n"
+            yield END
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        looked = survey(stream(count), count_lines=False)
+        assert looked.duplicates().sum() == count // 2
+        assert hold_out(looked.lengths, looked.hashes, 0.1) is not None
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(60_000) - peak(20_000) < 40_000 * 24

@@ -196,7 +196,7 @@ def _split(
     marked: Callable[[Iterable[Piece]], Iterator[Piece]],
 ) -> Split:
     if val is not None:
-        shared = int(np.isin(val_survey.hashes, train_survey.hashes).sum())
+        shared = int(val_survey.are_in(train_survey).sum())
         lengths = characters, int(val_survey.lengths.sum())
         return Split("given", shared, lengths, lambda: (marked(train.stream()), marked(val.stream())))
     held_out = hold_out(train_survey.lengths, train_survey.hashes, val_fraction)
@@ -270,7 +270,7 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
     if cleaning.deduplicate:
         if val is not None:
             _leave_out(val, val_survey.duplicates(), "validation documents")
-        _leave_out(train, train_survey.duplicates() | np.isin(train_survey.hashes, val_survey.hashes), "documents")
+        _leave_out(train, train_survey.duplicates() | train_survey.are_in(val_survey), "documents")
         train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
     if cleaning.drop_repeated_lines is not None:
         if not train.may_be_several:

@@ -21,6 +21,9 @@ MOST_LINES = 1 << 18
 LONGEST_LINE = 400
 """Characters; longer lines are paragraphs, which hardly ever repeat, and are not counted."""
 
+DOCUMENTS_AT_ONCE = 1 << 20
+"""Documents that are compared at once, in some dozen megabytes."""
+
 Filter = Callable[[Iterable[Piece]], Iterator[Piece]]
 
 
@@ -145,11 +148,25 @@ class Survey:
     lines: Counter[str] = field(default_factory=Counter)
 
     def duplicates(self) -> NDArray[np.bool_]:
-        """Return whether each document repeats an earlier one, (documents,)."""
-        _, first = np.unique(self.hashes, return_index=True)
-        repeated = np.ones(len(self.hashes), dtype=np.bool_)
-        repeated[first] = False
+        """Return whether each document repeats an earlier one, in hash and length, (documents,)."""
+        repeated = np.zeros(len(self.hashes), dtype=np.bool_)
+        for part in parts_by_hash(self.hashes):
+            hashes, lengths = self.hashes[part], self.lengths[part]
+            order = np.lexsort((lengths, hashes))  # equal ones stay in the order of the text
+            same = (np.diff(hashes[order]) == 0) & (np.diff(lengths[order]) == 0)
+            repeated[part[order[1:][same]]] = True
         return repeated
+
+    def are_in(self, other: Survey) -> NDArray[np.bool_]:
+        """Return whether each document is also one of another text, (documents,)."""
+        found = np.zeros(len(self.hashes), dtype=np.bool_)
+        for part in parts_by_hash(other.hashes):
+            known = np.unique(other.hashes[part])
+            for start in range(0, len(found), DOCUMENTS_AT_ONCE):
+                found[start : start + DOCUMENTS_AT_ONCE] |= np.isin(
+                    self.hashes[start : start + DOCUMENTS_AT_ONCE], known
+                )
+        return found
 
     def repeated_lines(self, documents: int) -> list[tuple[str, int]]:
         """Return the lines that occur in at least `documents` documents, and their counts, the most frequent first."""
@@ -180,7 +197,25 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
         hashes.append(int.from_bytes(digest.digest(), "little"))
         counts.end_document()
         length, digest, gap = 0, hashlib.blake2b(digest_size=8), _gap_after(last)
-    return Survey(np.array(lengths, dtype=np.int64), np.array(hashes, dtype=np.uint64), gaps, counts.counts)
+    return Survey(np.asarray(lengths, dtype=np.int64), np.asarray(hashes, dtype=np.uint64), gaps, counts.counts)
+
+
+def parts_by_hash(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the indices of hashes in parts: about `DOCUMENTS_AT_ONCE` each, the parts with the smallest hashes first.
+
+    So equal hashes are in one part, and sorting each part sorts all, in bounded memory.
+    """
+    bits = max(0, len(hashes) // DOCUMENTS_AT_ONCE).bit_length()
+    if bits == 0:
+        yield np.arange(len(hashes))
+        return
+    for part in range(1 << bits):
+        yield np.concatenate(
+            [
+                start + np.flatnonzero(hashes[start : start + DOCUMENTS_AT_ONCE] >> np.uint64(64 - bits) == part)
+                for start in range(0, len(hashes), DOCUMENTS_AT_ONCE)
+            ]
+        )
 
 
 class _LineCounts:

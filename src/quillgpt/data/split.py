@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from quillgpt.data.document_stream import parts_by_hash
+
 FEWEST_DOCUMENTS = 10
 """With fewer documents the text itself is cut instead: so few are too unlike each other."""
 
@@ -31,20 +33,23 @@ def hold_out(lengths: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: f
     """
     if len(lengths) < FEWEST_DOCUMENTS:
         return None
-    if len(lengths) >= MANY_DOCUMENTS:
-        weights = np.ones(len(lengths))
-        wanted = float(math.ceil(len(lengths) * fraction))
-    else:
-        weights = lengths.astype(np.float64)
-        wanted = float(weights.sum()) * fraction
-    texts, text_of = np.unique(hashes, return_inverse=True)
-    shares = np.bincount(text_of, weights=weights, minlength=len(texts))
+    by_count = len(lengths) >= MANY_DOCUMENTS
+    wanted = (
+        float(math.ceil(len(lengths) * fraction)) if by_count else float(lengths.astype(np.float64).sum()) * fraction
+    )
     taken = 0.0
-    held_out = np.zeros(len(texts), dtype=np.bool_)
-    for text, share in enumerate(shares):
-        if taken + share <= 1.5 * wanted:
-            held_out[text] = True
-            taken += share
+    held_out = np.zeros(len(lengths), dtype=np.bool_)
+    for part in parts_by_hash(hashes):
+        texts, text_of = np.unique(hashes[part], return_inverse=True)
+        shares = np.bincount(text_of, weights=None if by_count else lengths[part], minlength=len(texts))
+        chosen = np.zeros(len(texts), dtype=np.bool_)
+        for text, share in enumerate(shares.tolist()):
+            if taken + share <= 1.5 * wanted:
+                chosen[text] = True
+                taken += share
+            if taken >= wanted:
+                break
+        held_out[part] = chosen[text_of]
         if taken >= wanted:
             break
-    return held_out[text_of] if taken >= 0.5 * wanted and not held_out.all() else None
+    return held_out if taken >= 0.5 * wanted and not held_out.all() else None
