@@ -1,12 +1,15 @@
 """A validation split that is a copy of the training split is noticed; no other is."""
 
+import random
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from quillgpt.data import overlap
 from quillgpt.data.overlap import WINDOW, copied_share, window_hashes
+from quillgpt.data.prepare import prepare
 
 
 def tokens(count, seed=0, vocabulary=50):
@@ -51,8 +54,35 @@ def test_a_copy_is_found_across_the_parts_that_are_looked_at(monkeypatch):
 
 def test_of_a_long_text_only_a_bounded_part_is_searched(monkeypatch):
     monkeypatch.setattr(overlap, "PART_TOKENS", 1000)
-    monkeypatch.setattr(overlap, "MOST_TOKENS", 10_000)
-    assert copied_share(TRAIN, TRAIN) == pytest.approx(0.2, abs=0.05)
+    assert copied_share(TRAIN, TRAIN, most_tokens=10_000) == pytest.approx(0.2, abs=0.05)
+    assert copied_share(TRAIN, TRAIN) == 1.0
+
+
+def test_all_of_a_long_text_is_searched_in_memory_that_does_not_grow(tmp_path):
+    def peak(count):
+        tokens(count).tofile(tmp_path / "train.bin")
+        train = np.memmap(tmp_path / "train.bin", np.uint16, "r")
+        tracemalloc.start()
+        assert copied_share(train, train[-5000:]) == 1.0
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    copied_share(TRAIN, TRAIN)
+    assert peak(1_600_000) < 1.1 * peak(200_000)
+
+
+def test_preparing_searches_all_of_the_text_and_training_uses_the_result(tmp_path, monkeypatch, capsys):
+    words = "".join(random.Random(4).choices("abcdefgh \n", k=30_000))
+    (tmp_path / "book.txt").write_text(words)
+    (tmp_path / "val.txt").write_text(words[29_000:] + words[1000:3000][::-1])
+    monkeypatch.setattr(overlap, "PART_TOKENS", 1000)
+    prepared = prepare([str(tmp_path / "book.txt")], data_dir=tmp_path, val=str(tmp_path / "val.txt"))
+    assert prepared.manifest.report.copied_share == pytest.approx(1 / 3, abs=0.02)
+    monkeypatch.setattr(overlap, "copied_share", lambda *_, **__: pytest.fail("searched again"))
+    monkeypatch.setattr(overlap, "MUCH", 0.3)
+    overlap.warn_of_copy(prepared.dataset)
+    assert "33% of the validation text of book is also in its training text" in capsys.readouterr().err
 
 
 def test_a_search_of_many_tokens_is_quick():

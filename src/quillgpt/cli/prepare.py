@@ -82,6 +82,10 @@ def _summary(prepared: Preparation) -> dict[str, object]:
             "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
         )
         rows["repeated lines"] = _repeated_lines(manifest)
+    if report is not None and report.copied_share is not None:
+        rows["overlap"] = (
+            f"{report.copied_share:.1%} of the validation text is also in the training text, word for word"
+        )
     if prepared.reused:
         rows["made"] = "before, from the same text"
     else:

@@ -32,6 +32,7 @@ from quillgpt.data.dataset_manifest import (
 from quillgpt.data.document_stream import Documents, Survey, choose, survey, with_gaps, without_lines
 from quillgpt.data.encoders import encoders, number_of_processes
 from quillgpt.data.marks import WrittenMarks
+from quillgpt.data.overlap import copied_share
 from quillgpt.data.replacement import go_on
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.shards import ShardsRecord, ShardWriter, no_shards, shards_done
@@ -151,7 +152,12 @@ def build(
             deduplicate=request.cleaning.deduplicate,
             drop_repeated_lines=request.cleaning.drop_repeated_lines,
             end_of_text_marks=request.cleaning.end_of_text_marks,
-            report=report.model_copy(update={"shared_documents": split.shared_documents}),
+            report=report.model_copy(
+                update={
+                    "shared_documents": split.shared_documents,
+                    "copied_share": _copied_share(staging, dtype),
+                }
+            ),
             ends_documents=ends,
             tokenizer=TokenizerRecord(
                 requested=named,
@@ -230,6 +236,12 @@ def _work(
         "characters": characters,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _copied_share(staging: Path, dtype: str) -> float:
+    train, val = (np.memmap(staging / name, np.dtype(dtype).newbyteorder("<"), "r") for name in (TRAIN_FILE, VAL_FILE))
+    with progress("Comparing the two splits, tokens", len(train)) as advance:
+        return round(copied_share(train, val, on_progress=advance), 4)
 
 
 def _tell(record: ShardsRecord, processes: int) -> None:

@@ -67,12 +67,14 @@ class RepeatedLine(Record):
 
 
 class Report(Record):
-    """Statistics of the documents before cleaning.
+    """Statistics of the documents before cleaning, and of the two splits.
 
     Attributes:
         documents: Number of documents.
         duplicate_documents: Number of documents that repeat an earlier one.
         shared_documents: Number of validation documents that are, after cleaning, also training documents.
+        copied_share: Share of the windows of 32 tokens, sampled all over the validation split, that also occur in the
+            training split; None in an older data set.
         repeated_lines: Number of lines that occur in many documents.
         examples: The most frequent of these lines.
     """
@@ -80,6 +82,7 @@ class Report(Record):
     documents: Count
     duplicate_documents: Count
     shared_documents: Count
+    copied_share: Annotated[float, Field(ge=0, le=1)] | None = None
     repeated_lines: Count
     examples: list[RepeatedLine]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,9 @@ WINDOW = 32
 
 SAMPLES = 512
 MOST_TOKENS = 1 << 24
-"""Tokens of the training split that are searched; of a longer one, evenly spread parts."""
+"""Tokens of the training split that are searched before training; of a longer one, evenly spread parts."""
 
-PART_TOKENS = 1 << 20
+PART_TOKENS = 1 << 16  # small enough for a processor's cache
 MUCH = 0.5
 """Share of the validation split; if more is copied, it is reported."""
 
@@ -29,8 +30,14 @@ Hashes = NDArray[np.uint64]
 
 
 def warn_of_copy(dataset: Dataset) -> None:
-    """Warn if most of the validation split is a copy of training text."""
-    share = copied_share(dataset.train, dataset.val)
+    """Warn if most of the validation split is a copy of training text.
+
+    Preparing has searched all of it; of a data set that is older or from elsewhere, parts are searched.
+    """
+    report = dataset.manifest.report if dataset.manifest is not None else None
+    share = None if report is None else report.copied_share
+    if share is None:
+        share = copied_share(dataset.train, dataset.val, most_tokens=MOST_TOKENS)
     if share >= MUCH:
         warn(
             f"{share:.0%} of the validation text of {dataset.name} is also in its training text, word for word, so "
@@ -39,19 +46,33 @@ def warn_of_copy(dataset: Dataset) -> None:
         )
 
 
-def copied_share(train: Tokens, val: Tokens) -> float:
-    """Return the share of sampled windows of the validation split that also occur in the training split."""
+def copied_share(
+    train: Tokens,
+    val: Tokens,
+    *,
+    most_tokens: int | None = None,
+    on_progress: Callable[[int], object] = lambda _: None,
+) -> float:
+    """Return the share of sampled windows of the validation split that also occur in the training split.
+
+    Args:
+        train: The training split, (tokens,).
+        val: The validation split, (tokens,).
+        most_tokens: The number of tokens of the training split that are searched; None searches all of it.
+        on_progress: Called with the number of tokens that were searched.
+    """
     if min(len(train), len(val)) < WINDOW:
         return 0.0
     starts = np.unique(np.linspace(0, len(val) - WINDOW, SAMPLES).astype(np.int64))
     sampled = np.concatenate([window_hashes(val[start : start + WINDOW]) for start in starts])
     low = np.zeros(1 << 16, dtype=np.bool_)
     low[sampled & np.uint64(0xFFFF)] = True
-    matches: list[Hashes] = []
-    for start in _part_starts(len(train)):
+    found = np.zeros(len(sampled), dtype=np.bool_)
+    for start in _part_starts(len(train), most_tokens):
         there = window_hashes(train[start : start + PART_TOKENS + WINDOW - 1])
-        matches.append(np.intersect1d(there[low[there & np.uint64(0xFFFF)]], sampled))
-    return float(np.isin(sampled, np.concatenate(matches)).mean())
+        found |= np.isin(sampled, there[low[there & np.uint64(0xFFFF)]])
+        on_progress(PART_TOKENS)
+    return float(found.mean())
 
 
 def window_hashes(tokens: Tokens) -> Hashes:
@@ -66,7 +87,7 @@ def window_hashes(tokens: Tokens) -> Hashes:
     return hashes
 
 
-def _part_starts(tokens: int) -> NDArray[np.int64]:
-    if tokens <= MOST_TOKENS:
+def _part_starts(tokens: int, most_tokens: int | None) -> NDArray[np.int64]:
+    if most_tokens is None or tokens <= most_tokens:
         return np.arange(0, tokens - WINDOW + 1, PART_TOKENS)
-    return np.linspace(0, tokens - PART_TOKENS, MOST_TOKENS // PART_TOKENS).astype(np.int64)
+    return np.linspace(0, tokens - PART_TOKENS, most_tokens // PART_TOKENS).astype(np.int64)
