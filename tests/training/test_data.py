@@ -36,6 +36,19 @@ def test_a_resumed_run_verifies_its_tokens_whatever_is_remembered(
     assert files == ["train.bin", "val.bin"]
 
 
+def test_a_large_token_file_is_read_once_and_not_at_each_resume(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(verification, "ANNOUNCED_BYTES", 2000)  # of which val.bin has fewer
+    read, files = verification._read, []
+    monkeypatch.setattr(verification, "_read", lambda path, dtype: (files.append(path.name), read(path, dtype))[1])
+    train(tiny(max_iters=2))
+    del files[:]
+    train(tiny(max_iters=3, init_from="resume"))
+    assert files == ["val.bin"]
+
+
 def test_a_run_whose_tokens_were_damaged_is_resumed_when_they_can_be_made_again_and_else_refused(
     tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

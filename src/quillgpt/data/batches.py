@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quillgpt.data.read_ahead import expect_windows, release_windows
 from quillgpt.errors import DataError
 
 Tokens = NDArray[np.unsignedinteger]
@@ -66,15 +67,19 @@ class TrainingBatches:
         self._tokens = [source.tokens for source in sources]
         self._shares = [source.share for source in sources]
         self._orders = [WindowOrder(len(tokens), block_size, seed) for tokens in self._tokens]
+        self._expected: dict[int, list[Offsets]] = {}
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Read the batch of an iteration, counted from 0: inputs and targets, each (B, block_size), int64.
 
+        The system is asked to read the next iteration's batch meanwhile.
+
         Raises:
             DataError: The file that the tokens are mapped from has become shorter.
         """
-        offsets = self._offsets(iteration)
+        offsets = self._expected.get(iteration) or self._offsets(iteration)
         parts = [gather(*part, self.block_size) for part in zip(self._tokens, offsets, strict=True)]
+        self._expect(iteration + 1)
         if len(parts) == 1:
             return parts[0]
         inputs, targets = zip(*parts, strict=True)
@@ -84,6 +89,12 @@ class TrainingBatches:
         """Return the windows of an iteration's batch, in its order."""
         offsets = self._offsets(iteration)
         return [Window(offset, source) for source, part in enumerate(offsets) for offset in part.tolist()]
+
+    def _expect(self, iteration: int) -> None:
+        """Have the windows of an iteration's batch read, and remember which they are."""
+        self._expected = {iteration: self._offsets(iteration)}
+        for tokens, offsets in zip(self._tokens, self._expected[iteration], strict=True):
+            expect_windows(tokens, offsets, self.block_size)
 
     def _offsets(self, iteration: int) -> list[Offsets]:
         """Return the window offsets of a batch in each source."""
@@ -179,9 +190,14 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
+def block_count(token_count: int, block_size: int) -> int:
+    """Return how many non-overlapping blocks a split has whose every target is there: floor((n-1)/block_size)."""
+    return max(0, (token_count - 1) // block_size)
+
+
 def all_offsets(token_count: int, block_size: int) -> Offsets:
-    """Return the offsets of the non-overlapping blocks of a split: floor((n-1)/block_size) of them."""
-    return np.arange((token_count - 1) // block_size, dtype=np.int64) * block_size
+    """Return the offsets of the non-overlapping blocks of a split."""
+    return np.arange(block_count(token_count, block_size), dtype=np.int64) * block_size
 
 
 def spread_offsets(token_count: int, block_size: int, count: int, seed: int) -> Offsets:
@@ -189,8 +205,7 @@ def spread_offsets(token_count: int, block_size: int, count: int, seed: int) -> 
 
     The same arguments give the same blocks. No more are returned than there are.
     """
-    blocks = max(0, token_count - 1) // block_size
-    return spread_places(blocks, count, seed) * block_size
+    return spread_places(block_count(token_count, block_size), count, seed) * block_size
 
 
 def spread_places(size: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -211,7 +226,9 @@ def gather(tokens: Tokens, offsets: Offsets, block_size: int) -> tuple[Tensor, T
         DataError: The file that the tokens are mapped from has become shorter.
     """
     _check_length(tokens)
+    expect_windows(tokens, offsets, block_size)
     windows = tokens[offsets[:, None] + np.arange(block_size + 1)].astype(np.int64)
+    release_windows(tokens, offsets, block_size)
     both = torch.from_numpy(windows)
     return both[:, :-1], both[:, 1:]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.filesize import decimal
 
 from quillgpt.config.dataset_names import ALIASES, dataset_name
 from quillgpt.console import say
@@ -273,7 +274,13 @@ def _memory_map(path: Path, dtype: str, data_dir: Path) -> NDArray[Any]:
         check_is_no_pointer(file.read(len(GIT_LFS_POINTER)), path, DataError)
     if size == 0 or size % item.itemsize:
         raise DataError(f"{path} is damaged: {size} bytes are no whole number of {dtype} tokens; {hint}")
-    return np.memmap(path, dtype=item, mode="r")
+    try:
+        return np.memmap(path, dtype=item, mode="r")
+    except OSError as error:  # the system has no such mapping, or ulimit -v is less than the file
+        raise DataError(
+            f"{path} ({decimal(size)}) cannot be mapped: {error.strerror or error}; training reads it piece "
+            "by piece, but its whole size counts as address space: raise the limit (ulimit -v)"
+        ) from error
 
 
 def _windows(tokens: Tokens) -> list[Tokens]:

@@ -23,7 +23,7 @@ SETTLED_SECONDS = 2.0
 """A file that changed more recently may change again without new times."""
 
 ANNOUNCED_BYTES = 500_000_000
-"""Reading a larger file takes seconds, and is announced."""
+"""Reading a larger file takes seconds. It is announced, and done once."""
 
 
 class FileState(Record):
@@ -65,13 +65,14 @@ def content_of(path: Path, dtype: str, *, anew: bool = False) -> TokenFileConten
     Args:
         path: The file, which has at least one token.
         dtype: The type of its ids.
-        anew: Read the file in any case, since a disk may change it without a trace.
+        anew: Read the file in any case, since a disk may change it without a trace; but not one so large that reading
+            is announced.
 
     Raises:
         DataError: The file changes while it is read.
     """
     note = quill_home() / "verified" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
-    if not anew:
+    if not anew or path.stat().st_size >= ANNOUNCED_BYTES:
         with suppress(UserError):  # no cached result, or a damaged one
             known = read_record(note, TokenFileContent, UserError, mend="")
             if known.state == FileState.of(path.stat()):

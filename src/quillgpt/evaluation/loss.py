@@ -247,6 +247,9 @@ def mixed_bits_per_byte(losses: Sequence[float], bits: Sequence[float | None], s
 LARGEST_EXPONENT = 700.0
 """About the largest number whose exp is finite."""
 
+COUNTED_AT_ONCE = 1 << 20
+"""Targets whose bytes are counted at once."""
+
 UNREADABLE = 1e6
 """Perplexities from here on are written with a power of ten."""
 
@@ -264,10 +267,22 @@ def spell_perplexity(loss: float, digits: int = 2) -> str:
     return f"{perplexity:.2e}" if perplexity >= UNREADABLE else f"{perplexity:.{digits}f}"
 
 
-def bits_per_byte(loss: float, targets: Tokens, tokenizer: Tokenizer) -> float | None:
-    """Return a mean loss (nats per token) as bits per byte of the targets' text; None if that has no byte."""
-    counts = np.bincount(targets.reshape(-1), minlength=tokenizer.vocab_size)
-    return _bits_per_byte(loss, targets.size, int(counts @ tokenizer.byte_lengths()))
+def bits_per_byte(loss: float, tokens: Tokens, offsets: Offsets, block_size: int, tokenizer: Tokenizer) -> float | None:
+    """Return a mean loss over windows (nats per token) as bits per byte of the targets' text; None without a byte.
+
+    Args:
+        loss: The loss over the windows.
+        tokens: The split, (tokens,).
+        offsets: Where the windows begin.
+        block_size: Targets of a window.
+        tokenizer: Says how many bytes the targets stand for.
+    """
+    byte_lengths, byte_count = tokenizer.byte_lengths(), 0
+    at_once = max(1, COUNTED_AT_ONCE // block_size)
+    for first in range(0, len(offsets), at_once):
+        _, targets = gather(tokens, offsets[first : first + at_once], block_size)
+        byte_count += int(byte_lengths[targets.numpy()].sum())
+    return _bits_per_byte(loss, len(offsets) * block_size, byte_count)
 
 
 def _bits_per_byte(loss: float, tokens: int, byte_count: int) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from quillgpt import console
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
-from quillgpt.data.batches import Offsets, Tokens, all_offsets, spread_offsets
+from quillgpt.data.batches import Offsets, Tokens, block_count, spread_offsets
 from quillgpt.data.dataset import Dataset
 from quillgpt.evaluation import bits_per_byte, mean_loss, mixed_bits_per_byte
 from quillgpt.training.compilation import uncompiled
@@ -64,7 +64,7 @@ def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> in
 
 def blocks_of_val(run: Run) -> int:
     """Return how many blocks the validation split has; of a mixture, all of them."""
-    return sum(len(all_offsets(len(dataset.val), run.settings.block_size)) for dataset in run.mixture.datasets)
+    return sum(block_count(len(dataset.val), run.settings.block_size) for dataset in run.mixture.datasets)
 
 
 def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
@@ -75,7 +75,7 @@ def blocks_of_an_evaluation(run: Run) -> tuple[int, int]:
 
 def blocks_of(dataset: Dataset, settings: TrainSettings) -> tuple[int, int]:
     """Return how many blocks of a data set's training and validation split an evaluation takes."""
-    in_train, in_val = (len(all_offsets(len(tokens), settings.block_size)) for tokens in (dataset.train, dataset.val))
+    in_train, in_val = (block_count(len(tokens), settings.block_size) for tokens in (dataset.train, dataset.val))
     wanted = (evaluated_blocks(settings, split, in_val) for split in ("train", "val"))
     train, val = (min(count, blocks) for count, blocks in zip(wanted, (in_train, in_val), strict=True))
     return train, val
@@ -113,11 +113,10 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
         train.append(loss_of(f"train{where}", dataset.train, offsets_in(dataset.train, train_blocks)))
         offsets = offsets_in(dataset.val, val_blocks)
         val.append(loss_of(f"val{where}", dataset.val, offsets))
-        targets = dataset.val[offsets[:, None] + np.arange(1, settings.block_size + 1)]
-        bits.append(bits_per_byte(val[-1], targets, dataset.tokenizer))
+        bits.append(bits_per_byte(val[-1], dataset.val, offsets, settings.block_size, dataset.tokenizer))
     replay_loss = None
     if run.replayed is not None:
-        blocks = len(all_offsets(len(run.replayed.val), settings.block_size))
+        blocks = block_count(len(run.replayed.val), settings.block_size)
         old = offsets_in(run.replayed.val, evaluated_blocks(settings, "val", blocks))
         replay_loss = loss_of(run.replayed.name, run.replayed.val, old)
     names = [] if mixture.is_single else [dataset.name for dataset in mixture.datasets]
