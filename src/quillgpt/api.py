@@ -69,10 +69,15 @@ class Model:
         return self._loaded.model.to(self.device)
 
     @cached_property
-    def _writer(self) -> GPT:
+    def writer(self) -> GPT:
         """The model with its weights in the number format of the computation, so that a token reads fewer bytes."""
         form = inference_form(self.dtype, quantize=self.quantize, device=self.device)
         return self.gpt if form is None else self._loaded.build(form).to(self.device)
+
+    @property
+    def scorer(self) -> tuple[GPT, torch.dtype]:
+        """The module that evaluates texts, and the number format of its matrix products."""
+        return (self.gpt, self.dtype) if self.quantize == "none" else (self.writer, torch.float32)
 
     @property
     def parameters(self) -> int:
@@ -140,7 +145,7 @@ class Model:
                 f"the prompt has {len(prompt[1]):,} tokens, and the model sees {self.config.block_size:,} at once: its "
                 f"first {unseen:,} are not seen"
             )
-        return draw_samples(self._writer, self.tokenizer, prompt, settings, on_text=on_text)
+        return draw_samples(self.writer, self.tokenizer, prompt, settings, on_text=on_text)
 
     def open_dataset(self, name: str, *, data_dir: str = "data") -> Dataset:
         """Open a data set that was prepared with the model's tokenizer.
@@ -220,7 +225,7 @@ class Model:
         batch_size = batch_size or max(1, EVALUATION_TOKENS // windows.block_size)
         if batches is not None:
             windows = windows.spread(batches * batch_size, SPREAD_SEED)
-        gpt, dtype = (self.gpt, self.dtype) if self.quantize == "none" else (self._writer, torch.float32)
+        gpt, dtype = self.scorer
         with progress(f"evaluating {dataset.name} {split}", windows.batch_count(batch_size)) as advance:
             return score_windows(
                 gpt,

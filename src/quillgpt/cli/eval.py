@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,10 +19,18 @@ if TYPE_CHECKING:
     from quillgpt.data.dataset import Dataset
     from quillgpt.evaluation import Result
     from quillgpt.tables import ResultTable
+    from quillgpt.tasks.report import TaskResult
+    from quillgpt.tasks.scores import Scored
+    from quillgpt.tasks.suite import TaskSuite
 
 SPLITS = {"both": ("train", "val"), "val": ("val",), "train": ("train",)}
 MODELS = model_argument("Several, separated by commas, are compared with the first on the same text.")
 MARKDOWN_FLAG = switch("--markdown", "Print tables in Markdown.")
+CODE_FLAG = switch(
+    "--confirm_run_unsafe_code",
+    "Run Python code of task files outside lm-eval, metrics that are programs of the hub, and, in tasks that need it, "
+    "what the model writes.",
+)
 
 
 @settings_flags(EvalSettings)
@@ -32,13 +40,15 @@ def evaluate(
     *,
     as_json: Annotated[bool, JSON_FLAG] = False,
     as_markdown: Annotated[bool, MARKDOWN_FLAG] = False,
+    confirm_run_unsafe_code: Annotated[bool, CODE_FLAG] = False,
     **flags: str,
 ) -> None:
-    """Measure models on data sets: loss with its standard error, perplexity, bits per byte."""
+    """Measure models on data sets (loss with its standard error, perplexity, bits per byte) and on lm-eval's tasks."""
     settings = resolve_flat(EvalSettings, flags)
     if as_json and as_markdown:
         raise ConfigError("--json and --markdown are two forms of the same results; give one of them")
     names = model_names(model)
+    suite = open_tasks(settings, flags, may_run_code=confirm_run_unsafe_code)
 
     from quillgpt.api import load
     from quillgpt.evaluation import compare_results, comparison_table, describe_text, result_table
@@ -57,26 +67,89 @@ def evaluate(
         )
         for name in names
     ]
-    datasets = open_datasets(models, names, settings)
+    only_tasks = suite is not None and settings.dataset is None
+    datasets = [{} for _ in models] if only_tasks else open_datasets(models, names, settings)
     unit_size = max(settings.block_size or loaded.config.block_size for loaded in models)
     results: list[Result] = []
+    task_results: list[TaskResult] = []
     for place, name in enumerate(names):
-        for result in measure(models.pop(0), datasets[place], settings, place=place, name=name, unit_size=unit_size):
+        loaded = models.pop(0)
+        for result in measure(loaded, datasets[place], settings, place=place, name=name, unit_size=unit_size):
             results.append(result)
             if as_json:
                 print(json.dumps(result.row()), flush=True)
             else:
                 say(f"{name}, {describe_text(result)}: loss {result.score.loss:.4f} nats per token")
+        if suite is not None:
+            for scored in suite.score(loaded, batch_size=settings.batch_size, block_size=settings.block_size):
+                task_results.append(task_result(scored, loaded, place=place, name=name))
+                if as_json:
+                    print(json.dumps(task_results[-1].row()), flush=True)
     comparisons = compare_results(results)
     for comparison in comparisons:
         if comparison.caveat:
             warn(comparison.caveat)
         if as_json and (row := comparison.row()):
             print(json.dumps(row), flush=True)
-    if not as_json:
+    if results and not as_json:
         publish(result_table(results), as_markdown=as_markdown)
         if shown := [comparison for comparison in comparisons if not isinstance(comparison.difference, str)]:
             publish(comparison_table(shown), as_markdown=as_markdown)
+    if suite is not None:
+        publish_task_results(task_results, as_json=as_json, as_markdown=as_markdown)
+        suite.check_complete()
+
+
+def open_tasks(settings: EvalSettings, flags: Mapping[str, str], *, may_run_code: bool) -> TaskSuite | None:
+    """Return the tasks that are asked for, loaded and checked before a model is read; None if there are none.
+
+    Raises:
+        UserError: lm-eval is not installed, a task cannot be run, or a flag is for tasks and none is named.
+    """
+    if settings.tasks is None:
+        given = [name for name in ("include_path", "num_fewshot", "limit") if name in flags]
+        if may_run_code:
+            given.append("confirm_run_unsafe_code")
+        if given:
+            raise ConfigError(f"--{given[0]} is for tasks; name them with --tasks, such as --tasks=hellaswag,arc_easy")
+        return None
+
+    from quillgpt.tasks.libraries import import_lm_eval
+
+    import_lm_eval()
+
+    from quillgpt.tasks.suite import TaskSuite
+
+    return TaskSuite(
+        [name for part in settings.tasks.split(",") if (name := part.strip())],
+        include_path=settings.include_path,
+        num_fewshot=settings.num_fewshot,
+        limit=settings.limit,
+        may_run_code=may_run_code,
+    )
+
+
+def task_result(scored: Scored, loaded: Model, *, place: int, name: str) -> TaskResult:
+    """Return a score of a model as a result, and say it; `place` and `name` are those of `TaskResult`."""
+    from quillgpt.tasks.report import TaskResult, describe_score
+
+    say(f"{name}, {scored.score.task}: {scored.score.name} {describe_score(scored.score.score)}")
+    return TaskResult(place, name, str(loaded.folder), scored)
+
+
+def publish_task_results(results: Sequence[TaskResult], *, as_json: bool, as_markdown: bool) -> None:
+    """Print the scores on tasks as a table, unless they are printed already, and the differences between models."""
+    from quillgpt.tasks.report import compare_task_results, task_comparison_table, task_table
+
+    comparisons = compare_task_results(results)
+    if as_json:
+        for comparison in comparisons:
+            print(json.dumps(comparison.row()), flush=True)
+        return
+    if results:
+        publish(task_table(results), as_markdown=as_markdown)
+    if comparisons:
+        publish(task_comparison_table(comparisons), as_markdown=as_markdown)
 
 
 def model_names(given: str) -> list[str]:

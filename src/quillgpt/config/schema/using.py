@@ -105,7 +105,23 @@ class EvaluationDataFields(Settings):
     )
 
 
-class EvalSettings(EvaluationDataFields, OtherKernelFields, MachineFields, WeightsFields):
+class TaskFields(Settings):
+    """Tasks of lm-eval."""
+
+    tasks: str | None = Field(
+        None,
+        description="Names of tasks, groups or tags, separated by commas, such as hellaswag,arc_easy; patterns such as mmlu_*, and task files (extra eval). Data sets are then read only if named.",
+    )
+    include_path: PathText | None = Field(
+        None, description="Folder with task files of your own, as lm-eval has them (.yaml)."
+    )
+    num_fewshot: Count | None = Field(None, description="Examples in each prompt. Unset: as each task says.")
+    limit: Annotated[float, Field(gt=0, le=10**12)] | None = Field(
+        None, description="Documents of each task; below 1: their share. Unset: all."
+    )
+
+
+class EvalSettings(EvaluationDataFields, TaskFields, OtherKernelFields, MachineFields, WeightsFields):
     """The settings of `quill eval`."""
 
 

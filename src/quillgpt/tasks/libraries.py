@@ -1,0 +1,106 @@
+"""lm-eval and the libraries below it: quiet, without telemetry, and offline where there is no network."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from typing import Any, Final
+
+from quillgpt.extras import import_extra
+from quillgpt.files import let_hub_libraries_keep_files
+
+NOISY: Final = ("lm_eval", "datasets", "huggingface_hub", "httpx", "evaluate", "absl", "filelock", "fsspec", "urllib3")
+"""Loggers whose messages are left out; what goes wrong is said by an error."""
+
+PRIVATE: Final = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "DO_NOT_TRACK": "1"}
+
+ANSWER_SECONDS: Final = 5.0
+"""How long the hub may take to answer before it counts as unreachable."""
+
+
+def import_lm_eval() -> None:
+    """Import lm-eval, and let its templates run no code.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    for name, value in PRIVATE.items():
+        os.environ.setdefault(name, value)
+    let_hub_libraries_keep_files()
+    import_extra("lm_eval", extra="eval", purpose="--tasks")
+    _confine_templates()
+
+
+@functools.cache
+def _confine_templates() -> None:
+    """Replace lm-eval's environment of templates, in which a template may reach any Python object, by a sandbox."""
+    sandbox = import_module("jinja2.sandbox")
+    utils: Any = import_module("lm_eval.utils")
+    loose = utils.env
+    utils.env = sandbox.SandboxedEnvironment(
+        loader=loose.loader, undefined=loose.undefined, keep_trailing_newline=loose.keep_trailing_newline
+    )
+    utils.env.filters.update(loose.filters)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Leave out what lm-eval and the libraries below it log, print and draw, while the block runs."""
+    datasets, hub_utils = import_module("datasets"), import_module("huggingface_hub.utils")
+    building: Any = import_module("lm_eval.api.task")
+    loggers = {name: logging.getLogger(name) for name in NOISY}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    had_bars, bar = datasets.are_progress_bars_disabled(), building.tqdm
+    for logger in loggers.values():
+        logger.setLevel(logging.CRITICAL)
+    datasets.disable_progress_bars()
+    hub_utils.disable_progress_bars()
+    building.tqdm = functools.partial(bar, disable=True)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        building.tqdm = bar
+        if not had_bars:
+            datasets.enable_progress_bars()
+            hub_utils.enable_progress_bars()
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+
+
+@contextmanager
+def offline_if_unreachable(needed: bool) -> Iterator[bool]:
+    """Use only files that are here while the block runs, if the hub is needed and does not answer; yield whether so.
+
+    The libraries by themselves would try again for half a minute.
+    """
+    constants: Any = import_module("huggingface_hub.constants")
+    config: Any = import_module("datasets.config")
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    offline = any(before) or (needed and not _answers(constants.ENDPOINT))
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = offline
+    try:
+        yield offline
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
+
+
+def _answers(address: str) -> bool:
+    import requests
+
+    try:
+        requests.head(address, timeout=ANSWER_SECONDS)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a library's error says, on one line."""
+    return " ".join(str(error).split())
