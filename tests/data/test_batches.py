@@ -158,6 +158,14 @@ def test_two_sequences_are_divided_as_runs_with_replay_always_were(share, first,
     assert divide_items(first, count, [1 - share, share]) == [new, old]
 
 
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_some_rows_of_a_batch_are_read_as_the_whole_batch_has_them(first, end):
+    sources = [Source(np.arange(100, dtype=np.uint16), 0.6), Source(np.arange(200, 300, dtype=np.uint16), 0.4)]
+    batches = TrainingBatches(sources, block_size=4, batch_size=12, seed=1)
+    for part, whole in zip(batches.batch(3, slice(first, end)), batches.batch(3), strict=True):
+        assert part.equal(whole[first:end])
+
+
 def test_a_batch_has_the_windows_that_each_source_would_have_alone():
     texts = [
         np.arange(start, start + 500, dtype=kind)

@@ -24,6 +24,8 @@ TINY: dict[str, object] = {
     "min_lr": 3e-4,
     "eval_interval": 25,
     "eval_iters": 3,
+    "log_interval": 1,
+    "vocab_size": 320,
     "device": "cpu",
     "dtype": "float32",
     "compile": False,

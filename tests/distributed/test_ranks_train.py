@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ LOSSES = (("train", "loss"), ("train", "grad_norm"), ("eval", "train_loss"), ("e
 
 VARIANTS: dict[str, dict[str, object]] = {
     "adamw": {},
-    "small micro-batches": {"micro_batch_size": 1},
+    "small micro-batches": {"micro_batch_size": 1, "dropout": 0.2},
     "average": {"ema_decay": 0.9, "arch": "qwen3"},
     "replay": {"replay": 0.25, "replay_dataset": "other"},
     "kernel": {"attn_type": "GKn", "attn_path": "recompute"},
@@ -54,6 +55,46 @@ def test_a_run_goes_on_in_another_number_of_processes(words) -> None:  # type: i
     in_ranks(4, *words("parts", max_iters=50, init_from="resume"))
     expected, losses = (metrics(out_dir_of(command), "train", "loss") for command in (whole, parts))
     assert losses == pytest.approx(expected, abs=SAME_RUN_IN_RANKS)
+
+
+def test_adapters_train_as_in_one_process(words) -> None:  # type: ignore[no-untyped-def]
+    base = words("base", max_iters=10)
+    in_ranks(1, *base)
+    adapters = {"init_from": out_dir_of(base), "lora_rank": 2, "lora_dropout": 0.0, "max_iters": 20, "patience": 0}
+    one, two = words("1-lora", **adapters), words("2-lora", **adapters)
+    in_ranks(1, *one)
+    in_ranks(2, *two)
+    assert_same_losses(one, two)
+
+
+def test_ranks_run_out_of_patience_together(words) -> None:  # type: ignore[no-untyped-def]
+    hopeless = {"learning_rate": 1.0, "min_lr": 1.0, "grad_clip": 0.0, "eval_interval": 3, "patience": 2}
+    one, two = words("1-patience", **hopeless), words("2-patience", **hopeless)
+    in_ranks(1, *one)
+    in_ranks(2, *two)
+    stops = [len(metrics(out_dir_of(command), "train", "loss")) for command in (one, two)]
+    assert stops[0] == stops[1] < 50
+
+
+def test_minutes_end_all_ranks(words) -> None:  # type: ignore[no-untyped-def]
+    command = words("minutes", minutes=0.1, max_iters=100_000, lr_decay_iters=100_000, eval_interval=1000)
+    in_ranks(2, *command)
+    summary = json.loads((out_dir_of(command) / "summary.json").read_text())
+    assert 1 <= summary["iterations"] < 100_000
+    assert summary["iterations"] == len(metrics(out_dir_of(command), "train", "loss"))
+
+
+def test_what_is_not_finite_takes_all_ranks_back_and_is_given_up_with_one_line(words) -> None:  # type: ignore[no-untyped-def]
+    changes = {"learning_rate": 1e30, "min_lr": 1e30, "warmup_iters": 0, "grad_clip": 0.0, "checkpoint_interval": 1}
+    said = []
+    for count in (1, 2):
+        ranks = Ranks(count, *words(f"{count}-nan", **changes))
+        assert ranks.wait() == [1] * count
+        first, *others = ranks.said()
+        assert not any(others)
+        said.append([line.split("; windows")[0] for line in first.splitlines()])
+    assert said[0][:-1] == said[1][:-1]
+    assert "nothing of it is saved" in said[1][-1]
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused_by_rank_0_alone(words) -> None:  # type: ignore[no-untyped-def]

@@ -67,19 +67,23 @@ class TrainingBatches:
         self._tokens = [source.tokens for source in sources]
         self._shares = [source.share for source in sources]
         self._orders = [WindowOrder(len(tokens), block_size, seed) for tokens in self._tokens]
-        self._expected: dict[int, list[Offsets]] = {}
+        self._expected: dict[tuple[int, str], list[Offsets]] = {}
 
-    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Read the batch of an iteration, counted from 0: inputs and targets, each (B, block_size), int64.
+    def batch(self, iteration: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Read the batch of an iteration: inputs and targets, each (B, block_size), int64.
+
+        Args:
+            iteration: Its number, counted from 0.
+            rows: Which windows of the batch to read.
 
         The system is asked to read the next iteration's batch meanwhile.
 
         Raises:
             DataError: The file that the tokens are mapped from has become shorter.
         """
-        offsets = self._expected.get(iteration) or self._offsets(iteration)
+        offsets = self._expected.get((iteration, str(rows))) or self._offsets(iteration, rows)
         parts = [gather(*part, self.block_size) for part in zip(self._tokens, offsets, strict=True)]
-        self._expect(iteration + 1)
+        self._expect(iteration + 1, rows)
         if len(parts) == 1:
             return parts[0]
         inputs, targets = zip(*parts, strict=True)
@@ -87,19 +91,27 @@ class TrainingBatches:
 
     def windows(self, iteration: int) -> list[Window]:
         """Return the windows of an iteration's batch, in its order."""
-        offsets = self._offsets(iteration)
+        offsets = self._offsets(iteration, slice(None))
         return [Window(offset, source) for source, part in enumerate(offsets) for offset in part.tolist()]
 
-    def _expect(self, iteration: int) -> None:
-        """Have the windows of an iteration's batch read, and remember which they are."""
-        self._expected = {iteration: self._offsets(iteration)}
-        for tokens, offsets in zip(self._tokens, self._expected[iteration], strict=True):
-            expect_windows(tokens, offsets, self.block_size)
+    def _expect(self, iteration: int, rows: slice) -> None:
+        """Have windows of an iteration's batch read, and remember which they are."""
+        offsets = self._offsets(iteration, rows)
+        self._expected = {(iteration, str(rows)): offsets}
+        for tokens, part in zip(self._tokens, offsets, strict=True):
+            expect_windows(tokens, part, self.block_size)
 
-    def _offsets(self, iteration: int) -> list[Offsets]:
-        """Return the window offsets of a batch in each source."""
-        items = divide_items(iteration * self.batch_size, self.batch_size, self._shares)
-        return [order.offsets(part.start, len(part)) for order, part in zip(self._orders, items, strict=True)]
+    def _offsets(self, iteration: int, rows: slice) -> list[Offsets]:
+        """Return the offsets, in each source, of some windows of a batch."""
+        first, end, _ = rows.indices(self.batch_size)
+        chosen = []
+        for order, items in zip(
+            self._orders, divide_items(iteration * self.batch_size, self.batch_size, self._shares), strict=True
+        ):
+            own = items[max(0, first) : max(0, end)]
+            chosen.append(order.offsets(own.start, len(own)))
+            first, end = first - len(items), end - len(items)
+        return chosen
 
 
 class WindowOrder:

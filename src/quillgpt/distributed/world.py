@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -97,6 +98,25 @@ class World:
         values: list[Value] = [value] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def main_first(self, name: str) -> Iterator[None]:
+        """Let the other ranks wait before the block until rank 0 has left it, however long that takes.
+
+        Args:
+            name: Of the block; no other one has it.
+        """
+        if self.size == 1:
+            yield
+            return
+        store = dist.distributed_c10d._get_default_store()
+        if not self.is_main:
+            store.wait([name], timedelta(days=365))  # ended by `watch.py` where rank 0 fails or hangs
+        try:
+            yield
+        finally:
+            if self.is_main:
+                store.set(name, "done")
 
     @contextmanager
     def agreement(self) -> Iterator[None]:

@@ -532,8 +532,8 @@ class TrainStep:
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of this rank's part of an iteration, on the device, each (R, T)."""
-        inputs, targets = self.batches.batch(iteration)
-        return to_device(inputs[self.rows], self.device), to_device(targets[self.rows], self.device)
+        inputs, targets = self.batches.batch(iteration, self.rows)
+        return to_device(inputs, self.device), to_device(targets, self.device)
 
     def accumulate_gradient(self, iteration: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the gradient of the mean loss over the global batch, micro-batch by micro-batch.

@@ -54,7 +54,7 @@ def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
         UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
     """
     run = None
-    with world.agreement():
+    with world.agreement(), world.main_first("set up"):
         if world.is_main:
             run = set_up_rank(settings, world)
     chosen = world.broadcast(run.settings if run else None)
