@@ -43,7 +43,7 @@ def saved_bytes(model: GPT, sequences: int, dtype: torch.dtype) -> int:
     tokens = torch.randint(model.config.vocab_size, (sequences, model.config.block_size))
     device = torch.device("cpu")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(device, dtype):
-        loss = model.loss_sum(tokens, tokens)
+        loss = model.loss_sum(tokens, tokens, torch.arange(sequences))
     assert loss.requires_grad
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
 

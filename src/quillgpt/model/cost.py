@@ -119,10 +119,9 @@ def saved_bytes_per_token(
         attention = value_bytes * (config.qkv_dim + heads_width) + copies * 3 * heads_width
     elif attn_path == "sdpa" and (gpu or not dropout):
         attention = value_bytes * (config.qkv_dim + (2 if rotary else 1) * heads_width) + FLOAT32_BYTES * config.n_head
-    else:  # two products, which PyTorch computes in float32 if its fused kernel has no dropout
-        product_bytes = FLOAT32_BYTES if attn_path == "sdpa" else value_bytes
+    else:  # two products, which a CPU computes for `sdpa` too where there is dropout
         weights = config.n_head * config.block_size * (3 if dropout else 1)
-        attention = product_bytes * (3 * heads_width + weights) + value_bytes * heads_width
+        attention = value_bytes * (4 * heads_width + weights)
     if rotary:  # queries and keys are normalised and rotated in float32
         attention += 2 * FLOAT32_BYTES * (config.n_head + config.n_kv_head) * config.head_dim
     dropped = 2 * C * value_bytes if dropout else 0
