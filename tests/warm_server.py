@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import quillgpt.cli
+from quillgpt.proof import faulty
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported; ranks set it before
 
@@ -82,7 +83,7 @@ def answer(connection: socket.socket, number: int) -> None:
 
 
 def run(words: list[str], folder: str, environment: Mapping[str, str]) -> NoReturn:
-    """Be a process that was started with these words."""
+    """Be a process that was started with these words, where the environment names a FAULT with that one."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -94,6 +95,9 @@ def run(words: list[str], folder: str, environment: Mapping[str, str]) -> NoRetu
         stream = open(number, "w" if number else "r", encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    if fault := environment.get("FAULT"):
+        name, _, number = fault.partition(":")
+        faulty.FAULTS[name](int(number))
     try:
         status = quillgpt.cli.main()
     except SystemExit as error:

@@ -6,8 +6,8 @@ of a block when it is computed, and drop them afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,14 +37,10 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], world: World, device: t
         sharded.set_force_sum_reduction_for_comms(True)
 
 
-@contextmanager
-def dropping_gathered(model: nn.Module) -> Iterator[None]:
-    """Drop gathered weights after the block, which computes without a backward pass: later ones would be ignored."""
-    try:
-        yield
-    finally:
-        if (reshard := getattr(model, "reshard", None)) is not None:
-            reshard()
+def drop_gathered(model: nn.Module) -> None:
+    """Drop the weights that a forward pass has gathered and no backward pass drops: they would not follow updates."""
+    if (reshard := getattr(model, "reshard", None)) is not None:
+        reshard()
 
 
 class Shards:

@@ -12,8 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from quillgpt.distributed.world import World
-
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor  # importing it takes a second, which one process does not need
 
@@ -25,14 +23,18 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all values of a tensor; all ranks must call it together."""
+    if not is_sharded(tensor):
+        return tensor
     sharded: DTensor = tensor.detach()  # type: ignore[assignment]
-    return sharded.full_tensor() if is_sharded(tensor) else tensor
+    return sharded.full_tensor()
 
 
 def own_rows(tensor: Tensor) -> Tensor:
     """Return the rows of a tensor that this rank holds, in the same memory."""
+    if not is_sharded(tensor):
+        return tensor
     sharded: DTensor = tensor.detach()  # type: ignore[assignment]
-    return sharded.to_local() if is_sharded(tensor) else tensor
+    return sharded.to_local()
 
 
 def rows_of(rank: int, size: int, rows: int) -> range:
@@ -41,28 +43,34 @@ def rows_of(rank: int, size: int, rows: int) -> range:
     return range(min(rank * share, rows), min((rank + 1) * share, rows))
 
 
-def divided_like(value: Tensor, model: Tensor, world: World) -> Tensor:
+def divided_like(value: Tensor, divided: Tensor) -> Tensor:
     """Return a copy of a whole tensor, divided between the ranks as another one of its shape is, and on its device."""
-    if not is_sharded(model) or not value.ndim:
-        return value.to(model.device, copy=True)
+    if not is_sharded(divided) or not value.ndim:
+        return value.to(divided.device, copy=True)
     from torch.distributed.tensor import DTensor
 
-    sharded: DTensor = model  # type: ignore[assignment]
-    rows = rows_of(world.rank, world.size, len(value))
-    own = value[rows.start : rows.stop].to(model.device, copy=True)
+    example: DTensor = divided  # type: ignore[assignment]
+    own = _own_part(value, divided).to(divided.device, copy=True)
     return DTensor.from_local(
-        own, sharded.device_mesh, sharded.placements, run_check=False, shape=sharded.shape, stride=sharded.stride()
+        own, example.device_mesh, example.placements, run_check=False, shape=example.shape, stride=example.stride()
     )
 
 
 @torch.no_grad()
-def fill(model: nn.Module, values: Iterable[tuple[str, Tensor]], world: World) -> None:
+def fill(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> None:
     """Give tensors of a module, by name, the values of whole tensors, of which each rank takes its rows."""
-    targets = model.state_dict()
+    tensors = model.state_dict()
     for name, value in values:
-        target = targets[name]
-        rows = rows_of(world.rank, world.size, len(target)) if is_sharded(target) else range(len(target))
-        own_rows(target).copy_(value[rows.start : rows.stop])
+        own_rows(tensors[name]).copy_(_own_part(value, tensors[name]))
+
+
+def _own_part(value: Tensor, divided: Tensor) -> Tensor:
+    """Return the rows of a whole tensor that this rank holds of a divided one; all where that is whole too."""
+    if not is_sharded(divided):
+        return value
+    sharded: DTensor = divided  # type: ignore[assignment]
+    rows = rows_of(sharded.device_mesh.get_local_rank(), sharded.device_mesh.size(), len(value))
+    return value[rows.start : rows.stop]
 
 
 Matrices = Sequence[Sequence[Tensor]]

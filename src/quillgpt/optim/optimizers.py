@@ -104,7 +104,7 @@ class OptimizerSet:
             name, key = full_name.rsplit("/", 1)
             optimizer, parameter = owners[name]
             check_state(full_name, value, expected[full_name])
-            optimizer.state[parameter][key] = divided_like(value, parameter, self._groups.world)
+            optimizer.state[parameter][key] = divided_like(value, parameter)
 
 
 def state_after_a_step(groups: ParameterGroups, settings: TrainSettings) -> dict[str, Tensor]:

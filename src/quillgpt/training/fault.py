@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from quillgpt.data.batches import Window
+from quillgpt.distributed.fsdp import drop_gathered
+from quillgpt.distributed.shards import own_rows
 from quillgpt.training.compilation import uncompiled
 from quillgpt.training.run import Run
 
@@ -62,8 +64,9 @@ def find_fault(step: TrainStep, iteration: int) -> Fault:
 def find_own_fault(step: TrainStep, iteration: int) -> Fault:
     """Do the work of `find_fault` for this rank's part of the batch."""
     model, windows = step.model, step.batches.windows(iteration)
-    if (weight := first_not_finite(model.named_parameters())) is not None:
-        return Fault(f"the weight {weight}", windows)
+    weights = step.world.gather(first_not_finite(model.named_parameters()))
+    if any(weights):
+        return Fault(f"the weight {next(filter(None, weights))}", windows)
     windows = windows[step.rows]
     model.train()
     first, order, faults = 0, dict[str, None](), list[Fault]()
@@ -84,8 +87,9 @@ def find_own_fault(step: TrainStep, iteration: int) -> Fault:
         if faults:
             return faults[0]
         gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-        spoiled = {name.rpartition(".")[0] for name, gradient in gradients if not bool(gradient.isfinite().all())}
+        spoiled = {name.rpartition(".")[0] for name, gradient in gradients if not is_finite(gradient)}
     finally:
+        drop_gathered(model)
         model.zero_grad(set_to_none=True)
     # The backward pass comes from the end: the last module of the forward pass is where it began.
     for module in reversed(order):
@@ -126,8 +130,13 @@ def watch(model: nn.Module) -> Iterator[Sighting]:
 
 
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor with a value that is not finite."""
-    return next((name for name, tensor in named if not bool(tensor.isfinite().all())), None)
+    """Return the name of the first tensor with a value that is not finite among those that this rank holds."""
+    return next((name for name, tensor in named if not is_finite(tensor)), None)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor that this rank holds are finite."""
+    return bool(own_rows(tensor).isfinite().all())
 
 
 def describe_windows(run: Run, windows: Sequence[Window]) -> str:

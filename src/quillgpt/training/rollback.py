@@ -11,6 +11,7 @@ from quillgpt.checkpoint.state import Rollback
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Window
+from quillgpt.distributed.shards import fill
 from quillgpt.errors import UserError
 from quillgpt.training.fault import NonFiniteError, describe_windows, find_fault
 from quillgpt.training.run import Run
@@ -98,13 +99,13 @@ def restore(run: Run, step: TrainStep) -> None:
         loaded, stored = load_run(run.out_dir)
         forget_lost_best(stored.state, run.out_dir)
         if not run.settings.lora_rank:  # else all weights but the adapters are what they were
-            run.evaluated_model.load_state_dict(loaded.model.state_dict())
+            fill(run.evaluated_model, loaded.tensors())
         load_raw_weights(run.model, stored, loaded.folder)
         run.parent = loaded.folder
     else:
         weights = run.starting_weights()
         for model in {run.model, run.evaluated_model}:
-            model.load_state_dict(weights)
+            fill(model, weights.items())
     run.resumed = stored is not None
     run.optimizers.load_state(stored.optimizer if stored else {})
     restore_state(run.state, stored)

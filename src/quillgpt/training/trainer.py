@@ -31,6 +31,8 @@ from quillgpt.data.distribution_shift import describe_shift
 from quillgpt.device import autocast, peak, to_device
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.ddp import Parallel, Replicas, Single
+from quillgpt.distributed.fsdp import Shards, drop_gathered
+from quillgpt.distributed.shards import is_sharded, own_rows
 from quillgpt.model import GPT
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.model.kernels import mean_range_excess
@@ -498,8 +500,14 @@ class TrainStep:
         if self.compiled:
             compile_model(model)
         objective = Objective(model, settings.range_penalty)
-        self.objective: Parallel = Replicas(objective, world, self.device) if world.size > 1 else Single(objective)
+        self.objective = self.parallel(objective)
         self.restore(TrainingState(dropout_by_sequence=True))
+
+    def parallel(self, objective: Objective) -> Parallel:
+        """Return an objective whose gradients the ranks sum up, as the strategy has it."""
+        if self.world.size == 1:
+            return Single(objective)
+        return Shards(objective) if self.settings.strategy == "fsdp" else Replicas(objective, self.world, self.device)
 
     def __call__(self, iteration: int, lr: float, votes: Votes | None = None) -> StepResult:
         """Do an iteration.
@@ -614,7 +622,9 @@ class TrainStep:
         for optimizer in self.optimizers.optimizers:
             self.scaler.unscale_(optimizer)
         parameters = list(self.model.parameters())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([own_rows(p.grad) for p in parameters if p.grad is not None])
+        if any(map(is_sharded, parameters)):
+            norm = self.world.sum(norm.square()).sqrt()
         if self.settings.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
         return norm
@@ -649,6 +659,7 @@ class TrainStep:
         warn_of_failed_compilation(error)
         self.compiled = False
         leave_uncompiled(self.model)
+        drop_gathered(self.model)
         self.model.zero_grad(set_to_none=True)
 
     def record(self, state: TrainingState) -> None:

@@ -14,6 +14,7 @@ from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.batches import Offsets, Tokens, block_count, spread_offsets
 from quillgpt.data.dataset import Dataset
+from quillgpt.distributed.fsdp import drop_gathered
 from quillgpt.evaluation import bits_per_byte, mean_loss, mixed_bits_per_byte
 from quillgpt.training.compilation import uncompiled
 from quillgpt.training.run import Run
@@ -103,8 +104,11 @@ def evaluate_splits(run: Run, after_batch: Callable[[], None]) -> Losses:
                 advance()
                 after_batch()
 
-            with uncompiled(run.evaluated_model):
-                return loss_over(run, tokens, offsets, advance_and_tell)
+            try:
+                with uncompiled(run.evaluated_model):
+                    return loss_over(run, tokens, offsets, advance_and_tell)
+            finally:
+                drop_gathered(run.evaluated_model)
 
     train, val, bits = [], [], []
     for dataset in mixture.datasets:

@@ -24,6 +24,7 @@ from quillgpt.checkpoint.names import (
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import warn
+from quillgpt.distributed.shards import own_rows
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
 from quillgpt.training.folder.out_dir import take_over
@@ -111,7 +112,7 @@ class Checkpointer:
             check_finite(tensors, run)
         started = self._clock()
         with run.world.agreement():
-            self.failure = self._write(best=best) if run.world.is_main else None
+            self.failure = self._write(best=best)
         self.failure = run.world.broadcast(self.failure)
         self._saved_at = self._clock()
         if self.failure is not None:
@@ -126,7 +127,10 @@ class Checkpointer:
         return True
 
     def _write(self, *, best: bool) -> str | None:
-        """Write a checkpoint and remove those that are not kept; return why the disk refuses it, if it does."""
+        """Write a checkpoint and remove those that are not kept; return why the disk refuses it, if it does.
+
+        All ranks take part, and the first one writes.
+        """
         run, state = self._run, self._run.state
         apart = run.average is not None or run.settings.lora_rank > 0
         raw_weights: dict[str, Tensor] | None = dict(group_parameters(run.model).trained) if apart else None
@@ -141,7 +145,10 @@ class Checkpointer:
                 state=state,
                 raw_weights=raw_weights,
                 adapter_base=name_of_base(run.settings, state),
+                world=run.world,
             )
+            if not run.world.is_main:
+                return None
             if best or not (checkpoints_folder(run.out_dir) / BEST).exists():
                 point(run.out_dir, BEST, name)
             point(run.out_dir, LAST, name)
@@ -177,12 +184,12 @@ class Checkpointer:
 
 
 def check_finite(tensors: Iterable[Tensor], run: Run) -> None:
-    """Check that nothing is NaN or infinite.
+    """Check that nothing that this rank holds is NaN or infinite.
 
     Raises:
         UserError: Something is; it must not replace a good checkpoint.
     """
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+    if not all(bool(own_rows(tensor).isfinite().all()) for tensor in tensors):
         raise UserError(
             f"a weight is not finite at iteration {run.state.iteration}: training has diverged, and nothing of it is "
             f"saved; go back to the last checkpoint ({how_to_go_on(run.out_dir)}) or start over, with a "

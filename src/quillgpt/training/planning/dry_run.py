@@ -28,7 +28,7 @@ from quillgpt.training.start.choices import Machine, choose_paths, may_compile
 from quillgpt.training.start.memory import fits, lack_of_memory, least_remembered, memory_needed
 from quillgpt.training.start.model_config import check_range
 from quillgpt.training.start.run_data import check_lengths, without_secrets
-from quillgpt.training.start.setup import build_model
+from quillgpt.training.start.setup import build_model, make_trainable
 from quillgpt.training.start.starting_point import StartingPoint, apart_from_parent, find_starting_point
 from quillgpt.training.validation import evaluated_blocks
 
@@ -145,7 +145,8 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
     sequences = sequences_to_try(settings, timing)
     if sequences and lack is None and fits(memory_for(sequences), available):
-        built, _, optimizers = build_model(start, settings, config)
+        built = build_model(start, settings, config)
+        _, optimizers = make_trainable(built, start, settings)
         timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
     if settings.minutes is not None and settings.defaults == "fixed" and not start.resumed:
         fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / timing.iteration))

@@ -85,6 +85,8 @@ def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[Train
     threads = choose_threads(settings.threads, processes=world.local_size)
     compute_deterministically(settings.deterministic)
     device = device_of(settings, world)
+    if settings.strategy == "fsdp" and settings.dtype == "float16" and world.size > 1:
+        raise ConfigError("strategy = fsdp does not scale the gradients of dtype = float16; use bfloat16, or ddp")
     dtype = choose_dtype(settings.dtype, device)
     if settings.cuda_graph and dtype == torch.float16:
         raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from quillgpt.checkpoint import StoredTraining
+from quillgpt.distributed.shards import fill
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
 from quillgpt.optim.groups import group_parameters
@@ -24,6 +23,4 @@ def load_raw_weights(model: GPT, stored: StoredTraining, folder: Path) -> None:
     parameters, raw = group_parameters(model).trained, stored.raw_weights or {}
     if {name: p.shape for name, p in parameters.items()} != {name: tensor.shape for name, tensor in raw.items()}:
         raise CheckpointError(f"the training state in {folder} is of another model than its weights")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(raw[name])
+    fill(model, raw.items())

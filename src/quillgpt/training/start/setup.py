@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from quillgpt.checkpoint import TrainingState
-from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings, fields_in_order
+from quillgpt.config.schema import ResolvedSettings, TrainSettings, fields_in_order
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.data.mixture import Mixture
 from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.fsdp import shard
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.kernels import limit_range, mean_distance_argument
 from quillgpt.optim.average import WeightAverage
@@ -53,22 +57,43 @@ def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
     Raises:
         UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
     """
-    run = None
+    chosen = None
     with world.agreement(), world.main_first("set up"):
         if world.is_main:
-            run = set_up_rank(settings, world)
-    chosen = world.broadcast(run.settings if run else None)
+            chosen = choose(settings, world)
+    all_chosen = world.broadcast(chosen.settings if chosen else None)
     with world.agreement():
-        if run is None:
+        if chosen is None:
             given = {"defaults": "fixed", "init_from": settings.init_from, "overwrite": settings.overwrite}
-            run = set_up_rank(TrainSettings(**chosen.model_dump() | given), world)
-            run.settings = chosen
-    assert run is not None
-    return run
+            chosen = choose(TrainSettings(**all_chosen.model_dump() | given), world)
+            chosen = replace(chosen, settings=all_chosen)
+    with world.agreement():
+        return assemble(chosen)
 
 
-def set_up_rank(settings: TrainSettings, world: World) -> Run:
-    """Do the work of `set_up` for one rank."""
+@dataclass(frozen=True)
+class Choices:
+    """A run with all choices made, whose weights this rank still has alone.
+
+    Attributes:
+        start: What it starts from.
+        settings: Its settings.
+        mixture: What it learns from.
+        replayed: What it should not forget, if anything.
+        model: The model.
+        starting_weights: Returns the weights with which it begins where it is not resumed, by name.
+    """
+
+    start: StartingPoint
+    settings: ResolvedSettings
+    mixture: Mixture
+    replayed: Dataset | None
+    model: GPT
+    starting_weights: Callable[[], Mapping[str, Tensor]]
+
+
+def choose(settings: TrainSettings, world: World) -> Choices:
+    """Open the data, make the model, and make all automatic choices."""
     start = find_starting_point(settings, world)
     mixture = open_data(start)
     start = with_place_of(mixture, replace(start, settings=without_secrets(start.settings)))
@@ -80,52 +105,52 @@ def set_up_rank(settings: TrainSettings, world: World) -> Run:
     check_range(start.settings, config)
     settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config)
     check_memory(settings, config, start.machine.device)
-    return assemble(start, choose_paths(settings, config, start.machine), config, mixture, replayed)
+    chosen = choose_paths(settings, config, start.machine)
+    if start.parent is None:
+        warn_of_weak_attention(config)
+    model = build_model(start, chosen, config)
+    chosen = chosen.model_copy(update={"compile": choose_compile(chosen, model, start.machine)})
+    if start.resumed:
+        say_changes(start.state, chosen)
+        note_changed_mixture(start.state, mixture)
+    # What is recorded is how the run began; a later reader of its config.toml must not start it over by accident.
+    init_from = start.state.settings.get("init_from", "scratch") if start.resumed else chosen.init_from
+    chosen = chosen.model_copy(update={"overwrite": False, "init_from": init_from})
+    return Choices(
+        start,
+        ResolvedSettings.of(chosen),
+        mixture,
+        replayed,
+        model,
+        starting_weights=lambda: starting_model(start, chosen, config).state_dict(),
+    )
 
 
-def assemble(
-    start: StartingPoint, settings: ChosenSettings, config: GPTConfig, mixture: Mixture, replayed: Dataset | None = None
-) -> Run:
-    """Make model and optimizers.
-
-    Args:
-        start: What the run starts from.
-        settings: With all choices made but that of compilation.
-        config: Configuration of the model that it starts from, or of its own.
-        mixture: What it learns from.
-        replayed: What it should not forget, if anything.
+def assemble(chosen: Choices) -> Run:
+    """Make a run; all ranks do so together.
 
     Raises:
         CheckpointError: The optimizer's state is another optimizer's.
     """
-    machine, state = start.machine, start.state
-    if start.parent is None:
-        warn_of_weak_attention(config)
-    model, average, optimizers = build_model(start, settings, config)
-    settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine)})
-    if start.resumed:
-        say_changes(state, settings)
-        note_changed_mixture(state, mixture)
-    # What is recorded is how the run began; a later reader of its config.toml must not start it over by accident.
-    init_from = state.settings.get("init_from", "scratch") if start.resumed else settings.init_from
-    settings = settings.model_copy(update={"overwrite": False, "init_from": init_from})
-    state = state.model_copy(update={"data_fingerprint": mixture.fingerprint})
+    start, settings, mixture, replayed = chosen.start, chosen.settings, chosen.mixture, chosen.replayed
+    average, optimizers = make_trainable(chosen.model, start, settings)
+    state = start.state.model_copy(update={"data_fingerprint": mixture.fingerprint})
     if settings.lora_rank and not start.resumed:
         assert start.parent is not None
         state.base = describe_base(start.parent)
     state.replay_fingerprint = "" if replayed is None else replayed.fingerprint
     return Run(
-        settings=ResolvedSettings.of(settings),
-        machine=machine,
+        settings=settings,
+        machine=start.machine,
         mixture=mixture,
         replayed=replayed,
-        model=model,
+        model=chosen.model,
         average=average,
         optimizers=optimizers,
         state=state,
         parent=start.parent.folder if start.parent else None,
         resumed=start.resumed,
-        starting_weights=lambda: starting_model(start, settings, config).state_dict(),
+        starting_weights=chosen.starting_weights,
     )
 
 
@@ -182,27 +207,41 @@ def note_changed_mixture(state: TrainingState, mixture: Mixture) -> None:
     state.losses_at_start = {}
 
 
-def build_model(
-    start: StartingPoint, settings: TrainSettings, config: GPTConfig
-) -> tuple[GPT, WeightAverage | None, OptimizerSet]:
-    """Return the model to train, on its device, the average of its weights where one is kept, and its optimizers.
-
-    All are as they were where the run is resumed.
-
-    Raises:
-        CheckpointError: The optimizer's state is another optimizer's.
-    """
+def build_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig) -> GPT:
+    """Return the model to train, on its device; where it has an average, that of a resumed run."""
     model = starting_model(start, settings, config).to(start.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
     if settings.range_penalty:
         limit_range(model, range_limit(settings, config.kernel))
+    return model
+
+
+def make_trainable(
+    model: GPT, start: StartingPoint, settings: TrainSettings
+) -> tuple[WeightAverage | None, OptimizerSet]:
+    """Return the average of a model's weights where one is kept, and its optimizers.
+
+    All are as they were where the run is resumed. Where the ranks share the weights, each keeps its part of all.
+
+    Args:
+        model: The model, from `build_model`.
+        start: What the run starts from.
+        settings: The run's.
+
+    Raises:
+        CheckpointError: The optimizer's state is another optimizer's.
+    """
+    machine = start.machine
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
+    if settings.strategy == "fsdp" and machine.world.size > 1:
+        for whole in (model, *([average.model] if average else [])):
+            shard(whole, whole.blocks, machine.world, machine.device)
     if start.stored is not None and start.parent is not None:
         load_raw_weights(model, start.stored, start.parent.folder)
-    optimizers = make_optimizers(model, settings)
+    optimizers = make_optimizers(model, settings, machine.world)
     if start.stored is not None:
         optimizers.load_state(start.stored.optimizer)
-    return model, average, optimizers
+    return average, optimizers
 
 
 def starting_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig) -> GPT:
