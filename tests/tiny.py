@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from quillgpt.model import GPT, GPTConfig
@@ -58,3 +60,15 @@ def tiny_model(config: GPTConfig = GPT2, *, seed: int = 0, **changes: Any) -> GP
 def random_ids(config: GPTConfig, batch_size: int, length: int, seed: int = 0) -> torch.Tensor:
     """Return random ids of the vocabulary, (batch_size, length)."""
     return torch.randint(config.vocab_size, (batch_size, length), generator=torch.Generator().manual_seed(seed))
+
+
+END = 256
+"""The end of text of the tokenizer `byte`."""
+
+
+def documents_of_bytes(count: int, *, seed: int = 0, share: float = 0.1) -> NDArray[np.uint16]:
+    """Return random tokens of the tokenizer `byte`, of which about `share` end a document, (count,)."""
+    generator = np.random.default_rng(seed)
+    tokens = generator.integers(0, END, count).astype(np.uint16)
+    tokens[generator.random(count) < share] = END
+    return tokens

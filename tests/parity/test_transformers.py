@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from quillgpt.checkpoint import load_model, save_model
 from quillgpt.config.schema import Sampling
 from quillgpt.data.batches import all_offsets
-from quillgpt.evaluation import mean_loss
+from quillgpt.evaluation import Windows, mean_loss, score_windows
 from quillgpt.generation import generate_ids
 from quillgpt.text.tokenizers.byte import ByteTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
@@ -206,6 +206,38 @@ def test_loss_is_transformers_loss_on_the_same_blocks(arch, tmp_path):
         expected = theirs(inputs, labels=targets, shift_labels=targets).loss.item()
     ours = mean_loss(model, tokens, all_offsets(len(tokens), 16), batch_size=2)
     assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def perplexity_recipe(model, tokens, max_length, stride):
+    """transformers' recipe for the perplexity of models of a fixed length, with every label counted once."""
+    total, labels, before = 0.0, 0, 0
+    for begin in range(0, tokens.shape[1], stride):
+        end = min(begin + max_length, tokens.shape[1])
+        inputs = tokens[:, begin:end]
+        targets = inputs.clone()
+        targets[:, : before - end] = -100  # those of earlier windows
+        counted = int((targets[:, 1:] != -100).sum())
+        with torch.no_grad():
+            total += model(inputs, labels=targets).loss.double().item() * counted
+        labels, before = labels + counted, end
+        if end == tokens.shape[1]:
+            break
+    return total / labels, labels
+
+
+@pytest.mark.parametrize("arch", CONFIGS)
+@pytest.mark.parametrize("count", [9, 16, 17, 73])
+@pytest.mark.parametrize("stride", [1, 4, 7, 15])
+def test_the_loss_with_a_stride_is_that_of_transformers_recipe(arch, count, stride, tmp_path):
+    model = tiny_model(CONFIGS[arch])
+    theirs = opened(saved(model, tmp_path))
+    ids = random_ids(model.config, 1, count)
+    # A window of the recipe has 16 tokens, of which the model predicts 15.
+    expected, labels = perplexity_recipe(theirs, ids, max_length=16, stride=stride)
+    tokens = ids[0].numpy().astype(np.uint16)
+    score = score_windows(model, CHARACTERS, tokens, Windows(count, 15, stride), batch_size=3)
+    assert score.tokens == labels == count - 1
+    assert score.loss == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("tokenizer", [CHARACTERS, ByteTokenizer()], ids=lambda tokenizer: tokenizer.name)

@@ -33,13 +33,12 @@ class DocumentEnds:
 
     def within(self, first: int, stop: int) -> NDArray[np.bool_]:
         """Return whether each of the tokens first .. stop - 1 ends a document."""
-        marks: NDArray[np.bool_] = np.asarray(self.tokens[first:stop] == self.mark)
         if not self.blank_lines:
-            return marks
-        around = np.asarray(self.tokens[max(0, first - 1) : stop + 1] == self.mark)
-        before = np.concatenate([np.zeros(first == 0, dtype=np.bool_), around])[: len(marks)]
-        after = around[len(around) - len(marks) :] if stop < len(self.tokens) else np.append(marks[1:], True)
-        return np.asarray(marks & before & ~after)
+            return np.asarray(self.tokens[first:stop] == self.mark)
+        marks = np.asarray(self.tokens[max(0, first - 1) : stop + 1] == self.mark)
+        # No mark is before the split; after it, the last document has no end.
+        marks = np.pad(marks, (int(first == 0), int(stop == len(self.tokens))), constant_values=(False, True))
+        return np.asarray(marks[1:-1] & marks[:-2] & ~marks[2:])
 
     def any_within(self, first: int, stop: int) -> bool:
         """Return whether a document ends among the tokens first .. stop - 1; reads no further than its first end."""

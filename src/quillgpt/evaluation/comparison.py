@@ -15,7 +15,7 @@ import numpy as np
 from quillgpt.errors import DataError
 from quillgpt.evaluation.loss import Score
 from quillgpt.evaluation.uncertainty import Estimate, Ratio, estimate
-from quillgpt.evaluation.units import Unit, UnitSums
+from quillgpt.evaluation.units import Unit, UnitSums, estimate_over
 
 Measure = Literal["nats per token", "bits per byte"]
 
@@ -28,14 +28,16 @@ class Difference:
     """How much more a model loses than another one on the same text.
 
     Attributes:
-        estimate: The loss of the first minus the loss of the second, with its standard error over units.
+        estimate: The loss of the first minus the loss of the second.
         measure: What it is measured in.
-        unit: What the standard error is over.
+        unit: What a unit of the text is.
+        units: How many units were compared.
     """
 
     estimate: Estimate
     measure: Measure
     unit: Unit
+    units: int
 
     @property
     def verdict(self) -> Literal["better", "worse", "no difference can be told"]:
@@ -75,8 +77,9 @@ def _same_tokens(first: UnitSums, second: UnitSums) -> Difference:
             "their blocks have different lengths, and no document or block was predicted by both; give both the same "
             "--block_size, or take a whole split: --split val"
         )
-    losses = (first.losses[:shared] - second.losses[:shared])[same]
-    return Difference(estimate(Ratio(losses, first.tokens[:shared][same])), "nats per token", first.unit)
+    losses, tokens = (first.losses[:shared] - second.losses[:shared])[same], first.tokens[:shared][same]
+    found = estimate_over(first.unit, Ratio(losses, tokens))
+    return Difference(found, "nats per token", first.unit, len(tokens))
 
 
 def _same_documents(first: UnitSums, second: UnitSums) -> Difference:
@@ -93,4 +96,4 @@ def _same_documents(first: UnitSums, second: UnitSums) -> Difference:
         Ratio(sums.losses[whole][ended] / math.log(2), count)
         for sums, count in zip((first, second), bytes_of, strict=True)
     ]
-    return Difference(estimate(*ratios), "bits per byte", "document")
+    return Difference(estimate(*ratios), "bits per byte", "document", len(bytes_of[0]))

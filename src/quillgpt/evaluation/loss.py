@@ -14,7 +14,7 @@ from torch import Tensor
 from quillgpt.data.batches import Offsets, Tokens, gather
 from quillgpt.data.document_ends import DocumentEnds
 from quillgpt.device import autocast, to_device
-from quillgpt.evaluation.uncertainty import Estimate, Ratio, estimate
+from quillgpt.evaluation.uncertainty import Estimate
 from quillgpt.evaluation.units import TextSums, UnitSums
 from quillgpt.evaluation.windows import Contexts, WindowBatch, Windows
 from quillgpt.model import GPT
@@ -52,10 +52,8 @@ class Score:
 
     @property
     def estimate(self) -> Estimate:
-        """The loss with its standard error over units."""
-        if self.units is None:
-            return Estimate(self.loss, None, 0, 0)
-        return estimate(Ratio(self.units.losses, self.units.tokens))
+        """The loss with its standard error."""
+        return Estimate(self.loss, None, 0, 0) if self.units is None else self.units.estimate()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Result:
 
     def row(self) -> dict[str, Any]:
         """Return the result for `--json`."""
-        score, contexts = self.score, self.score.contexts
+        score, contexts, units = self.score, self.score.contexts, self.score.units
         return {
             "model": self.folder,
             "dataset": self.dataset,
@@ -61,7 +61,7 @@ class Result:
             "shortest_context": contexts and contexts.shortest,
             "longest_context": contexts and contexts.longest,
             "mean_context": contexts and contexts.mean,
-            **_uncertainty(score.estimate, None if score.units is None else score.units.unit),
+            **_uncertainty(score.estimate, None if units is None else units.unit, 0 if units is None else len(units)),
         }
 
 
@@ -104,7 +104,7 @@ class Comparison:
             "split": self.result.split,
             "difference": _finite(self.difference.estimate.value),
             "measure": self.difference.measure,
-            **_uncertainty(self.difference.estimate, self.difference.unit),
+            **_uncertainty(self.difference.estimate, self.difference.unit, self.difference.units),
             "verdict": self.difference.verdict,
         }
 
@@ -156,7 +156,8 @@ def result_table(results: Sequence[Result]) -> ResultTable:
             "data": describe_text(result),
             "loss": result.score.loss,
             "s.e.": result.score.estimate.standard_error,
-            "over": None if result.score.units is None else _count(len(result.score.units), result.score.units.unit),
+            "over": result.score.units
+            and describe_units(result.score.units.unit, len(result.score.units), result.score.estimate),
             "perplexity": spell_perplexity(result.score.loss, DIGITS),
             "bits per byte": result.score.bits_per_byte,
             "tokens": result.score.tokens,
@@ -185,7 +186,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ResultTable:
                     "difference": value,
                     "95 % interval": interval,
                     "in": difference.measure,
-                    "over": _count(difference.estimate.units, difference.unit),
+                    "over": describe_units(difference.unit, difference.units, difference.estimate),
                     "model is": difference.verdict,
                 }
             )
@@ -208,6 +209,12 @@ def describe_contexts(score: Score) -> str | None:
     return f"{contexts.shortest:,} to {contexts.longest:,}"
 
 
+def describe_units(unit: str, units: int, estimate: Estimate) -> str:
+    """Return what a standard error is over."""
+    stretches = f" in {estimate.groups:,} stretches" if estimate.groups < units else ""
+    return f"{_count(units, unit)}{stretches}"
+
+
 def describe_difference(estimate: Estimate) -> tuple[str, str | None]:
     """Return a difference and its 95 % interval, with so many digits that the standard error has two."""
     error = estimate.standard_error
@@ -225,11 +232,13 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _uncertainty(estimate: Estimate, unit: str | None) -> dict[str, Any]:
+def _uncertainty(estimate: Estimate, unit: str | None, units: int) -> dict[str, Any]:
     """Return what `--json` says about the uncertainty of a number."""
     return {
         "standard_error": estimate.standard_error,
         "interval": estimate.interval and list(estimate.interval),
+        "degrees_of_freedom": estimate.degrees,
         "unit": unit,
-        "units": estimate.units,
+        "units": units,
+        "groups": estimate.groups,
     }

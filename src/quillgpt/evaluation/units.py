@@ -1,6 +1,6 @@
 """Sums of losses over the units of a text: documents, or blocks of it.
 
-Tokens of one unit depend on each other, so standard errors compare units, not tokens.
+Tokens of one unit depend on each other, so standard errors compare units and not tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.data.document_ends import DocumentEnds
+from quillgpt.evaluation.uncertainty import Estimate, Ratio, estimate
 
 Unit = Literal["document", "block"]
 
@@ -43,6 +44,15 @@ class UnitSums:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def estimate(self) -> Estimate:
+        """Estimate the mean loss of a token."""
+        return estimate_over(self.unit, Ratio(self.losses, self.tokens))
+
+
+def estimate_over(unit: Unit, ratio: Ratio) -> Estimate:
+    """Estimate a ratio of sums over units: over documents one by one, over blocks in stretches of neighbours."""
+    return estimate(ratio.in_stretches() if unit == "block" else ratio)
 
 
 class UnitAdder:

@@ -85,7 +85,7 @@ class TaskComparison:
             "measure": self.measure,
             "standard_error": estimate.standard_error,
             "interval": estimate.interval and list(estimate.interval),
-            "documents": estimate.units,
+            "documents": estimate.groups,
             "verdict": self.verdict,
         }
 
@@ -145,7 +145,7 @@ def task_comparison_table(comparisons: Sequence[TaskComparison]) -> ResultTable:
                 "metric": comparison.measure,
                 "difference": value,
                 "95 % interval": interval,
-                "documents": comparison.difference.units,
+                "documents": comparison.difference.groups,
                 "model is": comparison.verdict,
             }
         )
