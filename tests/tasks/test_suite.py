@@ -239,7 +239,7 @@ def test_two_models_are_compared_document_by_document(folder: Path, model: Model
     for key in one:
         estimate = difference(one[key], two[key])
         assert estimate is not None
-        assert estimate.units == one[key].score.documents
+        assert estimate.groups == one[key].score.documents
         expected = one[key].score.score - two[key].score.score
         if key[1] == "word_perplexity":
             expected = math.log(one[key].score.score) - math.log(two[key].score.score)
