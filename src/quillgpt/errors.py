@@ -43,16 +43,19 @@ class RankError(UserError):
         message: What that rank says.
         status: The exit status of all ranks.
         key: Tells failures apart; None: the message does.
+        is_loss: Whether the rank is lost, and has said nothing.
 
     Attributes:
         status: As given.
         key: As given, or the message.
+        is_loss: As given.
     """
 
-    def __init__(self, message: str, status: int = 1, key: str | None = None) -> None:
+    def __init__(self, message: str, status: int = 1, key: str | None = None, *, is_loss: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.key = message if key is None else key
+        self.is_loss = is_loss
 
 
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"

@@ -19,9 +19,23 @@ def is_one_of_several() -> bool:
     return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "") not in ("", "1")
 
 
+def is_started_by_torchrun() -> bool:
+    """Return whether torchrun, or a program like it, has started this process, maybe as the only one."""
+    return is_one_of_several() or "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def is_first_of_several() -> bool:
     """Return whether it is rank 0, or the only process."""
     return not is_one_of_several() or os.environ["RANK"] == "0"
+
+
+LAUNCHED = "quill-"
+"""How the ids of runs begin whose processes `quill train --devices` has started."""
+
+
+def is_launched_by_quill() -> bool:
+    """Return whether `quill train --devices` has started this process, and said what there is to say before."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "").startswith(LAUNCHED)
 
 
 def is_running(process: int) -> bool:

@@ -15,6 +15,7 @@ from quillgpt.config.layers import NOT_SETTINGS
 class Interruption:
     """What `quill train` asks for its exit status."""
 
+    requested = False
     exit_status = 130
 
 

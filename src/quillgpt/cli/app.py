@@ -26,9 +26,9 @@ from quillgpt.cli.sample import sample
 from quillgpt.cli.train import train
 from quillgpt.config.layers import FOLDERS, read_dotenv
 from quillgpt.config.resolution import DOTENV
-from quillgpt.console import QUIET_VARIABLE, outcome, quietly, warn
+from quillgpt.console import QUIET_VARIABLE, muted, outcome, quietly, warn
 from quillgpt.errors import ConfigError, RankError, UserError, shorten
-from quillgpt.process import is_one_of_several
+from quillgpt.process import is_first_of_several, is_one_of_several
 from quillgpt.streams import STANDARD_OUTPUT, drop_results, write_any_character
 
 COMMANDS: dict[str, App | Callable[..., None]] = {
@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
     switches, tokens = take_switches(list(arguments), (DEBUG, QUIET))
     write_any_character()
     try:
-        with quietly(QUIET in switches):
+        with quietly(QUIET in switches), muted(not is_first_of_several()):
             return _call(join_switches(tokens))
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         drop_results()

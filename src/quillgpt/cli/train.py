@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from quillgpt.config import preset_names, resolve_given
 from quillgpt.config.foreign import describe_file
 from quillgpt.config.schema import TrainFields
 from quillgpt.config.sources import SUFFIXES
+from quillgpt.console import is_quiet, muted
 from quillgpt.errors import ConfigError
+from quillgpt.process import is_launched_by_quill, is_started_by_torchrun
 
 DRY_RUN = switch(
     "--dry_run",
@@ -41,7 +44,8 @@ def train(
                 f"--resume continues a run, --init_from={flags['init_from']} starts one; give one of them"
             )
         flags["init_from"] = "resume"
-    given = replace(resolve_given(source, flags), verbose=verbose)
+    with muted(is_launched_by_quill()):  # the process that has started this one has said it
+        given = replace(resolve_given(source, flags), verbose=verbose)
     settings = given.settings
 
     if dry_run:
@@ -51,6 +55,16 @@ def train(
         show_dry_run(outcome, given)
         check_dry_run(outcome)
         return
+
+    if settings.devices not in (None, 1) and not is_started_by_torchrun():
+        from quillgpt.distributed.launch import launch, process_count
+        from quillgpt.training.start.restarted import after_loss
+
+        if (count := process_count(settings.devices, settings.device)) > 1:
+            words = [*([source] if source else []), *(f"--{name}={value}" for name, value in flags.items())]
+            switches = {"--verbose": verbose, "--quiet": is_quiet(), "--debug": "--debug" in sys.argv}
+            words += [name for name, is_on in switches.items() if is_on]
+            raise SystemExit(launch(count, ["train", *words], lambda: after_loss(settings)))
 
     from quillgpt.training import Interruption
     from quillgpt.training import train as train_model

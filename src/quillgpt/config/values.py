@@ -13,8 +13,15 @@ from pydantic.fields import FieldInfo
 NONE_WORD = "none"
 """The word that unsets an optional setting in text and in TOML, which has no null."""
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
 LARGEST_SAID = 1000
 """Larger upper bounds are beyond every machine, and are mentioned only when a value exceeds them."""
+
+
+def seconds_of(duration: str) -> float:
+    """Return the seconds of a duration such as 90s, 10m or 2h."""
+    return float(duration[:-1]) * SECONDS[duration[-1]]
 
 
 def read_value(field: FieldInfo, value: object, *, lax: bool) -> object:

@@ -78,7 +78,9 @@ def joined(
             dist.destroy_process_group()
         if failure is None:
             raise
-        raise RankError(f"{failure}{advice()}", failure.status, failure.key) from error
+        if failure.is_loss:
+            failure = RankError(f"{failure}{advice()}", failure.status, failure.key, is_loss=True)
+        raise failure from error
     else:
         part(watch)
         dist.destroy_process_group()
@@ -107,6 +109,7 @@ def connect(meeting: Meeting, watch: Watch, device: torch.device, backend: str, 
             f"not end {reason}: ended by {in_words(done)}, not by {in_words(waiting)}; toward rank 0, {places}; "
             f"{meeting.me.drivers}; {variable} names the interface to use",
             key="first all-reduce",
+            is_loss=True,
         )
 
     store_of_watch = meeting.another_connection(limit)
@@ -153,7 +156,7 @@ def cause_of(error: Exception, watch: Watch) -> RankError | None:
         silent = watch.meeting.members[:1]
     who = f"{in_words(silent)} does not answer any more" if silent else "the connection to another rank broke"
     reason = " ".join(str(error).split())
-    return RankError(f"{who} ({reason[:300]})", key="connection")
+    return RankError(f"{who} ({reason[:300]})", key="connection", is_loss=True)
 
 
 def is_of_connections(error: Exception) -> bool:

@@ -12,13 +12,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from quillgpt.console import say_from_signal
 from quillgpt.distributed.members import Member, in_words, ranks_in_words
+from quillgpt.distributed.restart import kept_by_agent, leave_if_over
 from quillgpt.distributed.world import World
 from quillgpt.errors import ConfigError, RankError, UserError
 
@@ -54,6 +55,11 @@ class Meeting:
         """This process."""
         return self.members[self.world.rank]
 
+    @property
+    def lasting_store(self) -> Store:
+        """The store with the keys of all meetings, which outlast the processes if torchrun keeps it."""
+        return self.store.underlying_store
+
     def another_connection(self, timeout_seconds: float) -> PrefixStore:
         """Return the store through a connection of its own: one that waits for an answer blocks all its users."""
         store = self.store.underlying_store.clone()  # type: ignore[attr-defined]
@@ -74,6 +80,7 @@ def meet(world: World, limit_seconds: float) -> Meeting:
     address, port = place()
     check_resolves(address, port)
     store = open_store(world, address, port, limit_seconds)
+    leave_if_over(store)
     me = Member.of_this_process(world, (address, port))
     say_arrival(store, me)
     leading = world.is_main
@@ -98,11 +105,6 @@ def place() -> tuple[str, int]:
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise ConfigError(f"MASTER_PORT = {port}, expected a port: a number from 1 to 65535")
     return address, int(port)
-
-
-def kept_by_agent() -> bool:
-    """Whether torchrun keeps the store, and not rank 0."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def check_resolves(address: str, port: int, limit_seconds: float = RESOLVE_SECONDS) -> None:
@@ -141,8 +143,8 @@ def open_store(world: World, address: str, port: int, limit_seconds: float) -> T
             )
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        if is_time_for_a_line and world.local_rank == 0:
-            say_from_signal(f"waiting for rank 0 at {address}:{port} since {seconds:.0f} s ({reason})")
+        if is_time_for_a_line:
+            say_here(world, f"waiting for rank 0 at {address}:{port} since {seconds:.0f} s ({reason})")
     raise UserError(
         f"rank {world.rank} on {socket.gethostname()} cannot reach rank 0 at {address}:{port} ({reason}) since "
         f"{limit_seconds:g} s; is rank 0 running, and does a firewall close the port?"
@@ -203,7 +205,7 @@ def _gather(store: Store, me: Member, world: World, limit_seconds: float) -> lis
             return members
         check_early_failures(store)
         if is_time_for_a_line:
-            say_from_signal(f"{_who_is_missing(confirmed, world)} since {seconds:.0f} s")
+            say_here(world, f"{_who_is_missing(confirmed, world)} since {seconds:.0f} s")
     raise UserError(f"{_who_is_missing(confirmed, world)} after {limit_seconds:g} s; are the other machines started?")
 
 
@@ -217,11 +219,18 @@ def _answer(store: Store, me: Member, world: World, limit_seconds: float) -> lis
         if leader and store.check([f"{leader}/members"]):
             return [Member.read(line) for line in store.get(f"{leader}/members").splitlines()]
         check_early_failures(store)
-        if is_time_for_a_line and world.local_rank == 0:
-            say_from_signal(f"{_who_is_missing(_present(store), world)} since {seconds:.0f} s")
+        if is_time_for_a_line:
+            say_here(world, f"{_who_is_missing(_present(store), world)} since {seconds:.0f} s")
     raise UserError(
         f"{_who_is_missing(_present(store), world)} after {limit_seconds:g} s; are the other machines started?"
     )
+
+
+def say_here(world: World, message: str) -> None:
+    """Print a line of progress, once on each machine: another one may wait for this one, or the other way round."""
+    if world.local_rank == 0:
+        with suppress(OSError):
+            os.write(2, f"{message}\n".encode())
 
 
 def _present(store: Store) -> dict[int, Member]:
@@ -260,7 +269,9 @@ def check_early_failures(store: Store, key: str | None = None) -> None:
 
 def publish_failure(store: Store, failure: RankError, key: str | None = None) -> None:
     """Tell the other ranks why this one ends."""
-    text = json.dumps({"message": str(failure), "status": failure.status, "key": failure.key})
+    text = json.dumps(
+        {"message": str(failure), "status": failure.status, "key": failure.key, "is_loss": failure.is_loss}
+    )
     store.append(key or failures_key(), text + "\n")  # type: ignore[attr-defined]
 
 

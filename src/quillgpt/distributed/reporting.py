@@ -16,15 +16,13 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from quillgpt.distributed import meeting as meetings
 from quillgpt.distributed.meeting import Meeting
 from quillgpt.distributed.members import machine
+from quillgpt.distributed.restart import kept_by_agent, say_over
 from quillgpt.distributed.world import World
-from quillgpt.errors import RankError, UserError
+from quillgpt.errors import CheckpointError, ConfigError, RankError, UserError
 
 CONNECT_SECONDS = 3.0
 WAIT_SECONDS = 6.0
 """How long a rank waits for the first one on its machine to print the line that both have."""
-
-LAUNCHED = "quill-"
-"""How the ids of runs begin whose processes `quill train --devices` started."""
 
 _meeting: Meeting | None = None
 """The meeting that this process takes part in, or took part in last."""
@@ -36,9 +34,16 @@ def remember_meeting(meeting: Meeting) -> None:
     _meeting = meeting
 
 
-def launched_by_quill() -> bool:
-    """Whether `quill train --devices` started this process; it watches its processes itself."""
-    return os.environ.get("TORCHELASTIC_RUN_ID", "").startswith(LAUNCHED)
+def present_meeting() -> Meeting | None:
+    """Return the meeting that this process takes part in; None in one process."""
+    return _meeting
+
+
+def refuse_restart(status: int) -> None:
+    """Let torchrun's further attempts end at once, with this status."""
+    if _meeting is not None:
+        with suppress(RuntimeError):  # torchrun is gone, and starts nothing
+            say_over(_meeting.lasting_store, status)
 
 
 def line_of_all(error: BaseException, message: str, status: int) -> str | None:
@@ -67,9 +72,14 @@ def line_of_all(error: BaseException, message: str, status: int) -> str | None:
             return str(failure)
         if failure is not error:
             _publish(store, failure, world, message)
-        return str(failure) if _prints(store, failure, world) else None
+        if isinstance(error, (CheckpointError, ConfigError)):  # which another attempt meets again
+            say_over(_meeting.lasting_store if _meeting else store, status)
+        prints = _prints(store, failure, world)
+        if _meeting is not None:
+            _part(_meeting)
+        return str(failure) if prints else None
     except RuntimeError:  # the store is gone
-        return str(failure) if world.local_rank == 0 else None
+        return str(failure) if _is_first_alive(world) else None
 
 
 def write_for_torchrun(failure: RankError) -> None:
@@ -92,8 +102,8 @@ def _publish(store: Store, failure: RankError, world: World, message: str) -> No
 def _store(world: World) -> Store | None:
     """Return the store of the meeting, or, before this process has met the others, that of torchrun."""
     if _meeting is not None:
-        return _meeting.another_connection(CONNECT_SECONDS)
-    if not meetings.kept_by_agent():
+        return _meeting.store
+    if not kept_by_agent():
         return None
     with suppress(UserError):
         return meetings.open_store(world, *meetings.place(), CONNECT_SECONDS)
@@ -108,9 +118,29 @@ def _prints(store: Store, failure: RankError, world: World) -> bool:
         for _ in meetings.waiting(WAIT_SECONDS):
             if store.check([f"{key}/first"]):
                 return False
+            if _is_first_alive(world):
+                break
     else:
         store.set(f"{key}/first", "1")
     return bool(store.add(key, 1) == 1)
+
+
+def _part(meeting: Meeting) -> None:
+    """Say that this rank needs nothing more; if it keeps the store, wait until that is true of all."""
+    meeting.store.set(f"left/{meeting.world.rank}", "1")
+    if not meeting.keeps_store:
+        return
+    for _ in meetings.waiting(WAIT_SECONDS):
+        others = [member for member in meeting.members[1:] if not member.is_gone]
+        if meeting.store.check([f"left/{member.rank}" for member in others]):
+            return
+
+
+def _is_first_alive(world: World) -> bool:
+    """Whether this rank is the first of its machine, as far as they are alive."""
+    members = _meeting.members[: world.rank] if _meeting is not None else []
+    before = [member for member in members if member.machine == machine() and not member.is_gone]
+    return not before if members else world.local_rank == 0
 
 
 def end_process(failure: RankError) -> NoReturn:

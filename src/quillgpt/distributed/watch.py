@@ -10,10 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from quillgpt.distributed.meeting import Meeting, check_early_failures, kept_by_agent, publish_failure
+from quillgpt.distributed.meeting import Meeting, check_early_failures, publish_failure
 from quillgpt.distributed.members import Member, in_words, ranks_in_words
 from quillgpt.distributed.reporting import end_process
+from quillgpt.distributed.restart import kept_by_agent
 from quillgpt.errors import RankError
 
 BEAT_SECONDS = 1.0
@@ -100,7 +102,8 @@ class Watch(threading.Thread):
 
     def say_left(self) -> None:
         """Tell the others that this rank is done, or ends in order."""
-        self._store.set(f"left/{self.meeting.world.rank}", "1")
+        with suppress(RuntimeError):  # who keeps the store has ended
+            self._store.set(f"left/{self.meeting.world.rank}", "1")
 
     def wait_until_all_left(self, limit_seconds: float) -> None:
         """Wait until all ranks are done, so that none ends while others still talk to it."""
@@ -166,12 +169,16 @@ class Watch(threading.Thread):
         if first.is_gone:
             return _gone(first)
         if not kept_by_agent():
-            return RankError(f"{first.name} (process {first.process}) does not answer any more", key="store")
+            return RankError(
+                f"{first.name} (process {first.process}) does not answer any more", key="store", is_loss=True
+            )
         # The launching process has ended, and nobody would end the ranks: they save and end as after SIGTERM.
         os.kill(os.getpid(), signal.SIGTERM)
         self._ended.wait(self.silence_seconds)
         return RankError(
-            f"the process that started the ranks, at {self.meeting.where}, has ended or cannot be reached", key="store"
+            f"the process that started the ranks, at {self.meeting.where}, has ended or cannot be reached",
+            key="store",
+            is_loss=True,
         )
 
 
@@ -179,6 +186,7 @@ def _gone(member: Member) -> RankError:
     return RankError(
         f"{member.name} (process {member.process}) was killed, or ended for lack of memory; all ranks end",
         key=f"gone {member.rank}",
+        is_loss=True,
     )
 
 
@@ -186,4 +194,5 @@ def _silent(members: list[Member], seconds: float) -> RankError:
     return RankError(
         f"{in_words(members)} gave no sign of life for {seconds:g} s: hanging, or cut off; all ranks end",
         key="silent " + ranks_in_words([member.rank for member in members]),
+        is_loss=True,
     )

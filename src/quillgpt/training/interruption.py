@@ -48,7 +48,7 @@ class Interruption:
             signals: The signal that has asked each of them, where one did.
         """
         self.requested = True
-        self.signal = self.signal or next(filter(None, signals), None)
+        self.signal = next(filter(None, signals), None)
 
     def __enter__(self) -> Interruption:
         self.heeded = True

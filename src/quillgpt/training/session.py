@@ -8,8 +8,10 @@ from pathlib import Path
 
 from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
+from quillgpt.config.values import seconds_of
 from quillgpt.console import muted
 from quillgpt.distributed import World
+from quillgpt.distributed.alike import check_settings_alike
 from quillgpt.distributed.join import joined
 from quillgpt.stopping import activity
 from quillgpt.training.cuda_graph import make_step
@@ -18,6 +20,8 @@ from quillgpt.training.folder.out_dir import check_out_dir, earlier_run_kept
 from quillgpt.training.interruption import NOTHING_LOST, Interruption
 from quillgpt.training.record.report import RunSummary, show_set_up
 from quillgpt.training.start.choices import device_of
+from quillgpt.training.start.restarted import after_loss, going_on
+from quillgpt.training.start.run_data import without_secrets
 from quillgpt.training.start.setup import set_up
 from quillgpt.training.start.starting_point import apart_from_parent
 from quillgpt.training.trainer import Trainer
@@ -46,18 +50,28 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     given = given or Given(settings)
-    settings = apart_from_parent(settings)
     world = World.from_environment()
     with ExitStack() as stack:
         stack.enter_context(muted(not world.is_main))
+        settings = apart_from_parent(settings)
         together = stack.enter_context(ExitStack())
-        together.enter_context(joined(world, device_of(settings, world), settings.backend))
+        together.enter_context(
+            joined(
+                world,
+                device_of(settings, world),
+                settings.backend,
+                timeout_seconds=seconds_of(settings.rank_timeout),
+                advice=lambda: after_loss(settings),
+            )
+        )
+        check_settings_alike(world, without_secrets(settings).model_dump(mode="json"))
         occupation = None
         with world.agreement():
             if world.is_main:
                 check_out_dir(settings)
                 occupation = None if settings.eval_only else stack.enter_context(occupied(Path(settings.out_dir)))
                 stack.enter_context(earlier_run_kept(settings))
+        settings = going_on(settings, world)
         stack.enter_context(activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]))
         run = set_up(settings, world)
         trainer = Trainer(

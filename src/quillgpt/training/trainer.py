@@ -32,6 +32,7 @@ from quillgpt.device import autocast, peak, to_device
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.ddp import Parallel, Replicas, Single
 from quillgpt.distributed.fsdp import Shards, drop_gathered
+from quillgpt.distributed.reporting import refuse_restart
 from quillgpt.distributed.shards import is_sharded, own_rows
 from quillgpt.model import GPT
 from quillgpt.model.cost import training_flops_per_token
@@ -40,7 +41,7 @@ from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import METRICS, curve, read_metrics
-from quillgpt.stopping import activity
+from quillgpt.stopping import activity, ignore_signals
 from quillgpt.training.compilation import compile_model, leave_uncompiled, warn_of_failed_compilation
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.folder.checkpointer import Checkpointer, check_loss
@@ -131,6 +132,9 @@ class Trainer:
             if self.state.iteration >= settings.max_iters > 0:
                 console.say(f"all {self.state.iteration} iterations are done; to train longer, raise --max_iters")
             if not self.train():
+                if self.world.size > 1:
+                    ignore_signals()  # one rank is the first to end, and torchrun sends a signal to the others
+                    refuse_restart(self.interruption.exit_status)
                 return False
         with self.world.agreement():
             self.checkpointer.require_saved()

@@ -253,6 +253,10 @@ class ProcessesFields(Settings):
     backend: Literal["auto", "nccl", "gloo"] = Field(
         "auto", description="Library for messages between processes. auto: nccl on GPUs, gloo on CPUs."
     )
+    rank_timeout: Duration = Field(
+        "10m",
+        description="How long a process waits for another one that hangs or cannot be reached (90s, 10m, 2h); then all end, and its rank is named. A killed one is noticed at once.",
+    )
 
 
 class TrainFields(

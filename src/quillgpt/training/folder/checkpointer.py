@@ -23,6 +23,7 @@ from quillgpt.checkpoint.names import (
 )
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
+from quillgpt.config.values import seconds_of
 from quillgpt.console import warn
 from quillgpt.distributed.shards import own_rows
 from quillgpt.errors import UserError
@@ -33,8 +34,6 @@ from quillgpt.training.start.adapter_base import name_of_base
 
 LARGEST_SHARE = 0.02
 """Share of the time that saves by the clock may take; slower saves come less often."""
-
-SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Checkpointer:
@@ -92,7 +91,7 @@ class Checkpointer:
         interval = self._run.settings.checkpoint_interval
         if interval is None or isinstance(interval, int):
             return False
-        seconds = float(interval[:-1]) * SECONDS[interval[-1]]
+        seconds = seconds_of(interval)
         return self._clock() - self._saved_at >= max(seconds, self._cost_seconds / LARGEST_SHARE)
 
     def save(self, *, best: bool) -> bool:

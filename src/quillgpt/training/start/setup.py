@@ -14,6 +14,7 @@ from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
 from quillgpt.data.mixture import Mixture
 from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.alike import check_data_alike
 from quillgpt.distributed.fsdp import shard
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.kernels import limit_range, mean_distance_argument
@@ -67,6 +68,14 @@ def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
             given = {"defaults": "fixed", "init_from": settings.init_from, "overwrite": settings.overwrite}
             chosen = choose(TrainSettings(**all_chosen.model_dump() | given), world)
             chosen = replace(chosen, settings=all_chosen)
+    check_data_alike(
+        world,
+        {
+            "data hash": chosen.mixture.fingerprint,
+            "replayed data hash": None if chosen.replayed is None else chosen.replayed.fingerprint,
+            "iteration of the checkpoint": chosen.start.state.iteration,
+        },
+    )
     with world.agreement():
         return assemble(chosen)
 
