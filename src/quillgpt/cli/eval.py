@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from quillgpt.cli.flags import JSON_FLAG, model_argument, settings_flags, switch
 from quillgpt.config import EvalSettings, resolve_flat
 from quillgpt.console import say, stdout, warn
-from quillgpt.errors import ConfigError, TokenizerError
+from quillgpt.errors import ConfigError, TokenizerError, UserError
 
 if TYPE_CHECKING:
     from quillgpt.api import Model
@@ -189,10 +189,13 @@ def open_datasets(models: Sequence[Model], names: Sequence[str], settings: EvalS
     for name, errors in zip(names, unfit, strict=True):
         for dataset_name in errors:
             say(f"{name} is not measured on {dataset_name}, which was prepared with another tokenizer")
-    for loaded, of_model in zip(models, opened, strict=True):
+    for loaded, name, of_model in zip(models, names, opened, strict=True):
         for dataset, split in itertools.product(of_model.values(), SPLITS[settings.split]):
             tokens = dataset.train if split == "train" else dataset.val
-            loaded.windows(tokens, block_size=settings.block_size, stride=settings.stride)
+            try:
+                loaded.windows(tokens, block_size=settings.block_size, stride=settings.stride)
+            except UserError as error:
+                raise type(error)(f"{name}: {error}") if len(models) > 1 else error from None
     return opened
 
 
