@@ -1,11 +1,15 @@
 """A file of tensors is written one by one, with the bytes that safetensors itself writes."""
 
+import weakref
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from quillgpt.checkpoint.save import weights_of
 from quillgpt.checkpoint.stored import DTYPES
 from quillgpt.checkpoint.tensor_file import TensorFile, all_of
+from tiny import GPT2, tiny_model
 
 
 def same_bytes(tensors, tmp_path):
@@ -60,3 +64,20 @@ def test_a_tensor_is_read_when_it_is_its_turn_and_only_once(tmp_path):
     assert not read
     file.write(tmp_path / "file")
     assert [id(tensor) for tensor in read] == [id(tensor) for tensor in tensors.values()]
+
+
+def test_no_more_than_two_tensors_are_in_memory_at_a_time(tmp_path):
+    made, most = [], 0
+
+    def gather(tensor):
+        nonlocal most
+        values = torch.ones(tensor.shape)
+        made.append(weakref.ref(values))
+        most = max(most, sum(reference() is not None for reference in made))
+        return values
+
+    model = tiny_model(GPT2)
+    for file in (TensorFile(weights_of(model), gather), TensorFile(all_of(dict(model.named_parameters())), gather)):
+        file.write(tmp_path / "file")
+    assert len(made) > 20
+    assert most == 2

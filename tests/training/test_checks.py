@@ -13,6 +13,7 @@ from quillgpt.bench.sample import bench_sampling
 from quillgpt.bench.train import bench_training
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.device import Memory
+from quillgpt.distributed import World
 from quillgpt.errors import ConfigError, DataError, UserError
 from quillgpt.model import GPT, GPTConfig, count_parameters
 from quillgpt.training import train
@@ -134,6 +135,18 @@ def test_limits_of_the_machine_are_heeded(tiny: MakeSettings, monkeypatch: pytes
         assert (lack_of_memory(settings, config, torch.device("cpu")) is not None) == refused
     monkeypatch.setattr("quillgpt.device.memory", lambda _: None)
     assert lack_of_memory(settings, config, torch.device("cpu")) is None
+
+
+def test_ranks_that_share_the_weights_need_less_memory_each(tiny: MakeSettings) -> None:
+    ddp, fsdp = tiny(n_embd=256), tiny(n_embd=256, strategy="fsdp")
+    config = config_for(ddp, "char", 65)
+
+    def least(settings: TrainSettings, ranks: int) -> int:
+        return next(iter(memory._least_memory(settings, config, World(0, ranks)).values()))
+
+    assert least(ddp, 1) == least(ddp, 2) == least(fsdp, 1)
+    assert least(fsdp, 2) == pytest.approx(least(ddp, 1) / 2, rel=0.01)
+    assert least(fsdp, 8) == least(fsdp, 4) == pytest.approx(least(ddp, 1) / 4, rel=0.01)  # the model at the start
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "qwen3"])

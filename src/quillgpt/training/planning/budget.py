@@ -113,7 +113,7 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
     Raises:
         ConfigError: There is not enough memory for it, whatever is done.
     """
-    check_memory(settings, config, machine.device)
+    check_memory(settings, config, machine.device, machine.world)
     usual = usual_rate(machine)
     fitting = int(TRIED_SECONDS * usual / cost_of(config).flops_per_token)
     if config.block_size > fitting:

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, most_memory
+from quillgpt.distributed import ALONE, World
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPTConfig, count_parameters, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
@@ -63,17 +64,19 @@ def fits(needed: TrainingMemory, available: Memory | None) -> bool:
     return available is None or needed.total <= USABLE_SHARE * available.free
 
 
-def check_memory(settings: TrainSettings, config: GPTConfig, device: torch.device) -> None:
+def check_memory(settings: TrainSettings, config: GPTConfig, device: torch.device, world: World = ALONE) -> None:
     """Check that a run may fit into the memory, before anything large is made.
 
     Raises:
         ConfigError: It cannot; see `lack_of_memory`.
     """
-    if (lack := lack_of_memory(settings, config, device)) is not None:
+    if (lack := lack_of_memory(settings, config, device, world)) is not None:
         raise lack
 
 
-def lack_of_memory(settings: TrainSettings, config: GPTConfig, device: torch.device) -> ConfigError | None:
+def lack_of_memory(
+    settings: TrainSettings, config: GPTConfig, device: torch.device, world: World = ALONE
+) -> ConfigError | None:
     """Return the error of a run that cannot fit into the memory; None where it may fit.
 
     Only what every run needs is counted, so that no run is refused that would work.
@@ -82,9 +85,10 @@ def lack_of_memory(settings: TrainSettings, config: GPTConfig, device: torch.dev
         settings: The run's.
         config: Configuration of its model.
         device: Where it computes.
+        world: The processes that train it, each on a device of its own or in its own part of the memory.
     """
     limit = most_memory(device)
-    parts = _least_memory(settings, config)
+    parts = _least_memory(settings, config, world)
     least = sum(parts.values())
     if limit is None or least <= limit:
         return None
@@ -102,8 +106,8 @@ def least_remembered(settings: TrainSettings, config: GPTConfig) -> int:
     return min(values[name] // parameter.numel() for name, parameter in groups.trained.items())
 
 
-def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
-    """Return the bytes that a run needs at least, by their purpose."""
+def _least_memory(settings: TrainSettings, config: GPTConfig, world: World = ALONE) -> dict[str, int]:
+    """Return the bytes that a process of a run needs at least, by their purpose."""
     parameters = count_parameters(config)
     trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
     trained = parameters if trains and not settings.lora_rank else 0
@@ -112,7 +116,10 @@ def _least_memory(settings: TrainSettings, config: GPTConfig) -> dict[str, int]:
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
     at_once = min(at_once, settings.sequences_per_iteration)
     rotations = 2 * config.block_size * config.head_dim if trains and config.architecture.positions == "rotary" else 0
-    values = copies * parameters + trained + remembered + rotations  # trained: a gradient for each
+    values = copies * parameters + trained + remembered  # trained: a gradient for each
+    if settings.strategy == "fsdp":  # at its start, each process still has the whole model
+        values = max(copies * parameters, values // world.size)
+    values += rotations
     needed = {f"a model of {parameters:,} parameters": FLOAT32_BYTES * values}
     if trains:
         logits = f"the logits of {at_once:,} x {settings.block_size:,} tokens over {config.vocab_size:,} others"

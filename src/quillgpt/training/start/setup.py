@@ -113,7 +113,7 @@ def choose(settings: TrainSettings, world: World) -> Choices:
     replayed = open_replayed(start.settings, mixture, start.state)
     check_range(start.settings, config)
     settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config)
-    check_memory(settings, config, start.machine.device)
+    check_memory(settings, config, start.machine.device, world)
     chosen = choose_paths(settings, config, start.machine)
     if start.parent is None:
         warn_of_weak_attention(config)
