@@ -38,6 +38,7 @@ def test_prepare(quill: Any) -> None:
         "end_of_text_marks": False,
         "replace": True,
         "overwrite": False,
+        "near_duplicates": None,
         "num_proc": None,
     }
     assert quill.err == "quill: stop here\n"

@@ -12,11 +12,13 @@ from quillgpt.cli.flags import settings_flags
 from quillgpt.cli.messages import unknown_word
 from quillgpt.config import PrepareSettings, preset_names, resolve_flat
 from quillgpt.config.sources import OWN_TEXT
-from quillgpt.console import table
+from quillgpt.console import say, stdout, table
 from quillgpt.errors import ConfigError
+from quillgpt.streams import visible
 
 if TYPE_CHECKING:
     from quillgpt.data.dataset_manifest import DatasetManifest
+    from quillgpt.data.near_duplicates import NearDuplicates
     from quillgpt.data.prepare import Preparation
 
 SOURCE_HELP = (
@@ -57,10 +59,24 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         follow_links=settings.follow_links,
         replace=settings.dataset is not None,
         overwrite=settings.overwrite,
+        near_duplicates=settings.near_duplicates,
         num_proc=settings.num_proc,
     )
     table(f"data set {prepared.manifest.name}", _summary(prepared))
     warn_of_copy(prepared.dataset)
+    if prepared.near_duplicates is not None:
+        _show_near_duplicates(prepared.near_duplicates, settings.near_duplicates)
+
+
+def _show_near_duplicates(found: NearDuplicates, least: float | None) -> None:
+    similar = sum(len(group) - 1 for group in found.groups)
+    say(
+        f"{similar:,} of {found.documents:,} documents are similar to an earlier one (at least {least:g}), in "
+        f"{len(found.groups):,} groups"
+    )
+    for group in found.groups:
+        lines = [f"{member.similarity:.2f} {member.name}  {member.beginning}" for member in group]
+        stdout.print(visible("\n".join(lines)) + "\n", markup=False, emoji=False)
 
 
 def _summary(prepared: Preparation) -> dict[str, object]:

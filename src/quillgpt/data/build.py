@@ -7,7 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -30,7 +30,6 @@ from quillgpt.data.dataset_manifest import (
     again,
 )
 from quillgpt.data.document_stream import Documents, Survey, choose, survey, with_gaps, without_lines
-from quillgpt.data.encoders import encoders, number_of_processes
 from quillgpt.data.marks import WrittenMarks
 from quillgpt.data.overlap import copied_share
 from quillgpt.data.replacement import go_on
@@ -38,7 +37,8 @@ from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.shards import ShardsRecord, ShardWriter, no_shards, shards_done
 from quillgpt.data.split import hold_out
 from quillgpt.data.staging import keep_aside, staged
-from quillgpt.data.token_file import batch_stream, chunk_stream, split_stream
+from quillgpt.data.token_file import Encode, batch_stream, chunk_stream, encode_batch, encoder, split_stream
+from quillgpt.data.workers import number_of_processes, workers
 from quillgpt.errors import DataError, UserError
 from quillgpt.text.sources.documents import Piece
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
@@ -130,7 +130,7 @@ def build(
         _tell(record, processes)
         with (
             progress(f"Encoding {folder.name}", total) as advance,
-            encoders(made, dtype, processes=processes, folder=staging) as encode,
+            _encoders(made, dtype, staging, processes) as encode,
         ):
             records = []
             for stream, name in zip(split.streams(), (TRAIN_FILE, VAL_FILE), strict=True):
@@ -242,6 +242,13 @@ def _copied_share(staging: Path, dtype: str) -> float:
     train, val = (np.memmap(staging / name, np.dtype(dtype).newbyteorder("<"), "r") for name in (TRAIN_FILE, VAL_FILE))
     with progress("Comparing the two splits, tokens", len(train)) as advance:
         return round(copied_share(train, val, on_progress=advance), 4)
+
+
+def _encoders(tokenizer: Tokenizer, dtype: str, staging: Path, processes: int) -> AbstractContextManager[Encode]:
+    """Return the function that encodes batches, in this process or in others, which load the tokenizer."""
+    if processes == 1:
+        return nullcontext(lambda batches: (encode_batch(batch, tokenizer, dtype) for batch in batches))
+    return workers(encoder, str(staging), dtype, processes=processes)
 
 
 def _tell(record: ShardsRecord, processes: int) -> None:

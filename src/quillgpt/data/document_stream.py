@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.data.inspection import inspect_files
+from quillgpt.data.dataset_manifest import SourceRecord
+from quillgpt.data.inspection import Inspection, inspect_files
 from quillgpt.data.marks import divided_at_marks
 from quillgpt.text.sources.documents import PLAINLY, FileRules, Mark, Piece, Source
 
@@ -34,20 +35,39 @@ class Documents:
         sources: The sources.
         piece_characters: Largest number of characters in a piece of the stream.
         rules: How files are read.
+        known: The records of the sources, if they were inspected before; sources without one are left out.
 
     Attributes:
         records: The records of the sources for dataset.json.
         skipped: The records of the sources that are left out.
+        reading: The index of the source that is being read.
     """
 
-    def __init__(self, sources: Sequence[Source], piece_characters: int, rules: FileRules = PLAINLY) -> None:
-        inspected = inspect_files(sources, rules)
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        piece_characters: int,
+        rules: FileRules = PLAINLY,
+        *,
+        known: Sequence[SourceRecord] | None = None,
+    ) -> None:
+        if known is None:
+            inspected = inspect_files(sources, rules)
+        else:
+            by_location = {source.location: source for source in sources}
+            inspected = Inspection([by_location[record.location] for record in known], list(known))
         self._sources = inspected.sources
         self._piece_characters = piece_characters
         self._filters: list[Filter] = []
         self._divided = False
         self.records = inspected.records
         self.skipped = inspected.skipped
+        self.reading = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the sources, for messages."""
+        return [source.name for source in self._sources]
 
     @property
     def may_be_several(self) -> bool:
@@ -71,7 +91,8 @@ class Documents:
         return stream
 
     def _raw(self) -> Iterator[Piece]:
-        for source, record in zip(self._sources, self.records, strict=True):
+        for index, (source, record) in enumerate(zip(self._sources, self.records, strict=True)):
+            self.reading = index
             yield from source.pieces(record.encoding, self._piece_characters)
 
 

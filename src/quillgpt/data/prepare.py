@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ from quillgpt.data.dataset import (
     open_dataset,
 )
 from quillgpt.data.dataset_manifest import TRAIN_FILE, DatasetManifest, read_dataset_manifest
+from quillgpt.data.document_stream import Documents
+from quillgpt.data.minhash import load_datasketch
+from quillgpt.data.near_duplicates import NearDuplicates, find_near_duplicates
 from quillgpt.data.replacement import (
     check_folder,
     check_replaceable,
@@ -65,12 +69,14 @@ class Preparation:
         manifest: The content of its dataset.json.
         reused: Whether it existed already, made from the same text with the same options.
         seconds: The duration.
+        near_duplicates: Groups of documents that are nearly equal, if they were asked for.
     """
 
     dataset: Dataset
     manifest: DatasetManifest
     reused: bool
     seconds: float
+    near_duplicates: NearDuplicates | None = None
 
 
 def prepare(
@@ -89,6 +95,7 @@ def prepare(
     follow_links: bool = False,
     replace: bool = False,
     overwrite: bool = False,
+    near_duplicates: float | None = None,
     num_proc: int | None = None,
     chunk_characters: int = CHUNK_CHARACTERS,
     make: Maker | None = None,
@@ -113,6 +120,7 @@ def prepare(
         follow_links: Also read files outside of a folder to which links in it lead.
         replace: Whether to replace a data set of this name that was made from other texts.
         overwrite: Whether to replace also what Quill did not make, or of which it cannot tell the origin.
+        near_duplicates: Also find documents with at least this similarity, above 0 and up to 1; nothing is left out.
         num_proc: The number of processes that encode; None takes one for each core, and fewer for a short text.
         chunk_characters: About how many characters are encoded at once.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
@@ -125,6 +133,8 @@ def prepare(
         raise DataError(f"val_fraction is {val_fraction}; it is a share, so give a number between 0 and 1, such as 0.1")
     if isinstance(tokenizer, str):
         check_spec(tokenizer)
+    if near_duplicates is not None:
+        load_datasketch()  # now, and not when the data set is done
     with tempfile.TemporaryDirectory(prefix="quill-") as spool:
         request = request_from_words(
             sources,
@@ -136,7 +146,7 @@ def prepare(
             files=_file_rules(encoding, skip_unreadable, follow_links),
             spool=Path(spool),
         )
-        return _prepare(
+        prepared = _prepare(
             request,
             tokenizer,
             data_dir=data_dir,
@@ -146,6 +156,10 @@ def prepare(
             chunk_characters=chunk_characters,
             make=make,
         )
+        if near_duplicates is None:
+            return prepared
+        found = _near_duplicates(request, prepared.manifest, near_duplicates, num_proc)
+        return dataclasses.replace(prepared, near_duplicates=found)
 
 
 def ensure_dataset(
@@ -264,6 +278,27 @@ def _prepare(
         say(f"{folder} is already prepared; its text, split and tokenizer are unchanged")
         _trust(request, folder, state.dataset.manifest)
     return _preparation(state.dataset, started, reused=True)
+
+
+def _near_duplicates(request: Request, manifest: DatasetManifest, least: float, num_proc: int | None) -> NearDuplicates:
+    texts = request.texts()
+    documents = [Documents(texts.train, CHUNK_CHARACTERS, known=manifest.sources)]
+    if texts.val is not None and manifest.val_sources is not None:
+        documents.append(Documents(texts.val, CHUNK_CHARACTERS, known=manifest.val_sources))
+    if manifest.end_of_text_marks:
+        for text in documents:
+            text.divide_at_marks()
+    with (
+        tempfile.TemporaryDirectory(prefix="quill-") as folder,
+        activity("while nearly equal documents were looked for; the data set is complete"),
+    ):
+        try:
+            return find_near_duplicates(documents, least, folder=Path(folder), num_proc=num_proc)
+        except OSError as error:  # also of a worker process
+            raise DataError(
+                f"the data set is complete, but its nearly equal documents could not be found: {error}; the files for "
+                f"it are in {tempfile.gettempdir()}, and TMPDIR names another place"
+            ) from error
 
 
 def _trust(request: Request, folder: Path, manifest: DatasetManifest | None) -> None:

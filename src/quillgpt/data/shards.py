@@ -14,8 +14,7 @@ from typing import BinaryIO, Literal
 
 from quillgpt.console import warn
 from quillgpt.data.dataset_manifest import TRAIN_FILE, VAL_FILE, Count, Hash, SplitRecord, TokenFile
-from quillgpt.data.encoders import Encode
-from quillgpt.data.token_file import EncodedBatch, PieceBatch
+from quillgpt.data.token_file import Encode, EncodedBatch, PieceBatch
 from quillgpt.errors import DataError
 from quillgpt.files import HASH_CHUNK_BYTES, write_json
 from quillgpt.records import Record, read_record

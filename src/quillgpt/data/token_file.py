@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from quillgpt.text.sources.documents import Mark, Piece
-from quillgpt.text.tokenizers.tokenizer import Tokenizer, encode_pieces
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, encode_pieces, load_tokenizer
 
 PieceBatch = list[Piece]
 """Pieces that are encoded in one call, every piece by itself."""
+
+Encode = Callable[[Iterable[PieceBatch]], Iterator["EncodedBatch"]]
+"""Encodes batches in their order."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +121,9 @@ def encode_batch(batch: PieceBatch, tokenizer: Tokenizer, dtype: str) -> Encoded
         documents=len(batch) - len(texts),
         ends_within_document=isinstance(batch[-1], str),
     )
+
+
+def encoder(folder: str, dtype: str) -> Callable[[PieceBatch], EncodedBatch]:
+    """Return a function that encodes batches with the tokenizer that a folder holds; see `encode_batch`."""
+    tokenizer = load_tokenizer(Path(folder))
+    return lambda batch: encode_batch(batch, tokenizer, dtype)

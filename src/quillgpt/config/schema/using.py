@@ -161,6 +161,15 @@ class ReplacementFields(Settings):
     )
 
 
+class ReportFields(Settings):
+    """What is reported."""
+
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="List groups of documents with at least this similarity, such as 0.8: the share of their runs of five words that both have, estimated. The documents stay. Needs the extra dedup. Unset: no list.",
+    )
+
+
 class EncodingFields(Settings):
     """The machine."""
 
@@ -170,5 +179,5 @@ class EncodingFields(Settings):
     )
 
 
-class PrepareSettings(DatasetNameFields, PreparationFields, ReplacementFields, EncodingFields):
+class PrepareSettings(DatasetNameFields, PreparationFields, ReplacementFields, ReportFields, EncodingFields):
     """The settings of `quill prepare`."""

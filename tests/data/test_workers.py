@@ -1,4 +1,4 @@
-"""Several processes encode as one does; if one of them ends, so does the preparation, in one line."""
+"""Several processes work as one does; if one of them ends, so does the preparation, in one line."""
 
 import os
 import random
@@ -9,11 +9,11 @@ import time
 import psutil
 import pytest
 
-from quillgpt.data import encoders as encoding
 from quillgpt.data import shards
-from quillgpt.data.encoders import encoders, number_of_processes
+from quillgpt.data import workers as working
 from quillgpt.data.prepare import prepare
-from quillgpt.data.token_file import encode_batch
+from quillgpt.data.token_file import encode_batch, encoder
+from quillgpt.data.workers import number_of_processes, workers
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.sources.documents import Mark
 from quillgpt.text.tokenizers.byte import ByteTokenizer
@@ -40,7 +40,7 @@ def contents(folder):
 
 def children():
     return [
-        child for child in psutil.Process().children() if any("encoding_process" in word for word in child.cmdline())
+        child for child in psutil.Process().children() if any(word.endswith("worker.py") for word in child.cmdline())
     ]
 
 
@@ -81,7 +81,7 @@ def test_batches_come_in_their_order_however_long_each_takes(tmp_path):
     tokenizer = ByteTokenizer()
     tokenizer.save(tmp_path)
     batches = [["x" * (200_000 if number % 3 == 0 else 1), END, str(number)] for number in range(20)]
-    with encoders(tokenizer, "uint16", processes=2, folder=tmp_path) as encode:
+    with workers(encoder, str(tmp_path), "uint16", processes=2) as encode:
         assert list(encode(batches)) == [encode_batch(batch, tokenizer, "uint16") for batch in batches]
         assert list(encode([])) == []
         assert len(children()) == 2
@@ -104,7 +104,7 @@ def test_a_killed_process_is_one_line_and_the_shards_that_are_done_are_kept(tale
         with pytest.raises(DataError) as caught:
             prepare([str(tales)], data_dir=tmp_path / "data", num_proc=2, **options)
     assert "\n" not in str(caught.value)
-    assert "a process that encodes ended: the system killed it" in str(caught.value)
+    assert "a worker process ended: the system killed it" in str(caught.value)
     assert "shards are done; the same command goes on" in str(caught.value)
     assert children() == []
     resumed = prepare([str(tales)], data_dir=tmp_path / "data", num_proc=2, **options).dataset.folder
@@ -115,8 +115,8 @@ def test_a_killed_process_is_one_line_and_the_shards_that_are_done_are_kept(tale
 def test_a_process_that_cannot_start_is_one_line(tales, tmp_path, monkeypatch):
     broken = tmp_path / "broken.py"
     broken.write_text("raise MemoryError('no room')")
-    monkeypatch.setattr(encoding, "_PROCESS", broken)
-    with pytest.raises(DataError, match="a process that encodes ended: MemoryError: no room; nothing of it is kept"):
+    monkeypatch.setattr(working, "_PROCESS", broken)
+    with pytest.raises(DataError, match="a worker process ended: MemoryError: no room; nothing of it is kept"):
         prepare([str(tales)], data_dir=tmp_path, tokenizer="byte", chunk_characters=300, num_proc=2)
 
 
@@ -127,7 +127,7 @@ def test_the_others_end_with_the_process_that_started_them(tmp_path, number):
     child = os.fork()
     if child == 0:
         try:
-            with encoders(ByteTokenizer(), "uint16", processes=2, folder=tmp_path) as encode:
+            with workers(encoder, str(tmp_path), "uint16", processes=2) as encode:
                 for _ in encode(["x" * 1000, END] for _ in iter(int, 1)):
                     (tmp_path / "begun").touch()
         finally:
@@ -144,8 +144,8 @@ def test_the_others_end_with_the_process_that_started_them(tmp_path, number):
 
 
 def test_short_texts_are_encoded_in_one_process(monkeypatch):
-    monkeypatch.setattr(encoding, "usable_cores", lambda: 8)
-    per_process = encoding.CHARACTERS_PER_PROCESS
+    monkeypatch.setattr(working, "usable_cores", lambda: 8)
+    per_process = working.CHARACTERS_PER_PROCESS
     wanted = [number_of_processes(None, characters, 1000) for characters in (0, per_process, 3 * per_process, 10**12)]
     assert wanted == [1, 1, 3, 8]
     assert [number_of_processes(given, 5000, 1000) for given in (1, 4, 4096)] == [1, 4, 5]

@@ -1,0 +1,145 @@
+"""Does jobs in order, in this process or in several."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any, Self, TypeVar, cast
+
+from quillgpt.errors import UserError
+from quillgpt.process import usable_cores, why_it_ended
+
+CHARACTERS_PER_PROCESS = 1 << 23
+"""For less text, starting a process costs more time than it saves."""
+
+_PROCESS = Path(__file__).with_name("worker.py")
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def number_of_processes(wanted: int | None, characters: int, characters_per_job: int) -> int:
+    """Return the number of processes that work on a text.
+
+    Args:
+        wanted: The number that the user gave; None takes one for each core, and fewer for a short text.
+        characters: The length of the text.
+        characters_per_job: About how many characters are one job.
+    """
+    if wanted is None:
+        return max(1, min(usable_cores(), characters // CHARACTERS_PER_PROCESS))
+    return max(1, min(wanted, characters // characters_per_job))
+
+
+@contextmanager
+def workers(
+    maker: Callable[..., Callable[[Job], Result]], *arguments: object, processes: int
+) -> Iterator[Callable[[Iterable[Job]], Iterator[Result]]]:
+    """Yield a function that does jobs, and returns their results in the order of the jobs.
+
+    The processes end with the block, and with this process, in whatever way it ends.
+
+    Args:
+        maker: A function of a module that returns what does a job.
+        arguments: Its arguments, which can be pickled.
+        processes: How many processes work; 1 works in this one.
+
+    Raises:
+        ChildProcessError: A process was killed or has failed.
+    """
+    if processes == 1:
+        do_here = maker(*arguments)
+        yield lambda jobs: map(do_here, jobs)
+        return
+    order = (sys.path, maker.__module__, maker.__name__, arguments)
+    with ExitStack() as stack:
+        running = [stack.enter_context(_Worker(order)) for _ in range(processes)]
+        free: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in running:
+            free.put(worker)
+        pool = stack.enter_context(ThreadPoolExecutor(processes))
+        for worker in running:  # killed first, so that no thread waits for a result
+            stack.callback(worker.kill)
+
+        def do(job: Job) -> Result:
+            worker = free.get()
+            try:
+                return cast("Result", worker.do(job))
+            finally:
+                free.put(worker)
+
+        def in_order(jobs: Iterable[Job]) -> Iterator[Result]:
+            waiting: deque[Future[Result]] = deque()
+            for job in jobs:
+                waiting.append(pool.submit(do, job))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield in_order
+
+
+class _Worker:
+    """A process that does one job after the other."""
+
+    def __init__(self, order: object) -> None:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(_PROCESS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            start_new_session=True,  # so that Ctrl-C goes to this process alone, which ends the others
+        )
+        self._order: object = order
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._complaints):
+            with suppress(OSError):  # what the process did not read
+                cast("IO[bytes]", file).close()
+
+    def do(self, job: object) -> Any:
+        """Return the result of a job.
+
+        Raises:
+            UserError: The job has raised it.
+            ChildProcessError: The process was killed or has failed.
+        """
+        try:
+            if self._order is not None:
+                self._send(self._order)
+                self._order = None
+            self._send(job)
+            assert self._process.stdout is not None
+            result = pickle.load(self._process.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self.kill()
+            raise ChildProcessError(
+                f"a worker process ended: {why_it_ended(self._process.wait(), self._complaints)}"
+            ) from error
+        if isinstance(result, UserError):
+            raise result
+        return result
+
+    def kill(self) -> None:
+        """End the process."""
+        self._process.kill()
+
+    def _send(self, content: object) -> None:
+        assert self._process.stdin is not None
+        pickle.dump(content, self._process.stdin, pickle.HIGHEST_PROTOCOL)
+        self._process.stdin.flush()
