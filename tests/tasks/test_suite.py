@@ -21,6 +21,8 @@ from quillgpt.tasks.libraries import import_lm_eval
 from quillgpt.tasks.scores import Scored, chance_level, difference, read_sums, standard_error
 from quillgpt.tasks.suite import TaskSuite
 
+from .conftest import write_rows
+
 import_lm_eval()
 
 MINIMAL = """
@@ -60,7 +62,7 @@ def test_names_groups_and_files_mean_tasks(folder: Path, tmp_path: Path) -> None
     assert suite.names == ["cats", "cats_small", str(folder / "writing.yaml")]
 
 
-def test_patterns_mean_tasks_and_a_missing_one_is_named_with_the_nearest(folder: Path) -> None:
+def test_patterns_mean_tasks_and_a_missing_one_is_named_with_the_nearest(folder: Path, tmp_path: Path) -> None:
     assert refused(["choosing", "hellaswga"], folder) == (
         f"there is no task hellaswga in lm-eval, nor in {folder}; did you mean hellaswag?"
     )
@@ -71,6 +73,29 @@ def test_patterns_mean_tasks_and_a_missing_one_is_named_with_the_nearest(folder:
     assert refused(["nowhere.yaml"], folder) == "there is no task file nowhere.yaml"
     assert "is no folder" in refused(["choosing"], folder / "absent")
     assert "names no task" in refused([], folder)
+    (tmp_path / "some.yaml").write_text("group: some\ntask: [hellaswag, helaswag]\n", encoding="utf-8")
+    assert refused(["some"], tmp_path) == "some names the task helaswag, which is unknown; did you mean hellaswag?"
+
+
+def test_lm_evals_own_tasks_read_folders_that_are_named_like_their_data_sets(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    endings = {"ctx_a": "The fox", "ctx_b": "runs", "endings": ["fast", "[x] under", "in", "up"], "activity_label": "A"}
+    text = {"text": "The fox sleeps under the hedge"}
+    for place, rows in {
+        "Rowan/hellaswag/train.jsonl": [{**endings, "ctx_a": "The dog", "label": "3"}] * 3,
+        "Rowan/hellaswag/validation.jsonl": [{**endings, "label": str(label)} for label in range(4)],
+        "EleutherAI/lambada_openai/test.jsonl": [text, text],
+    }.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        write_rows(tmp_path / place, rows)
+    suite = TaskSuite(["hellaswag", "lambada_openai"], num_fewshot=1)
+    scores = scores_of(suite, model)
+    suite.check_complete()
+    assert (scores["hellaswag", "acc"].score.documents, scores["hellaswag", "acc"].score.chance) == (4, 0.25)
+    assert scores["hellaswag", "acc"].score.score == 0.25  # four times one document, with four answers
+    assert scores["lambada_openai", "perplexity"].score.documents == 2
 
 
 def test_broken_task_files_are_named_by_line(folder: Path, tmp_path: Path) -> None:
@@ -106,6 +131,11 @@ def test_what_is_wrong_with_a_task_is_said_in_one_line(
     message = refused(["wrong"], tmp_path, DataError)
     assert message.startswith("the task wrong cannot be loaded (")
     assert said in message
+
+
+def test_what_the_sampling_lacks_is_said_before_a_model_is_read(folder: Path, tmp_path: Path) -> None:
+    write_task(tmp_path, "beams", folder, "generation_kwargs: {num_beams: 3}\n", output_type="generate_until")
+    assert "the task beams cannot be run: generation_kwargs has num_" in refused(["beams"], tmp_path, DataError)
 
 
 def test_data_that_are_no_data_are_named(folder: Path, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ class Catalogue:
             also = "" if self._folder is None else f", nor in {self._folder}"
             raise ConfigError(f"there is no task {name} in lm-eval{also}{hint}")
         for member in self._members(name, index):
+            if member not in index and not _is_file(member):
+                raise ConfigError(f"{name} names the task {member}, which is unknown{did_you_mean(member, index)}")
             self._check_content(member, self._content(member, index))
 
     def _members(self, name: str, index: Mapping[str, Any]) -> Iterator[str]:
@@ -155,11 +157,11 @@ def _is_file(name: str) -> bool:
 
 
 def _named(members: Sequence[Any]) -> Iterator[str]:
-    """Yield the names in a group's list of tasks; a group that is written out in it stands for its own tasks."""
+    """Yield the names in a group's list of tasks; what is written out in it has none."""
     for member in members:
         if isinstance(member, str):
             yield member
-        elif isinstance(member, dict):
+        elif isinstance(member, dict) and "dataset_path" not in member:
             tasks = member.get("task")
             if isinstance(tasks, list):
                 yield from _named(tasks)

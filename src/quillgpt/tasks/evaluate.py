@@ -14,10 +14,10 @@ from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 
 from quillgpt.console import warn
-from quillgpt.errors import ConfigError, DataError, UserError, cut, join_names
+from quillgpt.errors import ConfigError, DataError, UserError, cut
 from quillgpt.evaluation.uncertainty import Ratio
 from quillgpt.tasks.catalogue import ALLOW, Catalogue
-from quillgpt.tasks.language_model import QuillLM
+from quillgpt.tasks.language_model import QuillLM, generation_settings
 from quillgpt.tasks.libraries import first_line, offline_if_unreachable, quiet_libraries
 from quillgpt.tasks.scores import DocumentSums, Scored, TaskScore, chance_level, read_sums, standard_error
 
@@ -84,7 +84,12 @@ def _check_prompts(name: str, task: Any) -> None:
     with quiet_libraries():
         try:
             task.build_all_requests(limit=1)
-        except (MemoryError, UserError):
+            for request in task.instances:
+                if request.request_type == "generate_until":
+                    generation_settings(request.args[1])
+        except UserError as error:
+            raise DataError(f"the task {name} cannot be run: {error}") from None
+        except MemoryError:
             raise
         except Exception as error:
             raise _loading_error(name, error, [], offline=False) from error
@@ -113,10 +118,7 @@ def score_tasks(
         except (MemoryError, UserError, RuntimeError):
             raise
         except Exception as error:  # from the functions, templates and data of a task
-            names = join_names([*loaded["tasks"]])
-            raise DataError(
-                f"{names} cannot be scored ({_words(error)}); check the task's file and its data"
-            ) from error
+            raise DataError(f"{_words(error)}; check the task's file and its data") from error
         scored = [score for name, task in loaded["tasks"].items() for score in _scores_of_task(name, task, results)]
         for group in loaded.get("groups", {}).values():
             scored += _scores_of_group(group, scored, results)

@@ -105,13 +105,18 @@ class QuillLM(TemplateLM):  # type: ignore[misc]
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Return the continuation of each context, up to the first stop text, end-of-text or the most tokens."""
         alike = defaultdict(list)
+        too_long = 0
         for number, request in enumerate(requests):
             with _naming(request):
                 sampling, stops = generation_settings(request.args[1])
                 ids = self.tok_encode(request.args[0]) or [self._start]
             room = self.max_length - sampling.max_new_tokens
-            ids = ids[-(room if room > 0 else max(1, self.max_length // 2)) :]
+            if room <= 0:  # the text will be longer than the context, whatever is left out
+                room = max(1, self.max_length // 2)
+            too_long += len(ids) > room
+            ids = ids[-room:]
             alike[sampling, stops, len(ids)].append((number, ids))
+        self._warn_of_truncation(too_long, len(requests))
         texts = [""] * len(requests)
         with progress("generating", len(requests)) as advance:
             for (sampling, stops, length), prompts in alike.items():
@@ -147,6 +152,13 @@ class QuillLM(TemplateLM):  # type: ignore[misc]
     def _at_once(self, length: int) -> int:
         return self._batch_size or max(1, EVALUATION_TOKENS // length)
 
+    def _warn_of_truncation(self, too_long: int, texts: int) -> None:
+        if too_long:
+            warn(
+                f"{too_long:,} of {texts:,} texts are longer than the model sees at once ({self.max_length:,} tokens); "
+                "their beginnings are left out"
+            )
+
     @torch.inference_mode()
     def _score(self, texts: Sequence[Iterable[Pair]]) -> list[tuple[float, bool]]:
         """Return for each text, given in parts, its log-likelihood, and whether every token is the likeliest one."""
@@ -158,11 +170,7 @@ class QuillLM(TemplateLM):  # type: ignore[misc]
                 ids = context + continuation
                 too_long += len(ids) > self.max_length + 1
                 asked[tuple(ids[-self.max_length - 1 : -1])].append((number, continuation))
-        if too_long:
-            warn(
-                f"{too_long:,} of {len(texts):,} texts are longer than the model sees at once ({self.max_length:,} "
-                "tokens); their beginnings are left out"
-            )
+        self._warn_of_truncation(too_long, len(texts))
         loglikelihoods, greedy = np.zeros(len(texts)), np.ones(len(texts), dtype=bool)
         longest_first = sorted(asked, key=len, reverse=True)
         with progress("scoring texts", len(longest_first)) as advance:
