@@ -38,7 +38,8 @@ def commands(modules: str | None = None) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="quill-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python, server = shlex.quote(sys.executable), str(folder / "server")
-    environment = os.environ if modules is None else os.environ | {"PYTHONPATH": modules}
+    quiet = {"TORCH_CPP_LOG_LEVEL": "FATAL"}  # read when torch is imported; ranks set it before
+    environment = os.environ | quiet | ({} if modules is None else {"PYTHONPATH": modules})
     quill = f"exec {python} -m quillgpt"
     if sys.platform == "linux":
         process = subprocess.Popen(

@@ -22,8 +22,6 @@ from typing import Any, NoReturn
 import quillgpt.cli
 from quillgpt.proof import faulty
 
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported; ranks set it before
-
 PRELOADED = ("torch._dynamo", "torch._inductor.config", "quillgpt.cli.app", "quillgpt.training", "quillgpt.api")
 
 
