@@ -202,6 +202,16 @@ def test_without_a_network_a_task_of_the_hub_is_refused_at_once(
     assert not constants.HF_HUB_OFFLINE
 
 
+def test_the_task_of_the_documentation_runs(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name, kind in {"animals.yaml": "yaml", "animals.jsonl": "json"}.items():
+        (block,) = re.findall(rf"```{kind}\n(.*?)```", document, re.DOTALL)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    scores = scores_of(TaskSuite(["animals"], include_path="."), model)
+    assert scores["animals", "acc_norm"].score.chance == pytest.approx(1 / 3)
+
+
 def scores_of(suite: TaskSuite, model: Model, **how: Any) -> dict[tuple[str, str], Scored]:
     return {(scored.score.task, scored.score.metric): scored for scored in suite.score(model, **how)}
 
