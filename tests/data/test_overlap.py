@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quillgpt.data import overlap
-from quillgpt.data.overlap import WINDOW, copied_share, window_hashes
+from quillgpt.data.overlap import WINDOW, TokensOfFile, copied_share, window_hashes
 from quillgpt.data.prepare import prepare
 
 
@@ -61,9 +61,10 @@ def test_of_a_long_text_only_a_bounded_part_is_searched(monkeypatch):
 def test_all_of_a_long_text_is_searched_in_memory_that_does_not_grow(tmp_path):
     def peak(count):
         tokens(count).tofile(tmp_path / "train.bin")
-        train = np.memmap(tmp_path / "train.bin", np.uint16, "r")
+        train = TokensOfFile(tmp_path / "train.bin", "uint16")
+        assert len(train) == count
         tracemalloc.start()
-        assert copied_share(train, train[-5000:]) == 1.0
+        assert copied_share(train, train[count - 5000 : count]) == 1.0
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

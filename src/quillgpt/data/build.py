@@ -31,7 +31,7 @@ from quillgpt.data.dataset_manifest import (
 )
 from quillgpt.data.document_stream import Documents, Survey, choose, survey, with_gaps, without_lines
 from quillgpt.data.marks import WrittenMarks
-from quillgpt.data.overlap import copied_share
+from quillgpt.data.overlap import TokensOfFile, copied_share
 from quillgpt.data.replacement import go_on
 from quillgpt.data.request import Cleaning, Request
 from quillgpt.data.shards import ShardsRecord, ShardWriter, no_shards, shards_done
@@ -239,7 +239,7 @@ def _work(
 
 
 def _copied_share(staging: Path, dtype: str) -> float:
-    train, val = (np.memmap(staging / name, np.dtype(dtype).newbyteorder("<"), "r") for name in (TRAIN_FILE, VAL_FILE))
+    train, val = (TokensOfFile(staging / name, dtype) for name in (TRAIN_FILE, VAL_FILE))
     with progress("Comparing the two splits, tokens", len(train)) as advance:
         return round(copied_share(train, val, on_progress=advance), 4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,9 +47,26 @@ def warn_of_copy(dataset: Dataset) -> None:
         )
 
 
+class TokensOfFile:
+    """The tokens of a file, read when they are asked for; pages of a memory map would count as the process's memory."""
+
+    def __init__(self, file: Path, dtype: str) -> None:
+        self._file = file
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return self._file.stat().st_size // self._dtype.itemsize
+
+    def __getitem__(self, part: slice) -> Tokens:
+        """Return the tokens of a slice with a start and an end, which may be beyond the end of the file."""
+        start = int(part.start)
+        return np.fromfile(self._file, self._dtype, count=int(part.stop) - start, offset=start * self._dtype.itemsize)
+
+
 def copied_share(
-    train: Tokens,
-    val: Tokens,
+    train: Tokens | TokensOfFile,
+    val: Tokens | TokensOfFile,
     *,
     most_tokens: int | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
