@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from quillgpt import stopping
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for another process")
 
 START = """
@@ -198,3 +200,15 @@ def test_a_run_whose_reader_has_gone_goes_on_and_saves_when_its_terminal_hangs_u
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 129
     assert (checkpoints / "last").exists()
+
+
+def interrupted_while(description):
+    with stopping.activity(description):
+        raise KeyboardInterrupt
+
+
+def test_a_description_may_be_made_when_it_is_printed_and_may_fail():
+    for description, words in ((lambda: "after 2 steps", "interrupted after 2 steps"), (lambda: 1 // 0, "interrupted")):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            interrupted_while(description)
+        assert stopping.words_on(caught.value) == words

@@ -162,7 +162,12 @@ def leave(number: int) -> NoReturn:
 
 
 def _in_words(description: Description) -> str:
-    return description if isinstance(description, str) else description()
+    if isinstance(description, str):
+        return description
+    try:
+        return description()
+    except Exception:  # whatever happens, an interrupted process ends
+        return ""
 
 
 def _words(descriptions: list[str]) -> str:
