@@ -179,6 +179,9 @@ def test_metrics_that_are_programs_are_not_fetched(folder: Path, tmp_path: Path)
     assert "the task measured has the metric no_such_metric, which lm-eval lacks" in refused(["measured"], tmp_path)
     write_task(tmp_path, "measured", folder, "metric_list: [{metric: acc, hf_evaluate: true}]\n")
     assert "the task measured has the metric acc" in refused(["measured"], tmp_path)
+    write_task(tmp_path, "scored", folder, "process_results: some text\nmetric_list: [{metric: no_such_metric}]\n")
+    (tmp_path / "group.yaml").write_text("group: several\ntask: [{task: scored, process_results: null}]\n", "utf-8")
+    assert "the task several has the metric no_such_metric" in refused(["several"], tmp_path)
 
 
 def test_tasks_that_run_what_the_model_writes_must_be_allowed(folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from lm_eval.tasks import TaskManager
 
 from quillgpt.console import say
 from quillgpt.errors import ConfigError, did_you_mean
-from quillgpt.tasks.files import dataset_paths, foreign_metrics, named_functions, read_task_file
+from quillgpt.tasks.files import dataset_paths, named_functions, read_task_file
+from quillgpt.tasks.libraries import ALLOW
 
 PATTERN: Final = frozenset("*?[")
 SUFFIXES: Final = (".yaml", ".yml")
@@ -20,16 +21,13 @@ SUFFIXES: Final = (".yaml", ".yml")
 FILE_FORMATS: Final = frozenset({"arrow", "csv", "json", "parquet", "text", "xml"})
 """What `dataset_path` may say instead of the name of a data set: the format of `data_files`."""
 
-ALLOW: Final = "--confirm_run_unsafe_code"
-
 
 class Catalogue:
     """The tasks that can be named.
 
     Args:
         include_path: A folder with a user's task files; None: only lm-eval's own tasks are known.
-        may_run_code: Allow code from outside the package lm-eval: functions that task files name, and metrics that are
-            programs of the hub.
+        may_run_code: Allow code from outside the package lm-eval, such as functions that task files name.
 
     Raises:
         ConfigError: The folder is missing, or a file in it is no YAML.
@@ -138,11 +136,6 @@ class Catalogue:
                     f"the task {name} runs Python code: {function.file}, line {function.line}, names the function "
                     f"{function.name}; if you trust it, allow it with {ALLOW}"
                 )
-        for metric in foreign_metrics(content):
-            raise ConfigError(
-                f"the task {name} has the metric {metric}, which lm-eval lacks: it would be fetched as a program, and "
-                f"run; use another metric, or allow it with {ALLOW}"
-            )
 
 
 @functools.cache

@@ -14,11 +14,11 @@ from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 
 from quillgpt.console import warn
-from quillgpt.errors import ConfigError, DataError, UserError, cut
+from quillgpt.errors import ConfigError, DataError, UserError, cut, join_names
 from quillgpt.evaluation.uncertainty import Ratio
-from quillgpt.tasks.catalogue import ALLOW, Catalogue
+from quillgpt.tasks.catalogue import Catalogue
 from quillgpt.tasks.language_model import QuillLM, generation_settings
-from quillgpt.tasks.libraries import first_line, offline_if_unreachable, quiet_libraries
+from quillgpt.tasks.libraries import ALLOW, first_line, offline_if_unreachable, quiet_libraries, without_programs
 from quillgpt.tasks.scores import DocumentSums, Scored, TaskScore, chance_level, read_sums, standard_error
 
 PYTHON_SEED, SEED = 0, 1234
@@ -40,34 +40,46 @@ def load_tasks(catalogue: Catalogue, name: str, *, num_fewshot: int | None = Non
         ConfigError: The task asks for what Quill cannot do, or runs code that is not allowed.
         DataError: A file of the task or its data are wrong, missing, or out of reach.
     """
+    with without_programs(name, allowed=catalogue.may_run_code):
+        loaded = _load(catalogue, name)
+        for task_name, task in loaded["tasks"].items():
+            _check_ability(task_name, task, may_run_code=catalogue.may_run_code)
+            own = task.get_config("num_fewshot")
+            if num_fewshot and own == 0:
+                warn(f"{task_name} is made for prompts without examples; num_fewshot = {num_fewshot} is passed over")
+            shots = num_fewshot if num_fewshot is not None else own or 0
+            task.set_config(key="num_fewshot", value=0 if own == 0 else shots)
+            _check_prompts(task_name, task)
+            task.set_fewshot_seed(seed=SEED)
+    return loaded
+
+
+def _load(catalogue: Catalogue, name: str) -> Any:
     random.seed(PYTHON_SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
     hub_datasets = catalogue.hub_datasets(name)
     with quiet_libraries(), offline_if_unreachable(bool(hub_datasets)) as offline:
         try:
-            loaded = catalogue.manager(name).load([name])
+            return catalogue.manager(name).load([name])
         except (MemoryError, UserError):
             raise
         except Exception as error:  # the library, what it uses and what a task runs raise whatever they like
             raise _loading_error(name, error, hub_datasets, offline=offline) from error
-    for task_name, task in loaded["tasks"].items():
-        if getattr(task, "MULTIMODAL", False):
-            raise ConfigError(f"the task {task_name} has images or sounds; Quill's models read text only")
-        if getattr(task, "UNSAFE_CODE", False) and not catalogue.may_run_code:
-            raise ConfigError(
-                f"the task {task_name} runs the code that the model writes; allow it with {ALLOW}, best in a container"
-            )
-        own = task.get_config("num_fewshot")
-        if num_fewshot is None or own == 0:
-            if num_fewshot:
-                warn(f"{task_name} is made for prompts without examples; num_fewshot = {num_fewshot} is passed over")
-            task.set_config(key="num_fewshot", value=own or 0)
-        else:
-            task.set_config(key="num_fewshot", value=num_fewshot)
-        _check_prompts(task_name, task)
-        task.set_fewshot_seed(seed=SEED)
-    return loaded
+
+
+def _check_ability(name: str, task: Any, *, may_run_code: bool) -> None:
+    """Check that Quill can run a task, and may.
+
+    Raises:
+        ConfigError: It cannot, or may not.
+    """
+    if getattr(task, "MULTIMODAL", False):
+        raise ConfigError(f"the task {name} has images or sounds; Quill's models read text only")
+    if getattr(task, "UNSAFE_CODE", False) and not may_run_code:
+        raise ConfigError(
+            f"the task {name} runs the code that the model writes; allow it with {ALLOW}, best in a container"
+        )
 
 
 def _check_prompts(name: str, task: Any) -> None:
@@ -110,7 +122,7 @@ def score_tasks(
         DataError: A task cannot be scored.
         TokenizerError: The model's tokenizer lacks a character of a task.
     """
-    with quiet_libraries():
+    with quiet_libraries(), without_programs(join_names([*loaded["tasks"]]), allowed=may_run_code):
         try:
             results = evaluator.evaluate(
                 language_model, loaded, limit=limit, bootstrap_iters=0, confirm_run_unsafe_code=may_run_code

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import lm_eval
 import yaml
-from lm_eval.api import metrics, registry
 
 from quillgpt.errors import ConfigError, cut
 
@@ -17,8 +16,6 @@ FUNCTION: Final = "!function"
 """The tag with which a task's file names a Python function."""
 
 LM_EVAL: Final = Path(lm_eval.__file__).resolve().parent
-
-assert metrics  # importing it fills the registry of metrics
 
 
 @dataclass(frozen=True)
@@ -88,18 +85,6 @@ def named_functions(content: Any) -> Iterator[Function]:
     for value in _values(content):
         if isinstance(value, Function):
             yield value
-
-
-def foreign_metrics(content: Any) -> Iterator[str]:
-    """Yield the metrics of a task that lm-eval lacks: it would fetch them as programs, and run them."""
-    for value in _values(content):
-        metric_list = value.get("metric_list") if isinstance(value, dict) else None
-        if not isinstance(metric_list, list) or value.get("process_results"):
-            continue
-        for metric in metric_list:
-            name = metric.get("metric") if isinstance(metric, dict) else None
-            if isinstance(name, str) and (metric.get("hf_evaluate") or name not in registry.metric_registry):
-                yield name
 
 
 def dataset_paths(content: Any) -> Iterator[str]:

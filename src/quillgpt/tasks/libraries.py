@@ -10,10 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from quillgpt.errors import ConfigError
 from quillgpt.extras import import_extra
 from quillgpt.files import let_hub_libraries_keep_files
+
+ALLOW: Final = "--confirm_run_unsafe_code"
 
 NOISY: Final = ("lm_eval", "datasets", "huggingface_hub", "httpx", "evaluate", "absl", "filelock", "fsspec", "urllib3")
 """Loggers whose messages are left out; what goes wrong is said by an error."""
@@ -72,6 +75,37 @@ def quiet_libraries() -> Iterator[None]:
             hub_utils.enable_progress_bars()
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
+
+
+@contextmanager
+def without_programs(task: str, *, allowed: bool) -> Iterator[None]:
+    """Let no metric be fetched as a program and run while the block runs, unless that is allowed.
+
+    Raises:
+        ConfigError: The task has such a metric.
+    """
+    evaluate: Any = import_module("evaluate")
+    load, refused = evaluate.load, []
+
+    def refuse(name: str, *_: Any, **__: Any) -> NoReturn:
+        refused.append(name)
+        raise _refusal(task, name)
+
+    if not allowed:
+        evaluate.load = refuse
+    try:
+        yield
+    finally:
+        evaluate.load = load
+        if refused:  # the error itself may have been swallowed
+            raise _refusal(task, refused[0]) from None
+
+
+def _refusal(task: str, metric: str) -> ConfigError:
+    return ConfigError(
+        f"the task {task} has the metric {metric}, which lm-eval lacks: it would be fetched as a program, and run; use "
+        f"another metric, or allow it with {ALLOW}"
+    )
 
 
 @contextmanager
