@@ -71,7 +71,7 @@ def test_blocks_are_cut_from_the_targets_whatever_the_stride(stride):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_chosen_windows_of_one_document_are_one_unit(seed, monkeypatch):
-    monkeypatch.setattr(units, "BATCHES_KEPT", 2)
+    monkeypatch.setattr(units, "FIRST_ROOM", 2)
     tokens = documents_of_bytes(2000, seed=seed, share=0.01)
     windows = Windows(len(tokens), 16, None if seed % 2 else 3).spread(20, seed)
     ends = DocumentEnds(tokens, END)
@@ -124,3 +124,13 @@ def test_a_long_split_takes_no_more_memory_than_a_short_one(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 400_000  # a byte for each token would be 400,000, an int64 eight times that
+
+
+def test_sums_of_batches_take_room_rarely() -> None:
+    adder, kept = units.UnitAdder("block"), set()
+    counts = np.ones((4, 3), dtype=np.int64)
+    for batch in range(2000):
+        adder.add(np.array([2 * batch, 2 * batch + 1, 2 * batch + 2]), np.ones(3), counts)
+        kept |= {id(value) for value in vars(adder).values() if isinstance(value, np.ndarray)}
+    assert len(kept) == 2
+    assert adder.total().losses.tolist() == [1, 1, *[2, 1] * 1999, 1]

@@ -17,8 +17,8 @@ from quillgpt.evaluation.uncertainty import Estimate, Ratio, estimate
 
 Unit = Literal["document", "block"]
 
-BATCHES_KEPT = 256
-"""Batches whose sums are kept apart before they are joined."""
+FIRST_ROOM = 1 << 14
+"""Units that there is room for at first."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,11 @@ class UnitAdder:
 
     def __init__(self, unit: Unit) -> None:
         self._unit: Unit = unit
-        self._numbers: list[NDArray[np.int64]] = []
-        self._sums: list[NDArray[np.float64]] = []
-        self._counts: list[NDArray[np.int64]] = []
+        self._length, self._last = 0, -1
+        # Arrays with room for more units. Were small ones kept from each batch, the system's memory would lie in pieces
+        # between them, too small for the next batch.
+        self._sums = np.zeros(FIRST_ROOM, dtype=np.float64)
+        self._counts = np.zeros((4, FIRST_ROOM), dtype=np.int64)
 
     def add(self, numbers: NDArray[np.int64], losses: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
         """Add targets.
@@ -73,23 +75,18 @@ class UnitAdder:
             counts: For each, 1, its bytes, its place, and whether it ends a document, (4, n).
         """
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        self._numbers.append(numbers[starts])
-        self._sums.append(np.add.reduceat(losses, starts))
-        self._counts.append(np.add.reduceat(counts, starts, axis=1))
-        if len(self._numbers) > BATCHES_KEPT:
-            self._join()
+        first = self._length - (int(numbers[0]) == self._last)  # the last unit may go on
+        stop = first + len(starts)
+        while stop > len(self._sums):
+            self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)], axis=1)
+        self._sums[first:stop] += np.add.reduceat(losses, starts)
+        self._counts[:, first:stop] += np.add.reduceat(counts, starts, axis=1)
+        self._length, self._last = stop, int(numbers[-1])
 
     def total(self) -> UnitSums:
         """Return the sums."""
-        self._join()
-        return UnitSums(self._unit, self._sums[0], *self._counts[0])
-
-    def _join(self) -> None:
-        numbers = np.concatenate(self._numbers)
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        self._numbers = [numbers[starts]]
-        self._sums = [np.add.reduceat(np.concatenate(self._sums), starts)]
-        self._counts = [np.add.reduceat(np.concatenate(self._counts, axis=1), starts, axis=1)]
+        return UnitSums(self._unit, self._sums[: self._length], *self._counts[:, : self._length])
 
 
 class DocumentNumbers:
