@@ -21,6 +21,7 @@ from quillgpt.errors import ConfigError, shorten
 
 DEFAULT_PRESET = "shakespeare_char"
 LARGEST_COUNT = 10**7
+MOST_GIGABYTES = 10**5
 
 PEER_HELP = (
     "A program that runs in turn with Quill: nanogpt=PATH (the folder of a checkout) or transformers (the installed "
@@ -222,6 +223,44 @@ def prepare(
         profiled=profile,
     )
     print_results("prepare", *measurement, as_json=common.as_json)
+
+
+@bench.command
+@settings_flags(TrainFields)
+def corpus(
+    preset: Preset = None,
+    /,
+    *,
+    gigabytes: Annotated[float, Parameter(help="Size of the large file, in 10^9 bytes.", metavar="N")] = 10.0,
+    folder: Annotated[
+        Path, PATH, Parameter(help="Where the files are made, on the disk that is measured.", metavar="FOLDER")
+    ] = Path(),
+    iterations: Annotated[int, Parameter(help="Training iterations in a round.", metavar="N")] = 10,
+    rounds: Annotated[int, Parameter(help="Counted rounds of each file.", metavar="N")] = 3,
+    vocabulary: Annotated[
+        int | None, Parameter(help="Vocabulary size. [default: the preset's, or that of its tokenizer]", metavar="N")
+    ] = None,
+    as_json: Annotated[bool, JSON_FLAG] = False,
+    **flags: str,
+) -> None:
+    """Measure training on a token file of which nothing is in memory, in turn with a small one."""
+    check_counts(rounds=rounds, iterations=iterations, vocabulary=vocabulary)
+    if not 0.001 <= gigabytes <= MOST_GIGABYTES:
+        raise ConfigError(f"gigabytes = {gigabytes:g}; expected a number from 0.001 to {MOST_GIGABYTES:,}")
+    settings = resolve(preset or DEFAULT_PRESET, flags)
+
+    from quillgpt.bench.corpus import bench_corpus
+
+    about, results = bench_corpus(
+        settings, vocabulary=vocabulary, gigabytes=gigabytes, folder=folder, iterations=iterations, rounds=rounds
+    )
+    if as_json:
+        for result in results:
+            print(json.dumps({"what": "corpus", **about, **asdict(result)}))
+        return
+    table("bench corpus", {name: str(value) for name, value in about.items()}, console=stdout)
+    for result in results:
+        table(f"\n{result.candidate}", result.rows(), console=stdout)
 
 
 @bench.command
