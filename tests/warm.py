@@ -110,7 +110,8 @@ Process = Command | subprocess.Popen[bytes]
 def start(*words: str, stderr: int = subprocess.DEVNULL) -> Process:
     """Start a command of which only the standard error is read, here and in this environment."""
     if sys.platform != "linux":
-        return subprocess.Popen([sys.executable, "-m", "quillgpt", *words], stdout=subprocess.DEVNULL, stderr=stderr)
+        command = words if words[0].endswith(".py") else ("-m", "quillgpt", *words)
+        return subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=stderr)
     with Path(os.devnull).open("r+b") as nowhere:
         unread = nowhere.fileno()
         streams = (unread, unread, unread if stderr == subprocess.DEVNULL else stderr)

@@ -7,6 +7,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -81,7 +82,10 @@ def answer(connection: socket.socket, number: int) -> None:
 
 
 def run(words: list[str], folder: str, environment: Mapping[str, str]) -> NoReturn:
-    """Be a process that was started with these words, where the environment names a FAULT with that one."""
+    """Be a process that was started with these words, where the environment names a FAULT with that one.
+
+    The first word may also be a script, which ends the process.
+    """
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -97,6 +101,9 @@ def run(words: list[str], folder: str, environment: Mapping[str, str]) -> NoRetu
         name, _, number = fault.partition(":")
         faulty.FAULTS[name](int(number))
     try:
+        if words[0].endswith(".py"):
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
         status = quillgpt.cli.main()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 from torch import Tensor
 
@@ -64,6 +66,29 @@ class LinearMap:
         held = self.held_by(world.rank, world)
         before = self.rows.start + held.start - first if held else 0
         return rows[before : before + len(held)]
+
+
+def maps_of(parameter: int, shape: Sequence[int], fused: Sequence[int] | None, *, sharded: bool) -> Iterator[LinearMap]:
+    """Return the linear maps of a matrix.
+
+    Args:
+        parameter: Its number.
+        shape: Its rows and columns.
+        fused: The rows of each map, where it holds several.
+        sharded: Each rank holds some of its rows.
+    """
+    height, columns = shape
+    ends = list(accumulate(fused or [height]))
+    for first, end in zip([0, *ends], ends, strict=False):
+        yield LinearMap(parameter, range(first, end), height, columns, sharded)
+
+
+def maps_by_owner(maps: Sequence[LinearMap], size: int) -> list[list[int]]:
+    """Return the numbers of the maps that each of `size` ranks orthogonalizes."""
+    by_rank: list[list[int]] = [[] for _ in range(size)]
+    for number, rank in enumerate(owners(tuple(linear_map.flops for linear_map in maps), size)):
+        by_rank[rank].append(number)
+    return by_rank
 
 
 @cache

@@ -8,8 +8,7 @@ matrix at a time, and has no cautious decay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.shards import exchange, is_sharded, own_rows
-from quillgpt.optim.linear_maps import LinearMap, owners
+from quillgpt.optim.linear_maps import LinearMap, maps_by_owner, maps_of
 
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -108,7 +107,11 @@ class Muon(torch.optim.Optimizer):
 
     def _apply(self, group: dict[str, Any], parameters: list[Tensor], updates: Sequence[Tensor]) -> None:
         maps = [
-            linear_map for number in range(len(parameters)) for linear_map in self._maps(number, parameters[number])
+            linear_map
+            for number, parameter in enumerate(parameters)
+            for linear_map in maps_of(
+                number, parameter.shape, self._fused_maps.get(parameter), sharded=is_sharded(parameter)
+            )
         ]
         weights = [own_rows(parameter) for parameter in parameters]
         by_shape: dict[tuple[torch.Size, float], list[tuple[Tensor, Tensor]]] = {}
@@ -124,12 +127,6 @@ class Muon(torch.optim.Optimizer):
             step_size = group["lr"] * stretch
             torch._foreach_sub_(of_shape, list((directions * step_size + shrunk).unbind()))
 
-    def _maps(self, number: int, parameter: Tensor) -> Iterator[LinearMap]:
-        height, columns = parameter.shape
-        ends = list(accumulate(self._fused_maps.get(parameter, [height])))
-        for first, end in zip([0, *ends], ends, strict=False):
-            yield LinearMap(number, range(first, end), height, columns, is_sharded(parameter))
-
     def _directions(self, maps: list[LinearMap], updates: Sequence[Tensor]) -> list[Tensor]:
         """Return the orthogonalized maps, or the rows of them that this rank holds."""
         own = [linear_map.own(updates[linear_map.parameter], self._world) for linear_map in maps]
@@ -138,9 +135,7 @@ class Muon(torch.optim.Optimizer):
     def _shared(self, maps: list[LinearMap], own: list[Tensor]) -> list[Tensor]:
         """Do the work of `_directions` in several processes, each of which orthogonalizes some of the maps."""
         world, ranks = self._world, range(self._world.size)
-        by_rank: list[list[int]] = [[] for _ in ranks]
-        for number, rank in enumerate(owners(tuple(linear_map.flops for linear_map in maps), world.size)):
-            by_rank[rank].append(number)
+        by_rank = maps_by_owner(maps, world.size)
         mine = [maps[number] for number in by_rank[world.rank]]
         matrices = [own[number].bfloat16() for number in by_rank[world.rank]]  # in which they are orthogonalized
         like = own[0].new_empty(0, dtype=torch.bfloat16)
