@@ -10,6 +10,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,6 +128,5 @@ trainer.evaluate_splits = counted("evaluation", trainer.evaluate_splits)
 checkpointer.save_checkpoint = counted("save", checkpointer.save_checkpoint)
 
 status = quillgpt.cli.main()
-with open(f"{os.environ['COUNTS']}.{RANK}", "w", encoding="utf-8") as file:
-    json.dump(record, file)
+Path(f"{os.environ['COUNTS']}.{RANK}").write_text(json.dumps(record), encoding="utf-8")
 sys.exit(status)

@@ -15,7 +15,7 @@ from quillgpt.config.schema import TrainFields
 from quillgpt.config.sources import SUFFIXES
 from quillgpt.console import is_quiet, muted
 from quillgpt.errors import ConfigError
-from quillgpt.process import is_launched_by_quill, is_started_by_torchrun
+from quillgpt.process import is_first_of_several, is_launched_by_quill, is_started_by_torchrun
 
 DRY_RUN = switch(
     "--dry_run",
@@ -51,6 +51,8 @@ def train(
     if dry_run:
         from quillgpt.training.planning.dry_run import check_dry_run, predict_run, show_dry_run
 
+        if not is_first_of_several():
+            return
         outcome = predict_run(settings)
         show_dry_run(outcome, given)
         check_dry_run(outcome)

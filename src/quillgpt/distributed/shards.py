@@ -73,6 +73,12 @@ def _own_part(value: Tensor, divided: Tensor) -> Tensor:
     return value[rows.start : rows.stop]
 
 
+def held_values(tensor: Tensor, rank: int, size: int) -> int:
+    """Return how many values of a whole tensor one of `size` ranks holds where they share it by rows."""
+    rows = len(tensor)
+    return len(rows_of(rank, size, rows)) * (tensor.numel() // rows) if rows else 0
+
+
 Matrices = Sequence[Sequence[Tensor]]
 
 

@@ -36,12 +36,14 @@ class TrainingMemory:
         optimizer: The optimizer's state.
         activations: The tensors that the forward pass of one micro-batch saves for the backward pass, and the gradient
             of the logits.
+        gathered: What several processes that share the weights gather for a moment.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    gathered: int = 0
 
     @property
     def state(self) -> int:
@@ -51,7 +53,7 @@ class TrainingMemory:
     @property
     def total(self) -> int:
         """All of it, without the program itself and memory that libraries reserve."""
-        return self.state + self.activations
+        return self.state + self.activations + self.gathered
 
 
 def training_memory(

@@ -9,6 +9,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
 from quillgpt.data.batches import Tokens
 from quillgpt.device import peak, seconds_per_call
+from quillgpt.distributed import ALONE
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.planning import scaling
@@ -84,7 +85,7 @@ def fit_to_budget(
         rate = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
     cost = cost_of(config)
     tokens = min(seconds * rate / cost.flops_per_token, scaling.MOST_PASSES * (text.train_tokens or math.inf))
-    settings = scaling.with_batch(settings, tokens)
+    settings = scaling.with_batch(settings, tokens, machine.world.size)
     enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
     if settings.minutes is not None:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
@@ -95,14 +96,16 @@ def fit_to_budget(
         passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
         crowding = cost.parameters / text.train_tokens
     settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
-    _explain(settings, cost.parameters, rate, passes, enough)
+    _explain(settings, cost.parameters, rate, machine.world.size, passes, enough)
     return settings, config
 
 
 def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine) -> float:
     """Time a few iterations of a new model and return its training operations per second.
 
-    If a single sequence would take too long to try, the usual share of the machine's peak rate is assumed.
+    If a single sequence would take too long to try, the usual share of the machine's peak rate is assumed. Of several
+    ranks, one is timed alone, and all are assumed to be as fast: what they send each other costs time that only the
+    run itself shows.
 
     Args:
         settings: The run's.
@@ -114,10 +117,11 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
         ConfigError: There is not enough memory for it, whatever is done.
     """
     check_memory(settings, config, machine.device, machine.world)
+    ranks, machine = machine.world.size, replace(machine, world=ALONE)
     usual = usual_rate(machine)
     fitting = int(TRIED_SECONDS * usual / cost_of(config).flops_per_token)
     if config.block_size > fitting:
-        return usual
+        return ranks * usual
     say("trying a few steps, to see how fast they are")
     at_once = min(fitting, CPU_TOKENS_AT_ONCE if machine.device.type == "cpu" else scaling.MOST_TOKENS)
     batch = {"batch_size": max(1, at_once // config.block_size), "gradient_accumulation_steps": 1, "compile": False}
@@ -126,12 +130,12 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
     model.to(machine.device)
     step = trial_step(model, make_optimizers(model, settings), train, settings, machine)
     flops = settings.tokens_per_iteration * cost_of(config).flops_per_token
-    return flops / seconds_per_call(lambda: step(0), machine.device)
+    return ranks * flops / seconds_per_call(lambda: step(0), machine.device)
 
 
 def usual_rate(machine: Machine) -> float:
-    """Return the operations per second that training usually reaches on a machine, from its peak rate."""
-    return peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
+    """Return the operations per second that all ranks of a run usually reach, from the peak rate of one."""
+    return machine.world.size * peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
 
 
 def _with_size(
@@ -150,11 +154,14 @@ def _with_size(
     return sized, chosen, rate
 
 
-def _explain(settings: TrainSettings, parameters: int, rate: float, passes: float | None, enough: int | None) -> None:
+def _explain(
+    settings: TrainSettings, parameters: int, rate: float, ranks: int, passes: float | None, enough: int | None
+) -> None:
     tokens = settings.max_iters * settings.tokens_per_iteration
     length = f"{settings.max_iters:,} iterations"
     time = length if settings.minutes is None else f"{settings.minutes:g} min"
-    say(f"chosen for {time}; the few steps that were tried ran at {rate / 1e12:.2g} TFLOP/s:")
+    assumed = "" if ranks == 1 else f" on one rank, and {ranks} ranks are assumed to be {ranks} times as fast"
+    say(f"chosen for {time}; the few steps that were tried ran at {rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
     say(
         f"  a model of {parameters:,} parameters, each with {tokens / parameters:.1f} tokens to learn from: "
         f"{scaling.TOKENS_PER_PARAMETER:g} are wanted, and no more than {scaling.MOST_PARAMETERS_PER_TOKEN:g} "

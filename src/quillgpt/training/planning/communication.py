@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from quillgpt.config.schema import ChosenSettings
 from quillgpt.distributed import World
-from quillgpt.distributed.shards import rows_of
+from quillgpt.distributed.shards import held_values
+from quillgpt.distributed.world import default_backend
 from quillgpt.model import GPT
 from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.optim.groups import ParameterGroups, group_parameters
@@ -81,6 +83,28 @@ class Interconnect:
             sent += message.sent(size)
             count += message.count
         return sent / self.bytes_per_second + count * self.latency_seconds * math.ceil(math.log2(max(1, size)))
+
+
+ASSUMED_WITHIN_A_MACHINE = {"nccl": Interconnect(50e9, 10e-6), "gloo": Interconnect(1e9, 100e-6)}
+"""GPUs with a connection of their own, such as an older NVLink; and processes on the cores of a CPU."""
+
+ASSUMED_BETWEEN_MACHINES = Interconnect(1.25e9, 100e-6)
+"""Ethernet of 10 Gbit/s."""
+
+
+def assumed_interconnect(world: World, device: torch.device, backend: str) -> tuple[Interconnect, str]:
+    """Return how fast ranks are assumed to send, and what that is in words.
+
+    Args:
+        world: The ranks.
+        device: Where they compute.
+        backend: The setting.
+    """
+    if world.size > world.local_size:
+        return ASSUMED_BETWEEN_MACHINES, "Ethernet of 10 Gbit/s between machines"
+    library = default_backend(device) if backend == "auto" else backend
+    interconnect = ASSUMED_WITHIN_A_MACHINE[library]
+    return interconnect, f"{library} within a machine at {interconnect.bytes_per_second / 1e9:g} GB/s"
 
 
 def total_sent(messages: Iterable[Message], size: int) -> float:
@@ -170,13 +194,8 @@ def gathered_together(model: GPT) -> list[list[Tensor]]:
 
 
 def padded_bytes(tensors: Iterable[Tensor], size: int) -> int:
-    """Return the bytes of tensors that `size` ranks share by rows, as if each held as many rows as the first."""
-    return size * sum(held_bytes(tensor, 0, size) for tensor in tensors)
-
-
-def held_bytes(tensor: Tensor, rank: int, size: int) -> int:
-    """Return the bytes of the rows of a tensor that one of `size` ranks holds."""
-    return FLOAT32_BYTES * len(rows_of(rank, size, len(tensor))) * (tensor.numel() // max(1, len(tensor)))
+    """Return the bytes of tensors that `size` ranks gather: each sends as many rows as the first holds."""
+    return FLOAT32_BYTES * size * sum(held_values(tensor, 0, size) for tensor in tensors)
 
 
 def bucket_count(sizes: Iterable[int]) -> int:

@@ -1,23 +1,30 @@
-"""`--dry_run`: what a run would do, without doing it: its data, size, memory and time, and where it would write."""
+"""`--dry_run`: what a run would do, without doing it: its data, size, memory and time, and where it would write.
+
+Of several processes, one is tried alone with its part of the batch; what they send each other is counted.
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.filesize import decimal
 
 from quillgpt import console
 from quillgpt.config import Given
-from quillgpt.config.schema import TrainSettings
-from quillgpt.device import Memory, memory, peak
+from quillgpt.config.schema import ChosenSettings, TrainSettings
+from quillgpt.device import Memory, choose_device, memory, peak
+from quillgpt.distributed import ALONE, World
 from quillgpt.errors import UserError
 from quillgpt.files import nearest_existing
 from quillgpt.model import GPTConfig, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
 from quillgpt.training.folder.out_dir import check_out_dir, replaced_by
+from quillgpt.training.planning import communication
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
 from quillgpt.training.planning.dry_run_data import DryRunData, DryRunPart, dry_run_data
 from quillgpt.training.planning.scaling import Text
@@ -25,7 +32,7 @@ from quillgpt.training.planning.timing import RunTiming, measured_timing, predic
 from quillgpt.training.record.report import show_settings
 from quillgpt.training.start.adapter_base import with_adapters
 from quillgpt.training.start.choices import Machine, choose_paths, may_compile
-from quillgpt.training.start.memory import fits, lack_of_memory, least_remembered, memory_needed
+from quillgpt.training.start.memory import fits, lack_of_memory, least_remembered, memory_needed, memory_of_rank
 from quillgpt.training.start.model_config import check_range
 from quillgpt.training.start.run_data import check_lengths, without_secrets
 from quillgpt.training.start.setup import build_model, make_trainable
@@ -46,9 +53,12 @@ class DryRun:
         parameters: Its values.
         adapters: Values of the adapters, which alone are trained; 0: all weights are.
         data: What it learns from.
-        memory: What a step needs.
-        available: Memory of the device; None if unknown.
-        timing: How long its parts take.
+        memory: What a step needs on each rank.
+        available: Memory that a rank has; None if unknown.
+        timing: How long its parts take, messages left out.
+        messages: What a rank sends in an iteration; of ranks that differ, the one that sends most.
+        sending: How long that takes in seconds, at an assumed rate.
+        sending_basis: The assumption, in words.
         may_compile: Whether the model would or might be compiled.
         first: The iteration that it starts from.
         evaluations: How often it would evaluate.
@@ -65,6 +75,9 @@ class DryRun:
     memory: TrainingMemory
     available: Memory | None
     timing: RunTiming
+    messages: list[communication.Message]
+    sending: float
+    sending_basis: str
     may_compile: bool
     first: int
     evaluations: int
@@ -92,7 +105,7 @@ class DryRun:
         """Time of the whole run: iterations, evaluations, and at the end the whole validation split."""
         last = 0 if self.settings.eval_only else sum(part.val_tokens for part in self.data.parts)
         return (
-            self.iterations * self.timing.iteration
+            self.iterations * (self.timing.iteration + self.sending)
             + self.evaluations * self.evaluation_seconds
             + last * self.timing.evaluated_token
         )
@@ -119,9 +132,26 @@ def predict_run(settings: TrainSettings) -> DryRun:
     """
     settings = apart_from_parent(settings)
     check_out_dir(settings)
-    start = find_starting_point(settings)
+    start = find_starting_point(settings, world_of(settings))
     with tempfile.TemporaryDirectory(prefix="quill-", ignore_cleanup_errors=True) as spool:
         return _predict(start, dry_run_data(start, Path(spool)))
+
+
+def world_of(settings: TrainSettings) -> World:
+    """Return the processes of a run, as its first one: those of torchrun, or as many as `devices` says.
+
+    They need not be possible here: `--devices 8` also tells what eight GPUs like this one would do.
+    """
+    world = World.from_environment()
+    if world.size > 1 or settings.devices is None:
+        return world
+    count = settings.devices if settings.devices != "auto" else usual_count(settings.device)
+    return World(0, count, 0, count)
+
+
+def usual_count(device: str) -> int:
+    """Return how many processes `devices = auto` starts."""
+    return max(1, torch.cuda.device_count()) if choose_device(device).type == "cuda" else 1
 
 
 def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
@@ -132,24 +162,34 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
         check_lengths(part.name, part.train_tokens, part.val_tokens, start.settings)
     check_range(start.settings, config)
     fitted, config = fit_to_budget(start, text, data.train, config)
-    machine = start.machine
-    lack = lack_of_memory(fitted, config, machine.device)
+    machine, world = start.machine, start.machine.world
+    lack = lack_of_memory(fitted, config, machine.device, world)
     settings = choose_paths(fitted, config, machine, measuring=lack is None)
     cropped = replace(config, block_size=settings.block_size)
     model = empty_model(cropped)
     parameters, without_positions = model.parameter_count(), model.parameter_count(positions=False)
     adapters = with_adapters(empty_model(cropped), settings).parameter_count() - parameters
-    memory_for = memory_needed(settings, cropped, device=machine.device, dtype=machine.dtype)
-    available = memory(machine.device)
+
+    def memory_for(world: World) -> Callable[[int], TrainingMemory]:
+        return memory_needed(settings, cropped, device=machine.device, dtype=machine.dtype, world=world)
+
+    needed = memory_for(world)(settings.micro_batch_size)
+    available = memory_of_rank(memory(machine.device), machine.device, world)
     flops = training_flops_per_token(cropped, without_positions)
-    timing = predicted_timing(settings, flops, peak(machine.device, machine.dtype).flops_per_second)
-    sequences = sequences_to_try(settings, timing)
-    if sequences and lack is None and fits(memory_for(sequences), available):
-        built = build_model(start, settings, config)
-        _, optimizers = make_trainable(built, start, settings)
-        timing = measured_timing(built, optimizers, settings, machine, data.train, data.val, sequences=sequences)
+    own = with_part_of_batch(settings, world)
+    timing = predicted_timing(own, flops, peak(machine.device, machine.dtype).flops_per_second)
+    sequences = sequences_to_try(own, timing)
+    if sequences and lack is None and fits(memory_for(ALONE)(sequences), available):
+        alone = replace(start, machine=replace(machine, world=ALONE))
+        built = build_model(alone, own, config)
+        _, optimizers = make_trainable(built, alone, own)
+        timing = measured_timing(built, optimizers, own, alone.machine, data.train, data.val, sequences=sequences)
+    timing = replace(timing, evaluated_token=timing.evaluated_token / world.size)
+    messages = communication.of_busiest_rank(with_adapters(empty_model(cropped), settings), settings, world.size)
+    interconnect, sending_basis = communication.assumed_interconnect(world, machine.device, settings.backend)
+    sending = interconnect.seconds(messages, world.size)
     if settings.minutes is not None and settings.defaults == "fixed" and not start.resumed:
-        fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / timing.iteration))
+        fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / (timing.iteration + sending)))
         settings = settings.model_copy(update={"max_iters": fitting, "lr_decay_iters": fitting})
     return DryRun(
         settings=settings,
@@ -158,15 +198,26 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
         parameters=parameters,
         adapters=adapters,
         data=data,
-        memory=memory_for(settings.micro_batch_size),
+        memory=needed,
         available=available,
         timing=timing,
+        messages=messages,
+        sending=sending,
+        sending_basis=sending_basis,
         may_compile=may_compile(settings, cropped, without_positions, machine),
         first=start.state.iteration,
         evaluations=_evaluations(settings, start.state.iteration, start.state.evaluated_iteration),
         parent=start.parent.folder if start.parent else None,
         obstacle=data.obstacle or lack,
     )
+
+
+def with_part_of_batch(settings: ChosenSettings, world: World) -> ChosenSettings:
+    """Return the settings of a run whose global batch is one rank's part of it."""
+    if world.size == 1:
+        return settings
+    share = settings.sequences_per_iteration // world.size
+    return settings.model_copy(update={"batch_size": share, "gradient_accumulation_steps": 1})
 
 
 def show_dry_run(run: DryRun, given: Given | None = None) -> None:
@@ -187,6 +238,13 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
     trained = {}
     if run.adapters:
         trained["trained"] = f"{run.adapters:,}: adapters of rank {settings.lora_rank}"
+    world = run.machine.world
+    together, on_each, whose, parts = {}, "", "", ""
+    if world.size > 1:
+        on_each, whose = "on each rank ", " for it"
+        computing, sending = in_words(run.timing.iteration), in_words(run.sending)
+        parts = f" ({computing} of computing, {sending} of messages)"
+        together = {"processes": _processes(run), "sent per iteration": _sent(run)}
     rows = {
         "data": data.described,
         "tokens": f"{tokens}, tokenizer {data.tokenizer} of {'about ' if data.assumed else ''}{data.vocab_size:,}",
@@ -198,12 +256,16 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
         f"{settings.max_iters * settings.tokens_per_iteration:,} in all",
         "device": f"{run.machine.description}, {settings.dtype}, threads: {settings.threads}, "
         f"attention {settings.attn_path}, " + _compilation(run),
-        "memory": f"{decimal(needed.total)}: weights {decimal(needed.weights)}, gradients "
+        **together,
+        "memory": f"{on_each}{decimal(needed.total)}: weights {decimal(needed.weights)}, gradients "
         f"{decimal(needed.gradients)}, optimizer {decimal(needed.optimizer)}, activations of "
-        f"{settings.micro_batch_size} sequences {decimal(needed.activations)}; " + _availability(run.available),
-        "time": f"about {in_words(run.seconds)}: {run.iterations:,} iterations of {in_words(run.timing.iteration)}, "
+        f"{settings.micro_batch_size} sequences {decimal(needed.activations)}"
+        + (f", gathered for a moment {decimal(needed.gathered)}" if needed.gathered else "")
+        + f"; {_availability(run.available, whose)}",
+        "time": f"about {in_words(run.seconds)}: {run.iterations:,} iterations of "
+        f"{in_words(run.timing.iteration + run.sending)}{parts}, "
         f"{run.evaluations:,} evaluations of {in_words(run.evaluation_seconds)}",
-        "estimated by": f"{run.timing.basis}; saving comes on top",
+        "estimated by": _basis(run),
         "start": _start(run),
         "would write": _destination(run),
     }
@@ -213,6 +275,31 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
             f"a step needs about {decimal(needed.total)}, and {_availability(run.available)}; try "
             "--micro_batch_size=1, a shorter --block_size or a smaller model"
         )
+
+
+def _processes(run: DryRun) -> str:
+    """Return how several processes share a run."""
+    settings, world = run.settings, run.machine.world
+    share = settings.sequences_per_iteration // world.size
+    machines = "on one machine" if world.local_size == world.size else f"{world.local_size} of them on this machine"
+    return f"{world.size} ranks {machines}, {settings.strategy}, each with {share} sequences of an iteration"
+
+
+def _sent(run: DryRun) -> str:
+    """Return what a rank sends in an iteration."""
+    size = run.machine.world.size
+    by_purpose = [f"{message.purpose} {decimal(round(message.sent(size)))}" for message in run.messages]
+    return f"{decimal(round(communication.total_sent(run.messages, size)))} by each rank: {', '.join(by_purpose)}"
+
+
+def _basis(run: DryRun) -> str:
+    """Return what the time is estimated from."""
+    if run.machine.world.size == 1:
+        return f"{run.timing.basis}; saving comes on top"
+    return (
+        f"one rank alone, {run.timing.basis}; messages are assumed: {run.sending_basis}, none of them while it "
+        "computes (measure the rate with quill bench allreduce); saving comes on top"
+    )
 
 
 def _describe_part(part: DryRunPart, data: DryRunData) -> str:
@@ -247,10 +334,10 @@ def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> 
     return due - repeated
 
 
-def _availability(available: Memory | None) -> str:
+def _availability(available: Memory | None, whose: str = "") -> str:
     if available is None:
         return "the system does not tell how much there is"
-    return f"there are {decimal(available.total)}, {decimal(available.free)} of it free"
+    return f"there are {decimal(available.total)}{whose}, {decimal(available.free)} of it free"
 
 
 def _compilation(run: DryRun) -> str:

@@ -135,12 +135,15 @@ def with_usual_size(settings: TrainSettings) -> TrainSettings:
     return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * FEWEST_ITERATIONS)
 
 
-def with_batch(settings: TrainSettings, tokens: float) -> TrainSettings:
-    """Choose a batch for a run over so many tokens."""
+def with_batch(settings: TrainSettings, tokens: float, ranks: int = 1) -> TrainSettings:
+    """Choose a batch for a run over so many tokens, which so many ranks can share evenly."""
     in_iteration = max(FEWEST_TOKENS, min(tokens / FEWEST_ITERATIONS, USUAL_TOKENS), tokens / USUAL_ITERATIONS)
     in_iteration = min(in_iteration, MOST_TOKENS)
-    sequences = max(1, 2 ** round(math.log2(in_iteration / settings.block_size)))
-    return fill(settings, batch_size=sequences, gradient_accumulation_steps=1)
+    given = settings.gradient_accumulation_steps if "gradient_accumulation_steps" in settings.model_fields_set else 1
+    unit = ranks // math.gcd(ranks, given)
+    sequences = unit * max(1, 2 ** round(math.log2(in_iteration / (unit * settings.block_size))))
+    settings = fill(settings, batch_size=sequences)
+    return fill(settings, gradient_accumulation_steps=ranks // math.gcd(ranks, settings.batch_size))
 
 
 def enough_iterations(settings: TrainSettings, train_tokens: int) -> int:

@@ -33,7 +33,7 @@ from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, GPTConfig, attention_paths
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
-from quillgpt.training.start.memory import fits, memory_needed
+from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
@@ -188,8 +188,8 @@ def _sequences_of_a_rank(settings: TrainSettings, machine: Machine) -> int:
 
 def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Machine, most: int) -> int:
     """Return the largest micro-batch of at most `most` sequences that fits into the memory; at least one sequence."""
-    available = memory(machine.device)
-    needed = memory_needed(settings, config, device=machine.device, dtype=machine.dtype)
+    available = memory_of_rank(memory(machine.device), machine.device, machine.world)
+    needed = memory_needed(settings, config, device=machine.device, dtype=machine.dtype, world=machine.world)
     total = _sequences_of_a_rank(settings, machine)
     sizes = [size for size in range(most, 0, -1) if size == most or total % size == 0]
     fitting = next((size for size in sizes if fits(needed(size), available)), 1)

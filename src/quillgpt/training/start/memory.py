@@ -1,21 +1,25 @@
-"""The memory that an iteration needs, and how many sequences fit into a micro-batch."""
+"""The memory that an iteration needs on each rank, and whether it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from rich.filesize import decimal
+from torch import Tensor
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.device import Memory, most_memory
 from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.shards import held_values
 from quillgpt.errors import ConfigError
-from quillgpt.model import GPTConfig, count_parameters, empty_model
+from quillgpt.model import GPT, GPTConfig, count_parameters, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
-from quillgpt.optim.groups import group_parameters
+from quillgpt.optim.groups import ParameterGroups, group_parameters
 from quillgpt.optim.optimizers import remembered_values
+from quillgpt.training.planning.communication import gathered_together
 from quillgpt.training.start.adapter_base import with_adapters
 
 HALF_BYTES, INDEX_BYTES = 2, 8
@@ -26,27 +30,28 @@ USABLE_SHARE = 0.9
 
 
 def memory_needed(
-    settings: TrainSettings, config: GPTConfig, *, device: torch.device, dtype: torch.dtype
+    settings: TrainSettings, config: GPTConfig, *, device: torch.device, dtype: torch.dtype, world: World = ALONE
 ) -> Callable[[int], TrainingMemory]:
-    """Return a function from the sequences of a micro-batch to the memory that an iteration needs.
+    """Return a function from the sequences of a micro-batch to the memory that an iteration needs on a rank.
 
     Args:
         settings: The run's, with the attention path chosen.
         config: Configuration of the model.
         device: Where it is trained.
         dtype: Number format of the products.
+        world: The processes that train it. The first rank counts, which holds at least as much as the others.
     """
     config = replace(config, block_size=settings.block_size)
     model = with_adapters(empty_model(config), settings)
     groups = group_parameters(model)
-    remembered = sum(remembered_values(groups, settings).values())
+    remembered = remembered_values(groups, settings)
 
     def needed(sequences: int) -> TrainingMemory:
-        return training_memory(
+        memory = training_memory(
             config,
             parameters=model.parameter_count(),
             trained=sum(parameter.numel() for parameter in groups.trained.values()),
-            remembered=remembered,
+            remembered=sum(remembered.values()),
             averaged=settings.ema_decay > 0,
             sequences=sequences,
             attn_path=settings.attn_path,
@@ -55,8 +60,72 @@ def memory_needed(
             value_bytes=dtype.itemsize,
             gpu=device.type != "cpu",
         )
+        if world.size > 1 and settings.strategy == "fsdp":
+            return divided(memory, model, groups, remembered, world.size, averaged=settings.ema_decay > 0)
+        accumulated = settings.sequences_per_iteration // world.size > sequences
+        # DDP keeps buckets, and what is added up before the last micro-batch is beside them.
+        return replace(memory, gradients=memory.gradients * (2 if world.size > 1 and accumulated else 1))
 
     return needed
+
+
+def divided(
+    memory: TrainingMemory,
+    model: GPT,
+    groups: ParameterGroups,
+    remembered: Mapping[str, int],
+    size: int,
+    *,
+    averaged: bool,
+) -> TrainingMemory:
+    """Return the memory of an iteration on the first of `size` ranks that share the weights.
+
+    Gathered are the weights of no block, and those of two blocks: one that is computed, and the next. In the backward
+    pass there are also the gradients of one block, and of what belongs to none. Copies of weights in 16 bits are not
+    divided, as autograd keeps them for the backward pass.
+
+    Args:
+        memory: What the iteration would need in one process.
+        model: The model, with whole tensors.
+        groups: Its parameters.
+        remembered: The values that the optimizer keeps of each parameter.
+        size: How many ranks there are.
+        averaged: Whether an average of the weights is kept.
+    """
+
+    def padded(tensors: Iterable[Tensor]) -> int:
+        return size * sum(held_values(tensor, 0, size) for tensor in tensors)
+
+    rest, *blocks = gathered_together(model)
+    trained_rest, *trained_blocks = ([each for each in unit if each.requires_grad] for unit in (rest, *blocks))
+    weights = padded(rest) + sum(sorted(map(padded, blocks))[-2:])
+    gradients = padded(trained_rest) + max(map(padded, trained_blocks))
+    copies = 2 if averaged else 1
+    saved = copies * sum(each.numel() - held_values(each, 0, size) for each in model.parameters())
+    return replace(
+        memory,
+        weights=memory.weights - FLOAT32_BYTES * saved,
+        gradients=FLOAT32_BYTES * sum(held_values(each, 0, size) for each in groups.trained.values()),
+        optimizer=FLOAT32_BYTES
+        * sum(
+            remembered[name] // max(1, each.numel()) * held_values(each, 0, size)
+            for name, each in groups.trained.items()
+        ),
+        gathered=FLOAT32_BYTES * (weights + gradients),
+    )
+
+
+def share_of_rank(bytes_there: int, device: torch.device, world: World) -> int:
+    """Return the part of a device's memory that one rank has: the ranks of a machine share that of its CPU."""
+    return bytes_there // world.local_size if device.type == "cpu" else bytes_there
+
+
+def memory_of_rank(available: Memory | None, device: torch.device, world: World) -> Memory | None:
+    """Return the part of a device's memory that one rank has; None if the device's is unknown."""
+    if available is None:
+        return None
+    total, free = (share_of_rank(number, device, world) for number in (available.total, available.free))
+    return replace(available, total=total, free=free)
 
 
 def fits(needed: TrainingMemory, available: Memory | None) -> bool:
@@ -85,17 +154,22 @@ def lack_of_memory(
         settings: The run's.
         config: Configuration of its model.
         device: Where it computes.
-        world: The processes that train it, each on a device of its own or in its own part of the memory.
+        world: The processes that train it, each on a GPU of its own, or with its part of the machine's memory.
     """
     limit = most_memory(device)
     parts = _least_memory(settings, config, world)
     least = sum(parts.values())
-    if limit is None or least <= limit:
+    if limit is None or least <= share_of_rank(limit, device, world):
         return None
     largest = max(parts, key=lambda name: parts[name])
+    who, less = "the run", "a smaller model, vocabulary, context or batch"
+    if world.size > 1:
+        who = f"each of {world.size} processes"
+        less = f"{'' if settings.strategy == 'fsdp' else '--strategy=fsdp, '}fewer processes here, or {less}"
+    shared = f", which {world.local_size} processes share" if device.type == "cpu" and world.local_size > 1 else ""
     return ConfigError(
-        f"the run needs at least {decimal(least)} of memory, {decimal(parts[largest])} of them for {largest}, "
-        f"and {device} has {decimal(limit)}; choose a smaller model, vocabulary, context or batch"
+        f"{who} needs at least {decimal(least)} of memory, {decimal(parts[largest])} of them for {largest}, "
+        f"and {device} has {decimal(limit)}{shared}; choose {less}"
     )
 
 
@@ -107,14 +181,14 @@ def least_remembered(settings: TrainSettings, config: GPTConfig) -> int:
 
 
 def _least_memory(settings: TrainSettings, config: GPTConfig, world: World = ALONE) -> dict[str, int]:
-    """Return the bytes that a process of a run needs at least, by their purpose."""
+    """Return the bytes that a rank of a run needs at least, by their purpose."""
     parameters = count_parameters(config)
     trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
     trained = parameters if trains and not settings.lora_rank else 0
     remembered = trained * least_remembered(settings, config) if trained else 0
     copies = 2 if settings.ema_decay else 1
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
-    at_once = min(at_once, settings.sequences_per_iteration)
+    at_once = min(at_once, math.ceil(settings.sequences_per_iteration / world.size))
     rotations = 2 * config.block_size * config.head_dim if trains and config.architecture.positions == "rotary" else 0
     values = copies * parameters + trained + remembered  # trained: a gradient for each
     if settings.strategy == "fsdp":  # at its start, each process still has the whole model
