@@ -10,11 +10,13 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import quillgpt.cli
@@ -64,7 +66,7 @@ class Counter(TorchDispatchMode):
             case "alltoall_base_":
                 sent, sizes = arguments[1], arguments[4]
                 kind, payload = "all-to-all", sent.itemsize * (sum(sizes) - sizes[RANK])
-            case "wait_tensor":
+            case "wait_tensor" | "_wrap_tensor_autograd":
                 return
             case "broadcast_" | "allgather_" | "barrier":  # of objects, on which ranks agree
                 kind, payload = "agreement", nbytes(arguments[0])
@@ -107,6 +109,16 @@ def count_memory(step: trainer.TrainStep) -> None:
     )
 
 
+def most_memory(function: Callable[[], Any]) -> Any:
+    """Return what a function returns, and note the most memory that was allocated meanwhile, by C++ too."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        result = function()
+    events = (event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]")
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    record["peak"].append(max(accumulate(changes)))
+    return result
+
+
 step_optimizers, do_step = OptimizerSet.step, counted("iteration", trainer.TrainStep.__call__)
 
 
@@ -117,7 +129,7 @@ def update(optimizers: OptimizerSet, scaler: torch.amp.GradScaler) -> None:
 
 
 def iterate(step: trainer.TrainStep, *arguments: Any) -> Any:
-    result = do_step(step, *arguments)
+    result = most_memory(lambda: do_step(step, *arguments))
     count_memory(step)
     return result
 

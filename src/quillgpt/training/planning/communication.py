@@ -176,7 +176,7 @@ def of_save(model: GPT, settings: ChosenSettings, world: World) -> list[Message]
         return []
     groups = group_parameters(model)
     remembered = remembered_values(groups, settings)
-    tensors = [(parameter, 1) for parameter in model.parameters()]
+    tensors = [(tensor, 1) for tensor in model.state_dict().values()]  # a tied embedding is read as the head too
     tensors += [(parameter, remembered[name] // parameter.numel()) for name, parameter in groups.trained.items()]
     if settings.ema_decay or settings.lora_rank:  # the trained weights are kept apart
         tensors += [(parameter, 1) for parameter in groups.trained.values()]

@@ -81,8 +81,8 @@ def divided(
     """Return the memory of an iteration on the first of `size` ranks that share the weights.
 
     Gathered are the weights of no block, and those of two blocks: one that is computed, and the next. In the backward
-    pass there are also the gradients of one block, and of what belongs to none. Copies of weights in 16 bits are not
-    divided, as autograd keeps them for the backward pass.
+    pass there are also the gradients of no block, and of one block with a copy that is sent; or at its end, those of no
+    block with such a copy. Copies of weights in 16 bits are not divided, as autograd keeps them for the backward pass.
 
     Args:
         memory: What the iteration would need in one process.
@@ -98,8 +98,8 @@ def divided(
 
     rest, *blocks = gathered_together(model)
     trained_rest, *trained_blocks = ([each for each in unit if each.requires_grad] for unit in (rest, *blocks))
-    weights = padded(rest) + sum(sorted(map(padded, blocks))[-2:])
-    gradients = padded(trained_rest) + max(map(padded, trained_blocks))
+    two_blocks = sum(sorted(map(padded, blocks))[-2:]) + 2 * max(map(padded, trained_blocks))
+    gathered = padded(rest) + padded(trained_rest) + max(two_blocks, padded(trained_rest))
     copies = 2 if averaged else 1
     saved = copies * sum(each.numel() - held_values(each, 0, size) for each in model.parameters())
     return replace(
@@ -111,7 +111,7 @@ def divided(
             remembered[name] // max(1, each.numel()) * held_values(each, 0, size)
             for name, each in groups.trained.items()
         ),
-        gathered=FLOAT32_BYTES * (weights + gradients),
+        gathered=FLOAT32_BYTES * gathered,
     )
 
 
