@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.filesize import decimal
 
 from quillgpt import console
 from quillgpt.config import Given
 from quillgpt.config.schema import ChosenSettings, TrainSettings
-from quillgpt.device import Memory, choose_device, memory, peak
+from quillgpt.device import Memory, memory, peak
 from quillgpt.distributed import ALONE, World
+from quillgpt.distributed.launch import process_count
 from quillgpt.errors import UserError
 from quillgpt.files import nearest_existing
 from quillgpt.model import GPTConfig, empty_model
@@ -145,13 +145,8 @@ def world_of(settings: TrainSettings) -> World:
     world = World.from_environment()
     if world.size > 1 or settings.devices is None:
         return world
-    count = settings.devices if settings.devices != "auto" else usual_count(settings.device)
+    count = process_count("auto", settings.device) if settings.devices == "auto" else settings.devices
     return World(0, count, 0, count)
-
-
-def usual_count(device: str) -> int:
-    """Return how many processes `devices = auto` starts."""
-    return max(1, torch.cuda.device_count()) if choose_device(device).type == "cuda" else 1
 
 
 def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
