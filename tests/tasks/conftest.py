@@ -149,4 +149,3 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     datasets = pytest.importorskip("datasets")
     cache = tmp_path_factory.getbasetemp() / "datasets"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-    monkeypatch.setenv("TQDM_DISABLE", "1")

@@ -17,13 +17,10 @@ from lm_eval.api import metrics
 from quillgpt.api import Model, load
 from quillgpt.errors import ConfigError, DataError
 from quillgpt.tasks.language_model import generation_settings
-from quillgpt.tasks.libraries import import_lm_eval
 from quillgpt.tasks.scores import Scored, chance_level, difference, read_sums, standard_error
 from quillgpt.tasks.suite import TaskSuite
 
 from .conftest import write_rows
-
-import_lm_eval()
 
 MINIMAL = """
 task: NAME

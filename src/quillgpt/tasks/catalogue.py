@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 from quillgpt.console import say
 from quillgpt.errors import ConfigError, did_you_mean
 from quillgpt.tasks.files import dataset_paths, named_functions, read_task_file
-from quillgpt.tasks.libraries import ALLOW
+from quillgpt.tasks.libraries import ALLOW, import_lm_eval
 
 PATTERN: Final = frozenset("*?[")
 SUFFIXES: Final = (".yaml", ".yml")
@@ -34,6 +34,7 @@ class Catalogue:
     """
 
     def __init__(self, include_path: str | None = None, *, may_run_code: bool = False) -> None:
+        import_lm_eval()
         self.may_run_code = may_run_code
         self._folder = None if include_path is None else Path(include_path)
         if self._folder is not None:
