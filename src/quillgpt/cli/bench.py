@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,7 @@ from quillgpt.errors import ConfigError, shorten
 
 DEFAULT_PRESET = "shakespeare_char"
 LARGEST_COUNT = 10**7
+LARGEST_SUM_BYTES = 10**10
 MOST_GIGABYTES = 10**5
 
 PEER_HELP = (
@@ -302,6 +304,139 @@ def attention(
         sizes = f"B {batch_size}, H {heads}, T {tokens}, D {width}, {dtype}, {work.threads} threads"
         rows = {result.path: result_line(result) for result in results}
         table(f"bench attention {spec}: {sizes}", rows, console=stdout)
+
+
+@bench.command
+def scale(
+    *,
+    models: Annotated[str, Parameter(help="Sizes of GPT-2, separated by commas.", metavar="NAMES")] = (
+        "124M,350M,774M,1.5B"
+    ),
+    gpus: Annotated[str, Parameter(help="Numbers of GPUs, separated by commas.", metavar="COUNTS")] = "1,8,64,1024",
+    optimizer: Annotated[Literal["adamw", "muon"], Parameter(help="The optimizer.")] = "adamw",
+    batch: Annotated[
+        int, Parameter(help="Sequences of the global batch; at least one for each GPU.", metavar="N")
+    ] = 512,
+    peak: Annotated[float, Parameter(help="Peak rate of a GPU in TFLOP/s.", metavar="X")] = 312.0,
+    mfu: Annotated[float, Parameter(help="Share of it that one GPU alone reaches.", metavar="X")] = 0.4,
+    memory: Annotated[float, Parameter(help="Memory of a GPU in GB.", metavar="X")] = 80.0,
+    devices_per_node: Annotated[int, Parameter(name="--devices_per_node", help="GPUs of a machine.", metavar="N")] = 8,
+    intra_bandwidth: Annotated[
+        float,
+        Parameter(name="--intra_bandwidth", help="What a GPU sends to others of its machine, in GB/s.", metavar="X"),
+    ] = 200.0,
+    inter_bandwidth: Annotated[
+        float, Parameter(name="--inter_bandwidth", help="What a machine sends to others, in GB/s.", metavar="X")
+    ] = 25.0,
+    latency: Annotated[
+        float, Parameter(help="What each doubling of the GPUs adds to a message, in microseconds.", metavar="X")
+    ] = 10.0,
+    as_json: Annotated[bool, JSON_FLAG] = False,
+) -> None:
+    """Project training GPT-2 on many GPUs from counted memory and messages, with speeds that are assumed."""
+    counts = read_counts("gpus", gpus)
+    check_counts(batch=batch, devices_per_node=devices_per_node)
+    check_above_zero(
+        peak=peak,
+        mfu=mfu,
+        memory=memory,
+        intra_bandwidth=intra_bandwidth,
+        inter_bandwidth=inter_bandwidth,
+        latency=latency,
+    )
+    if mfu > 1:
+        raise ConfigError(f"mfu = {mfu:g}; expected a share of the peak rate, at most 1")
+
+    from quillgpt.bench.scale import Assumptions, markdown, project
+    from quillgpt.training.planning.communication import Interconnect
+
+    assumed = Assumptions(
+        peak=peak * 1e12,
+        mfu=mfu,
+        memory=memory * 1e9,
+        within=Interconnect(intra_bandwidth * 1e9, latency * 1e-6),
+        between=Interconnect(inter_bandwidth * 1e9, latency * 1e-6),
+        devices_per_node=devices_per_node,
+        batch=batch,
+    )
+    rows = list(project([name.strip() for name in models.split(",")], counts, assumed, optimizer))
+    if as_json:
+        for row in rows:
+            print(json.dumps({"what": "scale"} | asdict(row)))
+    else:
+        print(markdown(rows))
+
+
+@bench.command
+def allreduce(
+    *,
+    megabytes: Annotated[
+        str, Parameter(help="Sizes of the tensors in MB, separated by commas.", metavar="SIZES")
+    ] = "0.001,0.1,1,25,100",
+    rounds: Annotated[int, Parameter(help="Counted rounds of each size.", metavar="N")] = 3,
+    device: Annotated[str, Parameter(help="auto, cpu or cuda.", metavar="NAME")] = "auto",
+    backend: Annotated[Literal["auto", "nccl", "gloo"], Parameter(help="Library that carries the messages.")] = "auto",
+    as_json: Annotated[bool, JSON_FLAG] = False,
+) -> None:
+    """Measure the interconnect: all-reduces between the processes that torchrun has started."""
+    check_counts(rounds=rounds)
+    sizes = [round(1e6 * size) for size in read_numbers("megabytes", megabytes)]
+    if max(sizes) > LARGEST_SUM_BYTES:
+        raise ConfigError(f"megabytes = {megabytes}; expected at most {LARGEST_SUM_BYTES / 1e6:,.0f} MB")
+
+    from rich.filesize import decimal
+
+    from quillgpt.bench.allreduce import bench_allreduce, describe
+
+    world, place, results = bench_allreduce(sizes, rounds, device=device, backend=backend)
+    if not world.is_main:
+        return
+    if as_json:
+        for result in results:
+            print(json.dumps({"what": "allreduce", "ranks": world.size, "device": place} | asdict(result)))
+    else:
+        rows = {decimal(result.bytes): describe(result) for result in results}
+        table(f"bench allreduce: {world.size} ranks, {world.local_size} on this machine, {place}", rows, console=stdout)
+
+
+def read_numbers(name: str, text: str) -> list[float]:
+    """Return the numbers above 0 of a list that is separated by commas.
+
+    Raises:
+        ConfigError: Something is no such number.
+    """
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ConfigError(f"{name} = {shorten(text)}; expected numbers above 0, separated by commas")
+    return numbers
+
+
+def read_counts(name: str, text: str) -> list[int]:
+    """Return the whole numbers of a list that is separated by commas.
+
+    Raises:
+        ConfigError: Something is no such number, or absurdly large.
+    """
+    numbers = read_numbers(name, text)
+    if not all(number == int(number) and number <= LARGEST_COUNT for number in numbers):
+        raise ConfigError(
+            f"{name} = {shorten(text)}; expected whole numbers up to {LARGEST_COUNT:,}, separated by commas"
+        )
+    return [int(number) for number in numbers]
+
+
+def check_above_zero(**values: float) -> None:
+    """Check that numbers are above 0 and finite.
+
+    Raises:
+        ConfigError: One of them is not.
+    """
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} = {value:g}; expected a number above 0")
 
 
 def check_counts(**counts: int | None) -> None:

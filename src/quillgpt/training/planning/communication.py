@@ -71,16 +71,18 @@ class Interconnect:
     Attributes:
         bytes_per_second: Its rate in long messages.
         latency_seconds: What each doubling of the ranks adds to any message, as in a tree.
+        sharing: How many ranks share this connection in an all-to-all; in a ring, only one of them uses it.
     """
 
     bytes_per_second: float
     latency_seconds: float
+    sharing: int = 1
 
     def seconds(self, messages: Iterable[Message], size: int) -> float:
         """Return the time of some messages, one after the other, among `size` ranks."""
         sent = count = 0.0
         for message in messages:
-            sent += message.sent(size)
+            sent += message.sent(size) * (self.sharing if message.operation == "all-to-all" else 1)
             count += message.count
         return sent / self.bytes_per_second + count * self.latency_seconds * math.ceil(math.log2(max(1, size)))
 
