@@ -13,6 +13,7 @@ import pytest
 
 from equality import assert_equal_runs
 from quillgpt.api import load
+from quillgpt.cli import main
 from quillgpt.config import TrainSettings
 from quillgpt.data.mixture import equivalent_tokens
 from quillgpt.data.prepare import prepare
@@ -215,6 +216,23 @@ def test_what_is_no_mixture_is_refused_in_one_line(mixing: MakeSettings, named: 
     with pytest.raises((ConfigError, DataError), match=complaint) as refused:
         train(mixing(dataset=named))
     assert "\n" not in str(refused.value)
+
+
+def test_a_mixture_is_neither_replayed_nor_measured_as_one(
+    mixing: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="names a mixture, and one data set is replayed"):
+        set_up(mixing(replay=0.2, replay_dataset="vex=1,quilt=1"))
+    settings = mixing(max_iters=1)
+    train(settings)
+    measure = ["eval", settings.out_dir, f"--data_dir={settings.data_dir}", "--device=cpu", "--threads=1", "--json"]
+    capsys.readouterr()
+    assert main([*measure, "--split=val"]) == 0
+    assert [json.loads(line)["dataset"] for line in capsys.readouterr().out.splitlines()] == ["tiny", "quilt"]
+    assert main([*measure, f"--dataset={MIXTURE}"]) == 2
+    assert "tiny=0.6 has a weight" in capsys.readouterr().err
+    assert main(["lab", "ranges", settings.out_dir, f"--data_dir={settings.data_dir}"]) == 2
+    assert "was trained on tiny, quilt; name one of them" in " ".join(capsys.readouterr().err.split())
 
 
 def test_data_sets_of_different_tokenizers_are_not_mixed(mixing: MakeSettings) -> None:

@@ -171,6 +171,10 @@ def open_datasets(models: Sequence[Model], names: Sequence[str], settings: EvalS
     asked = [name.strip() for name in (settings.dataset or "").split(",") if name.strip()]
     if settings.dataset is None:
         asked = list(dict.fromkeys(recorded for loaded in models for recorded in loaded.recorded_datasets))
+    if weighted := next((name for name in asked if "=" in name), None):
+        raise ConfigError(
+            f"{weighted} has a weight, and eval measures each data set by itself; name it without =WEIGHT"
+        )
     if not asked:
         raise ConfigError("eval needs a data set: --dataset NAME, or several separated by commas")
     opened: list[dict[str, Dataset]] = [{} for _ in models]

@@ -152,11 +152,19 @@ def open_replayed(settings: TrainSettings, mixture: Mixture, state: TrainingStat
     """Open the data set that is replayed; None where there is none.
 
     Raises:
+        ConfigError: Several are named.
         DataError: It is missing, too short, or another one than a resumed run's.
         TokenizerError: It was prepared with another tokenizer than the new text.
     """
     if settings.replay_dataset is None:
         return None
+    if {",", "="} & {*settings.replay_dataset} and not is_prepared_name(
+        settings.replay_dataset, Path(settings.data_dir)
+    ):
+        raise ConfigError(
+            f"replay_dataset = {settings.replay_dataset} names a mixture, and one data set is replayed; name one, and "
+            "mix the others by --dataset"
+        )
     name, fingerprint = settings.replay_dataset, state.replay_fingerprint
     replayed = find_same_data(name, fingerprint, mixture.tokenizer, settings) if fingerprint else None
     replayed = replayed or open_dataset(name, Path(settings.data_dir))
