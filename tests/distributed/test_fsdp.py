@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def test_going_back_restores_the_part_of_each_rank(words) -> None:  # type: igno
     for line in said:
         assert "first in the output of token_embedding" in line
         assert "back to iter 25" in line
+    assert "peak memory" not in said[0]
+    assert re.search(r"peak memory: [\d.]+ .B on rank 0, [\d.]+ .B on rank 1", said[1])
     assert_same_run(one, two)
 
 

@@ -18,6 +18,7 @@ from itertools import repeat
 
 import numpy as np
 import torch
+from rich.filesize import decimal
 from torch import Tensor, nn
 
 from quillgpt import console
@@ -28,7 +29,7 @@ from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import ResolvedSettings
 from quillgpt.data.batches import TrainingBatches
 from quillgpt.data.distribution_shift import describe_shift
-from quillgpt.device import autocast, peak, to_device
+from quillgpt.device import autocast, peak, peak_memory_bytes, to_device
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.ddp import Parallel, Replicas, Single
 from quillgpt.distributed.fsdp import Shards, drop_gathered
@@ -138,7 +139,15 @@ class Trainer:
                 return False
         with self.world.agreement():
             self.checkpointer.require_saved()
+        self.say_memory()
         return True
+
+    def say_memory(self) -> None:
+        """Say how much memory each of several processes has held."""
+        peaks = self.world.gather(peak_memory_bytes(self.run.machine.device))
+        if self.world.size > 1 and all(peaks):
+            told = ", ".join(f"{decimal(peak)} on rank {rank}" for rank, peak in enumerate(peaks) if peak)
+            console.say(f"peak memory: {told}")
 
     def open_loggers(self) -> list[Logger]:
         """Open the loggers that the settings ask for."""

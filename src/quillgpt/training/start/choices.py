@@ -26,6 +26,7 @@ from quillgpt.device import (
     memory,
     peak,
     remember,
+    return_freed_memory,
     seconds_per_call,
 )
 from quillgpt.distributed import ALONE, World
@@ -92,7 +93,9 @@ def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[Train
         raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")
     if settings.cuda_graph and world.size > 1:
         raise ConfigError(f"cuda_graph = true records one process, and {world.size} train; leave it out")
-    if device.type == "cpu":
+    if device.type == "cpu" and settings.strategy == "fsdp" and world.size > 1:
+        return_freed_memory()  # of weights that are gathered and dropped again
+    elif device.type == "cpu":
         keep_freed_memory()
     name = str(device) if world.size == 1 else device.type
     chosen = {"threads": threads, "device": name, "dtype": str(dtype).removeprefix("torch.")}
