@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("lm_eval")
 
@@ -303,6 +304,16 @@ def test_a_character_that_the_model_lacks_is_named_and_other_tasks_go_on(folder:
     suite = TaskSuite(["reading", "last_word"], include_path=str(folder))
     assert {task for task, _ in scores_of(suite, by_characters)} == {"last_word"}
     with pytest.raises(DataError, match=r"task reading, document 2: the character 'ï' \(U\+00EF\) is unknown"):
+        suite.check_complete()
+
+
+def test_a_model_that_overflows_gets_no_score(folder: Path, make_model: Any) -> None:
+    overflowing = load(make_model("overflow"), device="cpu", dtype="float32", threads=1)
+    with torch.no_grad():
+        overflowing.gpt.final_norm.weight.fill_(float("nan"))
+    suite = TaskSuite(["choosing", "writing"], include_path=str(folder))
+    assert scores_of(suite, overflowing) == {}
+    with pytest.raises(DataError, match=r"writing could not be scored .* logits are NaN"):
         suite.check_complete()
 
 

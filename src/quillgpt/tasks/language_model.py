@@ -22,7 +22,7 @@ from quillgpt.config import resolve_flat
 from quillgpt.config.schema import Sampling
 from quillgpt.console import progress, warn
 from quillgpt.device import autocast
-from quillgpt.errors import ConfigError, DataError, TokenizerError, UserError, join_names
+from quillgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError, UserError, join_names
 from quillgpt.generation import generate_ids
 
 Pair = tuple[list[int], list[int]]
@@ -161,7 +161,11 @@ class QuillLM(TemplateLM):  # type: ignore[misc]
 
     @torch.inference_mode()
     def _score(self, texts: Sequence[Iterable[Pair]]) -> list[tuple[float, bool]]:
-        """Return for each text, given in parts, its log-likelihood, and whether every token is the likeliest one."""
+        """Return for each text, given in parts, its log-likelihood, and whether every token is the likeliest one.
+
+        Raises:
+            CheckpointError: A log-likelihood is NaN; no choice among such means anything.
+        """
         gpt, dtype = self._model.scorer
         asked: dict[tuple[int, ...], list[tuple[int, list[int]]]] = defaultdict(list)
         too_long = 0
@@ -200,8 +204,11 @@ class QuillLM(TemplateLM):  # type: ignore[misc]
                         is_best = logits.argmax(-1, keepdim=True) == wanted
                         np.logical_and.at(greedy, numbers[piece], is_best.squeeze(-1).cpu().numpy())
                 advance(len(batch))
-        if overflowed := int((~np.isfinite(loglikelihoods)).sum()):
-            warn(f"the log-likelihoods of {overflowed:,} of {len(texts):,} texts are not finite: the model overflows")
+        if unknown := int(np.isnan(loglikelihoods).sum()):
+            raise CheckpointError(
+                f"the log-likelihoods of {unknown:,} of {len(texts):,} texts are NaN: a weight is NaN, or the model "
+                "overflows. If its attention kernel is a polynomial, quill lab ranges shows the range of its arguments"
+            )
         return list(zip(loglikelihoods.tolist(), greedy.tolist(), strict=True))
 
     def _generate(
