@@ -53,6 +53,9 @@ SAMPLED_PIECES, SAMPLE_CHARACTERS = 64, 4096
 NEVER_LOSING = (CharTokenizer, ByteTokenizer, BytePairTokenizer)
 """Tokenizers that never lose text; others are tried on samples."""
 
+LOOKING_UP = (CharTokenizer, ByteTokenizer)
+"""Tokenizers that take no longer to encode a text than it takes to send it to another process."""
+
 FEWEST_REPETITIONS = 3
 REPEATED_SHARE = 0.05
 """Share of the documents; a line that occurs in more is reported."""
@@ -75,7 +78,7 @@ def build(
         folder: The folder of the data set.
         chunk_characters: About how many characters are encoded at once.
         overwrite: Rename nanoGPT's meta.pkl if it describes other tokens.
-        num_proc: The number of processes that encode; None takes one for each core, and fewer for a short text.
+        num_proc: The number of processes that encode; None takes one for each core, and fewer where that is no faster.
 
     Raises:
         DataError: There is too little text, it cannot be read, or a meta.pkl describes other tokens.
@@ -126,6 +129,8 @@ def build(
         dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
         record = done or no_shards(work, made.fingerprint, split.characters)
         writer = ShardWriter(staging, record)
+        if num_proc is None and isinstance(made, LOOKING_UP):
+            num_proc = 1
         processes = number_of_processes(num_proc, total, chunk_characters)
         _tell(record, processes)
         with (

@@ -175,7 +175,7 @@ class EncodingFields(Settings):
 
     num_proc: Threads | None = Field(
         None,
-        description="Processes that turn the text into tokens; the tokens do not depend on it. Unset: one per core that the process may use, fewer for a short text.",
+        description="Processes that turn the text into tokens; the tokens do not depend on it. Unset: one per core that the process may use; fewer for a short text, one for char and byte.",
     )
 
 
