@@ -38,9 +38,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, windows: set[int], module: type[nn
     read_batch = TrainingBatches.batch
     rows: list[int] = []
 
-    def reading(batches: TrainingBatches, iteration: int) -> tuple[Tensor, Tensor]:
-        rows[:] = [row for row, window in enumerate(batches.windows(iteration)) if window.offset in windows]
-        return read_batch(batches, iteration)
+    def reading(batches: TrainingBatches, iteration: int, own: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        rows[:] = [row for row, window in enumerate(batches.windows(iteration)[own]) if window.offset in windows]
+        return read_batch(batches, iteration, own)
 
     def spoil(module_: nn.Module, arguments: object, output: Tensor) -> Tensor | None:
         if not rows or not torch.is_grad_enabled() or not isinstance(module_, module):

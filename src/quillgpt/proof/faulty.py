@@ -26,10 +26,10 @@ def poison_batch(iteration: int) -> None:
     """Make the embeddings of an iteration's batch NaN, every time it is computed."""
     read_batch, poisoned = TrainingBatches.batch, False
 
-    def read_and_arm(batches: TrainingBatches, number: int) -> tuple[Tensor, Tensor]:
+    def read_and_arm(batches: TrainingBatches, number: int, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
         nonlocal poisoned
         poisoned = number == iteration
-        return read_batch(batches, number)
+        return read_batch(batches, number, rows)
 
     def spoil(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
         return output * torch.nan if poisoned and module.training and isinstance(module, nn.Embedding) else None
