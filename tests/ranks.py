@@ -112,6 +112,11 @@ def settings_as_flags(settings: Mapping[str, object]) -> list[str]:
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
+def out_dir_of(words: Sequence[str]) -> Path:
+    """Return the folder of the run that the words of a command train."""
+    return Path(next(word.removeprefix("--out_dir=") for word in words if word.startswith("--out_dir=")))
+
+
 def metrics(out_dir: Path, kind: str, name: str) -> list[float]:
     """Return one of the numbers that a run has recorded."""
     return [value for _, value in curve(read_metrics(out_dir / METRICS), kind, name)]

@@ -82,7 +82,8 @@ def answered_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
         yield
     finally:
         for number, before in previous.items():
-            signal.signal(number, before)
+            if signal.getsignal(number) is handler:  # and not ignored since
+                signal.signal(number, before)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -20,7 +20,7 @@ from quillgpt.distributed import World
 from quillgpt.distributed.meeting import check_resolves, open_store
 from quillgpt.distributed.members import Member, check_versions, ranks_in_words
 from quillgpt.errors import UserError
-from ranks import Ranks, in_ranks, metrics
+from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
 from .conftest import Words
@@ -29,10 +29,6 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals 
 
 LONG: dict[str, object] = {"max_iters": 1_000_000, "eval_interval": 1_000_000, "checkpoint_interval": 5}
 HOST = socket.gethostname()
-
-
-def out_dir_of(words: list[str]) -> Path:
-    return Path(next(word.removeprefix("--out_dir=") for word in words if word.startswith("--out_dir=")))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from quillgpt.checkpoint import load_run
 from quillgpt.checkpoint.names import LAST, checkpoints_folder
-from ranks import Ranks, in_ranks, metrics
+from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
 SMALL = {"vocab_size": 260, "n_embd": 36, "n_head": 3}
@@ -26,10 +26,6 @@ RUNS: dict[str, tuple[dict[str, object], list[tuple[int, str]]]] = {
     "replay in small micro-batches": (SMALL | REPLAY, [(2, "fsdp")]),
     "a kernel": (SMALL | KERNEL, [(2, "fsdp")]),
 }
-
-
-def out_dir_of(words: list[str]) -> Path:
-    return Path(next(word.removeprefix("--out_dir=") for word in words if word.startswith("--out_dir=")))
 
 
 def assert_same_run(one: list[str], other: list[str]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from ranks import Ranks, in_ranks, metrics
+from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
 LOSSES = (("train", "loss"), ("train", "grad_norm"), ("eval", "train_loss"), ("eval", "val_loss"))
@@ -19,10 +18,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "replay": {"replay": 0.25, "replay_dataset": "other"},
     "kernel": {"attn_type": "GKn", "attn_path": "recompute"},
 }
-
-
-def out_dir_of(words: list[str]) -> Path:
-    return Path(next(word.removeprefix("--out_dir=") for word in words if word.startswith("--out_dir=")))
 
 
 def assert_same_losses(one: list[str], other: list[str]) -> None:

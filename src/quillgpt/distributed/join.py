@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore  # type: ignore[attr-defined]
 
 from quillgpt.distributed.meeting import Meeting, meet
-from quillgpt.distributed.members import check_versions, in_words
+from quillgpt.distributed.members import check_versions, in_words, interface_of, own_address
 from quillgpt.distributed.reporting import remember_meeting
 from quillgpt.distributed.watch import Watch
 from quillgpt.distributed.world import World, default_backend
@@ -114,6 +115,8 @@ def connect(meeting: Meeting, watch: Watch, device: torch.device, backend: str, 
 
     store_of_watch = meeting.another_connection(limit)
     watch.expect_connection(limit, not_connected)
+    if backend == "gloo" and (interface := interface_to_others(meeting)) != "?":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     try:
         dist.init_process_group(
             backend,
@@ -133,6 +136,17 @@ def connect(meeting: Meeting, watch: Watch, device: torch.device, backend: str, 
         raise DeviceError(f"a sum over {world.size} ranks counts {arrived} of them; the connection cannot be trusted")
     store.set(f"connected/{world.rank}", "1")
     watch.connected()
+
+
+def interface_to_others(meeting: Meeting) -> str:
+    """Return the network interface through which the other machines reach this one.
+
+    gloo takes that of the host's own name, which is often the loopback interface.
+    """
+    others = [member for member in meeting.members if member.machine != meeting.me.machine]
+    if not others or not meeting.world.is_main:
+        return meeting.me.interface
+    return interface_of(own_address((others[0].address, 1)))
 
 
 def part(watch: Watch) -> None:

@@ -25,7 +25,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from quillgpt.console import outcome, warn
 from quillgpt.device import choose_device
 from quillgpt.errors import ConfigError, DeviceError
-from quillgpt.process import LAUNCHED
+from quillgpt.process import LAUNCHED, usable_cores
 from quillgpt.stopping import answered_by, interrupt, leave_words_to_others
 
 FASTEST_ON_CPUS = 1
@@ -72,7 +72,7 @@ def process_count(devices: int | Literal["auto"] | None, device: str) -> int:
 
 
 def _checked_for_cpus(devices: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if devices > max(cores, FEW_PROCESSES):
         raise DeviceError(
             f"devices = {devices}, but there are no GPUs here that it would use, and {cores} cores; "

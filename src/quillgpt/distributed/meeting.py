@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
@@ -28,6 +30,8 @@ RESOLVE_SECONDS = 10.0
 
 PROGRESS_SECONDS = 15.0
 """Between two lines that say who is missing."""
+
+Value = TypeVar("Value")
 
 ARRIVALS, EARLY_FAILURES = "quill/arrivals", "quill/failures"
 
@@ -267,12 +271,43 @@ def check_early_failures(store: Store, key: str | None = None) -> None:
         raise RankError(**json.loads(store.get(key).splitlines()[0]))
 
 
+def is_published(store: Store, failure: RankError) -> bool:
+    """Return whether the ranks that have met know a failure already."""
+    if not store.check(["failures"]):
+        return False
+    return any(json.loads(line)["key"] == failure.key for line in store.get("failures").splitlines())
+
+
 def publish_failure(store: Store, failure: RankError, key: str | None = None) -> None:
     """Tell the other ranks why this one ends."""
     text = json.dumps(
         {"message": str(failure), "status": failure.status, "key": failure.key, "is_loss": failure.is_loss}
     )
     store.append(key or failures_key(), text + "\n")  # type: ignore[attr-defined]
+
+
+def within(seconds: float, call: Callable[[], Value]) -> Value:
+    """Return what a call returns; a store whose machine is cut off may never answer one.
+
+    Raises:
+        RuntimeError: It takes longer, or raises that itself, as a store that is gone does.
+    """
+    outcomes: list[Value | Exception] = []
+
+    def work() -> None:
+        try:
+            outcomes.append(call())
+        except Exception as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcomes:
+        raise RuntimeError(f"no answer within {seconds:g} s")
+    if isinstance(outcomes[0], Exception):
+        raise outcomes[0]
+    return outcomes[0]
 
 
 def waiting(limit_seconds: float, first_pause_seconds: float = 0.02) -> Iterator[float]:

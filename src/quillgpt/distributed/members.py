@@ -64,7 +64,7 @@ class Member:
             world: Its place among the ranks.
             toward: Address and port at which all meet.
         """
-        address = _own_address(toward)
+        address = own_address(toward)
         return cls(
             rank=world.rank,
             local_rank=world.local_rank,
@@ -74,7 +74,7 @@ class Member:
             started=psutil.Process().create_time(),
             nonce=uuid.uuid4().hex,
             address=address,
-            interface=_interface_of(address),
+            interface=interface_of(address),
             quill=__version__,
             torch=torch.__version__,
             python=platform.python_version(),
@@ -161,7 +161,7 @@ def ranks_in_words(ranks: Sequence[int]) -> str:
     return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(words)
 
 
-def _own_address(toward: tuple[str, int]) -> str:
+def own_address(toward: tuple[str, int]) -> str:
     """Return the address from which this machine would reach another one; nothing is sent."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(*toward, type=socket.SOCK_DGRAM)[0]
@@ -172,7 +172,8 @@ def _own_address(toward: tuple[str, int]) -> str:
         return "?"
 
 
-def _interface_of(address: str) -> str:
+def interface_of(address: str) -> str:
+    """Return the network interface that has an address of this machine; `?` if none has."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(known.address.split("%")[0] == address for known in addresses):
             return str(name)

@@ -21,6 +21,12 @@ from quillgpt.distributed.world import World
 from quillgpt.errors import CheckpointError, ConfigError, RankError, UserError
 
 CONNECT_SECONDS = 3.0
+LONGEST_SECONDS = 20.0
+"""How long a rank that ends may talk to the others."""
+
+PART_SECONDS = 10.0
+"""How long the rank that keeps the store waits for the others before it ends."""
+
 WAIT_SECONDS = 6.0
 """How long a rank waits for the first one on its machine to print the line that both have."""
 
@@ -42,8 +48,9 @@ def present_meeting() -> Meeting | None:
 def refuse_restart(status: int) -> None:
     """Let torchrun's further attempts end at once, with this status."""
     if _meeting is not None:
+        store = _meeting.lasting_store
         with suppress(RuntimeError):  # torchrun is gone, and starts nothing
-            say_over(_meeting.lasting_store, status)
+            meetings.within(CONNECT_SECONDS, lambda: say_over(store, status))
 
 
 def line_of_all(error: BaseException, message: str, status: int) -> str | None:
@@ -67,19 +74,25 @@ def line_of_all(error: BaseException, message: str, status: int) -> str | None:
         failure = RankError(named, status, key=message)
     write_for_torchrun(failure)
     try:
-        store = _store(world)
-        if store is None:
-            return str(failure)
-        if failure is not error:
-            _publish(store, failure, world, message)
-        if isinstance(error, (CheckpointError, ConfigError)):  # which another attempt meets again
-            say_over(_meeting.lasting_store if _meeting else store, status)
-        prints = _prints(store, failure, world)
-        if _meeting is not None:
-            _part(_meeting)
-        return str(failure) if prints else None
+        prints = meetings.within(LONGEST_SECONDS, lambda: _tell(failure, error, world, message))
     except RuntimeError:  # the store is gone
-        return str(failure) if _is_first_alive(world) else None
+        prints = _is_first_alive(world)
+    return str(failure) if prints else None
+
+
+def _tell(failure: RankError, error: BaseException, world: World, message: str) -> bool:
+    """Tell the other ranks of a failure; return whether this one prints it."""
+    store = _store(world)
+    if store is None:
+        return True
+    if _meeting is None or not meetings.is_published(store, failure):
+        _publish(store, failure, world, message)
+    if isinstance(error, (CheckpointError, ConfigError)):  # which another attempt meets again
+        say_over(_meeting.lasting_store if _meeting else store, failure.status)
+    prints = _prints(store, failure, world)
+    if _meeting is not None:
+        _part(_meeting)
+    return prints
 
 
 def write_for_torchrun(failure: RankError) -> None:
@@ -92,7 +105,7 @@ def write_for_torchrun(failure: RankError) -> None:
 def _publish(store: Store, failure: RankError, world: World, message: str) -> None:
     """Tell the others, who name this rank even if it is rank 0."""
     told = RankError(
-        str(failure) if not world.is_main else f"rank 0 on {socket.gethostname()}: {message}",
+        str(failure) if failure.is_loss or not world.is_main else f"rank 0 on {socket.gethostname()}: {message}",
         failure.status,
         failure.key,
     )
@@ -130,7 +143,7 @@ def _part(meeting: Meeting) -> None:
     meeting.store.set(f"left/{meeting.world.rank}", "1")
     if not meeting.keeps_store:
         return
-    for _ in meetings.waiting(WAIT_SECONDS):
+    for _ in meetings.waiting(PART_SECONDS):
         others = [member for member in meeting.members[1:] if not member.is_gone]
         if meeting.store.check([f"left/{member.rank}" for member in others]):
             return

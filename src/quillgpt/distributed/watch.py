@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from quillgpt.distributed.meeting import Meeting, check_early_failures, publish_failure
+from quillgpt.distributed.meeting import Meeting, check_early_failures, publish_failure, within
 from quillgpt.distributed.members import Member, in_words, ranks_in_words
 from quillgpt.distributed.reporting import end_process
 from quillgpt.distributed.restart import kept_by_agent
@@ -51,7 +51,13 @@ class Watch(threading.Thread):
         others = [member for member in meeting.members if member.rank != meeting.world.rank]
         self._neighbours = [member for member in others if member.machine == meeting.me.machine]
         self._watched = others if meeting.world.is_main else meeting.members[:1]
+        self._looked = time.monotonic()
         self._beats: dict[int, tuple[bytes, float]] = {}
+
+    def start(self) -> None:
+        """Begin to look after the others."""
+        super().start()
+        threading.Thread(target=self._guard, name="quill-guard", daemon=True).start()
 
     def run(self) -> None:
         """Look after the others until `end`; if one has failed, end the process unless it ends by itself."""
@@ -60,6 +66,7 @@ class Watch(threading.Thread):
             count += 1
             try:
                 self.failure = self._look(count)
+                self._looked = time.monotonic()
             except RuntimeError:  # the store is gone, and with it the process that keeps it
                 if self._ended.is_set():
                     return
@@ -69,6 +76,17 @@ class Watch(threading.Thread):
                 break
         if self.failure is not None and not self._ended.wait(GRACE_SECONDS):
             end_process(self.failure)
+
+    def _guard(self) -> None:
+        """End the process if the store does not answer any more, for which `run` would wait without end."""
+        while not self._ended.wait(BEAT_SECONDS):
+            seconds = time.monotonic() - self._looked
+            if self.failure is None and seconds > self.silence_seconds + BEAT_SECONDS:
+                self.failure = _unreachable(self.meeting.members[0], self.silence_seconds)
+                self._known.set()
+                if not self._ended.wait(GRACE_SECONDS):
+                    end_process(self.failure)
+                return
 
     def end(self) -> None:
         """Stop looking after the others."""
@@ -90,20 +108,24 @@ class Watch(threading.Thread):
 
     def gone_neighbour(self) -> RankError | None:
         """Return the failure of a rank on this machine whose process is gone; for torchrun then ends the others."""
+        with suppress(RuntimeError):  # the store is gone, too
+            return within(SILENCE_SECONDS, self._gone_neighbour)
+        return None
+
+    def _gone_neighbour(self) -> RankError | None:
+        store = self.meeting.store
         gone = [member for member in self._neighbours if member.is_gone]
         try:
-            gone = [member for member in gone if not self.meeting.store.check([f"left/{member.rank}"])]
-            check_early_failures(self.meeting.store, "failures")
+            check_early_failures(store, "failures")
         except RankError as failure:
             return failure
-        except RuntimeError:  # the store is gone
-            return None
+        gone = [member for member in gone if not store.check([f"left/{member.rank}"])]
         return _gone(gone[0]) if gone else None
 
     def say_left(self) -> None:
         """Tell the others that this rank is done, or ends in order."""
         with suppress(RuntimeError):  # who keeps the store has ended
-            self._store.set(f"left/{self.meeting.world.rank}", "1")
+            within(GRACE_SECONDS, lambda: self.meeting.store.set(f"left/{self.meeting.world.rank}", "1"))
 
     def wait_until_all_left(self, limit_seconds: float) -> None:
         """Wait until all ranks are done, so that none ends while others still talk to it."""
@@ -111,7 +133,7 @@ class Watch(threading.Thread):
         end = time.monotonic() + limit_seconds
         while self.failure is None and time.monotonic() < end:
             try:
-                if self._store.check(keys):
+                if within(limit_seconds, lambda: self.meeting.store.check(keys)):
                     return
             except RuntimeError:  # rank 0, which keeps the store, has seen all leave, and ended
                 return
@@ -150,7 +172,14 @@ class Watch(threading.Thread):
         return silent
 
     def silent_ranks(self) -> list[Member]:
-        """Return the ranks that give no sign of life within some seconds; this takes as long."""
+        """Return the ranks that give no sign of life within some seconds; this takes as long.
+
+        Raises:
+            RuntimeError: The store does not answer either.
+        """
+        return within(SILENCE_SECONDS * 2, self._silent_for_seconds)
+
+    def _silent_for_seconds(self) -> list[Member]:
         before = {member.rank: self._beat_of(member) for member in self.meeting.members}
         time.sleep(SILENCE_SECONDS)
         others = [member for member in self.meeting.members if member.rank != self.meeting.world.rank]
@@ -158,7 +187,8 @@ class Watch(threading.Thread):
 
     def _beat_of(self, member: Member) -> bytes:
         key = f"beat/{member.rank}"
-        return self._store.get(key) if self._store.check([key]) else b""
+        store = self.meeting.store
+        return store.get(key) if store.check([key]) else b""
 
     def _found(self, failure: RankError) -> RankError:
         publish_failure(self._store, failure, "failures")
@@ -180,6 +210,15 @@ class Watch(threading.Thread):
             key="store",
             is_loss=True,
         )
+
+
+def _unreachable(member: Member, seconds: float) -> RankError:
+    return RankError(
+        f"{member.name} ({member.address}) cannot be reached for {seconds:g} s: its machine is down, or the link to it "
+        "is cut; all ranks end",
+        key=f"silent {ranks_in_words([member.rank])}",
+        is_loss=True,
+    )
 
 
 def _gone(member: Member) -> RankError:

@@ -39,6 +39,7 @@ class Interruption:
         self.requested = False
         self.signal: signal.Signals | None = None
         self.heeded = False
+        self._noted = False
         self._handlers = ExitStack()
 
     def adopt(self, signals: Iterable[signal.Signals | None]) -> None:
@@ -65,8 +66,10 @@ class Interruption:
         return 128 + (self.signal or signal.SIGINT)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self.requested:
-            self.requested, self.signal = True, signal.Signals(number)
-            say_from_signal("stopping after this step and saving; once more to stop at once")
+        if not self._noted:
+            self._noted = True
+            if not self.requested:  # by another rank, which the same signal may have reached before
+                self.requested, self.signal = True, signal.Signals(number)
+                say_from_signal("stopping after this step and saving; once more to stop at once")
         elif insists(number):
             interrupt(number, frame)

@@ -133,9 +133,6 @@ class Trainer:
             if self.state.iteration >= settings.max_iters > 0:
                 console.say(f"all {self.state.iteration} iterations are done; to train longer, raise --max_iters")
             if not self.train():
-                if self.world.size > 1:
-                    ignore_signals()  # one rank is the first to end, and torchrun sends a signal to the others
-                    refuse_restart(self.interruption.exit_status)
                 return False
         with self.world.agreement():
             self.checkpointer.require_saved()
@@ -174,6 +171,9 @@ class Trainer:
                         self.save()
                     if self.is_stopping():
                         self.leave()
+                        if self.world.size > 1:
+                            ignore_signals()  # one rank is the first to end, and torchrun sends a signal to the others
+                            refuse_restart(self.interruption.exit_status)
                         return False
                     if self.is_finished():
                         return True
