@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("warm_server.py")
@@ -118,13 +119,19 @@ def start(*words: str, stderr: int = subprocess.DEVNULL) -> Process:
         return Command(str(commands() / "server"), list(words), streams)
 
 
+def hand_on(pid: int, number: int) -> None:
+    """Send a signal to a command that may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def stand_for(server: str, words: list[str]) -> int:
     """Run a command with the streams of this process; hand on signals, and end as it ends."""
     numbers = [signal.Signals[name] for name in HANDED_ON]
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     command = Command(server, words)
     for number in numbers:
-        signal.signal(number, lambda number, _: command.send_signal(number))
+        signal.signal(number, lambda number, _: hand_on(command.pid, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     status = command.wait()
     if status < 0:
