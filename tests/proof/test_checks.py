@@ -18,9 +18,10 @@ from quillgpt.generation import prompt_ids
 from quillgpt.model import KeyValueCache
 from quillgpt.ownership import RECORD
 from quillgpt.proof import damage, numbers
-from quillgpt.proof.outcome import CannotRun
+from quillgpt.proof.outcome import CannotRun, Refuted
 from quillgpt.proof.prove import CHECKS, run_checks
 from quillgpt.proof.proved_model import proved_models
+from quillgpt.proof.ranks import largest_difference
 from quillgpt.proof.sandbox import environment
 
 CPU = {"device": "cpu", "dtype": "float32", "threads": "1"}
@@ -39,6 +40,25 @@ def test_a_run_on_a_full_disk_through_the_command_line(
     assert "0 of 51 rows differ" in outcome.figure
     assert capsys.readouterr().out.startswith("pass    full disk survived: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD, "proof.json", "proof.md"]
+
+
+def test_two_ranks_through_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(warm.commands() / "python"))
+    (outcome,) = run_checks(
+        proved_models(None, CPU)[:1], out_dir=tmp_path, command="quill prove", checks=["two ranks equal one"]
+    )
+    assert outcome.status == "pass", outcome.figure
+    assert outcome.figure.startswith("a rank killed after iter ")
+
+
+def test_losses_of_runs_that_differ_are_noticed(runs: Any) -> None:
+    one, other = runs
+    assert largest_difference(one.folder, other.folder) == 0
+    other.record([{"kind": "train", "iter": 1, "loss": 5.5}])
+    assert largest_difference(one.folder, other.folder) == 0.5
+    other.record([{"kind": "train", "iter": 2, "loss": 5.0}])
+    with pytest.raises(Refuted, match="different iterations"):
+        largest_difference(one.folder, other.folder)
 
 
 @pytest.mark.deep

@@ -19,6 +19,7 @@ from quillgpt.proof.learning import end_of_text, poisoned_batch
 from quillgpt.proof.numbers import accumulation, cached_decoding, opens_in_transformers
 from quillgpt.proof.outcome import Check, Outcome, outcome_of
 from quillgpt.proof.proved_model import ProvedModel
+from quillgpt.proof.ranks import two_ranks
 from quillgpt.proof.sandbox import Sandbox
 from quillgpt.proof.sheet import SHEET, facts, print_outcome, write_sheet
 from quillgpt.proof.stops import kill_at_work, kill_while_saving, second_writer, terminate
@@ -42,6 +43,11 @@ CHECKS = {
     "second writer refused": Check(
         second_writer,
         "every file of a run that is held still, before and after a second `quill train --overwrite` in its folder",
+    ),
+    "two ranks equal one": Check(
+        two_ranks,
+        "the float32 losses of a run in two processes, one of which is killed, resumed by the command that is printed "
+        "then, with those of a run in one process",
     ),
     "corrupt checkpoint detected": Check(
         corrupt_checkpoint,
