@@ -69,10 +69,11 @@ class World:
         """
         if total % self.size:
             fitting = [n for n in range(1, total + 1) if total % n == 0]
+            multiples = [total - total % self.size, total - total % self.size + self.size]
             raise ConfigError(
                 f"the global batch has {total} sequences (batch_size * gradient_accumulation_steps), which {self.size} "
                 f"processes cannot share evenly; start {_in_words(fitting)} processes, or make it "
-                f"{total - total % self.size or self.size} or {total - total % self.size + self.size}"
+                f"{_in_words([number for number in multiples if number])}"
             )
         share = total // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
