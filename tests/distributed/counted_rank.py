@@ -122,10 +122,10 @@ def most_memory(function: Callable[[], Any]) -> Any:
 step_optimizers, do_step = OptimizerSet.step, counted("iteration", trainer.TrainStep.__call__)
 
 
-def update(optimizers: OptimizerSet, scaler: torch.amp.GradScaler) -> None:
+def update(optimizers: OptimizerSet, scaler: torch.amp.GradScaler, **options: bool) -> None:
     parameters = [p for each in optimizers.optimizers for group in each.param_groups for p in group["params"]]
     record["gradients"].append(held(p.grad for p in parameters if p.grad is not None))
-    step_optimizers(optimizers, scaler)
+    step_optimizers(optimizers, scaler, **options)
 
 
 def iterate(step: trainer.TrainStep, *arguments: Any) -> Any:

@@ -129,7 +129,9 @@ def assert_as_the_formulas_say(counted: Counted) -> None:
             planned = memory_needed(settings, model.config, device=CPU, dtype=torch.float32, world=world)(1)
             assert planned.weights == expected["weights"] + expected["average"]
             assert planned.optimizer == expected["optimizer"]
-            assert planned.gradients == counts["gradients"][0] * (1 if settings.strategy == "fsdp" else 2)
+            assert planned.gradients == counts["gradients"][0]
+            if settings.strategy == "ddp":  # the first iterations make what is kept from then on
+                assert counts["peak"][-1] < counts["peak"][0] - 0.5 * planned.gradients
             # The rest of a step in one process is the same, but for tensors that live so shortly that none is counted.
             assert planned.gathered <= counts["peak"][0] - counts["gradients"][0]
 

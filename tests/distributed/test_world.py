@@ -40,6 +40,8 @@ def test_ranks_share_a_batch_without_gap_or_overlap() -> None:
 def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_numbers_that_would_do() -> None:
     with pytest.raises(ConfigError, match=r"12 sequences .* 5 processes .* start 1, 2, 3, 4, 6 or 12 .* 10 or 15"):
         World(0, 5).slice_of(12)
+    with pytest.raises(ConfigError, match=r"make it 200$"):
+        World(0, 200).slice_of(12)
 
 
 def test_in_one_process_an_error_is_its_own() -> None:

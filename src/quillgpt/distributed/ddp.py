@@ -17,9 +17,12 @@ class Parallel(Protocol):
 
     Attributes:
         scale: What the objective must be multiplied by, so that gradients are summed and not averaged.
+        keeps_gradients: Whether gradients stay in the memory from which they are sent. They are set to zero then, and
+            not dropped: new ones would be added up beside it.
     """
 
     scale: float
+    keeps_gradients: bool
 
     def __call__(self, *arguments: Any) -> Any:
         """Compute the module."""
@@ -32,6 +35,7 @@ class Single:
     """A module in one process."""
 
     scale = 1.0
+    keeps_gradients = False
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -56,6 +60,8 @@ class Replicas:
         world: The ranks.
         device: The device.
     """
+
+    keeps_gradients = True
 
     def __init__(self, module: nn.Module, world: World, device: torch.device) -> None:
         self.scale = float(world.size)

@@ -50,6 +50,7 @@ class Shards:
     """
 
     scale = 1.0
+    keeps_gradients = False
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module

@@ -49,15 +49,16 @@ class OptimizerSet:
                 else:
                     group["lr"] = group["initial_lr"] * multiplier
 
-    def step(self, scaler: torch.amp.GradScaler) -> None:
+    def step(self, scaler: torch.amp.GradScaler, *, keeping_gradients: bool = False) -> None:
         """Update all parameters and drop the gradients.
 
         Args:
             scaler: Skips the update if float16 gradients overflowed; does nothing in other formats.
+            keeping_gradients: Set the gradients to zero where they are instead.
         """
         for optimizer in self.optimizers:
             scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=not keeping_gradients)
         scaler.update()
 
     def move_learning_rates_to(self, device: torch.device) -> list[Tensor]:

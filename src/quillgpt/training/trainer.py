@@ -657,7 +657,7 @@ class TrainStep:
         """Update the weights by their gradient, and drop it."""
         scale_before = self.scaler.get_scale()
         self.optimizers.set_learning_rate(lr)
-        self.optimizers.step(self.scaler)
+        self.optimizers.step(self.scaler, keeping_gradients=self.objective.keeps_gradients)
         self.overflows += self.scaler.get_scale() < scale_before
 
     def synchronize(self) -> None:

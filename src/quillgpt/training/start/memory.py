@@ -62,9 +62,7 @@ def memory_needed(
         )
         if world.size > 1 and settings.strategy == "fsdp":
             return divided(memory, model, groups, remembered, world.size, averaged=settings.ema_decay > 0)
-        accumulated = settings.sequences_per_iteration // world.size > sequences
-        # DDP keeps buckets, and what is added up before the last micro-batch is beside them.
-        return replace(memory, gradients=memory.gradients * (2 if world.size > 1 and accumulated else 1))
+        return memory
 
     return needed
 
