@@ -112,7 +112,7 @@ def test_a_full_disk_is_a_warning_on_rank_0_and_training_goes_on_everywhere(word
     assert "iter 50 could not be saved" in said
     assert "quill:" not in other
     in_ranks(2, *words("full", **MUON, strategy="fsdp", init_from="resume"))
-    assert len(metrics(out_dir_of(command), "train", "loss")) == 5
+    assert (checkpoints_folder(out_dir_of(command)) / "iter-000050").is_dir()
 
 
 def test_float16_is_refused_in_one_line(words) -> None:  # type: ignore[no-untyped-def]
