@@ -59,8 +59,8 @@ def test_calibration_finds_other_widths_for_other_keys(config):
             own = attention.path
             root = torch.exp(0.5 * factors)[:, None, None]
             grown = root.repeat_interleave(config.n_head // config.n_kv_head, 0)
-            attention.path = lambda q, k, v, d, s=None, own=own, root=root, grown=grown: own(
-                q * grown, k * root, v, d, s
+            attention.path = lambda q, k, v, d, *rest, own=own, root=root, grown=grown: own(
+                q * grown, k * root, v, d, *rest
             )
         before = [attention.log_tau.weight.clone() for attention in attentions(teacher)]
         calibrate(student, teacher, [random_ids(config, 2, 16)])
