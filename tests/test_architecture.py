@@ -75,7 +75,7 @@ def test_imports_go_strictly_downward(file: Path) -> None:
     ("room", "statement", "complaint"),
     [
         ("data", "from quillgpt.model import GPT", "beside data"),
-        ("data", "from quillgpt.training.trainer import TrainStep", "above data"),
+        ("data", "from quillgpt.training.step import TrainStep", "above data"),
         ("data", "from quillgpt import training", "above data"),
         ("data", "import quillgpt.cli.app", "above data"),
         ("data", "def f():\n    from quillgpt.cli import main", "above data"),

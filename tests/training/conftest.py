@@ -18,7 +18,7 @@ from quillgpt.training import trainer
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.run import Run
 from quillgpt.training.start import choices
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "watch"]
 

@@ -17,7 +17,7 @@ from quillgpt.training.cuda_graph import WARM_UP_ITERATIONS, CudaGraphStep, make
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.run import Run
 from quillgpt.training.start.setup import set_up
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 from .conftest import MakeSettings, Steps
 from .test_rollback import poisoned, state_of, windows_of

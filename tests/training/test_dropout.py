@@ -15,7 +15,7 @@ from quillgpt.training import train
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.rollback import restore_state
 from quillgpt.training.start.setup import set_up
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 from .conftest import MakeSettings
 from .test_rollback import state_of

@@ -16,7 +16,7 @@ import warm
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.stopping import words_on
 from quillgpt.training import Interruption, RunSummary, train
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 from .conftest import MakeSettings
 

@@ -33,7 +33,7 @@ from quillgpt.training.planning.scaling import with_usual_size
 from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import choose_machine, choose_paths
 from quillgpt.training.start.memory import check_memory
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 SMALL_BYTES = 2_000_000
 """Size of the small file: about that of tiny Shakespeare in 16-bit ids."""

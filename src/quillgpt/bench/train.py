@@ -32,7 +32,7 @@ from quillgpt.training.planning.scaling import cost_of, with_usual_size
 from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import Machine, choose_compile, choose_machine, choose_paths
 from quillgpt.training.start.memory import check_memory
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 RANDOM_TOKENS = 1_000_000
 PROFILED_ITERATIONS = 2

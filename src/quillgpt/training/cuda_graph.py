@@ -12,7 +12,7 @@ from quillgpt.device import record_graph, warm_up
 from quillgpt.errors import DeviceError
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.run import Run
-from quillgpt.training.trainer import StepResult, TrainStep, Votes
+from quillgpt.training.step import StepResult, TrainStep, Votes
 
 WARM_UP_ITERATIONS = 3
 """Iterations that are done before one is recorded: libraries set up, and optimizers make their state."""

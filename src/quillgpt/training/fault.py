@@ -17,7 +17,7 @@ from quillgpt.training.compilation import uncompiled
 from quillgpt.training.run import Run
 
 if TYPE_CHECKING:
-    from quillgpt.training.trainer import TrainStep
+    from quillgpt.training.step import TrainStep
 
 EXCERPT_TOKENS = 12
 WINDOWS_NAMED = 4

@@ -19,7 +19,7 @@ from quillgpt.training.start.raw_weights import load_raw_weights
 from quillgpt.training.start.starting_point import forget_lost_best
 
 if TYPE_CHECKING:
-    from quillgpt.training.trainer import TrainStep
+    from quillgpt.training.step import TrainStep
 
 LOWERED = 0.5
 """What a rollback multiplies the learning rate by, for a while."""

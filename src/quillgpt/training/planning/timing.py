@@ -20,7 +20,7 @@ from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import EXPECTED_UTILISATION, Machine
-from quillgpt.training.trainer import TrainStep
+from quillgpt.training.step import TrainStep
 
 TRIED_SECONDS = 3.0
 """Seconds for trying iterations, and about the longest that one of them may take."""
