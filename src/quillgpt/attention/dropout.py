@@ -88,16 +88,15 @@ def generated_factors(seeds: Tensor, shape: Sequence[int], dtype: torch.dtype, p
     SFC64 (Doty-Humphrey's PractRand) starts from the row's seed as its author starts it.
     """
     length = torch.Size(shape[1:]).numel()
-    words = torch.empty(len(seeds), -(-length // 4), dtype=torch.int64)
+    words = torch.empty(len(seeds), WARM_UP - (-length // 4), dtype=torch.int64)
     generator = np.random.SFC64(0)
     start = np.ones(4, dtype=np.uint64)  # three words of seed, and a counter that begins at 1
     state = generator.state | {"state": {"state": start}}
     for row, seed in zip(words.numpy().view(np.uint64), seeds.numpy().view(np.uint64), strict=True):
         start[:3] = seed
         generator.state = state
-        generator.random_raw(WARM_UP, output=False)
-        row[:] = generator.random_raw(len(row))
-    return _factors_of(words.view(torch.int16)[:, :length].view(shape), dtype, probability)
+        row[:] = generator.random_raw(len(row))  # one call: each takes as long as some hundred numbers
+    return _factors_of(words[:, WARM_UP:].view(torch.int16)[:, :length].view(shape), dtype, probability)
 
 
 def hashed_factors(seeds: Tensor, shape: Sequence[int], dtype: torch.dtype, probability: float) -> Tensor:
