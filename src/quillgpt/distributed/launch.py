@@ -29,7 +29,7 @@ from quillgpt.process import LAUNCHED, usable_cores
 from quillgpt.stopping import answered_by, interrupt, leave_words_to_others
 
 FASTEST_ON_CPUS = 1
-"""Processes that `devices = auto` starts where there are CPUs only: two were slower than two threads (docs/results.md)."""
+"""What `devices = auto` starts where there are CPUs only: two are slower than two threads (docs/results.md)."""
 
 FEW_PROCESSES = 8
 """Processes that may share the cores of any machine: too many are slow, but harmless."""
