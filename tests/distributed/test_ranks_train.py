@@ -101,3 +101,11 @@ def test_a_batch_that_ranks_cannot_share_is_refused_by_rank_0_alone(words) -> No
     assert said.count("\n") == 1
     assert not any(others)
     assert not out_dir_of(words("uneven")).exists()
+
+
+def test_nccl_without_gpus_is_refused_by_rank_0_alone(words) -> None:  # type: ignore[no-untyped-def]
+    ranks = Ranks(2, *words("nccl", backend="nccl"))
+    assert ranks.wait() == [2, 2]
+    said, *others = ranks.said()
+    assert said == "quill: backend = nccl needs a CUDA device for each rank, and this one computes on cpu; use gloo\n"
+    assert not any(others)

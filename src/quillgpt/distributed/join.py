@@ -16,7 +16,7 @@ from quillgpt.distributed.members import check_versions, in_words, interface_of,
 from quillgpt.distributed.reporting import remember_meeting
 from quillgpt.distributed.watch import Watch
 from quillgpt.distributed.world import World, default_backend
-from quillgpt.errors import DeviceError, RankError
+from quillgpt.errors import ConfigError, DeviceError, RankError
 from quillgpt.stopping import ignore_signals
 
 CONNECT_SECONDS = 180.0
@@ -66,6 +66,10 @@ def joined(
     watch.start()
     try:
         check_versions(meeting.members)
+        if backend == "nccl" and device.type != "cuda":
+            raise ConfigError(
+                f"backend = nccl needs a CUDA device for each rank, and this one computes on {device}; use gloo"
+            )
         connect(meeting, watch, device, backend, timeout_seconds)
         yield
     except SystemExit:  # as another rank that has failed has asked for
