@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,27 +12,20 @@ from torch.nn.parallel import DistributedDataParallel
 from quillgpt.distributed.world import World
 
 
-class Parallel(Protocol):
+class Parallel:
     """A module whose gradients are summed over the ranks during the backward pass.
+
+    Here it does nothing for that: in one process there is nothing to sum, and a module that `fsdp.shard` has divided
+    sends the gradients of every micro-batch by itself, so that no rank ever holds all of them.
+
+    Args:
+        module: The module.
 
     Attributes:
         scale: What the objective must be multiplied by, so that gradients are summed and not averaged.
         keeps_gradients: Whether gradients stay in the memory from which they are sent. They are set to zero then, and
             not dropped: new ones would be added up beside it.
     """
-
-    scale: float
-    keeps_gradients: bool
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Compute the module."""
-
-    def accumulating(self) -> AbstractContextManager[object]:
-        """Return a context in which gradients are added up on this rank only, before those of the last micro-batch."""
-
-
-class Single:
-    """A module in one process."""
 
     scale = 1.0
     keeps_gradients = False
@@ -45,11 +38,11 @@ class Single:
         return self._module(*arguments)
 
     def accumulating(self) -> AbstractContextManager[object]:
-        """Return a context that does nothing."""
+        """Return a context in which gradients are added up on this rank only, before those of the last micro-batch."""
         return nullcontext()
 
 
-class Replicas:
+class Replicas(Parallel):
     """A module that each rank holds, by torch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704).
 
     DDP divides the sum of gradients by the number of ranks. The loss of a rank is a part of the loss of the global
@@ -64,18 +57,15 @@ class Replicas:
     keeps_gradients = True
 
     def __init__(self, module: nn.Module, world: World, device: torch.device) -> None:
-        self.scale = float(world.size)
-        self._module = DistributedDataParallel(
+        self._replica = DistributedDataParallel(
             module,
             device_ids=[device.index or 0] if device.type == "cuda" else None,
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Compute the module."""
-        return self._module(*arguments)
+        super().__init__(self._replica)
+        self.scale = float(world.size)
 
     def accumulating(self) -> AbstractContextManager[object]:
         """Return a context in which no gradients are sent."""
-        return self._module.no_sync()
+        return self._replica.no_sync()

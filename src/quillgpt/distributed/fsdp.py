@@ -7,8 +7,6 @@ of a block when it is computed, and drop them afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import nn
@@ -41,24 +39,3 @@ def drop_gathered(model: nn.Module) -> None:
     """Drop the weights that a forward pass has gathered and no backward pass drops: they would not follow updates."""
     if (reshard := getattr(model, "reshard", None)) is not None:
         reshard()
-
-
-class Shards:
-    """A module whose weights have been divided by `shard`.
-
-    Every micro-batch sends its gradients, so that no rank ever holds all of them.
-    """
-
-    scale = 1.0
-    keeps_gradients = False
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Compute the module."""
-        return self._module(*arguments)
-
-    def accumulating(self) -> AbstractContextManager[object]:
-        """Return a context that does nothing."""
-        return nullcontext()

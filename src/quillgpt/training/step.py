@@ -21,8 +21,8 @@ from quillgpt.config.schema import ResolvedSettings
 from quillgpt.data.batches import TrainingBatches
 from quillgpt.device import autocast, to_device
 from quillgpt.distributed import ALONE, World
-from quillgpt.distributed.ddp import Parallel, Replicas, Single
-from quillgpt.distributed.fsdp import Shards, drop_gathered
+from quillgpt.distributed.ddp import Parallel, Replicas
+from quillgpt.distributed.fsdp import drop_gathered
 from quillgpt.distributed.shards import is_sharded, own_rows
 from quillgpt.model import GPT
 from quillgpt.model.kernels import mean_range_excess
@@ -140,9 +140,9 @@ class TrainStep:
 
     def parallel(self, objective: Objective) -> Parallel:
         """Return an objective whose gradients the ranks sum up, as the strategy has it."""
-        if self.world.size == 1:
-            return Single(objective)
-        return Shards(objective) if self.settings.strategy == "fsdp" else Replicas(objective, self.world, self.device)
+        if self.world.size == 1 or self.settings.strategy == "fsdp":
+            return Parallel(objective)
+        return Replicas(objective, self.world, self.device)
 
     def __call__(self, iteration: int, lr: float, votes: Votes | None = None) -> StepResult:
         """Do an iteration.
