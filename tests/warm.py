@@ -141,4 +141,4 @@ def stand_for(server: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(stand_for(sys.argv[1], sys.argv[2:]))
+    os._exit(stand_for(sys.argv[1], sys.argv[2:]))  # before a signal can change the status

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -99,6 +101,41 @@ def test_killed_processes_are_one_line(words: Words, killed: int) -> None:
     assert "rank 1 on" in launched.said()
     assert "killed" in launched.said()
     assert f"go on with: quill train {out_dir}/config.toml --init_from=resume" in launched.said()
+
+
+@dataclass
+class Ended:
+    """What the agent says of a rank that has ended."""
+
+    exitcode: int
+    pid: int = 1
+
+    def signal_name(self) -> str:
+        return signal.Signals(-self.exitcode).name
+
+
+@pytest.mark.parametrize(
+    ("exits", "status"),
+    [
+        ({0: 130, 1: 130}, 130),
+        ({0: -signal.SIGTERM, 1: 130}, 130),  # the agent ends the others when one has ended
+        ({0: 143, 1: 130}, 130),
+        ({0: 143, 1: 143}, 143),
+        ({0: 1, 1: -signal.SIGKILL}, 1),
+        ({0: -signal.SIGTERM, 1: 2}, 2),
+    ],
+)
+def test_the_status_of_all_is_that_of_the_one_that_ended_first(
+    exits: dict[int, int], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch._status({rank: Ended(number) for rank, number in exits.items()}, lambda: "") == status  # type: ignore[misc]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_rank_that_was_killed_is_named_where_the_others_only_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = {0: Ended(143), 1: Ended(-signal.SIGKILL)}
+    assert launch._status(ended, lambda: "; go on") == 1  # type: ignore[arg-type]
+    assert re.fullmatch(r"quill: killed: rank 1 on \S+ \(process 1\) by SIGKILL; go on\n", capsys.readouterr().err)
 
 
 def test_mistakes_are_answered_before_anything_is_started(

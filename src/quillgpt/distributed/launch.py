@@ -130,18 +130,27 @@ def _signals_handed_on() -> Iterator[None]:
 
 
 def _status(failures: Mapping[int, ProcessFailure], advice: Callable[[], str]) -> int:
-    """Return the exit status of all; if none of them could say what had happened, say it."""
-    killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
-    statuses = [failure.exitcode for _, failure in sorted(failures.items()) if failure.exitcode > 0]
+    """Return the exit status of all; if none of them could say what had happened, say it.
+
+    When one has ended, the agent ends the others with SIGTERM, so that one tells nothing beside another status.
+    """
+    exits = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
+    statuses = [status for status in exits.values() if status > 0]
     said = [status for status in statuses if status < 128]
+    of_others = [status for status in statuses if status != 128 + signal.SIGTERM]
+    killed = {
+        rank: failure
+        for rank, failure in sorted(failures.items())
+        if exits[rank] < 0 and not (statuses and exits[rank] == -signal.SIGTERM)
+    }
     if killed and not said:
         names = ", ".join(
             f"rank {rank} on {socket.gethostname()} (process {failure.pid}) by {failure.signal_name()}"
-            for rank, failure in sorted(killed.items())
+            for rank, failure in killed.items()
         )
         outcome(f"quill: killed: {names}{advice()}", style="red")
         return 1
-    return next(iter(said or statuses), 1)
+    return next(iter(said or of_others or statuses), 1)
 
 
 def _loopback() -> str:
