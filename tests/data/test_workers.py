@@ -132,14 +132,16 @@ def test_the_others_end_with_the_process_that_started_them(tmp_path, number):
                     (tmp_path / "begun").touch()
         finally:
             os._exit(0)
-    process = psutil.Process(child)
+    process, others = psutil.Process(child), list[psutil.Process]()
     end = time.monotonic() + 60
-    while not (tmp_path / "begun").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    others = process.children()
-    assert len(others) == 2
-    os.kill(child, number)
-    os.waitpid(child, 0)
+    try:
+        while not ((tmp_path / "begun").exists() and len(others) == 2) and time.monotonic() < end:
+            time.sleep(0.02)
+            others = process.children()
+        assert len(others) == 2
+    finally:
+        os.kill(child, number)  # which would compute without end
+        os.waitpid(child, 0)
     assert psutil.wait_procs(others, timeout=30)[1] == []
 
 
