@@ -126,6 +126,7 @@ def test_the_others_end_with_the_process_that_started_them(tmp_path, number):
     ByteTokenizer().save(tmp_path)
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it starts with &
         try:
             with workers(encoder, str(tmp_path), "uint16", processes=2) as encode:
                 for _ in encode(["x" * 1000, END] for _ in iter(int, 1)):
