@@ -150,11 +150,11 @@ class Watch(threading.Thread):
             return failure
         gone = [member for member in gone if not store.check([f"left/{member.rank}"])]
         if gone:
-            return self._found(_gone(gone[0]))
+            return self._published(_gone(gone[0]))
         if silent := self._silent():
-            return self._found(_silent(silent, self.silence_seconds))
+            return self._published(_silent(silent, self.silence_seconds))
         if self._connected_by is not None and time.monotonic() > self._connected_by[0]:
-            return self._found(self._connected_by[1]())
+            return self._published(self._connected_by[1]())
         return None
 
     def _silent(self) -> list[Member]:
@@ -190,7 +190,7 @@ class Watch(threading.Thread):
         store = self.meeting.store
         return store.get(key) if store.check([key]) else b""
 
-    def _found(self, failure: RankError) -> RankError:
+    def _published(self, failure: RankError) -> RankError:
         publish_failure(self._store, failure, "failures")
         return failure
 
