@@ -95,6 +95,8 @@ def test_a_signal_is_answered_with_one_line(busy: str, number: signal.Signals, t
 
 def test_a_second_signal_leaves_on_the_spot_and_a_second_hangup_does_not() -> None:
     slow_to_unwind = """
+import quillgpt.stopping
+quillgpt.stopping.LONGEST_SECONDS = 60  # so that a signal which is not noticed is not ended by the deadline
 with unwinding():
     try:
         print('ready', flush=True)

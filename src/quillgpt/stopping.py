@@ -36,6 +36,7 @@ Description = str | Callable[[], str]
 
 _unwinding = False
 _raised: int | None = None
+_postponed = False
 _said = False
 _status: int | None = None
 _abruptly = False
@@ -59,6 +60,7 @@ def heed_signals() -> None:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGURG, _nothing)
         _thread.start_new_thread(_watch, (reader,))
 
 
@@ -176,7 +178,7 @@ def _words(descriptions: list[str]) -> str:
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
-    global _raised
+    global _raised, _postponed
     if not _unwinding:
         leave(number)
     if _raised is not None:
@@ -184,6 +186,7 @@ def _answer(number: int, frame: FrameType | None) -> None:
             leave(number)
         return
     if _is_importing(frame):  # an exception there would come out as another one; the watcher asks again
+        _postponed = True
         return
     _raised = number
     raise KeyboardInterrupt(number)
@@ -203,6 +206,18 @@ def _end() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Answer the signal that only wakes the main thread."""
+
+
+def _wake() -> None:
+    """Let the main thread look at its signals.
+
+    One that arrives just before the main thread begins to wait, such as in `time.sleep`, does not end the wait.
+    """
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
+
+
 def _watch(reader: int) -> None:
     """Wait for signals beside the main thread, and make sure that they are answered in time."""
     noted = False  # by another handler, such as that of training, which takes its own time
@@ -212,22 +227,28 @@ def _watch(reader: int) -> None:
             continue
         if signal.getsignal(number) is _answer:
             _insist(number)
-        elif noted and insists(number):
+            continue
+        time.sleep(PAUSE_SECONDS)
+        _wake()
+        if noted and insists(number):
             time.sleep(LONGEST_SECONDS)
             leave(number)
-        else:
-            noted = True
+        noted = True
 
 
 def _insist(number: int) -> None:
     """Have the main thread answer a signal, and end the process if it does not."""
+    global _postponed
     end = time.monotonic() + LONGEST_SECONDS
     while signal.getsignal(number) is _answer:
         if time.monotonic() > end:
             leave(number)
-        time.sleep(PAUSE_SECONDS)
-        if _raised is None:
+        if _postponed:
+            _postponed = False
             _thread.interrupt_main(signal.Signals(number))
+        if _raised is None:
+            _wake()
+        time.sleep(PAUSE_SECONDS)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
