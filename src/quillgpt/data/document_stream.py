@@ -16,8 +16,8 @@ from quillgpt.data.inspection import Inspection, inspect_files
 from quillgpt.data.marks import divided_at_marks
 from quillgpt.text.sources.documents import PLAINLY, FileRules, Mark, Piece, Source
 
-MOST_LINES = 1 << 18
-"""Different lines that are counted at once; beyond it, the rarest are forgotten."""
+MOST_LINES = 1 << 19
+"""Different lines that are counted at once; beyond it, the rarest are forgotten until half as many are left."""
 
 LONGEST_LINE = 400
 """Characters; longer lines are paragraphs, which hardly ever repeat, and are not counted."""
@@ -258,14 +258,16 @@ class _LineCounts:
         self._count()
 
     def _take(self, lines: list[str]) -> None:
-        self._document.update(line.strip() for line in lines if len(line) <= LONGEST_LINE)
+        self._document.update(map(str.strip, [line for line in lines if len(line) <= LONGEST_LINE]))
         if len(self._document) > MOST_LINES:
             self._count()
 
     def _count(self) -> None:
         self.counts.update(self._document - {""})
         self._document.clear()
+        if len(self.counts) <= MOST_LINES:
+            return
         floor = 1
-        while len(self.counts) > MOST_LINES:
+        while len(self.counts) > MOST_LINES // 2:
             self.counts = Counter({line: count for line, count in self.counts.items() if count > floor})
             floor += 1
