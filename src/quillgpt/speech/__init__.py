@@ -1,0 +1,1 @@
+"""Recordings in, a voice out: speech to text, and text to speech."""
