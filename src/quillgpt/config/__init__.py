@@ -6,7 +6,7 @@ from quillgpt.config.resolution import (
     resolve_flat,
     resolve_given,
 )
-from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings
+from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings, TranscribeSettings
 from quillgpt.config.sources import preset_description, preset_names
 from quillgpt.config.write import to_toml
 
@@ -16,6 +16,7 @@ __all__ = [
     "PrepareSettings",
     "SampleSettings",
     "TrainSettings",
+    "TranscribeSettings",
     "preset_description",
     "preset_names",
     "resolve",

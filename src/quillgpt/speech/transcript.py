@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +33,12 @@ class Segment:
     confidence: float
     no_speech: float | None = None
     compression: float = 1.0
+
+
+def compression(text: str) -> float:
+    """Return the UTF-8 bytes of a text per byte of its zlib compression; above 2, a text repeats itself."""
+    content = text.encode()
+    return len(content) / len(zlib.compress(content))
 
 
 class Recognizer(Protocol):

@@ -14,6 +14,7 @@ from quillgpt.config.schema.base import (
     fields_in_order,
     grouped_fields,
 )
+from quillgpt.config.schema.speech import RecognizerSettings, TranscribeSettings
 from quillgpt.config.schema.training import (
     CHOSEN,
     SPECIAL_ORIGINS,
@@ -39,6 +40,7 @@ COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "quill prepare": PrepareSettings,
     "quill sample": SampleSettings,
     "quill eval": EvalSettings,
+    "quill transcribe": TranscribeSettings,
     "quill lab ranges and quill lab look": LabSettings,
     "quill lab swap": SwapSettings,
 }
@@ -60,6 +62,7 @@ __all__ = [
     "PrepareSettings",
     "Prompt",
     "Quantize",
+    "RecognizerSettings",
     "ResolvedSettings",
     "SampleSettings",
     "Sampling",
@@ -67,6 +70,7 @@ __all__ = [
     "SwapSettings",
     "TrainFields",
     "TrainSettings",
+    "TranscribeSettings",
     "fields_in_order",
     "grouped_fields",
 ]
