@@ -47,12 +47,16 @@ def test_every_place_that_sets_a_path(home: str, name: str) -> None:
 def test_no_setting_that_is_a_path_is_forgotten() -> None:
     """Text that is no path is listed, so that a new setting is looked at once."""
     words = {"dataset", "data", "replay_dataset", "device", "attn_type", "wandb_project", "wandb_run_name"}
-    words |= {"start", "stop", "checkpoint_interval", "rank_timeout", "encoding", "tasks"}
+    words |= {"start", "stop", "checkpoint_interval", "rank_timeout", "encoding", "tasks", "language"}
     for schema in COMMAND_SETTINGS.values():
         for name, field in schema.model_fields.items():
             is_text = str in (field.annotation, *getattr(field.annotation, "__args__", ()))
             if is_text and name not in words:
                 assert name in PATHS
+
+
+def test_a_voice_file_may_be_in_the_home_folder(home: str) -> None:
+    assert resolve_flat(SampleSettings, {"voice": "~/x.onnx"}, environ={}, dotenv=None).voice == f"{home}/x.onnx"
 
 
 def test_the_home_of_an_unknown_user_is_no_fault(

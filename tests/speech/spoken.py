@@ -36,7 +36,6 @@ def _espeak() -> tuple[ctypes.CDLL, int]:
     folder = espeakng_loader.get_data_path().encode()
     sample_rate = library.espeak_Initialize(SYNCHRONOUS, LARGEST_PIECE_MILLISECONDS, folder, 0)
     assert sample_rate > 0
-    assert library.espeak_SetVoiceByName(b"en-us+f5") == 0
     return library, sample_rate
 
 
@@ -52,6 +51,7 @@ def speech(text: str, words_per_minute: int = 150) -> tuple[NDArray[np.int16], i
 
     callback = Callback(receive)
     library.espeak_SetSynthCallback(callback)
+    assert library.espeak_SetVoiceByName(b"en-us+f5") == 0
     library.espeak_SetParameter(RATE, words_per_minute, 0)
     content = text.encode()
     assert library.espeak_Synth(content, len(content) + 1, 0, 1, 0, UTF8, None, None) == 0

@@ -23,6 +23,7 @@ from quillgpt.cli.plot import plot
 from quillgpt.cli.prepare import prepare
 from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
+from quillgpt.cli.speak import speak
 from quillgpt.cli.train import train
 from quillgpt.config.layers import FOLDERS, read_dotenv
 from quillgpt.config.resolution import DOTENV
@@ -35,6 +36,7 @@ COMMANDS: dict[str, App | Callable[..., None]] = {
     "train": train,
     "prepare": prepare,
     "sample": sample,
+    "speak": speak,
     "eval": evaluate,
     "info": info,
     "export": export,

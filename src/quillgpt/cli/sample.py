@@ -8,17 +8,31 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-from quillgpt.cli.flags import JSON_FLAG, MODEL, settings_flags
-from quillgpt.config import SampleSettings, resolve_flat
-from quillgpt.config.schema import SPECIAL_ORIGINS
+from cyclopts import Parameter
+
+from quillgpt.cli.flags import JSON_FLAG, MODEL, from_home, settings_flags, switch
+from quillgpt.config import SampleSettings, SpeakSettings, resolve_flat
+from quillgpt.config.schema import SPECIAL_ORIGINS, VoiceFields
 from quillgpt.console import table, warn
 from quillgpt.errors import ConfigError
 from quillgpt.streams import visible
 
 if TYPE_CHECKING:
     from quillgpt.api import Model
+    from quillgpt.speech.speak import Speaker
 
 DASHES = "-" * 15
+
+
+SPEAK = switch("--speak", "Speak the samples too, sentence by sentence while they are drawn.")
+OUT = Parameter(
+    "--out",
+    converter=from_home,
+    allow_leading_hyphen=True,  # of `-` itself
+    help="Write the speech to this .wav; - is standard output. Unset: play it, or, without a sound device, write "
+    "speech.wav.",
+)
+OVERWRITE = switch("--overwrite", "Replace the file of --out.")
 
 
 @settings_flags(SampleSettings)
@@ -26,13 +40,51 @@ def sample(
     model: Annotated[str | None, MODEL] = None,
     /,
     *,
+    speak: Annotated[bool, SPEAK] = False,
+    out: Annotated[str | None, OUT] = None,
+    overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, JSON_FLAG] = False,
     **flags: str,
 ) -> None:
-    """Generate text with a model, on standard output."""
+    """Generate text with a model, on standard output; with --speak also as speech."""
     settings = resolve_flat(SampleSettings, flags)
     chosen = model_to_sample(model, flags, settings)
+    if not speak:
+        if out is not None:
+            raise ConfigError(f"--out={out} is the file of --speak; the folder of a run is MODEL or --out_dir")
+        if unused := sorted(VoiceFields.model_fields.keys() & flags.keys()):
+            raise ConfigError(f"--{unused[0]} is for --speak; give that too")
+        print_samples(chosen, settings, as_json=as_json)
+        return
+    if out == "-":
+        raise ConfigError("standard output has the text of the samples; give --out FILE.wav, or use quill speak")
 
+    from quillgpt.speech.speak import NothingToSayError, speaking
+
+    try:
+        with speaking(settings, out, overwrite=overwrite) as speaker:
+            print_samples(chosen, settings, as_json=as_json, speaker=speaker)
+    except NothingToSayError as error:
+        warn(str(error))
+
+
+def print_samples(
+    chosen: str,
+    settings: SampleSettings | SpeakSettings,
+    *,
+    as_json: bool = False,
+    is_silent: bool = False,
+    speaker: Speaker | None = None,
+) -> None:
+    """Draw samples of a model, print them and speak them.
+
+    Args:
+        chosen: The model.
+        settings: How samples are drawn.
+        as_json: Print one JSON object for each sample.
+        is_silent: Print no sample.
+        speaker: Speaks the text, if given.
+    """
     from quillgpt.api import load
     from quillgpt.generation import read_start
 
@@ -46,14 +98,26 @@ def sample(
     )
     start = None if settings.start is None else read_start(settings.start)
     prompt = loaded.prompt(start)
-    if as_json:
-        for drawn in loaded.draw(prompt, settings):
+    plain = not (as_json or is_silent)
+
+    def show(text: str) -> None:
+        if plain:
+            write(text)
+        if speaker is not None:
+            speaker.push(text)
+
+    if not as_json:
+        print_setup(loaded, settings, prompt[1])
+    show(prompt[0])
+    for number, drawn in enumerate(loaded.draw(prompt, settings, on_text=show)):
+        if as_json:
             print(json.dumps(asdict(drawn), ensure_ascii=False), flush=True)
-        return
-    print_setup(loaded, settings, prompt[1])
-    write(prompt[0])
-    for number, drawn in enumerate(loaded.draw(prompt, settings, on_text=write)):
-        write(f"{drawn.prompt}{drawn.text}\n{DASHES}\n" if number else f"\n{DASHES}\n")
+        if number:
+            show(drawn.prompt + drawn.text)
+        if plain:
+            write(f"\n{DASHES}\n")
+        if speaker is not None:
+            speaker.end_text()
 
 
 def write(text: str) -> None:
@@ -62,7 +126,7 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_setup(model: Model, settings: SampleSettings, prompt: list[int]) -> None:
+def print_setup(model: Model, settings: SampleSettings | SpeakSettings, prompt: list[int]) -> None:
     """Print model and settings on standard error."""
     number_format = str(model.dtype).removeprefix("torch.") if model.quantize == "none" else model.quantize
     rows = {
@@ -80,7 +144,7 @@ def print_setup(model: Model, settings: SampleSettings, prompt: list[int]) -> No
         warn("ids are printed, because the text of the model's tokens is not known (meta.pkl had only vocab_size)")
 
 
-def model_to_sample(model: str | None, flags: Mapping[str, object], settings: SampleSettings) -> str:
+def model_to_sample(model: str | None, flags: Mapping[str, object], settings: SampleSettings | SpeakSettings) -> str:
     """Return the model that MODEL, --init_from or --out_dir names.
 
     Raises:

@@ -6,7 +6,14 @@ from quillgpt.config.resolution import (
     resolve_flat,
     resolve_given,
 )
-from quillgpt.config.schema import EvalSettings, PrepareSettings, SampleSettings, TrainSettings, TranscribeSettings
+from quillgpt.config.schema import (
+    EvalSettings,
+    PrepareSettings,
+    SampleSettings,
+    SpeakSettings,
+    TrainSettings,
+    TranscribeSettings,
+)
 from quillgpt.config.sources import preset_description, preset_names
 from quillgpt.config.write import to_toml
 
@@ -15,6 +22,7 @@ __all__ = [
     "Given",
     "PrepareSettings",
     "SampleSettings",
+    "SpeakSettings",
     "TrainSettings",
     "TranscribeSettings",
     "preset_description",

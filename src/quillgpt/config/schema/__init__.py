@@ -32,13 +32,16 @@ from quillgpt.config.schema.using import (
     Quantize,
     SampleSettings,
     Sampling,
+    SpeakSettings,
     SwapSettings,
+    VoiceFields,
 )
 
 COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "quill train": TrainFields,
     "quill prepare": PrepareSettings,
     "quill sample": SampleSettings,
+    "quill speak": SpeakSettings,
     "quill eval": EvalSettings,
     "quill transcribe": TranscribeSettings,
     "quill lab ranges and quill lab look": LabSettings,
@@ -67,10 +70,12 @@ __all__ = [
     "SampleSettings",
     "Sampling",
     "Settings",
+    "SpeakSettings",
     "SwapSettings",
     "TrainFields",
     "TrainSettings",
     "TranscribeSettings",
+    "VoiceFields",
     "fields_in_order",
     "grouped_fields",
 ]

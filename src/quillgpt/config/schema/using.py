@@ -75,8 +75,34 @@ class WeightsFields(Settings):
     )
 
 
-class SampleSettings(Prompt, Sampling, MachineFields, WeightsFields):
+class VoiceFields(Settings):
+    """The voice."""
+
+    engine: Literal["auto", "espeak", "piper"] = Field(
+        "auto", description="What speaks. auto: piper if --voice is a file .onnx, else espeak."
+    )
+    voice: PathText | None = Field(
+        None,
+        description="Voice of espeak by its code or name, such as de or en-us, also with a variant, such as en-us+f3; or a voice file of piper (.onnx). list: print espeak's voices. Unset: en-us.",
+    )
+    language: str | None = Field(None, description="Speak with espeak's usual voice of this language, such as de.")
+    rate: Annotated[int, Field(ge=80, le=450)] = Field(
+        175, description="Words per minute, about; a voice of piper speaks at 175 as it was trained."
+    )
+
+
+class SampleSettings(Prompt, Sampling, MachineFields, WeightsFields, VoiceFields):
     """The settings of `quill sample`."""
+
+
+class OneSample(Sampling):
+    """Sampling."""
+
+    num_samples: Positive = Field(1, description="Samples to draw.")
+
+
+class SpeakSettings(Prompt, OneSample, MachineFields, WeightsFields, VoiceFields):
+    """The settings of `quill speak`."""
 
 
 class EvaluationDataFields(Settings):

@@ -1,0 +1,173 @@
+"""The voices of eSpeak NG, a library that the package espeakng-loader brings with its data."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quillgpt.config.schema import VoiceFields
+from quillgpt.errors import ConfigError, UserError, did_you_mean
+from quillgpt.extras import import_extra
+
+DEFAULT = "en-us"
+LIST = "quill speak --voice list shows the voices"
+
+# From espeak-ng's speak_lib.h.
+SYNCHRONOUS, DO_NOT_EXIT = 2, 0x8000
+BY_CHARACTERS, UTF8, PAUSE_AT_END = 1, 1, 0x1000
+RATE = 1
+
+LONGEST_FOLDER = 120
+"""Bytes; the library keeps the path of its data in 160, with the names of subfolders."""
+
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class _Listed(ctypes.Structure):
+    """The beginning of espeak_VOICE."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("languages", ctypes.c_void_p), ("identifier", ctypes.c_char_p))
+
+
+@dataclass(frozen=True)
+class ListedVoice:
+    """A voice that espeak has.
+
+    Attributes:
+        code: Its language, by which it is chosen.
+        name: Its language in English.
+    """
+
+    code: str
+    name: str
+
+
+class EspeakVoice:
+    """A voice of espeak.
+
+    Args:
+        language: The code of its language.
+        choice: What chooses the voice: a code or a name, perhaps with a variant.
+        rate: Words per minute.
+    """
+
+    def __init__(self, language: str, choice: str, rate: int) -> None:
+        self.language = language
+        self.name = f"espeak {choice}"
+        self.sample_rate, self._library = _start()
+        self._choice = choice.encode()
+        self._rate = rate
+
+    def say(self, text: str) -> Iterator[NDArray[np.int16]]:
+        """Yield a sentence as sound, one channel.
+
+        Raises:
+            UserError: The library reports an error.
+        """
+        pieces: list[NDArray[np.int16]] = []
+
+        def receive(samples: ctypes._Pointer[ctypes.c_short], count: int, _: int | None) -> int:
+            if samples and count > 0:
+                pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
+            return 0
+
+        # The library has one voice, one rate and one callback.
+        self._library.espeak_SetVoiceByName(self._choice)
+        self._library.espeak_SetParameter(RATE, self._rate, 0)
+        callback = Callback(receive)
+        self._library.espeak_SetSynthCallback(callback)
+        written = text.encode()
+        size = ctypes.c_size_t(len(written) + 1)
+        status = self._library.espeak_Synth(written, size, 0, BY_CHARACTERS, 0, UTF8 | PAUSE_AT_END, None, None)
+        if status:
+            raise UserError(f"{self.name} could not speak {text[:40]!r} (error {status} of espeak)")
+        yield from pieces
+
+
+def open_espeak(settings: VoiceFields) -> EspeakVoice:
+    """Return the voice of espeak that the settings name, at their rate; without a name, English.
+
+    Raises:
+        UserError: The extra is not installed, or there is no such voice.
+    """
+    name = _full_name(settings.voice, settings.language)
+    _, library = _start()
+    language, _, variant = name.partition("+")
+    if variant and variant not in variants():
+        raise ConfigError(f"espeak has no variant +{variant}{did_you_mean(variant, variants()) or f'; {LIST}'}")
+    if library.espeak_SetVoiceByName(name.encode()):
+        known = [word for voice in listed_voices() for word in (voice.code, voice.name)]
+        hint = did_you_mean(language, known) or f"; {LIST}"
+        raise ConfigError(f"espeak has no voice {language[:40]}{hint}")
+    codes = {voice.name.lower(): voice.code for voice in listed_voices()}
+    return EspeakVoice(codes.get(language.lower(), language.lower()), name, settings.rate)
+
+
+def listed_voices() -> list[ListedVoice]:
+    """Return espeak's voices, one for each language or dialect."""
+    _, library = _start()
+    library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Listed))
+    voices, listed = [], library.espeak_ListVoices(None)
+    for place in listed:
+        if not place:
+            break
+        voice = place.contents
+        # Each language is a byte of priority and a name; the first is the usual one.
+        voices.append(ListedVoice(ctypes.string_at(voice.languages + 1).decode(), voice.name.decode().strip()))
+    return voices
+
+
+def variants() -> list[str]:
+    """Return the names of speakers that can be added to each voice, as in en-us+f3."""
+    return sorted(path.name for path in Path(_data(), "voices", "!v").iterdir())
+
+
+def _full_name(voice: str | None, language: str | None) -> str:
+    if voice is None or not voice.strip():
+        voice = language or DEFAULT
+    elif voice.startswith("+"):
+        voice = (language or DEFAULT) + voice
+    elif language is not None:
+        raise ConfigError(
+            f"--voice={voice} has its own language, and --language={language} names another voice; give one of them"
+        )
+    return voice.strip().replace("_", "-")
+
+
+@functools.cache
+def _start() -> tuple[int, ctypes.CDLL]:
+    """Load the library, which speaks for one caller at a time, and return its sample rate with it."""
+    loader = import_extra("espeakng_loader", extra="voice", purpose="Speaking with espeak")
+    try:
+        library = ctypes.CDLL(loader.get_library_path())
+    except OSError as error:
+        raise UserError(f"espeak cannot be loaded ({error}); install it anew: pip install espeakng-loader") from None
+    sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, os.fsencode(_data()), DO_NOT_EXIT)
+    if sample_rate <= 0:
+        raise UserError(f"espeak cannot read its data in {_data()}; install it anew: pip install espeakng-loader")
+    return sample_rate, library
+
+
+@functools.cache
+def _data() -> Path:
+    """Return the folder of espeak's data, by a link if its path is longer than the library can keep."""
+    loader = import_extra("espeakng_loader", extra="voice", purpose="Speaking with espeak")
+    folder = Path(loader.get_data_path())
+    if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+        return folder
+    link = Path(_short_folder().name, folder.name)
+    link.symlink_to(folder, target_is_directory=True)
+    return link
+
+
+@functools.cache
+def _short_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="quill-espeak-")
