@@ -13,8 +13,18 @@ from typing import IO, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from quillgpt.streams import Words, visible
 
@@ -133,19 +143,30 @@ def is_screen(console: Console) -> bool:
 
 
 @contextmanager
-def progress(description: str, total: float | None, *, as_bytes: bool = False) -> Iterator[Advance]:
+def progress(
+    description: str, total: float | None, *, as_bytes: bool = False, as_time: bool = False
+) -> Iterator[Advance]:
     """Show a progress bar on standard error while the block runs, if that is a terminal.
 
     Args:
         description: The text before the bar.
         total: The count at which the bar is full; None if unknown.
         as_bytes: Show counts as bytes.
+        as_time: Show counts as durations; they are in seconds.
     """
-    counter = DownloadColumn() if as_bytes else MofNCompleteColumn()
+    counter = DownloadColumn() if as_bytes else _TimeColumn() if as_time else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=is_quiet() or not is_screen(stderr)) as bar:
         task = bar.add_task(escape(visible(description)), total=total)
         yield Advance(bar, task)
+
+
+class _TimeColumn(ProgressColumn):
+    """Counts of seconds as durations."""
+
+    def render(self, task: Task) -> Text:
+        total = "?" if task.total is None else clock_time(task.total)
+        return Text(f"{clock_time(task.completed)}/{total}", style="progress.download")
 
 
 class Advance:
@@ -158,3 +179,10 @@ class Advance:
     def __call__(self, amount: float = 1) -> None:
         """Move the bar forward by `amount`."""
         self._bar.advance(self._task, amount)  # type: ignore[arg-type]
+
+
+def clock_time(seconds: float) -> str:
+    """Write a duration as `m:ss` or `h:mm:ss`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from quillgpt.console import clock_time
 from quillgpt.plots.record import read_metrics
-from quillgpt.training.record.metrics import MetricsLog, clock_time
+from quillgpt.training.record.metrics import MetricsLog
 
 
 def test_rewinding_drops_later_rows_and_a_cut_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
 from quillgpt.cli.speak import speak
 from quillgpt.cli.train import train
+from quillgpt.cli.transcribe import transcribe
 from quillgpt.config.layers import FOLDERS, read_dotenv
 from quillgpt.config.resolution import DOTENV
 from quillgpt.console import QUIET_VARIABLE, muted, outcome, quietly, warn
@@ -40,6 +41,7 @@ COMMANDS: dict[str, App | Callable[..., None]] = {
     "eval": evaluate,
     "info": info,
     "export": export,
+    "transcribe": transcribe,
     "plot": plot,
     "bench": bench,
     "lab": lab,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +34,10 @@ class Segment:
     no_speech: float | None = None
     compression: float = 1.0
 
+    def shifted(self, seconds: float) -> Segment:
+        """Return the segment so much later, as in the recording of which a stretch was heard."""
+        return replace(self, start=self.start + seconds, end=self.end + seconds)
+
 
 def compression(text: str) -> float:
     """Return the UTF-8 bytes of a text per byte of its zlib compression; above 2, a text repeats itself."""
@@ -47,6 +51,10 @@ class Recognizer(Protocol):
     @property
     def name(self) -> str:
         """The engine and its model, such as "whisper small"."""
+
+    @property
+    def language(self) -> str | None:
+        """The language that is recognized, such as "en"; None as long as it has not been detected."""
 
     def segments(self, samples: NDArray[np.float32]) -> Iterator[Segment]:
         """Yield what is said in a stretch of audio, as soon as it is known.

@@ -14,6 +14,7 @@ from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import ResolvedSettings
+from quillgpt.console import clock_time
 from quillgpt.data.distribution_shift import describe_shift
 from quillgpt.device import peak, peak_memory_bytes
 from quillgpt.distributed.reporting import refuse_restart
@@ -29,7 +30,7 @@ from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interrupti
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.finish import finish
 from quillgpt.training.record.loggers import Logger, open_loggers
-from quillgpt.training.record.metrics import MetricsLog, clock_time
+from quillgpt.training.record.metrics import MetricsLog
 from quillgpt.training.record.report import RunSummary, say_perplexity
 from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
 from quillgpt.training.run import Run

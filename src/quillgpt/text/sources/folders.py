@@ -54,34 +54,71 @@ class _Listing:
         )
 
 
+@dataclass(frozen=True)
+class FileKind:
+    """The files of a folder that are wanted.
+
+    Attributes:
+        suffixes: How their names end.
+        plural: What they are called.
+        none: What they are called after "has no".
+        advice: What to do if there are none.
+    """
+
+    suffixes: tuple[str, ...]
+    plural: str
+    none: str
+    advice: str
+
+
+TEXTS = FileKind(
+    TEXT_SUFFIXES,
+    f"{' and '.join(TEXT_SUFFIXES)} files",
+    f"{' or '.join(TEXT_SUFFIXES)} files",
+    "Give plain text files",
+)
+
+
 def files_of_folder(word: str, folder: Path, *, follow_links: bool) -> list[Source]:
     """Return the texts of a folder and of the folders in it, and say what else is there.
 
     Raises:
         DataError: It cannot be opened, or has no texts.
     """
+    return [Source.from_file(file) for file in paths_of_folder(word, folder, TEXTS, follow_links=follow_links)]
+
+
+def paths_of_folder(word: str, folder: Path, kind: FileKind, *, follow_links: bool) -> list[Path]:
+    """Return the files of a kind in a folder and in the folders in it, and say what else is there.
+
+    Raises:
+        DataError: It cannot be opened, or has none.
+    """
     listing = _walk(folder, follow_links)
-    texts = [file for file in listing.files if file.suffix.lower() in TEXT_SUFFIXES]
+    wanted = [file for file in listing.files if file.suffix.lower() in kind.suffixes]
     others = Counter(
-        file.suffix.lower() or file.name for file in listing.files if file.suffix.lower() not in TEXT_SUFFIXES
+        file.suffix.lower() or file.name for file in listing.files if file.suffix.lower() not in kind.suffixes
     )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
     reasons = listing.reasons()
-    if not texts:
+    if not wanted:
         others_there = " and ".join(filter(None, [kinds, reasons]))
         content = f"it has {others_there}" if others_there else "it is empty"
-        raise DataError(
-            f"the folder {word} has no {' or '.join(TEXT_SUFFIXES)} files; {content}. Give plain text files"
-        )
+        raise DataError(f"the folder {word} has no {kind.none}; {content}. {kind.advice}")
     if kinds:
-        say(f"Of the folder {word}, {' and '.join(TEXT_SUFFIXES)} files are read ({len(texts)}); skipped: {kinds}")
+        say(f"Of the folder {word}, {kind.plural} are read ({len(wanted)}); skipped: {kinds}")
     if reasons:
         warn(f"of the folder {word}, these are left out: {reasons}")
-    return [Source.from_file(file) for file in texts]
+    return wanted
 
 
 def files_of_pattern(word: str) -> list[Source]:
-    """Return the files that a pattern such as `books/*.txt` matches.
+    """Return the texts that a pattern such as `books/*.txt` matches; errors are those of `paths_of_pattern`."""
+    return [Source.from_file(path) for path in paths_of_pattern(word)]
+
+
+def paths_of_pattern(word: str) -> list[Path]:
+    """Return the files that a pattern matches.
 
     Raises:
         DataError: There are none.
@@ -103,7 +140,7 @@ def files_of_pattern(word: str) -> list[Source]:
         raise DataError(f"no file matches {word}{'; it matches ' * bool(reasons)}{reasons}; check folder and pattern")
     if reasons:
         warn(f"of what {word} matches, these are left out: {reasons}")
-    return [Source.from_file(path) for path in listing.files]
+    return listing.files
 
 
 def _walk(root: Path, follow_links: bool) -> _Listing:

@@ -12,7 +12,6 @@ from quillgpt.errors import join_names
 from quillgpt.evaluation import mixed_bits_per_byte, score_split, spell_perplexity
 from quillgpt.files import write_json
 from quillgpt.plots.record import METRICS
-from quillgpt.training.record.metrics import clock_time
 from quillgpt.training.record.report import RunSummary, show_chart
 from quillgpt.training.run import Run
 from quillgpt.training.validation import has_improved, without_improvement
@@ -77,7 +76,7 @@ def finish(run: Run, *, started: float, shift: bool) -> RunSummary:
     splits = "val split" if mixture.is_single else f"val splits of {join_names(names, len(names))}"
     each = "" if mixture.is_single else f" ({', '.join(f'{name} {value:.4f}' for name, value in val_of.items())})"
     console.outcome(
-        f"done in {clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}"
+        f"done in {console.clock_time(summary.wall_seconds)}: the best checkpoint is iter {summary.best_iter}"
         f"{'' if summary.best_iter else ', the start'}; "
         f"on the whole {splits} its loss is {loss:.4f}{each}, perplexity {spell_perplexity(loss)}{bits}",
         style="bold",

@@ -91,10 +91,3 @@ class MetricsLog:
             warn(f"{self._path} is a link: the run goes on in a file of its own, and {self._path.readlink()} stays")
         with atomic_path(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def clock_time(seconds: float) -> str:
-    """Write a duration as `m:ss` or `h:mm:ss`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
