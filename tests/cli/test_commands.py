@@ -32,6 +32,8 @@ def test_prepare(quill: Any) -> None:
         "val_fraction": 0.2,
         "deduplicate": False,
         "drop_repeated_lines": None,
+        "drop_openings": None,
+        "drop_endings": None,
         "encoding": None,
         "skip_unreadable": False,
         "follow_links": False,

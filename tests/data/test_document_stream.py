@@ -79,12 +79,12 @@ def test_gaps_leave_a_blank_line_between_documents(texts: list[str], size: int) 
     expected = "".join(text + ("\n" if text.endswith("\n") else "\n\n") for text in texts[:-1]) + texts[-1]
     assert "".join(piece for piece in stream if isinstance(piece, str)) == expected
     assert stream.count(END) == len(texts)
-    assert survey(cut_up(texts, size), count_lines=False).gap_characters == len(expected) - sum(map(len, texts))
+    assert survey(cut_up(texts, size), compare=False).gap_characters == len(expected) - sum(map(len, texts))
 
 
 @given(texts=some_documents, size=st.integers(1, 5))
 def test_survey_does_not_depend_on_the_pieces(texts: list[str], size: int) -> None:
-    surveyed = survey(cut_up(texts, size), count_lines=True)
+    surveyed = survey(cut_up(texts, size), compare=True)
     assert surveyed.lengths.tolist() == [len(text) for text in texts]
     assert surveyed.duplicates().tolist() == [text in texts[:index] for index, text in enumerate(texts)]
     lines = Counter(line for text in texts for line in {line.strip() for line in text.split("\n")} - {""})
@@ -97,14 +97,14 @@ def test_survey_does_not_depend_on_the_pieces(texts: list[str], size: int) -> No
 def test_counting_lines_is_bounded_and_keeps_the_common_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_stream, "MOST_LINES", 50)
     texts = [f"heading\nown {number}\nother {number}\n" for number in range(200)]
-    surveyed = survey(cut_up(texts, 7), count_lines=True)
+    surveyed = survey(cut_up(texts, 7), compare=True)
     assert len(surveyed.lines) <= 50
     assert surveyed.lines["heading"] == 200
 
 
 def test_long_lines_are_paragraphs_and_not_counted() -> None:
     paragraph = "word " * 100
-    surveyed = survey(cut_up([f"{paragraph}\nshort", f"{paragraph}\nshort"], 30), count_lines=True)
+    surveyed = survey(cut_up([f"{paragraph}\nshort", f"{paragraph}\nshort"], 30), compare=True)
     assert surveyed.lines == {"short": 2}
 
 
@@ -131,18 +131,18 @@ def test_duplicates_are_those_that_a_comparison_of_whole_texts_finds(
     draw = random.Random(3)
     texts = ["".join(draw.choices("ab", k=draw.randint(1, 7))) for _ in range(150)]
     others = ["".join(draw.choices("ab", k=draw.randint(1, 7))) for _ in range(20)]
-    looked = survey(cut_up(texts, 2), count_lines=False)
+    looked = survey(cut_up(texts, 2), compare=False)
     assert looked.duplicates().tolist() == [text in texts[:index] for index, text in enumerate(texts)]
-    other = survey(cut_up(others, 5), count_lines=False)
+    other = survey(cut_up(others, 5), compare=False)
     assert looked.are_in(other).tolist() == [text in others for text in texts]
     assert other.are_in(looked).tolist() == [text in texts for text in others]
-    empty = survey([], count_lines=False)
+    empty = survey([], compare=False)
     assert not empty.duplicates().size
     assert not looked.are_in(empty).any()
 
 
 def test_documents_of_one_hash_and_different_lengths_are_not_equal() -> None:
-    looked = survey(cut_up(["aa", "b", "aa", "c", "b"], 1), count_lines=False)
+    looked = survey(cut_up(["aa", "b", "aa", "c", "b"], 1), compare=False)
     looked.hashes = np.full(5, 7, dtype=np.uint64)
     assert looked.duplicates().tolist() == [False, False, True, True, True]
 
@@ -176,7 +176,7 @@ def test_a_document_takes_a_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        looked = survey(stream(count), count_lines=False)
+        looked = survey(stream(count), compare=False)
         assert looked.duplicates().sum() == count // 2
         assert hold_out(looked.lengths, looked.hashes, 0.1) is not None
         most = tracemalloc.get_traced_memory()[1]

@@ -13,11 +13,11 @@ from quillgpt.cli.messages import unknown_word
 from quillgpt.config import PrepareSettings, preset_names, resolve_flat
 from quillgpt.config.sources import OWN_TEXT
 from quillgpt.console import say, stdout, table
-from quillgpt.errors import ConfigError
+from quillgpt.errors import ConfigError, cut
 from quillgpt.streams import visible
 
 if TYPE_CHECKING:
-    from quillgpt.data.dataset_manifest import DatasetManifest
+    from quillgpt.data.dataset_manifest import DatasetManifest, SharedEdge
     from quillgpt.data.near_duplicates import NearDuplicates
     from quillgpt.data.prepare import Preparation
 
@@ -54,6 +54,8 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         end_of_text_marks=settings.end_of_text_marks,
         deduplicate=settings.deduplicate,
         drop_repeated_lines=settings.drop_repeated_lines,
+        drop_openings=settings.drop_openings,
+        drop_endings=settings.drop_endings,
         encoding=settings.encoding,
         skip_unreadable=settings.skip_unreadable,
         follow_links=settings.follow_links,
@@ -98,6 +100,9 @@ def _summary(prepared: Preparation) -> dict[str, object]:
             "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
         )
         rows["repeated lines"] = _repeated_lines(manifest)
+        for side, verb in (("opening", "begin"), ("ending", "end")):
+            if shared := getattr(report, f"{side}s"):
+                rows[f"{side}s"] = _announcements(manifest, side, verb, shared)
     if report is not None and report.copied_share is not None:
         rows["overlap"] = (
             f"{report.copied_share:.1%} of the validation text is also in the training text, word for word"
@@ -125,6 +130,20 @@ def _removed(flag: str, *, done: bool, useful: bool) -> str:
     if not useful:
         return ""
     return "; left out" if done else f"; --{flag} leaves them out"
+
+
+def _announcements(manifest: DatasetManifest, side: str, verb: str, shared: list[SharedEdge]) -> str:
+    report = manifest.report
+    assert report is not None
+    first, *others = [f"with {cut(one.text, 60)!r}" for one in shared]
+    examples = ", ".join(
+        [first, *(f"{one.documents:,} {other}" for one, other in zip(shared[1:], others, strict=True))]
+    )
+    if getattr(manifest, f"drop_{side}s") is not None:
+        advice = f"left out of {getattr(report, f'dropped_{side}s'):,} documents"
+    else:
+        advice = f"--drop_{side}s={shared[-1].documents} leaves {'it' if len(shared) == 1 else 'them'} out"
+    return f"{shared[0].documents:,} of {report.documents:,} documents {verb} {examples}; {advice}"
 
 
 def _repeated_lines(manifest: DatasetManifest) -> str:

@@ -34,7 +34,7 @@ FINETUNE = "finetune"
 OF_A_TEXT = frozenset(
     (
         *("data", "val", "val_fraction", "tokenizer", "end_of_text_marks", "deduplicate", "drop_repeated_lines"),
-        *("encoding", "skip_unreadable", "follow_links"),
+        *("drop_openings", "drop_endings", "encoding", "skip_unreadable", "follow_links"),
     )
 )
 """Settings of how a data set is made from a text."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from quillgpt import __version__
 from quillgpt.console import progress, say, warn
+from quillgpt.data.announcements import Trim, announcements
 from quillgpt.data.dataset import META_FILE
 from quillgpt.data.dataset_manifest import (
     FORMAT_VERSION,
@@ -26,10 +27,12 @@ from quillgpt.data.dataset_manifest import (
     DatasetManifest,
     RepeatedLine,
     Report,
+    SharedEdge,
     TokenizerRecord,
     again,
 )
 from quillgpt.data.document_stream import Documents, Survey, choose, survey, with_gaps, without_lines
+from quillgpt.data.edges import Side
 from quillgpt.data.marks import WrittenMarks
 from quillgpt.data.overlap import TokensOfFile, copied_share
 from quillgpt.data.replacement import go_on
@@ -156,6 +159,8 @@ def build(
             skipped=train.skipped + ([] if val is None else val.skipped),
             deduplicate=request.cleaning.deduplicate,
             drop_repeated_lines=request.cleaning.drop_repeated_lines,
+            drop_openings=request.cleaning.drop_openings,
+            drop_endings=request.cleaning.drop_endings,
             end_of_text_marks=request.cleaning.end_of_text_marks,
             report=report.model_copy(
                 update={
@@ -289,8 +294,10 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
         shared_documents=0,
         repeated_lines=len(repeated),
         examples=[RepeatedLine(line=line, documents=count) for line, count in repeated[:EXAMPLES]],
+        openings=_shared_edges(train_survey, "opening"),
+        endings=_shared_edges(train_survey, "ending"),
     )
-    val_survey = survey([], count_lines=False) if val is None else _look_at(val)
+    val_survey = survey([], compare=False) if val is None else _look_at(val)
     if cleaning.deduplicate:
         if val is not None:
             _leave_out(val, val_survey.duplicates(), "validation documents")
@@ -308,10 +315,42 @@ def _clean(train: Documents, val: Documents | None, cleaning: Cleaning) -> tuple
             if text is not None:
                 text.change(lambda stream: without_lines(stream, lines))
         train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
+    sides: tuple[tuple[Side, int | None], ...] = (
+        ("opening", cleaning.drop_openings),
+        ("ending", cleaning.drop_endings),
+    )
+    trims = [(side, _trims(train, val, train_survey, side, least)) for side, least in sides if least is not None]
+    if trims:
+        train_survey, val_survey = _look_at(train), val_survey if val is None else _look_at(val)
+    for side, trimmed in trims:
+        documents, characters = sum(trim.documents for trim in trimmed), sum(trim.characters for trim in trimmed)
+        say(f"Left out the {side}s of {documents:,} documents ({characters:,} characters)")
+        report = report.model_copy(update={f"dropped_{side}s": documents})
     if not len(train_survey.lengths) or (val is not None and not len(val_survey.lengths)):
         nothing = "validation" if len(train_survey.lengths) else "training"
         raise DataError(f"nothing is left of the {nothing} text after cleaning; remove less of it")
     return train_survey, val_survey, report
+
+
+def _shared_edges(surveyed: Survey, side: Side) -> list[SharedEdge]:
+    shared = announcements(surveyed.edges, side)
+    return [SharedEdge(text=one.text, documents=one.documents) for one in shared[:EXAMPLES]]
+
+
+def _trims(train: Documents, val: Documents | None, surveyed: Survey, side: Side, least: int) -> list[Trim]:
+    """Leave out of all later streams what many training documents begin or end with."""
+    if not train.may_be_several:
+        warn(f"drop_{side}s needs several documents, and there is only one; nothing is left out")
+    shared = announcements(surveyed.edges, side, least)
+    say(
+        f"Leaving out what at least {least:,} documents {'begin' if side == 'opening' else 'end'} with: {len(shared):,}"
+    )
+    trims = []
+    for text in (train, val):
+        if text is not None:
+            trims.append(Trim(shared, side))
+            text.change(trims[-1].stream)
+    return trims
 
 
 def _samples(stream: Iterator[Piece]) -> Iterator[str]:
@@ -328,7 +367,7 @@ def _leave_out(text: Documents, repeated: NDArray[np.bool_], what: str) -> None:
 def _look_at(text: Documents, marks: WrittenMarks | None = None) -> Survey:
     with progress("Reading", sum(record.bytes for record in text.records)) as advance:
         stream = _counted(text.stream(), advance)
-        return survey(stream if marks is None else marks.watch(stream), count_lines=text.may_be_several)
+        return survey(stream if marks is None else marks.watch(stream), compare=text.may_be_several)
 
 
 def _counted(stream: Iterable[Piece], advance: Callable[[float], object]) -> Iterator[Piece]:

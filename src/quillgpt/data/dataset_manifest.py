@@ -66,6 +66,13 @@ class RepeatedLine(Record):
     documents: Count
 
 
+class SharedEdge(Record):
+    """What several documents begin or end with, as it reads in one of them, and the number of these documents."""
+
+    text: str
+    documents: Count
+
+
 class Report(Record):
     """Statistics of the documents before cleaning, and of the two splits.
 
@@ -77,6 +84,10 @@ class Report(Record):
             training split; None in an older data set.
         repeated_lines: Number of lines that occur in many documents.
         examples: The most frequent of these lines.
+        openings: What many documents begin with, the most frequent first.
+        endings: What many documents end with.
+        dropped_openings: Number of documents of which the opening was left out.
+        dropped_endings: Number of documents of which the ending was left out.
     """
 
     documents: Count
@@ -85,6 +96,10 @@ class Report(Record):
     copied_share: Annotated[float, Field(ge=0, le=1)] | None = None
     repeated_lines: Count
     examples: list[RepeatedLine]
+    openings: list[SharedEdge] = Field(default_factory=list)
+    endings: list[SharedEdge] = Field(default_factory=list)
+    dropped_openings: Count = 0
+    dropped_endings: Count = 0
 
 
 class DatasetManifest(Record):
@@ -105,6 +120,8 @@ class DatasetManifest(Record):
     skipped: list[SkippedRecord] = Field(default_factory=list)
     deduplicate: bool = False
     drop_repeated_lines: Count | None = None
+    drop_openings: Count | None = None
+    drop_endings: Count | None = None
     end_of_text_marks: bool = False
     report: Report | None = None
     ends_documents: bool

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.data.dataset_manifest import SourceRecord
+from quillgpt.data.edges import EdgeSample
 from quillgpt.data.inspection import Inspection, inspect_files
 from quillgpt.data.marks import divided_at_marks
 from quillgpt.text.sources.documents import PLAINLY, FileRules, Mark, Piece, Source
@@ -153,7 +154,7 @@ def _gap_after(text: str) -> str:
 
 @dataclass
 class Survey:
-    """Lengths, hashes and lines of documents.
+    """Lengths, hashes, lines and edges of documents.
 
     Attributes:
         lengths: Characters of each document, (documents,).
@@ -161,12 +162,14 @@ class Survey:
         gap_characters: Number of characters that `with_gaps` adds.
         lines: Number of documents in which each line occurs. With more than `MOST_LINES` different lines, a count may
             miss the documents before the line was last forgotten.
+        edges: Beginnings and ends of documents.
     """
 
     lengths: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     gap_characters: int
     lines: Counter[str] = field(default_factory=Counter)
+    edges: EdgeSample = field(default_factory=EdgeSample)
 
     def duplicates(self) -> NDArray[np.bool_]:
         """Return whether each document repeats an earlier one, in hash and length, (documents,)."""
@@ -195,15 +198,15 @@ class Survey:
         return sorted(repeated, key=lambda item: (-item[1], item[0]))
 
 
-def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
+def survey(stream: Iterable[Piece], *, compare: bool) -> Survey:
     """Survey documents in one pass.
 
     Args:
         stream: Text of documents, with a mark after each.
-        count_lines: Whether to count the documents in which each line occurs.
+        compare: Whether to collect what documents may share: their lines, and their beginnings and ends.
     """
     lengths, hashes = array("q"), array("Q")
-    counts = _LineCounts()
+    counts, edges = _LineCounts(), EdgeSample()
     length, digest, gap, gaps = 0, hashlib.blake2b(digest_size=8), "", 0
     for piece in stream:
         if isinstance(piece, str):
@@ -211,14 +214,16 @@ def survey(stream: Iterable[Piece], *, count_lines: bool) -> Survey:
             length += len(piece)
             digest.update(piece.encode("utf-8", "surrogatepass"))
             last = piece
-            if count_lines:
+            if compare:
                 counts.add(piece)
+                edges.add(piece)
             continue
         lengths.append(length)
         hashes.append(int.from_bytes(digest.digest(), "little"))
         counts.end_document()
+        edges.end_document()
         length, digest, gap = 0, hashlib.blake2b(digest_size=8), _gap_after(last)
-    return Survey(np.asarray(lengths, dtype=np.int64), np.asarray(hashes, dtype=np.uint64), gaps, counts.counts)
+    return Survey(np.asarray(lengths, dtype=np.int64), np.asarray(hashes, dtype=np.uint64), gaps, counts.counts, edges)
 
 
 def parts_by_hash(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:

@@ -90,6 +90,8 @@ def prepare(
     end_of_text_marks: bool = False,
     deduplicate: bool = False,
     drop_repeated_lines: int | None = None,
+    drop_openings: int | None = None,
+    drop_endings: int | None = None,
     encoding: str | None = None,
     skip_unreadable: bool = False,
     follow_links: bool = False,
@@ -115,6 +117,8 @@ def prepare(
         end_of_text_marks: Let each mark such as `<|endoftext|>` in the text end a document; see `data.marks`.
         deduplicate: Leave out documents that are equal to an earlier one.
         drop_repeated_lines: Leave out lines that occur in at least this many documents.
+        drop_openings: Leave out what at least this many documents begin with; see `data.announcements`.
+        drop_endings: Leave out what at least this many documents end with.
         encoding: The encoding of all or some files: `cp1251`, `old/*.txt=koi8-r,*=utf-8`; by default detected.
         skip_unreadable: Leave out files of a folder or pattern that cannot be read.
         follow_links: Also read files outside of a folder to which links in it lead.
@@ -142,7 +146,7 @@ def prepare(
             dataset=dataset,
             val=val,
             val_fraction=val_fraction,
-            cleaning=Cleaning(deduplicate, drop_repeated_lines, end_of_text_marks),
+            cleaning=Cleaning(deduplicate, drop_repeated_lines, end_of_text_marks, drop_openings, drop_endings),
             files=_file_rules(encoding, skip_unreadable, follow_links),
             spool=Path(spool),
         )

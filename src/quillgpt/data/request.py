@@ -29,12 +29,27 @@ class Cleaning:
     Attributes:
         deduplicate: Remove documents that are equal to an earlier one.
         drop_repeated_lines: Remove lines that occur in at least this many documents; None removes none.
+        drop_openings: Remove what at least this many documents begin with; None removes nothing.
+        drop_endings: Remove what at least this many documents end with; None removes nothing.
         end_of_text_marks: Remove marks such as `<|endoftext|>`, and let each end a document.
     """
 
     deduplicate: bool = False
     drop_repeated_lines: int | None = None
     end_of_text_marks: bool = False
+    drop_openings: int | None = None
+    drop_endings: int | None = None
+
+    @classmethod
+    def of(cls, manifest: DatasetManifest) -> Cleaning:
+        """Return the cleaning with which a data set was made."""
+        return cls(
+            deduplicate=manifest.deduplicate,
+            drop_repeated_lines=manifest.drop_repeated_lines,
+            end_of_text_marks=manifest.end_of_text_marks,
+            drop_openings=manifest.drop_openings,
+            drop_endings=manifest.drop_endings,
+        )
 
 
 @dataclass(frozen=True)
@@ -180,9 +195,8 @@ def request_of_dataset(folder: Path, manifest: DatasetManifest | None) -> Reques
         if val_sources is None:
             return None
     recipe = manifest.recipe if manifest.recipe in RECIPES else None
-    cleaning = Cleaning(manifest.deduplicate, manifest.drop_repeated_lines, manifest.end_of_text_marks)
     files = FileRules(EncodingRules.parse(manifest.encoding))
-    request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, cleaning, files)
+    request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, Cleaning.of(manifest), files)
     if own is not None and (recipe is not None or [record.location for record in manifest.sources] == [own.location]):
         return replace(request, own=Texts([own]))
     if recipe is not None:
@@ -207,7 +221,7 @@ def difference(request: Request, manifest: DatasetManifest) -> str | None:
         val_fraction = request.usual_val_fraction if request.val_fraction is None else request.val_fraction
         if manifest.val_fraction != val_fraction:
             return f"it was not split with val_fraction {val_fraction}"
-    if Cleaning(manifest.deduplicate, manifest.drop_repeated_lines, manifest.end_of_text_marks) != request.cleaning:
+    if Cleaning.of(manifest) != request.cleaning:
         return "it was cleaned differently"
     return None
 

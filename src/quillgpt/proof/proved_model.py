@@ -47,6 +47,8 @@ SHORT_RUN = {
     "end_of_text_marks": False,
     "deduplicate": False,
     "drop_repeated_lines": None,
+    "drop_openings": None,
+    "drop_endings": None,
     "encoding": None,
     "skip_unreadable": False,
     "follow_links": False,

@@ -91,6 +91,13 @@ class PreparationFields(Settings):
     drop_repeated_lines: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
         None, description="Leave out lines that occur in at least this many documents, such as headings."
     )
+    drop_openings: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
+        None,
+        description="Leave out what at least this many documents begin with, such as announcements. Numbers, case and punctuation do not count, and a few words may differ.",
+    )
+    drop_endings: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
+        None, description="Leave out what at least this many documents end with, such as credits."
+    )
 
     @field_validator("encoding")
     @classmethod

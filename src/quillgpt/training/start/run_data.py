@@ -240,6 +240,8 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
             end_of_text_marks=settings.end_of_text_marks,
             deduplicate=settings.deduplicate,
             drop_repeated_lines=settings.drop_repeated_lines,
+            drop_openings=settings.drop_openings,
+            drop_endings=settings.drop_endings,
             encoding=settings.encoding,
             skip_unreadable=settings.skip_unreadable,
             follow_links=settings.follow_links,
