@@ -98,6 +98,8 @@ def open_espeak(settings: VoiceFields) -> EspeakVoice:
     Raises:
         UserError: The extra is not installed, or there is no such voice.
     """
+    if settings.voice is not None and settings.voice.endswith(".onnx"):
+        raise ConfigError(f"--engine=espeak cannot use {settings.voice}, a voice file of piper; leave out --engine")
     name = _full_name(settings.voice, settings.language)
     _, library = _start()
     language, _, variant = name.partition("+")

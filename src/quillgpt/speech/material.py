@@ -19,11 +19,12 @@ from quillgpt.text.encodings.formats import check_format
 
 PIECE = 1 << 16
 
-MODEL_FILES = frozenset({".pt", ".pth", ".ckpt"})
-OTHER_MODEL_FILES = frozenset({".safetensors", ".gguf", ".onnx"})
+MODEL_FILES = frozenset({".pt", ".pth", ".ckpt", ".safetensors", ".gguf", ".onnx"})
+"""Files of models; loading says which cannot be loaded."""
+
 RECORDING_NAMES = ".wav .mp3 .flac .ogg .oga .opus .m4a .m4b .aac .wma .aiff .mp4 .mkv .webm .mov .avi"
 RECORDINGS = frozenset(RECORDING_NAMES.split())
-KNOWN_FILES = MODEL_FILES | OTHER_MODEL_FILES | RECORDINGS | {".txt", ".md", ".epub", ".pdf", ".html", ".json", ".csv"}
+KNOWN_FILES = MODEL_FILES | RECORDINGS | {".txt", ".md", ".epub", ".pdf", ".html", ".json", ".csv"}
 
 PUBLISHED = re.compile(r"gpt2(-\w+)?|\w[\w.-]*/\w[\w.-]*")
 """The name of a model on the hub."""
@@ -37,14 +38,12 @@ def model_in(word: str) -> bool:
     """Return whether a word names a model: a folder, a checkpoint of nanoGPT, or a name on the hub.
 
     Raises:
-        UserError: It looks like the name of a file or folder that is not there, or is a file of a model's folder.
+        UserError: It looks like the name of a file or folder that is not there.
     """
     path = expand(word)
     if is_standard_input(word) or not word.strip():
         return False
     if exists(path):
-        if path.is_file() and path.suffix.lower() in OTHER_MODEL_FILES:
-            raise UserError(f"{word} is a file of a model; give the model's folder, such as {path.parent}")
         return path.is_dir() or path.suffix.lower() in MODEL_FILES
     is_one_word = re.search(r"\s", word) is None
     if not _is_missing(word, is_one_word=is_one_word):

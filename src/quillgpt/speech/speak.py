@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Protocol
@@ -26,7 +27,7 @@ MOST_WAITING = 8
 """Sentences that wait to be spoken; then sampling waits."""
 
 PAUSE_SECONDS = 0.7
-"""The silence after a text, such as a sample."""
+"""The silence between two texts, such as samples."""
 
 BLOCK_SECONDS = 0.1
 POLL_SECONDS = 0.1
@@ -117,12 +118,17 @@ class Speaker:
 
     def _run(self) -> None:
         """Speak until there is nothing more."""
+        pause = np.zeros(int(PAUSE_SECONDS * self._voice.sample_rate), np.int16)
+        is_between_texts = False
         try:
             while (sentence := self._next()) is not None:
+                is_between_texts |= not sentence
                 text = spoken_form(sentence)
-                if sentence and not text:
+                if not text:
                     continue
-                for samples in self._voice.say(text) if sentence else self._pause():
+                before = [pause] if is_between_texts and self._sink.samples else []
+                is_between_texts = False
+                for samples in chain(before, self._voice.say(text)):
                     if not self._write(samples):
                         return
                 self._advise(text)
@@ -136,10 +142,6 @@ class Speaker:
             except Empty:
                 continue
         return None
-
-    def _pause(self) -> Iterator[NDArray[np.int16]]:
-        if self._sink.samples:
-            yield np.zeros(int(PAUSE_SECONDS * self._voice.sample_rate), np.int16)
 
     def _write(self, samples: NDArray[np.int16]) -> bool:
         """Write samples in blocks that are short enough to be interrupted; return whether all were."""
@@ -175,31 +177,40 @@ def speaking(settings: VoiceFields, out: str | None, *, overwrite: bool = False)
     if out is not None:
         check_wav(out, overwrite=overwrite)
     voice = open_voice(settings)
-    with ExitStack() as stack:
-        sink: Player | WavWriter
-        speaker: Speaker | None = None
-
-        def spoken_so_far() -> str:
-            spoken = speaker.seconds if speaker else 0
-            kept = isinstance(sink, WavWriter) and spoken > 0
-            return f"after {spoken:.1f} s of speech" + (f", which {sink.name} has" if kept else "")
-
-        if out is None:
-            try:
-                sink = stack.enter_context(open_player(voice.sample_rate))
-            except NoDeviceError as error:
-                out = free_name()
-                warn(f"{error}; the speech is written to {out}")
-        if out is not None:
-            sink = stack.enter_context(open_wav(out, voice.sample_rate))
-        stack.enter_context(activity(spoken_so_far))
+    with _opened_output(out, voice.sample_rate) as sink:
         speaker = Speaker(voice, sink)
-        with speaker:
-            yield speaker
+
+        def so_far() -> str:
+            kept = f", which {sink.name} has" if sink.samples and isinstance(sink, WavWriter) else ""
+            return f"after {speaker.seconds:.1f} s of speech{kept}"
+
+        with activity(so_far):
+            try:
+                with speaker:
+                    yield speaker
+            except BrokenPipeError:
+                raise
+            except Exception:
+                if sink.samples:
+                    warn(f"this ended {so_far()}")
+                raise
     if not sink.samples:
         raise NothingToSayError("there is nothing to say: the text has no letters and no digits")
     done = "played" if isinstance(sink, Player) else f"in {sink.name}"
     say(f"{speaker.seconds:.1f} s of speech by {voice.name}, {done}")
+
+
+@contextmanager
+def _opened_output(out: str | None, sample_rate: int) -> Iterator[Player | WavWriter]:
+    with ExitStack() as stack:
+        sink: Player | WavWriter | None = None
+        if out is None:
+            try:
+                sink = stack.enter_context(open_player(sample_rate))
+            except NoDeviceError as error:
+                out = free_name()
+                warn(f"{error}; the speech is written to {out}")
+        yield sink or stack.enter_context(open_wav(out or free_name(), sample_rate))
 
 
 class NothingToSayError(UserError):

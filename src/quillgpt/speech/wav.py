@@ -102,11 +102,12 @@ def check_wav(out: str, *, overwrite: bool) -> None:
         raise ConfigError(f"--out={out} is a folder; give the name of a file: --out {path / 'speech.wav'}")
     if _is_device(path):
         return
-    if path.suffix.lower() not in SUFFIXES:
-        wav = path.with_suffix(".wav").name if path.name else "speech.wav"
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        wav = path.with_suffix(".wav")
+        make = f", and other programs make {suffix} of it: ffmpeg -i {wav} {out}" if suffix else ""
         raise ConfigError(
-            f"--out={out} does not end with .wav, the only format that is written; other programs make others from it: "
-            f"ffmpeg -i {wav} {path.name if path.suffix else 'speech.mp3'}"
+            f"--out={out} does not end with .wav, the only format that is written; give --out {wav}{make}"
         )
     if exists(path) and not overwrite:
         raise ConfigError(f"{out} exists already; give another --out, or --overwrite to replace it")
