@@ -1,4 +1,4 @@
-"""Starting the processes of a run on this machine: torch's elastic agent, as torchrun uses it, with words of our own.
+"""Starting the processes of a run on each machine: torch's elastic agent, as torchrun uses it, with words of our own.
 
 The agent starts the processes and ends all of them when one fails. Signals are handed on to them, once each, and the
 exit status is theirs.
@@ -19,11 +19,13 @@ from typing import Literal
 
 import psutil
 import torch
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from quillgpt.console import outcome, warn
 from quillgpt.device import choose_device
+from quillgpt.distributed.machines import ONE_MACHINE, Machines, wait_for_all
 from quillgpt.errors import ConfigError, DeviceError
 from quillgpt.process import LAUNCHED, usable_cores
 from quillgpt.stopping import answered_by, interrupt, leave_words_to_others
@@ -83,32 +85,54 @@ def _checked_for_cpus(devices: int) -> int:
     return devices
 
 
-def launch(count: int, arguments: Sequence[str], advice: Callable[[], str] = lambda: "") -> int:
+def launch(
+    count: int,
+    arguments: Sequence[str],
+    machines: Machines = ONE_MACHINE,
+    *,
+    timeout_seconds: float = 600.0,
+    advice: Callable[[], str] = lambda: "",
+) -> int:
     """Run `quill` with some arguments in several processes, and return their exit status.
 
     Args:
-        count: How many.
+        count: How many on this machine.
         arguments: The arguments after `quill`.
+        machines: On which machines; each starts its own processes.
+        timeout_seconds: How long this machine waits for the others.
         advice: Returns what to do after all were killed, for the end of the message.
+
+    Raises:
+        UserError: A machine is missing or cannot be reached.
     """
+    store: Store | None = None
+    if machines.count == 1:
+        backend, endpoint, run_id, configs = "c10d", "localhost:0", uuid.uuid4().hex, {}
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+    else:
+        store, run_id = wait_for_all(machines, timeout_seconds)
+        backend, endpoint = "static", f"{machines.address}:{machines.port}"
+        configs = {"rank": machines.rank, "timeout": int(timeout_seconds)}
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=machines.count,
+        max_nodes=machines.count,
         nproc_per_node=count,
-        run_id=f"{LAUNCHED}{uuid.uuid4().hex}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        run_id=f"{LAUNCHED}{run_id}",
+        rdzv_backend=backend,
+        rdzv_endpoint=endpoint,
+        rdzv_configs=configs,
+        local_addr="localhost" if machines.count == 1 else None,
         max_restarts=0,
         signals_to_handle=UNHANDLED,
     )
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
     logging.disable()  # the agent's words about signals and failures, which have a line of their own
     try:
         with _signals_handed_on():
             elastic_launch(config, sys.executable)("-m", "quillgpt", *arguments)
     except ChildFailedError as error:
         return _status(error.failures, advice)
+    finally:
+        del store  # which the agents of all machines use
     return 0
 
 

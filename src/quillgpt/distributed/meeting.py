@@ -7,6 +7,7 @@ that follows is under the nonce of rank 0. A rank that has taken part before can
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
@@ -137,7 +139,26 @@ def open_store(world: World, address: str, port: int, limit_seconds: float) -> T
         UserError: It does not answer, or the port is in use.
     """
     if world.is_main and not kept_by_agent():
-        return _make_store(address, port, limit_seconds)
+        return make_store(address, port, limit_seconds, "rank 0")
+    return reach_store(address, port, limit_seconds, f"rank {world.rank}", "rank 0", partial(say_here, world))
+
+
+def reach_store(
+    address: str, port: int, limit_seconds: float, me: str, leader: str, say: Callable[[str], object]
+) -> TCPStore:
+    """Return the store that another process keeps.
+
+    Args:
+        address: Where it is.
+        port: Where it is.
+        limit_seconds: How long to wait.
+        me: What this process calls itself in messages.
+        leader: Who keeps the store.
+        say: Takes a line of progress.
+
+    Raises:
+        UserError: It does not answer.
+    """
     reason = ""
     for seconds, is_time_for_a_line in progressing(limit_seconds):
         try:
@@ -148,14 +169,24 @@ def open_store(world: World, address: str, port: int, limit_seconds: float) -> T
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         if is_time_for_a_line:
-            say_here(world, f"waiting for rank 0 at {address}:{port} since {seconds:.0f} s ({reason})")
+            say(f"waiting for {leader} at {address}:{port} since {seconds:.0f} s ({reason})")
     raise UserError(
-        f"rank {world.rank} on {socket.gethostname()} cannot reach rank 0 at {address}:{port} ({reason}) since "
-        f"{limit_seconds:g} s; is rank 0 running, and does a firewall close the port?"
+        f"{me} on {socket.gethostname()} cannot reach {leader} at {address}:{port} ({reason}) since "
+        f"{limit_seconds:g} s; is {leader} running, and does a firewall close the port?"
     )
 
 
-def _make_store(address: str, port: int, limit_seconds: float) -> TCPStore:
+def make_store(address: str, port: int, limit_seconds: float, me: str) -> TCPStore:
+    """Return a store that this process keeps.
+
+    Raises:
+        UserError: The port is in use, or the address is another machine's.
+    """
+    if not reaches_itself(address, port):
+        raise UserError(
+            f"{me} on {socket.gethostname()} does not reach itself at {address}:{port}; "
+            f"--master_addr must be an address of the machine of {me}"
+        )
     try:
         return TCPStore(
             address,
@@ -172,9 +203,28 @@ def _make_store(address: str, port: int, limit_seconds: float) -> TCPStore:
                 "the same on all machines"
             ) from error
         raise UserError(
-            f"rank 0 on {socket.gethostname()} cannot listen at {address}:{port} ({str(error).splitlines()[0]}); "
-            "--master_addr must be an address of the machine of rank 0"
+            f"{me} on {socket.gethostname()} cannot listen at {address}:{port} ({str(error).splitlines()[0]}); "
+            f"--master_addr must be an address of the machine of {me}"
         ) from error
+
+
+def reaches_itself(address: str, port: int, limit_seconds: float = 5.0) -> bool:
+    """Return whether an address is one of this machine, perhaps one that a router translates to it.
+
+    At another machine's, the store would try for long, and print what only its authors understand.
+    """
+    family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as own, suppress(OSError):
+        own.bind((place[0], 0))
+        return True
+    try:
+        with socket.create_server(("", port), family=family) as server:
+            server.settimeout(limit_seconds)
+            socket.create_connection((address, port), timeout=limit_seconds).close()
+            server.accept()[0].close()
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE  # of which the store has a message
+    return True
 
 
 def say_arrival(store: Store, me: Member) -> None:
