@@ -34,6 +34,7 @@ class PocketsphinxRecognizer:
 
     Args:
         settings: The settings; of its own kind, pocketsphinx has only `vad`.
+        because: What the warning that it is rough adds: why it is used, or what else could be.
 
     Raises:
         UserError: The package is missing, or the settings ask for another language or model.
@@ -42,8 +43,8 @@ class PocketsphinxRecognizer:
     name = "pocketsphinx en-us"
     language = "en"
 
-    def __init__(self, settings: RecognizerSettings) -> None:
-        if settings.language is not None and settings.language.lower().replace("_", "-").split("-")[0] not in ENGLISH:
+    def __init__(self, settings: RecognizerSettings, *, because: str = "--engine=whisper is accurate") -> None:
+        if not is_english(settings.language):
             raise ConfigError(
                 f"--language={settings.language}: pocketsphinx knows only English; --engine=whisper knows others"
             )
@@ -55,7 +56,10 @@ class PocketsphinxRecognizer:
         self._package = import_extra("pocketsphinx", extra="voice", purpose="transcribing with pocketsphinx")
         self._vad = settings.vad
         self._decoder = self._package.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
-        warn("pocketsphinx is rough, and knows only English: expect many wrong words; --engine=whisper is accurate")
+        warn(f"pocketsphinx is rough, and knows only English: expect many wrong words; {because}")
+
+    def begin(self) -> None:
+        """Get ready for another recording; nothing is kept of the one before."""
 
     def segments(self, samples: NDArray[np.float32]) -> Iterator[Segment]:
         """Yield an utterance at a time; its confidence is the mean posterior probability of its words."""
@@ -102,3 +106,8 @@ class PocketsphinxRecognizer:
             confidence=min(1.0, float(np.mean([word.prob for word in words]))),
             compression=compression(text),
         )
+
+
+def is_english(language: str | None) -> bool:
+    """Whether a language is English as users write it, such as `en-US`, or is not given."""
+    return language is None or language.strip().lower().replace("_", "-").partition("-")[0] in ENGLISH

@@ -175,6 +175,7 @@ class _Session:
     def _transcript(self, job: _Job, clock: _Clock) -> Transcript:
         path = job.recording.path
         segments = list[Segment]()
+        self._recognizer.begin()
         with open_recording(path) as recording:
             for remark in recording.remarks:
                 say(f"{path} {remark}")

@@ -24,7 +24,8 @@ class Segment:
         text: What was heard.
         confidence: The recognizer's estimate that the words are right, from 0 to 1.
         no_speech: The recognizer's probability that there is no speech here, from 0 to 1; None if it has none.
-        compression: UTF-8 bytes of the text per byte of its zlib compression; high where text repeats.
+        compression: UTF-8 bytes of the text per byte of its zlib compression; high where the text repeats itself. If
+            the recognizer tells that of the text around the segment too, the higher one.
     """
 
     start: float
@@ -55,6 +56,9 @@ class Recognizer(Protocol):
     @property
     def language(self) -> str | None:
         """The language that is recognized, such as "en"; None as long as it has not been detected."""
+
+    def begin(self) -> None:
+        """Get ready for another recording."""
 
     def segments(self, samples: NDArray[np.float32]) -> Iterator[Segment]:
         """Yield what is said in a stretch of audio, as soon as it is known.
