@@ -27,7 +27,7 @@ NO_PROTOCOL = {"protocol_whitelist": "none"}
 """A file may be a playlist, which must not open other files or addresses."""
 
 
-def decoder(extra: str) -> ModuleType:
+def decoder(extra: str = "voice") -> ModuleType:
     """Return the package that decodes recordings; its wheels bring ffmpeg's libraries with them.
 
     Args:
@@ -150,17 +150,16 @@ class Recording:
 
 
 @contextmanager
-def open_recording(path: Path, *, extra: str = "voice") -> Iterator[Recording]:
+def open_recording(path: Path) -> Iterator[Recording]:
     """Open a recording: an audio file, or a video, of which the sound is used.
 
     Args:
         path: The file.
-        extra: The extra that brings the decoder.
 
     Raises:
         DataError: The file is missing, empty, unreadable or no recording, or is a video without sound.
     """
-    package = decoder(extra)
+    package = decoder()
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(f"{path} is not a file")
@@ -225,10 +224,10 @@ def _what_it_is(beginning: bytes, error: Exception) -> str:
     return f"it is damaged, or of another kind ({getattr(error, 'strerror', None) or error})"
 
 
-def duration_of(path: Path, *, extra: str = "voice") -> float | None:
+def duration_of(path: Path) -> float | None:
     """Return the seconds that a recording's header says it has; None if it does not say, or cannot be opened."""
     try:
-        with open_recording(path, extra=extra) as recording:
+        with open_recording(path) as recording:
             return recording.duration
     except DataError:
         return None

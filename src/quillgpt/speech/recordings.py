@@ -39,7 +39,7 @@ def find_recordings(words: list[str]) -> tuple[list[Recording], list[str]]:
     for word in words:
         try:
             for recording in _recordings(word):
-                recordings.setdefault(recording.path.absolute(), recording)
+                recordings.setdefault(recording.path.resolve(), recording)
         except UserError as error:
             wrong.append(str(error))
     return list(recordings.values()), wrong
@@ -52,7 +52,7 @@ def _recordings(word: str) -> Iterator[Recording]:
             for file in paths_of_folder(word, path, RECORDINGS, follow_links=False):
                 yield Recording(file, file.relative_to(path))
         else:
-            yield Recording(path, PurePath(path.name))
+            yield Recording(_checked(path), PurePath(path.name))
     elif glob.has_magic(word):
         fixed = _fixed_part(path)
         try:
@@ -65,6 +65,16 @@ def _recordings(word: str) -> Iterator[Recording]:
         raise DataError(f"{word} is an address; download the recording, and give the file")
     else:
         raise DataError(f"{word} does not exist{_meant(path)}")
+
+
+def _checked(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; give recordings, or folders of them")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{str(path)!a} is no name in UTF-8, and cannot be recorded; rename it") from None
+    return path
 
 
 def _fixed_part(pattern: Path) -> Path:

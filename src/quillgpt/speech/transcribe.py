@@ -14,7 +14,7 @@ from quillgpt.config.schema import TranscribeSettings
 from quillgpt.console import clock_time, is_screen, outcome, progress, say, stderr, warn
 from quillgpt.errors import DataError, UserError
 from quillgpt.files import make_folder, sha256_of
-from quillgpt.speech.audio import duration_of, open_recording, reason, state_of
+from quillgpt.speech.audio import decoder, duration_of, open_recording, reason, state_of
 from quillgpt.speech.engines import recognizer
 from quillgpt.speech.filters import judge
 from quillgpt.speech.recordings import Recording, find_recordings
@@ -73,6 +73,7 @@ def transcribe(words: list[str], folder: Path, settings: TranscribeSettings, *, 
     Raises:
         UserError: Nothing can be transcribed: a package is missing, nothing was found, or the folder cannot be written.
     """
+    decoder("whisper" if settings.engine == "whisper" else "voice")
     recordings, wrong = find_recordings(words)
     if not recordings:
         raise DataError("; ".join(wrong))
@@ -102,14 +103,14 @@ class _Session:
 
     def words_on_interruption(self) -> str:
         done = len(self.report.transcripts) + self.report.before
-        return f"; {done} of {self._count} transcripts are complete, and the same command goes on with the others"
+        return f"with {done} of {self._count} transcripts complete; the same command goes on with the others"
 
     def transcribe(self, recordings: list[Recording]) -> None:
         self._count = len(recordings)
         waiting = [waits for recording in recordings if (waits := self._look_at(recording)) is not None]
         started = time.monotonic()
         total = sum(job.duration or 0.0 for job in waiting)
-        with progress("Transcribing", total, as_time=True) as advance:
+        with progress("Transcribing", total or None, as_time=True) as advance:
             clock = _Clock(total, advance)
             for position, job in enumerate(waiting, start=1):
                 try:
