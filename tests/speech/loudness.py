@@ -26,6 +26,9 @@ class Loudness:
     def __init__(self, settings: RecognizerSettings) -> None:
         pass
 
+    def begin(self) -> None:
+        pass
+
     def segments(self, samples: NDArray[np.float32]) -> Iterator[Segment]:
         type(self).heard += 1
         if self.meanwhile is not None:
