@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from quillgpt.distributed import World
+from quillgpt.errors import DeviceError
 from quillgpt.training import compilation
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.start.setup import set_up
@@ -98,6 +100,24 @@ def test_a_failing_compiler_is_one_line_and_the_run_goes_on(
     said = capsys.readouterr().err
     assert said.count("torch.compile failed") == 1
     assert "no compiler" in said
+
+
+def test_a_compiler_that_fails_on_one_of_several_ranks_ends_them(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reason, kind, said in (
+        ("no compiler", DeviceError, r"torch\.compile failed on rank 1 \(no compiler\); --compile=False goes without"),
+        ("Connection closed by peer", RuntimeError, "^Connection closed"),  # since another rank has failed
+    ):
+
+        def fail(*arguments: object, reason: str = reason) -> Tensor:
+            raise RuntimeError(reason)
+
+        monkeypatch.setattr(compilation.torch, "compile", lambda function, fail=fail: fail)
+        step = make_step(set_up(tiny(compile=True)))
+        step.world = World(rank=1, size=2)
+        with pytest.raises(kind, match=said):
+            step(0, 1e-3)
 
 
 @pytest.mark.usefixtures("fresh_compiler")

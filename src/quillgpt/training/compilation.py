@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from quillgpt.console import warn
+from quillgpt.errors import DeviceError
 from quillgpt.files import quill_home
 from quillgpt.model import GPT
 
@@ -75,8 +76,16 @@ def compile_model(model: GPT) -> None:
 
 def warn_of_failed_compilation(error: Exception) -> None:
     """Say that torch.compile failed and that the run goes on without it."""
-    reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
-    warn(f"torch.compile failed ({reason}); going on without it, as --compile=False would")
+    warn(f"torch.compile failed ({_reason(error)}); going on without it, as --compile=False would")
+
+
+def failed_on_rank(error: Exception, rank: int) -> DeviceError:
+    """Return the error that says that torch.compile failed on one of several ranks."""
+    return DeviceError(f"torch.compile failed on rank {rank} ({_reason(error)}); --compile=False goes without it")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
 
 
 def leave_uncompiled(model: GPT) -> None:

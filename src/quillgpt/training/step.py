@@ -23,12 +23,18 @@ from quillgpt.device import autocast, to_device
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.ddp import Parallel, Replicas
 from quillgpt.distributed.fsdp import drop_gathered
+from quillgpt.distributed.join import is_of_connections
 from quillgpt.distributed.shards import is_sharded, own_rows
 from quillgpt.model import GPT
 from quillgpt.model.kernels import mean_range_excess
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
-from quillgpt.training.compilation import compile_model, leave_uncompiled, warn_of_failed_compilation
+from quillgpt.training.compilation import (
+    compile_model,
+    failed_on_rank,
+    leave_uncompiled,
+    warn_of_failed_compilation,
+)
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.start.choices import Machine
 
@@ -162,6 +168,8 @@ class TrainStep:
         except Exception as error:  # a compiler may fail in any way, but only before it has worked once
             if not self.compiled or self._has_compiled_once:
                 raise
+            if self.world.size > 1:  # the others may have compiled, and wait for this rank's gradient
+                raise error if is_of_connections(error) else failed_on_rank(error, self.world.rank) from error
             self.go_on_uncompiled(error)
             loss = self.accumulate_gradient(iteration, inputs, targets)
         self._has_compiled_once = self.compiled
