@@ -24,7 +24,7 @@ FORMATS = {"cuda": ("float16", "float32"), "cpu": ("int8", "float32")}
 """The number formats that are tried, in this order, where none is asked for."""
 
 GPU_BATCH = 8
-"""Pieces at a time on a GPU; a CPU is no faster with several, and one at a time can be tried again when it fails."""
+"""Pieces at a time on a GPU. On a CPU it is one, since only a single piece is tried again when it fails."""
 
 PIECE_SECONDS, TAIL_SECONDS = 30, 10
 LANGUAGE_NAMES = {
