@@ -107,6 +107,15 @@ PROMISED = {
     "finetune_mybook": BOOK
     | {"init_from": "gpt2", "learning_rate": 3e-5, "decay_lr": False, "always_save_checkpoint": False},
     "finetune": {"init_from": "gpt2", "learning_rate": 3e-5, "patience": 5, "always_save_checkpoint": False},
+    "train_speech": {"defaults": "scaled", "arch": "qwen3", "dataset": "speech", "minutes": 10},
+    "finetune_speech": {
+        "dataset": "speech",
+        "init_from": "gpt2",
+        "block_size": 256,
+        "learning_rate": 3e-5,
+        "eval_interval": 10,
+        "patience": 5,
+    },
     "finetune_shakespeare": {
         "dataset": "shakespeare",
         "init_from": "gpt2-xl",

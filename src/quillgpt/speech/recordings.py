@@ -11,10 +11,9 @@ from pathlib import Path, PurePath
 from quillgpt.config.paths import exists, expand
 from quillgpt.errors import DataError, UserError, did_you_mean
 from quillgpt.text.sources.folders import FileKind, paths_of_folder, paths_of_pattern
+from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
-AUDIO = ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .aac .wma .aif .aiff .aifc .caf .au .amr .ac3 .ape .wv .mka .mp2"
-VIDEO = ".mp4 .m4v .mkv .mov .avi .webm .mpg .mpeg .wmv .3gp .ogv .ts"
-SUFFIXES = (*AUDIO.split(), *VIDEO.split())
+SUFFIXES = RECORDING_SUFFIXES
 """How the recordings of a folder are named; a file that is given itself may end in anything."""
 
 RECORDINGS = FileKind(SUFFIXES, "recordings", "recordings", "Give audio files: wav, flac, mp3, ogg, m4a and so on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -14,6 +15,7 @@ from quillgpt.errors import DataError
 _SAVE = "open it, save it as plain text (UTF-8), and give that file"
 _UNPACK = "unpack it and give the text in it"
 _TEXT = "give a text file"
+_TRANSCRIBE = "to turn its speech into text: quill transcribe PATH --out FOLDER"
 _FORMATS = (
     (b"%PDF-", "a PDF document", "open it, save it as plain text (UTF-8), or run pdftotext FILE, and give that file"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an older Microsoft Office", _SAVE),
@@ -40,9 +42,15 @@ _FORMATS = (
     (b"GIF8", "a GIF image", _TEXT),
     (b"II*\0", "a TIFF image", _TEXT),
     (b"MM\0*", "a TIFF image", _TEXT),
-    (b"ID3", "an MP3 recording", _TEXT),
-    (b"OggS\0", "an Ogg recording", _TEXT),
-    (b"fLaC\0", "a FLAC recording", _TEXT),
+    (b"ID3", "an MP3 recording", _TRANSCRIBE),
+    (b"OggS\0", "an Ogg recording", _TRANSCRIBE),
+    (b"fLaC\0", "a FLAC recording", _TRANSCRIBE),
+    (b".snd\0", "a recording", _TRANSCRIBE),
+    (b"caff\0", "a recording", _TRANSCRIBE),
+    (b"#!AMR", "an AMR recording", _TRANSCRIBE),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a recording or a video (WMA, WMV)", _TRANSCRIBE),
+    (b"\x1a\x45\xdf\xa3", "a video or a recording (Matroska, WebM)", _TRANSCRIBE),
+    (b"\0\0\x01\xba", "a video (MPEG)", _TRANSCRIBE),
     (b"SQLite format 3\0", "an SQLite database", "export its texts and give that file"),
     (b"\x7fELF", "a program", _TEXT),
     (b"MZ\x90\0", "a program", _TEXT),
@@ -58,6 +66,11 @@ _ZIPPED = (
     (b"xl/", "an Excel workbook"),
     (b"ppt/", "a PowerPoint presentation"),
 )
+_IMAGES = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"mif1", b"msf1", b"avif"))
+_FRAMES = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9")
+"""The first bytes of MP3 and AAC without a header."""
+
+_RECORDINGS = ((b"RIFF", b"WAVE"), (b"RIFF", b"AVI "), (b"RF64", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC"))
 
 
 def check_format(head: bytes, name: str) -> None:
@@ -68,7 +81,8 @@ def check_format(head: bytes, name: str) -> None:
     """
     for signature, what, remedy in _FORMATS:
         if head.startswith(signature):
-            raise DataError(f"{name} is {what}, not plain text; {remedy.replace('FILE', PurePath(name).name)}")
+            remedy = remedy.replace("FILE", PurePath(name).name).replace("PATH", shlex.quote(name))
+            raise DataError(f"{name} is {what}, not plain text; {remedy}")
     if head.startswith(b"PK\3\4"):
         what = next(
             (what for mark, what in _ZIPPED if mark in head[:8192]),
@@ -79,8 +93,13 @@ def check_format(head: bytes, name: str) -> None:
         raise DataError(f"{name} is an e-book (MOBI), not plain text; {_SAVE}")
     if head[257:262] == b"ustar":
         raise DataError(f"{name} is a tar archive, not plain text; {_UNPACK}: tar xf {PurePath(name).name}")
-    if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] in (b"WAVE", b"AVI ", b"WEBP")):
-        raise DataError(f"{name} is a recording or an image, not plain text; {_TEXT}")
+    if (head.startswith(b"RIFF") and head[8:12] == b"WEBP") or head[4:12] in _IMAGES:
+        raise DataError(f"{name} is an image, not plain text; {_TEXT}")
+    container = head[:4], head[8:12]
+    is_frame = head[:2] in _FRAMES and b"\0" in head  # the first letters of some texts, but those have no NUL
+    if head[4:8] == b"ftyp" or container in _RECORDINGS or is_frame:
+        remedy = _TRANSCRIBE.replace("PATH", shlex.quote(name))
+        raise DataError(f"{name} is a recording or a video, not plain text; {remedy}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -17,6 +19,7 @@ from quillgpt.config.paths import STANDARD_INPUT, expand, is_standard_input, is_
 from quillgpt.console import progress, say, warn
 from quillgpt.errors import DataError
 from quillgpt.text.sources.documents import Source
+from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
 TEXT_SUFFIXES = (".txt", ".md")
 FEW_NAMES = 5
@@ -63,12 +66,14 @@ class FileKind:
         plural: What they are called.
         none: What they are called after "has no".
         advice: What to do if there are none.
+        other_advice: What to do instead if FOLDER has files with one of these endings, and none that is wanted.
     """
 
     suffixes: tuple[str, ...]
     plural: str
     none: str
     advice: str
+    other_advice: tuple[tuple[str, ...], str] = ((), "")
 
 
 TEXTS = FileKind(
@@ -76,6 +81,7 @@ TEXTS = FileKind(
     f"{' and '.join(TEXT_SUFFIXES)} files",
     f"{' or '.join(TEXT_SUFFIXES)} files",
     "Give plain text files",
+    (RECORDING_SUFFIXES, "To turn the speech in it into text: quill transcribe FOLDER --out TEXTS"),
 )
 
 
@@ -104,7 +110,9 @@ def paths_of_folder(word: str, folder: Path, kind: FileKind, *, follow_links: bo
     if not wanted:
         others_there = " and ".join(filter(None, [kinds, reasons]))
         content = f"it has {others_there}" if others_there else "it is empty"
-        raise DataError(f"the folder {word} has no {kind.none}; {content}. {kind.advice}")
+        suffixes, instead = kind.other_advice
+        advice = instead.replace("FOLDER", shlex.quote(word)) if others.keys() & {*suffixes} else kind.advice
+        raise DataError(f"the folder {word} has no {kind.none}; {content}. {advice}")
     if kinds:
         say(f"Of the folder {word}, {kind.plural} are read ({len(wanted)}); skipped: {kinds}")
     if reasons:
@@ -113,8 +121,27 @@ def paths_of_folder(word: str, folder: Path, kind: FileKind, *, follow_links: bo
 
 
 def files_of_pattern(word: str) -> list[Source]:
-    """Return the texts that a pattern such as `books/*.txt` matches; errors are those of `paths_of_pattern`."""
-    return [Source.from_file(path) for path in paths_of_pattern(word)]
+    """Return the texts that a pattern such as `books/*.txt` matches; errors are those of `paths_of_pattern`.
+
+    A pattern such as `lectures/*` also matches what `quill transcribe` wrote beside each text; that is left out.
+    """
+    paths = paths_of_pattern(word)
+    texts = {*paths}
+    records = {path for path in paths if path.with_suffix(".txt") in texts and _is_transcript_record(path)}
+    if records:
+        say(f"Of what {word} matches, the .json beside transcripts is left out: {len(records):,} files")
+    return [Source.from_file(path) for path in paths if path not in records]
+
+
+def _is_transcript_record(path: Path) -> bool:
+    """Return whether a file is what `quill transcribe` writes beside a transcript."""
+    if path.suffix != ".json":
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"source", "made_with", "segments", "text_sha256"} <= content.keys()
 
 
 def paths_of_pattern(word: str) -> list[Path]:
