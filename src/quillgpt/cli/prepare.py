@@ -13,11 +13,11 @@ from quillgpt.cli.messages import unknown_word
 from quillgpt.config import PrepareSettings, preset_names, resolve_flat
 from quillgpt.config.sources import OWN_TEXT
 from quillgpt.console import say, stdout, table
-from quillgpt.errors import ConfigError, cut
+from quillgpt.errors import ConfigError
 from quillgpt.streams import visible
 
 if TYPE_CHECKING:
-    from quillgpt.data.dataset_manifest import DatasetManifest, SharedEdge
+    from quillgpt.data.dataset_manifest import DatasetManifest
     from quillgpt.data.near_duplicates import NearDuplicates
     from quillgpt.data.prepare import Preparation
 
@@ -100,9 +100,7 @@ def _summary(prepared: Preparation) -> dict[str, object]:
             "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
         )
         rows["repeated lines"] = _repeated_lines(manifest)
-        for side, verb in (("opening", "begin"), ("ending", "end")):
-            if shared := getattr(report, f"{side}s"):
-                rows[f"{side}s"] = _announcements(manifest, side, verb, shared)
+        rows |= _announcements(manifest)
     if report is not None and report.copied_share is not None:
         rows["overlap"] = (
             f"{report.copied_share:.1%} of the validation text is also in the training text, word for word"
@@ -132,18 +130,21 @@ def _removed(flag: str, *, done: bool, useful: bool) -> str:
     return "; left out" if done else f"; --{flag} leaves them out"
 
 
-def _announcements(manifest: DatasetManifest, side: str, verb: str, shared: list[SharedEdge]) -> str:
+def _announcements(manifest: DatasetManifest) -> dict[str, object]:
+    from quillgpt.data.announcements import flag, in_words
+
     report = manifest.report
     assert report is not None
-    first, *others = [f"with {cut(one.text, 60)!r}" for one in shared]
-    examples = ", ".join(
-        [first, *(f"{one.documents:,} {other}" for one, other in zip(shared[1:], others, strict=True))]
-    )
-    if getattr(manifest, f"drop_{side}s") is not None:
-        advice = f"left out of {getattr(report, f'dropped_{side}s'):,} documents"
-    else:
-        advice = f"--drop_{side}s={shared[-1].documents} leaves {'it' if len(shared) == 1 else 'them'} out"
-    return f"{shared[0].documents:,} of {report.documents:,} documents {verb} {examples}; {advice}"
+    rows: dict[str, object] = {}
+    if report.openings:
+        left_out = manifest.drop_openings is not None and f"left out of {report.dropped_openings:,} documents"
+        advice = left_out or f"{flag(report.openings, 'opening')} leaves out what they share"
+        rows["openings"] = f"{in_words(report.openings, 'opening', report.documents)}; {advice}"
+    if report.endings:
+        left_out = manifest.drop_endings is not None and f"left out of {report.dropped_endings:,} documents"
+        advice = left_out or f"{flag(report.endings, 'ending')} leaves out what they share"
+        rows["endings"] = f"{in_words(report.endings, 'ending', report.documents)}; {advice}"
+    return rows
 
 
 def _repeated_lines(manifest: DatasetManifest) -> str:

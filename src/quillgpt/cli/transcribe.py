@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,5 +67,22 @@ def _summary(report: Report, out: Path) -> dict[str, object]:
     for reason, count in report.marked.items():
         rows[f"marked: {reason}"] = f"{count:,}"
     if report.transcripts or report.before:
-        rows["next"] = f"quill prepare {out}"
+        rows |= _next(out)
     return rows
+
+
+def _next(out: Path) -> dict[str, object]:
+    """Return the command that prepares the transcripts, without what many of them begin and end with."""
+    from quillgpt.data.announcements import announcements, flag, in_words
+    from quillgpt.data.edges import sample_of_files
+
+    sample = sample_of_files(sorted(out.rglob("*.txt")))
+    rows: dict[str, object] = {}
+    command = ["quill", "prepare", shlex.quote(str(out))]
+    if openings := announcements(sample, "opening"):
+        rows["openings"] = in_words(openings, "opening", sample.documents)
+        command.append(flag(openings, "opening"))
+    if endings := announcements(sample, "ending"):
+        rows["endings"] = in_words(endings, "ending", sample.documents)
+        command.append(flag(endings, "ending"))
+    return rows | {"next": " ".join(command)}

@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.data.edges import LONGEST_EDGE, NUMBER, Edge, EdgeSample, Side, edge_of
+from quillgpt.errors import cut
 from quillgpt.text.sources.documents import Mark, Piece
 
 FEWEST_DOCUMENTS = 3
@@ -40,6 +42,9 @@ FEW = 4
 
 NEARLY_ALL, FEWEST_ONE_WORD = 0.75, 5
 """The share, and the number, of documents that must begin with a single rare word in the middle of a sentence."""
+
+LONGEST_SHOWN = 70
+"""Characters of an announcement in a message."""
 
 FIRST_WORDS, REPRESENTATIVES = 12, 8
 """The first words that are tried, and the documents that are tried for each."""
@@ -72,6 +77,31 @@ class Announcement:
 def fewest_documents(documents: int) -> int:
     """Return the number of documents from which on a shared beginning is reported."""
     return max(FEWEST_DOCUMENTS, int(np.ceil(SHARE * documents)))
+
+
+class Shared(Protocol):
+    """What several documents begin or end with, and the number of these documents."""
+
+    @property
+    def text(self) -> str:
+        """How it reads in one of them."""
+
+    @property
+    def documents(self) -> int:
+        """Number of documents that have it."""
+
+
+def in_words(shared: Sequence[Shared], side: Side, documents: int) -> str:
+    """Return a sentence about what many documents begin or end with."""
+    first, *others = [f"with {cut(one.text, LONGEST_SHOWN)!r}" for one in shared]
+    examples = [first, *(f"{one.documents:,} {other}" for one, other in zip(shared[1:], others, strict=True))]
+    verb = "begin" if side == "opening" else "end"
+    return f"{shared[0].documents:,} of {documents:,} documents {verb} {', '.join(examples)}"
+
+
+def flag(shared: Sequence[Shared], side: Side) -> str:
+    """Return the flag of `quill prepare` that leaves announcements out."""
+    return f"--drop_{side}s={min(one.documents for one in shared)}"
 
 
 def announcements(sample: EdgeSample, side: Side, least: int | None = None) -> list[Announcement]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from os import SEEK_END
+from pathlib import Path
 from typing import Literal
 
 LONGEST_EDGE = 2_000
@@ -172,6 +174,19 @@ class EdgeSample:
         kept = dict.fromkeys(zip(self.beginnings, self.ends, strict=True))
         texts = (beginning if side == "opening" else end for beginning, end in kept)
         return [edge_of(text, side, is_whole=len(text) < LONGEST_EDGE) for text in texts]
+
+
+def sample_of_files(paths: Iterable[Path]) -> EdgeSample:
+    """Return the sample of text files in UTF-8; only their beginnings and ends are read."""
+
+    def ends_of(path: Path) -> tuple[str, str]:
+        most = 4 * LONGEST_EDGE  # bytes of as many characters
+        with path.open("rb") as file:
+            beginning = file.read(most)
+            file.seek(max(0, file.seek(0, SEEK_END) - most))
+            return beginning.decode("utf-8", "ignore"), file.read().decode("utf-8", "ignore")
+
+    return sample_of(map(ends_of, paths))
 
 
 def sample_of(texts: Iterable[tuple[str, str]]) -> EdgeSample:

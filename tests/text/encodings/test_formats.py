@@ -3,6 +3,8 @@
 import json
 import zipfile
 
+import av
+import numpy as np
 import pytest
 
 from languages import LEGACY
@@ -112,6 +114,36 @@ def test_binary_files_are_called_what_they_are_with_what_to_do(tmp_path, content
     (tmp_path / "book.txt").write_bytes(content)
     with pytest.raises(DataError, match=words):
         look_at(tmp_path / "book.txt")
+
+
+CODECS = {
+    "pcm_s16le": ("wav", "avi", "w64", "mka"),
+    "pcm_s16be": ("aiff", "caf", "au"),
+    "aac": ("aac", "m4a", "mp4"),
+    "libopus": ("ogg", "opus", "webm"),
+    "libmp3lame": ("mp3",),
+    "flac": ("flac",),
+}
+
+
+@pytest.mark.parametrize(("codec", "ending"), [(codec, ending) for codec in CODECS for ending in CODECS[codec]])
+def test_recordings_are_named_with_the_command_that_turns_them_into_text(tmp_path, codec, ending):
+    path = tmp_path / f"my talk.{ending}"
+    noise = np.random.default_rng(0).integers(-9000, 9000, (1, 48_000), dtype=np.int16)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    with pytest.raises(DataError, match=rf"quill transcribe '.*my talk\.{ending}' --out FOLDER"):
+        look_at(path)
+
+
+@pytest.mark.parametrize("words", ["ясно и тихо было в поле", "яблоко упало", "ящик стоял", "Ъ"])
+def test_a_text_in_an_older_encoding_is_no_recording(tmp_path, words):
+    (tmp_path / "text.txt").write_bytes((f"{words}, и снова наступило утро. " * 20).encode("cp1251"))
+    assert look_at(tmp_path / "text.txt").encoding == "cp1251"
 
 
 def test_endlessly_nested_text_is_no_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
 import sys
@@ -117,6 +118,46 @@ def test_what_a_pattern_matches_besides_files_is_named(
     assert "named pipes: 1" in said
     with pytest.raises(DataError, match=r"no file matches .*it matches named pipes: 1"):
         found(f"{books}/p*.txt", tmp_path)
+
+
+@pytest.fixture
+def lectures(tmp_path: Path) -> Path:
+    """Return a folder with two recordings, a transcript of one, and what else may lie there."""
+    folder = tmp_path / "my lectures"
+    folder.mkdir()
+    for name in ("one.mp3", "two.wav"):
+        (folder / name).write_bytes(b"ID3")
+    (folder / "one.txt").write_text("What was said.")
+    record = {"version": 1, "source": {}, "made_with": {}, "text_sha256": None, "segments": []}
+    (folder / "one.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_of_transcripts_only_the_texts_are_read(
+    lectures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found(str(lectures), tmp_path) == ["my lectures/one.txt"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "skipped: 1 .json, 1 .mp3, 1 .wav" in said
+    assert found(f"{lectures}/*.[tj]*", tmp_path) == ["my lectures/one.txt"]
+    assert "the .json beside transcripts is left out: 1 files" in " ".join(capsys.readouterr().err.split())
+
+
+def test_other_json_that_a_pattern_matches_is_read_as_it_was(lectures: Path, tmp_path: Path) -> None:
+    (lectures / "two.json").write_text((lectures / "one.json").read_text())
+    (lectures / "three.txt").write_text("A text.")
+    (lectures / "three.json").write_text('{"text": "three"}')
+    names = ["one.txt", "three.json", "three.txt", "two.json"]
+    assert found(f"{lectures}/*.[tj]*", tmp_path) == [f"my lectures/{name}" for name in names]
+
+
+def test_a_folder_of_recordings_is_named_with_the_command_that_turns_them_into_text(
+    lectures: Path, tmp_path: Path
+) -> None:
+    (lectures / "one.txt").unlink()
+    (lectures / "one.json").unlink()
+    with pytest.raises(DataError, match=r"it has 1 \.mp3, 1 \.wav\. .*: quill transcribe '.*my lectures' --out TEXTS$"):
+        texts_of([str(lectures)], spool=tmp_path)
 
 
 @pytest.fixture

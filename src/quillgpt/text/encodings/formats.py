@@ -45,6 +45,7 @@ _FORMATS = (
     (b"ID3", "an MP3 recording", _TRANSCRIBE),
     (b"OggS\0", "an Ogg recording", _TRANSCRIBE),
     (b"fLaC\0", "a FLAC recording", _TRANSCRIBE),
+    (b"riff\x2e\x91\xcf\x11", "a recording", _TRANSCRIBE),
     (b".snd\0", "a recording", _TRANSCRIBE),
     (b"caff\0", "a recording", _TRANSCRIBE),
     (b"#!AMR", "an AMR recording", _TRANSCRIBE),
