@@ -86,5 +86,9 @@ def test_nothing_is_spoken_of_a_text_without_letters_digits_and_symbols(text: st
     assert spoken_form(text) == ""
 
 
+def test_digits_of_every_script_are_read() -> None:
+    assert spoken_form("١٢٣ १२ ３.５") == "123 12 3.5"
+
+
 def test_control_characters_and_line_ends_are_spaces() -> None:
     assert spoken_form(" Hello\x1b\x07 there,\n\tfriend\ud800. 😀 ") == "Hello there, friend . 😀"

@@ -287,7 +287,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ([""], "there is nothing to say"),
         (["... \x01\x1b --- "], "there is nothing to say"),
         (["txt.txt"], "there is no file or folder txt.txt; did you mean text.txt?"),
-        (["books/one.txt"], "there is no file or folder books/one.txt; give a model's folder, a text file"),
+        (["books/one.txt"], "there is no file or folder books/one.txt; give a model's folder or a text file"),
         (["./my book"], "there is no file or folder ./my book;"),
         (["out-run"], "there is no file or folder out-run;"),
         (["folder"], "folder has no config.json"),
@@ -498,10 +498,25 @@ def test_a_missing_package_is_named_with_its_extra_before_a_model_is_read(
 ) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     espeak_voice._start.cache_clear()
+    espeak_voice._data.cache_clear()
     assert main(["sample", "there-is-no-model", "--speak", "--out=a.wav"]) == 1
     assert "needs the package espeakng_loader, which is not installed: pip install 'quillgpt[voice]'" in (
         capsys.readouterr().err
     )
+
+
+def test_espeak_speaks_where_the_path_of_its_data_is_too_long_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(espeak_voice, "LONGEST_FOLDER", 20)
+    espeak_voice._start.cache_clear()
+    espeak_voice._data.cache_clear()
+    try:
+        assert len(spoken(tmp_path / "a.wav", TWO, voice="de+f3")) > 50_000
+        assert espeak_voice._data().is_symlink()
+    finally:
+        espeak_voice._start.cache_clear()
+        espeak_voice._data.cache_clear()
 
 
 def test_the_voices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

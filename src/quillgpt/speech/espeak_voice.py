@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,16 +162,15 @@ def _start() -> tuple[int, ctypes.CDLL]:
 
 @functools.cache
 def _data() -> Path:
-    """Return the folder of espeak's data, by a link if its path is longer than the library can keep."""
+    """Return the folder of espeak's data, elsewhere if its path is longer than the library can keep."""
     loader = import_extra("espeakng_loader", extra="voice", purpose="Speaking with espeak")
     folder = Path(loader.get_data_path())
     if len(os.fsencode(folder)) <= LONGEST_FOLDER:
         return folder
-    link = Path(_short_folder().name, folder.name)
-    link.symlink_to(folder, target_is_directory=True)
-    return link
-
-
-@functools.cache
-def _short_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="quill-espeak-")
+    elsewhere = Path(tempfile.mkdtemp(prefix="quill-espeak-"))
+    atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
+    try:
+        (elsewhere / folder.name).symlink_to(folder, target_is_directory=True)
+    except OSError:  # Windows lets only some users make links
+        shutil.copytree(folder, elsewhere / folder.name)
+    return elsewhere / folder.name

@@ -51,8 +51,9 @@ def model_in(word: str) -> bool:
     if is_one_word and PUBLISHED.fullmatch(word) and path.suffix.lower() not in KNOWN_FILES:
         return not path.parent.exists() or "/" not in word
     meant = _near(path)
-    hint = f"; did you mean {meant}?" if meant else "; give a model's folder, a text file, or a text in quotes"
-    raise UserError(f"there is no file or folder {word}{hint} (echo {shlex.quote(word)} | quill speak - says the name)")
+    hint = f"did you mean {meant}?" if meant else "give a model's folder or a text file."
+    words = f"To hear these words themselves: echo {shlex.quote(word)} | quill speak -"
+    raise UserError(f"there is no file or folder {word}; {hint} {words}")
 
 
 def read_text(word: str) -> Iterator[str]:

@@ -82,11 +82,17 @@ class SentenceStream:
 def spoken_form(sentence: str) -> str:
     """Return a sentence as a voice should read it, or an empty string if it has no letter, digit or symbol.
 
-    Control characters, and halves of characters, are spaces.
+    Control characters, and halves of characters, are spaces. Digits of all scripts are 0 to 9, which every voice reads.
     """
-    spaced = "".join(" " if unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") else letter for letter in sentence)
-    text = " ".join(spaced.split())
+    text = " ".join("".join(map(_spoken_letter, sentence)).split())
     return text if any(letter.isalnum() or unicodedata.category(letter)[0] == "S" for letter in text) else ""
+
+
+def _spoken_letter(letter: str) -> str:
+    category = unicodedata.category(letter)
+    if category == "Nd":
+        return str(unicodedata.decimal(letter))
+    return " " if category in ("Cc", "Cs", "Co", "Cn") else letter
 
 
 def _end(window: str, *, is_all: bool) -> int:
