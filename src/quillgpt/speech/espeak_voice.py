@@ -164,7 +164,10 @@ def _start() -> tuple[int, ctypes.CDLL]:
 def _data() -> Path:
     """Return the folder of espeak's data, elsewhere if its path is longer than the library can keep."""
     loader = import_extra("espeakng_loader", extra="voice", purpose="Speaking with espeak")
-    folder = Path(loader.get_data_path())
+    try:
+        folder = Path(loader.get_data_path())
+    except RuntimeError as error:
+        raise UserError(f"espeak's data is missing ({error}); install it anew: pip install espeakng-loader") from None
     if len(os.fsencode(folder)) <= LONGEST_FOLDER:
         return folder
     elsewhere = Path(tempfile.mkdtemp(prefix="quill-espeak-"))
