@@ -79,6 +79,7 @@ def test_nothing_can_be_transcribed_without_recordings(tmp_path: Path, quill: An
     for words, status, expected in [
         (["transcribe", "--out=out"], 2, "transcribe needs recordings"),
         (["transcribe", str(tmp_path)], 2, "--out needs a value"),
+        (["transcribe", str(tmp_path), "--out="], 2, "--out is empty"),
         (["transcribe", str(tmp_path), "--out=out"], 1, "has no recordings; it has 1 .txt"),
         (["transcribe", str(tmp_path / "x"), "--out=out"], 1, "does not exist"),
         (["transcribe", str(tmp_path / "x/y.wav"), "--out=out"], 1, f"neither does the folder {tmp_path}/x"),

@@ -117,10 +117,11 @@ def test_says_that_a_file_is_missing_or_no_file(tmp_path: Path) -> None:
         heard(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_says_that_a_file_may_not_be_read(tmp_path: Path) -> None:
     path = record(tmp_path / "a.wav", tone(1.0))
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         heard(path)
 

@@ -263,6 +263,22 @@ def test_a_name_that_is_not_utf8_or_no_file_fails_with_a_clear_line(tmp_path: Pa
         transcribed(tmp_path / "out", tmp_path / "pipe")
 
 
+def test_a_name_that_is_too_long_fails_before_it_is_transcribed(tmp_path: Path, loudness: type[Loudness]) -> None:
+    path = record(tmp_path / f"{'x' * 240}.wav", tone(1))
+    report = transcribed(tmp_path / "out", path)
+    assert "its name is too long" in report.failed[0]
+    assert loudness.heard == 0
+
+
+def test_a_folder_that_may_not_be_opened_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    if os.access(tmp_path / "locked", os.X_OK):
+        pytest.skip("this user may open everything")
+    for word in ("locked/a.wav", "locked/*.wav"):
+        with pytest.raises(DataError, match=r"the folder .*locked may not be opened"):
+            transcribed(tmp_path / "out", tmp_path / word)
+
+
 def test_an_interruption_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
     speak_to(tmp_path / "a.wav", "we will go to the house.")
     speak_to(tmp_path / "b.wav", TEXT * 8)

@@ -35,22 +35,24 @@ OVERWRITE = switch("--overwrite", "Transcribe again what has been transcribed be
 @settings_flags(TranscribeSettings)
 def transcribe(
     *recordings: Annotated[str, AUDIO],
-    out: Annotated[Path, OUT],
+    out: Annotated[str, OUT],
     overwrite: Annotated[bool, OVERWRITE] = False,
     **flags: str,
 ) -> None:
     """Turn recordings of speech into text: a .txt for each, and a .json with time codes and confidence."""
     if not recordings:
         raise ConfigError("transcribe needs recordings: quill transcribe talks --out texts")
-    settings = resolve_flat(TranscribeSettings, flags)
+    if not out:
+        raise ConfigError("--out is empty; give a folder for the transcripts, such as --out=texts")
+    settings, folder = resolve_flat(TranscribeSettings, flags), Path(out)
 
     from quillgpt.speech.transcribe import transcribe as transcribe_recordings
 
-    report = transcribe_recordings(list(recordings), out, settings, overwrite=overwrite)
-    table(f"transcripts in {out}", _summary(report, out))
+    report = transcribe_recordings(list(recordings), folder, settings, overwrite=overwrite)
+    table(f"transcripts in {folder}", _summary(report, folder))
     if report.failed:
         done = len(report.transcripts) + report.before
-        raise UserError(f"{len(report.failed):,} failed, as said above; transcripts in {out}: {done:,}")
+        raise UserError(f"{len(report.failed):,} failed, as said above; transcripts in {folder}: {done:,}")
 
 
 def _summary(report: Report, out: Path) -> dict[str, object]:

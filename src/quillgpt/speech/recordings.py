@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path, PurePath
 
 from quillgpt.config.paths import exists, expand
 from quillgpt.errors import DataError, UserError, did_you_mean
+from quillgpt.files import nearest_existing
 from quillgpt.text.sources.folders import FileKind, paths_of_folder, paths_of_pattern
 from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
@@ -52,6 +54,8 @@ def _recordings(word: str) -> Iterator[Recording]:
                 yield Recording(file, file.relative_to(path))
         else:
             yield Recording(_checked(path), PurePath(path.name))
+    elif (locked := _locked(path)) is not None:
+        raise DataError(f"{word} cannot be read: the folder {locked} may not be opened")
     elif glob.has_magic(word):
         fixed = _fixed_part(path)
         try:
@@ -64,6 +68,12 @@ def _recordings(word: str) -> Iterator[Recording]:
         raise DataError(f"{word} is an address; download the recording, and give the file")
     else:
         raise DataError(f"{word} does not exist{_meant(path)}")
+
+
+def _locked(path: Path) -> Path | None:
+    """Return the nearest folder around a path that exists, if it may not be opened."""
+    folder = nearest_existing(path.parent)
+    return None if os.access(folder, os.X_OK) else folder
 
 
 def _checked(path: Path) -> Path:

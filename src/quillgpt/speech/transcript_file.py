@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from quillgpt.speech.transcript import Segment
 FORMAT_VERSION: Literal[1] = 1
 PAUSE_SECONDS = 2.0
 """A longer pause begins a paragraph."""
+
+LONGEST_NAME_BYTES = 230
+"""File systems take 255, of which a temporary file needs some."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seconds = Annotated[float, Field(ge=0)]
@@ -156,8 +160,10 @@ class Places:
         """Return the place of a recording's transcript: its earlier one, or the first name that is free.
 
         Raises:
-            DataError: All names are taken by other files.
+            DataError: All names are taken by other files, or are too long.
         """
+        if len(os.fsencode(recording.path.name)) > LONGEST_NAME_BYTES:
+            raise DataError(f"{recording.path}: its name is too long for a transcript beside others; shorten it")
         stems = [stem for stem in _stems(recording) if str(stem).casefold() not in self._taken]
         location = str(recording.path.absolute())
         places = [Place(self._folder / stem, _read(self._folder / stem)) for stem in stems]
