@@ -1,5 +1,8 @@
 import json
 import os
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -9,6 +12,7 @@ import torch
 from quillgpt import device
 from quillgpt.device import (
     Memory,
+    Peak,
     autocast,
     choose_device,
     choose_dtype,
@@ -150,6 +154,36 @@ def test_the_peak_is_published_for_known_gpus_and_measured_elsewhere(monkeypatch
     assert peak(torch.device("cuda"), torch.bfloat16).flops_per_second == 756e12
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
     assert peak(torch.device("cuda"), torch.bfloat16).source == "published peak of A100"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_peak_that_was_measured_on_a_busy_machine_is_measured_again_and_the_best_one_kept(monkeypatch):
+    rates = iter([2e9, 1e9, 5e9, 3e9])
+    crowds = iter([3.0, 3.0, 3.0, 0.0])
+    monkeypatch.setattr(device, "matmul_rate", lambda *_, **__: next(rates))
+    monkeypatch.setattr(device, "_with_crowd", lambda measure: (measure(), next(crowds)))
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    busy = [peak(CPU, torch.float32) for _ in range(3)]
+    assert [one.flops_per_second for one in busy] == [2e9, 2e9, 5e9]
+    assert all("measured while other programs used the processor" in one.source for one in busy)
+    for _ in range(2):  # once more on the quiet machine, which is the last time
+        assert peak(CPU, torch.float32) == Peak(5e9, "measured matrix product")
+    assert next(rates, None) is None
+
+
+def test_what_other_programs_compute_is_counted():
+    def idle():
+        time.sleep(0.3)
+        return 1
+
+    program = "print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        value, crowd = device._with_crowd(idle)
+        other.kill()
+    assert value == 1
+    assert crowd > 0.2
 
 
 def test_the_fastest_of_several_calls_counts():
