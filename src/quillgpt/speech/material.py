@@ -48,8 +48,9 @@ def model_in(word: str) -> bool:
     is_one_word = re.search(r"\s", word) is None
     if not _is_missing(word, is_one_word=is_one_word):
         return False
-    if is_one_word and PUBLISHED.fullmatch(word) and path.suffix.lower() not in KNOWN_FILES:
-        return not path.parent.exists() or "/" not in word
+    is_local = path.suffix.lower() in KNOWN_FILES or LIKE_A_RUN.fullmatch(word) or ("/" in word and exists(path.parent))
+    if PUBLISHED.fullmatch(word) and not is_local:
+        return True
     meant = _near(path)
     hint = f"did you mean {meant}?" if meant else "give a model's folder or a text file."
     words = f"To hear these words themselves: echo {shlex.quote(word)} | quill speak -"
