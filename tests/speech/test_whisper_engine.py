@@ -1,65 +1,82 @@
-"""Whisper's path, run for real with a tiny model of random weights: only the words that it hears make no sense."""
+"""Whisper's path, run for real with a tiny model that knows one sentence."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from quillgpt.config.schema import RecognizerSettings
 from quillgpt.errors import CheckpointError, ConfigError, DeviceError, UserError
+from quillgpt.speech.filters import INVENTED, Fate, judge
 from quillgpt.speech.transcript import SAMPLE_RATE, Segment
 from quillgpt.speech.whisper_engine import WhisperRecognizer
-from speech.spoken import TEXT, speech_for_recognizers
-from tiny_whisper import tiny_whisper
-
-SILENCE_SECONDS = 6
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_whisper(tmp_path_factory.mktemp("whisper"))[1]
-
-
-@pytest.fixture(scope="module")
-def samples() -> np.ndarray:
-    """Return speech after a long silence."""
-    return np.concatenate([np.zeros(SILENCE_SECONDS * SAMPLE_RATE, np.float32), speech_for_recognizers(TEXT)])
+from tiny_whisper import COURTESY, MARGIN_SECONDS, SENTENCE, said, silence
 
 
 def whisper(model: Path, **settings: object) -> WhisperRecognizer:
-    return WhisperRecognizer(
-        RecognizerSettings(engine="whisper", model=str(model), device="cpu", threads=1, **settings)
-    )
+    given = {"device": "cpu", "threads": 1, **settings}
+    return WhisperRecognizer(RecognizerSettings(engine="whisper", model=str(model), **given))
 
 
-def hear(recognizer: WhisperRecognizer, samples: np.ndarray) -> list[Segment]:
+def hear(recognizer: WhisperRecognizer, samples: NDArray[np.float32]) -> list[Segment]:
     recognizer.begin()
     return list(recognizer.segments(samples))
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("vad", [True, False])
-def test_segments_have_words_times_and_confidence(model: Path, samples: np.ndarray, batch_size: int, vad: bool) -> None:
-    heard = hear(whisper(model, batch_size=batch_size, vad=vad), samples)
-    assert heard
-    assert any(segment.text for segment in heard)
-    assert all(0 < segment.confidence < 1 and 0 <= segment.no_speech <= 1 for segment in heard)
-    # A random model puts its time codes anywhere, but only into what it was given.
-    assert all(segment.start > SILENCE_SECONDS - 1 for segment in heard) or not vad
-    assert all(segment.end <= len(samples) / SAMPLE_RATE or segment.end <= segment.start for segment in heard)
-
-
-def test_the_same_is_heard_twice_though_failures_are_tried_again_at_random(model: Path, samples: np.ndarray) -> None:
-    assert hear(whisper(model), samples) == hear(whisper(model), samples)
+def seconds(samples: NDArray[np.float32]) -> float:
+    return len(samples) / SAMPLE_RATE
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("count", [0, 100, 8 * SAMPLE_RATE])
-def test_nothing_is_heard_in_silence(model: Path, batch_size: int, count: int) -> None:
-    silence = np.zeros(count, np.float32)
-    assert hear(whisper(model, batch_size=batch_size), silence) == []
-    if count > SAMPLE_RATE:
-        assert hear(whisper(model, batch_size=batch_size, vad=False), silence)
+def test_hears_what_is_said_and_when(model: Path, batch_size: int) -> None:
+    recognizer = whisper(model, batch_size=batch_size)
+    [segment] = hear(recognizer, np.concatenate([silence(5), said(), silence(5)]))
+    assert segment.text == SENTENCE
+    assert segment.start == pytest.approx(5, abs=MARGIN_SECONDS)
+    assert segment.end == pytest.approx(5 + seconds(said()), abs=MARGIN_SECONDS)
+    assert segment.confidence > 0.8
+    assert segment.no_speech is not None
+    assert segment.no_speech < 0.1
+    assert (recognizer.name, recognizer.language) == ("whisper whisper-tiny", "en")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_hears_piece_after_piece_without_voice_activity_detection(model: Path, batch_size: int) -> None:
+    piece = np.concatenate([said(), silence(30 - seconds(said()))])
+    heard = hear(whisper(model, batch_size=batch_size, vad=False), np.concatenate([piece, piece, piece, said()]))
+    assert [segment.text for segment in heard][-1] == SENTENCE
+    assert len(heard) == 4
+    assert all(after.start - before.start == pytest.approx(30, abs=1) for before, after in pairwise(heard))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_is_invented_in_silence_is_told_with_its_probability_of_no_speech(model: Path, batch_size: int) -> None:
+    heard = hear(whisper(model, batch_size=batch_size, vad=False), silence(30))
+    assert [segment.text for segment in heard] == [COURTESY]
+    assert heard[0].no_speech is not None
+    assert heard[0].no_speech > 0.8
+    assert [(judged.fate, judged.reason) for judged in judge(heard)] == [(Fate.DOUBT, INVENTED)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("length", [0, 0.01, 8])
+def test_voice_activity_detection_hears_nothing_in_silence(model: Path, batch_size: int, length: float) -> None:
+    assert hear(whisper(model, batch_size=batch_size), silence(length)) == []
+
+
+def test_nothing_ends_beyond_the_audio(model: Path) -> None:
+    short = said()[: SAMPLE_RATE * 2]
+    [segment] = hear(whisper(model, vad=False), short)
+    assert (segment.text, segment.end) == (SENTENCE, seconds(short))
+
+
+def test_the_same_is_heard_twice_though_failures_are_tried_again_at_random(model: Path) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.2, 10 * SAMPLE_RATE).astype(np.float32)
+    heard = [hear(whisper(model, vad=False), noise) for _ in range(2)]
+    assert heard[0] == heard[1]
+    assert heard[0]
 
 
 @pytest.mark.parametrize(("given", "code"), [("de", "de"), ("EN", "en"), ("pt_BR", "pt"), ("French", "fr")])
@@ -67,31 +84,28 @@ def test_a_language_is_given_as_users_write_it(model: Path, given: str, code: st
     assert whisper(model, language=given).language == code
 
 
-def test_the_language_decides_what_is_heard(model: Path, samples: np.ndarray) -> None:
-    english, german = (hear(whisper(model, language=code), samples) for code in ("en", "de"))
-    assert [segment.text for segment in english] != [segment.text for segment in german]
-
-
-def test_a_clear_language_is_kept_for_the_recording(
-    model: Path, samples: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recognizer = whisper(model, batch_size=4)
-    hear(recognizer, samples)
-    assert recognizer.language is None  # a random model is never sure
-    monkeypatch.setattr("quillgpt.speech.whisper_engine.SURE_OF_LANGUAGE", 0.0)
-    hear(recognizer, samples)
-    detected = recognizer.language
-    assert detected in recognizer._model.supported_languages
+def test_a_language_that_is_unclear_is_detected_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quillgpt.speech.whisper_engine.SURE_OF_LANGUAGE", 0.9999)
+    recognizer = whisper(model)
+    assert hear(recognizer, said())
+    assert recognizer.language is None
     monkeypatch.setattr("quillgpt.speech.whisper_engine.SURE_OF_LANGUAGE", 0.5)
-    list(recognizer.segments(samples))
-    assert recognizer.language == detected
+    assert list(recognizer.segments(said()))
+    assert recognizer.language == "en"
     recognizer.begin()
     assert recognizer.language is None
 
 
+def test_a_language_that_is_given_stays(model: Path) -> None:
+    recognizer = whisper(model, language="de")
+    assert hear(recognizer, said())
+    recognizer.begin()
+    assert recognizer.language == "de"
+
+
 @pytest.mark.parametrize("compute_type", ["int8", "float32", "INT8_float32", "auto", "default"])
-def test_number_formats_of_a_cpu(model: Path, samples: np.ndarray, compute_type: str) -> None:
-    assert hear(whisper(model, compute_type=compute_type, batch_size=4), samples)
+def test_number_formats_of_a_cpu(model: Path, compute_type: str) -> None:
+    assert [segment.text for segment in hear(whisper(model, compute_type=compute_type), said())] == [SENTENCE]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +149,7 @@ def test_a_gpu_without_its_driver_is_left_for_the_cpu_with_a_warning(
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 1)  # all that follows is real: CUDA fails
     with pytest.raises(DeviceError, match="use --device=cpu"):
         WhisperRecognizer(RecognizerSettings(model=str(model), device="cuda"))
-    assert WhisperRecognizer(RecognizerSettings(model=str(model), device="auto")).name == "whisper whisper-random"
+    assert WhisperRecognizer(RecognizerSettings(model=str(model), device="auto")).name == "whisper whisper-tiny"
     assert "the CPU is used instead" in capfd.readouterr().err
 
 
