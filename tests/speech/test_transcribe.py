@@ -115,6 +115,35 @@ def test_only_what_changed_is_transcribed_again(tmp_path: Path, loudness: type[L
     assert len(transcribed(out, first, second, settings=other).transcripts) == 1
 
 
+def test_what_whisper_has_heard_is_not_replaced_where_it_is_missing(
+    tmp_path: Path, loudness: type[Loudness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = record(tmp_path / "a.wav", tone(1)), tmp_path / "out"
+    monkeypatch.setattr(engines, "_is_installed", lambda package: package != "faster_whisper")
+    monkeypatch.setattr(engines, "PocketsphinxRecognizer", lambda settings, because: loudness(settings))
+    monkeypatch.setattr(loudness, "name", "whisper small")
+    transcribed(out, path)
+    monkeypatch.setattr(loudness, "name", "pocketsphinx en-us")
+    assert transcribed(out, path, settings=TranscribeSettings()).before == 1
+    assert len(transcribed(out, path).transcripts) == 1
+    monkeypatch.setattr(loudness, "name", "whisper small")
+    assert len(transcribed(out, path, settings=TranscribeSettings()).transcripts) == 1
+
+
+def test_two_commands_at_once_keep_no_texts_aside(
+    tmp_path: Path, loudness: type[Loudness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = record(tmp_path / "a.wav", tone(1)), tmp_path / "out"
+
+    def meanwhile() -> None:
+        monkeypatch.setattr(loudness, "meanwhile", None)
+        transcribed(out, path)
+
+    monkeypatch.setattr(loudness, "meanwhile", staticmethod(meanwhile))
+    transcribed(out, path)
+    assert files(out) == {"a.txt", "a.json"}
+
+
 def test_recordings_that_were_moved_are_recognized(tmp_path: Path, loudness: type[Loudness]) -> None:
     path = record(tmp_path / "a.wav", tone(1))
     transcribed(tmp_path / "out", path)

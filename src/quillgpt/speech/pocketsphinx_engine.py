@@ -64,7 +64,7 @@ class PocketsphinxRecognizer:
     def segments(self, samples: NDArray[np.float32]) -> Iterator[Segment]:
         """Yield an utterance at a time; its confidence is the mean posterior probability of its words."""
         self._decoder.reinit_feat()  # it adapts to what it hears; the result should not depend on earlier recordings
-        noise = np.random.default_rng(DITHER_SEED).integers(-DITHER, DITHER, len(samples), endpoint=True)
+        noise = np.random.default_rng(DITHER_SEED).integers(-DITHER, DITHER, len(samples), np.int16, endpoint=True)
         pcm = np.clip(np.rint(samples * 32767) + noise, -32768, 32767).astype(np.int16)
         for first, last in self._utterances(pcm) if self._vad else [(0, len(pcm))]:
             for start, end in cuts(samples[first:last], LONGEST_SECONDS * SAMPLE_RATE, TAIL_SECONDS * SAMPLE_RATE):

@@ -107,7 +107,13 @@ class _Session:
 
     def transcribe(self, recordings: list[Recording]) -> None:
         self._count = len(recordings)
-        waiting = [waits for recording in recordings if (waits := self._look_at(recording)) is not None]
+        waiting = list[_Job]()
+        with progress("Looking at recordings", len(recordings)) as advance:
+            for recording in recordings:
+                job = self._look_at(recording)
+                if job is not None:
+                    waiting.append(job)
+                advance()
         started = time.monotonic()
         total = sum(job.duration or 0.0 for job in waiting)
         with progress("Transcribing", total or None, as_time=True) as advance:
@@ -142,36 +148,54 @@ class _Session:
             or earlier is None
             or not job.place.is_complete
             or earlier.source.sha256 != sha256
-            or earlier.made_with != self._made_with
+            or not self._is_as_wanted(earlier)
         ):
             job.duration = duration_of(recording.path)
             return job
         if earlier.keep_doubtful != self._settings.keep_doubtful:
-            earlier = job.place.write(earlier.model_copy(update={"keep_doubtful": self._settings.keep_doubtful}))
+            changed = earlier.model_copy(update={"keep_doubtful": self._settings.keep_doubtful})
+            written = self._write(changed, job)
+            if written is None:
+                return None
+            earlier = written
         if earlier.text_sha256 is None:
             self.report.fail(f"{recording.path} {_silence(earlier)} (as was found before)")
         else:
             self.report.before += 1
         return None
 
+    def _is_as_wanted(self, earlier: Transcript) -> bool:
+        """Whether an earlier transcript need not be made again.
+
+        If the choice of the engine is open, one of whisper stays where only pocketsphinx can be had.
+        """
+        is_better = self._settings.engine == "auto" and (earlier.made_with.engine, self._made_with.engine) == (
+            "whisper",
+            "pocketsphinx",
+        )
+        return is_better or earlier.made_with == self._made_with
+
     def _attempt(self, job: _Job, clock: _Clock) -> None:
         path = job.recording.path
         before = clock.heard
+        written = None
         try:
-            transcript = self._transcript(job, clock)
-            transcript = job.place.write(transcript)
+            written = self._write(self._transcript(job, clock), job)
+        except OSError as error:
+            self.report.fail(f"{path} cannot be read: {reason(error)}")
         except UserError as error:
             self.report.fail(str(error))
+        clock.finish(before, job.duration if written is None else written.source.duration)
+        if written is not None:
+            self._count_in(written, job, clock)
+
+    def _write(self, transcript: Transcript, job: _Job) -> Transcript | None:
+        """Return the transcript as it was written; None if it could not be."""
+        try:
+            return job.place.write(transcript)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or error.filename:
-                self.report.fail(f"{path}: {job.place.text} cannot be written: {reason(error)}")
-            else:
-                raise
-        else:
-            clock.finish(before, transcript.source.duration)
-            self._count_in(transcript, job, clock)
-            return
-        clock.finish(before, job.duration)
+            self.report.fail(f"{job.recording.path}: {job.place.text} cannot be written: {reason(error)}")
+            return None
 
     def _transcript(self, job: _Job, clock: _Clock) -> Transcript:
         path = job.recording.path

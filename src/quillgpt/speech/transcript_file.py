@@ -132,8 +132,8 @@ class Place:
         """
         text = readable(segment.judged() for segment in transcript.segments if _is_text(segment, transcript))
         if self.text.exists():
-            known = self.earlier.text_sha256 if self.earlier is not None else None
-            if sha256_of(self.text) != known:
+            recorded = _read(self.stem)  # not `earlier`: another process may have written both files meanwhile
+            if recorded is None or sha256_of(self.text) != recorded.text_sha256:
                 keep_aside(self.text.parent, [self.text.name])
             else:
                 remove_own(self.text)
