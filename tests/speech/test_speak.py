@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -408,6 +409,29 @@ def test_a_device_that_fails_is_one_line(
     monkeypatch.setattr(Stream, "write", unplugged)
     assert "the sound device failed (Unanticipated host error); --out FILE.wav writes" in refused([TWO], capsys)
     assert streams[0].calls == ["start", "abort", "close"]
+
+
+ALSA = Path("/usr/share/alsa/alsa.conf")
+
+
+def test_portaudio_plays_speech_to_its_end(tmp_path: Path) -> None:
+    """With PortAudio, on a device of ALSA that keeps in a file what it is given."""
+    try:
+        import sounddevice  # noqa: F401
+    except OSError:
+        pytest.skip("PortAudio is not installed")
+    if not ALSA.exists():
+        pytest.skip("this system has no ALSA")
+    device = f'{{ type file slave.pcm "null" file "{tmp_path}/played" format "raw" }}'
+    (tmp_path / "asound.conf").write_text(f"<{ALSA}>\npcm.!default {device}\nctl.!default {{ type null }}\n")
+    command = [sys.executable, "-m", "quillgpt", "speak", TWO]
+    environment = os.environ | {"ALSA_CONFIG_PATH": str(tmp_path / "asound.conf")}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    [outcome] = done.stderr.splitlines()
+    assert outcome.endswith("s of speech by espeak en-us, played")
+    played = np.frombuffer((tmp_path / "played").read_bytes(), "<i2")
+    assert len(played) / 22050 == pytest.approx(float(outcome.split()[0]), abs=0.2)
+    assert np.abs(played.astype(int)).max() > 5000
 
 
 @pytest.mark.parametrize("missing", ["PortAudio", "device"])
