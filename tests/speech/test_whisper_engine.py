@@ -1,5 +1,6 @@
 """Whisper's path, run for real with a tiny model that knows one sentence."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -154,10 +155,7 @@ def test_a_gpu_without_its_driver_is_left_for_the_cpu_with_a_warning(
 
 
 def test_a_model_that_is_damaged_is_refused(model: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "cut"
-    copy.mkdir()
-    for file in model.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = copied(model, tmp_path / "cut")
     content = (copy / "model.bin").read_bytes()
     (copy / "model.bin").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"cut cannot be loaded as a model of Whisper \(.*; get it again"):
@@ -170,3 +168,27 @@ def test_a_model_that_is_damaged_is_refused(model: Path, tmp_path: Path) -> None
     (copy / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be loaded as a model of Whisper"):
         whisper(copy)
+
+
+def copied(model: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_a_model_of_english_knows_no_other_language(model: Path, tmp_path: Path) -> None:
+    english = copied(model, tmp_path / "tiny.en")
+    tokens = json.loads((english / "vocabulary.json").read_text())
+    tokens[tokens.index("")] = "unused"  # by which CTranslate2 knows a multilingual model
+    (english / "vocabulary.json").write_text(json.dumps(tokens))
+    with pytest.raises(ConfigError, match="does not know it; choose a model whose name does not end in"):
+        whisper(english, language="de")
+    recognizer = whisper(english)
+    assert hear(recognizer, said())
+    assert whisper(english, language="English").language == "en"
+
+
+def test_a_language_that_came_with_a_later_model_is_refused(model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--language=yue: the model .* does not know it; choose another --model"):
+        whisper(model, language="yue")

@@ -213,6 +213,11 @@ def test_a_folder_of_the_name_of_a_model_is_used_only_if_it_is_one(
         ("./small", "there is no such folder"),
         ("~/whisper/small", "there is no such folder"),
         ("/nowhere/model", "there is no such folder"),
+        ("nowhere\\model", "there is no such folder"),
+        ("a model", "neither a folder nor a model"),
+        ("m" * 400, "neither a folder nor a model"),
+        ("m/" * 400, "there is no such folder"),
+        ("a\0b", "neither a folder nor a model"),
     ],
 )
 def test_unknown_names(name: str, message: str) -> None:

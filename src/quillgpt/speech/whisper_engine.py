@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.schema import RecognizerSettings
-from quillgpt.console import say, warn
-from quillgpt.errors import CheckpointError, ConfigError, DeviceError, UserError, cut, join_names
+from quillgpt.console import warn
+from quillgpt.errors import CheckpointError, ConfigError, DeviceError, UserError, cut
 from quillgpt.extras import import_extra
 from quillgpt.process import usable_cores
 from quillgpt.speech.pieces import cuts
@@ -98,11 +98,9 @@ class WhisperRecognizer:
             device = "cpu"
             self._model = self._load(folder, device, 0, settings)
         self.name = f"whisper {Path(given).name or folder.resolve().name}"
-        if self._given_language not in (None, *self._model.supported_languages):
-            raise ConfigError(
-                f"--language={settings.language}: the model {given} knows "
-                f"{_names(self._model.supported_languages)}; choose another --model, such as small"
-            )
+        if self._given_language is not None and not self._knows(self._given_language):
+            others = "another --model" if self._knows_many else "a model whose name does not end in .en"
+            raise ConfigError(f"--language={settings.language}: the model {given} does not know it; choose {others}")
         self.language = self._given_language
         self._vad = settings.vad
         self._batch = settings.batch_size or (GPU_BATCH if device == "cuda" else 1)
@@ -154,6 +152,10 @@ class WhisperRecognizer:
         """Forget the language of the recording before."""
         self.language = self._given_language
 
+    def _knows(self, language: str) -> bool:
+        token = self._model.hf_tokenizer.token_to_id(f"<|{language}|>")
+        return token is not None if self._knows_many else language == "en"
+
     @property
     def _knows_many(self) -> bool:
         return bool(self._model.model.is_multilingual)
@@ -190,7 +192,6 @@ class WhisperRecognizer:
         )
         if probability > SURE_OF_LANGUAGE:
             self.language = str(language)
-            say(f"Language: {language} (probability {probability:.2f})")
         return str(language)
 
     def _transcribe(self, samples: NDArray[np.float32], language: str) -> Any:
@@ -238,10 +239,6 @@ def _language(given: str | None) -> str | None:
     if code not in known:
         raise ConfigError(f"--language={given} is no language of whisper; give a code: {', '.join(known)}")
     return code
-
-
-def _names(languages: list[str]) -> str:
-    return "only English" if languages == ["en"] else join_names(languages)
 
 
 def _unloadable(folder: Path, error: Exception) -> UserError:

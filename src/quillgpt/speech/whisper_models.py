@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from quillgpt.config.paths import expand
+from quillgpt.config.paths import exists, expand, is_path
 from quillgpt.console import progress, say
 from quillgpt.errors import CheckpointError, check_is_no_pointer, closest, cut, did_you_mean
 from quillgpt.extras import import_extra
@@ -35,6 +35,8 @@ STALL_SECONDS = 60
 """A download is given up after this time without a byte."""
 
 POLL_SECONDS = 0.2
+
+Result = TypeVar("Result")
 
 
 class ModelUnavailableError(CheckpointError):
@@ -64,11 +66,11 @@ def whisper_folder(given: str) -> Path:
     """
     repositories = _repositories()
     path = expand(given)
-    if given not in repositories or (path / WEIGHTS).is_file():
-        if path.exists():
+    if given not in repositories or exists(path / WEIGHTS):
+        if exists(path):
             check_is_whisper(path)
             return path
-        if not REPOSITORY.fullmatch(given) or path.parent.exists():
+        if not REPOSITORY.fullmatch(given) or exists(path.parent):
             raise _unknown(given, list(repositories))
     repository = repositories.get(given, given)
     for folder in _places(given, repository):
@@ -85,12 +87,12 @@ def _repositories() -> dict[str, str]:
 
 
 def _unknown(given: str, names: list[str]) -> CheckpointError:
-    is_path = any(separator in given for separator in (os.sep, "/", "\\")) or given.startswith((".", "~"))
-    if is_path:
-        return CheckpointError(f"--model={given}: there is no such folder; give that of a converted model of Whisper")
+    shown = cut(given)
+    if is_path(given) or given.startswith((".", "~")):
+        return CheckpointError(f"--model={shown}: there is no such folder; give that of a converted model of Whisper")
     if closest(given, names):
-        return CheckpointError(f"--model={given}: whisper has no such model{did_you_mean(given, names)}")
-    return CheckpointError(f"--model={given} is neither a folder nor a model of Whisper; names are {', '.join(names)}")
+        return CheckpointError(f"--model={shown}: whisper has no such model{did_you_mean(given, names)}")
+    return CheckpointError(f"--model={shown} is neither a folder nor a model of Whisper; names are {', '.join(names)}")
 
 
 def _places(given: str, repository: str) -> list[Path]:
@@ -168,14 +170,21 @@ def _in_hub_cache(repository: str) -> Path | None:
 def _fetch(given: str, repository: str) -> Path:
     check_downloads_are_allowed(f"the model {given} of Whisper")
     hub = import_extra("huggingface_hub", extra="whisper", purpose="transcribing with whisper")
+    hub.utils.disable_progress_bars()
+    hub.utils.logging.set_verbosity_error()
     try:
-        info = hub.HfApi().model_info(repository, files_metadata=True, timeout=ANSWER_SECONDS)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+        sizes = _wait_for(lambda: _file_sizes(hub, repository), seconds=2 * ANSWER_SECONDS)
         if WEIGHTS not in sizes:
             raise _not_converted(repository)
         wanted = sum(size for name, size in sizes.items() if any(fnmatch.fnmatch(name, part) for part in FILES))
         say(f"Fetching the model {given} of Whisper from {repository} of the Hugging Face hub: {wanted / 1e6:,.0f} MB")
-        _download(hub, repository, wanted)
+        with progress("Fetching", wanted, as_bytes=True) as advance:
+            _wait_for(
+                lambda: hub.snapshot_download(repository, allow_patterns=list(FILES), etag_timeout=ANSWER_SECONDS),
+                seconds=STALL_SECONDS,
+                bytes_in=Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs",
+                advance=advance,
+            )
     except CheckpointError:
         raise
     except Exception as error:  # the library and what it uses raise whatever they like
@@ -186,43 +195,53 @@ def _fetch(given: str, repository: str) -> Path:
     return folder
 
 
-def _download(hub: Any, repository: str, wanted: int) -> None:
-    """Fetch the files of a model into the cache of the Hugging Face libraries, and show how many bytes are there."""
-    blobs = Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
-    failures: list[BaseException] = []
-
-    def fetch() -> None:
-        try:
-            hub.snapshot_download(repository, allow_patterns=list(FILES), etag_timeout=ANSWER_SECONDS)
-        except BaseException as error:
-            failures.append(error)
-
-    hub.utils.disable_progress_bars()
-    hub.utils.logging.set_verbosity_error()
-    # A daemon: neither a connection that hangs nor Control-C has to wait for it.
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    with progress("Fetching", wanted, as_bytes=True) as advance:
-        _watch(thread, lambda: _bytes_in(blobs), advance)
-    if failures:
-        raise failures[0]
+def _file_sizes(hub: Any, repository: str) -> dict[str, int]:
+    info = hub.HfApi().model_info(repository, files_metadata=True, timeout=ANSWER_SECONDS)
+    return {file.rfilename: file.size or 0 for file in info.siblings}
 
 
-def _watch(thread: threading.Thread, count: Callable[[], int], advance: Callable[[float], None]) -> None:
-    """Wait for a thread as long as a count of bytes grows.
+def _wait_for(
+    work: Callable[[], Result],
+    *,
+    seconds: float,
+    bytes_in: Path | None = None,
+    advance: Callable[[float], object] | None = None,
+) -> Result:
+    """Return the result of work on the network, as long as something comes.
+
+    Args:
+        work: What is done, in a thread: neither a connection that hangs nor Control-C has to wait for it.
+        seconds: How long to wait for the result, or for the next byte.
+        bytes_in: A folder whose growth shows that something comes.
+        advance: Is called with the number of bytes that came.
 
     Raises:
-        TimeoutError: It has not grown for `STALL_SECONDS`.
+        TimeoutError: Nothing came in that time.
+        Exception: Whatever the work raises.
     """
+    results, failures = list[Result](), list[Exception]()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     before, grown = 0, time.monotonic()
     while thread.is_alive():
         thread.join(POLL_SECONDS)
-        now = count()
+        now = 0 if bytes_in is None else _bytes_in(bytes_in)
         if now > before:
-            advance(now - before)
+            if advance is not None:
+                advance(now - before)
             before, grown = now, time.monotonic()
-        elif time.monotonic() - grown > STALL_SECONDS:
-            raise TimeoutError(f"nothing came for {STALL_SECONDS} seconds")
+        elif thread.is_alive() and time.monotonic() - grown > seconds:
+            raise TimeoutError(f"nothing came for {seconds} seconds")
+    if failures:
+        raise failures[0]
+    return results[0]
 
 
 def _bytes_in(folder: Path) -> int:
