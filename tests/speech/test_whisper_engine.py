@@ -192,3 +192,30 @@ def test_a_model_of_english_knows_no_other_language(model: Path, tmp_path: Path)
 def test_a_language_that_came_with_a_later_model_is_refused(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"--language=yue: the model .* does not know it; choose another --model"):
         whisper(model, language="yue")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("CUDA failed with error out of memory"), "too little memory .* smaller --batch_size or --model"),
+        (MemoryError("std::bad_alloc"), "too little memory"),
+        (RuntimeError("Library libcublas.so.12 is not found or cannot be loaded"), "pip install nvidia-cublas-cu12"),
+        (RuntimeError("CUDA driver version is insufficient for CUDA runtime version"), "update its driver"),
+        (
+            RuntimeError("cuBLAS failed with status CUBLAS_STATUS_NOT_SUPPORTED"),
+            "try --device=cpu or another --compute",
+        ),
+    ],
+)
+def test_what_a_device_cannot_do_is_one_line_with_a_remedy(
+    model: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = whisper(model, language="en")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recognizer._model, "encode", fail)
+    with pytest.raises(DeviceError, match=message) as failure:
+        hear(recognizer, said())
+    assert "\n" not in str(failure.value)

@@ -107,7 +107,7 @@ class WhisperRecognizer:
         self._batched = self._package.BatchedInferencePipeline(self._model) if self._batch > 1 else None
 
     def _load(self, folder: Path, device: str, index: int, settings: RecognizerSettings) -> Any:
-        """Return the model on a device, after a first piece of work there."""
+        """Return the model on a device; on a GPU, after a first piece of work there."""
         compute_type = self._compute_type(settings.compute_type, device, index)
         try:
             model = self._package.WhisperModel(
@@ -126,10 +126,11 @@ class WhisperRecognizer:
                 f"{folder} reads {expected} frequency bands, but {made} are made: it lacks its {FEATURES}, or has that "
                 "of another model"
             )
-        try:  # the libraries of CUDA are loaded at the first work
-            model.encode(np.zeros((expected, model.feature_extractor.nb_max_frames), dtype=np.float32))
-        except RuntimeError as error:
-            raise _failed(error) from error
+        if device == "cuda":  # its libraries are loaded at the first work
+            try:
+                model.encode(np.zeros((expected, model.feature_extractor.nb_max_frames), dtype=np.float32))
+            except (RuntimeError, MemoryError) as error:
+                raise _failed(error) from error
         return model
 
     def _compute_type(self, given: str | None, device: str, index: int) -> str:
@@ -177,7 +178,7 @@ class WhisperRecognizer:
                     no_speech=min(1.0, max(0.0, float(heard.no_speech_prob))),
                     compression=max(float(heard.compression_ratio), compression(text)),
                 )
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise _failed(error) from error
 
     def _detect(self, samples: NDArray[np.float32]) -> str:
@@ -243,7 +244,8 @@ def _language(given: str | None) -> str | None:
 
 def _unloadable(folder: Path, error: Exception) -> UserError:
     """Return the error for a model that could not be loaded."""
-    if any(word in str(error).lower() for word in ("cuda", "cublas", "cudnn", "library", "out of memory")):
+    is_about_the_device = any(word in str(error).lower() for word in ("cuda", "cublas", "cudnn", "library", "memory"))
+    if isinstance(error, MemoryError) or is_about_the_device:
         return _failed(error)
     reason = cut(" ".join(str(error).split()) or type(error).__name__, 200)
     return CheckpointError(
@@ -253,8 +255,8 @@ def _unloadable(folder: Path, error: Exception) -> UserError:
 
 def _failed(error: Exception) -> UserError:
     """Return the error for work that a device could not do."""
-    reason = cut(" ".join(str(error).split()), 200)
-    if "out of memory" in reason.lower():
+    reason = cut(" ".join(str(error).split()) or type(error).__name__, 200)
+    if isinstance(error, MemoryError) or "memory" in reason.lower():
         return DeviceError(
             f"the device has too little memory for whisper ({reason}); give a smaller --batch_size or --model, or "
             "--compute_type=int8"
