@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import wave
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,32 @@ def test_cuts_a_long_recording_where_it_is_quietest(tmp_path: Path) -> None:
     assert [start for start, _ in stretches] == pytest.approx(
         [0, *(np.cumsum([len(part) for _, part in stretches])[:-1] / SAMPLE_RATE)]
     )
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(2 * 8000))
+    minutes = 10
+    content = bytearray(path.read_bytes())
+    sound = minutes * 60 * 2 * 8000
+    content[40:44] = sound.to_bytes(4, "little")
+    path.write_bytes(content)
+    os.truncate(path, 44 + sound)
+    tracemalloc.start()
+    try:
+        with open_recording(path) as recording:
+            longest = max(len(samples) for _, samples in recording.stretches(longest=30, tail=3))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert recording.seconds == pytest.approx(minutes * 60, abs=0.1)
+    stretch_bytes = 30 * SAMPLE_RATE * 4
+    assert longest * 4 <= stretch_bytes
+    assert peak < 5 * stretch_bytes
 
 
 def test_knows_no_duration_of_what_it_cannot_open(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from quillgpt.cli.completion import complete_path
 from quillgpt.cli.flags import from_home, settings_flags, switch
@@ -28,6 +28,7 @@ OUT = Parameter(
     converter=from_home,
     help="Folder for the transcripts, which quill prepare takes as it is.",
     metavar="FOLDER",
+    group=Group("The command", sort_key=-1),
 )
 OVERWRITE = switch("--overwrite", "Transcribe again what has been transcribed before.")
 
@@ -62,7 +63,7 @@ def _summary(report: Report, out: Path) -> dict[str, object]:
     }
     if report.seconds:
         pace = report.seconds / max(report.wall_seconds, 1e-3)
-        rows["sound"] = f"{clock_time(report.seconds)} in {clock_time(report.wall_seconds)}, {pace:.1f} times as fast"
+        rows["sound"] = f"{clock_time(report.seconds)} in {clock_time(report.wall_seconds)}, {pace:.1f} times real time"
     for reason, segments in report.left_out.items():
         examples = join_names([shorten(segment.text, 60) for segment in segments[:3]])
         rows[f"left out: {reason}"] = f"{len(segments):,}, such as {examples}"
