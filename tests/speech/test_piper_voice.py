@@ -93,7 +93,7 @@ def test_a_voice_file_speaks_at_the_rate_that_is_asked_for(
         ("{}", [], "tone.onnx.json does not describe a voice of Piper"),
         ("\x00", [], "tone.onnx.json does not describe a voice of Piper"),
         ("[[[[", [], "tone.onnx.json does not describe a voice of Piper"),
-        (json.dumps(DESCRIPTION), ["--language=de"], "the file of --voice has its own language"),
+        (json.dumps(DESCRIPTION), ["--language=de"], "has its own language; leave out --language=de"),
         (json.dumps(DESCRIPTION), [], "needs the package piper, which is not installed: pip install piper-tts"),
     ],
 )

@@ -25,6 +25,7 @@ from quillgpt.errors import ConfigError, UserError
 from quillgpt.speech import espeak_voice
 from quillgpt.speech.engines import recognizer
 from quillgpt.speech.espeak_voice import open_espeak
+from quillgpt.speech.scripts import LANGUAGES
 from quillgpt.speech.speak import Speaker, speaking
 from quillgpt.speech.transcript import SAMPLE_RATE
 from speech.spoken import TEXT, overlap
@@ -103,11 +104,10 @@ def test_a_language_reads_numbers_in_its_own_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"voice": "germn"}, "no voice germn; did you mean German"),
+        ({"voice": "germn"}, "no voice germn; did you mean german"),
         ({"voice": "xx"}, "no voice xx; quill speak --voice list"),
         ({"voice": "en-us+f33"}, r"no variant \+f33; did you mean f3"),
         ({"voice": "../../etc/passwd"}, "no voice"),
-        ({"voice": "de", "language": "fr"}, "give one of them"),
     ],
 )
 def test_a_voice_that_is_not_there_is_named(settings: dict[str, str], message: str) -> None:
@@ -277,6 +277,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["Hello.", "--rate", "10000"], "--rate=10000 must be a whole number"),
         (["Hello.", "--rate", "fast"], "--rate=fast must be a whole number"),
         (["Hello.", "--voice", "xx"], "espeak has no voice xx"),
+        (["Hello.", "--voice=de", "--language=fr"], "--voice=de has its own language; leave out --language=fr"),
         (["Hello.", "--engine", "festival"], "auto, espeak or piper"),
         (["Hello.", "--voice", "missing.onnx"], "there is no file missing.onnx; a voice of Piper is"),
         (["Hello.", "--engine", "piper"], "piper needs a voice file: --voice FILE.onnx"),
@@ -317,6 +318,20 @@ def test_what_cannot_be_spoken_is_one_line_and_makes_no_file(
     assert line in refused(words, capsys)
     assert sorted(tmp_path.rglob("*")) == before
     assert Path("there.wav").read_bytes() == b"RIFF"
+
+
+def test_settings_of_transcribe_in_the_environment_do_not_disturb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUILL_ENGINE", "whisper")
+    monkeypatch.setenv("QUILL_LANGUAGE", "de")
+    assert main(["speak", "Hallo.", "--out=a.wav"]) == 0
+    assert "by espeak de, in a.wav" in capsys.readouterr().err
+    assert main(["speak", "Hallo.", "--out=b.wav", "--voice=en-gb"]) == 0
+    assert "by espeak en-gb, in b.wav" in capsys.readouterr().err
+    monkeypatch.setenv("QUILL_ENGINE", "festival")
+    assert "QUILL_ENGINE=festival in the environment must be" in refused(["Hallo."], capsys)
 
 
 def test_a_file_in_an_old_encoding_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,6 +558,27 @@ def test_espeak_speaks_where_the_path_of_its_data_is_too_long_for_it(
     finally:
         espeak_voice._start.cache_clear()
         espeak_voice._data.cache_clear()
+
+
+def test_every_listed_voice_can_be_chosen_and_says_something() -> None:
+    silent = []
+    for listed in espeak_voice.listed_voices():
+        for word in (listed.code, listed.name.upper()):
+            voice = open_espeak(VoiceFields(voice=word))
+            assert voice.language == listed.code or word != listed.code
+        if not any(np.abs(samples).max() > 1000 for samples in voice.say("a la mi 1 2")):
+            silent.append(listed.code)
+    assert silent == []
+    with pytest.raises(ConfigError, match="voice xex has no dictionary"):
+        open_espeak(VoiceFields(voice="xex"))
+    assert open_espeak(VoiceFields(voice="en")).language == "en"
+    assert open_espeak(VoiceFields(language="zh")).language == "cmn"
+    assert open_espeak(VoiceFields(voice="en_US+Mr serious")).language == "en-us"
+
+
+@pytest.mark.parametrize("languages", LANGUAGES.values(), ids=LANGUAGES)
+def test_the_voice_that_is_named_for_a_script_is_there(languages: str) -> None:
+    open_espeak(VoiceFields(voice=languages.split()[0]))
 
 
 def test_the_voices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

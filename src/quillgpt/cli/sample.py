@@ -59,6 +59,8 @@ def sample(
     if out == "-":
         raise ConfigError("standard output has the text of the samples; give --out FILE.wav, or use quill speak")
 
+    check_voice(flags)
+
     from quillgpt.speech.speak import NothingToSayError, speaking
 
     try:
@@ -66,6 +68,17 @@ def sample(
             print_samples(chosen, settings, as_json=as_json, speaker=speaker)
     except NothingToSayError as error:
         warn(str(error))
+
+
+def check_voice(flags: Mapping[str, str]) -> None:
+    """Check that the flags of the voice do not contradict each other.
+
+    Raises:
+        ConfigError: They name a voice, which has its own language, and a language.
+    """
+    voice, language = flags.get("voice", "+"), flags.get("language")
+    if language is not None and not voice.startswith("+"):
+        raise ConfigError(f"--voice={voice} has its own language; leave out --language={language}, or --voice")
 
 
 def print_samples(

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from quillgpt.cli.completion import complete_path
 from quillgpt.cli.flags import settings_flags
 from quillgpt.cli.messages import unknown_word
-from quillgpt.cli.sample import OUT, OVERWRITE, model_to_sample, print_samples
+from quillgpt.cli.sample import OUT, OVERWRITE, check_voice, model_to_sample, print_samples
 from quillgpt.config import SpeakSettings, resolve_flat
 from quillgpt.config.schema import VoiceFields
 from quillgpt.errors import ConfigError, cut
@@ -36,6 +36,7 @@ def speak(
     if settings.voice == LIST:
         print_voices()
         return
+    check_voice(flags)
     given = check_words(words)
 
     from quillgpt.speech.material import model_in, read_text

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
+
 from quillgpt.config.foreign import meant_setting
 from quillgpt.config.schema import COMMAND_SETTINGS, Settings
 from quillgpt.config.values import read_value
@@ -106,7 +108,8 @@ def flag_layer(flags: Mapping[str, object]) -> Layer:
 def environment_layer(schema: type[Settings], environ: Mapping[str, str], place: str = "in the environment") -> Layer:
     """Return the layer of the environment variables that are settings.
 
-    Settings of other commands are left out, so that one `.env` serves all commands. An empty variable sets nothing.
+    Settings of other commands are left out, so that one `.env` serves all commands. So is a value that only another
+    command takes for a setting of the same name, such as `engine`. An empty variable sets nothing.
 
     Raises:
         ConfigError: A variable starts with QUILL_, but is a setting of no command.
@@ -119,9 +122,23 @@ def environment_layer(schema: type[Settings], environ: Mapping[str, str], place:
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in known:
             raise unknown_setting(name, Layer({}, place, ENVIRONMENT_PREFIX), known)
-        if text and name in schema.model_fields:
+        if text and name in schema.model_fields and not _is_of_another_command(name, text, schema):
             values[name] = text
     return Layer(values, place, ENVIRONMENT_PREFIX, lax=True)
+
+
+def _is_of_another_command(name: str, text: str, schema: type[Settings]) -> bool:
+    """Return whether a value fits a setting of this name, but not that of `schema`."""
+    same_name = [other.model_fields[name] for other in COMMAND_SETTINGS.values() if name in other.model_fields]
+    return not _fits(schema.model_fields[name], text) and any(_fits(field, text) for field in same_name)
+
+
+def _fits(field: FieldInfo, text: str) -> bool:
+    try:
+        read_value(field, text, lax=True)
+    except ValueError:
+        return False
+    return True
 
 
 def read_dotenv(path: Path) -> dict[str, str]:

@@ -20,6 +20,9 @@ from quillgpt.errors import ConfigError, UserError, did_you_mean
 from quillgpt.extras import import_extra
 
 DEFAULT = "en-us"
+OTHER_CODES = {"zh": "cmn", "zh-cn": "cmn", "zh-tw": "cmn", "no": "nb"}
+"""Usual codes of languages, and those of espeak."""
+
 LIST = "quill speak --voice list shows the voices"
 
 # From espeak-ng's speak_lib.h.
@@ -46,10 +49,12 @@ class ListedVoice:
     Attributes:
         code: Its language, by which it is chosen.
         name: Its language in English.
+        file: Its file among espeak's data.
     """
 
     code: str
     name: str
+    file: str
 
 
 class EspeakVoice:
@@ -57,13 +62,14 @@ class EspeakVoice:
 
     Args:
         language: The code of its language.
-        choice: What chooses the voice: a code or a name, perhaps with a variant.
+        name: Its name for the user.
+        choice: Its name for the library: a file or a code, perhaps with a variant.
         rate: Words per minute.
     """
 
-    def __init__(self, language: str, choice: str, rate: int) -> None:
+    def __init__(self, language: str, name: str, choice: str, rate: int) -> None:
         self.language = language
-        self.name = f"espeak {choice}"
+        self.name = f"espeak {name}"
         self.sample_rate, self._library = _start()
         self._choice = choice.encode()
         self._rate = rate
@@ -103,20 +109,32 @@ def open_espeak(settings: VoiceFields) -> EspeakVoice:
     if settings.voice is not None and settings.voice.endswith(".onnx"):
         raise ConfigError(f"--engine=espeak cannot use {settings.voice}, a voice file of piper; leave out --engine")
     name = _full_name(settings.voice, settings.language)
-    _, library = _start()
-    language, _, variant = name.partition("+")
-    if variant and variant not in variants():
+    language, plus, variant = name.partition("+")
+    language = language.replace("_", "-")
+    if plus and variant not in variants():
         raise ConfigError(f"espeak has no variant +{variant}{did_you_mean(variant, variants()) or f'; {LIST}'}")
-    if library.espeak_SetVoiceByName(name.encode()):
-        known = [word for voice in listed_voices() for word in (voice.code, voice.name)]
-        hint = did_you_mean(language, known) or f"; {LIST}"
-        raise ConfigError(f"espeak has no voice {language[:40]}{hint}")
-    codes = {voice.name.lower(): voice.code for voice in listed_voices()}
-    return EspeakVoice(codes.get(language.lower(), language.lower()), name, settings.rate)
+    known = {word.lower(): voice for voice in _all_voices() for word in (voice.name, voice.code)}
+    voice = known.get(OTHER_CODES.get(language.lower(), language.lower()))
+    if voice is not None and not _has_dictionary(voice):
+        raise ConfigError(f"espeak's voice {voice.code} has no dictionary in this version of espeakng-loader; {LIST}")
+    choice = (voice.file if voice else language) + plus + variant
+    _, library = _start()
+    if library.espeak_SetVoiceByName(choice.encode()):  # which knows more than it lists, such as en
+        raise ConfigError(f"espeak has no voice {language[:40]}{did_you_mean(language, known) or f'; {LIST}'}")
+    return EspeakVoice(voice.code if voice else language.lower(), name, choice, settings.rate)
 
 
 def listed_voices() -> list[ListedVoice]:
-    """Return espeak's voices, one for each language or dialect."""
+    """Return espeak's voices that have a dictionary here, one for each language or dialect."""
+    return list(filter(_has_dictionary, _all_voices()))
+
+
+def variants() -> list[str]:
+    """Return the names of speakers that can be added to each voice, as in en-us+f3."""
+    return sorted(path.name for path in Path(_data(), "voices", "!v").iterdir())
+
+
+def _all_voices() -> list[ListedVoice]:
     _, library = _start()
     library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Listed))
     voices, listed = [], library.espeak_ListVoices(None)
@@ -125,13 +143,16 @@ def listed_voices() -> list[ListedVoice]:
             break
         voice = place.contents
         # Each language is a byte of priority and a name; the first is the usual one.
-        voices.append(ListedVoice(ctypes.string_at(voice.languages + 1).decode(), voice.name.decode().strip()))
+        code = ctypes.string_at(voice.languages + 1).decode()
+        voices.append(ListedVoice(code, voice.name.decode().strip(), voice.identifier.decode()))
     return voices
 
 
-def variants() -> list[str]:
-    """Return the names of speakers that can be added to each voice, as in en-us+f3."""
-    return sorted(path.name for path in Path(_data(), "voices", "!v").iterdir())
+def _has_dictionary(voice: ListedVoice) -> bool:
+    """Return whether a voice can read words; the wheels of espeakng-loader lack some dictionaries."""
+    lines = Path(_data(), "lang", voice.file).read_text("utf-8", "replace").splitlines()
+    named = [line.split()[1] for line in lines if line.startswith("dictionary ")]
+    return Path(_data(), f"{(*named, voice.code.partition('-')[0])[0]}_dict").exists()
 
 
 def _full_name(voice: str | None, language: str | None) -> str:
@@ -139,11 +160,7 @@ def _full_name(voice: str | None, language: str | None) -> str:
         voice = language or DEFAULT
     elif voice.startswith("+"):
         voice = (language or DEFAULT) + voice
-    elif language is not None:
-        raise ConfigError(
-            f"--voice={voice} has its own language, and --language={language} names another voice; give one of them"
-        )
-    return voice.strip().replace("_", "-")
+    return voice.strip()
 
 
 @functools.cache

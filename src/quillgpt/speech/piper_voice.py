@@ -57,8 +57,6 @@ def open_piper(settings: VoiceFields) -> PiperVoice:
     """
     if settings.voice is None:
         raise ConfigError("piper needs a voice file: --voice FILE.onnx, with FILE.onnx.json beside it")
-    if settings.language is not None:
-        raise ConfigError(f"--language={settings.language} is for espeak; the file of --voice has its own language")
     path = Path(settings.voice)
     description = path.with_name(path.name + ".json")
     for file in (path, description):

@@ -14,7 +14,7 @@ from quillgpt.config.schema.base import (
     fields_in_order,
     grouped_fields,
 )
-from quillgpt.config.schema.speech import RecognizerSettings, TranscribeSettings
+from quillgpt.config.schema.speech import RecognizerSettings, TranscribeSettings, VoiceFields
 from quillgpt.config.schema.training import (
     CHOSEN,
     SPECIAL_ORIGINS,
@@ -34,7 +34,6 @@ from quillgpt.config.schema.using import (
     Sampling,
     SpeakSettings,
     SwapSettings,
-    VoiceFields,
 )
 
 COMMAND_SETTINGS: dict[str, type[Settings]] = {

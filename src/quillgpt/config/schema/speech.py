@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -55,3 +55,22 @@ class TranscriptFields(Settings):
 
 class TranscribeSettings(RecognizerSettings, TranscriptFields):
     """The settings of `quill transcribe`."""
+
+
+class VoiceFields(Settings):
+    """The voice."""
+
+    engine: Literal["auto", "espeak", "piper"] = Field(
+        "auto", description="What speaks. auto: piper if --voice is a file .onnx, else espeak."
+    )
+    voice: PathText | None = Field(
+        None,
+        description="Voice of espeak by its code or name, such as de or en-us, also with a variant, such as en-us+f3; or a voice file of piper (.onnx). list: print espeak's voices. Unset: en-us.",
+    )
+    language: str | None = Field(
+        None,
+        description="Language to speak, such as de, with espeak's usual voice of it; unless --voice names another.",
+    )
+    rate: Annotated[int, Field(ge=80, le=450)] = Field(
+        175, description="Words per minute, about; a voice of piper speaks at 175 as it was trained."
+    )

@@ -20,6 +20,7 @@ from quillgpt.config.schema.base import (
     Settings,
     Threads,
 )
+from quillgpt.config.schema.speech import VoiceFields
 
 Quantize = Literal["none", "int8"]
 
@@ -72,22 +73,6 @@ class WeightsFields(Settings):
     quantize: Quantize = Field(
         "none",
         description="int8: weights in 8 bits, for CPUs, and on some CPUs also the inputs of matrix products. Faster; cost two small models 0.0003 and 0.0004 nats per token. quill eval measures it for yours.",
-    )
-
-
-class VoiceFields(Settings):
-    """The voice."""
-
-    engine: Literal["auto", "espeak", "piper"] = Field(
-        "auto", description="What speaks. auto: piper if --voice is a file .onnx, else espeak."
-    )
-    voice: PathText | None = Field(
-        None,
-        description="Voice of espeak by its code or name, such as de or en-us, also with a variant, such as en-us+f3; or a voice file of piper (.onnx). list: print espeak's voices. Unset: en-us.",
-    )
-    language: str | None = Field(None, description="Speak with espeak's usual voice of this language, such as de.")
-    rate: Annotated[int, Field(ge=80, le=450)] = Field(
-        175, description="Words per minute, about; a voice of piper speaks at 175 as it was trained."
     )
 
 
