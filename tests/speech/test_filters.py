@@ -227,6 +227,12 @@ def test_a_refrain_is_marked_and_stays() -> None:
     assert all(one.is_text() for one in judged)
 
 
+@pytest.mark.parametrize(("rounds", "fate"), [(9, Fate.MARK), (10, Fate.DOUBT)])
+def test_ten_rounds_are_a_loop_whatever_their_times_are(rounds: int, fate: Fate) -> None:
+    judged = judge([spoken("Come buy, come buy.", start=4.0 * n + 0.3 * (n % 3), seconds=2.0) for n in range(rounds)])
+    assert [one.fate for one in judged] == [Fate.KEEP, *[fate] * (rounds - 1)]
+
+
 def test_a_refrain_between_verses_and_a_line_said_twice_are_nothing_unusual() -> None:
     refrain = "With a hey, ho, the wind and the rain"
     texts = ["When that I was a little boy", refrain, "But when I came to man's estate", refrain, "Amen.", "Amen."]

@@ -1,10 +1,12 @@
 """`quill transcribe` with Whisper, from recordings to transcripts."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faster_whisper import WhisperModel
 
 from quillgpt.cli import main
 from quillgpt.speech.transcript import SAMPLE_RATE
@@ -54,6 +56,23 @@ def test_what_whisper_invents_in_silence_is_left_out_and_reported(
     assert "words that recognizers invent where nobody speaks" in capfd.readouterr().err
     assert transcribe(recordings / "more", out, model, "--vad=False", "--keep_doubtful") == 0
     assert COURTESY in (out / "two.txt").read_text()
+
+
+def test_several_languages_are_reported_since_one_may_be_a_mistake(
+    recordings: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert transcribe(recordings, tmp_path / "same", model) == 0
+    assert "languages" not in capfd.readouterr().err
+    detect = WhisperModel.detect_language
+    answers = iter(["en", "de"])
+
+    def detect_in_turn(*arguments: object, **settings: object) -> tuple[str, float, object]:
+        _, probability, every = detect(*arguments, **settings)
+        return next(answers), probability, every
+
+    monkeypatch.setattr(WhisperModel, "detect_language", detect_in_turn)
+    assert transcribe(recordings, tmp_path / "mixed", model) == 0
+    assert re.search(r"^languages +en 1, de 1$", capfd.readouterr().err, re.MULTILINE)
 
 
 def test_a_model_in_another_format_is_one_line_with_the_converter(

@@ -64,6 +64,8 @@ def _summary(report: Report, out: Path) -> dict[str, object]:
     if report.seconds:
         pace = report.seconds / max(report.wall_seconds, 1e-3)
         rows["sound"] = f"{clock_time(report.seconds)} in {clock_time(report.wall_seconds)}, {pace:.1f} times real time"
+    if len(report.languages) > 1:  # one may be a mistake of the recognizer
+        rows["languages"] = ", ".join(f"{language} {count:,}" for language, count in report.languages.most_common())
     for reason, segments in report.left_out.items():
         examples = join_names([shorten(segment.text, 60) for segment in segments[:3]])
         rows[f"left out: {reason}"] = f"{len(segments):,}, such as {examples}"

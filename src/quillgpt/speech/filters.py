@@ -64,6 +64,9 @@ CYCLES = 3
 LONGEST_CYCLE = 4
 """Segments that come again in the same order, at least `CYCLES` times, up to `LONGEST_CYCLE` segments at a time."""
 
+LOOP_CYCLES = 10
+"""So many rounds in a row are a loop, whatever their times are."""
+
 SAME_SECONDS, NO_GAP_SECONDS = 0.05, 0.05
 """Nobody says the same words several times at intervals that are equal to this, without a pause."""
 
@@ -225,7 +228,7 @@ def _repeated(judged: Sequence[Judged]) -> Iterator[tuple[int, bool]]:
                 end += 1
             if end - start >= CYCLES * cycle:
                 run = [judged[position].segment for position in spoken[start:end]]
-                is_loop = _has_times_of_a_loop(run, cycle)
+                is_loop = len(run) >= LOOP_CYCLES * cycle or _has_times_of_a_loop(run, cycle)
                 yield from ((position, is_loop) for position in spoken[start + cycle : end])
                 done = end
                 break

@@ -45,6 +45,8 @@ class Report:
         seconds: Sound that was transcribed now.
         wall_seconds: How long that took.
         left_out: Segments that are not in the texts, by the reason.
+        marked: Number of other segments that are worth a look, by the reason.
+        languages: Number of transcripts in each language.
     """
 
     transcripts: list[Path] = field(default_factory=list)
@@ -54,6 +56,7 @@ class Report:
     wall_seconds: float = 0.0
     left_out: dict[str, list[SegmentRecord]] = field(default_factory=dict)
     marked: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
 
     def fail(self, message: str) -> None:
         """Say why a recording has no transcript."""
@@ -248,6 +251,7 @@ class _Session:
         if transcript.text_sha256 is None:
             self.report.fail(f"{job.recording.path} {_silence(transcript)}")
         else:
+            self.report.languages[transcript.language or "unclear"] += 1
             self.report.transcripts.append(job.place.text)
             clock.tell(f"{job.recording.path}: done")
 
