@@ -356,6 +356,22 @@ def test_standard_input_is_spoken_to_standard_output() -> None:
     assert b"standard input is not UTF-8 text" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there the header is never written again")
+@pytest.mark.parametrize(("mode", "before"), [("wb", b""), ("wb", b"kept"), ("ab", b""), ("ab", b"kept")])
+def test_standard_output_loses_nothing_that_was_in_the_file(tmp_path: Path, mode: str, before: bytes) -> None:
+    path = tmp_path / "a.wav"
+    with path.open(mode, buffering=0) as file:
+        file.write(before)
+        command = [sys.executable, "-m", "quillgpt", "speak", "One.", "--out", "-", "--quiet"]
+        subprocess.run(command, stdout=file, check=True)
+    content = path.read_bytes()
+    assert content.startswith(before + b"RIFF")
+    if before or mode == "ab":
+        assert content[len(before) + 4 : len(before) + 8] == b"\xff" * 4
+    else:
+        assert len(samples_of(path)) > 5000
+
+
 def test_a_voice_for_another_script_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoken(tmp_path / "a.wav", "Привет, мир. Как дела?\n\nЭто дом.")
     assert capsys.readouterr().err.count("does not read the script of this text; --voice=ru does") == 1

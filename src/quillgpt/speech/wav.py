@@ -41,11 +41,14 @@ class WavWriter:
         file: An unbuffered file, or a pipe.
         sample_rate: Samples per second.
         name: The file's name in messages.
+        is_stream: Whether the file may be a pipe, or have something else in it, so that its beginning is not written
+            again.
     """
 
-    def __init__(self, file: BinaryIO, sample_rate: int, name: str) -> None:
+    def __init__(self, file: BinaryIO, sample_rate: int, name: str, *, is_stream: bool = False) -> None:
         self.name = name
         self.samples = 0
+        self._is_stream = is_stream
         self._file = file
         self._sample_rate = sample_rate
         self._write(self._header(UNKNOWN))
@@ -63,7 +66,9 @@ class WavWriter:
         self.samples += samples.size
 
     def finish(self) -> None:
-        """Write the size of the sound into the header, unless this is a pipe."""
+        """Write the size of the sound into the header, unless this is a stream."""
+        if self._is_stream:
+            return
         with suppress(OSError):
             self._file.seek(0)
             self._file.write(self._header(self.samples * SAMPLE_BYTES))
@@ -124,7 +129,8 @@ def open_wav(out: str, sample_rate: int) -> Iterator[WavWriter]:
     """
     if out == STANDARD_OUTPUT or _is_device(Path(out)):
         with _open_stream(out) as file:
-            wav = WavWriter(file, sample_rate, "standard output" if out == STANDARD_OUTPUT else out)
+            name = "standard output" if out == STANDARD_OUTPUT else out
+            wav = WavWriter(file, sample_rate, name, is_stream=not _is_new_file(file))
             try:
                 yield wav
             finally:
@@ -179,6 +185,17 @@ def _open_stream(out: str) -> Iterator[BinaryIO]:
     sys.stdout.flush()
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as file:
         yield file
+
+
+def _is_new_file(file: BinaryIO) -> bool:
+    """Return whether a stream is an empty file that is not open for appending, as behind `>` in a shell."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    state = os.fstat(file.fileno())
+    appends = fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND
+    return stat.S_ISREG(state.st_mode) and state.st_size == 0 and not appends
 
 
 def _is_device(path: Path) -> bool:
