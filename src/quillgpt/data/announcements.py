@@ -46,7 +46,7 @@ NEARLY_ALL, FEWEST_ONE_WORD = 0.75, 5
 LONGEST_SHOWN = 70
 """Characters of an announcement in a message."""
 
-FIRST_WORDS, REPRESENTATIVES = 12, 8
+FIRST_WORDS, REPRESENTATIVES = 12, 5
 """The first words that are tried, and the documents that are tried for each."""
 
 ABOUT_AS_LONG = 0.6
@@ -236,27 +236,29 @@ def _ends(pattern: NDArray[np.int32], texts: NDArray[np.int32], least: int) -> I
         are too many differences, (texts,).
     """
     count, width = texts.shape
-    places = np.arange(width + 1)
-    distances = np.broadcast_to(places, (count, width + 1)).astype(np.int64)
-    matched = np.zeros((count, width + 1), dtype=np.int64)  # words in a row that match up to here
+    places = np.arange(width + 1, dtype=np.int16)
+    too_many = np.int16(width + len(pattern) + 1)
+    distances = np.broadcast_to(places, (count, width + 1))
+    matched = np.zeros((count, width + 1), dtype=np.int16)  # words in a row that match up to here
     for words, word in enumerate(pattern, 1):
-        reach = min(width, words + words // WORDS_AN_ERROR + 2)  # no further word can belong to it
+        reach = min(width, words + words // WORDS_AN_ERROR + MATCHING_WORDS)  # no further word can belong to it
         same = texts[:, :reach] == word
-        step = np.empty((count, reach + 1), dtype=np.int64)
+        step = np.empty((count, reach + 1), dtype=np.int16)
         step[:, 0] = words
         step[:, 1:] = np.minimum(distances[:, 1 : reach + 1] + 1, distances[:, :reach] + ~same)
-        replaced = np.where(same, distances[:, :reach], len(places) + words)
-        step = np.minimum.accumulate(step - places[: reach + 1], axis=1) + places[: reach + 1]
-        run = np.zeros_like(matched)
-        run[:, 1 : reach + 1] = np.where(same & (replaced == step[:, 1:]), matched[:, :reach] + 1, 0)
-        distances = np.full((count, width + 1), len(places) + words, dtype=np.int64)
+        step -= places[: reach + 1]
+        np.minimum.accumulate(step, axis=1, out=step)
+        step += places[: reach + 1]
+        run = np.zeros((count, width + 1), dtype=np.int16)
+        run[:, 1 : reach + 1] = np.where(same & (distances[:, :reach] == step[:, 1:]), matched[:, :reach] + 1, 0)
+        distances = np.full((count, width + 1), too_many)
         distances[:, : reach + 1] = step
         matched = run
         errors = words // WORDS_AN_ERROR
-        is_end = (distances <= errors) & (matched >= min(words, MATCHING_WORDS))
-        best = np.where(is_end, distances, len(places) + words).argmin(axis=1)
+        is_end = (step <= errors) & (run[:, : reach + 1] >= min(words, MATCHING_WORDS))
+        best = np.where(is_end, step, too_many).argmin(axis=1)
         yield np.where(is_end[np.arange(count), best], best, 0)
-        if (distances.min(axis=1) <= errors + MATCHING_WORDS).sum() < least:
+        if (step.min(axis=1) <= errors + MATCHING_WORDS).sum() < least:
             return
 
 

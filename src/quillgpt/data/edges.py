@@ -9,8 +9,9 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Literal
 
-LONGEST_EDGE = 2_000
-"""Characters of a document's beginning and of its end that are compared."""
+LONGEST_EDGE = 1_500
+MOST_WORDS = 200
+"""Characters of a document's beginning and of its end, and the words in them, that are compared."""
 
 MOST_EDGES = 1_024
 """Documents that are compared; of more, every second, fourth, eighth ... one."""
@@ -103,7 +104,8 @@ def edge_of(text: str, side: Side, *, is_whole: bool) -> Edge:
         words = [
             Word(word.key, word.start, word.end, bounded) for word, bounded in zip(words, before, strict=bool(words))
         ][::-1]
-    return Edge(text, words, is_whole, _SENTENCE_END.search(text) is not None)
+    is_whole = is_whole and len(words) <= MOST_WORDS
+    return Edge(text, words[:MOST_WORDS], is_whole, _SENTENCE_END.search(text) is not None)
 
 
 def _words(text: str) -> list[Word]:
