@@ -8,6 +8,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from quillgpt.errors import DataError
 from quillgpt.speech.audio import duration_of, open_recording
 from quillgpt.speech.transcript import SAMPLE_RATE
 from speech.recorded import record, tone
+from speech.spoken import write_wav
 
 
 def heard(path: Path) -> Any:
@@ -70,6 +72,26 @@ def test_says_which_sound_track_is_used(tmp_path: Path) -> None:
 def test_refuses_a_video_without_sound(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.mp4 is a video without sound"):
         heard(record(tmp_path / "a.mp4", None, with_picture=True))
+
+
+@pytest.mark.parametrize(("name", "codec", "form"), [("a.jpg", "mjpeg", "yuvj420p"), ("a.png", "png", "rgb24")])
+def test_calls_a_picture_a_picture(tmp_path: Path, name: str, codec: str, form: str) -> None:
+    with av.open(str(tmp_path / name), "w", format="image2") as container:
+        stream = container.add_stream(codec)
+        stream.width = stream.height = 32
+        stream.pix_fmt = form
+        container.mux(stream.encode(av.VideoFrame(32, 32, "rgb24")))
+        container.mux(stream.encode(None))
+    path = (tmp_path / name).rename(tmp_path / "a.mp3")
+    with pytest.raises(DataError, match=r"a\.mp3 is a picture"):
+        heard(path)
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_says_that_a_recording_is_too_short(tmp_path: Path, samples: int) -> None:
+    path = write_wav(tmp_path / "a.wav", np.zeros(samples, dtype=np.int16), 44100)
+    with pytest.raises(DataError, match="has no sound: it is damaged, or too short"):
+        heard(path)
 
 
 def random_bytes(count: int) -> bytes:

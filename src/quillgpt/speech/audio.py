@@ -42,7 +42,7 @@ def decoder(extra: str = "voice") -> ModuleType:
 
 
 @dataclass
-class Recording:
+class OpenRecording:
     """A recording that is open.
 
     Attributes:
@@ -94,7 +94,7 @@ class Recording:
         if count:
             yield start / SAMPLE_RATE, np.concatenate(waiting)
         elif not start:
-            raise DataError(f"{self.path} has no sound: nothing in it could be decoded, so the file may be damaged")
+            raise DataError(f"{self.path} has no sound: it is damaged, or too short")
 
     def _samples(self) -> Iterator[NDArray[np.float32]]:
         damaged = 0
@@ -150,7 +150,7 @@ class Recording:
 
 
 @contextmanager
-def open_recording(path: Path) -> Iterator[Recording]:
+def open_recording(path: Path) -> Iterator[OpenRecording]:
     """Open a recording: an audio file, or a video, of which the sound is used.
 
     Args:
@@ -180,7 +180,7 @@ def open_recording(path: Path) -> Iterator[Recording]:
             yield _opened(path, container, package)
 
 
-def _opened(path: Path, container: Any, package: ModuleType) -> Recording:
+def _opened(path: Path, container: Any, package: ModuleType) -> OpenRecording:
     sounds = list(container.streams.audio)
     pictures = [
         stream
@@ -188,7 +188,8 @@ def _opened(path: Path, container: Any, package: ModuleType) -> Recording:
         if not stream.disposition & package.stream.Disposition.attached_pic  # the cover of a song
     ]
     if not sounds:
-        kind = "a video without sound" if pictures else "no recording: it has no sound"
+        is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
+        kind = "a picture" if is_picture else "a video without sound" if pictures else "no recording: it has no sound"
         raise DataError(f"{path} is {kind}")
     stream = container.streams.best("audio") or sounds[0]
     if stream.codec_context is None:
@@ -202,7 +203,7 @@ def _opened(path: Path, container: Any, package: ModuleType) -> Recording:
         duration = float(stream.duration * stream.time_base)
     else:
         duration = container.duration / package.time_base if container.duration else 0.0
-    return Recording(path, duration if duration > 0 else None, remarks, container, stream, package)
+    return OpenRecording(path, duration if duration > 0 else None, remarks, container, stream, package)
 
 
 def reason(error: OSError) -> str:
