@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,3 +80,8 @@ def test_without_pocketsphinx_a_model_that_cannot_be_fetched_is_an_error(monkeyp
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ModelUnavailableError):
         recognizer(RecognizerSettings())
+
+
+def test_recognizers_start_without_torch_which_takes_seconds() -> None:
+    program = "import sys, quillgpt.speech.transcribe, faster_whisper; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

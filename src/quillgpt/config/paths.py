@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
 STANDARD_INPUT: Final = "-"
+HUB_REPOSITORY: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+"""The full name of a model or a data set on the Hugging Face hub."""
 
 
 def at_home(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from quillgpt.checkpoint.load import read_config
 from quillgpt.checkpoint.names import checkpoints_folder
-from quillgpt.config.paths import expand
+from quillgpt.config.paths import HUB_REPOSITORY, expand
 from quillgpt.console import say, stderr
 from quillgpt.errors import CheckpointError, UserError, closest
 from quillgpt.extras import import_extra
@@ -25,7 +25,6 @@ from quillgpt.text.sources.downloads import check_downloads_are_allowed
 PRETRAINED: Final = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
 """Short names of the published GPT-2s: 124M, 355M, 774M and 1558M parameters."""
 
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 LOCAL = re.compile(r"(outputs?|runs?|models?|checkpoints?|experiments?|out)/|out-", re.IGNORECASE)
 """Names that could be on the hub, but begin like a folder of the user."""
 
@@ -64,7 +63,7 @@ def hub_repository(given: str | Path) -> str | None:
         return None if holds_model(path) else PRETRAINED[name]
     if name.startswith("gpt2") and "/" not in name and not path.exists() and (meant := closest(name, PRETRAINED)):
         raise CheckpointError(f"{name} is neither a folder nor the name of a known model; did you mean {meant}?")
-    is_path = not REPOSITORY.fullmatch(name) or LOCAL.match(name) or path.parent.exists() or path.suffix in SUFFIXES
+    is_path = not HUB_REPOSITORY.fullmatch(name) or LOCAL.match(name) or path.parent.exists() or path.suffix in SUFFIXES
     return None if is_path else name
 
 

@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from quillgpt.config.paths import exists, expand, is_path
+from quillgpt.config.paths import HUB_REPOSITORY, exists, expand, is_path
 from quillgpt.console import progress, say
 from quillgpt.errors import CheckpointError, check_is_no_pointer, closest, cut, did_you_mean
 from quillgpt.extras import import_extra
 from quillgpt.files import let_hub_libraries_keep_files, quill_home
-from quillgpt.interop.hub import REPOSITORY
 from quillgpt.text.sources.downloads import check_downloads_are_allowed
 
 DEFAULT_MODEL = "small"
@@ -70,7 +69,7 @@ def whisper_folder(given: str) -> Path:
         if exists(path):
             check_is_whisper(path)
             return path
-        if not REPOSITORY.fullmatch(given) or exists(path.parent):
+        if not HUB_REPOSITORY.fullmatch(given) or exists(path.parent):
             raise _unknown(given, list(repositories))
     repository = repositories.get(given, given)
     for folder in _places(given, repository):
