@@ -1,8 +1,11 @@
 """What is left out of a transcript, and what must stay."""
 
+import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from quillgpt.speech.filters import (
     INVENTED,
@@ -268,3 +271,24 @@ def test_plain_text_has_neither_case_nor_punctuation() -> None:
     assert plain("  Sous-titrage ST' 501…  ") == "sous titrage st 501"
     assert plain("İYİ GÜNLER!") == "iyi günler"
     assert plain("धन्यवाद।") == "धन्यवाद"
+
+
+number = st.floats(allow_nan=True, allow_infinity=True)
+phrase = st.one_of(st.text(max_size=60), st.sampled_from([*SPEECH, *CREDITS, *COURTESIES, *SOUNDS]))
+probability = st.floats(0, 1)
+anything = st.builds(Segment, number, number, phrase, probability, st.none() | probability, st.floats(0, 50))
+
+
+@settings(deadline=None)
+@given(st.lists(anything, max_size=12), st.none() | st.floats(0, 1e6))
+def test_whatever_was_heard_is_kept_in_its_order_or_has_a_reason(heard: list[Segment], duration: float | None) -> None:
+    judged = judge(heard, duration=duration)
+    assert [one.segment.text for one in judged] == [segment.text for segment in heard]
+    assert all((one.fate is Fate.KEEP) == (one.reason is None) for one in judged)
+
+
+@pytest.mark.parametrize("text", ["*" * 50_000, "[" * 50_000, "bye " * 20_000 + "x", "please " * 20_000, "♪ " * 20_000])
+def test_long_texts_are_judged_quickly(text: str) -> None:
+    before = time.process_time()
+    judge([spoken(text)])
+    assert time.process_time() - before < 5
