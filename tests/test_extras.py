@@ -20,6 +20,13 @@ def test_missing_package_is_asked_for_by_its_extra() -> None:
     assert str(raised.value) == expected
 
 
+def test_package_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unloadable_extra.py").write_text("raise ImportError('libav.so: cannot open shared object file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"unloadable_extra, which is installed but cannot be loaded \(libav"):
+        import_extra("unloadable_extra", extra="voice", purpose="reading recordings")
+
+
 def test_fault_inside_an_installed_package_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_extra.py").write_text("import a_package_that_it_forgot\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -17,7 +17,7 @@ def import_extra(module: str, *, extra: str, purpose: str) -> ModuleType:
         purpose: What needs it, as the beginning of a sentence.
 
     Raises:
-        UserError: It is not installed; the message says what to install.
+        UserError: It is not installed, or cannot be loaded; the message says what to install.
     """
     try:
         return importlib.import_module(module)
@@ -26,4 +26,9 @@ def import_extra(module: str, *, extra: str, purpose: str) -> ModuleType:
             raise
         raise UserError(
             f"{purpose} needs the package {error.name}, which is not installed: pip install 'quillgpt[{extra}]'"
+        ) from None
+    except ImportError as error:  # such as a library of the system that is missing or of another version
+        raise UserError(
+            f"{purpose} needs the package {module}, which is installed but cannot be loaded ({error}); "
+            "uninstall it, and install it again"
         ) from None

@@ -308,6 +308,18 @@ def test_a_folder_that_may_not_be_opened_is_not_called_missing(tmp_path: Path) -
             transcribed(tmp_path / "out", tmp_path / word)
 
 
+def test_a_damaged_record_is_named_and_stays(
+    tmp_path: Path, loudness: type[Loudness], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = record(tmp_path / "a.wav", tone(1)), tmp_path / "out"
+    transcribed(out, path)
+    (out / "a.json").write_text('{"version": 1}')
+    transcribed(out, path)
+    assert f"{out / 'a.json'} is damaged" in capsys.readouterr().err
+    assert (out / "a.json").read_text() == '{"version": 1}'
+    assert files(out) == {"a.json", "a.txt", "a.wav.json", "a.wav.txt"}
+
+
 def test_an_interruption_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
     speak_to(tmp_path / "a.wav", "we will go to the house.")
     speak_to(tmp_path / "b.wav", TEXT * 8)

@@ -40,7 +40,10 @@ def find_recordings(words: list[str]) -> tuple[list[Recording], list[str]]:
     for word in words:
         try:
             for recording in _recordings(word):
-                recordings.setdefault(recording.path.resolve(), recording)
+                if _is_utf8(recording.path):
+                    recordings.setdefault(recording.path.resolve(), recording)
+                else:
+                    wrong.append(f"{str(recording.path)!a} is no name in UTF-8, and cannot be recorded; rename it")
         except UserError as error:
             wrong.append(str(error))
     return list(recordings.values()), wrong
@@ -52,8 +55,10 @@ def _recordings(word: str) -> Iterator[Recording]:
         if path.is_dir():
             for file in paths_of_folder(word, path, RECORDINGS, follow_links=False):
                 yield Recording(file, file.relative_to(path))
+        elif path.is_file():
+            yield Recording(path, PurePath(path.name))
         else:
-            yield Recording(_checked(path), PurePath(path.name))
+            raise DataError(f"{path} is not a file; give recordings, or folders of them")
     elif (locked := _locked(path)) is not None:
         raise DataError(f"{word} cannot be read: the folder {locked} may not be opened")
     elif glob.has_magic(word):
@@ -76,14 +81,12 @@ def _locked(path: Path) -> Path | None:
     return None if os.access(folder, os.X_OK) else folder
 
 
-def _checked(path: Path) -> Path:
-    if not path.is_file():
-        raise DataError(f"{path} is not a file; give recordings, or folders of them")
+def _is_utf8(path: Path) -> bool:
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
-        raise DataError(f"{str(path)!a} is no name in UTF-8, and cannot be recorded; rename it") from None
-    return path
+        return False
+    return True
 
 
 def _fixed_part(pattern: Path) -> Path:

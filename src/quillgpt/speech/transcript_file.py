@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from quillgpt.console import warn
 from quillgpt.data.staging import keep_aside
 from quillgpt.errors import DataError
 from quillgpt.files import sha256_of, write_json, write_text
@@ -211,6 +211,11 @@ def _stems(recording: Recording) -> Iterator[PurePath]:
 
 
 def _read(stem: Path) -> Transcript | None:
-    with suppress(DataError):
-        return read_record(stem.with_name(f"{stem.name}.json"), Transcript, DataError, mend="transcribe again")
-    return None
+    path = stem.with_name(f"{stem.name}.json")
+    if not path.exists():
+        return None
+    try:
+        return read_record(path, Transcript, DataError, mend="if it belongs to a transcript, delete both files")
+    except DataError as error:
+        warn(f"not the record of a transcript: {error}")
+        return None
