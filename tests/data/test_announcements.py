@@ -110,12 +110,18 @@ def test_a_heading_with_a_number_is_noticed_and_left_out(heading: str, numbers: 
         (" Thanks for watching!", "ending"),
         ("\n\nThe End.", "ending"),
         ("\nEnd of chapter {}", "ending"),
+        ("[Music] ", "opening"),
+        ("Глава {}. ", "opening"),
+        ("제{}장. ", "opening"),
+        (" Amen.", "ending"),
+        (" Thank you. (Applause)", "ending"),
+        ("\n\nYours sincerely,\nHenry", "ending"),
         (" Untertitel der Amara.org-Community", "ending"),
     ],
 )
 def test_what_recordings_and_files_begin_and_end_with_is_left_out(announcement: str, side: Side) -> None:
     bodies = stories(9)
-    numbers = "一二三四五六七八九" if "章" in announcement else NUMBERS[:9]
+    numbers = "一二三四五六七八九" if "章" in announcement else "123456789" if "장" in announcement else NUMBERS[:9]
     words = [announcement.format(number) for number in numbers]
     texts = [word + body if side == "opening" else body + word for word, body in zip(words, bodies, strict=True)]
     assert [one.documents for one in noticed(texts, side)] == [9]
@@ -179,6 +185,8 @@ SPEECHES = [
         ],
         [f"In {1900 + number} the " + story for number, story in enumerate(stories(8))] + stories(32, seed=1),
         SPEECHES,
+        [f"User: {story}" for story in stories(30)],
+        [f"Speaker {number % 3}: {story}" for number, story in enumerate(stories(30))],
         [Path(edges.__file__).read_text(encoding="utf-8") + str(number) for number in range(2)],
         ["Thank you."] * 20 + stories(10),
         ["The same text. " + "It goes on and on. " * 200] * 12 + stories(9),

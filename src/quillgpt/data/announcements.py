@@ -43,6 +43,10 @@ FEW = 4
 NEARLY_ALL, FEWEST_ONE_WORD = 0.75, 5
 """The share, and the number, of documents that must begin with a single rare word in the middle of a sentence."""
 
+MANY_NUMBERS = 10
+"""So many different numbers count something. Of fewer, a third of the documents need different ones: "Speaker 2" is no
+heading."""
+
 LONGEST_SHOWN = 70
 """Characters of an announcement in a message."""
 
@@ -131,7 +135,7 @@ def announcements(sample: EdgeSample, side: Side, least: int | None = None) -> l
             continue
         edge, ends = edges[best.representative], best.ends
         keys = tuple(edge.keys[: best.words])
-        shared.append(Announcement(_shown(edge, best.words, side), keys, int((ends > 0).sum()) * sample.stride))
+        shared.append(Announcement(_shown(edge, best.words), keys, int((ends > 0).sum()) * sample.stride))
         unexplained &= ends == 0
         unexplained[best.representative] = False
     return sorted(shared, key=lambda one: -one.documents)
@@ -199,12 +203,13 @@ class _Search:
         having: list[int] = np.flatnonzero(ends).tolist()
         if words == 1:
             is_usual = len(having) >= max(FEWEST_ONE_WORD, NEARLY_ALL * len(self._edges))
-            return is_usual and self._is_rare(index, words)
+            labels = sum(self._edges[row].text[self._edges[row].words[0].end :].startswith(":") for row in having)
+            return is_usual and 2 * labels < len(having) and self._is_rare(index, words)
         last = words - 1 if self._side == "opening" else 0
         if self._edges[index].words[last].key != NUMBER:
             return False
         numbers = {self._number(row, int(ends[row]) - 1 if self._side == "opening" else 0) for row in having}
-        return len(numbers) > 1 and self._is_rare(index, words)
+        return len(numbers) >= min(max(2, len(having) / 3), MANY_NUMBERS) and self._is_rare(index, words)
 
     def _is_heading(self, index: int, ends: NDArray[np.int64]) -> bool:
         """Return whether a single word at the end of a sentence or a line is more than chance."""
@@ -354,10 +359,8 @@ def _end(pattern: Sequence[str], keys: Sequence[str]) -> int:
     return int(every[-1][0])
 
 
-def _shown(edge: Edge, words: int, side: Side) -> str:
+def _shown(edge: Edge, words: int) -> str:
     first, last = sorted((edge.words[0], edge.words[words - 1]), key=lambda word: word.start)
-    text = edge.text[first.start : last.end]
-    if side == "ending" or words < len(edge.words):
-        mark = edge.text[last.end : last.end + 1]
-        text += mark if mark and mark in ".!?…。" else ""
-    return " ".join(text.split())
+    mark = re.match(r"[^\w\s]{0,3}", edge.text[last.end :])
+    assert mark is not None
+    return " ".join((edge.text[first.start : last.end] + mark.group()).split())
