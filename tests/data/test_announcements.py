@@ -251,6 +251,18 @@ def test_prepare_names_the_flag_leaves_it_out_and_remembers(tmp_path: Path, caps
     assert "Chapter fifty" not in tokenizer.decode(changed.train) + tokenizer.decode(changed.val)
 
 
+def test_files_are_compared_by_their_ends_and_unreadable_ones_are_passed_over(tmp_path: Path) -> None:
+    for number, body in enumerate(stories(4)):
+        (tmp_path / f"{number}.txt").write_text(
+            f"Chapter {number}. {body * 200} Thanks for watching!", encoding="utf-8"
+        )
+    (tmp_path / "a.txt").mkdir()
+    (tmp_path / "b.txt").symlink_to("nowhere")
+    sample = edges.sample_of_files(sorted(tmp_path.iterdir()))
+    assert [one.text for one in announcements(sample, "opening")] == ["Chapter 0."]
+    assert [one.text for one in announcements(sample, "ending")] == ["Thanks for watching!"]
+
+
 def test_validation_text_loses_the_same_openings(tmp_path: Path) -> None:
     for name, count in (("tales", 12), ("val", 2)):
         (tmp_path / name).mkdir()

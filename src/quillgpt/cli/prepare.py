@@ -82,6 +82,8 @@ def _show_near_duplicates(found: NearDuplicates, least: float | None) -> None:
 
 
 def _summary(prepared: Preparation) -> dict[str, object]:
+    from quillgpt.data.announcements import remarks
+
     manifest = prepared.manifest
     rows: dict[str, object] = {
         "folder": prepared.dataset.folder,
@@ -100,7 +102,7 @@ def _summary(prepared: Preparation) -> dict[str, object]:
             "deduplicate", done=manifest.deduplicate, useful=report.shared_documents > 0
         )
         rows["repeated lines"] = _repeated_lines(manifest)
-        rows |= _announcements(manifest)
+        rows |= remarks(manifest)
     if report is not None and report.copied_share is not None:
         rows["overlap"] = (
             f"{report.copied_share:.1%} of the validation text is also in the training text, word for word"
@@ -128,23 +130,6 @@ def _removed(flag: str, *, done: bool, useful: bool) -> str:
     if not useful:
         return ""
     return "; left out" if done else f"; --{flag} leaves them out"
-
-
-def _announcements(manifest: DatasetManifest) -> dict[str, object]:
-    from quillgpt.data.announcements import flag, in_words
-
-    report = manifest.report
-    assert report is not None
-    rows: dict[str, object] = {}
-    if report.openings:
-        left_out = manifest.drop_openings is not None and f"left out of {report.dropped_openings:,} documents"
-        advice = left_out or f"{flag(report.openings, 'opening')} leaves out what they share"
-        rows["openings"] = f"{in_words(report.openings, 'opening', report.documents)}; {advice}"
-    if report.endings:
-        left_out = manifest.drop_endings is not None and f"left out of {report.dropped_endings:,} documents"
-        advice = left_out or f"{flag(report.endings, 'ending')} leaves out what they share"
-        rows["endings"] = f"{in_words(report.endings, 'ending', report.documents)}; {advice}"
-    return rows
 
 
 def _repeated_lines(manifest: DatasetManifest) -> str:

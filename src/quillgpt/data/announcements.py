@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from quillgpt.data.dataset_manifest import DatasetManifest, SharedEdge
 from quillgpt.data.edges import LONGEST_EDGE, NUMBER, Edge, EdgeSample, Side, edge_of
 from quillgpt.errors import cut
 from quillgpt.text.sources.documents import Mark, Piece
@@ -106,6 +107,24 @@ def in_words(shared: Sequence[Shared], side: Side, documents: int) -> str:
 def flag(shared: Sequence[Shared], side: Side) -> str:
     """Return the flag of `quill prepare` that leaves announcements out."""
     return f"--drop_{side}s={min(one.documents for one in shared)}"
+
+
+def remarks(manifest: DatasetManifest) -> dict[str, str]:
+    """Return what many documents of a data set begin and end with, by "openings" and "endings", and what helps."""
+    report = manifest.report
+    if report is None:
+        return {}
+    rows = {}
+    sides: tuple[tuple[Side, list[SharedEdge], int | None, int], ...] = (
+        ("opening", report.openings, manifest.drop_openings, report.dropped_openings),
+        ("ending", report.endings, manifest.drop_endings, report.dropped_endings),
+    )
+    for side, shared, least, dropped in sides:
+        if shared:
+            help_ = f"{flag(shared, side)} leaves out what they share"
+            done = f"left out of {dropped:,} documents"
+            rows[f"{side}s"] = f"{in_words(shared, side, report.documents)}; {help_ if least is None else done}"
+    return rows
 
 
 def announcements(sample: EdgeSample, side: Side, least: int | None = None) -> list[Announcement]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import SEEK_END
 from pathlib import Path
@@ -179,16 +180,17 @@ class EdgeSample:
 
 
 def sample_of_files(paths: Iterable[Path]) -> EdgeSample:
-    """Return the sample of text files in UTF-8; only their beginnings and ends are read."""
+    """Return the sample of text files in UTF-8, without those that cannot be read; only their two ends are read."""
 
-    def ends_of(path: Path) -> tuple[str, str]:
+    def texts() -> Iterator[tuple[str, str]]:
         most = 4 * LONGEST_EDGE  # bytes of as many characters
-        with path.open("rb") as file:
-            beginning = file.read(most)
-            file.seek(max(0, file.seek(0, SEEK_END) - most))
-            return beginning.decode("utf-8", "ignore"), file.read().decode("utf-8", "ignore")
+        for path in paths:
+            with suppress(OSError), path.open("rb") as file:
+                beginning = file.read(most)
+                file.seek(max(0, file.seek(0, SEEK_END) - most))
+                yield beginning.decode("utf-8", "ignore"), file.read().decode("utf-8", "ignore")
 
-    return sample_of(map(ends_of, paths))
+    return sample_of(texts())
 
 
 def sample_of(texts: Iterable[tuple[str, str]]) -> EdgeSample:

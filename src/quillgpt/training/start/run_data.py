@@ -13,6 +13,7 @@ from quillgpt.config.paths import exists
 from quillgpt.config.runs import places_of
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
+from quillgpt.data.announcements import remarks
 from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset
 from quillgpt.data.dataset_manifest import read_dataset_manifest
 from quillgpt.data.mixture import Mixture
@@ -230,7 +231,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
     if settings.data is not None:
         if parent is not None:
             check_dataset_is_free(settings, parent)
-        return prepare(
+        prepared = prepare(
             split_sources(settings.data),
             data_dir=data_dir,
             dataset=settings.dataset,
@@ -246,7 +247,11 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
             skip_unreadable=settings.skip_unreadable,
             follow_links=settings.follow_links,
             make=make,
-        ).dataset
+        )
+        for side, remark in remarks(prepared.manifest).items():
+            if not prepared.reused and getattr(settings, f"drop_{side}") is None:
+                say(remark)
+        return prepared.dataset
     warn_of_split(settings)
     tokenizer = None if parent else settings.tokenizer
     dataset = ensure_dataset(settings.dataset, data_dir=data_dir, tokenizer=tokenizer, make=make)
