@@ -14,6 +14,8 @@ from quillgpt.speech.engines import recognizer
 from quillgpt.speech.whisper_models import ModelUnavailableError, own_place
 from tiny_whisper import SENTENCE, said
 
+SMALL = "Systran/faster-whisper-small"
+
 
 @pytest.fixture(autouse=True)
 def _empty_caches_and_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +32,7 @@ def warnings(capfd: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_whisper_is_the_default_where_its_model_is_at_hand(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(model, own_place("small"))
+    shutil.copytree(model, own_place(SMALL))
     engine = recognizer(RecognizerSettings(device="cpu"))
     assert engine.name == "whisper small"
     assert [segment.text for segment in engine.segments(said())] == [SENTENCE]
@@ -44,7 +46,7 @@ def test_pocketsphinx_takes_its_place_with_one_line_where_it_cannot_be_fetched(
     [line] = warnings(capfd)
     assert "pocketsphinx is rough" in line
     assert "the model small of Whisper is not here and could not be fetched" in line
-    assert str(own_place("small")) in line
+    assert str(own_place(SMALL)) in line
 
 
 def test_pocketsphinx_takes_its_place_with_one_line_where_it_is_not_installed(

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 
 from quillgpt.errors import CheckpointError, UserError
-from quillgpt.speech import whisper_models
 from quillgpt.speech.whisper_models import ModelUnavailableError, own_place, whisper_folder
 
 REPOSITORY = "Systran/faster-whisper-tiny"
@@ -29,10 +27,7 @@ CONTENT = {
 
 def reach(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """Let the library of the hub look for it at a port of this machine."""
-    endpoint = f"http://127.0.0.1:{port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(autouse=True)
@@ -51,41 +46,44 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class Hub(BaseHTTPRequestHandler):
     content = CONTENT
-    seconds_before_weights = 0.0
-    gone = threading.Event()
+    sent = CONTENT
+    stalls = False
+    requests: list[str]
+    gone: threading.Event
 
-    def do_HEAD(self) -> None:
-        self.do_GET(body=False)
-
-    def do_GET(self, body: bool = True) -> None:
-        path = self.path.partition("?")[0]
-        name = path.rpartition("/")[2]
-        if path.startswith(f"/api/models/{REPOSITORY}") and "/tree/" not in path:
-            files = [{"rfilename": name, "size": len(content)} for name, content in self.content.items()]
-            self._send(json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": files}).encode(), body)
-        elif path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-            files = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in self.content.items()
-            ]
-            self._send(json.dumps(files).encode(), body)
-        elif path.startswith(f"/{REPOSITORY}/resolve/") and name in self.content:
-            if body and name == "model.bin":
-                self.gone.wait(self.seconds_before_weights)
-            self._send(self.content[name], body)
+    def do_GET(self) -> None:
+        self.requests.append(self.path.partition("?")[0])
+        name = self.requests[-1].rpartition("/")[2]
+        if self.requests[-1] == f"/api/models/{REPOSITORY}":
+            files = [self._described(name, content) for name, content in self.content.items()]
+            self._send(json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": files}).encode())
+        elif self.requests[-1] == f"/{REPOSITORY}/resolve/{COMMIT}/{name}" and name in self.sent:
+            self._send(self.sent[name], stalls=self.stalls and name == "model.bin")
         else:
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
             self.end_headers()
 
-    def _send(self, content: bytes, body: bool) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+    @staticmethod
+    def _described(name: str, content: bytes) -> dict[str, object]:
+        described: dict[str, object] = {"rfilename": name, "size": len(content)}
+        if name == "model.bin":
+            sha256 = hashlib.sha256(content).hexdigest()
+            described["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
+        return described
+
+    def _send(self, content: bytes, *, stalls: bool = False) -> None:
+        first = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - first))
         self.end_headers()
-        if body:
-            self.wfile.write(content)
+        if stalls:
+            self.wfile.write(content[first : len(content) // 4])
+            self.gone.wait(30)
+        else:
+            self.wfile.write(content[first:])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -93,9 +91,9 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    kind = type("Handler", (Hub,), {"gone": threading.Event()})
+    kind = type("Handler", (Hub,), {"requests": [], "gone": threading.Event()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     reach(monkeypatch, server.server_port)
     yield kind
     kind.gone.set()
@@ -111,33 +109,54 @@ def model_folder(path: Path, content: dict[str, bytes] = CONTENT) -> Path:
 
 def test_a_model_is_fetched_once(hub: type[Hub], capfd: pytest.CaptureFixture[str]) -> None:
     folder = whisper_folder("tiny")
-    assert (folder / "model.bin").read_bytes() == CONTENT["model.bin"]
-    assert not (folder / "README.md").exists()
+    assert folder == own_place(REPOSITORY)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.startswith(".")} == {
+        name: content for name, content in CONTENT.items() if name != "README.md"
+    }
     assert f"Fetching the model tiny of Whisper from {REPOSITORY}" in capfd.readouterr().err
-    hub.content = {}
-    assert whisper_folder("tiny") == folder
-    assert capfd.readouterr().err == ""
+    before = len(hub.requests)
+    assert whisper_folder("tiny") == whisper_folder(REPOSITORY) == folder
+    assert (len(hub.requests), capfd.readouterr().err) == (before, "")
 
 
-def test_a_model_is_given_by_its_full_name(hub: type[Hub]) -> None:
-    assert whisper_folder(REPOSITORY) == whisper_folder("tiny")
+def test_what_is_missing_of_a_model_is_fetched(hub: type[Hub]) -> None:
+    whisper_folder("tiny")
+    hub.requests.clear()
+    (own_place(REPOSITORY) / "tokenizer.json").unlink()
+    whisper_folder("tiny")
+    assert hub.requests == [f"/api/models/{REPOSITORY}", f"/{REPOSITORY}/resolve/{COMMIT}/tokenizer.json"]
 
 
 def test_a_download_that_stalls_is_given_up_and_goes_on_next_time(
     hub: type[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.seconds_before_weights = 30
-    monkeypatch.setattr(whisper_models, "STALL_SECONDS", 1)
-    before = time.monotonic()
-    with pytest.raises(
-        ModelUnavailableError, match=r"could not be fetched \(nothing came for 1 seconds\); get the files"
-    ):
+    hub.stalls = True
+    monkeypatch.setattr("quillgpt.text.sources.downloads.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("quillgpt.text.sources.connection.PAUSES_SECONDS", (0.1,))
+    kept = r"model.bin of .*tiny could not be fetched .* the 50,000 bytes that came are kept and the next try goes on"
+    with pytest.raises(ModelUnavailableError, match=kept):
         whisper_folder("tiny")
-    assert time.monotonic() - before < 15
-    hub.seconds_before_weights = 0
+    assert (own_place(REPOSITORY) / "model.bin.part").stat().st_size == 50_000
+    hub.stalls = False
     hub.gone.set()
-    monkeypatch.setattr(whisper_models, "STALL_SECONDS", 30)
-    assert (whisper_folder("tiny") / "model.bin").is_file()
+    assert (whisper_folder("tiny") / "model.bin").read_bytes() == CONTENT["model.bin"]
+
+
+def test_weights_with_another_hash_are_refused(hub: type[Hub]) -> None:
+    hub.sent = {**CONTENT, "model.bin": b"other"}
+    with pytest.raises(ModelUnavailableError, match=r"gave another file than model.bin of Systran/faster-whisper-tiny"):
+        whisper_folder("tiny")
+
+
+def test_a_model_that_other_programs_have_fetched_is_used(tmp_path: Path) -> None:
+    cached = tmp_path / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
+    folder = model_folder(cached / "snapshots" / COMMIT)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(COMMIT)
+    assert whisper_folder("tiny") == folder
+    (folder / "model.bin").unlink()
+    with pytest.raises(ModelUnavailableError):
+        whisper_folder("tiny")
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +173,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
 def test_without_a_hub_the_message_says_where_to_put_the_files() -> None:
     with pytest.raises(ModelUnavailableError) as error:
         whisper_folder("small")
-    place = own_place("small")
+    place = own_place("Systran/faster-whisper-small")
     assert (
         f"https://huggingface.co/Systran/faster-whisper-small/tree/main with a browser and put them into {place}"
         in str(error.value)
@@ -164,14 +183,10 @@ def test_without_a_hub_the_message_says_where_to_put_the_files() -> None:
 
 
 def test_a_network_that_is_forbidden_is_named(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    huggingface_hub.close_session()
-    try:
-        with pytest.raises(ModelUnavailableError, match=r"could not be fetched \(HF_HUB_OFFLINE forbids it\)"):
-            whisper_folder("tiny")
-    finally:
-        huggingface_hub.close_session()
+    with pytest.raises(ModelUnavailableError, match=r"could not be fetched \(HF_HUB_OFFLINE forbids it\)"):
+        whisper_folder("tiny")
+    assert hub.requests == []
 
 
 def test_an_unknown_repository_is_named(hub: type[Hub]) -> None:

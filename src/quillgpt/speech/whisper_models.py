@@ -5,19 +5,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import shlex
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 from quillgpt.config.paths import HUB_REPOSITORY, exists, expand, is_path
-from quillgpt.console import progress, say
-from quillgpt.errors import CheckpointError, check_is_no_pointer, closest, cut, did_you_mean
+from quillgpt.console import say
+from quillgpt.errors import CheckpointError, DataError, check_is_no_pointer, closest, cut, did_you_mean
 from quillgpt.extras import import_extra
 from quillgpt.files import let_hub_libraries_keep_files, quill_home
-from quillgpt.text.sources.downloads import check_downloads_are_allowed
+from quillgpt.text.sources.downloads import DOWNLOADS, Download, check_downloads_are_allowed, fetch
 
 DEFAULT_MODEL = "small"
 CONFIGURATION, WEIGHTS = "config.json", "model.bin"
@@ -30,24 +25,9 @@ OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.jso
 ANSWER_SECONDS = 10
 """The hub has to answer within this time."""
 
-STALL_SECONDS = 60
-"""A download is given up after this time without a byte."""
-
-POLL_SECONDS = 0.2
-
-Result = TypeVar("Result")
-
 
 class ModelUnavailableError(CheckpointError):
-    """A model of Whisper is not on this machine, and cannot be fetched now.
-
-    Attributes:
-        reason: Why, in a few words.
-    """
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    """A model of Whisper is not on this machine, and cannot be fetched now."""
 
 
 def whisper_folder(given: str) -> Path:
@@ -72,11 +52,12 @@ def whisper_folder(given: str) -> Path:
         if not HUB_REPOSITORY.fullmatch(given) or exists(path.parent):
             raise _unknown(given, list(repositories))
     repository = repositories.get(given, given)
-    for folder in _places(given, repository):
+    for folder in _mirrors(given, repository):
         if folder.is_dir():
             check_is_whisper(folder)
             return folder
-    return _in_hub_cache(repository) or _fetch(given, repository)
+    own = own_place(repository)
+    return own if is_whisper(own) else _in_hub_cache(repository) or _fetch(given, repository)
 
 
 def _repositories() -> dict[str, str]:
@@ -94,16 +75,27 @@ def _unknown(given: str, names: list[str]) -> CheckpointError:
     return CheckpointError(f"--model={shown} is neither a folder nor a model of Whisper; names are {', '.join(names)}")
 
 
-def _places(given: str, repository: str) -> list[Path]:
-    """Return the folders of Quill in which a model may be."""
+def _mirrors(given: str, repository: str) -> list[Path]:
     mirror = os.environ.get("QUILL_MIRROR")
-    mirrored = [expand(mirror) / "hub" / name for name in dict.fromkeys((given, repository))] if mirror else []
-    return [*mirrored, own_place(given)]
+    return [expand(mirror) / "hub" / name for name in dict.fromkeys((given, repository))] if mirror else []
 
 
-def own_place(given: str) -> Path:
-    """Return the folder below Quill's cache folder in which a model is looked for that was fetched by hand."""
-    return quill_home() / "downloads" / "whisper" / given.replace("/", "--")
+def own_place(repository: str) -> Path:
+    """Return the folder below Quill's cache folder into which a model is fetched, by Quill or by hand."""
+    return quill_home() / DOWNLOADS / _place(repository)
+
+
+def _place(repository: str) -> str:
+    return f"whisper/{repository.replace('/', '--')}"
+
+
+def is_whisper(path: Path) -> bool:
+    """Whether a folder holds a model of Whisper in CTranslate2's format, with all that is needed."""
+    try:
+        check_is_whisper(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def check_is_whisper(path: Path) -> None:
@@ -160,95 +152,45 @@ def _in_hub_cache(repository: str) -> Path | None:
     hub = import_extra("huggingface_hub", extra="whisper", purpose="transcribing with whisper")
     try:
         folder = Path(hub.snapshot_download(repository, allow_patterns=list(FILES), local_files_only=True))
-        check_is_whisper(folder)
-    except Exception:  # not there, in part, or damaged: then it is fetched
+    except Exception:  # the library raises whatever it likes; then the model is fetched
         return None
-    return folder
+    return folder if is_whisper(folder) else None
 
 
 def _fetch(given: str, repository: str) -> Path:
     check_downloads_are_allowed(f"the model {given} of Whisper")
     hub = import_extra("huggingface_hub", extra="whisper", purpose="transcribing with whisper")
-    hub.utils.disable_progress_bars()
-    hub.utils.logging.set_verbosity_error()
+    if hub.constants.HF_HUB_OFFLINE:
+        raise _unfetched(given, repository, "HF_HUB_OFFLINE forbids it")
     try:
-        sizes = _wait_for(lambda: _file_sizes(hub, repository), seconds=2 * ANSWER_SECONDS)
-        if WEIGHTS not in sizes:
-            raise _not_converted(repository)
-        wanted = sum(size for name, size in sizes.items() if any(fnmatch.fnmatch(name, part) for part in FILES))
-        say(f"Fetching the model {given} of Whisper from {repository} of the Hugging Face hub: {wanted / 1e6:,.0f} MB")
-        with progress("Fetching", wanted, as_bytes=True) as advance:
-            _wait_for(
-                lambda: hub.snapshot_download(repository, allow_patterns=list(FILES), etag_timeout=ANSWER_SECONDS),
-                seconds=STALL_SECONDS,
-                bytes_in=Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs",
-                advance=advance,
-            )
-    except CheckpointError:
-        raise
+        info = hub.HfApi().model_info(repository, files_metadata=True, timeout=ANSWER_SECONDS)
     except Exception as error:  # the library and what it uses raise whatever they like
-        raise _unfetched(given, repository, error) from error
-    folder = _in_hub_cache(repository)
-    if folder is None:
-        raise _unfetched(given, repository, OSError("files are missing after the download"))
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 404) and given == repository:
+            raise CheckpointError(f"{given} is neither a folder nor a public model of the Hugging Face hub") from error
+        reason = " ".join(str(error).split()).partition(" (Request ID")[0]
+        raise _unfetched(given, repository, cut(reason, 200) or type(error).__name__) from error
+    files = {
+        file.rfilename: file for file in info.siblings if any(fnmatch.fnmatch(file.rfilename, part) for part in FILES)
+    }
+    if WEIGHTS not in files:
+        raise _not_converted(repository)
+    size = sum(file.size or 0 for file in files.values())
+    say(f"Fetching the model {given} of Whisper from {repository} of the Hugging Face hub: {size / 1e6:,.0f} MB")
+    for name in sorted(files, key=lambda name: (name == WEIGHTS, name)):  # the large one last
+        download = Download(
+            title=f"{name} of {repository}",
+            address=f"{hub.constants.ENDPOINT}/{repository}/resolve/{info.sha}/{name}",
+            sha256=files[name].lfs.sha256 if files[name].lfs else None,
+            place=f"{_place(repository)}/{name}",
+        )
+        if download.sha256 is not None or not download.cached.is_file():
+            try:
+                fetch(download)
+            except DataError as error:
+                raise ModelUnavailableError(str(error)) from error
+    folder = own_place(repository)
+    check_is_whisper(folder)
     return folder
-
-
-def _file_sizes(hub: Any, repository: str) -> dict[str, int]:
-    info = hub.HfApi().model_info(repository, files_metadata=True, timeout=ANSWER_SECONDS)
-    return {file.rfilename: file.size or 0 for file in info.siblings}
-
-
-def _wait_for(
-    work: Callable[[], Result],
-    *,
-    seconds: float,
-    bytes_in: Path | None = None,
-    advance: Callable[[float], object] | None = None,
-) -> Result:
-    """Return the result of work on the network, as long as something comes.
-
-    Args:
-        work: What is done, in a thread: neither a connection that hangs nor Control-C has to wait for it.
-        seconds: How long to wait for the result, or for the next byte.
-        bytes_in: A folder whose growth shows that something comes.
-        advance: Is called with the number of bytes that came.
-
-    Raises:
-        TimeoutError: Nothing came in that time.
-        Exception: Whatever the work raises.
-    """
-    results, failures = list[Result](), list[Exception]()
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except Exception as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    before, grown = 0, time.monotonic()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-        now = 0 if bytes_in is None else _bytes_in(bytes_in)
-        if now > before:
-            if advance is not None:
-                advance(now - before)
-            before, grown = now, time.monotonic()
-        elif thread.is_alive() and time.monotonic() - grown > seconds:
-            raise TimeoutError(f"nothing came for {seconds} seconds")
-    if failures:
-        raise failures[0]
-    return results[0]
-
-
-def _bytes_in(folder: Path) -> int:
-    size = 0
-    with suppress(OSError):  # a file that has just got its final name
-        for file in folder.iterdir():
-            size += file.stat().st_size
-    return size
 
 
 def _not_converted(repository: str) -> CheckpointError:
@@ -259,17 +201,9 @@ def _not_converted(repository: str) -> CheckpointError:
     )
 
 
-def _unfetched(given: str, repository: str, error: Exception) -> CheckpointError:
-    """Return the error for a model that could not be fetched."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 404) and given == repository:
-        return CheckpointError(f"{given} is neither a folder nor a public model of the Hugging Face hub")
-    reason = cut(" ".join(str(error).split()).partition(" (Request ID")[0] or type(error).__name__, 200)
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        reason = "HF_HUB_OFFLINE forbids it"
+def _unfetched(given: str, repository: str, reason: str) -> ModelUnavailableError:
     return ModelUnavailableError(
         f"the model {given} of Whisper is not here and could not be fetched ({reason}); get the files of "
-        f"https://huggingface.co/{repository}/tree/main with a browser and put them into {own_place(given)}, or give a "
-        "folder that has them with --model",
-        reason,
+        f"https://huggingface.co/{repository}/tree/main with a browser and put them into {own_place(repository)}, or "
+        "give a folder that has them with --model"
     )

@@ -23,6 +23,8 @@ from quillgpt.text.sources.addresses import HIDDEN, shown_address, was_hidden
 from quillgpt.text.sources.transfer import Partial, TransferError, receive
 
 TIMEOUT_SECONDS = 30.0
+DOWNLOADS = "downloads"
+"""The folder of fetched files in the cache folder."""
 
 
 _allowed: ContextVar[bool] = ContextVar("downloads are allowed", default=True)
@@ -83,7 +85,7 @@ class Download:
     @property
     def cached(self) -> Path:
         """Where the file is kept after it was fetched."""
-        return quill_home() / "downloads" / self.place
+        return quill_home() / DOWNLOADS / self.place
 
 
 TINY_SHAKESPEARE = Download(
