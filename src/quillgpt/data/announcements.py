@@ -315,9 +315,9 @@ class Trim:
                 else:
                     waiting += piece
                     if len(waiting) >= LONGEST_EDGE:
-                        text, waiting = self._trimmed(waiting, is_whole=False), None
+                        text, waiting = self._trimmed(waiting[:LONGEST_EDGE]) + waiting[LONGEST_EDGE:], None
             elif waiting:
-                text = self._trimmed(waiting, is_whole=True)
+                text = self._trimmed(waiting)
             if text:
                 yield text
                 is_written = True
@@ -333,7 +333,7 @@ class Trim:
                 waiting += piece
                 text, waiting = waiting[:-LONGEST_EDGE], waiting[-LONGEST_EDGE:]
             else:
-                text, waiting = self._trimmed(waiting, is_whole=not is_written), ""
+                text, waiting = self._trimmed(waiting), ""
             if text:
                 yield text
                 is_written = True
@@ -342,9 +342,9 @@ class Trim:
                     yield piece
                 is_written = False
 
-    def _trimmed(self, text: str, *, is_whole: bool) -> str:
-        head = text[:LONGEST_EDGE] if self._side == "opening" else text
-        edge = edge_of(head, self._side, is_whole=is_whole)
+    def _trimmed(self, text: str) -> str:
+        """Return an edge of a document without its announcement."""
+        edge = edge_of(text, self._side, is_whole=True)
         words = max((_end(pattern, edge.keys) for pattern in self._patterns), default=0)
         if not words:
             return text
