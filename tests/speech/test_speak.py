@@ -350,6 +350,8 @@ def test_standard_input_is_spoken_to_standard_output() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout[:4] == b"RIFF"
     assert len(done.stdout) > 60_000
+    again = subprocess.run(command, input="Good morning.\nIt is late, ändert nichts.".encode(), capture_output=True)
+    assert again.stdout == done.stdout
     done = subprocess.run(command, input=b"Good morning.\xff\xfe Caf\xe9", capture_output=True)
     assert done.returncode == 1
     assert done.stderr.count(b"\n") <= 2
