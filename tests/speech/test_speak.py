@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ from quillgpt.speech.transcript import SAMPLE_RATE
 from speech.spoken import TEXT, overlap
 
 LEAST_OVERLAP = 0.6
+RECORDING = b"RIFF" + struct.pack("<I", 36 + 2000) + b"WAVEfmt " + bytes(28) + bytes(2000)
 TWO = "The first sentence is here. The second one follows it."
 
 
@@ -295,7 +297,8 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["./my book"], "there is no file or folder ./my book;"),
         (["out-run"], "there is no file or folder out-run;"),
         (["folder"], "folder has no config.json"),
-        (["there.wav"], "is a recording; quill transcribe there.wav --out FOLDER writes down its words"),
+        (["there.wav"], "there.wav is a recording"),
+        (["Hello.", "--out", "x" * 300 + ".wav"], "x.wav cannot be written (File name too long)"),
         (["empty.txt"], "empty.txt is empty"),
         (["binary.dat"], "binary.dat"),
         (["folder/model.safetensors"], "folder/model.safetensors"),
@@ -311,13 +314,13 @@ def test_what_cannot_be_spoken_is_one_line_and_makes_no_file(
     Path("folder").mkdir()
     Path("folder/model.safetensors").write_bytes(b"x")
     Path("text.txt").write_text("A text.")
-    Path("there.wav").write_bytes(b"RIFF")
+    Path("there.wav").write_bytes(RECORDING)
     Path("empty.txt").touch()
     Path("binary.dat").write_bytes(bytes(range(256)) * 10)
     before = sorted(tmp_path.rglob("*"))
     assert line in refused(words, capsys)
     assert sorted(tmp_path.rglob("*")) == before
-    assert Path("there.wav").read_bytes() == b"RIFF"
+    assert Path("there.wav").read_bytes() == RECORDING
 
 
 def test_settings_of_transcribe_in_the_environment_do_not_disturb(
@@ -356,6 +359,9 @@ def test_standard_input_is_spoken_to_standard_output() -> None:
     assert done.returncode == 1
     assert done.stderr.count(b"\n") <= 2
     assert b"standard input is not UTF-8 text" in done.stderr
+    done = subprocess.run(command, input=RECORDING, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"quill: standard input is not plain text; give a text, or a recording to quill")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the header is never written again")

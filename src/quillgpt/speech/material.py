@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import shlex
 import sys
@@ -72,10 +73,6 @@ def read_text(word: str) -> Iterator[str]:
         return _read_pipe(path)
     if not exists(path) or not word.strip():
         return iter([word])
-    if path.suffix.lower() in RECORDINGS:
-        raise DataError(
-            f"{word} is a recording; quill transcribe {shlex.quote(word)} --out FOLDER writes down its words"
-        )
     if not path.is_file():
         raise DataError(f"{word} is neither a file nor a folder; give a text file, or a text in quotes")
     return read_pieces(path, detect_encoding(path), PIECE)
@@ -113,22 +110,30 @@ def _read_pipe(path: Path) -> Iterator[str]:
 
 def _read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
     """Yield UTF-8 text from a stream as it comes."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     assert isinstance(stream, BufferedReader)
     is_first = True
     while chunk := stream.read1(PIECE):
         if is_first:
-            check_format(chunk, name)
+            _check_is_text(chunk, name)
             is_first = False
         yield _decoded(decoder, chunk, name)
     yield _decoded(decoder, b"", name)
 
 
-def _decoded(decoder: codecs.IncrementalDecoder, chunk: bytes, name: str) -> str:
+def _check_is_text(start: bytes, name: str) -> None:
     try:
-        text = decoder.decode(chunk, not chunk)
+        check_format(start, name)
+    except DataError:  # which gives advice for a file
+        raise DataError(
+            f"{name} is not plain text; give a text, or a recording to quill transcribe, to turn it into text"
+        ) from None
+
+
+def _decoded(decoder: io.IncrementalNewlineDecoder, chunk: bytes, name: str) -> str:
+    try:
+        return decoder.decode(chunk, final=not chunk).replace("\0", "")
     except UnicodeDecodeError:
         raise DataError(
             f"{name} is not UTF-8 text; give the file itself, whose encoding is detected: quill speak FILE"
         ) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")

@@ -103,12 +103,12 @@ def check_wav(out: str, *, overwrite: bool) -> None:
             raise ConfigError("--out - writes a wav, which a terminal cannot show; send it on: ... --out - | aplay")
         return
     path = Path(out)
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         raise ConfigError(f"--out={out} is a folder; give the name of a file: --out {path / 'speech.wav'}")
     if _is_device(path):
         return
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if not path.name.lower().endswith(SUFFIXES):
         wav = path.with_suffix(".wav")
         make = f", and other programs make {suffix} of it: ffmpeg -i {wav} {out}" if suffix else ""
         raise ConfigError(
