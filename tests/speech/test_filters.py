@@ -155,7 +155,7 @@ def test_courtesies_stay_if_they_were_clearly_spoken_and_go_if_they_were_not(tex
     assert verdict(spoken(text)) == (Fate.KEEP, None)
     assert verdict(spoken(text, no_speech=0.7)) == (Fate.DOUBT, INVENTED)
     assert verdict(spoken(text, confidence=0.45)) == (Fate.DOUBT, INVENTED)
-    assert verdict(spoken(text, seconds=29.9)) == (Fate.DOUBT, INVENTED)
+    assert verdict(spoken(text, seconds=29.9)) == (Fate.MARK, INVENTED)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ SILENT, PERHAPS_SILENT = 0.6, 0.4
 FAILED_CONFIDENCE = math.exp(-1)
 """Whisper takes a result below it for a failure."""
 
-SLOW_SECONDS = 5.0
-"""A courtesy is said in less."""
+SLOW_SECONDS = 10.0
+"""Courtesies are said in less."""
 
 FASTEST = 40
 """Characters per second; fast speakers reach 25. A letter of Chinese, Japanese and Korean counts as two."""
@@ -133,13 +133,16 @@ def _fate(segment: Segment, duration: float | None) -> tuple[Fate, str | None]:
         return Fate.DOUBT, OUTSIDE
     if not segment.end > segment.start:
         return Fate.DOUBT, NO_DURATION
-    if _is_invented(segment):
+    no_speech = segment.no_speech or 0.0
+    is_courtesy = _is_courtesy(segment.text)
+    if _is_credit(segment.text):
+        return Fate.DOUBT, INVENTED
+    if is_courtesy and (no_speech >= PERHAPS_SILENT or segment.confidence < LOW_CONFIDENCE):
         return Fate.DOUBT, INVENTED
     if _loops(segment):
         return Fate.DOUBT, LOOP
     if _is_too_fast(segment):
         return Fate.DOUBT, TOO_FAST
-    no_speech = segment.no_speech or 0.0
     if no_speech > SILENT and segment.confidence < FAILED_CONFIDENCE:
         return Fate.DOUBT, NO_SPEECH
     if segment.confidence < DOUBTFUL_CONFIDENCE:
@@ -148,6 +151,8 @@ def _fate(segment: Segment, duration: float | None) -> tuple[Fate, str | None]:
         return Fate.MARK, UNSURE
     if any(note in text for note in "♪♫♬♩"):
         return Fate.MARK, SUNG
+    if is_courtesy and segment.end - segment.start > SLOW_SECONDS:
+        return Fate.MARK, INVENTED  # or the time codes include a pause
     return Fate.KEEP, None
 
 
@@ -175,20 +180,20 @@ def _is_sound(text: str) -> bool:
     return not _ROUND.search(text) or all(not name or SOUNDS.fullmatch(name) is not None for name in names)
 
 
-def _is_invented(segment: Segment) -> bool:
-    sentences = [plain(part) for part in re.split(r"[.!?。！？…]+(?=\s|$)|(?<=[。！？])|\n", segment.text)]
-    sentences = [sentence for sentence in sentences if sentence]
-    whole = plain(segment.text)
-    if CREDITS.fullmatch(whole) or all(CREDITS.fullmatch(sentence) for sentence in sentences):
-        return True
-    is_courtesy = COURTESIES.fullmatch(whole) is not None or all(
-        CREDITS.fullmatch(sentence) or COURTESIES.fullmatch(sentence) for sentence in sentences
-    )
-    return is_courtesy and (
-        (segment.no_speech or 0.0) >= PERHAPS_SILENT
-        or segment.confidence < LOW_CONFIDENCE
-        or segment.end - segment.start > SLOW_SECONDS * len(sentences)
-    )
+def _is_credit(text: str) -> bool:
+    """Whether a text is only credits of subtitles."""
+    return CREDITS.fullmatch(plain(text)) is not None or all(map(CREDITS.fullmatch, _sentences(text)))
+
+
+def _is_courtesy(text: str) -> bool:
+    """Whether a text is only courtesies that end videos."""
+    known = [CREDITS.fullmatch(sentence) or COURTESIES.fullmatch(sentence) for sentence in _sentences(text)]
+    return COURTESIES.fullmatch(plain(text)) is not None or all(known)
+
+
+def _sentences(text: str) -> list[str]:
+    parts = re.split(r"[.!?。！？…]+(?=\s|$)|(?<=[。！？])|\n", text)
+    return [sentence for part in parts if (sentence := plain(part))]
 
 
 def _loops(segment: Segment) -> bool:
