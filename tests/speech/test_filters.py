@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quillgpt.speech.filters import (
@@ -279,7 +279,6 @@ probability = st.floats(0, 1)
 anything = st.builds(Segment, number, number, phrase, probability, st.none() | probability, st.floats(0, 50))
 
 
-@settings(deadline=None)
 @given(st.lists(anything, max_size=12), st.none() | st.floats(0, 1e6))
 def test_whatever_was_heard_is_kept_in_its_order_or_has_a_reason(heard: list[Segment], duration: float | None) -> None:
     judged = judge(heard, duration=duration)
