@@ -228,13 +228,18 @@ def test_too_few_rows_for_the_tokenizer_are_refused(tiny: MakeSettings) -> None:
         train(tiny(vocab_size=3))
 
 
-def test_a_split_that_is_not_applied_is_said(tiny: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_would_be_done_to_a_text_and_is_not_applied_is_said(
+    tiny: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
     set_up(tiny())
     assert "is not applied" not in capsys.readouterr().err
-    set_up(tiny(val="other.txt", val_fraction=0.3))
+    set_up(tiny(val="other.txt", val_fraction=0.3, drop_openings=3, deduplicate=True))
     said = capsys.readouterr().err
     assert "val = other.txt is not applied" in said
     assert "val_fraction = 0.3 is not applied" in said
+    assert "quill prepare tiny --drop_openings=3" in said
+    assert "deduplicate = True is not applied" in said
+    assert "drop_endings" not in said
 
 
 def test_an_out_dir_under_a_file_is_named_before_anything_is_done(tiny: MakeSettings, tmp_path: Path) -> None:

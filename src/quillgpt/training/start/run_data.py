@@ -27,6 +27,15 @@ from quillgpt.training.start.starting_point import StartingPoint
 SHORTEST_USEFUL_BLOCK = 8
 """Context below which a model learns nothing but letter frequencies; no shorter one is offered."""
 
+DONE_TO_A_TEXT = {
+    "val": "splits",
+    "val_fraction": "splits",
+    "encoding": "reads",
+    "end_of_text_marks": "divides",
+    **dict.fromkeys(("deduplicate", "drop_repeated_lines", "drop_openings", "drop_endings"), "cleans"),
+}
+"""Settings that are used when a text is prepared, and what they do to it."""
+
 
 def open_data(start: StartingPoint, make: Maker | None = None) -> Mixture:
     """Open or prepare the data sets of a run; a resumed run needs the tokens that it was trained on.
@@ -252,7 +261,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
             if not prepared.reused and getattr(settings, f"drop_{side}") is None:
                 say(remark)
         return prepared.dataset
-    warn_of_split(settings)
+    warn_of_text_settings(settings)
     tokenizer = None if parent else settings.tokenizer
     dataset = ensure_dataset(settings.dataset, data_dir=data_dir, tokenizer=tokenizer, make=make)
     if parent is not None:
@@ -260,21 +269,15 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
     return dataset
 
 
-def warn_of_split(settings: TrainSettings) -> None:
-    """Warn that `val`, `val_fraction` and `encoding` do nothing without a text to prepare, if they would change it."""
+def warn_of_text_settings(settings: TrainSettings) -> None:
+    """Warn of settings that do nothing without a text to prepare, if they would change the data set."""
     manifest = read_dataset_manifest(dataset_folder(settings.dataset, Path(settings.data_dir)))
-    usual = TrainSettings.model_fields["val_fraction"].default
-    split = usual if manifest is None or manifest.val_fraction is None else manifest.val_fraction
-    encoding = None if manifest is None else manifest.encoding
-    for name, value, expected in (
-        ("val", settings.val, None),
-        ("val_fraction", settings.val_fraction, split),
-        ("encoding", settings.encoding, encoding),
-    ):
-        if value not in (expected, usual):
-            what = "reads" if name == "encoding" else "splits"
+    for name, does in DONE_TO_A_TEXT.items():
+        value, usual = getattr(settings, name), TrainSettings.model_fields[name].default
+        made_with = usual if manifest is None or name == "val" else getattr(manifest, name)
+        if value not in (made_with, usual):
             warn(
-                f"{name} = {value} is not applied: it {what} a text, and no --data is given. To apply it: "
+                f"{name} = {value} is not applied: it {does} a text, and no --data is given. To apply it: "
                 f"quill prepare {settings.dataset} --{name}={value}"
             )
 
