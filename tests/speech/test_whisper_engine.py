@@ -97,6 +97,15 @@ def test_a_language_that_is_unclear_is_detected_again(model: Path, monkeypatch: 
     assert recognizer.language is None
 
 
+@pytest.mark.parametrize("vad", [True, False])
+def test_silence_at_the_beginning_does_not_decide_the_language(model: Path, vad: bool) -> None:
+    recognizer = whisper(model, vad=vad)
+    hear(recognizer, silence(30))
+    assert recognizer.language is None
+    assert list(recognizer.segments(said()))
+    assert recognizer.language == "en"
+
+
 def test_a_language_that_is_given_stays(model: Path) -> None:
     recognizer = whisper(model, language="de")
     assert hear(recognizer, said())
@@ -186,6 +195,7 @@ def test_a_model_of_english_knows_no_other_language(model: Path, tmp_path: Path)
         whisper(english, language="de")
     recognizer = whisper(english)
     assert hear(recognizer, said())
+    assert recognizer.language == "en"
     assert whisper(english, language="English").language == "en"
 
 

@@ -62,6 +62,9 @@ SURE_OF_LANGUAGE = 0.5
 SEED = 1337
 """What fails is decoded again with random choices: the same in every run."""
 
+SPEECH = 0.5
+"""With a probability of no speech below it, a segment tells the language."""
+
 LANGUAGE_PIECES = 4
 """Pieces of 30 seconds that are listened to until the language is clear."""
 
@@ -101,6 +104,8 @@ class WhisperRecognizer:
         if self._given_language is not None and not self._knows(self._given_language):
             others = "another --model" if self._knows_many else "a model whose name does not end in .en"
             raise ConfigError(f"--language={settings.language}: the model {given} does not know it; choose {others}")
+        if not self._knows_many:
+            self._given_language = "en"
         self.language = self._given_language
         self._vad = settings.vad
         self._batch = settings.batch_size or (GPU_BATCH if device == "cuda" else 1)
@@ -166,8 +171,10 @@ class WhisperRecognizer:
         self._library.set_random_seed(SEED)
         length = len(samples) / SAMPLE_RATE
         try:
-            language = self.language or self._detect(samples)
+            language, is_clear = (self.language, True) if self.language else self._detect(samples)
             for heard in self._transcribe(samples, language):
+                if is_clear and heard.no_speech_prob < SPEECH:
+                    self.language = language
                 text = heard.text.strip()
                 start, end = float(heard.start), float(heard.end)
                 yield Segment(
@@ -181,19 +188,15 @@ class WhisperRecognizer:
         except (RuntimeError, MemoryError) as error:
             raise _failed(error) from error
 
-    def _detect(self, samples: NDArray[np.float32]) -> str:
-        """Return the language of a stretch, and keep it for the recording if it is clear."""
-        if not self._knows_many:
-            return "en"
+    def _detect(self, samples: NDArray[np.float32]) -> tuple[str, bool]:
+        """Return the language of a stretch, and whether it is clear. Silence has one too: speech must follow."""
         language, probability, _ = self._model.detect_language(
             samples,
             vad_filter=self._vad,
             language_detection_segments=LANGUAGE_PIECES,
             language_detection_threshold=SURE_OF_LANGUAGE,
         )
-        if probability > SURE_OF_LANGUAGE:
-            self.language = str(language)
-        return str(language)
+        return str(language), probability > SURE_OF_LANGUAGE
 
     def _transcribe(self, samples: NDArray[np.float32], language: str) -> Any:
         # What Whisper would skip without a word as silence is yielded: the filters say so.
