@@ -230,9 +230,9 @@ def test_prepare_names_the_flag_leaves_it_out_and_remembers(tmp_path: Path, caps
         (folder / f"{number}.txt").write_text(f"Chapter {number}. {body} Thanks for listening!\n", encoding="utf-8")
     noticed_rows = _summary(prepare([str(folder)], data_dir=tmp_path / "data", tokenizer="byte"))
     assert "12 of 12 documents begin with 'Chapter" in str(noticed_rows["openings"])
-    assert str(noticed_rows["openings"]).endswith("; --drop_openings=12 leaves out what they share")
+    assert str(noticed_rows["openings"]).endswith("; --drop_openings=3 leaves out what they share")
     assert noticed_rows["endings"] == (
-        "12 of 12 documents end with 'Thanks for listening!'; --drop_endings=12 leaves out what they share"
+        "12 of 12 documents end with 'Thanks for listening!'; --drop_endings=3 leaves out what they share"
     )
     done = prepare([str(folder)], data_dir=tmp_path / "data", tokenizer="byte", drop_openings=12, drop_endings=12)
     assert "Left out the openings of 12 documents" in capsys.readouterr().err

@@ -86,8 +86,8 @@ def _next(out: Path) -> dict[str, object]:
     command = ["quill", "prepare", shlex.quote(str(out))]
     if openings := announcements(sample, "opening"):
         rows["openings"] = in_words(openings, "opening", sample.documents)
-        command.append(flag(openings, "opening"))
+        command.append(flag("opening", sample.documents))
     if endings := announcements(sample, "ending"):
         rows["endings"] = in_words(endings, "ending", sample.documents)
-        command.append(flag(endings, "ending"))
+        command.append(flag("ending", sample.documents))
     return rows | {"next": " ".join(command)}

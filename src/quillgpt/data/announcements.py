@@ -104,9 +104,9 @@ def in_words(shared: Sequence[Shared], side: Side, documents: int) -> str:
     return f"{shared[0].documents:,} of {documents:,} documents {verb} {', '.join(examples)}"
 
 
-def flag(shared: Sequence[Shared], side: Side) -> str:
-    """Return the flag of `quill prepare` that leaves announcements out."""
-    return f"--drop_{side}s={min(one.documents for one in shared)}"
+def flag(side: Side, documents: int) -> str:
+    """Return the flag of `quill prepare` that leaves out what is reported, and nothing else."""
+    return f"--drop_{side}s={fewest_documents(documents)}"
 
 
 def remarks(manifest: DatasetManifest) -> dict[str, str]:
@@ -121,7 +121,7 @@ def remarks(manifest: DatasetManifest) -> dict[str, str]:
     )
     for side, shared, least, dropped in sides:
         if shared:
-            help_ = f"{flag(shared, side)} leaves out what they share"
+            help_ = f"{flag(side, report.documents)} leaves out what they share"
             done = f"left out of {dropped:,} documents"
             rows[f"{side}s"] = f"{in_words(shared, side, report.documents)}; {help_ if least is None else done}"
     return rows
