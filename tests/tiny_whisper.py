@@ -21,7 +21,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 from speech.spoken import speech_for_recognizers
 
 SENTENCE = "the old man walked down the road to the house"

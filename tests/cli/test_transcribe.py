@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quillgpt.speech import engines
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition import engines
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 from speech.loudness import Loudness
 from speech.recorded import record, tone
 from speech.spoken import TEXT, overlap, speak_to

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.schema import RecognizerSettings
-from quillgpt.speech.transcript import SAMPLE_RATE, Segment
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE, Segment
 
 
 class Loudness:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 
 
 def tone(seconds: float, frequency: float = 440.0, loudness: float = 0.5) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import espeakng_loader
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 
 SYNCHRONOUS = 2
 UTF8 = 1

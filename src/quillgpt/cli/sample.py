@@ -19,7 +19,7 @@ from quillgpt.streams import visible
 
 if TYPE_CHECKING:
     from quillgpt.api import Model
-    from quillgpt.speech.speak import Speaker
+    from quillgpt.speech.synthesis.speak import Speaker
 
 DASHES = "-" * 15
 
@@ -61,7 +61,7 @@ def sample(
 
     check_voice(flags)
 
-    from quillgpt.speech.speak import NothingToSayError, speaking
+    from quillgpt.speech.synthesis.speak import NothingToSayError, speaking
 
     try:
         with speaking(settings, out, overwrite=overwrite) as speaker:

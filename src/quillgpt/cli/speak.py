@@ -39,8 +39,8 @@ def speak(
     check_voice(flags)
     given = check_words(words)
 
-    from quillgpt.speech.material import model_in, read_text
-    from quillgpt.speech.speak import speaking
+    from quillgpt.speech.synthesis.material import model_in, read_text
+    from quillgpt.speech.synthesis.speak import speaking
 
     if given is None and flags.keys() & {"out_dir", "init_from"}:
         given, is_model = model_to_sample(None, flags, settings), True
@@ -81,7 +81,7 @@ def check_words(words: tuple[str, ...]) -> str | None:
 
 def print_voices() -> None:
     """Print the voices of espeak on standard output."""
-    from quillgpt.speech.espeak_voice import listed_voices, variants
+    from quillgpt.speech.synthesis.espeak_voice import listed_voices, variants
 
     rows = [(voice.code, voice.name) for voice in listed_voices()]
     print("\n".join(f"{code:20} {name}" for code, name in rows))

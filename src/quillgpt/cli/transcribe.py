@@ -15,7 +15,7 @@ from quillgpt.console import clock_time, table
 from quillgpt.errors import ConfigError, UserError, join_names, shorten
 
 if TYPE_CHECKING:
-    from quillgpt.speech.transcribe import Report
+    from quillgpt.speech.recognition.transcribe import Report
 
 AUDIO = Parameter(
     name="AUDIO",
@@ -47,7 +47,7 @@ def transcribe(
         raise ConfigError("--out is empty; give a folder for the transcripts, such as --out=texts")
     settings, folder = resolve_flat(TranscribeSettings, flags), Path(out)
 
-    from quillgpt.speech.transcribe import transcribe as transcribe_recordings
+    from quillgpt.speech.recognition.transcribe import transcribe as transcribe_recordings
 
     report = transcribe_recordings(list(recordings), folder, settings, overwrite=overwrite)
     table(f"transcripts in {folder}", _summary(report, folder))

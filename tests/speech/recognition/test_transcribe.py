@@ -17,9 +17,9 @@ import pytest
 
 from quillgpt.config.schema import TranscribeSettings
 from quillgpt.errors import DataError, UserError
-from quillgpt.speech import engines, transcribe
-from quillgpt.speech.transcribe import Report
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition import engines, transcribe
+from quillgpt.speech.recognition.transcribe import Report
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 from speech.loudness import Loudness
 from speech.recorded import record, tone
 from speech.spoken import TEXT, speak_to

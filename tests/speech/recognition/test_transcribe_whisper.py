@@ -9,7 +9,7 @@ import pytest
 from faster_whisper import WhisperModel
 
 from quillgpt.cli import main
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 from speech.spoken import write_wav
 from tiny_whisper import COURTESY, SENTENCE, said, silence
 

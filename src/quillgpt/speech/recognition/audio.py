@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from quillgpt.console import clock_time
 from quillgpt.errors import DataError, check_is_no_pointer
 from quillgpt.extras import import_extra
-from quillgpt.speech.pieces import quietest
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.pieces import quietest
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 
 STRETCH_SECONDS, TAIL_SECONDS = 300, 30
 """The longest stretch of a recording, and the part at its end in which it is cut."""

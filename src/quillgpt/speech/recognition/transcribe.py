@@ -14,12 +14,12 @@ from quillgpt.config.schema import TranscribeSettings
 from quillgpt.console import clock_time, is_screen, outcome, progress, say, stderr, warn
 from quillgpt.errors import DataError, UserError
 from quillgpt.files import make_folder, sha256_of
-from quillgpt.speech.audio import decoder, duration_of, open_recording, reason, state_of
-from quillgpt.speech.engines import recognizer
-from quillgpt.speech.filters import judge
-from quillgpt.speech.recordings import Recording, find_recordings
-from quillgpt.speech.transcript import Recognizer, Segment
-from quillgpt.speech.transcript_file import (
+from quillgpt.speech.recognition.audio import decoder, duration_of, open_recording, reason, state_of
+from quillgpt.speech.recognition.engines import recognizer
+from quillgpt.speech.recognition.filters import judge
+from quillgpt.speech.recognition.recordings import Recording, find_recordings
+from quillgpt.speech.recognition.transcript import Recognizer, Segment
+from quillgpt.speech.recognition.transcript_file import (
     MadeWith,
     Place,
     Places,

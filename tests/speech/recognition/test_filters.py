@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quillgpt.speech.filters import (
+from quillgpt.speech.recognition.filters import (
     INVENTED,
     LOOP,
     LOW_CONFIDENCE,
@@ -23,7 +23,7 @@ from quillgpt.speech.filters import (
     judge,
     plain,
 )
-from quillgpt.speech.transcript import Segment
+from quillgpt.speech.recognition.transcript import Segment
 
 CREDITS = [
     "Subtitles by the Amara.org community",

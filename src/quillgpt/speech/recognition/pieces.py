@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 
 WINDOW = SAMPLE_RATE // 50
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quillgpt.speech.pieces import WINDOW, cuts, quietest
+from quillgpt.speech.recognition.pieces import WINDOW, cuts, quietest
 
 
 @given(length=st.integers(0, 20_000), most=st.integers(700, 5_000), tail=st.integers(1, 700))

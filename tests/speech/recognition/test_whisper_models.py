@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quillgpt.errors import CheckpointError, UserError
-from quillgpt.speech.whisper_models import ModelUnavailableError, own_place, whisper_folder
+from quillgpt.speech.recognition.whisper_models import ModelUnavailableError, own_place, whisper_folder
 
 REPOSITORY = "Systran/faster-whisper-tiny"
 COMMIT = "0123456789" * 4
@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         free.bind(("127.0.0.1", 0))
         reach(monkeypatch, free.getsockname()[1])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("quillgpt.speech.whisper_models.ANSWER_SECONDS", 2)
+    monkeypatch.setattr("quillgpt.speech.recognition.whisper_models.ANSWER_SECONDS", 2)
     return tmp_path / "home"
 
 

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from quillgpt.cli import main
 from quillgpt.config.schema import RecognizerSettings, VoiceFields
 from quillgpt.errors import ConfigError, UserError
-from quillgpt.speech import espeak_voice
-from quillgpt.speech.engines import recognizer
-from quillgpt.speech.espeak_voice import open_espeak
-from quillgpt.speech.scripts import LANGUAGES
-from quillgpt.speech.speak import Speaker, speaking
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.engines import recognizer
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
+from quillgpt.speech.synthesis import espeak_voice
+from quillgpt.speech.synthesis.espeak_voice import open_espeak
+from quillgpt.speech.synthesis.scripts import LANGUAGES
+from quillgpt.speech.synthesis.speak import Speaker, speaking
 from speech.spoken import TEXT, overlap
 
 LEAST_OVERLAP = 0.6
@@ -486,7 +486,7 @@ def test_without_a_sound_device_a_wav_is_written_and_named_first(
 
     monkeypatch.chdir(tmp_path)
     if missing == "PortAudio":
-        monkeypatch.setattr("quillgpt.speech.playback.import_extra", refuse)
+        monkeypatch.setattr("quillgpt.speech.synthesis.playback.import_extra", refuse)
         reason = "the library PortAudio, which is not installed (sudo apt install libportaudio2)"
     else:
         device.OutputStream = refuse  # type: ignore[attr-defined]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from quillgpt.config.schema import RecognizerSettings
 from quillgpt.errors import UserError
-from quillgpt.speech.pocketsphinx_engine import PocketsphinxRecognizer, is_english
-from quillgpt.speech.transcript import Recognizer
-from quillgpt.speech.whisper_engine import WhisperRecognizer
-from quillgpt.speech.whisper_models import ModelUnavailableError
+from quillgpt.speech.recognition.pocketsphinx_engine import PocketsphinxRecognizer, is_english
+from quillgpt.speech.recognition.transcript import Recognizer
+from quillgpt.speech.recognition.whisper_engine import WhisperRecognizer
+from quillgpt.speech.recognition.whisper_models import ModelUnavailableError
 
 ENGINES: dict[str, Callable[[RecognizerSettings], Recognizer]] = {
     "whisper": WhisperRecognizer,

@@ -16,9 +16,9 @@ from quillgpt.console import warn
 from quillgpt.errors import CheckpointError, ConfigError, DeviceError, UserError, cut
 from quillgpt.extras import import_extra
 from quillgpt.process import usable_cores
-from quillgpt.speech.pieces import cuts
-from quillgpt.speech.transcript import SAMPLE_RATE, Segment, compression
-from quillgpt.speech.whisper_models import DEFAULT_MODEL, FEATURES, whisper_folder
+from quillgpt.speech.recognition.pieces import cuts
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE, Segment, compression
+from quillgpt.speech.recognition.whisper_models import DEFAULT_MODEL, FEATURES, whisper_folder
 
 FORMATS = {"cuda": ("float16", "float32"), "cpu": ("int8", "float32")}
 """The number formats that are tried, in this order, where none is asked for."""

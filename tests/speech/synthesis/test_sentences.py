@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quillgpt.speech.sentences import LONGEST, SentenceStream, sentences, spoken_form
+from quillgpt.speech.synthesis.sentences import LONGEST, SentenceStream, sentences, spoken_form
 
 LETTERS = st.sampled_from(
     [*'aAzI1. .!?…"”)\n\t 。！？।,', "Mr.", "e.g. ", "  ", "\n\n", "word ", "The ", "3.14", "é", "日"]

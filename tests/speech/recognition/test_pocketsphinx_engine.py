@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from quillgpt.config.schema import RecognizerSettings
 from quillgpt.errors import ConfigError
-from quillgpt.speech.engines import recognizer
-from quillgpt.speech.transcript import SAMPLE_RATE, Recognizer
+from quillgpt.speech.recognition.engines import recognizer
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE, Recognizer
 from speech.spoken import TEXT, overlap, speech_for_recognizers
 
 LEAST_OVERLAP = 0.6

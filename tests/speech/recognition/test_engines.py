@@ -10,8 +10,8 @@ import pytest
 
 from quillgpt.config.schema import RecognizerSettings
 from quillgpt.errors import UserError
-from quillgpt.speech.engines import recognizer
-from quillgpt.speech.whisper_models import ModelUnavailableError, own_place
+from quillgpt.speech.recognition.engines import recognizer
+from quillgpt.speech.recognition.whisper_models import ModelUnavailableError, own_place
 from tiny_whisper import SENTENCE, said
 
 SMALL = "Systran/faster-whisper-small"
@@ -85,5 +85,5 @@ def test_without_pocketsphinx_a_model_that_cannot_be_fetched_is_an_error(monkeyp
 
 
 def test_recognizers_start_without_torch_which_takes_seconds() -> None:
-    program = "import sys, quillgpt.speech.transcribe, faster_whisper; sys.exit('torch' in sys.modules)"
+    program = "import sys, quillgpt.speech.recognition.transcribe, faster_whisper; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -11,8 +11,8 @@ from quillgpt.config.schema import RecognizerSettings
 from quillgpt.console import warn
 from quillgpt.errors import ConfigError
 from quillgpt.extras import import_extra
-from quillgpt.speech.pieces import cuts
-from quillgpt.speech.transcript import SAMPLE_RATE, Segment, compression
+from quillgpt.speech.recognition.pieces import cuts
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE, Segment, compression
 
 ENGLISH = ("en", "english")
 DITHER = 4

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from quillgpt.config.schema import VoiceFields
 from quillgpt.console import say, warn
 from quillgpt.errors import UserError
-from quillgpt.speech.playback import NoDeviceError, Player, open_player
-from quillgpt.speech.scripts import better_voice
-from quillgpt.speech.sentences import SentenceStream, spoken_form
-from quillgpt.speech.voices import Voice, open_voice
-from quillgpt.speech.wav import WavWriter, check_wav, free_name, open_wav
+from quillgpt.speech.synthesis.playback import NoDeviceError, Player, open_player
+from quillgpt.speech.synthesis.scripts import better_voice
+from quillgpt.speech.synthesis.sentences import SentenceStream, spoken_form
+from quillgpt.speech.synthesis.voices import Voice, open_voice
+from quillgpt.speech.synthesis.wav import WavWriter, check_wav, free_name, open_wav
 from quillgpt.stopping import activity
 
 MOST_WAITING = 8

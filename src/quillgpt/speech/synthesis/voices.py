@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quillgpt.config.schema import VoiceFields
-from quillgpt.speech.espeak_voice import open_espeak
-from quillgpt.speech.piper_voice import SUFFIX, open_piper
+from quillgpt.speech.synthesis.espeak_voice import open_espeak
+from quillgpt.speech.synthesis.piper_voice import SUFFIX, open_piper
 
 Samples = NDArray[np.int16]
 

@@ -17,9 +17,9 @@ from quillgpt.errors import DataError
 from quillgpt.files import sha256_of, write_json, write_text
 from quillgpt.ownership import remove_own
 from quillgpt.records import Record, read_record
-from quillgpt.speech.filters import Fate, Judged
-from quillgpt.speech.recordings import SUFFIXES, Recording
-from quillgpt.speech.transcript import Segment
+from quillgpt.speech.recognition.filters import Fate, Judged
+from quillgpt.speech.recognition.recordings import SUFFIXES, Recording
+from quillgpt.speech.recognition.transcript import Segment
 
 FORMAT_VERSION: Literal[1] = 1
 PAUSE_SECONDS = 2.0

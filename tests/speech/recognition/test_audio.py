@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from quillgpt.errors import DataError
-from quillgpt.speech.audio import duration_of, open_recording
-from quillgpt.speech.transcript import SAMPLE_RATE
+from quillgpt.speech.recognition.audio import duration_of, open_recording
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE
 from speech.recorded import record, tone
 from speech.spoken import write_wav
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from quillgpt.config.schema import RecognizerSettings
 from quillgpt.errors import CheckpointError, ConfigError, DeviceError, UserError
-from quillgpt.speech.filters import INVENTED, Fate, judge
-from quillgpt.speech.transcript import SAMPLE_RATE, Segment
-from quillgpt.speech.whisper_engine import WhisperRecognizer
+from quillgpt.speech.recognition.filters import INVENTED, Fate, judge
+from quillgpt.speech.recognition.transcript import SAMPLE_RATE, Segment
+from quillgpt.speech.recognition.whisper_engine import WhisperRecognizer
 from tiny_whisper import COURTESY, MARGIN_SECONDS, SENTENCE, said, silence
 
 
@@ -86,11 +86,11 @@ def test_a_language_is_given_as_users_write_it(model: Path, given: str, code: st
 
 
 def test_a_language_that_is_unclear_is_detected_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quillgpt.speech.whisper_engine.SURE_OF_LANGUAGE", 0.9999)
+    monkeypatch.setattr("quillgpt.speech.recognition.whisper_engine.SURE_OF_LANGUAGE", 0.9999)
     recognizer = whisper(model)
     assert hear(recognizer, said())
     assert recognizer.language is None
-    monkeypatch.setattr("quillgpt.speech.whisper_engine.SURE_OF_LANGUAGE", 0.5)
+    monkeypatch.setattr("quillgpt.speech.recognition.whisper_engine.SURE_OF_LANGUAGE", 0.5)
     assert list(recognizer.segments(said()))
     assert recognizer.language == "en"
     recognizer.begin()

@@ -14,8 +14,8 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
-from quillgpt.speech.inventions import COURTESIES, CREDITS, SOUNDS
-from quillgpt.speech.transcript import Segment
+from quillgpt.speech.recognition.inventions import COURTESIES, CREDITS, SOUNDS
+from quillgpt.speech.recognition.transcript import Segment
 
 NO_WORDS: Final = "a sound, no words"
 OUTSIDE: Final = "outside the recording"
