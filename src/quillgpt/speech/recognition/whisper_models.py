@@ -12,6 +12,7 @@ from quillgpt.console import say
 from quillgpt.errors import CheckpointError, DataError, check_is_no_pointer, closest, cut, did_you_mean
 from quillgpt.extras import import_extra
 from quillgpt.files import let_hub_libraries_keep_files, quill_home
+from quillgpt.text.sources.connection import one_line, reason_of_network
 from quillgpt.text.sources.downloads import DOWNLOADS, Download, check_downloads_are_allowed, fetch
 
 DEFAULT_MODEL = "small"
@@ -167,7 +168,7 @@ def _fetch(given: str, repository: str) -> Path:
     except Exception as error:  # the library and what it uses raise whatever they like
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 404) and given == repository:
             raise CheckpointError(f"{given} is neither a folder nor a public model of the Hugging Face hub") from error
-        reason = " ".join(str(error).split()).partition(" (Request ID")[0]
+        reason = reason_of_network(error, ANSWER_SECONDS) or one_line(error).partition(" (Request ID")[0]
         raise _unfetched(given, repository, cut(reason, 200) or type(error).__name__) from error
     files = {
         file.rfilename: file for file in info.siblings if any(fnmatch.fnmatch(file.rfilename, part) for part in FILES)

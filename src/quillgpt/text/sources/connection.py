@@ -256,7 +256,7 @@ class _WatchedAdapter(HTTPAdapter):
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error of requests or urllib3 and those that it wraps, the innermost last."""
+    """Yield an error of an HTTP library and those that it wraps, the innermost last."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -264,6 +264,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _words(error: BaseException, timeout_seconds: float) -> str:
+    return reason_of_network(error, timeout_seconds) or "the connection was cut"
+
+
+def reason_of_network(error: BaseException, timeout_seconds: float) -> str | None:
+    """Return why a server could not be reached, as part of a sentence; None if an error has another cause."""
     *_, root = _causes(error)
     if isinstance(root, TimeoutError | ReadTimeoutError):
         return f"no answer for {timeout_seconds:g} seconds"
@@ -271,4 +276,4 @@ def _words(error: BaseException, timeout_seconds: float) -> str:
         return "there is no server of that name, or this machine is offline"
     if isinstance(root, OSError) and root.strerror:
         return one_line(root.strerror)
-    return "the connection was cut"
+    return None
