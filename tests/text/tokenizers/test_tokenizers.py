@@ -122,6 +122,33 @@ def test_a_stock_gpt2_folder_with_our_files_still_gives_our_ids(tmp_path, traine
     assert theirs.decode(trained.encode(text).tolist()) == text
 
 
+def test_what_transformers_saves_of_our_tokenizer_is_ours(tmp_path, trained):
+    transformers = pytest.importorskip("transformers")
+    trained.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    stock = transformers.GPT2Tokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    for number, saved in enumerate((theirs, stock)):
+        saved.save_pretrained(tmp_path / str(number))
+        again = load_tokenizer(tmp_path / str(number))
+        assert (type(again), again.fingerprint) == (type(trained), trained.fingerprint)
+
+
+def test_a_template_that_adds_tokens_is_not_taken_for_gpt2s(tmp_path, trained):
+    trained.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    end = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    special = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [trained.end_of_text], "tokens": ["<|endoftext|>"]}}
+    template = {"type": "TemplateProcessing", "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}]}
+    for single, ours in (([text], True), ([text, end], False)):
+        path.write_text(
+            json.dumps(content | {"post_processor": template | {"single": single, "special_tokens": special}})
+        )
+        assert isinstance(load_tokenizer(tmp_path), BytePairTokenizer) is ours
+
+
 def test_char_is_nanogpts():
     text = "hello\nWörld 漢\t\U0001f600"
     tokenizer = CharTokenizer.from_text([text[:5], text[5:]])

@@ -215,14 +215,21 @@ def _pairs(merges: list[Any]) -> list[tuple[str, str]]:
 
 def _splits_as_gpt2(content: dict[str, Any]) -> bool:
     pre_tokenizer, decoder = content.get("pre_tokenizer") or {}, content.get("decoder") or {}
-    after = content.get("post_processor") or {"type": "ByteLevel"}
     return (
         pre_tokenizer.get("type") == "ByteLevel"
         and pre_tokenizer.get("add_prefix_space") is False
         and pre_tokenizer.get("use_regex", True) is True
         and decoder.get("type") == "ByteLevel"
-        and after.get("type") == "ByteLevel"
+        and _adds_nothing(content.get("post_processor") or {"type": "ByteLevel"})
     )
+
+
+def _adds_nothing(post_processor: dict[str, Any]) -> bool:
+    """Whether a post-processor leaves ids as they are; transformers 5 saves GPT-2's with a template of one text."""
+    if post_processor.get("type") != "TemplateProcessing":
+        return post_processor.get("type") == "ByteLevel"
+    single = post_processor.get("single") or []
+    return len(single) == 1 and single[0].get("Sequence", {}).get("id") == "A"
 
 
 def _is_plain(entry: dict[str, Any]) -> bool:
