@@ -342,9 +342,8 @@ def _trims(train: Documents, val: Documents | None, surveyed: Survey, side: Side
     if not train.may_be_several:
         warn(f"drop_{side}s needs several documents, and there is only one; nothing is left out")
     shared = announcements(surveyed.edges, side, least)
-    say(
-        f"Leaving out what at least {least:,} documents {'begin' if side == 'opening' else 'end'} with: {len(shared):,}"
-    )
+    number = f"{len(shared):,} {side}{'s' * (len(shared) != 1)}"
+    say(f"Leaving out {number} that at least {least:,} documents share")
     trims = []
     for text in (train, val):
         if text is not None:
