@@ -19,7 +19,6 @@ from typing import Literal
 
 import psutil
 import torch
-from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -105,12 +104,11 @@ def launch(
     Raises:
         UserError: A machine is missing or cannot be reached.
     """
-    store: Store | None = None
     if machines.count == 1:
         backend, endpoint, run_id, configs = "c10d", "localhost:0", uuid.uuid4().hex, {}
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
     else:
-        store, run_id = wait_for_all(machines, timeout_seconds)
+        _store, run_id = wait_for_all(machines, timeout_seconds)  # it lasts as long as this call; the agents use it
         backend, endpoint = "static", f"{machines.address}:{machines.port}"
         configs = {"rank": machines.rank, "timeout": int(timeout_seconds)}
     config = LaunchConfig(
@@ -131,8 +129,6 @@ def launch(
             elastic_launch(config, sys.executable)("-m", "quillgpt", *arguments)
     except ChildFailedError as error:
         return _status(error.failures, advice)
-    finally:
-        del store  # which the agents of all machines use
     return 0
 
 

@@ -15,10 +15,9 @@ from quillgpt.files import nearest_existing
 from quillgpt.text.sources.folders import FileKind, paths_of_folder, paths_of_pattern
 from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
-SUFFIXES = RECORDING_SUFFIXES
-"""How the recordings of a folder are named; a file that is given itself may end in anything."""
-
-RECORDINGS = FileKind(SUFFIXES, "recordings", "recordings", "Give audio files: wav, flac, mp3, ogg, m4a and so on")
+RECORDINGS = FileKind(
+    RECORDING_SUFFIXES, "recordings", "recordings", "Give audio files: wav, flac, mp3, ogg, m4a and so on"
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _instead(folder: Path) -> str:
     """Return what there is where a pattern has looked, as the end of a message."""
     if not exists(folder):
         return f"; the folder {folder} does not exist{_meant(folder)}"
-    endings = Counter(suffix for suffix in map(_suffix, _names(folder)) if suffix in SUFFIXES)
+    endings = Counter(suffix for suffix in map(_suffix, _names(folder)) if suffix in RECORDING_SUFFIXES)
     there = ", ".join(f"{count} {suffix}" for suffix, count in endings.most_common(5))
     return f"; {folder} has {there}" if there else ""
 

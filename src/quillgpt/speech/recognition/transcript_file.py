@@ -18,8 +18,9 @@ from quillgpt.files import sha256_of, write_json, write_text
 from quillgpt.ownership import remove_own
 from quillgpt.records import Record, read_record
 from quillgpt.speech.recognition.filters import Fate, Judged
-from quillgpt.speech.recognition.recordings import SUFFIXES, Recording
+from quillgpt.speech.recognition.recordings import Recording
 from quillgpt.speech.recognition.transcript import Segment
+from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
 FORMAT_VERSION: Literal[1] = 1
 PAUSE_SECONDS = 2.0
@@ -202,7 +203,7 @@ def _is_text(segment: SegmentRecord, transcript: Transcript) -> bool:
 def _stems(recording: Recording) -> Iterator[PurePath]:
     """Yield names for a transcript: talk, talk.mp3, FOLDER/talk.mp3, and so on with all folders around it."""
     name = recording.name
-    if name.suffix.lower() in SUFFIXES:
+    if name.suffix.lower() in RECORDING_SUFFIXES:
         yield name.with_suffix("")
     yield name
     folders = recording.path.absolute().parts[1 : -len(name.parts)]

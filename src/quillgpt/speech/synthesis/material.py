@@ -17,15 +17,14 @@ from quillgpt.console import say
 from quillgpt.errors import DataError, UserError, closest
 from quillgpt.text.encodings.detection import detect_encoding, read_pieces
 from quillgpt.text.encodings.formats import check_format
+from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
 PIECE = 1 << 16
 
 MODEL_FILES = frozenset({".pt", ".pth", ".ckpt", ".safetensors", ".gguf", ".onnx"})
 """Files of models; loading says which cannot be loaded."""
 
-RECORDING_NAMES = ".wav .mp3 .flac .ogg .oga .opus .m4a .m4b .aac .wma .aiff .mp4 .mkv .webm .mov .avi"
-RECORDINGS = frozenset(RECORDING_NAMES.split())
-KNOWN_FILES = MODEL_FILES | RECORDINGS | {".txt", ".md", ".epub", ".pdf", ".html", ".json", ".csv"}
+KNOWN_FILES = MODEL_FILES | {*RECORDING_SUFFIXES} | {".txt", ".md", ".epub", ".pdf", ".html", ".json", ".csv"}
 
 PUBLISHED = re.compile(r"gpt2(-\w+)?|\w[\w.-]*/\w[\w.-]*")
 """The name of a model on the hub."""
