@@ -23,7 +23,7 @@ from quillgpt.training.compilation import (
     leave_uncompiled,
     uncompiled,
 )
-from quillgpt.training.start import choices
+from quillgpt.training.start import choices, compile_choice
 from tiny import CONFIGS, random_ids, tiny_model
 
 
@@ -80,7 +80,7 @@ def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUILL_HOME", str(tmp_path))
-    monkeypatch.setattr(choices, "may_compile", lambda *_: True)
+    monkeypatch.setattr(compile_choice, "may_compile", lambda *_: True)
     tried: list[int] = []
 
     def compiler(function: Any) -> Any:
@@ -97,13 +97,13 @@ def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_n
     machine = choices.Machine(torch.device("cpu"), torch.float32)
     for fails in (False, True):
         model = tiny_model(n_layer=1 + fails)
-        chosen = choices.choose_compile(settings, model, machine)
+        chosen = compile_choice.choose_compile(settings, model, machine)
         assert tried
         assert not (fails and chosen)
         assert "forward" not in vars(model.blocks[0])
         assert all(each.grad is None for each in model.parameters())
         tried.clear()
-        assert choices.choose_compile(settings, model, machine) == chosen
+        assert compile_choice.choose_compile(settings, model, machine) == chosen
         assert not tried
 
 

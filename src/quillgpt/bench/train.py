@@ -30,7 +30,8 @@ from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.planning.scaling import cost_of, with_usual_size
 from quillgpt.training.run import training_batches
-from quillgpt.training.start.choices import Machine, choose_compile, choose_machine, choose_paths
+from quillgpt.training.start.choices import Machine, choose_machine, choose_paths
+from quillgpt.training.start.compile_choice import choose_compile
 from quillgpt.training.start.memory import check_memory
 from quillgpt.training.step import TrainStep
 

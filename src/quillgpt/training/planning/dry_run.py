@@ -31,7 +31,8 @@ from quillgpt.training.planning.scaling import Text
 from quillgpt.training.planning.timing import RunTiming, measured_timing, predicted_timing, sequences_to_try
 from quillgpt.training.record.report import show_settings
 from quillgpt.training.start.adapter_base import with_adapters
-from quillgpt.training.start.choices import Machine, choose_paths, may_compile
+from quillgpt.training.start.choices import Machine, choose_paths
+from quillgpt.training.start.compile_choice import may_compile
 from quillgpt.training.start.memory import fits, lack_of_memory, least_remembered, memory_needed, memory_of_rank
 from quillgpt.training.start.model_config import check_range
 from quillgpt.training.start.run_data import check_lengths, without_secrets

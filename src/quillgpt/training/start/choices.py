@@ -5,8 +5,6 @@ A resumed run takes them from its checkpoint, so it is the same run.
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +14,6 @@ from quillgpt.attention import Attend
 from quillgpt.config.schema import ChosenSettings, TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.device import (
-    autocast,
     choose_device,
     choose_dtype,
     choose_threads,
@@ -24,26 +21,18 @@ from quillgpt.device import (
     device_description,
     keep_freed_memory,
     memory,
-    peak,
     remember,
     return_freed_memory,
     seconds_per_call,
 )
 from quillgpt.distributed import ALONE, World
 from quillgpt.errors import ConfigError
-from quillgpt.model import GPT, GPTConfig, attention_paths
-from quillgpt.model.cost import training_flops_per_token
-from quillgpt.training.compilation import compile_model, keep_compiled_code, leave_uncompiled
+from quillgpt.model import GPTConfig, attention_paths
+from quillgpt.training.compilation import keep_compiled_code
 from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
 
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
-
-LONG_RUN_SECONDS = 60
-"""Predicted length from which a run tries torch.compile, which costs half a minute the first time, then seconds."""
-
-LONG_RUN_MINUTES = 1.5
-"""The same for a run that has minutes."""
 
 NEVER_SECONDS = 1e9
 
@@ -124,58 +113,6 @@ def choose_paths(
     return ChosenSettings.of(settings.model_copy(update={"micro_batch_size": at_once}))
 
 
-def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, machine: Machine) -> bool:
-    """Whether the model may be compiled: as the setting says, or, for `auto`, in a long run and if there is a compiler.
-
-    Args:
-        settings: The run's.
-        config: Configuration of the model.
-        parameters: Its parameters, position embeddings left out.
-        machine: What it runs on.
-    """
-    if settings.compile != "auto":
-        return settings.compile
-    if machine.device.type == "cpu" and not _has_cpp_compiler():
-        return False
-    if settings.minutes is not None:
-        return settings.minutes >= LONG_RUN_MINUTES
-    flops = training_flops_per_token(config, parameters)
-    rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
-    return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS
-
-
-def choose_compile(settings: ChosenSettings, model: GPT, machine: Machine) -> bool:
-    """Whether to compile: as the setting says, or, for `auto` in a long run, as timing a step both ways says."""
-    if settings.compile != "auto":
-        return settings.compile
-    if not may_compile(settings, model.config, model.parameter_count(positions=False), machine):
-        return False
-    tokens = torch.zeros(settings.micro_batch_size, model.config.block_size, dtype=torch.int64, device=machine.device)
-    seeds = torch.zeros_like(tokens[:, 0]) if settings.dropout > 0 or settings.lora_dropout > 0 else None
-    key = f"compile {device_description(machine.device)} {model.config} {tuple(tokens.shape)} {machine.dtype}"
-    key += f" dropout {settings.dropout > 0} {settings.attn_path} {settings.threads} threads"
-
-    def measure() -> dict[str, float]:
-        def step() -> None:
-            with autocast(machine.device, machine.dtype):
-                loss = model.loss_sum(tokens, tokens, seeds)
-            loss.backward()  # type: ignore[no-untyped-call]
-
-        seconds = {"eager": seconds_per_call(step, machine.device)}
-        say("compiling the model to see what that gains: up to half a minute the first time, seconds later on")
-        compile_model(model)
-        try:
-            seconds["compiled"] = seconds_per_call(step, machine.device)
-        except Exception:  # a compiler can fail in any way; then it is not chosen
-            seconds["compiled"] = NEVER_SECONDS
-        leave_uncompiled(model)
-        model.zero_grad(set_to_none=True)
-        return seconds
-
-    seconds = remember(key, measure, of=("eager", "compiled"))
-    return seconds["compiled"] < seconds["eager"]
-
-
 def _fastest_micro_batch(settings: TrainSettings, machine: Machine) -> int:
     total = _sequences_of_a_rank(settings, machine)
     if machine.device.type != "cpu":
@@ -252,7 +189,3 @@ def _agree(attend: Attend, other: Attend, inputs: list[torch.Tensor]) -> bool:
         outcomes.append([result, *torch.autograd.grad(result.float().square().sum(), inputs)])
     errors = [(own - truth).float().norm() / truth.float().norm() for own, truth in zip(*outcomes, strict=True)]
     return bool(torch.stack(errors).max() <= LARGEST_ERROR)
-
-
-def _has_cpp_compiler() -> bool:
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))

@@ -25,7 +25,8 @@ from quillgpt.training.planning.budget import choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.run import Run
 from quillgpt.training.start.adapter_base import describe_base, with_adapters
-from quillgpt.training.start.choices import choose_compile, choose_paths
+from quillgpt.training.start.choices import choose_paths
+from quillgpt.training.start.compile_choice import choose_compile
 from quillgpt.training.start.memory import check_memory
 from quillgpt.training.start.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, range_limit
 from quillgpt.training.start.raw_weights import load_raw_weights
