@@ -1,7 +1,4 @@
-import json
 import os
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -9,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from quillgpt import device
+from quillgpt import device, measuring
 from quillgpt.device import (
     Memory,
     Peak,
@@ -19,11 +16,11 @@ from quillgpt.device import (
     choose_threads,
     memory,
     peak,
-    remember,
     seconds_per_call,
     to_device,
 )
 from quillgpt.errors import DeviceError
+from quillgpt.measuring import Allowance, Kept
 from quillgpt.process import MemoryGroup
 
 CPU = torch.device("cpu")
@@ -82,42 +79,15 @@ def test_float16_on_a_cpu_is_refused():
 @pytest.mark.parametrize(("bfloat16_rate", "expected"), [(2e9, torch.bfloat16), (0.5e9, torch.float32)])
 def test_auto_takes_the_faster_format(bfloat16_rate, expected, monkeypatch):
     rates = {torch.float32: 1e9, torch.bfloat16: bfloat16_rate}
-    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda device, dtype: rates[dtype])
+    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda device, dtype, **_: rates[dtype])
     assert choose_dtype("auto", CPU) is expected
 
 
 @pytest.mark.usefixtures("home")
 def test_a_choice_is_made_once_per_machine(monkeypatch):
     first = choose_dtype("auto", CPU)
-    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("quillgpt.device.matmul_rate", lambda *_, **__: pytest.fail("measured again"))
     assert choose_dtype("auto", CPU) is first
-
-
-def test_a_measurement_is_kept_by_its_key(home):
-    assert remember("a", lambda: 1.5) == 1.5
-    assert remember("b", lambda: {"x": 2.0}) == {"x": 2.0}
-    assert remember("a", lambda: pytest.fail("measured again")) == 1.5
-    assert len(json.loads((home / "measurements.json").read_text())) == 2
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe"])
-def test_a_damaged_cache_is_measured_again_and_mended(content, home):
-    home.mkdir()
-    (home / "measurements.json").write_bytes(content)
-    assert remember("a", lambda: 1.5) == 1.5
-    assert remember("a", lambda: pytest.fail("measured again")) == 1.5
-
-
-def test_a_cache_that_cannot_be_written_costs_a_measurement_only(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "file" / "home"))
-    assert remember("a", lambda: 1.5) == 1.5
-
-
-def test_another_version_measures_anew(home, monkeypatch):
-    remember("a", lambda: 1.5)
-    monkeypatch.setattr("quillgpt.device.__version__", "99")
-    assert remember("a", lambda: 2.5) == 2.5
 
 
 @pytest.mark.parametrize("number", [65 * (os.cpu_count() or 1), 100_000, 10**30])
@@ -161,7 +131,7 @@ def test_a_peak_that_was_measured_on_a_busy_machine_is_measured_again_and_the_be
     rates = iter([2e9, 1e9, 5e9, 3e9])
     crowds = iter([3.0, 3.0, 3.0, 0.0])
     monkeypatch.setattr(device, "matmul_rate", lambda *_, **__: next(rates))
-    monkeypatch.setattr(device, "_with_crowd", lambda measure: (measure(), next(crowds)))
+    monkeypatch.setattr(measuring, "with_crowd", lambda measure: Kept(measure(), next(crowds)))
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     busy = [peak(CPU, torch.float32) for _ in range(3)]
@@ -172,18 +142,61 @@ def test_a_peak_that_was_measured_on_a_busy_machine_is_measured_again_and_the_be
     assert next(rates, None) is None
 
 
-def test_what_other_programs_compute_is_counted():
-    def idle():
-        time.sleep(0.3)
-        return 1
+class Call:
+    """Counts its calls and lasts as long as it is told."""
 
-    program = "print(flush=True)\nwhile True: pass"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        value, crowd = device._with_crowd(idle)
-        other.kill()
-    assert value == 1
-    assert crowd > 0.2
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds, self.calls = clock, seconds, 0
+
+    def __call__(self):
+        self.calls += 1
+        self.clock.now += self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("seconds_of_a_call", "within", "calls"),
+    [(0.01, 9.0, 6), (0.01, 0.035, 3), (2.0, 9.0, 2), (2.0, 3.0, 1), (2.0, 0.0, 1)],
+)
+def test_calls_end_in_time_and_one_is_always_made(seconds_of_a_call, within, calls, clock):
+    call = Call(clock, seconds_of_a_call)
+    assert seconds_per_call(call, CPU, within) == pytest.approx(seconds_of_a_call)
+    assert call.calls == calls
+
+
+@pytest.mark.parametrize(("operations_per_second", "sides"), [(1e12, [128, 256, 512]), (1e7, [128]), (1e8, [128, 256])])
+def test_a_slow_machine_multiplies_small_matrices(operations_per_second, sides, clock, monkeypatch):
+    tried = []
+
+    def multiply(a, _):
+        tried.append(len(a))
+        clock.now += 2 * len(a) ** 3 / operations_per_second
+
+    monkeypatch.setattr(torch, "matmul", multiply)
+    assert device.matmul_rate(CPU, torch.float32, within=1.0) == pytest.approx(operations_per_second)
+    assert sorted(set(tried)) == sides
+    assert clock.now < 1.0 or sides == [128]
+
+
+@pytest.mark.usefixtures("home")
+def test_what_is_measured_is_taken_from_the_time_for_it(clock, monkeypatch):
+    def measure(*_, within, **__):
+        clock.now += within
+        return 1e9
+
+    monkeypatch.setattr(device, "matmul_rate", measure)
+    allowance = Allowance(10.0, clock=time.perf_counter)
+    before = allowance.left
+    choose_dtype("auto", CPU, allowance)
+    peak(CPU, torch.float32, allowance)
+    peak(CPU, torch.float32, allowance)  # which is kept
+    assert allowance.left == pytest.approx(0.9 * 0.9 * before)
 
 
 def test_the_fastest_of_several_calls_counts():
@@ -223,12 +236,3 @@ def test_memory_of_a_container(monkeypatch):
     assert memory(CPU) == Memory(total=4096000, free=3072000, swap=0)
     monkeypatch.setattr(device, "memory_groups", list)
     assert memory(CPU) == Memory(total=8000 * 1024, free=6000 * 1024, swap=0)
-
-
-@pytest.mark.parametrize("damage", ["x", None, 3, {}, {"fast": 1.0, "slow": "x"}, {"fast": -1, "slow": 1.0}])
-def test_what_is_no_measurement_is_measured_again(home, damage):
-    known = {"fast": 2.0, "slow": 1.0}
-    assert remember("a", lambda: known, of=("fast", "slow")) == known
-    path = home / "measurements.json"
-    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), damage)))
-    assert remember("a", lambda: known, of=("fast", "slow")) == known

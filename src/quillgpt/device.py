@@ -1,42 +1,39 @@
-"""Chooses device, number format and thread count, and tells the memory and the peak rate of a device.
-
-Measurements are made once per machine and kept under `QUILL_HOME`, so that two runs of one command choose alike.
-"""
+"""Chooses device, number format and thread count, and tells the memory and the peak rate of a device."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import psutil
 import torch
 from torch import Tensor
 from torch.utils import deterministic
 
-from quillgpt import __version__
 from quillgpt.console import warn
-from quillgpt.errors import DeviceError, UserError
-from quillgpt.files import quill_home, write_json
+from quillgpt.errors import DeviceError
+from quillgpt.measuring import Allowance, measured, remember
 from quillgpt.process import memory_groups, peak_resident_bytes, usable_cores
-from quillgpt.records import read_record
 
 PROBE_SECONDS = 0.05
 
-CROWD_TOLERANCE = 0.25
-"""Cores; the system itself always does something."""
+SHARE_OF_A_RATE = 0.1
+"""Share of the time for measurements that measuring a rate may take."""
+
+FIRST_SIDE = 128
+"""Rows of the first matrices whose product is tried; its time says whether larger ones can be."""
 
 SWAPPED = 3
 """Assumed swap, as a multiple of memory, of a system that does not tell."""
-
-Measurement = TypeVar("Measurement", float, dict[str, float])
 
 # Dense bfloat16 tensor-core rates by the vendor's datasheets, in FLOP/s; the key is part of the device's name.
 PUBLISHED_PEAKS = {
@@ -105,8 +102,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device, allowance: Allowance | None = None) -> torch.dtype:
     """Turn a `dtype` setting into a number format; `auto` takes bfloat16 if a short measurement finds it faster.
+
+    Args:
+        name: The setting.
+        device: Where it is computed with.
+        allowance: The time that measuring may take; None: that of a run without minutes.
 
     Raises:
         DeviceError: float16 on a CPU, which has no fast float16 arithmetic.
@@ -117,9 +119,17 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
+    allowance = allowance or Allowance()
+
+    def measure() -> dict[str, float]:
+        with allowance.spending(SHARE_OF_A_RATE) as seconds:
+            return {
+                str(dtype): matmul_rate(device, dtype, within=seconds / 2) for dtype in (torch.float32, torch.bfloat16)
+            }
+
     rates = remember(
         f"matmul {device_description(device)} {torch.get_num_threads()} threads",
-        lambda: {str(dtype): matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)},
+        measure,
         of=("torch.float32", "torch.bfloat16"),
     )
     return torch.bfloat16 if rates["torch.bfloat16"] > rates["torch.float32"] else torch.float32
@@ -176,17 +186,28 @@ def set_allocator(*parameters: tuple[int, int]) -> None:
             mallopt(parameter, value)
 
 
-def peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """Return a GPU's published peak rate, or the measured rate of a large matrix product for CPUs and unknown GPUs."""
+def peak(device: torch.device, dtype: torch.dtype, allowance: Allowance | None = None) -> Peak:
+    """Return a GPU's published peak rate, or the measured rate of a large matrix product for CPUs and unknown GPUs.
+
+    Args:
+        device: The device.
+        dtype: Number format of the products.
+        allowance: The time that measuring may take; None: that of a run without minutes.
+    """
+    allowance = allowance or Allowance()
     name = device_description(device)
     if device.type == "cuda" and dtype != torch.float32:
         for part, rate in PUBLISHED_PEAKS.items():
             if part in name:
                 return Peak(rate, f"published peak of {part}")
-    key = f"peak {name} {dtype} {torch.get_num_threads()} threads"
-    rate, crowd = _measured(key, lambda: matmul_rate(device, dtype, size=2048), better=max)
+
+    def measure() -> float:
+        with allowance.spending(SHARE_OF_A_RATE) as seconds:
+            return matmul_rate(device, dtype, size=2048, within=seconds)
+
+    kept = measured(f"peak {name} {dtype} {torch.get_num_threads()} threads", measure, better=max)
     crowded = "matrix product, measured while other programs used the processor"
-    return Peak(rate, crowded if _is_in_the_way(crowd) else "measured matrix product")
+    return Peak(kept.result, crowded if kept.was_crowded else "measured matrix product")
 
 
 @dataclass(frozen=True)
@@ -234,23 +255,56 @@ def most_memory(device: torch.device) -> int | None:
     return machine.total + (SWAPPED * machine.total if machine.swap is None else machine.swap)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512) -> float:
-    """Measure the rate of products of square matrices, in FLOP/s."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    return 2 * size**3 / seconds_per_call(lambda: a @ a, device)
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512, within: float = math.inf) -> float:
+    """Measure the rate of products of square matrices, in FLOP/s.
+
+    Args:
+        device: Where they are computed.
+        dtype: Their number format.
+        size: Their rows; fewer are taken where a product would take too long.
+        within: Seconds that measuring may take.
+    """
+    started, side = time.perf_counter(), min(size, FIRST_SIDE)
+    while True:
+        a = torch.randn(side, side, device=device).to(dtype)
+        left = within - (time.perf_counter() - started)
+        multiply = partial(torch.matmul, a, a)
+        fastest = min(times_of_calls(multiply, device, seconds=PROBE_SECONDS if side == size else 0.0, within=left))
+        left = within - (time.perf_counter() - started)
+        larger = min(size, 2 * side)
+        if side == size or 2 * fastest * (larger / side) ** 3 > left:
+            return 2 * side**3 / fastest
+        side = larger
 
 
-def seconds_per_call(function: Callable[[], object], device: torch.device) -> float:
-    """Return the time of the fastest of several calls after a warm-up, measured for about PROBE_SECONDS."""
-    function()
-    synchronize(device)
-    best, start = float("inf"), time.perf_counter()
-    while time.perf_counter() - start < PROBE_SECONDS:
+def seconds_per_call(function: Callable[[], object], device: torch.device, within: float = math.inf) -> float:
+    """Return the time of the fastest of several calls after a warm-up, measured for about PROBE_SECONDS.
+
+    Where `within` seconds are not enough for a second call, it is the time of the first one.
+    """
+    times = times_of_calls(function, device, seconds=PROBE_SECONDS, within=within)
+    return min(times[1:] or times)
+
+
+def times_of_calls(
+    function: Callable[[], object], device: torch.device, *, seconds: float, within: float = math.inf
+) -> list[float]:
+    """Return the time of a call that warms up, and of those after it.
+
+    Args:
+        function: What is called.
+        device: Where it computes.
+        seconds: After the warm-up, calls begin for as long; there is at least one.
+        within: Seconds in which all calls should end. As a call cannot be interrupted, none begins after the warm-up
+            that would take longer, were it as slow as the fastest one so far.
+    """
+    times: list[float] = []
+    while not times or (sum(times) + min(times) <= within and (len(times) == 1 or sum(times[1:]) < seconds)):
         before = time.perf_counter()
         function()
         synchronize(device)
-        best = min(best, time.perf_counter() - before)
-    return best
+        times.append(time.perf_counter() - before)
+    return times
 
 
 def synchronize(device: torch.device) -> None:
@@ -286,76 +340,6 @@ def device_description(device: torch.device) -> str:
     return f"{device.type} {processor}" if device.type == "mps" else processor
 
 
-def remember(key: str, measure: Callable[[], Measurement], *, of: Collection[str] = ()) -> Measurement:
-    """Return the earlier result for `key` with these versions of Quill and torch, or measure now and keep the result.
-
-    Args:
-        key: What is measured, with everything that the result depends on except the versions.
-        measure: Measures it; returns a number above 0, or such numbers by name.
-        of: The names of the numbers.
-    """
-    return _measured(key, measure, of)[0]
-
-
-def _measured(
-    key: str,
-    measure: Callable[[], Measurement],
-    of: Collection[str] = (),
-    better: Callable[[Measurement, Measurement], Measurement] | None = None,
-) -> tuple[Measurement, float]:
-    """Return what `remember` does, and how many cores other programs used meanwhile.
-
-    Args:
-        key: As for `remember`.
-        measure: As for `remember`.
-        of: As for `remember`.
-        better: The better of two results; then a result is measured again as long as other programs were in the way.
-    """
-    path = quill_home() / "measurements.json"
-    full_key = f"{key} | quill {__version__} torch {torch.__version__}"
-    try:
-        known = read_record(path, dict[str, Any], UserError, mend="")
-    except UserError:  # never measured, or a damaged cache
-        known = {}
-    kept = _kept(known.get(full_key), of)
-    if kept is not None and (better is None or not _is_in_the_way(kept[1])):
-        return kept
-    result = _with_crowd(measure)
-    if kept is not None and better is not None and better(kept[0], result[0]) == kept[0]:
-        result = kept[0], min(kept[1], result[1])
-    known[full_key] = {"result": result[0], "crowd": result[1]}
-    with suppress(OSError):  # if the cache cannot be written, the next run measures again
-        write_json(path, known)
-    return result
-
-
-def _kept(entry: object, of: Collection[str]) -> tuple[Any, float] | None:
-    """Return a result that was kept, with its crowd; None if it is none."""
-    if not isinstance(entry, dict) or not _is_measurement(entry.get("result"), of):
-        return None
-    crowd = entry.get("crowd")
-    return entry["result"], float(crowd) if isinstance(crowd, int | float) else 0.0
-
-
-def _with_crowd(measure: Callable[[], Measurement]) -> tuple[Measurement, float]:
-    """Measure, and count the cores that other programs used meanwhile."""
-    start, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
-    result = measure()
-    others = _busy_seconds() - busy - (time.process_time() - own)
-    return result, max(0.0, round(others / (time.perf_counter() - start), 2))
-
-
-def _busy_seconds() -> float:
-    """Return the seconds that all cores have computed so far."""
-    times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
-
-
-def _is_in_the_way(crowd: float) -> bool:
-    """Whether other programs that use so many cores leave fewer than the threads of this process need."""
-    return crowd > (psutil.cpu_count() or 1) - torch.get_num_threads() + CROWD_TOLERANCE
-
-
 def peak_memory_bytes(device: torch.device) -> int | None:
     """Return the peak memory of this process on a device, or None if it is unknown.
 
@@ -365,11 +349,6 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident_bytes() if device.type == "cpu" else None
-
-
-def _is_measurement(value: object, of: Collection[str]) -> bool:
-    numbers = [value] if not of else [value.get(name) for name in of] if isinstance(value, dict) else [None]
-    return all(isinstance(number, int | float) and 0 < number < 1e30 for number in numbers)
 
 
 def warm_up(compute: Callable[[], object], *, times: int = 1) -> None:

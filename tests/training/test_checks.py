@@ -31,6 +31,7 @@ OPEN = ("n_layer", "n_head", "n_embd", "block_size", "learning_rate", "min_lr", 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "TRIED_SECONDS", 0.1)
+    monkeypatch.setattr(budget, "TRIAL_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(*_: object, **__: object) -> None:
         raise AssertionError("measured before everything was checked")
 
-    for module in (choices, budget):
-        monkeypatch.setattr(module, "seconds_per_call", measure)
+    monkeypatch.setattr(choices, "seconds_per_call", measure)
+    monkeypatch.setattr(budget, "times_of_calls", measure)
     monkeypatch.setattr(budget, "GPT", measure)
     monkeypatch.setattr(setup, "GPT", measure)
 
@@ -164,10 +165,13 @@ def test_evaluations_of_a_plan_are_counted_without_a_list(tiny: MakeSettings) ->
 
 def test_a_run_measures_with_the_threads_that_it_was_given(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
-    measure = budget.seconds_per_call
-    monkeypatch.setattr(
-        budget, "seconds_per_call", lambda *given: (threads.append(torch.get_num_threads()), measure(*given))[1]
-    )
+    measure = budget.times_of_calls
+
+    def noting_threads(*given: Any, **limits: float) -> list[float]:
+        threads.append(torch.get_num_threads())
+        return measure(*given, **limits)
+
+    monkeypatch.setattr(budget, "times_of_calls", noting_threads)
     setup.set_up(own(threads=1))
     assert set(threads) == {1}
 
@@ -185,4 +189,4 @@ def test_measuring_what_would_take_too_long_is_left_out(own: Any, monkeypatch: p
     start = setup.find_starting_point(own())
     settings = own(n_layer=1, n_head=1, n_embd=16, block_size=16)
     config = config_for(settings, "char", 65)
-    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), start.machine) == 1.0
+    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), start.machine) is None

@@ -79,7 +79,9 @@ class Trainer:
         recorded = self.world.is_main and not run.settings.eval_only
         self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
         self.pace = Pace(run, started)
-        self.peak = self.world.broadcast(peak(run.machine.device, run.machine.dtype) if self.world.is_main else None)
+        machine = run.machine
+        own_peak = peak(machine.device, machine.dtype, machine.allowance) if self.world.is_main else None
+        self.peak = self.world.broadcast(own_peak)
         self.interruption = interruption
         self.occupation = occupation
         self.started = time.perf_counter() - run.state.seconds

@@ -124,7 +124,7 @@ def test_ranks_are_assumed_to_be_as_fast_as_the_one_that_was_tried(
     tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = set_up(tiny())
-    monkeypatch.setattr(budget, "seconds_per_call", lambda function, device: 0.5)
+    monkeypatch.setattr(budget, "times_of_calls", lambda *_, **__: [0.5])
     rates = []
     for world in (ALONE, World(0, 4, 0, 4)):
         machine = run.machine.__class__(run.machine.device, run.machine.dtype, world)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import fmean
 
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
 from quillgpt.data.batches import Tokens
-from quillgpt.device import peak, seconds_per_call
+from quillgpt.device import peak, times_of_calls
 from quillgpt.distributed import ALONE
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
@@ -27,6 +28,16 @@ SHARE_FOR_TRAINING = 0.85
 """Share of the minutes that is left for iterations besides starting, evaluating and saving; the run corrects it."""
 
 MOST_MEASUREMENTS = 3
+
+TRIAL_SECONDS = 1.0
+"""Seconds of iterations whose mean is the speed. Other programs that compute slow some of them down, so the fastest one
+would tell nothing."""
+
+SHARE_OF_A_TRIAL = 1 / 3
+"""Share of the time for measurements that each trial may take."""
+
+SLOWEST = 4.0
+"""How much slower than usual a machine that other programs use is feared to be, before anything was tried."""
 
 
 def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPTConfig | None]:
@@ -80,9 +91,10 @@ def fit_to_budget(
     settings = scaling.with_learning_rates(settings, finetuning=config is not None)
     seconds = 60 * (settings.minutes or USUAL_MINUTES) * SHARE_FOR_TRAINING
     if config is None:
-        settings, config, rate = _with_size(settings, text, seconds, train, machine)
+        settings, config, rate, tried = _with_size(settings, text, seconds, train, machine)
     else:
-        rate = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
+        measured = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
+        rate, tried = measured or usual_rate(machine), measured is not None
     cost = cost_of(config)
     tokens = min(seconds * rate / cost.flops_per_token, scaling.MOST_PASSES * (text.train_tokens or math.inf))
     settings = scaling.with_batch(settings, tokens, machine.world.size)
@@ -96,16 +108,16 @@ def fit_to_budget(
         passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
         crowding = cost.parameters / text.train_tokens
     settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
-    _explain(settings, cost.parameters, rate, machine.world.size, passes, enough)
+    _explain(settings, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
     return settings, config
 
 
-def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine) -> float:
-    """Time a few iterations of a new model and return its training operations per second.
+def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine) -> float | None:
+    """Try iterations of a new model for a while and return its training operations per second.
 
-    If a single sequence would take too long to try, the usual share of the machine's peak rate is assumed. Of several
-    ranks, one is timed alone, and all are assumed to be as fast: what they send each other costs time that only the
-    run itself shows.
+    One sequence is tried first, and then as many as there is time for. If even one could take too long, nothing is
+    tried. Of several ranks, one is timed alone, and all are assumed to be as fast: what they send each other costs time
+    that only the run itself shows.
 
     Args:
         settings: The run's.
@@ -113,36 +125,56 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
         train: Tokens to train on.
         machine: Device and number format.
 
+    Returns:
+        The operations per second of all ranks; None if there is no time to try.
+
     Raises:
         ConfigError: There is not enough memory for it, whatever is done.
     """
     check_memory(settings, config, machine.device, machine.world)
     ranks, machine = machine.world.size, replace(machine, world=ALONE)
-    usual = usual_rate(machine)
-    fitting = int(TRIED_SECONDS * usual / cost_of(config).flops_per_token)
-    if config.block_size > fitting:
-        return ranks * usual
+    flops = cost_of(config).flops_per_token
+    fitting = int(TRIED_SECONDS * usual_rate(machine) / flops)
+    feared = SLOWEST * config.block_size * flops / usual_rate(machine)
+    if config.block_size > fitting or feared > SHARE_OF_A_TRIAL * machine.allowance.left:
+        return None
     say("trying a few steps, to see how fast they are")
-    at_once = min(fitting, CPU_TOKENS_AT_ONCE if machine.device.type == "cpu" else scaling.MOST_TOKENS)
-    batch = {"batch_size": max(1, at_once // config.block_size), "gradient_accumulation_steps": 1, "compile": False}
+    most = max(1, min(fitting, CPU_TOKENS_AT_ONCE if machine.device.type == "cpu" else scaling.MOST_TOKENS))
+    most = max(1, most // config.block_size)
+    batch = {"batch_size": most, "gradient_accumulation_steps": 1, "compile": False}
     settings = choose_paths(settings.model_copy(update=batch), config, machine)
-    model = GPT(config, dropout=settings.dropout, attn_path=str(settings.attn_path), seed=settings.seed)
-    model.to(machine.device)
-    step = trial_step(model, make_optimizers(model, settings), train, settings, machine)
-    flops = settings.tokens_per_iteration * cost_of(config).flops_per_token
-    return ranks * flops / seconds_per_call(lambda: step(0), machine.device)
+    with machine.allowance.spending(SHARE_OF_A_TRIAL) as seconds:
+        model = GPT(config, dropout=settings.dropout, attn_path=str(settings.attn_path), seed=settings.seed)
+        optimizers = make_optimizers(model.to(machine.device), settings)
+
+        def times(sequences: int, seconds: float, within: float) -> list[float]:
+            micro_batch = {"batch_size": sequences, "micro_batch_size": min(sequences, settings.micro_batch_size)}
+            step = trial_step(model, optimizers, train, settings.model_copy(update=micro_batch), machine)
+            return times_of_calls(lambda: step(0), machine.device, seconds=seconds, within=within)
+
+        one = min(times(1, seconds=0.0, within=seconds / 4))
+        sequences = max(1, min(most, int(seconds / 4 / one)))
+        tried = times(sequences, seconds=TRIAL_SECONDS, within=seconds / 2)
+    return ranks * sequences * config.block_size * flops / fmean(tried[1:] or tried)
 
 
 def usual_rate(machine: Machine) -> float:
     """Return the operations per second that all ranks of a run usually reach, from the peak rate of one."""
-    return machine.world.size * peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
+    rate = peak(machine.device, machine.dtype, machine.allowance).flops_per_second
+    return machine.world.size * rate * EXPECTED_UTILISATION
 
 
 def _with_size(
     settings: TrainSettings, text: Text, seconds: float, train: Tokens, machine: Machine
-) -> tuple[TrainSettings, GPTConfig, float]:
-    """Choose a size for a guessed rate of the machine, measure the rate, and choose again until both agree."""
-    rate = usual_rate(machine)
+) -> tuple[TrainSettings, GPTConfig, float, bool]:
+    """Choose a size for a guessed rate of the machine, measure the rate, and choose again until both agree.
+
+    Where there is no time to try a size, it is assumed to have the rate of the one before.
+
+    Returns:
+        The settings, the configuration, the rate, and whether any size was tried.
+    """
+    rate, tried = usual_rate(machine), False
     config: GPTConfig | None = None
     for _ in range(MOST_MEASUREMENTS):
         sized = scaling.with_size(settings, text, seconds * rate)
@@ -150,18 +182,28 @@ def _with_size(
         if chosen == config:
             break
         config = chosen
-        rate = measured_rate(sized, config, train, machine)
-    return sized, chosen, rate
+        measured = measured_rate(sized, config, train, machine)
+        if measured is not None:
+            rate, tried = measured, True
+    return sized, chosen, rate, tried
 
 
 def _explain(
-    settings: TrainSettings, parameters: int, rate: float, ranks: int, passes: float | None, enough: int | None
+    settings: TrainSettings,
+    parameters: int,
+    rate: float,
+    ranks: int,
+    passes: float | None,
+    enough: int | None,
+    *,
+    tried: bool,
 ) -> None:
     tokens = settings.max_iters * settings.tokens_per_iteration
     length = f"{settings.max_iters:,} iterations"
     time = length if settings.minutes is None else f"{settings.minutes:g} min"
     assumed = "" if ranks == 1 else f" on one rank, and {ranks} ranks are assumed to be {ranks} times as fast"
-    say(f"chosen for {time}; the few steps that were tried ran at {rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
+    speed = "the few steps that were tried ran at" if tried else "no step could be tried in time, and one is assumed at"
+    say(f"chosen for {time}; {speed} {rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
     say(
         f"  a model of {parameters:,} parameters, each with {tokens / parameters:.1f} tokens to learn from: "
         f"{scaling.TOKENS_PER_PARAMETER:g} are wanted, and no more than {scaling.MOST_PARAMETERS_PER_TOKEN:g} "

@@ -173,7 +173,7 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     available = memory_of_rank(memory(machine.device), machine.device, world)
     flops = training_flops_per_token(cropped, without_positions)
     own = with_part_of_batch(settings, world)
-    timing = predicted_timing(own, flops, peak(machine.device, machine.dtype).flops_per_second)
+    timing = predicted_timing(own, flops, peak(machine.device, machine.dtype, machine.allowance).flops_per_second)
     sequences = sequences_to_try(own, timing)
     if sequences and lack is None and fits(memory_for(ALONE)(sequences), available):
         alone = replace(start, machine=replace(machine, world=ALONE))

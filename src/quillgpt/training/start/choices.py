@@ -5,7 +5,8 @@ A resumed run takes them from its checkpoint, so it is the same run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import torch
 from rich.filesize import decimal
@@ -21,12 +22,12 @@ from quillgpt.device import (
     device_description,
     keep_freed_memory,
     memory,
-    remember,
     return_freed_memory,
     seconds_per_call,
 )
 from quillgpt.distributed import ALONE, World
 from quillgpt.errors import ConfigError
+from quillgpt.measuring import Allowance, OutOfTimeError, remember
 from quillgpt.model import GPTConfig, attention_paths
 from quillgpt.training.compilation import keep_compiled_code
 from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
@@ -35,6 +36,12 @@ CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
 NEVER_SECONDS = 1e9
+
+SHARE_OF_PATHS = 0.25
+"""Share of the time for measurements that trying the paths of attention may take."""
+
+CALLS_OF_A_PATH = 3
+"""Calls that tell its time: one warms up."""
 
 LARGEST_ERROR = 0.02
 """Largest relative difference of two paths in bfloat16; above it, one of them is wrong."""
@@ -45,11 +52,12 @@ EXPECTED_UTILISATION = 0.3
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the number format of a run, and the processes that train it."""
+    """The device and the number format of a run, the processes that train it, and the time for measuring them."""
 
     device: torch.device
     dtype: torch.dtype
     world: World = ALONE
+    allowance: Allowance = field(default_factory=Allowance, compare=False)
 
     @property
     def description(self) -> str:
@@ -77,7 +85,8 @@ def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[Train
     device = device_of(settings, world)
     if settings.strategy == "fsdp" and settings.dtype == "float16" and world.size > 1:
         raise ConfigError("strategy = fsdp does not scale the gradients of dtype = float16; use bfloat16, or ddp")
-    dtype = choose_dtype(settings.dtype, device)
+    allowance = Allowance(settings.minutes)
+    dtype = choose_dtype(settings.dtype, device, allowance)
     if settings.cuda_graph and dtype == torch.float16:
         raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")
     if settings.cuda_graph and world.size > 1:
@@ -88,7 +97,7 @@ def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[Train
         keep_freed_memory()
     name = str(device) if world.size == 1 else device.type
     chosen = {"threads": threads, "device": name, "dtype": str(dtype).removeprefix("torch.")}
-    return settings.model_copy(update=chosen), Machine(device, dtype, world)
+    return settings.model_copy(update=chosen), Machine(device, dtype, world, allowance)
 
 
 def choose_paths(
@@ -152,33 +161,50 @@ def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machi
         if dropout:
             return "explicit"  # which `sdpa` leaves the work to
     sequences = min(batch_size, max(1, CPU_TOKENS_AT_ONCE // config.block_size))  # the order is that of more, too
-    sizes = (sequences, config.n_head, config.block_size, config.head_dim)
-    key = f"attention {config.kernel} {machine.description} {sizes} {machine.dtype} dropout {dropout > 0}"
-    usual = next(iter(paths.values()))
+    sizes = (config.n_head, config.block_size, config.head_dim)
+    key = f"attention {config.kernel} {machine.description} {(sequences, *sizes)} {machine.dtype} dropout {dropout > 0}"
+    usual = next(iter(paths))
 
-    def seconds_of(name: str, attend: Attend) -> float:
-        inputs = [torch.randn(sizes, dtype=machine.dtype, device=machine.device, requires_grad=True) for _ in range(3)]
+    def seconds_of(name: str, sequences: int, within: float) -> float:
+        attend = paths[name]
+        inputs = [
+            torch.randn(sequences, *sizes, dtype=machine.dtype, device=machine.device, requires_grad=True)
+            for _ in range(3)
+        ]
         seeds = torch.zeros(sequences, dtype=torch.int64, device=machine.device)
 
         def forward_and_backward() -> None:
             attend(*inputs, dropout, None, seeds).sum().backward()  # type: ignore[call-arg, arg-type, no-untyped-call]
 
         try:
-            right = name != "triton" or _agree(attend, usual, inputs)
-            return seconds_per_call(forward_and_backward, machine.device) if right else NEVER_SECONDS
+            right = name != "triton" or _agree(attend, paths[usual], inputs)
+            return seconds_per_call(forward_and_backward, machine.device, within) if right else NEVER_SECONDS
         except Exception as error:  # a GPU's kernel can fail in any way; then it is not chosen
-            if attend is usual:
+            if name == usual:
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             warn(f"attn_path = {name} does not work here ({reason}); another is taken")
             return NEVER_SECONDS
 
-    seconds = remember(
-        f"{key} {torch.get_num_threads()} threads",
-        lambda: {name: seconds_of(name, path) for name, path in paths.items()},
-        of=paths,
-    )
-    return min(paths, key=lambda name: seconds[name])
+    def measure() -> dict[str, float]:
+        """Try one sequence, and from its time as many as there is time for."""
+        with machine.allowance.spending(SHARE_OF_PATHS) as seconds:
+            if seconds <= 0:
+                raise OutOfTimeError
+            started = time.perf_counter()
+            one = CALLS_OF_A_PATH * len(paths) * seconds_of(usual, 1, seconds / len(paths))
+            left = seconds - (time.perf_counter() - started)
+            if one > left:
+                raise OutOfTimeError
+            fitting = min(sequences, int(left / one))
+            return {name: seconds_of(name, fitting, left / len(paths)) for name in paths}
+
+    try:
+        times = remember(f"{key} {torch.get_num_threads()} threads", measure, of=paths)
+    except OutOfTimeError:
+        say(f"attn_path = {usual} by rule: there was no time to measure")
+        return usual
+    return min(paths, key=lambda name: times[name])
 
 
 def _agree(attend: Attend, other: Attend, inputs: list[torch.Tensor]) -> bool:

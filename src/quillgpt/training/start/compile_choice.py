@@ -9,7 +9,8 @@ import torch
 
 from quillgpt.config.schema import ChosenSettings, TrainSettings
 from quillgpt.console import say
-from quillgpt.device import autocast, device_description, peak, remember, seconds_per_call
+from quillgpt.device import autocast, device_description, peak, seconds_per_call
+from quillgpt.measuring import remember
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.training.compilation import compile_model, leave_uncompiled
@@ -38,7 +39,7 @@ def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, mac
     if settings.minutes is not None:
         return settings.minutes >= LONG_RUN_MINUTES
     flops = training_flops_per_token(config, parameters)
-    rate = peak(machine.device, machine.dtype).flops_per_second * EXPECTED_UTILISATION
+    rate = peak(machine.device, machine.dtype, machine.allowance).flops_per_second * EXPECTED_UTILISATION
     return settings.max_iters * settings.tokens_per_iteration * flops / rate >= LONG_RUN_SECONDS
 
 
