@@ -1,6 +1,7 @@
 import codecs
 import random
 import struct
+import time
 import zlib
 
 import pytest
@@ -27,6 +28,7 @@ from languages import (
     TURKISH,
 )
 from quillgpt.errors import DataError
+from quillgpt.text.encodings import scan
 from quillgpt.text.encodings.detection import CHUNK_BYTES, SAMPLE_BYTES, detect_encoding, read_pieces
 
 PLAIN = str.maketrans("‘’“”„–—…œ", '\'\'"""---o')
@@ -222,3 +224,17 @@ def test_several_marks_before_a_text_are_dropped_and_no_other(tmp_path):
     assert text_of(path) == "".join(read_pieces(path, detect_encoding(path), 1)) == "a\ufeffb"
     with pytest.raises(DataError, match="is empty"):
         text_of(write(tmp_path, b"\xef\xbb\xbf" * 2))
+
+
+def test_lines_beyond_ascii_are_found_with_all_line_ends_that_follow():
+    lines = [b"one\n", b"two\xc3\xa9 \r\n\r\n", b"three\n", b"\xc3\xa9\n\n", b"four\xc3\xa9\xc3\xa9"]
+    found = list(scan._lines_beyond_ascii(b"".join(lines)))
+    assert found == [(4, lines[1]), (20, lines[3]), (24, lines[4])]
+
+
+def test_a_long_ascii_text_with_one_letter_beyond_it_is_looked_at_in_linear_time(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"x" * 200_000 + b"\n" + "é\n".encode() + b"y" * 200_000)
+    started = time.process_time()
+    assert scan.scan(path, path.stat().st_size).utf8.first == 200_001
+    assert time.process_time() - started < 1.0  # with backtracking it was half a minute

@@ -13,7 +13,7 @@ from quillgpt.text.encodings.reading import file_chunks, is_cut_off
 SAMPLE_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 18
 
-_LINE_BEYOND_ASCII = re.compile(rb"[^\r\n]*[\x80-\xff][^\r\n]*[\r\n]*")
+_REST_OF_LINE = re.compile(rb"[^\r\n]*[\r\n]*")
 _HIGH = re.compile(rb"[\x80-\xff]")
 
 
@@ -77,11 +77,22 @@ def scan(path: Path, end: int) -> Scan:
             _sort(block, place, end, scanned)
             continue
         if scanned.utf8.first is None or len(scanned.utf8.sample) < SAMPLE_BYTES:
-            for line in _LINE_BEYOND_ASCII.finditer(block):
-                scanned.utf8.add(line[0], place + line.start())
+            for start, line in _lines_beyond_ascii(block):
+                scanned.utf8.add(line, place + start)
                 if len(scanned.utf8.sample) >= SAMPLE_BYTES:
                     break
     return scanned
+
+
+def _lines_beyond_ascii(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines with bytes beyond ASCII, each with its offset in the block and with all line ends that follow."""
+    end = 0
+    while (high := _HIGH.search(block, end)) is not None:
+        start = max(end, 1 + max(block.rfind(b"\n", end, high.start()), block.rfind(b"\r", end, high.start())))
+        rest = _REST_OF_LINE.match(block, high.start())
+        assert rest is not None
+        end = rest.end()
+        yield start, block[start:end]
 
 
 def _sort(block: bytes, place: int, end: int, scanned: Scan) -> None:
