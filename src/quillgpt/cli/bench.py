@@ -17,8 +17,9 @@ from quillgpt.config import resolve
 from quillgpt.config.paths import expand
 from quillgpt.config.schema import Quantize, TrainFields
 from quillgpt.config.schema.attention import PolyForm, parse_attn_type
+from quillgpt.config.sources import OWN_TEXT
 from quillgpt.console import stdout, table
-from quillgpt.errors import ConfigError, shorten
+from quillgpt.errors import ConfigError, did_you_mean, shorten
 
 DEFAULT_PRESET = "shakespeare_char"
 LARGEST_COUNT = 10**7
@@ -33,6 +34,25 @@ PROFILE_HELP = (
     "Profile a short run of Quill after the measurement, print the ten costliest operations, and write a trace that "
     "https://ui.perfetto.dev opens. [without FILE: {}]"
 )
+
+TEXT_HELP = (
+    "A text file, a folder of such files, or a text of the benchmark: its name, or tuning or held for all of a kind. "
+    "[default: all texts of the benchmark, which are made from Debian packages and the library of Python]"
+)
+GRID_HELP = (
+    "Also run a small grid around what the rules have chosen: all, or some of size, tokenizer, regularization, batch, "
+    "rates, separated by commas."
+)
+RATE_HELP = (
+    "Let every run have as many operations as a machine of X TFLOP/s has in the minutes, instead of minutes by the "
+    "clock; results then do not depend on this machine."
+)
+RECORD_HELP = (
+    "File to which each result is appended at once, as a line of JSON. What it has already is not run again, so an "
+    "interrupted benchmark goes on."
+)
+GRID_KINDS = ("size", "tokenizer", "regularization", "batch", "rates")
+OF_THE_BENCHMARK = ("minutes", "seed", "data", "val", "dataset", "data_dir", "out_dir", "init_from", "max_iters")
 
 bench = App(
     help="Measure speed and memory on this machine, side by side with a peer.",
@@ -265,6 +285,57 @@ def corpus(
         table(f"\n{result.candidate}", result.rows(), console=stdout)
 
 
+@bench.command(name="own_text")
+@settings_flags(TrainFields, leave_out=OF_THE_BENCHMARK)
+def own_text(
+    *texts: Annotated[str, PATH, Parameter(name="TEXT", help=TEXT_HELP, completer=complete_path)],
+    minutes: Annotated[str, Parameter(help="Minutes of the runs, separated by commas.", metavar="LIST")] = "1,3,10,30",
+    grid: Annotated[str | None, Parameter(help=GRID_HELP, metavar="LIST", show_default=False)] = None,
+    rate: Annotated[float | None, Parameter(help=RATE_HELP, metavar="X", show_default=False)] = None,
+    seed: Annotated[str, Parameter(help="Seeds, separated by commas.", metavar="LIST")] = "1337",
+    record: Annotated[Path | None, PATH, Parameter(help=RECORD_HELP, metavar="FILE", show_default=False)] = None,
+    markdown: Annotated[bool, switch("--markdown", "Run nothing, and print the record as a Markdown table.")] = False,
+    as_json: Annotated[bool, JSON_FLAG] = False,
+    **flags: str,
+) -> None:
+    """Measure what own_text learns in minutes: bits per byte on a held-out part of many texts."""
+    kinds = grid_kinds(grid)
+    if rate is not None:
+        check_above_zero(rate=rate)
+    if markdown and record is None:
+        raise ConfigError("--markdown prints a record; name it with --record=FILE")
+
+    from quillgpt.bench.quality.benchmark import Plan, bench_own_text
+    from quillgpt.bench.quality.record import Record
+    from quillgpt.bench.quality.report import compare, conclusions, results_table
+
+    known = Record(record)
+    if markdown:
+        results = list(known)
+    else:
+        resolve(OWN_TEXT, flags)
+        plan = Plan(
+            texts=texts,
+            minutes=read_numbers("minutes", minutes),
+            rate=None if rate is None else rate * 1e12,
+            seeds=read_counts("seed", seed),
+            grid=kinds,
+            flags=flags,
+        )
+        results = bench_own_text(plan, known)
+    comparisons = compare(results)
+    results_in_table = results_table(comparisons)
+    if as_json:
+        for result in results:
+            print(json.dumps({"what": "own_text"} | asdict(result)))
+    elif markdown:
+        print("\n".join([results_in_table.markdown(), *(f"- {line}" for line in conclusions(comparisons))]))
+    else:
+        results_in_table.show()
+        for line in conclusions(comparisons):
+            stdout.print(line, markup=False, emoji=False)
+
+
 @bench.command
 def attention(
     attn_type: Annotated[str, Parameter(name="ATTN_TYPE", help="The kernel, such as GK or GKpoly-8.")] = "GK",
@@ -397,6 +468,23 @@ def allreduce(
     else:
         rows = {decimal(result.bytes): describe(result) for result in results}
         table(f"bench allreduce: {world.size} ranks, {world.local_size} on this machine, {place}", rows, console=stdout)
+
+
+def grid_kinds(text: str | None) -> tuple[str, ...]:
+    """Return what `--grid` names.
+
+    Raises:
+        ConfigError: Something is unknown.
+    """
+    if text is None or text == "all":
+        return () if text is None else GRID_KINDS
+    kinds = tuple(word.strip() for word in text.split(","))
+    for kind in kinds:
+        if kind not in GRID_KINDS:
+            raise ConfigError(
+                f"--grid {kind} is unknown; expected all or {', '.join(GRID_KINDS)}{did_you_mean(kind, GRID_KINDS)}"
+            )
+    return kinds
 
 
 def read_numbers(name: str, text: str) -> list[float]:

@@ -87,19 +87,25 @@ JSON_FLAG = switch("--json", "Print one JSON object for each result instead of w
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
+def settings_flags(schema: type[Settings], *, leave_out: Iterable[str] = ()) -> Callable[[Command], Command]:
     """Replace a command's `**flags` by one documented flag for each setting of `schema`.
 
     The command receives the given flags as text. `quillgpt.config` parses them by the same rules as the environment
     and files.
+
+    Args:
+        schema: The settings.
+        leave_out: Settings that the command does not take, or has parameters of its own for.
     """
+    left_out = frozenset(leave_out)
+    taken = schema.model_fields.keys() - left_out
     listed = {name for settings in COMMAND_SETTINGS.values() for name in settings.model_fields}
     assert listed >= schema.model_fields.keys(), f"{schema.__name__} has no entry in COMMAND_SETTINGS"
 
     def declare(command: Command) -> Command:
         @functools.wraps(command)
         def call(*positional: Any, **named: Any) -> Any:
-            flags = {name: _joined(name, given) for name, given in named.items() if name in schema.model_fields}
+            flags = {name: _joined(name, given) for name, given in named.items() if name in taken}
             return command(*positional, **(named | flags))
 
         signature = inspect.signature(command, eval_str=True)
@@ -110,7 +116,7 @@ def settings_flags(schema: type[Settings]) -> Callable[[Command], Command]:
         ]
         for position, (heading, fields) in enumerate(grouped_fields(schema).items()):
             group = Group(heading, sort_key=position, help_formatter=DefaultFormatter(column_specs=_columns))
-            parameters += [_parameter(name, field, group) for name, field in fields.items()]
+            parameters += [_parameter(name, field, group) for name, field in fields.items() if name in taken]
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 

@@ -1,0 +1,156 @@
+"""The tables of the benchmark: a row for each text and number of minutes, and what follows from them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from quillgpt.bench.quality.record import NANOGPT, PPMD, QUILL, XZ, Result
+from quillgpt.bench.quality.texts import TEXTS
+from quillgpt.tables import ResultTable
+
+TITLE = "Bits per byte on the held-out part; less is better"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The candidates on one text within some minutes; means over the seeds.
+
+    Attributes:
+        text: The name of the text.
+        train_bytes: Bytes that they have seen.
+        minutes: The minutes.
+        tokenizer: What the rules have chosen.
+        parameters: The same.
+        quill: The bits per byte of the rules' choice; None where it failed.
+        seeds: Seeds of it.
+        best: The best change of the grid, and its bits per byte; None without a grid.
+        nanogpt: nanoGPT's recipe.
+        xz: The floor.
+        ppmd: The same.
+    """
+
+    text: str
+    train_bytes: int
+    minutes: float
+    tokenizer: str
+    parameters: int | None
+    quill: float | None
+    seeds: int
+    best: tuple[str, float] | None
+    nanogpt: float | None
+    xz: float | None
+    ppmd: float | None
+
+    @property
+    def regret(self) -> float | None:
+        """By how much the rules' choice is worse than the best of the grid, as a share; 0 where it is the best."""
+        if self.quill is None or self.best is None:
+            return None
+        return self.quill / min(self.quill, self.best[1]) - 1
+
+    @property
+    def behind(self) -> list[str]:
+        """The candidates that are ahead of the rules' choice."""
+        others = {NANOGPT: self.nanogpt, XZ: self.xz, PPMD: self.ppmd}
+        return [
+            name for name, bits in others.items() if bits is not None and self.quill is not None and bits < self.quill
+        ]
+
+
+def compare(results: Iterable[Result]) -> list[Comparison]:
+    """Return a comparison for each text, minutes, rate and set of flags, in the order of the results."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    floors: dict[tuple[str, str], float] = {}
+    for result in results:
+        if result.bits_per_byte is None:
+            continue
+        if result.minutes is None:
+            floors[result.sha256, result.candidate] = result.bits_per_byte
+        else:
+            key = (result.text, result.sha256, result.minutes, result.rate, tuple(sorted(result.flags.items())))
+            groups.setdefault(key, []).append(result)
+    return [_comparison(group, floors) for group in groups.values()]
+
+
+def _comparison(group: Sequence[Result], floors: Mapping[tuple[str, str], float]) -> Comparison:
+    by_candidate: dict[str, dict[int | None, Result]] = {}
+    for result in group:  # of several results of one seed the last one counts
+        by_candidate.setdefault(result.candidate, {})[result.seed] = result
+    means = {
+        name: statistics.fmean(result.bits_per_byte or 0.0 for result in seeds.values())
+        for name, seeds in by_candidate.items()
+    }
+    first = group[0]
+    ours = next(iter(by_candidate.get(QUILL, {}).values()), None)
+    changes = {name.removeprefix(f"{QUILL}: "): bits for name, bits in means.items() if name.startswith(f"{QUILL}: ")}
+    return Comparison(
+        text=first.text,
+        train_bytes=first.train_bytes,
+        minutes=first.minutes or 0.0,
+        tokenizer=str(ours.chosen.get("tokenizer", "-")) if ours else "-",
+        parameters=ours.chosen.get("parameters") if ours else None,
+        quill=means.get(QUILL),
+        seeds=len(by_candidate.get(QUILL, {})),
+        best=min(changes.items(), key=lambda change: change[1]) if changes else None,
+        nanogpt=means.get(NANOGPT),
+        xz=floors.get((first.sha256, XZ)),
+        ppmd=floors.get((first.sha256, PPMD)),
+    )
+
+
+def results_table(comparisons: Sequence[Comparison]) -> ResultTable:
+    """Return a row for each text and number of minutes; columns that nothing has are left out."""
+    rows = [
+        {
+            "text": comparison.text,
+            "for": TEXTS[comparison.text].use if comparison.text in TEXTS else None,
+            "MB": comparison.train_bytes / 1e6,
+            "minutes": comparison.minutes,
+            "tokenizer": comparison.tokenizer,
+            "parameters": comparison.parameters,
+            QUILL: comparison.quill,
+            "seeds": comparison.seeds,
+            "best of the grid": comparison.best and comparison.best[1],
+            "by": comparison.best and comparison.best[0],
+            "regret": comparison.regret,
+            NANOGPT: comparison.nanogpt,
+            XZ: comparison.xz,
+            PPMD: comparison.ppmd,
+        }
+        for comparison in comparisons
+    ]
+    formats = {"text": "s", "for": "s", "MB": ".2f", "minutes": "g", "tokenizer": "s", "parameters": ",", QUILL: ".4f"}
+    formats |= {
+        "seeds": "d",
+        "best of the grid": ".4f",
+        "by": "s",
+        "regret": ".1%",
+        NANOGPT: ".4f",
+        XZ: ".4f",
+        PPMD: ".4f",
+    }
+    kept = {name: spec for name, spec in formats.items() if any(row[name] is not None for row in rows)}
+    return ResultTable(TITLE, kept, rows)
+
+
+def conclusions(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return what follows from the table, in sentences: regrets, and who is ahead where."""
+    lines = []
+    regrets = {comparison: comparison.regret for comparison in comparisons if comparison.regret is not None}
+    if regrets:
+        worst = max(regrets, key=lambda comparison: regrets[comparison] or 0.0)
+        mean = statistics.fmean(regret or 0.0 for regret in regrets.values())
+        lines.append(
+            f"Regret against the grid: {mean:.1%} in the mean of {len(regrets)}, {worst.regret:.1%} at worst "
+            f"({worst.text}, {worst.minutes:g} min)."
+        )
+    for name, of in ((NANOGPT, "nanogpt"), (XZ, "xz"), (PPMD, "ppmd")):
+        measured = [comparison for comparison in comparisons if getattr(comparison, of) and comparison.quill]
+        ahead = [f"{each.text} ({each.minutes:g} min)" for each in measured if name in each.behind]
+        if measured:
+            lines.append(
+                f"{name} is ahead on {len(ahead)} of {len(measured)}" + (f": {', '.join(ahead)}." if ahead else ".")
+            )
+    return lines
