@@ -48,8 +48,8 @@ TINY: dict[str, Any] = {
 
 def allow_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs compute in float16 on a CPU, where it is slow and refused otherwise; so is finding its peak."""
-    monkeypatch.setattr(choices, "choose_dtype", lambda name, device: torch.float16)
-    monkeypatch.setattr(trainer, "peak", lambda device, dtype: Peak(1e12, "assumed"))
+    monkeypatch.setattr(choices, "choose_dtype", lambda *_: torch.float16)
+    monkeypatch.setattr(trainer, "peak", lambda *_: Peak(1e12, "assumed"))
 
 
 MakeSettings = Callable[..., TrainSettings]

@@ -1,94 +1,283 @@
-"""A run that was given minutes ends with them, whatever its length was thought to be."""
+"""A run that was given minutes ends with them, its schedule complete, however fast it turns out to be and when."""
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from quillgpt.training import train
-from quillgpt.training.pace import SPARE_SECONDS, Pace
+from quillgpt.optim.schedule import learning_rate
+from quillgpt.training import Interruption, train
+from quillgpt.training import trainer as loop
+from quillgpt.training.cuda_graph import make_step
+from quillgpt.training.pace import LATE_SECONDS, LATE_SHARE, Pace
 from quillgpt.training.planning.scaling import enough_iterations
-from quillgpt.training.run import Run
+from quillgpt.training.record import finish
+from quillgpt.training.run import LONGEST_WARMUP_SHARE, Run
 from quillgpt.training.start.setup import set_up
+from quillgpt.training.trainer import Trainer
+from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val
 
 from .conftest import MakeSettings
+
+MOST_UNUSED = 0.1
+
+Slowness = Callable[[float], float]
+"""How many times slower than usual the machine is, at a share of the minutes."""
+
+BUSY: dict[str, Slowness] = {
+    "quiet": lambda _: 1.0,
+    "half as fast from the middle": lambda share: 2.0 if share > 0.5 else 1.0,
+    "twice as fast from the middle": lambda share: 0.5 if share > 0.5 else 1.0,
+    "slower and slower": lambda share: 1 + 4 * share,
+    "faster and faster": lambda share: 5 - 4 * share,
+    "in bursts": lambda share: 3.0 if int(20 * share) % 2 else 1.0,
+    "in short bursts": lambda share: 4.0 if int(200 * share) % 3 else 1.0,
+    "half as fast near the end": lambda share: 2.0 if share > 0.95 else 1.0,
+    "twice as fast near the end": lambda share: 0.5 if share > 0.9 else 1.0,
+    "ten times slower near the end": lambda share: 10.0 if share > 0.97 else 1.0,
+    "ten times slower than planned at first": lambda share: 10.0 if share < 0.4 else 1.0,
+}
 
 
 class Clock:
     """Shows what it is set to."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
 
     def __call__(self) -> float:
         return self.seconds
 
 
-def after(run: Run, *, iterations: int, each: float, evaluation: float = 0.0) -> Pace:
-    """Return the pace of a run that has done so many iterations, each in so many seconds, and nothing else."""
-    clock = Clock()
-    run.state.seconds = 0.0
-    pace = Pace(run, 0.0, clock=clock)
-    for _ in range(iterations):
-        clock.seconds += each
-        pace.count(each)
-    pace.count_evaluation(evaluation)
-    run.state.iteration = iterations
-    run.state.seconds = run.state.train_seconds = clock.seconds
-    return pace
+@dataclass
+class Costs:
+    """Seconds on a quiet machine: of the start, an iteration, one that is the first, an evaluated block, and a save."""
+
+    start: float = 0.0
+    iteration: float = 0.03
+    first: float = 0.03
+    block: float = 0.001
+    save: float = 0.05
+    slowness: Slowness = BUSY["quiet"]
 
 
-@pytest.mark.parametrize("planned", [100, 1000])
-def test_the_length_becomes_what_fits(tiny: MakeSettings, planned: int) -> None:
-    run = set_up(tiny(minutes=2.0, max_iters=planned, lr_decay_iters=planned))
-    pace = after(run, iterations=10, each=0.25)
-    assert pace.remaining_seconds() == pytest.approx((planned - 10) * 0.25)
-    fitting = pace.fitting_iterations()
-    assert fitting is not None
-    assert fitting == int((120 - SPARE_SECONDS) / 0.25)
-    run.change_length(fitting)
-    assert (run.settings.max_iters, run.settings.lr_decay_iters) == (fitting, fitting)
-    assert pace.fitting_iterations() is None
+def live(run: Run, costs: Costs) -> tuple[float, float]:
+    """Let a run pass as its trainer would, without computing; return its seconds and its last learning rate."""
+    settings, state = run.settings, run.state
+    assert settings.minutes is not None
+    minutes = settings.minutes
+    clock = Clock(costs.start)
+    pace, rate = Pace(run, 0.0, clock=clock), 0.0
+    blocks, whole = sum(blocks_of_an_evaluation(run)), blocks_of_val(run)
+
+    def spend(seconds: float) -> float:
+        spent = seconds * costs.slowness(clock.seconds / (60 * minutes))
+        clock.seconds += spent
+        return spent
+
+    while True:
+        if state.iteration % settings.eval_interval == 0 or state.iteration >= run.settings.max_iters:
+            evaluation = spend(costs.block * blocks)
+            pace.count_evaluation(evaluation)
+            pace.count_pause(evaluation + spend(costs.save))
+        if state.iteration >= run.settings.max_iters:
+            break
+        rate = learning_rate(state.iteration, run.settings)
+        seconds = spend(costs.iteration if state.iteration else costs.first)
+        state.iteration += 1
+        state.train_seconds += seconds
+        pace.count(seconds)
+        if pace.is_off():
+            length = pace.fitting_iterations()
+            assert length is not None
+            run.change_length(length)
+    parts = pace.parts_of_last_evaluation()
+    for part in range(parts):
+        if part and not pace.has_time_for_a_part():
+            break
+        spend(costs.block * whole / parts)
+    return clock.seconds, rate
 
 
-def test_the_last_evaluation_has_its_time(tiny: MakeSettings) -> None:
-    run = set_up(tiny(minutes=1.0, eval_iters=None))
-    without = after(run, iterations=4, each=1.0).fitting_iterations()
-    with_one = after(run, iterations=4, each=1.0, evaluation=20.0).fitting_iterations()
-    assert without is not None
-    assert with_one is not None
-    assert 8 <= without - with_one <= 12  # the whole val split is half of an evaluation of both
+def check(run: Run, seconds: float, rate: float, *, late: float = 0.0) -> None:
+    """Check what a run with minutes promises."""
+    settings = run.settings
+    assert settings.minutes is not None
+    given = 60 * settings.minutes
+    assert seconds <= given + max(LATE_SECONDS, LATE_SHARE * given, late)
+    assert seconds >= (1 - MOST_UNUSED) * given
+    assert rate - settings.min_lr <= 0.2 * (settings.learning_rate - settings.min_lr)
 
 
-def test_a_run_that_is_late_stops_where_it_is(tiny: MakeSettings) -> None:
-    assert after(set_up(tiny(minutes=0.1)), iterations=9, each=2.0).fitting_iterations() == 9
+@pytest.fixture
+def run_of(tiny: MakeSettings) -> Callable[..., Run]:
+    made = set_up(tiny(minutes=1.0))
+
+    def make(*, minutes: float, planned: float, costs: Costs) -> Run:
+        """Return a run that was planned to be so many times as long as its minutes are on a quiet machine."""
+        length = max(1, int(planned * 60 * minutes / costs.iteration))
+        made.state.iteration, made.state.seconds, made.state.train_seconds = 0, 0.0, 0.0
+        made.settings = made.settings.model_copy(
+            update={
+                "minutes": minutes,
+                "max_iters": length,
+                "lr_decay_iters": length,
+                "warmup_iters": min(200, round(0.03 * length)),
+                "eval_interval": max(1, length // 10),
+            }
+        )
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("busy", BUSY)
+@pytest.mark.parametrize("minutes", [0.2, 1.0, 3.0, 60.0])
+def test_a_run_keeps_its_minutes_whatever_the_machine_does(
+    run_of: Callable[..., Run], busy: str, minutes: float
+) -> None:
+    for planned in (0.1, 1.0, 10.0):
+        costs = Costs(iteration=0.03 * max(1.0, minutes / 3), first=0.2, slowness=BUSY[busy])
+        run = run_of(minutes=minutes, planned=planned, costs=costs)
+        seconds, rate = live(run, costs)
+        check(run, seconds, rate)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "costs"),
+    [
+        (3.0, Costs(start=60.0)),
+        (3.0, Costs(first=30.0)),
+        (3.0, Costs(iteration=4.0, first=9.0)),
+        (0.2, Costs(iteration=0.001, first=0.5)),
+        (3.0, Costs(iteration=0.002)),
+        (3.0, Costs(block=0.05)),
+        (1.0, Costs(save=1.0)),
+        (60.0, Costs(iteration=40.0, first=60.0)),
+    ],
+)
+def test_a_run_keeps_its_minutes_whatever_is_slow(run_of: Callable[..., Run], minutes: float, costs: Costs) -> None:
+    for planned in (0.2, 1.0, 5.0):
+        run = run_of(minutes=minutes, planned=planned, costs=costs)
+        seconds, rate = live(run, costs)
+        check(run, seconds, rate)
+
+
+def test_where_the_machine_stands_still_the_last_iterations_still_have_small_rates(run_of: Callable[..., Run]) -> None:
+    stopped = [0.0]
+
+    def slowness(share: float) -> float:
+        if share > 0.4 and not stopped[0]:
+            stopped[0] = share
+            return 120 / 0.03  # one iteration takes two of the three minutes
+        return 1.0
+
+    costs = Costs(slowness=slowness)
+    run = run_of(minutes=3.0, planned=1.0, costs=costs)
+    seconds, rate = live(run, costs)
+    check(run, seconds, rate, late=15.0)
+
+
+def test_a_part_of_the_validation_split_is_evaluated_where_the_whole_would_take_the_minutes(
+    run_of: Callable[..., Run],
+) -> None:
+    run = run_of(minutes=1.0, planned=1.0, costs=Costs())
+    pace = Pace(run, 0.0, clock=Clock(50.0))
+    for _ in range(10):
+        pace.count(0.03)
+    pace.count_evaluation(0.5 * sum(blocks_of_an_evaluation(run)))  # so the whole split would take half of the minutes
+    assert blocks_of_val(run) * 0.5 > 6
+    assert pace.parts_of_last_evaluation() > 6
+    assert pace.has_time_for_a_part()
+    assert pace.fitting_iterations() == int((60 - 50 - 1.5 - 0.08 * 60) / 0.03) + run.state.iteration
+
+
+def test_a_short_text_is_not_read_for_ever(run_of: Callable[..., Run]) -> None:
+    costs = Costs(iteration=0.3)
+    run = run_of(minutes=60.0, planned=0.001, costs=costs)
+    run.settings = run.settings.model_copy(update={"defaults": "scaled"})
+    enough = enough_iterations(run.settings, run.mixture.train_tokens)
+    seconds, _ = live(run, costs)
+    assert run.settings.max_iters == run.state.iteration == enough
+    assert seconds < 1800
 
 
 def test_without_minutes_the_length_stays(tiny: MakeSettings) -> None:
-    assert after(set_up(tiny()), iterations=9, each=2.0).fitting_iterations() is None
+    run = set_up(tiny())
+    pace = Pace(run, 0.0, clock=Clock())
+    pace.count(100.0)
+    assert not pace.is_off()
+    assert pace.fitting_iterations() is None
 
 
-def test_a_short_text_is_not_read_for_ever(tiny: MakeSettings) -> None:
-    run = set_up(tiny(minutes=60.0, defaults="scaled"))
-    run.change_length(12)
-    enough = enough_iterations(run.settings, len(run.mixture.datasets[0].train))
-    assert 12 < enough < 10_000
-    assert after(run, iterations=5, each=0.01).fitting_iterations() == enough
-    run.change_length(enough)
-    assert after(run, iterations=5, each=0.01).fitting_iterations() is None
+def test_the_rise_of_the_rates_never_takes_most_of_a_run(run_of: Callable[..., Run]) -> None:
+    run = run_of(minutes=3.0, planned=10.0, costs=Costs())
+    assert run.settings.warmup_iters == 200
+    run.change_length(100)
+    assert run.settings.warmup_iters == LONGEST_WARMUP_SHARE * 100
+
+
+def test_a_trainer_follows_its_clock(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The whole loop, whose iterations and evaluations take as long as the clock is told."""
+    settings = tiny(minutes=1.0, max_iters=1000, lr_decay_iters=1000, warmup_iters=100, eval_interval=30, patience=0)
+    run, clock = set_up(settings), Clock()
+    step, evaluate = make_step(run), loop.evaluate_splits
+
+    def slowness() -> float:
+        return 1.0 if clock.seconds < 30 else 5.0
+
+    def slow_step(*given: Any) -> Any:
+        clock.seconds += 0.2 * slowness()
+        return step(*given)
+
+    def slow_evaluation(*given: Any) -> Any:
+        clock.seconds += 0.3 * slowness()
+        return evaluate(*given)
+
+    def slow_score(*given: Any, **options: Any) -> Any:
+        clock.seconds += 0.3 * slowness() * len(given[3]) / sum(blocks_of_an_evaluation(run))
+        return score(*given, **options)
+
+    score = finish.score_windows
+    monkeypatch.setattr(finish, "score_windows", slow_score)
+    monkeypatch.setattr(loop, "evaluate_splits", slow_evaluation)
+    slow_step.synchronize, slow_step.compiled, slow_step.record = step.synchronize, step.compiled, step.record  # type: ignore[attr-defined]
+    trainer = Trainer(run, slow_step, interruption=Interruption(), started=0.0, occupation=None, clock=clock)  # type: ignore[arg-type]
+    assert trainer.run_to_the_end()
+    summary = trainer.summarize()
+    assert 54 <= clock.seconds <= 65
+    assert (summary.val_loss_full is None) == (summary.val_part is not None)
+    written = tomllib.loads((tmp_path / "out/config.toml").read_text(encoding="utf-8"))
+    assert written["max_iters"] == written["lr_decay_iters"] == run.state.iteration
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["lr"] for row in rows if row["kind"] == "train"][-1] < 2 * settings.min_lr
+    assert rows[-1]["iter"] == run.state.iteration
 
 
 def test_a_run_ends_on_time_and_writes_down_its_length(tiny: MakeSettings, tmp_path: Path) -> None:
-    settings = tiny(minutes=0.05, max_iters=1_000_000, lr_decay_iters=1_000_000, eval_interval=1000)
+    settings = tiny(minutes=0.1, max_iters=1_000_000, lr_decay_iters=1_000_000, eval_interval=1000)
     summary = train(settings)
     assert summary is not None
-    assert 10 < summary.iterations < 100_000
-    assert summary.wall_seconds < 30  # three seconds on a machine with nothing else to do
+    assert summary.iterations < 100_000
+    assert summary.wall_seconds < 60  # six seconds on a machine with nothing else to do
     written = tomllib.loads((tmp_path / "out/config.toml").read_text(encoding="utf-8"))
     assert written["max_iters"] == written["lr_decay_iters"] == summary.iterations
-    rates = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = [row["lr"] for row in rates if row["kind"] == "train"][-1]
-    assert last < 2 * settings.min_lr  # the schedule came to its end too
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_minutes(tiny: MakeSettings) -> None:
+    first = train(tiny(minutes=0.01, max_iters=5, lr_decay_iters=5))
+    assert first is not None
+    lengths = []
+    for minutes in (0.01, 10.0):
+        run = set_up(tiny(minutes=minutes, init_from="resume", max_iters=first.iterations))
+        trainer = Trainer(run, make_step(run), interruption=Interruption(), started=0.0, occupation=None, clock=Clock())
+        trainer.go_on_for_minutes()
+        lengths.append(run.settings.max_iters)
+    assert lengths[0] == first.iterations
+    assert lengths[1] > first.iterations + 20

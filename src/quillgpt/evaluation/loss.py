@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -221,6 +221,23 @@ def score_windows(
         stride=windows.stride,
         contexts=windows.contexts,
         units=sums.total(),
+    )
+
+
+def joined(scores: Sequence[Score]) -> Score:
+    """Return the score on all windows of parts of a split; a single one as it is, others without their units."""
+    if len(scores) == 1:
+        return scores[0]
+    tokens, byte_count = sum(score.tokens for score in scores), sum(score.bytes for score in scores)
+    loss = math.fsum(score.loss * score.tokens for score in scores) / tokens
+    return replace(
+        scores[0],
+        loss=loss,
+        perplexity=perplexity_of(loss),
+        bits_per_byte=_bits_per_byte(loss, tokens, byte_count),
+        tokens=tokens,
+        bytes=byte_count,
+        units=None,
     )
 
 

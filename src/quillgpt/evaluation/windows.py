@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -87,6 +87,13 @@ class Windows:
     def spread(self, count: int, seed: int) -> Windows:
         """Return `count` of the windows, one at random from each of `count` equal parts of the split."""
         return Windows(self.token_count, self.block_size, self.stride, spread_places(self.in_split, count, seed))
+
+    def in_parts(self, count: int) -> list[Windows]:
+        """Return all windows as parts, each of which has windows from all over the split."""
+        if count == 1:
+            return [self]
+        numbers = np.arange(len(self), dtype=np.int64) if self.chosen is None else self.chosen
+        return [replace(self, chosen=numbers[first::count]) for first in range(count)]
 
     @property
     def step(self) -> int:

@@ -220,7 +220,7 @@ def _run(experiment: Experiment, name: str, seed: int) -> RunResult:
         attn_type=name,
         seed=seed,
         kernel=str(kernel),
-        val_loss=summary.val_loss_full,
+        val_loss=summary.val_loss,
         tokens_per_second=summary.tokens / summary.train_seconds,
         wall_seconds=summary.wall_seconds,
         peak_memory_bytes=summary.peak_memory_bytes,

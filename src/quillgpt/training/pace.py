@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import fmean
 
+from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.run import Run
 from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val
 
-RECENT_ITERATIONS = 200
-"""Latest iterations whose times predict the next ones; the first of a run are far slower, and soon left out."""
+WINDOW_SECONDS, WINDOW_SHARE = 0.5, 0.1
+"""The latest iterations predict the next ones: those of so many seconds, or of this share of the time that is left.
 
-LEAST_CHANGE = 0.02
-"""Share of its length by which a run's prediction must change before the length follows it."""
+So the prediction is steady at first, and quick to follow near the end.
+"""
 
-SPARE_SECONDS = 1.5
-"""For saving, and for the program to end."""
+LUMP_SHARE = 0.02
+"""Share of these seconds whose iterations are counted as one, so that their number stays small."""
+
+FIRST_SHARE = 0.02
+"""Share of the time that is left for which iterations are counted before the length follows them.
+
+The first one is slow, as memory is taken and code is compiled, and is left out from then on.
+"""
+
+LOOK_SHARE = 0.005
+"""Share of the time that is left after which a run with minutes is looked at again."""
+
+LEAST_CHANGE, LEAST_CHANGE_OF_MINUTES = 0.02, 0.003
+"""Share of the time that is left, and of all minutes, by which a run must be off for its length to change."""
+
+SPARE_SECONDS, SPARE_SHARE = 1.5, 0.05
+"""For the program to end: so many seconds, or this share of the minutes if that is less."""
+
+LAST_SHARE = 0.08
+"""Share of the minutes that the last evaluation, of the whole validation split, may take; else a part is evaluated."""
+
+PART_SECONDS = 0.5
+"""Predicted seconds of the last evaluation after which the clock is looked at."""
+
+LATE_SECONDS, LATE_SHARE = 5.0, 0.03
+"""What a run may take beyond its minutes at most: so many seconds, or this share of them if that is more."""
+
+SMALL_RATE = 0.1
+"""Share of the highest learning rate, both above the lowest, that is small enough for a last iteration."""
 
 
 class Pace:
@@ -34,19 +65,52 @@ class Pace:
         self._run = run
         self._clock = clock
         minutes = run.settings.minutes
-        self._deadline = None if minutes is None else started - run.state.seconds + 60 * minutes
-        self._recent: deque[float] = deque(maxlen=RECENT_ITERATIONS)
+        self._seconds = 0.0 if minutes is None else 60 * minutes
+        self._deadline = None if minutes is None else started - run.state.seconds + self._seconds
+        self._spare = min(SPARE_SECONDS, SPARE_SHARE * self._seconds)
+        self._late = max(LATE_SECONDS, LATE_SHARE * self._seconds)
+        self._recent: deque[tuple[int, float]] = deque()
+        self._recent_iterations, self._recent_seconds = 0, 0.0
+        self._is_first_recent = True
+        self._unwaited = 0, 0.0
         self._since_reading: list[float] = []
-        self._evaluation_seconds = 0.0
+        self._pause, self._block = Timing(), Timing()
+        self._next_look = 0.0
 
-    def count(self, seconds: float) -> None:
-        """Count the time of an iteration."""
-        self._recent.append(seconds)
+    def count(self, seconds: float, *, waited: bool = True) -> None:
+        """Count an iteration.
+
+        Args:
+            seconds: Its time.
+            waited: Whether the device has done it; else its time is known only together with that of later ones.
+        """
         self._since_reading.append(seconds)
+        count, total = self._unwaited
+        self._unwaited = count + 1, total + seconds
+        if not waited:
+            return
+        iterations, seconds = self._unwaited
+        self._unwaited = 0, 0.0
+        self._recent_iterations += iterations
+        self._recent_seconds += seconds
+        window = self._window_seconds()
+        if len(self._recent) > 1 and self._recent[-1][1] + seconds < LUMP_SHARE * window:
+            before = self._recent.pop()
+            iterations, seconds = iterations + before[0], seconds + before[1]
+        self._recent.append((iterations, seconds))
+        self._forget_before(window)
+        if not self._is_first_recent:
+            for timing in (self._pause, self._block):
+                timing.iteration = timing.iteration or self.iteration_seconds()
+
+    def count_pause(self, seconds: float) -> None:
+        """Count the time of an evaluation of both splits, with the save after it."""
+        self._pause = Timing(seconds, self.iteration_seconds())
 
     def count_evaluation(self, seconds: float) -> None:
         """Count the time of an evaluation of both splits."""
-        self._evaluation_seconds = seconds
+        blocks = sum(blocks_of_an_evaluation(self._run))
+        self._block = Timing(seconds / max(1, blocks), self.iteration_seconds())
 
     def read(self) -> float:
         """Return the mean seconds of the iterations since the last call."""
@@ -54,33 +118,120 @@ class Pace:
         self._since_reading.clear()
         return mean
 
+    def iteration_seconds(self) -> float | None:
+        """Return the seconds of an iteration, by the latest ones or by those of earlier sessions; None before any."""
+        if self._recent:
+            return self._recent_seconds / self._recent_iterations
+        state = self._run.state
+        return state.train_seconds / state.iteration if state.iteration and state.train_seconds else None
+
     def remaining_seconds(self) -> float:
-        """Predict the seconds that are left, from recent iterations, evaluations and saves."""
+        """Predict the seconds until the last iteration is evaluated and saved."""
         left = self._run.settings.max_iters - self._run.state.iteration
-        pauses = 1 + left // self._run.settings.eval_interval
-        return left * fmean(self._recent) + pauses * self._pause_seconds()
+        return self._seconds_of(left, self.iteration_seconds() or 0.0)
+
+    def is_off(self) -> bool:
+        """Whether the length should change; now and then, and whenever the end is reached."""
+        if self._deadline is None:
+            return False
+        now = self._clock()
+        if now < self._next_look and self._run.state.iteration < self._run.settings.max_iters:
+            return False
+        self._next_look = now + LOOK_SHARE * (self._deadline - now)
+        return self.fitting_iterations() is not None
 
     def fitting_iterations(self) -> int | None:
         """Return the iterations that fit into the minutes; None without minutes, or if it has about as many."""
-        state, settings = self._run.state, self._run.settings
-        if self._deadline is None or state.iteration >= settings.max_iters:
+        state, settings, each = self._run.state, self._run.settings, self.iteration_seconds()
+        if self._deadline is None or each is None:
             return None
-        left = self._deadline - self._clock() - self._pause_seconds() - self._last_seconds()
-        per_iteration = fmean(self._recent) + self._pause_seconds() / settings.eval_interval
-        more = state.iteration + int(left / per_iteration) - settings.max_iters
+        left = self._deadline - self._clock() - self._spare - self._last_seconds()
+        if self._is_first_recent and self._recent:
+            others = self._recent_seconds - self._recent[0][1]
+            fits_again = self._seconds_of(1, each) < left
+            if others < FIRST_SHARE * left and fits_again and state.iteration < settings.max_iters:
+                return None
+            if len(self._recent) == 1:
+                each /= 2  # the next one is faster
+        most = int(max(0.0, left) / each)
+        more = bisect_right(range(most + 1), left, key=lambda count: self._seconds_of(count, each)) - 1
+        length = state.iteration + max(0, more, self._last_iterations(each, left, more))
         if settings.defaults == "scaled":  # more passes over the text would not help
             enough = enough_iterations(settings, self._run.mixture.train_tokens)
-            more = min(more, max(0, enough - settings.max_iters))
-        if abs(more) <= LEAST_CHANGE * settings.max_iters:
-            return None
-        return max(state.iteration, settings.max_iters + more)
+            length = min(length, max(enough, settings.max_iters))
+        change = abs(length - settings.max_iters) * each
+        least = max(LEAST_CHANGE * left, LEAST_CHANGE_OF_MINUTES * self._seconds)
+        return length if change > least else None
 
-    def _pause_seconds(self) -> float:
-        """Return the mean seconds of evaluations and saves, per evaluation."""
-        state = self._run.state
-        return (state.seconds - state.train_seconds) / (1 + state.iteration // self._run.settings.eval_interval)
+    def _last_iterations(self, each: float, left: float, more: int) -> int:
+        """Return how many iterations a run does, though late, so that its last ones have small learning rates."""
+        settings, iteration = self._run.settings, self._run.state.iteration
+        small = settings.min_lr + SMALL_RATE * (settings.learning_rate - settings.min_lr)
+        if more > 0 or iteration == 0 or not settings.decay_lr:
+            return 0
+        if learning_rate(iteration, settings) <= small:
+            return 0
+        may_take = self._late / 2
+        usual = self._run.state.train_seconds / iteration  # as the latest one may have been held up
+        return max(1 if min(each, usual) <= may_take else 0, int((left + may_take) / each))
+
+    def _seconds_of(self, iterations: int, each: float) -> float:
+        """Predict the seconds of coming iterations with the evaluations among them and after the last one."""
+        first, interval = self._run.state.iteration, self._run.settings.eval_interval
+        evaluations = 1 + max(0, (first + iterations - 1) // interval - first // interval)
+        return iterations * each + evaluations * self._pause.now(each)
 
     def _last_seconds(self) -> float:
+        """Return the seconds that are kept for the last evaluation."""
+        return min(self._whole_seconds(), LAST_SHARE * self._seconds)
+
+    def _whole_seconds(self) -> float:
         """Predict the seconds of the last evaluation: the best checkpoint on the whole validation split."""
-        blocks = sum(blocks_of_an_evaluation(self._run))
-        return SPARE_SECONDS + self._evaluation_seconds * blocks_of_val(self._run) / max(1, blocks)
+        return blocks_of_val(self._run) * self._block.now(self.iteration_seconds())
+
+    def parts_of_last_evaluation(self) -> int:
+        """Return in how many parts the last evaluation is done, after each of which it may end."""
+        if self._deadline is None or not self._recent:
+            return 1
+        return max(1, math.ceil(self._whole_seconds() / PART_SECONDS))
+
+    def has_time_for_a_part(self) -> bool:
+        """Whether the last evaluation should go on: if it was to be whole, then even a little late."""
+        if self._deadline is None:
+            return True
+        was_to_be_whole = self._whole_seconds() <= LAST_SHARE * self._seconds
+        return self._clock() < self._deadline + (self._late / 2 if was_to_be_whole else -self._spare)
+
+    def _window_seconds(self) -> float:
+        """Return for how many seconds iterations are recent."""
+        left = self.remaining_seconds() if self._deadline is None else self._deadline - self._clock()
+        return max(WINDOW_SECONDS, WINDOW_SHARE * left)
+
+    def _forget_before(self, window: float) -> None:
+        """Leave out the iterations before the latest ones of so many seconds."""
+        while len(self._recent) > 1:
+            iterations, seconds = self._recent[0]
+            needed = window * FIRST_SHARE / WINDOW_SHARE if self._is_first_recent else window
+            if self._recent_seconds - seconds < needed:
+                break
+            self._recent.popleft()
+            self._recent_iterations -= iterations
+            self._recent_seconds -= seconds
+            self._is_first_recent = False
+
+
+@dataclass
+class Timing:
+    """How long something took, which takes longer when iterations do.
+
+    Attributes:
+        seconds: Its time.
+        iteration: The seconds of an iteration at that time; None: not known.
+    """
+
+    seconds: float = 0.0
+    iteration: float | None = None
+
+    def now(self, iteration: float | None) -> float:
+        """Return what it would take now, when an iteration takes so many seconds."""
+        return self.seconds * (iteration / self.iteration if iteration and self.iteration else 1.0)

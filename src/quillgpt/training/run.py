@@ -20,6 +20,9 @@ from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.training.start.choices import Machine
 
+LONGEST_WARMUP_SHARE = 0.2
+"""Share of a run that follows the clock after which its learning rate falls at the latest."""
+
 
 @dataclass
 class Run:
@@ -81,8 +84,10 @@ class Run:
         return training_batches(self.settings, sources)
 
     def change_length(self, iterations: int) -> None:
-        """Let the run, and the fall of its learning rate, end at another iteration."""
-        self.settings = self.settings.model_copy(update={"max_iters": iterations, "lr_decay_iters": max(1, iterations)})
+        """Let the run, and the fall of its learning rate, end at another iteration; the rise takes a part at most."""
+        warmup = min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * iterations))
+        changed = {"max_iters": iterations, "lr_decay_iters": max(1, iterations), "warmup_iters": warmup}
+        self.settings = self.settings.model_copy(update=changed)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -46,10 +46,12 @@ class Votes:
     Attributes:
         stop: The run is to be saved and ended.
         save: A checkpoint is due by the clock.
+        retime: The run's length no longer fits into its minutes.
     """
 
     stop: bool = False
     save: bool = False
+    retime: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,9 @@ class TrainStep:
         """Return the loss of the global batch, and what a rank has asked for, as all ranks know then."""
         if self.world.size == 1:
             return loss, votes
-        asked = torch.tensor([votes.stop, votes.save], dtype=loss.dtype, device=loss.device)
-        loss, stop, save = self.world.sum(torch.cat([loss[None], asked]))
-        return loss, Votes(stop=bool(stop), save=bool(save))
+        asked = torch.tensor([votes.stop, votes.save, votes.retime], dtype=loss.dtype, device=loss.device)
+        loss, stop, save, retime = self.world.sum(torch.cat([loss[None], asked]))
+        return loss, Votes(stop=bool(stop), save=bool(save), retime=bool(retime))
 
     def dropout_seeds(self, iteration: int) -> Tensor | None:
         """Return the seeds of the dropout of this rank's sequences, int64 (R,), on the device; None if they have none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -58,6 +59,7 @@ class Trainer:
         interruption: Notes requests to stop.
         started: From when its minutes count, as time.perf_counter has it.
         occupation: Its hold on out_dir; None where it is only evaluated.
+        clock: Returns seconds, as time.perf_counter does.
 
     Attributes:
         peak: The rate that MFU is a share of.
@@ -71,20 +73,23 @@ class Trainer:
         interruption: Interruption,
         started: float,
         occupation: Occupation | None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.run, self.state, self.step = run, run.state, step
         self.world = run.world
         self.agreed = Votes()
-        self.checkpointer = Checkpointer(run)
+        self.clock = clock
+        self.checkpointer = Checkpointer(run, clock=clock)
         recorded = self.world.is_main and not run.settings.eval_only
         self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
-        self.pace = Pace(run, started)
+        self.pace = Pace(run, started, clock=clock)
+        self.length_said = self.length_recorded = run.settings.max_iters
         machine = run.machine
         own_peak = peak(machine.device, machine.dtype, machine.allowance) if self.world.is_main else None
         self.peak = self.world.broadcast(own_peak)
         self.interruption = interruption
         self.occupation = occupation
-        self.started = time.perf_counter() - run.state.seconds
+        self.started = clock() - run.state.seconds
         self.shift = None if run.settings.eval_only else describe_shift(run.mixture)
         flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
         self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
@@ -110,8 +115,11 @@ class Trainer:
         with self.metrics.shared_with(loggers):
             if self.shift is not None:
                 console.warn(self.shift)
-            if self.state.iteration >= settings.max_iters > 0:
-                console.say(f"all {self.state.iteration} iterations are done; to train longer, raise --max_iters")
+            if self.run.resumed:
+                self.go_on_for_minutes()
+            if self.state.iteration >= self.settings.max_iters > 0:
+                longer = "--max_iters" if settings.minutes is None else "--minutes"
+                console.say(f"all {self.state.iteration} iterations are done; to train longer, raise {longer}")
             if not self.train():
                 return False
         with self.world.agreement():
@@ -133,7 +141,7 @@ class Trainer:
     def summarize(self) -> RunSummary:
         """Score the best checkpoint of a run that has reached its end, and write its summary; rank 0 does that."""
         with activity(f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self.run.out_dir)}"):
-            return finish(self.run, started=self.started, shift=self.shift is not None)
+            return finish(self.run, self.pace, started=self.started, shift=self.shift is not None)
 
     def train(self) -> bool:
         """Train until max_iters, or until patience ends; return False where the run was interrupted before."""
@@ -144,9 +152,12 @@ class Trainer:
                     evaluating, saving = self.evaluation_is_due(), self.checkpointer.is_due(agreed.save)
                     if evaluating or saving or agreed.stop or self.line_is_due():
                         self.keep_folder()
+                        self.record_length()
                         self.step.synchronize()
                     if evaluating:
+                        before = self.clock()
                         self.evaluate_and_save()
+                        self.pace.count_pause(self.clock() - before)
                     elif saving:
                         self.save()
                     if self.is_stopping():
@@ -165,7 +176,12 @@ class Trainer:
 
     def vote(self) -> Votes:
         """Return what this rank asks for: a signal may reach any of them, and the clock is that of rank 0."""
-        return Votes(stop=self.interruption.requested, save=self.world.is_main and self.checkpointer.time_is_up())
+        main = self.world.is_main
+        return Votes(
+            stop=self.interruption.requested,
+            save=main and self.checkpointer.time_is_up(),
+            retime=main and self.world.size > 1 and self.pace.is_off(),
+        )
 
     def is_stopping(self) -> bool:
         """Whether a rank has been asked to stop, as far as all of them know."""
@@ -212,23 +228,22 @@ class Trainer:
             console.say(f"iter {state.iteration + 1}: left out, its batch was not finite before")
             state.iteration += 1
             return
-        before = time.perf_counter()
+        before = self.clock()
         lr = learning_rate(state.iteration, settings) * lr_multiplier(state.iteration, state, settings)
         result = self.step(state.iteration, lr, self.vote() if self.world.size > 1 else None)
         self.agreed = result.votes
         state.iteration += 1
         state.tokens += settings.tokens_per_iteration
-        loss = grad_norm = math.nan
         if self.line_is_due():
             self.step.synchronize()
-            loss, grad_norm = float(result.loss), float(result.grad_norm)  # which waits for the device
-        now = time.perf_counter()
+            float(result.loss)  # which waits for the device
+        now = self.clock()
         state.train_seconds += now - before
         state.seconds = now - self.started
-        self.pace.count(now - before)
+        self.pace.count(now - before, waited=self.line_is_due() or not settings.cuda_graph)
+        self.follow_the_clock()
         if self.line_is_due():
-            self.log(loss, lr, grad_norm)
-            self.fit_into_minutes()
+            self.log(float(result.loss), lr, float(result.grad_norm))
 
     def log(self, loss: float, lr: float, grad_norm: float) -> None:
         """Write the row of an iteration, and the line that a person reads."""
@@ -253,18 +268,34 @@ class Trainer:
             f"{clock_time(self.pace.remaining_seconds())} left"
         )
 
-    def fit_into_minutes(self) -> None:
-        """Let the length of a run that has minutes follow its speed."""
+    def follow_the_clock(self) -> None:
+        """Let the length of a run that has minutes follow its speed: whenever it is off, as all ranks know then."""
         if self.settings.minutes is None:
             return
-        before = self.settings.max_iters
+        if self.pace.is_off() if self.world.size == 1 else self.agreed.retime or self.line_is_due():
+            self.fit_into_minutes()
+        length = self.settings.max_iters
+        if self.line_is_due() and abs(length - self.length_said) > self.length_said * WORTH_SAYING:
+            console.say(f"{length:,} iterations instead of {self.length_said:,} fit into {self.settings.minutes:g} min")
+            self.length_said = length
+
+    def fit_into_minutes(self) -> None:
+        """Let a run be as long as fits into its minutes."""
         iterations = self.world.broadcast(self.pace.fitting_iterations() if self.world.is_main else None)
-        if iterations is None:
-            return
-        self.run.change_length(iterations)
-        self.record_settings()
-        if abs(iterations - before) > before * WORTH_SAYING:
-            console.say(f"{iterations:,} iterations instead of {before:,} fit into {self.settings.minutes:g} min")
+        if iterations is not None:
+            self.run.change_length(iterations)
+
+    def go_on_for_minutes(self) -> None:
+        """Let a resumed run be as long as fits into what is left of its minutes; one that has ended, if it has more."""
+        before, settings = self.state.settings.get("minutes"), self.settings
+        if settings.minutes is not None and (self.state.iteration < settings.max_iters or before != settings.minutes):
+            self.fit_into_minutes()
+
+    def record_length(self) -> None:
+        """Write config.toml where the length has changed."""
+        if self.settings.max_iters != self.length_recorded:
+            self.record_settings()
+            self.length_recorded = self.settings.max_iters
 
     def evaluate_and_save(self) -> None:
         """Evaluate, and save `last`, and `best` where it improved; before the first step only what is finetuned."""
@@ -294,10 +325,10 @@ class Trainer:
             Interrupted: The run has been asked to stop.
         """
         run, state, settings = self.run, self.state, self.settings
-        before = time.perf_counter()
+        before = self.clock()
         losses = evaluate_splits(run, self.stop_evaluating)
-        self.pace.count_evaluation(time.perf_counter() - before)
-        state.seconds = time.perf_counter() - self.started
+        self.pace.count_evaluation(self.clock() - before)
+        state.seconds = self.clock() - self.started
         with self.world.agreement():
             check_loss(losses.val, state.iteration, settings)
         per_byte = losses.val_bits_per_byte
@@ -333,7 +364,7 @@ class Trainer:
     def save(self, *, best: bool = False) -> bool:
         """Write a checkpoint; return whether the disk took it."""
         state = self.state
-        state.seconds = time.perf_counter() - self.started
+        state.seconds = self.clock() - self.started
         state.settings = self.settings.model_dump(mode="json") | {"compile": self.step.compiled}
         self.step.record(state)
         return self.checkpointer.save(best=best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -26,8 +27,12 @@ class RunSummary(Record):
         best_iter: The iteration that had it; 0: the start of a finetuned model was better than all that came of it.
         start_val_loss: Validation loss before the first step; None where it was not measured.
         improved: Whether training has made the model better than at its start.
-        val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks.
+        val_loss_full: Loss of the best checkpoint over the whole validation split, in non-overlapping blocks; None
+            where the minutes had no room for it.
         val_losses_full: The same for each data set of a mixture; None, and not in the file, without one.
+        val_loss_part: Its loss over a part of the split, from all over it, where there was no room for the whole; else
+            None, and not in the file.
+        val_part: That part, as a share of the split.
         iterations: Optimizer steps done.
         tokens: Target tokens trained on.
         train_seconds: Time in training steps.
@@ -45,8 +50,10 @@ class RunSummary(Record):
     best_iter: int
     start_val_loss: float | None = None
     improved: bool = True
-    val_loss_full: float
+    val_loss_full: float | None
     val_losses_full: dict[str, float] | None = None
+    val_loss_part: float | None = None
+    val_part: float | None = None
     iterations: int
     tokens: int
     train_seconds: float
@@ -56,6 +63,12 @@ class RunSummary(Record):
     overflows: int
     parameters: int
     peak_memory_bytes: int | None
+
+    @property
+    def val_loss(self) -> float:
+        """Loss of the best checkpoint over the validation split, or over the part of it that was scored."""
+        loss = self.val_loss_part if self.val_loss_full is None else self.val_loss_full
+        return math.nan if loss is None else loss
 
 
 def show_settings(settings: TrainSettings, given: Given, *, resumed: bool) -> None:
