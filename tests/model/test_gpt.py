@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from quillgpt.attention import KernelSpec
 from quillgpt.config import resolve
 from quillgpt.config.sources import preset_names
 from quillgpt.model import ARCHITECTURES, GPT, KeyValueCache, padded_vocab_size
@@ -100,8 +101,10 @@ def test_reading_with_a_cache_equals_reading_at_once(arch, chunks):
 
 
 @pytest.mark.parametrize("arch", CONFIGS)
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize(("kept", "error"), [(torch.bfloat16, 0.01), (torch.int8, 0.015)], ids=str)
-def test_a_cache_in_fewer_bits_is_off_by_their_rounding(arch, kept, error):
+def test_a_cache_in_fewer_bits_is_off_by_their_rounding(arch, kept, error, fast, monkeypatch):
+    monkeypatch.setattr("quillgpt.model.cache.attends_fast_in_bfloat16", lambda: fast)
     model = tiny_model(CONFIGS[arch])
     ids = random_ids(model.config, 3, 16)
     cache = KeyValueCache(model.config, 3, device=ids.device, dtype=kept)
@@ -110,6 +113,18 @@ def test_a_cache_in_fewer_bits_is_off_by_their_rounding(arch, kept, error):
         pieces = torch.cat([model.logits(model(part, cache)) for part in ids.split([5, 1, 1, 6, 3], dim=1)], dim=1)
     assert {tensor.dtype for tensor in (*cache.keys, *cache.values)} == {kept}
     assert 0 < (pieces - whole).norm() / whole.norm() < error
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_attention_reads_bfloat16_as_it_is_where_that_is_fast(fast, monkeypatch):
+    monkeypatch.setattr("quillgpt.model.cache.attends_fast_in_bfloat16", lambda: fast)
+    size = (1, GPT2.n_kv_head, 3, GPT2.head_dim)
+    given = torch.randn(size), torch.randn(size)
+    for config, as_it_is in ((GPT2, fast), (replace(GPT2, kernel=KernelSpec("GK")), False)):
+        cache = KeyValueCache(config, 1, device=torch.device("cpu"), dtype=torch.bfloat16)
+        for cached, before in zip(cache.extend(1, *given), given, strict=True):
+            assert cached.dtype == (torch.bfloat16 if as_it_is else torch.float32)
+            assert torch.equal(cached.bfloat16(), before.bfloat16())
 
 
 def test_keys_and_values_of_8_bits_keep_zeros_and_come_from_their_own_layer():

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from quillgpt.attention import SOFTMAX
 from quillgpt.model.gpt import GPTConfig
 
 INT8_LIMIT = 127
@@ -20,10 +21,10 @@ SMALLEST_UNIT = 1e-30
 class KeyValueCache:
     """Preallocated keys and values of every layer.
 
-    They may be cached in fewer bits than attention computes in: bfloat16, or 8 bits with a unit for each head and
-    position, in which the largest entry is 127. A layer is then converted as a whole into a buffer that all layers
-    share. That takes less time than reading float32 from memory; PyTorch's attention in bfloat16 is six times slower
-    for one query on a CPU.
+    They may be cached in fewer bits than the model computes in: bfloat16, or 8 bits with a unit for each head and
+    position, in which the largest entry is 127. Where PyTorch's attention is fast in bfloat16, it reads bfloat16 as it
+    is. Otherwise a layer is converted as a whole into a buffer that all layers share, which takes less time than
+    reading float32 from memory.
 
     Args:
         config: The model's configuration.
@@ -56,6 +57,8 @@ class KeyValueCache:
         self.values = torch.zeros(size, device=device, dtype=dtype).unbind()
         self._units = torch.ones(2, *size[:-1], 1, device=device) if dtype == torch.int8 else None
         self._buffers: tuple[Tensor, Tensor] | None = None
+        # Other kernels than softmax need float32.
+        self._read_as_it_is = dtype == torch.bfloat16 and config.kernel == SOFTMAX and attends_fast_in_bfloat16()
         self.length = 0
 
     def begin(self, positions: int) -> slice | Tensor:
@@ -65,10 +68,10 @@ class KeyValueCache:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values (B, G, T, D), and return all of its keys and values, (B, G, S, D).
 
-        The result is valid until the next layer is extended. `length` changes only with `advance`, because all layers
-        of one pass write at the same positions.
+        The result is in the number format in which attention is to compute, and valid until the next layer is extended.
+        `length` changes only with `advance`, because all layers of one pass write at the same positions.
         """
-        if keys.dtype == self.keys[layer].dtype:
+        if self._read_as_it_is or keys.dtype == self.keys[layer].dtype:
             return self._append(self.keys[layer], keys), self._append(self.values[layer], values)
         if self._buffers is None:
             size = self.keys[layer].shape
@@ -100,6 +103,15 @@ class KeyValueCache:
     def clear(self) -> None:
         """Empty the cache; its memory stays allocated."""
         self.length = 0
+
+
+def attends_fast_in_bfloat16() -> bool:
+    """Whether PyTorch's softmax attention is faster in bfloat16 than in float32 on this CPU.
+
+    It multiplies with MKL, which is fast where the CPU is Intel's and has matrix instructions (AMX), and six times
+    slower elsewhere. This is a rule and no measurement, so that a seed gives the same sample each time.
+    """
+    return torch.cpu._is_amx_tile_supported()
 
 
 class OnePositionCache(KeyValueCache):

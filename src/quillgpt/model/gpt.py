@@ -307,10 +307,10 @@ class CausalSelfAttention(nn.Module):
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)  # (B, G, S, D)
-        visible = cache.visible if cache is not None else None
-        dropout_p = self.dropout if self.training else 0.0
-        own = seeds_at(seeds, ATTENTION_WEIGHTS)
-        mixed = self.attend(query, key, value, dropout_p, visible, own)  # (B, H, T, D)
+            mixed = self.attend(query.to(key.dtype), key, value, 0.0, cache.visible).to(query.dtype)  # (B, H, T, D)
+        else:
+            dropout_p = self.dropout if self.training else 0.0
+            mixed = self.attend(query, key, value, dropout_p, None, seeds_at(seeds, ATTENTION_WEIGHTS))
         return multiply(self.output, mixed.transpose(1, 2).flatten(2), seeds, OUTPUT_INPUT)
 
     def qk_norm(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
