@@ -1,4 +1,4 @@
-"""Several processes work as one does; if one of them ends, so does the preparation, in one line."""
+"""Several processes or threads work as one does; if a process ends, so does the preparation, in one line."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from quillgpt.data import shards
 from quillgpt.data import workers as working
 from quillgpt.data.prepare import prepare
 from quillgpt.data.token_file import encode_batch, encoder
-from quillgpt.data.workers import number_of_processes, workers
+from quillgpt.data.workers import number_of_processes, number_of_threads, threads, workers
 from quillgpt.errors import DataError, TokenizerError
 from quillgpt.text.sources.documents import Mark
 from quillgpt.text.tokenizers.byte import ByteTokenizer
@@ -44,19 +44,23 @@ def children():
     ]
 
 
-def test_the_number_of_processes_changes_no_byte(tales, tmp_path):
+@pytest.mark.parametrize(("tokenizer", "where"), [("bpe:300", "threads"), ("byte", "processes")])
+def test_the_number_of_cores_changes_no_byte(tales, tmp_path, capsys, tokenizer, where):
     made = {
         num_proc: contents(
             prepare(
                 [str(tales)],
                 data_dir=tmp_path / str(num_proc),
-                tokenizer="bpe:300",
+                tokenizer=tokenizer,
                 chunk_characters=300,
                 num_proc=num_proc,
             ).dataset.folder
         )
         for num_proc in (1, 2, 3)
     }
+    said = capsys.readouterr().err
+    assert f"Encoding in 2 {where}" in said
+    assert f"Encoding in 3 {where}" in said
     assert made[1] == made[2] == made[3]
     assert children() == []
 
@@ -91,7 +95,7 @@ def test_batches_come_in_their_order_however_long_each_takes(tmp_path):
 @unix
 def test_a_killed_process_is_one_line_and_the_shards_that_are_done_are_kept(tales, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shards, "SHARD_CHARACTERS", 2000)
-    options = {"tokenizer": "bpe:300", "chunk_characters": 300}
+    options = {"tokenizer": "byte", "chunk_characters": 300}
     with monkeypatch.context() as patch:
 
         def close_and_kill(self, *arguments):
@@ -153,3 +157,34 @@ def test_short_texts_are_encoded_in_one_process(monkeypatch):
     assert wanted == [1, 1, 3, 8]
     assert [number_of_processes(given, 5000, 1000) for given in (1, 4, 4096)] == [1, 4, 5]
     assert number_of_processes(4, 0, 1000) == 1
+
+
+def test_threads_are_used_for_long_texts_and_only_as_many_as_help(monkeypatch):
+    long = working.CHARACTERS_PER_PROCESS
+    cores = 8
+    monkeypatch.setattr(working, "usable_cores", lambda: cores)
+    assert [number_of_threads(None, characters, 1000) for characters in (0, long - 1, long, 10**12)] == [0, 0, 2, 2]
+    assert [number_of_threads(given, 5000, 1000) for given in (1, 2, 4096)] == [0, 2, 5]
+    cores = 1
+    assert number_of_threads(None, 10**12, 1000) == 0
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_threads_return_results_in_order_and_read_only_a_few_jobs_ahead(count):
+    begun = []
+
+    def jobs():
+        for number in range(30):
+            begun.append(number)
+            yield number
+
+    def do(job):
+        time.sleep(0.002 * (job % 3))
+        return job
+
+    with threads(do, count) as work:
+        for done, result in enumerate(work(jobs())):
+            assert result == done
+            assert len(begun) <= done + 2 + 2 * count
+    with pytest.raises(ZeroDivisionError), threads(lambda job: 1 // job, count) as work:
+        list(work(iter([1, 0, 2])))

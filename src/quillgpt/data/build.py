@@ -41,7 +41,7 @@ from quillgpt.data.shards import ShardsRecord, ShardWriter, no_shards, shards_do
 from quillgpt.data.split import hold_out
 from quillgpt.data.staging import keep_aside, staged
 from quillgpt.data.token_file import Encode, batch_stream, chunk_stream, encode_batch, encoder, split_stream
-from quillgpt.data.workers import number_of_processes, workers
+from quillgpt.data.workers import number_of_processes, number_of_threads, threads, workers
 from quillgpt.errors import DataError, UserError
 from quillgpt.text.sources.documents import Piece
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
@@ -58,6 +58,9 @@ NEVER_LOSING = (CharTokenizer, ByteTokenizer, BytePairTokenizer)
 
 LOOKING_UP = (CharTokenizer, ByteTokenizer)
 """Tokenizers that take no longer to encode a text than it takes to send it to another process."""
+
+IN_THREADS = (BytePairTokenizer,)
+"""Tokenizers that encode without holding Python's lock, so threads do what else takes processes."""
 
 FEWEST_REPETITIONS = 3
 REPEATED_SHARE = 0.05
@@ -81,7 +84,7 @@ def build(
         folder: The folder of the data set.
         chunk_characters: About how many characters are encoded at once.
         overwrite: Rename nanoGPT's meta.pkl if it describes other tokens.
-        num_proc: The number of processes that encode; None takes one for each core, and fewer where that is no faster.
+        num_proc: The number of cores that encode; None takes what is fastest.
 
     Raises:
         DataError: There is too little text, it cannot be read, or a meta.pkl describes other tokens.
@@ -132,14 +135,9 @@ def build(
         dtype: Literal["uint16", "uint32"] = "uint16" if made.vocab_size <= 1 << 16 else "uint32"
         record = done or no_shards(work, made.fingerprint, split.characters)
         writer = ShardWriter(staging, record)
-        if num_proc is None and isinstance(made, LOOKING_UP):
-            num_proc = 1
-        processes = number_of_processes(num_proc, total, chunk_characters)
-        _tell(record, processes)
-        with (
-            progress(f"Encoding {folder.name}", total) as advance,
-            _encoders(made, dtype, staging, processes) as encode,
-        ):
+        where, encoders = _encoders(made, dtype, staging, num_proc, total, chunk_characters)
+        _tell(record, where)
+        with progress(f"Encoding {folder.name}", total) as advance, encoders as encode:
             records = []
             for stream, name in zip(split.streams(), (TRAIN_FILE, VAL_FILE), strict=True):
                 batches = batch_stream(chunk_stream(stream, made.last_cut, chunk_characters), chunk_characters)
@@ -254,15 +252,24 @@ def _copied_share(staging: Path, dtype: str) -> float:
         return round(copied_share(train, val, on_progress=advance), 4)
 
 
-def _encoders(tokenizer: Tokenizer, dtype: str, staging: Path, processes: int) -> AbstractContextManager[Encode]:
-    """Return the function that encodes batches, in this process or in others, which load the tokenizer."""
+def _encoders(
+    tokenizer: Tokenizer, dtype: str, staging: Path, num_proc: int | None, total: int, chunk_characters: int
+) -> tuple[str, AbstractContextManager[Encode]]:
+    """Return in words who encodes, and the function that does: in this process, its threads, or several processes."""
+    if isinstance(tokenizer, IN_THREADS):
+        tokenizer.expect(total)
+        count = number_of_threads(num_proc, total, chunk_characters)
+        where = f" in {count:,} threads" if count else ""
+        return where, threads(lambda batch: encode_batch(batch, tokenizer, dtype), count)
+    if num_proc is None and isinstance(tokenizer, LOOKING_UP):
+        num_proc = 1
+    processes = number_of_processes(num_proc, total, chunk_characters)
     if processes == 1:
-        return nullcontext(lambda batches: (encode_batch(batch, tokenizer, dtype) for batch in batches))
-    return workers(encoder, str(staging), dtype, processes=processes)
+        return "", nullcontext(lambda batches: (encode_batch(batch, tokenizer, dtype) for batch in batches))
+    return f" in {processes:,} processes", workers(encoder, str(staging), dtype, processes=processes)
 
 
-def _tell(record: ShardsRecord, processes: int) -> None:
-    where = "" if processes == 1 else f" in {processes:,} processes"
+def _tell(record: ShardsRecord, where: str) -> None:
     if record.shards:
         say(f"Going on with {record.in_words()}{where}")
     elif record.are_kept:

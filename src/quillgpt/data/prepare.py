@@ -125,7 +125,7 @@ def prepare(
         replace: Whether to replace a data set of this name that was made from other texts.
         overwrite: Whether to replace also what Quill did not make, or of which it cannot tell the origin.
         near_duplicates: Also find documents with at least this similarity, above 0 and up to 1; nothing is left out.
-        num_proc: The number of processes that encode; None takes one for each core, and fewer where that is no faster.
+        num_proc: The number of cores that encode; None takes what is fastest.
         chunk_characters: About how many characters are encoded at once.
         make: Makes a data set that is missing or has changed; by default it is built in its own folder.
 

@@ -1,4 +1,4 @@
-"""Does jobs in order, in this process or in several."""
+"""Does jobs in order, in this process, in its threads or in several processes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from quillgpt.process import usable_cores, why_it_ended
 CHARACTERS_PER_PROCESS = 1 << 23
 """For less text, starting a process costs more time than it saves."""
 
+MOST_THREADS = 2
+"""More are hardly faster, since one thread reads and writes for all of them, and each takes up to 0.2 GB."""
+
 _PROCESS = Path(__file__).with_name("worker.py")
 
 Job = TypeVar("Job")
@@ -37,6 +40,20 @@ def number_of_processes(wanted: int | None, characters: int, characters_per_job:
     if wanted is None:
         return max(1, min(usable_cores(), characters // CHARACTERS_PER_PROCESS))
     return max(1, min(wanted, characters // characters_per_job))
+
+
+def number_of_threads(wanted: int | None, characters: int, characters_per_job: int) -> int:
+    """Return the number of threads that work on a text beside the one that reads it; 0 if that one does it all.
+
+    Args:
+        wanted: The number of cores that the user gave; None takes up to `MOST_THREADS`, and none for a short text.
+        characters: The length of the text.
+        characters_per_job: About how many characters are one job.
+    """
+    if wanted is None:
+        wanted = min(usable_cores(), MOST_THREADS) if characters >= CHARACTERS_PER_PROCESS else 1
+    count = min(wanted, characters // characters_per_job)
+    return count if count > 1 else 0
 
 
 @contextmanager
@@ -76,16 +93,34 @@ def workers(
             finally:
                 free.put(worker)
 
-        def in_order(jobs: Iterable[Job]) -> Iterator[Result]:
-            waiting: deque[Future[Result]] = deque()
-            for job in jobs:
-                waiting.append(pool.submit(do, job))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        yield lambda jobs: _in_order(pool, do, jobs, most_waiting=2 * processes)
 
-        yield in_order
+
+@contextmanager
+def threads(do: Callable[[Job], Result], count: int) -> Iterator[Callable[[Iterable[Job]], Iterator[Result]]]:
+    """Yield a function that does jobs in threads of this process, and returns their results in the order of the jobs.
+
+    Args:
+        do: Does a job, most of it without holding Python's lock.
+        count: How many threads work beside this one; 0 works in this one.
+    """
+    if count == 0:
+        yield lambda jobs: map(do, jobs)
+        return
+    with ThreadPoolExecutor(count) as pool:
+        yield lambda jobs: _in_order(pool, do, jobs, most_waiting=2 * count)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, do: Callable[[Job], Result], jobs: Iterable[Job], *, most_waiting: int
+) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    for job in jobs:
+        waiting.append(pool.submit(do, job))
+        if len(waiting) > most_waiting:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 class _Worker:

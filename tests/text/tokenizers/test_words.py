@@ -1,4 +1,4 @@
-"""Words are split and encoded as by tiktoken, the slow reference."""
+"""Words are split, and much text is encoded, as by tiktoken, the slow reference."""
 
 import sys
 from itertools import pairwise
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from quillgpt.text.sources.documents import Mark
 from quillgpt.text.sources.downloads import GPT2_MERGES, GPT2_VOCABULARY, TINY_SHAKESPEARE
-from quillgpt.text.tokenizers import words
+from quillgpt.text.tokenizers import bpe, bulk
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
 from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
-from quillgpt.text.tokenizers.words import CUT, WordEncoder, word_starts
+from quillgpt.text.tokenizers.words import CUT, cuts_between_words, word_starts
 
 END = Mark.DOCUMENT_END
 TRAINING = "the quick  brown fox's tail, they'll say 'tis 1999.\n\n  we've 漢字 é \u3000 \u00a0 x\n" * 20
@@ -23,9 +23,15 @@ ODD = "'’\"s dtmlvreS 1²Ⅷ٣𝟘aéßжק漢𝒜.,_—😀€\u0301\u200d\uf
 SEPARATE = ["it's", "'s's", " 's", "  's", "\n's", "''s", "1'll", "'veil", "é're", ".'t", "\u00a0'd", "'", "'l"]
 
 
+def with_much_text(tokenizer):
+    """Return a tokenizer that expects much text, so that it encodes by the faster library."""
+    tokenizer.expect(1 << 40)
+    return tokenizer
+
+
 @pytest.fixture(scope="module")
 def trained():
-    return BytePairTokenizer.train([TRAINING], 400)
+    return with_much_text(BytePairTokenizer.train([TRAINING], 400))
 
 
 @pytest.fixture(scope="module", params=[1, -1], ids=["ascending", "descending"])
@@ -33,14 +39,14 @@ def pairs(request):
     """A tokenizer that joins any two bytes of a word, so that its ids show where words are cut."""
     every = [(first, second) for first in BYTE_TO_CHARACTER for second in BYTE_TO_CHARACTER][:: request.param]
     tokens = [*BYTE_TO_CHARACTER, *map("".join, every), "<|endoftext|>"]
-    return BytePairTokenizer({token: number for number, token in enumerate(tokens)}, every)
+    return with_much_text(BytePairTokenizer({token: number for number, token in enumerate(tokens)}, every))
 
 
 @pytest.fixture(scope="module")
 def published_gpt2(published):
     published(GPT2_MERGES)
     published(GPT2_VOCABULARY)
-    return gpt2_tokenizer()
+    return with_much_text(gpt2_tokenizer())
 
 
 def one_by_one(tokenizer, pieces):
@@ -62,6 +68,7 @@ odd_texts = st.one_of(
 @example(pieces=["a ", END, "  ", END, END, "'s", "'s", "\u3000", "", "x \u3000", "y"])
 @example(pieces=["a" * 15, "a" * 16, " " * 15, "\0" * 14, "\0" * 15, "\0" * 7, "\0" * 8, "\0"])
 @example(pieces=["a\ud800b", "\ud83d\ude00"])
+@example(pieces=["<|endoftext|>", "a<|endoftext|> <|endof", END, "text|>"])
 def test_pieces_are_encoded_as_each_is_on_its_own(pairs, pieces):
     assert pairs.encode_pieces(pieces).tolist() == one_by_one(pairs, pieces)
 
@@ -98,28 +105,48 @@ def test_the_words_of_a_text():
     assert pieces == [*(word.encode() for word in [*expected, "so", "'", " "]), CUT]
 
 
-def test_each_word_is_encoded_once():
-    asked = []
-    encoder = WordEncoder(lambda word: asked.append(word) or [len(word)], 99)
-    assert encoder.encode(b"the cat and the dog\xfe\xff").tolist() == [3, 4, 4, 4, 4, 99]
-    assert encoder.encode(b" the cat\xfe and an-incomprehensibility\xfe").tolist() == [4, 4, 4, 3, 1, 19]
-    assert encoder.encode(b"an-incomprehensibility\xfe").tolist() == [2, 1, 19]
-    assert sorted(asked) == [b" an", b" and", b" cat", b" dog", b" the", b"-", b"an", b"incomprehensibility", b"the"]
+def parts_of(text, size):
+    content = text.encode()
+    cuts = [0, *cuts_between_words(content, size).tolist(), len(content)]
+    return [content[start:end].decode() for start, end in pairwise(cuts)]
 
 
-@pytest.mark.parametrize(("most_words", "slot_bits"), [(5, 18), (40, 2), (1 << 18, 1)])
-def test_a_full_memory_changes_no_ids(trained, monkeypatch, most_words, slot_bits):
-    monkeypatch.setattr(words, "MOST_WORDS", most_words)
-    monkeypatch.setattr(words, "SLOT_BITS", slot_bits)
-    encoder = WordEncoder(trained._encode_word, trained.end_of_text)
-    for text in (TRAINING, "fox " * 30, TRAINING[::-1], "more and other words than the table has room for"):
-        assert encoder.encode(text.encode() + CUT).tolist() == trained.encode(text).tolist()
+@settings(max_examples=500, deadline=None)
+@given(text=odd_texts, size=st.integers(1, 12))
+@example(text="\u3000\u3000漢漢 \n x'll  y", size=1)
+def test_parts_that_are_cut_between_words_are_encoded_as_the_whole(pairs, text, size):
+    text = text.encode("utf-8", "ignore").decode()
+    parts = parts_of(text, size)
+    assert "".join(parts) == text
+    assert one_by_one(pairs, parts) == pairs.encode(text).tolist()
 
 
-def test_the_memory_of_words_is_bounded(trained, monkeypatch):
-    monkeypatch.setattr(words, "MOST_WORDS", 50)
-    encoder = WordEncoder(trained._encode_word, trained.end_of_text)
-    for number in range(100):
-        encoder.encode(f"word{number:x} {number:x}x".encode() + CUT)
-        assert len(encoder._words) <= 50
-        assert len(encoder._ids) <= 50 * 8
+def test_parts_are_as_long_as_words_allow():
+    assert parts_of("ab,cd,efghijkl,m", 6) == ["ab,cd,", "efghijkl", ",m"]
+    assert parts_of("ab" * 9, 6) == ["ab" * 9]
+    assert parts_of("a   bbbbbbbb,c", 4) == ["a", "   bbbbbbbb", ",c"]
+    assert parts_of("", 4) == [""]
+
+
+@pytest.mark.parametrize(
+    "piece", ["漢字,かな。" * 40, "x" * 300 + ",y" * 40, "a" + " " * 300 + "b", "\U0001f600" * 90, "é\ud800" * 99]
+)
+def test_a_long_piece_without_spaces_is_encoded_as_a_whole(trained, monkeypatch, piece):
+    monkeypatch.setattr(bpe, "LONG_PIECE", 50)
+    monkeypatch.setattr(bpe, "LONG_WORD", 40)
+    monkeypatch.setattr(bulk, "LONG_WORD", 40)
+    assert trained.encode_pieces(["the ", piece, END, "fox"]).tolist() == one_by_one(
+        trained, ["the ", piece, END, "fox"]
+    )
+
+
+def test_the_faster_library_is_loaded_for_much_text_only():
+    tokenizer = BytePairTokenizer.train([TRAINING], 300)
+    pieces = ["fox ", END, "", "dog"]
+    tokenizer.expect(1000)
+    little = tokenizer.encode_pieces(pieces)
+    assert tokenizer._bulk is None
+    tokenizer.expect(100_000)
+    assert tokenizer._bulk is not None
+    assert little.tolist() == tokenizer.encode_pieces(pieces).tolist() == one_by_one(tokenizer, pieces)
+    assert tokenizer.encode_pieces([]).tolist() == []

@@ -186,7 +186,7 @@ class EncodingFields(Settings):
 
     num_proc: Threads | None = Field(
         None,
-        description="Processes that turn the text into tokens; the tokens do not depend on it. Unset: one per core that the process may use; fewer for a short text, one for char and byte.",
+        description="Cores that turn the text into tokens; the tokens do not depend on it. gpt2 and bpe:N use threads, other tokenizers processes. Unset: two threads, or a process for each core that may be used; one for a short text, for char and for byte.",
     )
 
 

@@ -1,35 +1,21 @@
-"""Splits text into the words of GPT-2's pattern with numpy, and caches the ids of every word.
+"""Splits text into the words of GPT-2's pattern with numpy, and says where a text may be cut.
 
-A text repeats its words, so every different word is byte-pair encoded once; comparing and looking up is done by numpy
-for all words at once. tiktoken remains the reference: it gives the class of a character and the ids of a word, and
-tests compare whole texts.
+tiktoken remains the reference: it gives the class of a character, and tests compare whole texts.
 """
 
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-CUT, END = b"\xfe", b"\xff"
-"""Bytes that UTF-8 never uses: CUT follows every text, END ends a document."""
+CUT = b"\xfe"
+"""A byte that UTF-8 never uses; it follows every text."""
 
-MOST_WORDS = 1 << 18
-"""Different words in the cache; before there are more, it is emptied."""
-
-SLOT_BITS = 19
-"""Bits of the hash that gives a word's row in the table."""
-
-_KEY_BYTES = 15
-_MASKS = np.array([(1 << 8 * count) - 1 for count in range(8)] + [-1], dtype=np.int64)  # of the first 0 to 8 bytes
-_SCATTER = 0x1E3779B97F4A7C15  # an odd multiplier with well-mixed bits
-
-_ALL = slice(None)
 _SAFE_CUT = re.compile(r"\S(?=[ \n])")
 _CUT_WINDOW = 64
 
@@ -38,80 +24,6 @@ _CLASSES = {_LETTER: r"\p{L}", _NUMBER: r"\p{N}", _WHITE: r"\s"}
 _SPACE, _APOSTROPHE = b" '"
 _SHORT_ENDINGS = list(b"sdmt")
 _LONG_ENDINGS = [first << 8 | second for first, second in (b"ll", b"ve", b"re")]
-
-
-class WordEncoder:
-    """Encodes texts word by word.
-
-    Words of up to 15 bytes are looked up in a table with one row per hash, which the first word with that hash
-    keeps; longer words, and words whose row is taken, in a dictionary.
-
-    Args:
-        encode_word: Returns the ids of one word.
-        end_of_text: The id that ends a document.
-    """
-
-    def __init__(self, encode_word: Callable[[bytes], Sequence[int]], end_of_text: int) -> None:
-        self._encode_word = encode_word
-        self._end_of_text = end_of_text
-        self._forget()
-
-    def encode(self, content: bytes) -> NDArray[np.uint32]:
-        """Return the ids of texts in UTF-8; `CUT` follows every text, and `END` every document."""
-        places, counts = self._look_up(content, word_starts(content))
-        firsts = np.cumsum(counts) - counts  # the index in the result of each word's first id
-        ids: NDArray[np.uint32] = np.frombuffer(self._ids, dtype=np.uint32)[
-            np.repeat(places - firsts, counts) + np.arange(counts.sum())
-        ]
-        return ids
-
-    def _look_up(self, content: bytes, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the index in `_ids` of each word's ids, (words,), and their number, (words,)."""
-        lengths = np.diff(starts, append=len(content))
-        # A key is a word's bytes and, in the last byte, their number: two integers of eight bytes.
-        eights = np.ndarray(len(content) + 9, dtype="<i8", buffer=content + bytes(16), strides=(1,))
-        first = eights[starts] & _MASKS[np.minimum(lengths, 8)]
-        second = lengths << 56
-        longer = np.flatnonzero(lengths > 8)
-        second[longer] |= eights[starts[longer] + 8] & _MASKS[np.minimum(lengths[longer] - 8, 7)]
-        slots = (first * _SCATTER ^ second) * _SCATTER >> (64 - SLOT_BITS) & (len(self._table) - 1)
-
-        def not_in(rows: NDArray[np.int64], words: NDArray[np.int64] | slice = _ALL) -> NDArray[np.int64]:
-            same = (rows[:, 0] == first[words]) & (rows[:, 1] == second[words])
-            return np.flatnonzero(~same | (lengths[words] > _KEY_BYTES))
-
-        def spans(words: NDArray[np.int64]) -> NDArray[np.int64]:
-            begins, ends = starts[words].tolist(), (starts[words] + lengths[words]).tolist()
-            known, learn = self._words.get, self._learn
-            pairs = [known(word := content[begin:end]) or learn(word) for begin, end in zip(begins, ends, strict=True)]
-            return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-        rows = self._table.take(slots, axis=0)
-        missing = not_in(rows)
-        if len(self._words) + len(missing) > MOST_WORDS:
-            self._forget()
-            missing = np.arange(len(starts))
-        free = missing[(self._table[slots[missing], 1] == 0) & (lengths[missing] <= _KEY_BYTES)]
-        new = free[np.unique(slots[free], return_index=True)[1]]  # the first word for every free row
-        self._table[slots[new]] = np.column_stack([first[new], second[new], spans(new)])
-        rows[missing] = self._table[slots[missing]]
-        others = missing[not_in(rows[missing], missing)]
-        rows[others, 2:] = spans(others)
-        return rows[:, 2], rows[:, 3]
-
-    def _learn(self, word: bytes, ids: Sequence[int] | None = None) -> tuple[int, int]:
-        if ids is None:
-            ids = self._encode_word(word)
-        learned = self._words[word] = len(self._ids), len(ids)
-        self._ids.extend(ids)
-        return learned
-
-    def _forget(self) -> None:
-        self._words: dict[bytes, tuple[int, int]] = {}
-        self._ids = array("I")
-        self._table = np.zeros((1 << SLOT_BITS, 4), dtype=np.int64)  # key (two integers), index, count
-        self._learn(CUT, [])
-        self._learn(END, [self._end_of_text])
 
 
 def encode_long_word(
@@ -167,8 +79,30 @@ def last_cut_of_gpt2(text: str) -> int:
         window *= 4
 
 
+def cuts_between_words(content: bytes, size: int) -> NDArray[np.int64]:
+    """Return where to cut a text into parts that are encoded by themselves, in bytes, (cuts,).
+
+    A part has up to `size` bytes, or one word that is longer, with white space around it. A cut is at the start of a
+    word and not after white space: the pattern never looks back, and looks ahead only after white space.
+
+    Args:
+        content: A text in UTF-8.
+        size: The largest number of bytes in a part, if its words allow that.
+    """
+    classes = _classes(content)[0]
+    starts = word_starts(content + CUT)[1:-1]
+    starts = starts[classes[starts - 1] != _WHITE]
+    cuts = [0]
+    while len(content) - cuts[-1] > size:
+        next_one, last_within = np.searchsorted(starts, [cuts[-1], cuts[-1] + size], "right") - [0, 1]
+        if next_one == len(starts):
+            break
+        cuts.append(int(starts[max(next_one, last_within)]))
+    return np.array(cuts[1:], dtype=np.int64)
+
+
 def word_starts(content: bytes) -> NDArray[np.int64]:
-    r"""Return the start of every word, (words,); `CUT` and `END` are words of their own.
+    r"""Return the start of every word, (words,); `CUT` is a word of its own.
 
     The classes of neighbouring characters decide what GPT-2's pattern matches. A run of letters, of numbers or of
     other characters is a word, together with one space before it. Other white space before a word is two words, its
