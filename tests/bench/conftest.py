@@ -26,6 +26,7 @@ class GPTConfig:
 class GPT(torch.nn.Module):
     def __init__(self, config):
         super().__init__()
+        self.config = config
         self.table = torch.nn.Embedding(config.vocab_size, config.vocab_size)
         print("a model says something")
 

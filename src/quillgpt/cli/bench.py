@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
-from quillgpt.bench.peers import read_peers
+from quillgpt.bench.peers import NANOGPT, TRANSFORMERS, read_peers
 from quillgpt.cli.completion import complete_path, complete_preset
 from quillgpt.cli.flags import JSON_FLAG, PATH, preset_argument, settings_flags, switch
 from quillgpt.config import resolve
@@ -38,6 +38,9 @@ PROFILE_HELP = (
 TEXT_HELP = (
     "A text file, a folder of such files, or a text of the benchmark: its name, or tuning or held for all of a kind. "
     "[default: all texts of the benchmark, which are made from Debian packages and the library of Python]"
+)
+NANOGPT_HELP = (
+    "The folder of a nanoGPT checkout, whose recipe for a CPU gets the same minutes and is scored in the same way."
 )
 GRID_HELP = (
     "Also run a small grid around what the rules have chosen: all, or some of size, tokenizer, regularization, batch, "
@@ -290,6 +293,12 @@ def corpus(
 def own_text(
     *texts: Annotated[str, PATH, Parameter(name="TEXT", help=TEXT_HELP, completer=complete_path)],
     minutes: Annotated[str, Parameter(help="Minutes of the runs, separated by commas.", metavar="LIST")] = "1,3,10,30",
+    peer: Annotated[
+        list[str] | None, Parameter(help=NANOGPT_HELP, metavar="nanogpt=PATH", negative=(), show_default=False)
+    ] = None,
+    floor: Annotated[
+        bool, Parameter(help="Also compress each text, by xz -9e and by PPMd if pyppmd is installed.")
+    ] = True,
     grid: Annotated[str | None, Parameter(help=GRID_HELP, metavar="LIST", show_default=False)] = None,
     rate: Annotated[float | None, Parameter(help=RATE_HELP, metavar="X", show_default=False)] = None,
     seed: Annotated[str, Parameter(help="Seeds, separated by commas.", metavar="LIST")] = "1337",
@@ -302,6 +311,9 @@ def own_text(
     kinds = grid_kinds(grid)
     if rate is not None:
         check_above_zero(rate=rate)
+    peers = {candidate.name: candidate.checkout for candidate in read_peers(peer or [])}
+    if TRANSFORMERS in peers:
+        raise ConfigError("--peer transformers is unknown here; expected nanogpt=PATH")
     if markdown and record is None:
         raise ConfigError("--markdown prints a record; name it with --record=FILE")
 
@@ -321,6 +333,8 @@ def own_text(
             seeds=read_counts("seed", seed),
             grid=kinds,
             flags=flags,
+            nanogpt=peers.get(NANOGPT),
+            floor=floor,
         )
         results = bench_own_text(plan, known)
     comparisons = compare(results)

@@ -34,6 +34,10 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "birds"]
 TINY = ["--n_layer=1", "--n_head=1", "--n_embd=16", "--block_size=16", "--device=cpu", "--threads=1", "--compile=False"]
 
 
+def plan_of(texts: list[str], **values: Any) -> Plan:
+    return Plan(texts, **{"floor": False} | values)
+
+
 class Here:
     """What a `Worker` does, in this process: starting more takes many seconds."""
 
@@ -84,13 +88,24 @@ def test_the_command_trains_within_operations_and_scores_the_held_out_part(
     monkeypatch.setattr(quill_run.sys, "executable", str(warm.commands() / "python"))
     monkeypatch.setattr(quill_run, "Worker", Here)
     record = tmp_path / "record.jsonl"
-    words = ["bench", "own_text", str(text), "--minutes=0.01", "--rate=0.01", f"--record={record}", "--json", *TINY]
+    words = [
+        "bench",
+        "own_text",
+        str(text),
+        "--no-floor",
+        "--minutes=0.01",
+        "--rate=0.01",
+        f"--record={record}",
+        "--json",
+        *TINY,
+    ]
     assert main(words) == 0
     (row,) = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert (row["text"], row["candidate"], row["minutes"], row["rate"]) == ("birds", "quill", 0.01, 1e10)
     assert row["train_bytes"] + row["held_bytes"] == text.stat().st_size
     assert 0.5 < row["bits_per_byte"] < 8
     assert row["chosen"]["n_embd"] == 16
+    assert row["chosen"]["tokenizer"]
     assert row["chosen"]["iterations"] == row["chosen"]["max_iters"] > 10
     assert json.loads(record.read_text()) | {"what": "own_text"} == row
     monkeypatch.setattr(quill_run, "Worker", None)  # nothing runs again
@@ -117,7 +132,7 @@ def test_at_a_rate_the_settings_are_those_of_a_machine_that_fast(
 
 def test_an_interrupted_benchmark_goes_on_where_it_stopped(text: Path, tmp_path: Path, runs: list[str]) -> None:
     path = tmp_path / "record.jsonl"
-    plan = Plan([str(text)], minutes=[1, 3], seeds=[1, 2])
+    plan = plan_of([str(text)], minutes=[1, 3], seeds=[1, 2])
     before = bench_own_text(replace(plan, minutes=[1]), Record(path))
     assert len(runs) == 2
     with path.open("a") as file:
@@ -132,11 +147,11 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(text: Path, tmp_path:
 
 def test_another_text_of_the_name_and_other_flags_are_other_cells(text: Path, runs: list[str]) -> None:
     record = Record(None)
-    bench_own_text(Plan([str(text)], minutes=[1]), record)
-    bench_own_text(Plan([str(text)], minutes=[1], flags={"ema_decay": "0.99"}), record)
+    bench_own_text(plan_of([str(text)], minutes=[1]), record)
+    bench_own_text(plan_of([str(text)], minutes=[1], flags={"ema_decay": "0.99"}), record)
     text.write_text(text.read_text() + "more\n")
-    bench_own_text(Plan([str(text)], minutes=[1]), record)
-    bench_own_text(Plan([str(text)], minutes=[1], rate=1e12), record)
+    bench_own_text(plan_of([str(text)], minutes=[1]), record)
+    bench_own_text(plan_of([str(text)], minutes=[1], rate=1e12), record)
     assert len(runs) == 4
 
 
@@ -149,7 +164,7 @@ def test_a_candidate_that_fails_is_named_and_tried_again(
     monkeypatch.setattr(benchmark, "run_quill", fail)
     path = tmp_path / "record.jsonl"
     for _ in range(2):
-        (result,) = bench_own_text(Plan([str(text)], minutes=[1], grid=["batch"]), Record(path))
+        (result,) = bench_own_text(plan_of([str(text)], minutes=[1], grid=["batch"]), Record(path))
         assert result.bits_per_byte is None
         assert result.error is not None
     assert len(path.read_text().splitlines()) == 2
@@ -158,7 +173,7 @@ def test_a_candidate_that_fails_is_named_and_tried_again(
 
 def test_the_grid_changes_one_thing_at_a_time(text: Path, runs: list[str]) -> None:
     kinds = ("size", "tokenizer", "regularization", "batch", "rates")
-    results = bench_own_text(Plan([str(text)], minutes=[1], grid=kinds), Record(None))
+    results = bench_own_text(plan_of([str(text)], minutes=[1], grid=kinds), Record(None))
     names = [result.candidate.removeprefix("quill: ") for result in results[1:]]
     assert names == [
         *("a larger model", "more regularization", "half the batch", "twice the batch", "rates x0.7", "rates x1.4"),
@@ -239,7 +254,7 @@ def test_a_text_that_cannot_be_made_here_is_left_out(
         raise DataError("there is no apt-get here")
 
     monkeypatch.setattr(benchmark, "text_file", fail)
-    assert len(bench_own_text(Plan(["bible", str(text)], minutes=[1, 3]), Record(None))) == 2
+    assert len(bench_own_text(plan_of(["bible", str(text)], minutes=[1, 3]), Record(None))) == 2
     assert capfd.readouterr().err.count("the text bible is left out") == 1
 
 

@@ -6,16 +6,20 @@ import datetime
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from quillgpt.bench.quality.candidates import Budget, Run
+from quillgpt.bench.quality.compressors import COMPRESSORS, Size, run_compressor
 from quillgpt.bench.quality.grid import neighbours
 from quillgpt.bench.quality.held_out import SplitText, split_text
-from quillgpt.bench.quality.quill_run import Budget, Run, run_quill
-from quillgpt.bench.quality.record import QUILL, Cell, Record, Result
+from quillgpt.bench.quality.nanogpt_run import run_nanogpt
+from quillgpt.bench.quality.quill_run import run_quill
+from quillgpt.bench.quality.record import NANOGPT, PPMD, QUILL, Cell, Record, Result
 from quillgpt.bench.quality.texts import TEXTS, text_file
 from quillgpt.config.paths import expand
 from quillgpt.console import say, warn
@@ -37,6 +41,8 @@ class Plan:
         seeds: The seeds of the runs.
         grid: What is changed around the rules' choice.
         flags: What is set for every run of Quill.
+        nanogpt: The folder of a nanoGPT checkout; None leaves it out.
+        floor: Whether the texts are compressed, too.
     """
 
     texts: Sequence[str]
@@ -45,6 +51,8 @@ class Plan:
     seeds: Sequence[int] = (1337,)
     grid: Sequence[str] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
+    nanogpt: Path | None = None
+    floor: bool = True
 
 
 def files_meant(words: Sequence[str]) -> dict[str, Path | None]:
@@ -89,6 +97,11 @@ def bench_own_text(plan: Plan, record: Record) -> list[Result]:
     """
     files = files_meant(plan.texts)
     results: list[Result] = []
+    compressors = {}
+    if plan.floor:
+        compressors = {name: size for name, size in COMPRESSORS.items() if name != PPMD or find_spec("pyppmd")}
+        if PPMD not in compressors:
+            say("PPMd is left out: pip install 'quillgpt[bench]' brings it")
     for minutes in plan.minutes:
         for name in list(files):
             try:
@@ -99,13 +112,27 @@ def bench_own_text(plan: Plan, record: Record) -> list[Result]:
                 warn(f"{error}; the text {name} is left out")
                 del files[name]
                 continue
+            say(f"{name}: {split.train_bytes:,} bytes to learn from, {split.held_bytes:,} held out, {minutes:g} min")
+            results += floors_of(split, compressors, record, known=results)
             for seed in plan.seeds:
-                results += runs_on(split, Budget(minutes, plan.rate), seed, plan, record)
+                results += runs_of_quill(split, Budget(minutes, plan.rate), seed, plan, record)
+            if plan.nanogpt is not None:
+                results.append(run_of_nanogpt(split, Budget(minutes, plan.rate), plan.nanogpt, plan.flags, record))
     return results
 
 
-def runs_on(split: SplitText, budget: Budget, seed: int, plan: Plan, record: Record) -> Iterator[Result]:
-    """Yield the results on one text within a budget."""
+def floors_of(
+    split: SplitText, compressors: Mapping[str, Size], record: Record, known: Sequence[Result]
+) -> Iterator[Result]:
+    """Yield the results of compressors on a text, unless they are known."""
+    for name, size in compressors.items():
+        cell = Cell(split.name, split.sha256, name)
+        if all(result.cell != cell for result in known):
+            yield result_of(cell, split, record, lambda _, size=size: run_compressor(split, size))  # type: ignore[misc]
+
+
+def runs_of_quill(split: SplitText, budget: Budget, seed: int, plan: Plan, record: Record) -> Iterator[Result]:
+    """Yield the results of Quill on one text: what the rules choose, and the grid around it."""
 
     def cell(candidate: str) -> Cell:
         return Cell(split.name, split.sha256, candidate, budget.minutes, budget.rate, seed, dict(plan.flags))
@@ -121,12 +148,22 @@ def runs_on(split: SplitText, budget: Budget, seed: int, plan: Plan, record: Rec
             yield result_of(cell(f"{QUILL}: {name}"), split, record, quill(flags))
 
 
+def run_of_nanogpt(
+    split: SplitText, budget: Budget, checkout: Path, flags: Mapping[str, str], record: Record
+) -> Result:
+    """Return the result of nanoGPT on one text; its seed is always the same, and of the flags only `threads` counts."""
+    threads = {name: value for name, value in flags.items() if name == "threads"}
+    cell = Cell(split.name, split.sha256, NANOGPT, budget.minutes, budget.rate, None, threads)
+    return result_of(
+        cell, split, record, lambda folder: run_nanogpt(split, budget, checkout, folder, threads.get("threads"))
+    )
+
+
 def result_of(cell: Cell, split: SplitText, record: Record, run: Callable[[Path], Run]) -> Result:
     """Return the result of a cell from the record, or run it in a folder of its own and record it."""
     if (known := record.result_of(cell)) is not None:
         return known
     budget = "" if cell.minutes is None else f", {cell.minutes:g} min"
-    say(f"{cell.text}{budget}, {cell.candidate} ...")
     numbers: dict[str, Any] = {}
     try:
         with TemporaryDirectory(prefix="quill-bench-", ignore_cleanup_errors=True) as folder:
@@ -137,7 +174,7 @@ def result_of(cell: Cell, split: SplitText, record: Record, run: Callable[[Path]
             "seconds": done.seconds,
             "chosen": done.chosen,
         }
-        say(f"    {numbers['bits_per_byte']:.4f} bits per byte, {done.seconds:.0f} s")
+        say(f"  {cell.candidate}: {numbers['bits_per_byte']:.4f} bits per byte, {done.seconds:.0f} s")
     except UserError as error:
         numbers["error"] = str(error)
         warn(f"{cell.text}{budget}, {cell.candidate}: {error}")

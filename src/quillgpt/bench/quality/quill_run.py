@@ -7,60 +7,27 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from quillgpt.api import Model, load
 from quillgpt.bench.quality.at_rate import flags_at_rate
-from quillgpt.bench.quality.held_out import SplitText, readable_part
+from quillgpt.bench.quality.candidates import Budget, Run
+from quillgpt.bench.quality.held_out import SplitText
 from quillgpt.bench.quality.processes import run_to_the_end
-from quillgpt.bench.quality.scoring import Price, bits_of
+from quillgpt.bench.quality.scoring import Price, price_of
 from quillgpt.bench.worker import Worker
 from quillgpt.config.runs import CONFIG
 from quillgpt.config.sources import OWN_TEXT
-from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.training.folder.out_dir import SUMMARY
 
 CHOSEN = (
-    *("tokenizer", "n_layer", "n_head", "n_embd", "block_size", "batch_size", "gradient_accumulation_steps"),
+    *("n_layer", "n_head", "n_embd", "block_size", "batch_size", "gradient_accumulation_steps"),
     *("max_iters", "learning_rate", "muon_learning_rate", "dropout", "weight_decay"),
 )
 """What is recorded of the settings that a run has chosen."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a candidate may spend.
-
-    Attributes:
-        minutes: Minutes of the whole command.
-        rate: Operations in a second that are assumed instead of the machine's own, and then the clock does not count;
-            None: the clock counts.
-    """
-
-    minutes: float
-    rate: float | None = None
-
-    @property
-    def operations(self) -> float | None:
-        """Operations of all iterations, where the clock does not count."""
-        return None if self.rate is None else 60 * self.minutes * self.rate
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of a candidate.
-
-    Attributes:
-        price: What its model pays for the held-out part.
-        seconds: The duration of its command.
-        chosen: Its settings, as far as they are recorded.
-    """
-
-    price: Price
-    seconds: float
-    chosen: dict[str, Any]
 
 
 def run_quill(split: SplitText, budget: Budget, flags: Mapping[str, str], folder: Path) -> Run:
@@ -89,7 +56,8 @@ def run_quill(split: SplitText, budget: Budget, flags: Mapping[str, str], folder
     seconds = time.perf_counter() - started
     with Worker(open_run, out_dir) as worker:
         price = worker.ask(score_run, split)
-    return Run(price, seconds, settings_of(out_dir))
+        tokenizer = worker.ask(name_of_tokenizer)
+    return Run(price, seconds, settings_of(out_dir) | {"tokenizer": tokenizer})
 
 
 def open_run(out_dir: Path) -> Model:
@@ -99,14 +67,17 @@ def open_run(out_dir: Path) -> Model:
 
 def score_run(model: Model, split: SplitText) -> Price:
     """Return what a model pays for a held-out part, in windows of its own context."""
-    tokenizer = model.tokenizer
-    readable = readable_part(split, tokenizer.characters if isinstance(tokenizer, CharTokenizer) else None)
-    ids = tokenizer.encode(readable.text).tolist()
     *_, start = model.prompt(None)[1]
-    bits = bits_of(
-        ids, start, model.config.block_size, lambda inputs, targets: float(model.gpt.loss_sum(inputs, targets))
-    )
-    return Price(bits + readable.bits, readable.unknown)
+
+    def nats(inputs: Tensor, targets: Tensor) -> float:
+        return float(model.gpt.loss_sum(inputs, targets))
+
+    return price_of(split, model.tokenizer, start, model.config.block_size, nats)
+
+
+def name_of_tokenizer(model: Model) -> str:
+    """Return the name of a model's tokenizer, as one types it."""
+    return model.tokenizer.name
 
 
 def settings_of(out_dir: Path) -> dict[str, Any]:

@@ -62,19 +62,19 @@ class Comparison:
 def compare(results: Iterable[Result]) -> list[Comparison]:
     """Return a comparison for each text, minutes, rate and set of flags, in the order of the results."""
     groups: dict[tuple[object, ...], list[Result]] = {}
-    floors: dict[tuple[str, str], float] = {}
+    others: dict[tuple[object, ...], float] = {}
     for result in results:
         if result.bits_per_byte is None:
             continue
-        if result.minutes is None:
-            floors[result.sha256, result.candidate] = result.bits_per_byte
+        if not result.candidate.startswith(QUILL):
+            others[result.sha256, result.candidate, result.minutes, result.rate] = result.bits_per_byte
         else:
             key = (result.text, result.sha256, result.minutes, result.rate, tuple(sorted(result.flags.items())))
             groups.setdefault(key, []).append(result)
-    return [_comparison(group, floors) for group in groups.values()]
+    return [_comparison(group, others) for group in groups.values()]
 
 
-def _comparison(group: Sequence[Result], floors: Mapping[tuple[str, str], float]) -> Comparison:
+def _comparison(group: Sequence[Result], others: Mapping[tuple[object, ...], float]) -> Comparison:
     by_candidate: dict[str, dict[int | None, Result]] = {}
     for result in group:  # of several results of one seed the last one counts
         by_candidate.setdefault(result.candidate, {})[result.seed] = result
@@ -94,9 +94,9 @@ def _comparison(group: Sequence[Result], floors: Mapping[tuple[str, str], float]
         quill=means.get(QUILL),
         seeds=len(by_candidate.get(QUILL, {})),
         best=min(changes.items(), key=lambda change: change[1]) if changes else None,
-        nanogpt=means.get(NANOGPT),
-        xz=floors.get((first.sha256, XZ)),
-        ppmd=floors.get((first.sha256, PPMD)),
+        nanogpt=others.get((first.sha256, NANOGPT, first.minutes, first.rate)),
+        xz=others.get((first.sha256, XZ, None, None)),
+        ppmd=others.get((first.sha256, PPMD, None, None)),
     )
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quillgpt.bench.quality.held_out import SplitText, readable_part
+from quillgpt.text.tokenizers.char import CharTokenizer
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
+
 TOKENS_AT_ONCE = 4096
 
 Nats = Callable[[Tensor, Tensor], float]
@@ -52,3 +56,18 @@ def bits_of(ids: Sequence[int], start: int, context: int, nats: Nats) -> float:
     if in_windows < len(targets):
         total += nats(inputs[None, in_windows:], targets[None, in_windows:])
     return total / math.log(2)
+
+
+def price_of(split: SplitText, tokenizer: Tokenizer, start: int, context: int, nats: Nats) -> Price:
+    """Return what a model pays for a held-out part, all of it, in windows of its own context.
+
+    Args:
+        split: The text.
+        tokenizer: The model's.
+        start: The id before the first one.
+        context: Ids that the model sees at once.
+        nats: Returns its losses.
+    """
+    readable = readable_part(split, tokenizer.characters if isinstance(tokenizer, CharTokenizer) else None)
+    bits = bits_of(tokenizer.encode(readable.text).tolist(), start, context, nats)
+    return Price(bits + readable.bits, readable.unknown)
