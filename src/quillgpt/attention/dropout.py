@@ -122,9 +122,14 @@ def draw_factors(like: Tensor, probability: float, *, generator: torch.Generator
 
 def _factors_of(draws: Tensor, dtype: torch.dtype, probability: float) -> Tensor:
     """Return the factors that integers uniform on [-2^15, 2^15) stand for."""
-    dropped_levels = min(round(probability * LEVELS), LEVELS - 1)
-    keep = torch.ge(draws, dropped_levels - LEVELS // 2, out=torch.empty_like(draws, dtype=dtype))
-    return keep.mul_(LEVELS / (LEVELS - dropped_levels))
+    dropped = dropped_levels(probability)
+    keep = torch.ge(draws, dropped - LEVELS // 2, out=torch.empty_like(draws, dtype=dtype))
+    return keep.mul_(LEVELS / (LEVELS - dropped))
+
+
+def dropped_levels(probability: float) -> int:
+    """Return how many of the levels stand for elements that are dropped."""
+    return min(round(probability * LEVELS), LEVELS - 1)
 
 
 def _draw_factors(like: Tensor, probability: float) -> Tensor:

@@ -253,8 +253,9 @@ def softmax_explicit(
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-2)
 
 
-SOFTMAX_PATHS = {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
-"""The implementations of softmax attention, by the names that `attn_path` gives them."""
+SOFTMAX_PATHS = {"sdpa": softmax_sdpa, "explicit": softmax_explicit, "fused": softmax_explicit}
+"""The implementations of softmax attention, by the names that `attn_path` gives them. In training, `fused` computes the
+whole block in one step (model/fused_block.py)."""
 
 
 class Linear(nn.Linear):
@@ -381,12 +382,17 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = MLP(config) if config.architecture.mlp == "gelu" else SwiGLU(config)
         self.dropout = dropout
+        self.fused = attn_path == "fused"
 
     def forward(
         self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None, seeds: Tensor | None = None
     ) -> Tensor:
         """Update the residual stream: (B, T, C) to (B, T, C); `seeds` (sites, B) say what is dropped."""
         dropout_p = self.dropout if self.training else 0.0
+        if self.fused and self.training and rotation is not None and (seeds is not None or not dropout_p):
+            from quillgpt.model.fused_block import fused_block  # the same in fewer passes over memory
+
+            return fused_block(self, x, rotation, seeds)
         mixed = self.attention(self.attention_norm(x), rotation, cache, seeds)
         x = x + dropout(mixed, dropout_p, seeds_at(seeds, ATTENTION_RESULT))
         return x + dropout(self.mlp(self.mlp_norm(x), seeds), dropout_p, seeds_at(seeds, MLP_RESULT))

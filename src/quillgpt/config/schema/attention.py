@@ -106,7 +106,7 @@ class AttentionFields(Settings):
         "SM",
         description=f"Attention kernel. SM: softmax. GK: Gaussian, exp(-|q-k|^2 / (2 sqrt D)), not normalised; GKn: the same, normalised. GKpoly-N: GK with a polynomial for exp, 1 to {LARGEST_POLY}. PA_NAME: the activation NAME of the attention scores ({', '.join(ACTIVATIONS)}).",
     )
-    attn_path: Literal["auto", "sdpa", "explicit", "recompute", "augmented", "triton"] = Field(
+    attn_path: Literal["auto", "sdpa", "explicit", "fused", "recompute", "augmented", "triton"] = Field(
         "auto",
         description="Implementation of attention; auto takes the fastest by a short measurement. SM: sdpa or explicit. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton: recompute as a Triton kernel, on GPUs.",
     )

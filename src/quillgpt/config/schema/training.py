@@ -378,7 +378,7 @@ class ChosenSettings(TrainSettings):
 
     if TYPE_CHECKING:  # fields, defaults and their order stay those of the settings; only their types are narrower
         dtype: Literal["float32", "bfloat16", "float16"]
-        attn_path: Literal["sdpa", "explicit", "recompute", "augmented", "triton"]
+        attn_path: Literal["sdpa", "explicit", "fused", "recompute", "augmented", "triton"]
         micro_batch_size: int
         threads: int
 

@@ -1,0 +1,727 @@
+// The element-wise work of a transformer block in as few passes over memory as possible, forward and backward.
+//
+// Matrix products are PyTorch's, but for the small ones of attention. Between two of them there is one kernel each, which
+// reads and writes every value once.
+// Values are computed in float32 and stored as T: bfloat16, or float32 if FLOAT32 is defined. The residual stream is
+// float32. model/fused_block.py calls these functions and says what they are for; tests compare them with the plain model.
+//
+// Shapes: B sequences, T positions, N = B T tokens, H heads, D width of a head, C width of the model, M of the MLP.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include <omp.h>
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+#include <immintrin.h>
+#endif
+#if defined(__AMX_BF16__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+#ifdef FLOAT32
+using T = float;
+#else
+using T = bfloat16;
+#endif
+
+// Vectors of the compiler: it translates them for any processor.
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16;
+#else
+constexpr int64_t LANES = 8;
+#endif
+typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+
+template <typename To, typename From>
+inline To same_bits(From x) {
+    return __builtin_bit_cast(To, x);
+}
+
+inline Vector all(float x) { return Vector{} + x; }
+
+inline float get(float x) { return x; }
+inline float get(bfloat16 x) { return same_bits<float>(uint32_t(x.bits) << 16); }
+inline void put(float& place, float x) { place = x; }
+inline void put(bfloat16& place, float x) {
+    const uint32_t bits = same_bits<uint32_t>(x);
+    place.bits = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);  // to the nearest, ties to even
+}
+
+inline Vector load(const float* x) {
+    Vector y;
+    std::memcpy(&y, x, sizeof y);
+    return y;
+}
+inline Vector load(const bfloat16* x) {
+    Halves halves;
+    std::memcpy(&halves, x, sizeof halves);
+    return same_bits<Vector>(__builtin_convertvector(halves, Bits) << 16);
+}
+inline void store(float* place, Vector x) { std::memcpy(place, &x, sizeof x); }
+inline void store(bfloat16* place, Vector x) {
+#if defined(__AVX512BF16__)
+    const __m256bh halves = _mm512_cvtneps_pbh(__m512(x));
+#else
+    const Bits bits = same_bits<Bits>(x);
+    const Halves halves = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Halves);
+#endif
+    std::memcpy(place, &halves, sizeof halves);
+}
+
+// The same for the first `count` lanes; the others are 0.
+template <typename V>
+inline Vector load(const V* x, int64_t count) {
+    if (count == LANES) return load(x);
+    V row[LANES] = {};
+    std::copy_n(x, count, row);
+    return load(row);
+}
+template <typename V>
+inline void store(V* place, Vector x, int64_t count) {
+    if (count == LANES) return store(place, x);
+    V row[LANES];
+    store(row, x);
+    std::copy_n(row, count, place);
+}
+
+// Call a function with the first place of each vector of a row, and the number of its lanes that are used.
+template <typename Function>
+inline void each_vector(int64_t length, Function function) {
+    int64_t i = 0;
+    for (; i + LANES <= length; i += LANES) function(i, LANES);
+    if (i < length) function(i, length - i);
+}
+
+// Combine all lanes, the first half with the second until one is left.
+template <typename Function>
+inline float reduce(Vector x, Function function) {
+    float lanes[LANES];
+    store(lanes, x);
+    for (int64_t left = LANES / 2; left; left /= 2)
+        for (int64_t i = 0; i < left; i++) lanes[i] = function(lanes[i], lanes[i + left]);
+    return lanes[0];
+}
+
+inline float sum(Vector x) {
+    return reduce(x, [](float a, float b) { return a + b; });
+}
+inline float largest_of(Vector x) {
+    return reduce(x, [](float a, float b) { return a > b ? a : b; });
+}
+
+// e^x to within a few units in the last place, for x up to 80; 0 below -87, where float32 has few bits left. NaN stays
+// NaN.
+inline Vector exponential(Vector x) {
+    x = x > 80.0f ? all(80.0f) : x;
+    const Vector base = x < -87.0f ? all(-87.0f) : x;
+    const Vector shifted = base * 1.44269504f + 12582912.0f;  // whose last bits are the nearest whole number
+    const Vector whole = shifted - 12582912.0f;
+    const Vector rest = base - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Vector y = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * rest + 8.3334519073e-3f;
+    y = y * rest + 4.1665795894e-2f;
+    y = y * rest + 1.6666665459e-1f;
+    y = y * rest + 5.0000001201e-1f;
+    y = y * (rest * rest) + rest + 1.0f;
+    const Vector scaled = same_bits<Vector>(same_bits<Bits>(y) + (same_bits<Bits>(shifted) << 23));
+    return x < -87.0f ? Vector{} : scaled;
+}
+
+// 1/x of a positive number below 2^125 by Newton's method, in a fifth of the time of a division.
+inline Vector reciprocal(Vector x) {
+    Vector y = same_bits<Vector>(0x7ef311c7 - same_bits<Integers>(x));  // off by an eighth at most
+    for (int round = 0; round < 3; round++) y *= 2.0f - x * y;
+    return y;
+}
+
+inline Vector sigmoid(Vector x) { return reciprocal(1.0f + exponential(-x)); }
+
+typedef uint64_t Words __attribute__((vector_size(64)));
+typedef int64_t Levels __attribute__((vector_size(64)));
+typedef float Factors8 __attribute__((vector_size(32)));
+
+// The one-to-one map of 64-bit numbers of dropout.py, of one or several.
+template <typename Number>
+inline Number scramble(Number x) {
+    x *= 0x9E3779B97F4A7C15u;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
+
+// Which values are dropped: a function of the sequence's seed and of the value's place in the sequence.
+struct Dropout {
+    const int64_t* seeds;  // one for each sequence; null: nothing is dropped
+    int32_t dropped;       // of 65,536 levels
+    float scale;           // of the values that stay
+
+    explicit operator bool() const { return seeds != nullptr; }
+
+    // The first word of a row of at most 2^18 values. Each word decides over four of them.
+    uint64_t word(int64_t sequence, uint64_t row) const { return scramble(uint64_t(seeds[sequence])) + (row << 16); }
+
+    // The factors that a part (of four) of some words stands for.
+    Factors8 factors(Words words, int part) const {
+        const Levels levels = Levels(words << (48 - 16 * part)) >> 48;
+        return __builtin_convertvector(levels >= int64_t(dropped - 32768), Factors8) * -scale;  // true is -1
+    }
+
+    // Write the factors of a row; there must be room for 31 more.
+    void row(int64_t sequence, uint64_t row, int64_t length, float* out) const {
+        const Words counting = {0, 1, 2, 3, 4, 5, 6, 7};
+        Words words = word(sequence, row) + counting;
+        for (int64_t i = 0; i < length; i += 32, words += 8) {
+            const Words scrambled = scramble(words);
+            for (int part = 0; part < 4; part++) {
+                const Factors8 own = factors(scrambled, part);
+                for (int64_t j = 0; j < 8; j++) out[i + 4 * j + part] = own[j];
+            }
+        }
+    }
+
+    // Write 32 factors of each of 32 rows, row beside row.
+    void columns(int64_t sequence, uint64_t first_row, int64_t first_value, float* out) const {
+        const Words counting = {0, 1, 2, 3, 4, 5, 6, 7};
+        const Words first = word(sequence, first_row) + (counting << 16) + uint64_t(first_value / 4);
+        for (uint64_t j = 0; j < 8; j++)
+            for (uint64_t i = 0; i < 32; i += 8) {
+                const Words scrambled = scramble(first + (i << 16) + j);
+                for (int part = 0; part < 4; part++) {
+                    const Factors8 own = factors(scrambled, part);
+                    std::memcpy(out + (4 * j + part) * 32 + i, &own, sizeof own);
+                }
+            }
+    }
+};
+
+// Memory of a thread, zero at first, aligned for vectors.
+template <typename V>
+struct Room {
+    V* values;
+    explicit Room(int64_t count) : values(static_cast<V*>(::operator new(count * sizeof(V), std::align_val_t(64)))) {
+        std::memset(static_cast<void*>(values), 0, count * sizeof(V));
+    }
+    Room(const Room&) = delete;
+    ~Room() { ::operator delete(values, std::align_val_t(64)); }
+    operator V*() const { return values; }
+};
+
+// Room for the factors of a row, which are 1 where nothing is dropped.
+struct Factors {
+    Room<float> values;
+    explicit Factors(int64_t length) : values(length + 31) { std::fill_n(values.values, length, 1.0f); }
+    const float* of(const Dropout& dropout, int64_t sequence, uint64_t row, int64_t length) {
+        if (dropout) dropout.row(sequence, row, length, values);
+        return values;
+    }
+};
+
+// Add up what each thread has summed, in the order of the threads.
+void add_up(const std::vector<float>& sums, int64_t width, float* out) {
+    std::fill(out, out + width, 0.0f);
+    for (size_t i = 0; i < sums.size(); i++) out[i % width] += sums[i];
+}
+
+void norm_row(const float* x, const float* weight, int64_t C, float eps, T* out, float* inverse) {
+    Vector squares{};
+    each_vector(C, [&](int64_t j, int64_t n) {
+        const Vector own = load(x + j, n);
+        squares += own * own;
+    });
+    const float r = *inverse = 1.0f / std::sqrt(sum(squares) / float(C) + eps);
+    each_vector(C, [&](int64_t j, int64_t n) { store(out + j, load(x + j, n) * r * load(weight + j, n), n); });
+}
+
+// The RMS norm of a head's row, times `scale`, rotated; returns 1 / RMS. `y` is room for a row and a vector.
+inline float norm_and_rotate(int64_t D, const T* x, const float* weight, const float* cosine, const float* sine, float eps,
+                             float scale, float* y, T* out) {
+    const int64_t half = D / 2;
+    Vector squares{};
+    each_vector(D, [&](int64_t i, int64_t n) {
+        const Vector own = load(x + i, n);
+        squares += own * own;
+    });
+    const float r = 1.0f / std::sqrt(sum(squares) / float(D) + eps);
+    each_vector(D, [&](int64_t i, int64_t n) { store(y + i, load(x + i, n) * (r * scale) * load(weight + i, n), n); });
+    each_vector(half, [&](int64_t i, int64_t n) {
+        const Vector first = load(y + i, n), second = load(y + half + i, n);
+        store(out + i, first * load(cosine + i, n) - second * load(sine + i, n), n);
+        store(out + half + i, second * load(cosine + half + i, n) + first * load(sine + half + i, n), n);
+    });
+    return r;
+}
+
+// The gradient of a head's row, given 1 / RMS and the gradient of the result; adds the gradient of the weight.
+inline void norm_and_rotate_backward(int64_t D, const T* x, const float* weight, const float* cosine, const float* sine,
+                                     float r, float scale, const T* gradient, float* g, float* weight_gradient,
+                                     T* out) {
+    const int64_t half = D / 2;
+    each_vector(half, [&](int64_t i, int64_t n) {
+        const Vector first = load(gradient + i, n) * scale, second = load(gradient + half + i, n) * scale;
+        store(g + i, first * load(cosine + i, n) + second * load(sine + half + i, n), n);
+        store(g + half + i, second * load(cosine + half + i, n) - first * load(sine + i, n), n);
+    });
+    Vector product{};
+    each_vector(D, [&](int64_t i, int64_t n) {
+        const Vector passed = load(g + i, n) * (load(x + i, n) * r);
+        store(weight_gradient + i, load(weight_gradient + i, n) + passed, n);
+        product += passed * load(weight + i, n);
+    });
+    const float share = sum(product) / float(D) * r * r;
+    each_vector(D, [&](int64_t i, int64_t n) {
+        store(out + i, load(g + i, n) * r * load(weight + i, n) - load(x + i, n) * share, n);
+    });
+}
+
+// Matrix products of attention, in tiles: C (16, 16) of A (16, depth) and B (depth, 16), depth a multiple of 32.
+//
+// B is packed: 32 rows of 16 columns follow each other, PACK rows side by side, as processors' products of bfloat16 want
+// them. C is float32.
+
+constexpr int64_t TILE = 16, DEPTH = 32, PACKED = TILE * DEPTH, PACK = sizeof(float) / sizeof(T);
+
+inline int64_t padded(int64_t length, int64_t step) { return (length + step - 1) / step * step; }
+
+#if defined(__AMX_BF16__) && defined(__linux__) && !defined(FLOAT32)
+
+// The tile registers of a thread, in the shape of the products, as long as this object lives.
+struct Tiles {
+    static bool allowed() { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
+
+    Tiles() {
+        alignas(64) uint8_t configuration[64] = {1};
+        for (int tile = 0; tile < 3; tile++) {
+            configuration[16 + 2 * tile] = 64;  // bytes of a row
+            configuration[48 + tile] = 16;      // rows
+        }
+        _tile_loadconfig(configuration);
+    }
+    ~Tiles() { _tile_release(); }
+};
+
+// C = A B, or C += A B; `steps` times 32 deep.
+template <bool ADD>
+void multiply(float* c, int64_t c_width, const T* a, int64_t a_width, const T* b, int64_t steps) {
+    if (ADD)
+        _tile_loadd(0, c, c_width * sizeof(float));
+    else
+        _tile_zero(0);
+    for (int64_t step = 0; step < steps; step++) {
+        _tile_loadd(1, a + step * DEPTH, a_width * sizeof(T));
+        _tile_loadd(2, b + step * PACKED, TILE * sizeof(float));
+        _tile_dpbf16ps(0, 1, 2);
+    }
+    _tile_stored(0, c, c_width * sizeof(float));
+}
+
+#else
+
+struct Tiles {
+    static bool allowed() { return true; }
+    Tiles() {}
+    ~Tiles() {}
+};
+
+typedef float Row __attribute__((vector_size(TILE * sizeof(float))));
+
+// Add the product of PACK neighbours in a row of A and PACK rows of B to a row of C.
+inline void add_product(Row& c, const T* a, const T* b) {
+#if defined(__AVX512BF16__) && !defined(FLOAT32)
+    int pair;
+    std::memcpy(&pair, a, sizeof pair);
+    c = Row(_mm512_dpbf16_ps(__m512(c), (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_loadu_si512(b)));
+#else
+    for (int64_t part = 0; part < PACK; part++) {
+        Row values;
+        for (int64_t j = 0; j < TILE; j++) values[j] = get(b[j * PACK + part]);
+        c += get(a[part]) * values;
+    }
+#endif
+}
+
+template <bool ADD>
+void multiply(float* c, int64_t c_width, const T* a, int64_t a_width, const T* b, int64_t steps) {
+#if defined(__AVX512F__)
+    constexpr int64_t ROWS = 8;  // as many as the registers hold
+#else
+    constexpr int64_t ROWS = 4;
+#endif
+    for (int64_t first = 0; first < TILE; first += ROWS) {
+        Row sums[ROWS];
+        for (int64_t i = 0; i < ROWS; i++)
+            if (ADD)
+                std::memcpy(&sums[i], c + (first + i) * c_width, sizeof(Row));
+            else
+                sums[i] = Row{};
+        for (int64_t k = 0; k < steps * DEPTH; k += PACK)
+            for (int64_t i = 0; i < ROWS; i++) add_product(sums[i], a + (first + i) * a_width + k, b + k * TILE);
+        for (int64_t i = 0; i < ROWS; i++) std::memcpy(c + (first + i) * c_width, &sums[i], sizeof(Row));
+    }
+}
+
+#endif
+
+// Pack B = x, of 32 rows of x and 16 of its columns for each tile: (columns / 16, rows / 32) tiles.
+void pack(const T* x, int64_t width, int64_t rows, int64_t columns, T* out) {
+    for (int64_t column = 0; column < columns; column += TILE)
+        for (int64_t k = 0; k < rows; k += PACK)
+            for (int64_t j = 0; j < TILE; j += LANES, out += LANES * PACK) {
+                const T* place = x + k * width + column + j;
+                Bits unit = same_bits<Bits>(load(place));  // of bfloat16, the upper half
+                if (PACK == 2) unit = unit >> 16 | same_bits<Bits>(load(place + (PACK - 1) * width));
+                std::memcpy(out, &unit, sizeof unit);
+            }
+}
+
+// Pack B = transposed x: (rows / 16, columns / 32) tiles.
+void pack_transposed(const T* x, int64_t rows, int64_t columns, T* out) {
+    typedef uint32_t Unit __attribute__((may_alias));  // PACK neighbours stay together
+    const int64_t units = columns / PACK;
+    Unit* place = reinterpret_cast<Unit*>(out);
+    for (int64_t row = 0; row < rows; row += TILE)
+        for (int64_t k = 0; k < units; k++)
+            for (int64_t j = 0; j < TILE; j++) *place++ = reinterpret_cast<const Unit*>(x)[(row + j) * units + k];
+}
+
+// Copy rows into the beginning of wider ones.
+void copy_rows(const T* x, int64_t x_width, int64_t rows, int64_t columns, T* out, int64_t out_width) {
+    for (int64_t i = 0; i < rows; i++) std::copy_n(x + i * x_width, columns, out + i * out_width);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Whether the system lets the process use what this was compiled for.
+int32_t usable() { return Tiles::allowed(); }
+
+// x (N, C) to its RMS norm `out`, and 1 / RMS of every row.
+void norm(int64_t threads, int64_t N, int64_t C, const float* x, const float* weight, float eps, T* out,
+          float* inverses) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t n = 0; n < N; n++) norm_row(x + n * C, weight, C, eps, out + n * C, inverses + n);
+}
+
+// sum = x + dropout(y), each (N, C); and the norm of the sum, unless `weight` is null.
+void add_norm(int64_t threads, int64_t N, int64_t C, int64_t length, const float* x, const T* y, Dropout dropout,
+              float* sum, const float* weight, float eps, T* out, float* inverses) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Factors row_factors(C);
+#pragma omp for
+        for (int64_t n = 0; n < N; n++) {
+            const float* factors = row_factors.of(dropout, n / length, n % length, C);
+            const float* own_x = x + n * C;
+            const T* own_y = y + n * C;
+            float* own_sum = sum + n * C;
+            each_vector(C, [&](int64_t j, int64_t n) {
+                store(own_sum + j, load(own_x + j, n) + load(factors + j, n) * load(own_y + j, n), n);
+            });
+            if (weight) norm_row(own_sum, weight, C, eps, out + n * C, inverses + n);
+        }
+    }
+}
+
+// The gradient of a sum's second part: dropout(gradient) as T, each (N, C).
+void add_backward(int64_t threads, int64_t N, int64_t C, int64_t length, const float* gradient, Dropout dropout,
+                  T* out) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Factors row_factors(C);
+#pragma omp for
+        for (int64_t n = 0; n < N; n++) {
+            const float* factors = row_factors.of(dropout, n / length, n % length, C);
+            each_vector(C, [&](int64_t j, int64_t used) {
+                store(out + n * C + j, load(factors + j, used) * load(gradient + n * C + j, used), used);
+            });
+        }
+    }
+}
+
+// The gradient of x, (N, C): `beside` plus what the norm of x passes on of `gradient`. And what `add_backward` makes of
+// it, unless `passed` is null.
+void norm_backward(int64_t threads, int64_t N, int64_t C, int64_t length, const float* x, const float* weight,
+                   const float* inverses, const T* gradient, const float* beside, Dropout dropout, float* out,
+                   T* passed, float* weight_gradient) {
+    std::vector<float> sums(threads * C);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Factors row_factors(C);
+        float* own_sums = sums.data() + omp_get_thread_num() * C;
+#pragma omp for
+        for (int64_t n = 0; n < N; n++) {
+            const float *own_x = x + n * C, *own_beside = beside + n * C, r = inverses[n];
+            const T* own_gradient = gradient + n * C;
+            float* own_out = out + n * C;
+            Vector product{};
+            each_vector(C, [&](int64_t j, int64_t used) {
+                const Vector g = load(own_gradient + j, used) * (load(own_x + j, used) * r);
+                store(own_sums + j, load(own_sums + j, used) + g, used);
+                product += g * load(weight + j, used);
+            });
+            const float share = sum(product) / float(C) * r * r;
+            const float* factors = passed ? row_factors.of(dropout, n / length, n % length, C) : nullptr;
+            each_vector(C, [&](int64_t j, int64_t used) {
+                const Vector g = load(own_gradient + j, used) * r * load(weight + j, used);
+                const Vector whole = load(own_beside + j, used) + g - load(own_x + j, used) * share;
+                store(own_out + j, whole, used);
+                if (passed) store(passed + n * C + j, load(factors + j, used) * whole, used);
+            });
+        }
+    }
+    add_up(sums, C, weight_gradient);
+}
+
+// Queries, keys and values (3, B, H, T, D) from their joint matrix (B, T, 3 H D): queries and keys are normalised head by
+// head and rotated, and queries multiplied by `scale`. `inverses` (2, B, T, H) are 1 / RMS of queries and keys.
+void split_heads(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* qkv, const float* weights,
+                 const float* cosines, const float* sines, float eps, float scale, T* out, float* inverses) {
+    const int64_t size = B * length * H * D;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Room<float> row(D);
+#pragma omp for collapse(2)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t t = 0; t < length; t++) {
+                const int64_t n = b * length + t;
+                for (int64_t h = 0; h < H; h++) {
+                    const int64_t place = ((b * H + h) * length + t) * D;
+                    for (int64_t part = 0; part < 2; part++)
+                        inverses[(part * B * length + n) * H + h] = norm_and_rotate(
+                            D, qkv + ((n * 3 + part) * H + h) * D, weights + part * D, cosines + t * D, sines + t * D,
+                            eps, part ? 1.0f : scale, row, out + part * size + place);
+                    std::copy_n(qkv + ((n * 3 + 2) * H + h) * D, D, out + 2 * size + place);
+                }
+            }
+    }
+}
+
+// The gradients of the joint matrix and of the weights (2, D), given those of queries, keys and values.
+void split_heads_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* qkv,
+                          const float* weights, const float* cosines, const float* sines, float scale,
+                          const float* inverses, const T* gradients, T* out, float* weight_gradients) {
+    const int64_t size = B * length * H * D;
+    std::vector<float> sums(threads * 2 * D);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Room<float> row(D);
+        float* own_sums = sums.data() + omp_get_thread_num() * 2 * D;
+#pragma omp for collapse(2)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t t = 0; t < length; t++) {
+                const int64_t n = b * length + t;
+                for (int64_t h = 0; h < H; h++) {
+                    const int64_t place = ((b * H + h) * length + t) * D;
+                    for (int64_t part = 0; part < 2; part++) {
+                        const int64_t joint = ((n * 3 + part) * H + h) * D;
+                        norm_and_rotate_backward(D, qkv + joint, weights + part * D, cosines + t * D, sines + t * D,
+                                                 inverses[(part * B * length + n) * H + h], part ? 1.0f : scale,
+                                                 gradients + part * size + place, row, own_sums + part * D, out + joint);
+                    }
+                    std::copy_n(gradients + 2 * size + place, D, out + ((n * 3 + 2) * H + h) * D);
+                }
+            }
+    }
+    add_up(sums, 2 * D, weight_gradients);
+}
+
+// Causal softmax attention of queries, keys and values (3, B, H, T, D): the mixed values (B, T, H D), and for every
+// query (B, H, T) the logarithm of the sum of its weights before they were normalised.
+void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* heads, Dropout dropout,
+               T* mixed, float* logarithms) {
+    const int64_t depth = padded(D, DEPTH), width = padded(D, TILE), rows = padded(length, DEPTH);
+    const int64_t size = B * H * length * D;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Tiles tiles;
+        Room<T> query(rows * depth), key(rows * depth), value(rows * width), keys(rows * depth), values(rows * width),
+            weights(TILE * rows);
+        Room<float> scores(TILE * rows), sums(TILE * width);
+        Factors row_factors(rows);
+#pragma omp for collapse(2)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t h = 0; h < H; h++) {
+                const T* own = heads + (b * H + h) * length * D;
+                copy_rows(own, D, length, D, query, depth);
+                copy_rows(own + size, D, length, D, key, depth);
+                copy_rows(own + 2 * size, D, length, D, value, width);
+                pack_transposed(key, rows, depth, keys);
+                pack(value, width, rows, width, values);
+                for (int64_t first = 0; first < length; first += TILE) {
+                    const int64_t most = first + TILE, deep = padded(most, DEPTH);
+                    for (int64_t j = 0; j < most; j += TILE)
+                        multiply<false>(scores + j, rows, query + first * depth, depth, keys + j * depth, depth / DEPTH);
+                    float shares[TILE] = {};
+                    for (int64_t i = 0; i < TILE; i++) {
+                        const int64_t position = first + i;
+                        float* row = scores + i * rows;
+                        T* place = weights + i * rows;
+                        std::fill(row + position + 1, row + most, -INFINITY);  // the future, whose weights are 0
+                        Vector maxima = load(row), totals{};
+                        for (int64_t j = LANES; j < most; j += LANES) {
+                            const Vector own = load(row + j);
+                            maxima = own > maxima ? own : maxima;
+                        }
+                        const float largest = largest_of(maxima);
+                        const float* factors =
+                            row_factors.of(dropout, b, uint64_t(h) << 24 | uint64_t(position), most);
+                        for (int64_t j = 0; j < most; j += LANES) {
+                            const Vector weight = exponential(load(row + j) - largest);
+                            totals += weight;
+                            store(place + j, weight * load(factors + j));
+                        }
+                        std::fill(place + most, place + deep, T{});
+                        const float total = sum(totals);
+                        shares[i] = 1.0f / total;
+                        if (position < length)
+                            logarithms[(b * H + h) * length + position] = largest + std::log(total);
+                    }
+                    for (int64_t d = 0; d < width; d += TILE)
+                        multiply<false>(sums + d, width, weights, rows, values + d * rows, deep / DEPTH);
+                    for (int64_t i = 0; i < std::min(TILE, length - first); i++) {
+                        T* place = mixed + ((b * length + first + i) * H + h) * D;
+                        each_vector(D, [&](int64_t d, int64_t n) {
+                            store(place + d, load(sums + i * width + d, n) * shares[i], n);
+                        });
+                    }
+                }
+            }
+    }
+}
+
+// The gradient of queries, keys and values (3, B, H, T, D), given results of `attention` and the gradient of the mixed
+// values. It computes the weights again, 32 keys and 32 queries at a time, as a matrix whose rows are keys.
+void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* heads,
+                        Dropout dropout, const T* mixed, const float* logarithms, const T* gradient, T* out) {
+    const int64_t depth = padded(D, DEPTH), width = padded(D, TILE), rows = padded(length, DEPTH);
+    const int64_t size = B * H * length * D;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Tiles tiles;
+        Room<T> query(rows * depth), key(rows * depth), value(rows * depth), grad(rows * depth);
+        Room<T> queries(rows * depth), grads(rows * depth);                  // B of products over the width of a head
+        Room<T> queries_in_rows(rows * width), grads_in_rows(rows * width);  // B of products over queries
+        Room<T> key_columns(width * rows), weights(DEPTH * rows), score_grads(DEPTH * rows), packed(DEPTH * DEPTH);
+        Room<float> scores(DEPTH * DEPTH), weight_grads(DEPTH * DEPTH), factors(DEPTH * DEPTH);
+        Room<float> query_grads(width * rows), key_grads(DEPTH * width), value_grads(DEPTH * width);
+        Room<float> own_logarithms(rows), shares(rows);
+        std::fill_n(factors.values, DEPTH * DEPTH, 1.0f);
+#pragma omp for collapse(2)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t h = 0; h < H; h++) {
+                const T* own = heads + (b * H + h) * length * D;
+                const int64_t place = b * length * H * D + h * D;
+                copy_rows(own, D, length, D, query, depth);
+                copy_rows(own + size, D, length, D, key, depth);
+                copy_rows(own + 2 * size, D, length, D, value, depth);
+                copy_rows(gradient + place, H * D, length, D, grad, depth);
+                pack_transposed(query, rows, depth, queries);
+                pack_transposed(grad, rows, depth, grads);
+                pack(query, depth, rows, width, queries_in_rows);
+                pack(grad, depth, rows, width, grads_in_rows);
+                for (int64_t d = 0; d < width; d++)
+                    for (int64_t j = 0; j < rows; j++) key_columns[d * rows + j] = key[j * depth + d];
+                std::fill_n(query_grads.values, width * rows, 0.0f);
+                for (int64_t i = 0; i < length; i++) {
+                    Vector share{};  // of each weight's gradient, which the others of the query take
+                    each_vector(D, [&](int64_t d, int64_t n) {
+                        share += load(grad + i * depth + d, n) * load(mixed + place + i * H * D + d, n);
+                    });
+                    shares[i] = sum(share);
+                    own_logarithms[i] = logarithms[(b * H + h) * length + i];
+                }
+                for (int64_t first = 0; first < length; first += DEPTH) {
+                    for (int64_t at = first; at < length; at += DEPTH) {
+                        for (int64_t j = 0; j < DEPTH; j += TILE)
+                            for (int64_t i = 0; i < DEPTH; i += TILE) {
+                                multiply<false>(scores + j * DEPTH + i, DEPTH, key + (first + j) * depth, depth,
+                                                queries + (at + i) * depth, depth / DEPTH);
+                                multiply<false>(weight_grads + j * DEPTH + i, DEPTH, value + (first + j) * depth, depth,
+                                                grads + (at + i) * depth, depth / DEPTH);
+                            }
+                        if (dropout) dropout.columns(b, uint64_t(h) << 24 | uint64_t(at), first, factors);
+                        for (int64_t j = 0; j < DEPTH; j++) {
+                            T *weight_row = weights + j * rows + at, *grad_row = score_grads + j * rows + at;
+                            for (int64_t i = 0; i < DEPTH; i += LANES) {
+                                const int64_t cell = j * DEPTH + i;
+                                const Vector weight = exponential(load(scores + cell) - load(own_logarithms + at + i));
+                                const Vector factor = load(factors + cell);
+                                store(weight_row + i, weight * factor);
+                                store(grad_row + i, weight * (load(weight_grads + cell) * factor - load(shares + at + i)));
+                            }
+                            const int64_t hidden = std::max<int64_t>(first + j - at, 0);  // queries before this key
+                            const int64_t end = std::min(DEPTH, length - at);
+                            std::fill_n(weight_row, hidden, T{});
+                            std::fill_n(grad_row, hidden, T{});
+                            std::fill(weight_row + end, weight_row + DEPTH, T{});
+                            std::fill(grad_row + end, grad_row + DEPTH, T{});
+                        }
+                        pack(score_grads + at, rows, DEPTH, DEPTH, packed);
+                        for (int64_t d = 0; d < width; d += TILE)
+                            for (int64_t i = 0; i < DEPTH; i += TILE)
+                                multiply<true>(query_grads + d * rows + at + i, rows, key_columns + d * rows + first,
+                                               rows, packed + i * DEPTH, 1);
+                    }
+                    const int64_t steps = (rows - first) / DEPTH;
+                    for (int64_t j = 0; j < DEPTH; j += TILE)
+                        for (int64_t d = 0; d < width; d += TILE) {
+                            multiply<false>(value_grads + j * width + d, width, weights + j * rows + first, rows,
+                                            grads_in_rows + d * rows + first * TILE, steps);
+                            multiply<false>(key_grads + j * width + d, width, score_grads + j * rows + first, rows,
+                                            queries_in_rows + d * rows + first * TILE, steps);
+                        }
+                    for (int64_t j = 0; j < std::min(DEPTH, length - first); j++) {
+                        T* key_place = out + size + ((b * H + h) * length + first + j) * D;
+                        for (int64_t d = 0; d < D; d++) {
+                            put(key_place[d], key_grads[j * width + d]);
+                            put(key_place[size + d], value_grads[j * width + d]);
+                        }
+                    }
+                }
+                T* query_place = out + (b * H + h) * length * D;
+                for (int64_t i = 0; i < length; i++)
+                    for (int64_t d = 0; d < D; d++) put(query_place[i * D + d], query_grads[d * rows + i]);
+            }
+    }
+}
+
+// silu(gate) * up, (N, M), of gate and up in one matrix (N, 2 M).
+void swiglu(int64_t threads, int64_t N, int64_t M, const T* gate_up, T* out) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t n = 0; n < N; n++) {
+        const T *gates = gate_up + n * 2 * M, *ups = gates + M;
+        each_vector(M, [&](int64_t j, int64_t used) {
+            const Vector gate = load(gates + j, used);
+            store(out + n * M + j, gate * sigmoid(gate) * load(ups + j, used), used);
+        });
+    }
+}
+
+void swiglu_backward(int64_t threads, int64_t N, int64_t M, const T* gate_up, const T* gradient, T* out) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t n = 0; n < N; n++) {
+        const T *gates = gate_up + n * 2 * M, *ups = gates + M, *own = gradient + n * M;
+        T *gate_gradients = out + n * 2 * M, *up_gradients = gate_gradients + M;
+        each_vector(M, [&](int64_t j, int64_t used) {
+            const Vector gate = load(gates + j, used), g = load(own + j, used), s = sigmoid(gate);
+            store(gate_gradients + j, g * load(ups + j, used) * s * (1.0f + gate * (1.0f - s)), used);
+            store(up_gradients + j, g * gate * s, used);
+        });
+    }
+}
+
+}  // extern "C"

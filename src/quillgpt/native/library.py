@@ -1,0 +1,150 @@
+"""kernels.cpp as a library: translated once by the machine's compiler, kept, and called with tensors.
+
+`torch.utils.cpp_extension` is not used. Its headers make a second of compiling into half a minute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+TYPES = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
+"""The number formats of the kernels' values, with the compiler's flags for them."""
+
+FLAGS = ["-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-fopenmp"]
+X86_FLAGS = ["-mprefer-vector-width=512"]
+COMPILER_SECONDS = 120
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+"""The folder of compiled code, which belongs to this user alone; see training/compilation.py."""
+
+
+class Dropout(ctypes.Structure):
+    """Which values a kernel drops; the default drops none.
+
+    A row's levels are the 16-bit parts of the 64-bit numbers that `quillgpt.attention.dropout.scramble` makes of the
+    sequence's seed and the numbers that follow.
+    """
+
+    _fields_ = (("seeds", ctypes.c_void_p), ("dropped", ctypes.c_int32), ("scale", ctypes.c_float))
+
+
+Argument = Tensor | Dropout | int | float | None
+
+
+class Kernels:
+    """The functions of kernels.cpp for one number format, by their names; they use as many threads as PyTorch does.
+
+    Args:
+        library: The loaded library.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        function = getattr(self._library, name)
+        function.restype = None
+
+        def call(*arguments: Argument) -> None:
+            function(ctypes.c_int64(torch.get_num_threads()), *map(_as_c, arguments))
+
+        setattr(self, name, call)
+        return call
+
+
+def _as_c(argument: Argument) -> object:
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    return ctypes.c_void_p(None) if argument is None else argument
+
+
+@cache
+def kernels(dtype: torch.dtype) -> Kernels:
+    """Return the kernels for values in a number format, compiled now if they are not in the cache folder yet.
+
+    Raises:
+        OSError: They cannot be compiled or loaded here.
+    """
+    compiler = _compiler()
+    if compiler is None:
+        raise OSError("there is no C++ compiler")
+    command = [compiler, *FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []), *TYPES[dtype]]
+    folder = Path(os.environ.get(CACHE_VARIABLE) or tempfile.mkdtemp(prefix="quill-native-"))
+    library = folder / f"quill-kernels-{_fingerprint(command)}.so"
+    if not library.exists():
+        _compile(command, library)
+    functions = ctypes.CDLL(str(library))
+    if not functions.usable():
+        raise OSError("the system does not let a process use the processor's matrix unit")
+    return Kernels(functions)
+
+
+def why_unavailable(dtype: torch.dtype) -> str | None:
+    """Return why there are no kernels for a number format on this machine; None if there are."""
+    if sys.platform == "win32":
+        return "they are not made for Windows"
+    if dtype not in TYPES:
+        return f"there are none for {str(dtype).removeprefix('torch.')}"
+    try:
+        kernels(dtype)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _compiler() -> str | None:
+    return next((path for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++") if (path := shutil.which(name))), None)
+
+
+def _fingerprint(command: list[str]) -> str:
+    """Return a hash of everything that the compiled code depends on."""
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = [platform.processor()]
+    processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
+    parts = [SOURCE.read_bytes(), version, repr(command).encode(), repr(processor).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _compile(command: list[str], library: Path) -> None:
+    """Compile the kernels into a file beside, and rename it: another run may do the same now.
+
+    Raises:
+        OSError: The compiler fails.
+    """
+    library.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(prefix=f".{library.stem}-", suffix=".so", dir=library.parent)
+    os.close(handle)
+    try:
+        done = subprocess.run(
+            [*command, str(SOURCE), "-o", unfinished], capture_output=True, check=False, timeout=COMPILER_SECONDS
+        )
+        if done.returncode:
+            message = done.stderr.decode(errors="replace").split("\n")[0][:200]
+            raise OSError(f"the compiler failed: {message}")
+        Path(unfinished).replace(library)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"the compiler took more than {COMPILER_SECONDS} s") from None
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
