@@ -49,7 +49,7 @@ def saved_bytes(model: GPT, sequences: int, dtype: torch.dtype) -> int:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("attn_path", ["sdpa", "explicit"])
+@pytest.mark.parametrize("attn_path", ["sdpa", "explicit", "fused"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("arch", "n_kv_head"), [("gpt2", 3), ("qwen3", 3), ("qwen3", 1)])
 def test_activations(arch: str, n_kv_head: int, dtype: torch.dtype, attn_path: str, dropout: float) -> None:

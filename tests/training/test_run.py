@@ -108,7 +108,7 @@ def test_config_toml_gives_the_same_settings_with_every_choice_made(tiny: MakeSe
     settings = tiny(attn_path="auto", dtype="auto", threads=None, compile="auto", max_iters=2)
     train(settings)
     written = resolve(str(Path(settings.out_dir) / "config.toml"), {}, environ={}, dotenv=None)
-    assert written.attn_path in ("sdpa", "explicit")
+    assert written.attn_path in ("sdpa", "explicit", "fused")
     assert written.dtype in ("float32", "bfloat16")
     assert written.threads is not None
     assert written.compile is False

@@ -110,6 +110,7 @@ def saved_bytes_per_token(
     `training_memory`.
     """
     C, heads_width = config.n_embd, config.n_head * config.head_dim
+    log_probabilities = FLOAT32_BYTES * config.vocab_size
     architecture = config.architecture
     rms, gated, rotary = architecture.norm == "rms", architecture.mlp == "swiglu", architecture.positions == "rotary"
     # Both norms save their input, and RMSNorm also what it scales; the products after them save the norm's output.
@@ -128,5 +129,8 @@ def saved_bytes_per_token(
         attention += 2 * FLOAT32_BYTES * (config.n_head + config.n_kv_head) * config.head_dim
     dropped = 2 * C * value_bytes if dropout else 0
     once = C * (FLOAT32_BYTES * (2 if rms else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
-    log_probabilities = FLOAT32_BYTES * config.vocab_size
+    if attn_path == "fused" and config.fusible:
+        # Inputs and results of matrix products; both sums of the residual stream; what every head has normalised by.
+        products = value_bytes * (2 * C + 7 * heads_width + 3 * config.mlp_dim)
+        return config.n_layer * (products + FLOAT32_BYTES * (2 * C + 3 * config.n_head)) + once + log_probabilities
     return config.n_layer * (norms + attention + hidden + dropped) + once + log_probabilities

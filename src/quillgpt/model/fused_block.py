@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from quillgpt.attention.dropout import LEVELS, dropped_levels
-from quillgpt.model.gpt import ATTENTION_RESULT, ATTENTION_WEIGHTS, MLP_RESULT
+from quillgpt.model.gpt import ATTENTION_RESULT, ATTENTION_WEIGHTS, MLP_RESULT, SwiGLU
 from quillgpt.native import Dropout, kernels
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def fused_block(block: Block, x: Tensor, rotation: Rotation, seeds: Tensor | Non
         seeds: Of the block's dropout, (sites, B); None: nothing is dropped.
     """
     attention, mlp = block.attention, block.mlp
+    assert attention.query_norm is not None
+    assert attention.key_norm is not None
+    assert isinstance(mlp, SwiGLU)
     result: Tensor = _FusedBlock.apply(  # type: ignore[no-untyped-call]
         x,
         block.attention_norm.weight,
@@ -44,19 +48,18 @@ def fused_block(block: Block, x: Tensor, rotation: Rotation, seeds: Tensor | Non
         mlp.gate_up.weight,
         mlp.down.weight,
         rotation,
-        seeds,
+        None if seeds is None else seeds.contiguous(),
         block.dropout if seeds is not None else 0.0,
         block.mlp_norm.eps,
     )
     return result
 
 
-
 class _FusedBlock(torch.autograd.Function):
     """Forward and backward pass of a block; the arguments are those of `fused_block`, one by one."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         norm_weight: Tensor,
@@ -93,17 +96,15 @@ class _FusedBlock(torch.autograd.Function):
         mixed, logarithms = x.new_empty(N, H * D, dtype=dtype), x.new_empty(B, H, T)
         run.attention(B, T, H, D, heads, of_weights, mixed, logarithms)
         middle, mlp_normed, mlp_inverses = torch.empty_like(x), torch.empty_like(normed), torch.empty_like(inverses)
-        run.add_norm(
-            N, C, T, x, mixed @ output_w.t(), of_mixed, middle, mlp_norm_weight, eps, mlp_normed, mlp_inverses
-        )
+        run.add_norm(N, C, T, x, mixed @ output_w.t(), of_mixed, middle, mlp_norm_weight, eps, mlp_normed, mlp_inverses)
         gate_up = mlp_normed @ gate_up_w.t()  # (N, 2 M)
         hidden = x.new_empty(N, M, dtype=dtype)
         run.swiglu(N, M, gate_up, hidden)
         result = torch.empty_like(x)
         run.add_norm(N, C, T, middle, hidden @ down_w.t(), of_mlp, result, None, eps, None, None)
 
-        ctx.run, ctx.sizes, ctx.rotation, ctx.dropouts = run, (B, T, C, H, D, M), rotation, (of_weights, of_mixed, of_mlp)
-        ctx.seeds = seeds  # to which the dropouts point
+        ctx.run, ctx.sizes, ctx.rotation = run, (B, T, C, H, D, M), rotation
+        ctx.dropouts, ctx.seeds = (of_weights, of_mixed, of_mlp), seeds  # the dropouts point to the seeds
         ctx.save_for_backward(
             x, norm_weight, mlp_norm_weight, in_weights, qkv_w, output_w, gate_up_w, down_w, normed, inverses, qkv,
             heads, head_inverses, mixed, logarithms, middle, mlp_normed, mlp_inverses, gate_up, hidden,
@@ -111,7 +112,8 @@ class _FusedBlock(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (
             x, norm_weight, mlp_norm_weight, in_weights, qkv_w, output_w, gate_up_w, down_w, normed, inverses, qkv,
             heads, head_inverses, mixed, logarithms, middle, mlp_normed, mlp_inverses, gate_up, hidden,
@@ -159,4 +161,3 @@ def dropouts(seeds: Tensor | None, probability: float) -> list[Dropout]:
     return [
         Dropout(seeds[site].data_ptr(), dropped, scale) for site in (ATTENTION_WEIGHTS, ATTENTION_RESULT, MLP_RESULT)
     ]
-

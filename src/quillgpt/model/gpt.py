@@ -90,6 +90,11 @@ class GPTConfig:
         return ARCHITECTURES[self.arch]
 
     @property
+    def fusible(self) -> bool:
+        """Whether a block can be computed as one step: see model/fused_block.py."""
+        return self.arch == "qwen3" and self.kernel == SOFTMAX and self.n_kv_head == self.n_head and not self.bias
+
+    @property
     def qkv_dim(self) -> int:
         """Width of queries, keys and values together: (H + 2 G) D."""
         return sum(self.fused_maps["attention.qkv.weight"])
@@ -373,7 +378,11 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each on a normalised copy of the residual stream and added to it."""
+    """Attention, then an MLP, each on a normalised copy of the residual stream and added to it.
+
+    Attributes:
+        fused: Whether training on a CPU computes all of it in one step.
+    """
 
     def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> None:
         super().__init__()
@@ -382,16 +391,17 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = MLP(config) if config.architecture.mlp == "gelu" else SwiGLU(config)
         self.dropout = dropout
-        self.fused = attn_path == "fused"
+        self.fused = attn_path == "fused" and config.fusible
 
     def forward(
         self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None, seeds: Tensor | None = None
     ) -> Tensor:
         """Update the residual stream: (B, T, C) to (B, T, C); `seeds` (sites, B) say what is dropped."""
         dropout_p = self.dropout if self.training else 0.0
-        if self.fused and self.training and rotation is not None and (seeds is not None or not dropout_p):
+        if self.fused and self.training and x.device.type == "cpu" and (seeds is not None or not dropout_p):
             from quillgpt.model.fused_block import fused_block  # the same in fewer passes over memory
 
+            assert rotation is not None
             return fused_block(self, x, rotation, seeds)
         mixed = self.attention(self.attention_norm(x), rotation, cache, seeds)
         x = x + dropout(mixed, dropout_p, seeds_at(seeds, ATTENTION_RESULT))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from quillgpt.attention import dropout
 from quillgpt.config.schema import LoraTargets
-from quillgpt.model.gpt import GPT
+from quillgpt.model.gpt import GPT, Block
 
 PARTS: dict[LoraTargets, tuple[str, ...]] = {
     "all": ("attention", "mlp"),
@@ -75,6 +75,8 @@ def add_adapters(
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for block in model.blocks:
+        assert isinstance(block, Block)
+        block.fused = False  # which knows no adapters
         for part in PARTS[targets]:
             module = block.get_submodule(part)
             for name, linear in list(module.named_children()):

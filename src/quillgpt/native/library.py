@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from quillgpt.files import atomic_path
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
 TYPES = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
 """The number formats of the kernels' values, with the compiler's flags for them."""
@@ -84,10 +86,7 @@ def kernels(dtype: torch.dtype) -> Kernels:
     Raises:
         OSError: They cannot be compiled or loaded here.
     """
-    compiler = _compiler()
-    if compiler is None:
-        raise OSError("there is no C++ compiler")
-    command = [compiler, *FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []), *TYPES[dtype]]
+    command = [_compiler(), *FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []), *TYPES[dtype]]
     folder = Path(os.environ.get(CACHE_VARIABLE) or tempfile.mkdtemp(prefix="quill-native-"))
     library = folder / f"quill-kernels-{_fingerprint(command)}.so"
     if not library.exists():
@@ -98,21 +97,37 @@ def kernels(dtype: torch.dtype) -> Kernels:
     return Kernels(functions)
 
 
-def why_unavailable(dtype: torch.dtype) -> str | None:
-    """Return why there are no kernels for a number format on this machine; None if there are."""
+def why_unavailable(dtype: torch.dtype, *, building: bool = True) -> str | None:
+    """Return why there are no kernels for a number format on this machine; None if there are.
+
+    Args:
+        dtype: The number format.
+        building: Compile them now; else a compiler is enough.
+    """
     if sys.platform == "win32":
-        return "they are not made for Windows"
+        return "its kernels are not made for Windows"
     if dtype not in TYPES:
-        return f"there are none for {str(dtype).removeprefix('torch.')}"
+        return f"it has no kernels for {str(dtype).removeprefix('torch.')}"
     try:
-        kernels(dtype)
+        if building:
+            kernels(dtype)
+        else:
+            _compiler()
     except OSError as error:
         return str(error)
     return None
 
 
-def _compiler() -> str | None:
-    return next((path for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++") if (path := shutil.which(name))), None)
+def _compiler() -> str:
+    """Return the place of the machine's C++ compiler.
+
+    Raises:
+        OSError: There is none.
+    """
+    for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"):
+        if place := shutil.which(name):
+            return place
+    raise OSError("there is no C++ compiler")
 
 
 def _fingerprint(command: list[str]) -> str:
@@ -128,23 +143,21 @@ def _fingerprint(command: list[str]) -> str:
 
 
 def _compile(command: list[str], library: Path) -> None:
-    """Compile the kernels into a file beside, and rename it: another run may do the same now.
+    """Compile the kernels into a file, which another run may do at the same time.
 
     Raises:
         OSError: The compiler fails.
     """
-    library.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(prefix=f".{library.stem}-", suffix=".so", dir=library.parent)
-    os.close(handle)
-    try:
-        done = subprocess.run(
-            [*command, str(SOURCE), "-o", unfinished], capture_output=True, check=False, timeout=COMPILER_SECONDS
-        )
+    with atomic_path(library) as unfinished:
+        try:
+            done = subprocess.run(
+                [*command, str(SOURCE), "-o", str(unfinished)],
+                capture_output=True,
+                check=False,
+                timeout=COMPILER_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise OSError(f"the compiler took more than {COMPILER_SECONDS} s") from None
         if done.returncode:
             message = done.stderr.decode(errors="replace").split("\n")[0][:200]
             raise OSError(f"the compiler failed: {message}")
-        Path(unfinished).replace(library)
-    except subprocess.TimeoutExpired:
-        raise OSError(f"the compiler took more than {COMPILER_SECONDS} s") from None
-    finally:
-        Path(unfinished).unlink(missing_ok=True)

@@ -107,4 +107,4 @@ def uncompiled(model: GPT) -> Iterator[None]:
 
 def _parts(model: GPT) -> list[tuple[nn.Module, str]]:
     """Return the methods to compile. Set as attributes of an object, compiled ones replace those of its class."""
-    return [*((block, "forward") for block in model.blocks), (model, "loss_from_hidden")]
+    return [*((block, "forward") for block in model.blocks if not block.fused), (model, "loss_from_hidden")]

@@ -29,6 +29,7 @@ from quillgpt.distributed import ALONE, World
 from quillgpt.errors import ConfigError
 from quillgpt.measuring import Allowance, OutOfTimeError, remember
 from quillgpt.model import GPTConfig, attention_paths
+from quillgpt.native import why_unavailable
 from quillgpt.training.compilation import keep_compiled_code
 from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
 
@@ -113,13 +114,40 @@ def choose_paths(
     """
     given = settings.micro_batch_size
     at_once = _fastest_micro_batch(settings, machine) if given == "auto" else given
-    if settings.attn_path == "auto":
+    why_not_fused = _why_not_fused(settings, config, machine, building=measuring)
+    if settings.attn_path == "fused" and why_not_fused:
+        raise ConfigError(f"attn_path = fused does not work here: {why_not_fused}; give auto or explicit")
+    if settings.attn_path == "auto" and not why_not_fused:
+        settings = settings.model_copy(update={"attn_path": "fused"})
+    elif settings.attn_path == "auto":
         usual = next(iter(attention_paths(config.kernel, block_size=config.block_size, dropout=settings.dropout > 0)))
         attn_path = _fastest_attention(config, at_once, settings.dropout, machine) if measuring else usual
         settings = settings.model_copy(update={"attn_path": attn_path})
     if given == "auto":
         at_once = _fitting_micro_batch(settings, config, machine, at_once)
     return ChosenSettings.of(settings.model_copy(update={"micro_batch_size": at_once}))
+
+
+def _why_not_fused(settings: TrainSettings, config: GPTConfig, machine: Machine, *, building: bool) -> str | None:
+    """Return why the run's blocks cannot be computed as one step; None if they can, and then that is the fastest.
+
+    Args:
+        settings: The run's.
+        config: Configuration of its model.
+        machine: What it runs on.
+        building: Compile the kernels; else a compiler is enough.
+    """
+    if settings.attn_path not in ("auto", "fused"):
+        return "another path is given"
+    if machine.device.type != "cpu":
+        return "its kernels are for CPUs"
+    if not config.fusible:
+        return "it is for softmax attention in the architecture qwen3, with as many key heads as query heads"
+    if settings.lora_rank:
+        return "it trains no adapters"
+    if settings.strategy == "fsdp" and machine.world.size > 1:
+        return "strategy = fsdp divides the weights"
+    return why_unavailable(machine.dtype, building=building)
 
 
 def _fastest_micro_batch(settings: TrainSettings, machine: Machine) -> int:
@@ -154,7 +182,8 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
 
 
 def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machine: Machine) -> str:
-    paths = attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0)
+    paths = dict(attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0))
+    paths.pop("fused", None)  # which is not attention alone
     if config.kernel.type.family == "SM":
         if machine.device.type != "cpu":
             return "sdpa"

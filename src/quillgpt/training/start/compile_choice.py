@@ -34,6 +34,8 @@ def may_compile(settings: TrainSettings, config: GPTConfig, parameters: int, mac
     """
     if settings.compile != "auto":
         return settings.compile
+    if settings.attn_path == "fused":
+        return False  # most of the work is compiled already
     if machine.device.type == "cpu" and not _has_cpp_compiler():
         return False
     if settings.minutes is not None:

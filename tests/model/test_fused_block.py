@@ -1,0 +1,184 @@
+"""A block that is computed in one step computes what the plain block does, and so do its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from quillgpt.attention import dropout, spread
+from quillgpt.attention.dropout import LEVELS, dropped_levels, scramble
+from quillgpt.device import autocast
+from quillgpt.model import GPT, GPTConfig, gpt
+from quillgpt.model.gpt import DROPOUT_SITES, Block, Rotation
+from quillgpt.model.lora import add_adapters
+from quillgpt.native import why_unavailable
+from tolerances import BFLOAT16_FROBENIUS
+
+pytestmark = pytest.mark.skipif(why_unavailable(torch.bfloat16) is not None, reason="there is no C++ compiler")
+
+FLOAT32_FROBENIUS = 1e-5
+CONFIG = GPTConfig(
+    arch="qwen3", vocab_size=65, block_size=512, n_layer=2, n_head=2, n_kv_head=2, n_embd=48, head_dim=32, mlp_dim=72
+)
+
+
+def model_of(config: GPTConfig, attn_path: str = "fused", probability: float = 0.0) -> GPT:
+    """Return a model whose weights are large enough for every part of it to matter."""
+    model = GPT(config, attn_path=attn_path, dropout=probability, seed=0).train()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.15) if parameter.ndim > 1 else parameter.uniform_(0.5, 1.5)
+    return model
+
+
+def outcome(model: GPT, length: int, dtype: torch.dtype, *, sequences: int = 3) -> dict[str, Tensor]:
+    """Return the result of the first block and all gradients, for the same input and gradient."""
+    block = model.blocks[0]
+    generator = torch.Generator().manual_seed(2)
+    x, gradient = (torch.randn(sequences, length, model.config.n_embd, generator=generator) for _ in range(2))
+    x.requires_grad_()
+    cosines, sines = model.rotations.first(length, x.device)
+    seeds = spread(torch.arange(sequences), len(DROPOUT_SITES)) if model.dropout else None
+    with autocast(x.device, dtype):
+        result = block(x, (cosines[:length], sines[:length]), None, seeds)
+    result.backward(gradient)
+    gradients = {name: parameter.grad for name, parameter in block.named_parameters()}
+    return {"result": result.detach(), "x": x.grad, **gradients}
+
+
+def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> None:
+    assert one.keys() == other.keys()
+    errors = {name: float((one[name] - other[name]).norm() / other[name].norm()) for name in one}
+    assert max(errors.values()) < tolerance, errors
+
+
+@pytest.mark.parametrize("length", [2, 31, 32, 33, 100, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_computes_what_the_plain_block_does(length: int, dtype: torch.dtype) -> None:
+    tolerance = FLOAT32_FROBENIUS if dtype == torch.float32 else 3 * BFLOAT16_FROBENIUS
+    plain, fused = model_of(CONFIG, "explicit"), model_of(CONFIG)
+    assert_near(outcome(fused, length, dtype), outcome(plain, length, dtype), tolerance)
+
+
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "width", "mlp_dim"), [(1, 48, 48, 130), (3, 10, 30, 33), (2, 64, 100, 8)]
+)
+def test_it_does_so_for_widths_that_fill_no_vector(heads: int, head_dim: int, width: int, mlp_dim: int) -> None:
+    config = replace(CONFIG, n_head=heads, n_kv_head=heads, head_dim=head_dim, n_embd=width, mlp_dim=mlp_dim)
+    plain, fused = model_of(config, "explicit"), model_of(config)
+    assert_near(outcome(fused, 70, torch.float32), outcome(plain, 70, torch.float32), FLOAT32_FROBENIUS)
+
+
+def test_it_is_at_least_as_near_to_float32_as_the_plain_block() -> None:
+    truth = outcome(model_of(CONFIG, "explicit"), 128, torch.float32)
+    plain, fused = (outcome(model_of(CONFIG, path), 128, torch.bfloat16) for path in ("explicit", "fused"))
+    for name, value in truth.items():
+        assert (fused[name] - value).norm() < 1.5 * (plain[name] - value).norm(), name
+
+
+def factors_of(seeds: Tensor, shape: Sequence[int], probability: float) -> Tensor:
+    """Return the factors of the kernels, written apart from them: of (B, T, C), or of weights (B, H, T, S)."""
+    *_, rows, width = shape
+    heads = shape[1] if len(shape) == 4 else 1
+    row = (torch.arange(heads)[:, None] << 24 | torch.arange(rows)) << 16
+    words = scramble(scramble(seeds).view(-1, 1, 1, 1) + row[..., None] + torch.arange(-(-width // 4)))
+    levels = torch.stack([words << 48 - 16 * part >> 48 for part in range(4)], -1).flatten(-2)[..., :width]
+    dropped = dropped_levels(probability)
+    return ((levels >= dropped - LEVELS // 2) * (LEVELS / (LEVELS - dropped))).view(shape)
+
+
+@pytest.mark.parametrize("length", [50, 128])
+def test_its_dropout_is_a_function_of_the_seeds(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def same(x: Tensor, probability: float, seeds: Tensor | None = None) -> Tensor:
+        return x if seeds is None else x * factors_of(seeds, x.shape, probability).to(x.dtype)
+
+    fused = outcome(model_of(CONFIG, probability=0.3), length, torch.float32)
+    monkeypatch.setattr(gpt, "dropout", same)
+    assert_near(fused, outcome(model_of(CONFIG, "explicit", 0.3), length, torch.float32), FLOAT32_FROBENIUS)
+
+
+def test_it_drops_what_it_is_told_to() -> None:
+    shape = (4, 2, 96, 96)
+    for probability in (0.1, 0.5):
+        factors = factors_of(torch.arange(4), shape, probability)
+        assert float((factors == 0).float().mean()) == pytest.approx(probability, abs=0.01)
+        assert float(factors.mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_a_sequence_is_computed_the_same_whatever_is_beside_it() -> None:
+    model = model_of(CONFIG, probability=0.2)
+    three, one = (outcome(model, 40, torch.float32, sequences=count)["result"] for count in (3, 1))
+    assert not torch.equal(three[0], three[1])
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(3, 40, CONFIG.n_embd, generator=generator)
+    cosines, sines = model.rotations.first(40, x.device)
+    rotation: Rotation = (cosines[:40], sines[:40])
+    seeds = spread(torch.arange(3), len(DROPOUT_SITES))
+    alone = torch.cat([model.blocks[0](x[i : i + 1], rotation, None, seeds[:, i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(three, alone, rtol=1e-5, atol=1e-5)
+    assert one.shape == (1, 40, CONFIG.n_embd)
+
+
+def test_threads_only_change_the_order_of_sums() -> None:
+    before = torch.get_num_threads()
+    outcomes = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outcomes.append(outcome(model_of(CONFIG, probability=0.1), 64, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    for other in outcomes[1:]:
+        assert_near(other, outcomes[0], FLOAT32_FROBENIUS)
+
+
+def test_a_value_that_is_not_finite_stays_so() -> None:
+    model = model_of(CONFIG)
+    with torch.no_grad():
+        model.blocks[0].mlp.gate_up.weight[0, 0] = float("nan")
+    assert all(tensor.isnan().any() for tensor in outcome(model, 40, torch.bfloat16).values())
+
+
+@pytest.mark.parametrize(
+    "change", [{"arch": "gpt2"}, {"n_kv_head": 1}, {"bias": True}], ids=["gpt2", "fewer key heads", "biases"]
+)
+def test_other_blocks_are_not_fused(change: dict[str, object]) -> None:
+    model = GPT(replace(CONFIG, **change), attn_path="fused")  # type: ignore[arg-type]
+    assert not any(block.fused for block in model.blocks)
+
+
+def test_a_block_with_adapters_uses_them() -> None:
+    model = model_of(CONFIG)
+    add_adapters(model, rank=2, alpha=2.0, dropout=0.0, seed=0)
+    assert not any(block.fused for block in model.blocks)
+
+
+def test_without_gradients_nothing_changes() -> None:
+    tokens = torch.arange(40)[None]
+    plain, fused = (model_of(CONFIG, path).eval() for path in ("explicit", "fused"))
+    assert torch.equal(plain(tokens), fused(tokens))
+
+
+def test_it_can_be_computed_again_for_its_backward_pass() -> None:
+    gradients = []
+    for again in (False, True):
+        model = model_of(CONFIG, probability=0.2)
+        model.gradient_checkpointing = again
+        tokens = torch.arange(60).view(2, 30)
+        model.loss_sum(tokens, tokens, torch.arange(2)).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_dropout_without_seeds_is_left_to_the_plain_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(gpt, "dropout", lambda x, *rest: drawn.append(rest) or dropout(x, *rest))
+    block: Block = model_of(CONFIG, probability=0.2).blocks[0]
+    x = torch.randn(1, 8, CONFIG.n_embd)
+    block(x, (torch.ones(8, 32), torch.zeros(8, 32)), None, None)
+    assert drawn
