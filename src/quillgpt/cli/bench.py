@@ -55,7 +55,12 @@ RECORD_HELP = (
     "interrupted benchmark goes on."
 )
 GRID_KINDS = ("size", "tokenizer", "regularization", "batch", "rates")
-OF_THE_BENCHMARK = ("minutes", "seed", "data", "val", "dataset", "data_dir", "out_dir", "init_from", "max_iters")
+OF_THE_BENCHMARK = (
+    *("minutes", "seed", "data", "val", "dataset", "data_dir", "out_dir", "init_from", "max_iters", "defaults"),
+    *("overwrite", "eval_only"),
+)
+"""Settings that the benchmark itself sets."""
+
 
 bench = App(
     help="Measure speed and memory on this machine, side by side with a peer.",
@@ -318,25 +323,23 @@ def own_text(
         raise ConfigError("--markdown prints a record; name it with --record=FILE")
 
     from quillgpt.bench.quality.benchmark import Plan, bench_own_text
-    from quillgpt.bench.quality.record import Record
+    from quillgpt.bench.quality.record import Record, read_results
     from quillgpt.bench.quality.report import compare, conclusions, results_table
 
-    known = Record(record)
-    if markdown:
-        results = list(known)
+    if markdown and record is not None:
+        results = read_results(record)
     else:
-        resolve(OWN_TEXT, flags)
         plan = Plan(
             texts=texts,
             minutes=read_numbers("minutes", minutes),
             rate=None if rate is None else rate * 1e12,
-            seeds=read_counts("seed", seed),
+            seeds=[resolve(OWN_TEXT, flags | {"seed": word}).seed for word in seed.split(",")],
             grid=kinds,
             flags=flags,
             nanogpt=peers.get(NANOGPT),
             floor=floor,
         )
-        results = bench_own_text(plan, known)
+        results = bench_own_text(plan, Record(record))
     comparisons = compare(results)
     results_in_table = results_table(comparisons)
     if as_json:

@@ -91,14 +91,14 @@ def test_its_checkpoint_is_scored_by_its_own_model(checkout: Path, tmp_path: Pat
     (folder / DATA).mkdir(parents=True)
     shutil.copyfile(checkout / "model.py", folder / "model.py")
     with pytest.raises(UserError, match="has saved no checkpoint"):
-        nanogpt_run.open_checkpoint(folder)
+        nanogpt_run.open_checkpoint(folder, 1)
     (folder / nanogpt_run.CHECKPOINT).parent.mkdir()
     torch.save({"model": model.state_dict(), "model_args": sizes}, folder / nanogpt_run.CHECKPOINT)
     table = dict(enumerate("\nabc"))
     (folder / DATA / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": 4, "itos": table}))
     train, held = "abc\n" * 100, "abcaböabcab\n"
     price = nanogpt_run.score_checkpoint(
-        nanogpt_run.open_checkpoint(folder), SplitText("text", "", train, held), folder
+        nanogpt_run.open_checkpoint(folder, 1), SplitText("text", "", train, held), folder
     )
     ids = ["\nabc".index(character) for character in held if character != "ö"]
     rows = torch.log_softmax(model.table.weight.detach().double(), -1)

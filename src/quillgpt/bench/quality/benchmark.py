@@ -17,11 +17,13 @@ from quillgpt.bench.quality.candidates import Budget, Run
 from quillgpt.bench.quality.compressors import COMPRESSORS, Size, run_compressor
 from quillgpt.bench.quality.grid import neighbours
 from quillgpt.bench.quality.held_out import SplitText, split_text
-from quillgpt.bench.quality.nanogpt_run import run_nanogpt
+from quillgpt.bench.quality.nanogpt_run import check_checkout, run_nanogpt
 from quillgpt.bench.quality.quill_run import run_quill
 from quillgpt.bench.quality.record import NANOGPT, PPMD, QUILL, Cell, Record, Result
 from quillgpt.bench.quality.texts import TEXTS, text_file
+from quillgpt.config import resolve
 from quillgpt.config.paths import expand
+from quillgpt.config.sources import OWN_TEXT
 from quillgpt.console import say, warn
 from quillgpt.device import device_description
 from quillgpt.errors import ConfigError, DataError, UserError, did_you_mean
@@ -93,9 +95,11 @@ def bench_own_text(plan: Plan, record: Record) -> list[Result]:
     A candidate that fails, and a text that cannot be made here, is named in a warning and left out.
 
     Raises:
-        UserError: A text is given that cannot be used.
+        UserError: A text is given that cannot be used, or a folder that has no nanoGPT.
     """
     files = files_meant(plan.texts)
+    if plan.nanogpt is not None:
+        check_checkout(plan.nanogpt)
     results: list[Result] = []
     compressors = {}
     if plan.floor:
@@ -152,11 +156,10 @@ def run_of_nanogpt(
     split: SplitText, budget: Budget, checkout: Path, flags: Mapping[str, str], record: Record
 ) -> Result:
     """Return the result of nanoGPT on one text; its seed is always the same, and of the flags only `threads` counts."""
-    threads = {name: value for name, value in flags.items() if name == "threads"}
-    cell = Cell(split.name, split.sha256, NANOGPT, budget.minutes, budget.rate, None, threads)
-    return result_of(
-        cell, split, record, lambda folder: run_nanogpt(split, budget, checkout, folder, threads.get("threads"))
-    )
+    threads = resolve(OWN_TEXT, flags).threads
+    of_cell = {} if threads is None else {"threads": str(threads)}
+    cell = Cell(split.name, split.sha256, NANOGPT, budget.minutes, budget.rate, None, of_cell)
+    return result_of(cell, split, record, lambda folder: run_nanogpt(split, budget, checkout, folder, threads))
 
 
 def result_of(cell: Cell, split: SplitText, record: Record, run: Callable[[Path], Run]) -> Result:

@@ -22,6 +22,7 @@ from quillgpt.bench.quality.processes import run_to_the_end
 from quillgpt.bench.quality.scoring import Price, price_of
 from quillgpt.bench.worker import Worker
 from quillgpt.config import resolve
+from quillgpt.device import choose_threads
 from quillgpt.errors import UserError
 from quillgpt.text.tokenizers.nanogpt_meta import read_nanogpt_meta
 from quillgpt.training.planning.scaling import cost_of
@@ -94,7 +95,18 @@ class Speed:
         return max(1, int(left / (self.iteration + self.evaluation / USUAL_INTERVAL)))
 
 
-def run_nanogpt(split: SplitText, budget: Budget, checkout: Path, folder: Path, threads: str | None) -> Run:
+def check_checkout(checkout: Path) -> None:
+    """Check that a folder has the scripts of nanoGPT that are run.
+
+    Raises:
+        UserError: One is missing.
+    """
+    for name in FILES:
+        if not (checkout / name).is_file():
+            raise UserError(f"{checkout / name} does not exist; {ADVICE}")
+
+
+def run_nanogpt(split: SplitText, budget: Budget, checkout: Path, folder: Path, threads: int | None) -> Run:
     """Train nanoGPT's recipe for a CPU on a text, by characters, and score its best checkpoint by its own model.
 
     The iterations are as many as fit into the minutes with preparing and evaluating; a short trial, which does not
@@ -110,13 +122,12 @@ def run_nanogpt(split: SplitText, budget: Budget, checkout: Path, folder: Path, 
     Raises:
         UserError: The folder has no nanoGPT, or one of its scripts failed.
     """
+    check_checkout(checkout)
     for name in FILES:
-        if not (checkout / name).is_file():
-            raise UserError(f"{checkout / name} does not exist; {ADVICE}")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkout / name, folder / name)
     (folder / DATA / "input.txt").write_text(split.train, encoding="utf-8", newline="")
-    environment = os.environ | {"PYTHONUTF8": "1"} | ({} if threads is None else {"OMP_NUM_THREADS": threads})
+    environment = os.environ | {"PYTHONUTF8": "1"} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
 
     def run(*words: str) -> tuple[str, float]:
         started = time.perf_counter()
@@ -135,7 +146,7 @@ def run_nanogpt(split: SplitText, budget: Budget, checkout: Path, folder: Path, 
     interval = max(1, round(iterations / max(1, round(iterations / USUAL_INTERVAL))))
     iterations = max(1, iterations // interval) * interval
     _, training = run("train.py", *train_flags(iterations, interval=interval))
-    with Worker(open_checkpoint, folder) as worker:
+    with Worker(open_checkpoint, folder, threads) as worker:
         price = worker.ask(score_checkpoint, split, folder)
         parameters = worker.ask(count_parameters)
     chosen = {"tokenizer": "char", "parameters": parameters, "max_iters": iterations, "eval_interval": interval}
@@ -154,7 +165,7 @@ def operations_of_an_iteration(alphabet: int) -> float:
     return cost_of(model).flops_per_token * TOKENS_PER_ITERATION
 
 
-def open_checkpoint(folder: Path) -> Any:
+def open_checkpoint(folder: Path, threads: int | None) -> Any:
     """Return its model with the weights of its best checkpoint.
 
     Raises:
@@ -162,6 +173,7 @@ def open_checkpoint(folder: Path) -> Any:
     """
     if not (folder / CHECKPOINT).is_file():
         raise UserError("nanoGPT has saved no checkpoint, since no evaluation was better than the one at its start")
+    choose_threads(threads)
     stored = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     module = import_model(folder)
     model = module.GPT(module.GPTConfig(**stored["model_args"]))

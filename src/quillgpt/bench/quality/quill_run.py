@@ -19,6 +19,7 @@ from quillgpt.bench.quality.held_out import SplitText
 from quillgpt.bench.quality.processes import run_to_the_end
 from quillgpt.bench.quality.scoring import Price, price_of
 from quillgpt.bench.worker import Worker
+from quillgpt.config import resolve
 from quillgpt.config.runs import CONFIG
 from quillgpt.config.sources import OWN_TEXT
 from quillgpt.training.folder.out_dir import SUMMARY
@@ -50,19 +51,20 @@ def run_quill(split: SplitText, budget: Budget, flags: Mapping[str, str], folder
     if budget.operations is not None:
         with Worker(dict, given) as worker:
             given = worker.ask(flags_at_rate, budget.operations)
+    threads = resolve(OWN_TEXT, given).threads
     words = [sys.executable, "-m", "quillgpt", "train", OWN_TEXT]
     started = time.perf_counter()
     run_to_the_end([*words, *(f"--{name}={value}" for name, value in given.items())], "quill train", folder=folder)
     seconds = time.perf_counter() - started
-    with Worker(open_run, out_dir) as worker:
+    with Worker(open_run, out_dir, threads) as worker:
         price = worker.ask(score_run, split)
         tokenizer = worker.ask(name_of_tokenizer)
     return Run(price, seconds, settings_of(out_dir) | {"tokenizer": tokenizer})
 
 
-def open_run(out_dir: Path) -> Model:
+def open_run(out_dir: Path, threads: int | None) -> Model:
     """Load the best checkpoint of a run, to compute in float32."""
-    return load(out_dir, device="cpu", dtype="float32")
+    return load(out_dir, device="cpu", dtype="float32", threads=threads)
 
 
 def score_run(model: Model, split: SplitText) -> Price:

@@ -79,12 +79,18 @@ class Record:
         path: The file; None: results are kept in memory only.
 
     Raises:
-        DataError: It is a file of another kind.
+        DataError: It is a file of another kind, or cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._results = [] if path is None or not path.exists() else read_results(path)
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.open("ab").close()
+            except OSError as error:
+                raise DataError(f"{path} cannot be written ({error.strerror}); give another --record") from None
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self._results)
@@ -99,7 +105,6 @@ class Record:
         self._results.append(result)
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(asdict(result), ensure_ascii=False).encode("utf-8") + b"\n"
         with self._path.open("a+b") as file:
             if file.tell():
@@ -116,9 +121,9 @@ def read_results(path: Path) -> list[Result]:
         DataError: It cannot be read, or its first line is no result.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); give another --record") from None
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give another --record") from None
     adapter, results = TypeAdapter(Result), []
     for number, line in enumerate(lines, start=1):
         try:

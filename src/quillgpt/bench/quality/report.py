@@ -44,6 +44,11 @@ class Comparison:
     ppmd: float | None
 
     @property
+    def use(self) -> str:
+        """What the text is for: tuning or held; `other` for a text of the user's."""
+        return TEXTS[self.text].use if self.text in TEXTS else "other"
+
+    @property
     def regret(self) -> float | None:
         """By how much the rules' choice is worse than the best of the grid, as a share; 0 where it is the best."""
         if self.quill is None or self.best is None:
@@ -105,7 +110,7 @@ def results_table(comparisons: Sequence[Comparison]) -> ResultTable:
     rows = [
         {
             "text": comparison.text,
-            "for": TEXTS[comparison.text].use if comparison.text in TEXTS else None,
+            "for": comparison.use,
             "MB": comparison.train_bytes / 1e6,
             "minutes": comparison.minutes,
             "tokenizer": comparison.tokenizer,
@@ -138,14 +143,14 @@ def results_table(comparisons: Sequence[Comparison]) -> ResultTable:
 def conclusions(comparisons: Sequence[Comparison]) -> list[str]:
     """Return what follows from the table, in sentences: regrets, and who is ahead where."""
     lines = []
-    regrets = {comparison: comparison.regret for comparison in comparisons if comparison.regret is not None}
-    if regrets:
-        worst = max(regrets, key=lambda comparison: regrets[comparison] or 0.0)
-        mean = statistics.fmean(regret or 0.0 for regret in regrets.values())
-        lines.append(
-            f"Regret against the grid: {mean:.1%} in the mean of {len(regrets)}, {worst.regret:.1%} at worst "
-            f"({worst.text}, {worst.minutes:g} min)."
-        )
+    for use in dict.fromkeys(comparison.use for comparison in comparisons):
+        regrets = {each: each.regret for each in comparisons if each.use == use and each.regret is not None}
+        if regrets:
+            worst = max(regrets, key=lambda comparison: regrets[comparison])
+            lines.append(
+                f"Regret against the grid on {use} texts: {statistics.fmean(regrets.values()):.1%} in the mean of "
+                f"{len(regrets)}, {regrets[worst]:.1%} at worst ({worst.text}, {worst.minutes:g} min)."
+            )
     for name, of in ((NANOGPT, "nanogpt"), (XZ, "xz"), (PPMD, "ppmd")):
         measured = [comparison for comparison in comparisons if getattr(comparison, of) and comparison.quill]
         ahead = [f"{each.text} ({each.minutes:g} min)" for each in measured if name in each.behind]
