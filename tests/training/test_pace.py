@@ -15,7 +15,7 @@ from quillgpt.optim.schedule import learning_rate
 from quillgpt.training import Interruption, train
 from quillgpt.training import trainer as loop
 from quillgpt.training.cuda_graph import make_step
-from quillgpt.training.pace import LATE_SECONDS, LATE_SHARE, Pace
+from quillgpt.training.pace import LATE_SECONDS, LATE_SHARE, SPARE_SECONDS, Pace
 from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.record import finish
 from quillgpt.training.run import LONGEST_WARMUP_SHARE, Run
@@ -73,7 +73,7 @@ def live(run: Run, costs: Costs) -> tuple[float, float]:
     assert settings.minutes is not None
     minutes = settings.minutes
     clock = Clock(costs.start)
-    pace, rate = Pace(run, 0.0, clock=clock), 0.0
+    pace, rate = Pace(run, 0.0, clock=clock, computed=clock), 0.0
     blocks, whole = sum(blocks_of_an_evaluation(run)), blocks_of_val(run)
 
     def spend(seconds: float) -> float:
@@ -96,7 +96,7 @@ def live(run: Run, costs: Costs) -> tuple[float, float]:
         if pace.is_off():
             length = pace.fitting_iterations()
             assert length is not None
-            run.change_length(length)
+            run.change_length(length, pace.fitting_interval())
     parts = pace.parts_of_last_evaluation()
     for part in range(parts):
         if part and not pace.has_time_for_a_part():
@@ -188,14 +188,40 @@ def test_a_part_of_the_validation_split_is_evaluated_where_the_whole_would_take_
     run_of: Callable[..., Run],
 ) -> None:
     run = run_of(minutes=1.0, planned=1.0, costs=Costs())
-    pace = Pace(run, 0.0, clock=Clock(50.0))
+    clock = Clock(50.0)
+    pace = Pace(run, 0.0, clock=clock, computed=clock)
     for _ in range(10):
         pace.count(0.03)
     pace.count_evaluation(0.5 * sum(blocks_of_an_evaluation(run)))  # so the whole split would take half of the minutes
     assert blocks_of_val(run) * 0.5 > 6
     assert pace.parts_of_last_evaluation() > 6
     assert pace.has_time_for_a_part()
-    assert pace.fitting_iterations() == int((60 - 50 - 1.5 - 0.08 * 60) / 0.03) + run.state.iteration
+    assert pace.fitting_iterations() == int((60 - 50 - SPARE_SECONDS - 0.08 * 60) / 0.03) + run.state.iteration
+
+
+def test_evaluations_that_take_long_are_fewer_where_the_rules_decide(run_of: Callable[..., Run]) -> None:
+    costs = Costs(iteration=0.05, block=0.15)
+    run = run_of(minutes=3.0, planned=1.0, costs=costs)
+    run.settings = run.settings.model_copy(update={"defaults": "scaled", "block_size": 4})
+    evaluation = costs.block * sum(blocks_of_an_evaluation(run))
+    assert 10 * evaluation > 40
+    seconds, rate = live(run, costs)
+    check(run, seconds, rate)
+    assert run.state.train_seconds > 0.65 * seconds
+
+
+def test_a_program_that_others_slow_down_has_longer_to_end(run_of: Callable[..., Run]) -> None:
+    run = run_of(minutes=3.0, planned=1.0, costs=Costs())
+    lengths = []
+    for share_of_the_core in (1.0, 0.25):
+        clock, computed = Clock(), Clock()
+        pace = Pace(run, 0.0, clock=clock, computed=computed)
+        for _ in range(100):
+            clock.seconds += 0.1
+            computed.seconds += 0.1 * share_of_the_core
+            pace.count(0.1)
+        lengths.append(pace.fitting_iterations() or 0)
+    assert lengths[0] - lengths[1] == pytest.approx(3 * SPARE_SECONDS / 0.1, abs=1)
 
 
 def test_a_short_text_is_not_read_for_ever(run_of: Callable[..., Run]) -> None:

@@ -36,8 +36,11 @@ LOOK_SHARE = 0.005
 LEAST_CHANGE, LEAST_CHANGE_OF_MINUTES = 0.02, 0.003
 """Share of the time that is left, and of all minutes, by which a run must be off for its length to change."""
 
-SPARE_SECONDS, SPARE_SHARE = 1.5, 0.05
-"""For the program to end: so many seconds, or this share of the minutes if that is less."""
+SPARE_SECONDS, SPARE_SHARE = 1.2, 0.05
+"""For the program to end: what it computes then, which takes longer where others compute; a share of all at most."""
+
+EVALUATIONS_SHARE = 0.1
+"""Share of the time that evaluations during a run may take where its rules decide; else there are fewer of them."""
 
 LAST_SHARE = 0.08
 """Share of the minutes that the last evaluation, of the whole validation split, may take; else a part is evaluated."""
@@ -59,15 +62,24 @@ class Pace:
         run: The run.
         started: When its command began, by the clock.
         clock: Returns seconds.
+        computed: Returns the seconds that this process has computed.
     """
 
-    def __init__(self, run: Run, started: float, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        run: Run,
+        started: float,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        computed: Callable[[], float] = time.process_time,
+    ) -> None:
         self._run = run
-        self._clock = clock
+        self._clock, self._computed = clock, computed
+        self._begun = clock(), computed()
+        self._interval = run.settings.eval_interval
         minutes = run.settings.minutes
         self._seconds = 0.0 if minutes is None else 60 * minutes
         self._deadline = None if minutes is None else started - run.state.seconds + self._seconds
-        self._spare = min(SPARE_SECONDS, SPARE_SHARE * self._seconds)
         self._late = max(LATE_SECONDS, LATE_SHARE * self._seconds)
         self._recent: deque[tuple[int, float]] = deque()
         self._recent_iterations, self._recent_seconds = 0, 0.0
@@ -145,7 +157,7 @@ class Pace:
         state, settings, each = self._run.state, self._run.settings, self.iteration_seconds()
         if self._deadline is None or each is None:
             return None
-        left = self._deadline - self._clock() - self._spare - self._last_seconds()
+        left = self._deadline - self._clock() - self._spare_seconds() - self._last_seconds()
         if self._is_first_recent and self._recent:
             others = self._recent_seconds - self._recent[0][1]
             fits_again = self._seconds_of(1, each) < left
@@ -162,6 +174,18 @@ class Pace:
         change = abs(length - settings.max_iters) * each
         least = max(LEAST_CHANGE * left, LEAST_CHANGE_OF_MINUTES * self._seconds)
         return length if change > least else None
+
+    def fitting_interval(self) -> int:
+        """Return after how many iterations to evaluate: later than was chosen where evaluations take too long."""
+        if self._run.settings.defaults != "scaled" or not self._pause.iteration:
+            return self._interval
+        return max(self._interval, math.ceil(self._pause.seconds / self._pause.iteration / EVALUATIONS_SHARE))
+
+    def _spare_seconds(self) -> float:
+        """Predict the seconds that the program needs to end, from how long its computations take now."""
+        passed, computed = self._clock() - self._begun[0], self._computed() - self._begun[1]
+        slowness = passed / computed if computed > 0 else 1.0
+        return min(SPARE_SECONDS * max(1.0, slowness), SPARE_SHARE * self._seconds)
 
     def _last_iterations(self, each: float, left: float, more: int) -> int:
         """Return how many iterations a run does, though late, so that its last ones have small learning rates."""
@@ -200,7 +224,7 @@ class Pace:
         if self._deadline is None:
             return True
         was_to_be_whole = self._whole_seconds() <= LAST_SHARE * self._seconds
-        return self._clock() < self._deadline + (self._late / 2 if was_to_be_whole else -self._spare)
+        return self._clock() < self._deadline + (self._late / 2 if was_to_be_whole else -self._spare_seconds())
 
     def _window_seconds(self) -> float:
         """Return for how many seconds iterations are recent."""

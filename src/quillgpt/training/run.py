@@ -83,10 +83,19 @@ class Run:
         sources = [Source(text.train, share) for text, share in zip(self.texts, shares, strict=True)]
         return training_batches(self.settings, sources)
 
-    def change_length(self, iterations: int) -> None:
-        """Let the run, and the fall of its learning rate, end at another iteration; the rise takes a part at most."""
-        warmup = min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * iterations))
-        changed = {"max_iters": iterations, "lr_decay_iters": max(1, iterations), "warmup_iters": warmup}
+    def change_length(self, iterations: int, eval_interval: int | None = None) -> None:
+        """Let the run, and the fall of its learning rate, end at another iteration; the rise takes a part at most.
+
+        Args:
+            iterations: Its new length.
+            eval_interval: Iterations between evaluations from now on; None: as many as before.
+        """
+        changed = {
+            "max_iters": iterations,
+            "lr_decay_iters": max(1, iterations),
+            "warmup_iters": min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * iterations)),
+            "eval_interval": eval_interval or self.settings.eval_interval,
+        }
         self.settings = self.settings.model_copy(update=changed)
 
     @property

@@ -281,9 +281,10 @@ class Trainer:
 
     def fit_into_minutes(self) -> None:
         """Let a run be as long as fits into its minutes."""
-        iterations = self.world.broadcast(self.pace.fitting_iterations() if self.world.is_main else None)
+        fitting = self.pace.fitting_iterations(), self.pace.fitting_interval()
+        iterations, eval_interval = self.world.broadcast(fitting if self.world.is_main else None)
         if iterations is not None:
-            self.run.change_length(iterations)
+            self.run.change_length(iterations, eval_interval)
 
     def go_on_for_minutes(self) -> None:
         """Let a resumed run be as long as fits into what is left of its minutes; one that has ended, if it has more."""

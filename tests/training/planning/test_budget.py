@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from quillgpt.config import TrainSettings, resolve
+from quillgpt.measuring import Allowance
+from quillgpt.model import GPT
 from quillgpt.training import train
 from quillgpt.training.planning import budget, scaling
 from quillgpt.training.planning.dry_run import predict_run
+from quillgpt.training.planning.scaling import Text, cost_of
+from quillgpt.training.start import choices
 from quillgpt.training.start.setup import set_up
+from quillgpt.training.start.starting_point import StartingPoint, find_starting_point
 
 
 @pytest.fixture
@@ -71,3 +81,67 @@ def test_finetuning_takes_the_parents_shape_and_small_steps(own: Any, tmp_path: 
     assert (tuned.n_layer, tuned.n_embd, tuned.block_size) == (1, 32, 32)
     chosen = set_up(own(max_iters="4", out_dir=str(tmp_path / "other"), n_layer="1", n_embd="32")).settings
     assert tuned.muon_learning_rate == pytest.approx(chosen.muon_learning_rate / 10)
+
+
+USUAL_RATE = 3e10
+
+
+@pytest.fixture
+def fit_slowly(own: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[TrainSettings, float]]:
+    """Choose size and length on a machine so many times slower than usual; return the settings and the seconds left."""
+
+    def fit(slowness: float, **flags: str) -> tuple[TrainSettings, float]:
+        start: StartingPoint = find_starting_point(
+            own(attn_path="explicit", dtype="bfloat16", overwrite="true", **flags)
+        )
+        now = [0.0]
+        allowance = Allowance(start.settings.minutes, clock=lambda: now[0])
+        start = replace(start, machine=replace(start.machine, allowance=allowance))
+        monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(budget, "usual_rate", lambda _: USUAL_RATE)
+
+        def slow_step(model: GPT, _: object, __: object, settings: TrainSettings, ___: object) -> Callable[[int], None]:
+            def step(_: int) -> None:
+                now[0] += slowness * settings.tokens_per_iteration * cost_of(model.config).flops_per_token / USUAL_RATE
+
+            return step
+
+        monkeypatch.setattr(budget, "trial_step", slow_step)
+        text = Text(10_000_000, 1_000_000, "char", 65)
+        start, config = budget.choose_context(start, text)
+        settings, _ = budget.fit_to_budget(start, text, np.zeros(1000, dtype=np.uint16), config)
+        return settings, allowance.left
+
+    return fit
+
+
+@pytest.mark.parametrize("minutes", [0.5, 4.0])
+def test_sizes_are_tried_in_time_however_slow_the_machine_is(fit_slowly: Any, minutes: float) -> None:
+    widths = []
+    for slowness in (0.5, 1.0, 5.0, 50.0, 500.0):
+        settings, left = fit_slowly(slowness, minutes=str(minutes))
+        assert left > 0
+        widths.append(settings.n_embd)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[2] > 0
+
+
+def test_what_there_is_no_time_to_try_is_assumed_and_said(fit_slowly: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, left = fit_slowly(100.0, minutes="0.5", n_layer="8", n_embd="1024", n_head="8")
+    assert left > 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no step could be tried in time, and one is assumed at 0.03 TFLOP/s" in said
+
+
+def test_the_path_of_attention_is_chosen_by_rule_where_there_is_no_time(
+    own: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUILL_HOME", str(tmp_path / "home"))
+    run = set_up(own(max_iters="1", n_embd="32", n_layer="1", attn_path="explicit"))
+    settings = own(max_iters="1", batch_size="2", dropout="0", dtype="bfloat16")
+    late = choices.Machine(torch.device("cpu"), torch.float32)
+    late.allowance.left = 0.0
+    for machine, by_rule in ((late, True), (replace(late, allowance=Allowance()), False)):
+        chosen = choices.choose_paths(settings, run.model.config, machine)
+        assert chosen.attn_path in ("explicit", "sdpa")
+        assert ("by rule: there was no time to measure" in capsys.readouterr().err) == by_rule

@@ -40,7 +40,7 @@ class RunFields(Settings):
     out_dir: PathText = Field("out", description="Folder of the run: settings, metrics, checkpoints.")
     minutes: Minutes | None = Field(
         None,
-        description="Minutes that the command may take; max_iters and lr_decay_iters follow from them and from the measured speed. Unset: max_iters decides.",
+        description="Minutes that the command may take; max_iters and lr_decay_iters follow from them and from the speed as it turns out, and a warmup_iters above a fifth of that is lowered. Unset: max_iters decides.",
     )
     defaults: Literal["fixed", "scaled"] = Field(
         "fixed",

@@ -112,7 +112,9 @@ def fit_to_budget(
     return settings, config
 
 
-def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine) -> float | None:
+def measured_rate(
+    settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine, known: float | None = None
+) -> float | None:
     """Try iterations of a new model for a while and return its training operations per second.
 
     One sequence is tried first, and then as many as there is time for. If even one could take too long, nothing is
@@ -124,6 +126,7 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
         config: Configuration of its model.
         train: Tokens to train on.
         machine: Device and number format.
+        known: What a model of another size has reached, if one was tried.
 
     Returns:
         The operations per second of all ranks; None if there is no time to try.
@@ -135,7 +138,7 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
     ranks, machine = machine.world.size, replace(machine, world=ALONE)
     flops = cost_of(config).flops_per_token
     fitting = int(TRIED_SECONDS * usual_rate(machine) / flops)
-    feared = SLOWEST * config.block_size * flops / usual_rate(machine)
+    feared = config.block_size * flops / (known / ranks if known else usual_rate(machine) / SLOWEST)
     if config.block_size > fitting or feared > SHARE_OF_A_TRIAL * machine.allowance.left:
         return None
     say("trying a few steps, to see how fast they are")
@@ -152,9 +155,11 @@ def measured_rate(settings: TrainSettings, config: GPTConfig, train: Tokens, mac
             step = trial_step(model, optimizers, train, settings.model_copy(update=micro_batch), machine)
             return times_of_calls(lambda: step(0), machine.device, seconds=seconds, within=within)
 
-        one = min(times(1, seconds=0.0, within=seconds / 4))
-        sequences = max(1, min(most, int(seconds / 4 / one)))
-        tried = times(sequences, seconds=TRIAL_SECONDS, within=seconds / 2)
+        tried = times(1, seconds=0.0, within=seconds / 4)
+        fitting = int(seconds / 4 / min(tried))
+        sequences = max(1, min(most, fitting))
+        if fitting:
+            tried = times(sequences, seconds=TRIAL_SECONDS, within=seconds / 2)
     return ranks * sequences * config.block_size * flops / fmean(tried[1:] or tried)
 
 
@@ -182,7 +187,7 @@ def _with_size(
         if chosen == config:
             break
         config = chosen
-        measured = measured_rate(sized, config, train, machine)
+        measured = measured_rate(sized, config, train, machine, rate if tried else None)
         if measured is not None:
             rate, tried = measured, True
     return sized, chosen, rate, tried

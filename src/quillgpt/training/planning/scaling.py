@@ -54,7 +54,8 @@ FINETUNING_SHARE = 0.1
 
 WARMUP_SHARE, LONGEST_WARMUP = 0.03, 200
 EVALUATIONS, LINES_OF_THE_LOG = 10, 50
-EVALUATED_TOKENS = 50_000
+EVALUATED_TOKENS, EVALUATED_SHARE = 50_000, 0.015
+"""Tokens of each split that an evaluation takes, and the share of a run's tokens that they are at most."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,13 @@ def with_regularization(settings: TrainSettings, passes: float, parameters_per_t
 def with_rhythm(settings: TrainSettings) -> TrainSettings:
     """Choose warm-up, and when to evaluate and to log."""
     iterations = settings.max_iters
+    evaluated = min(EVALUATED_TOKENS, EVALUATED_SHARE * iterations * settings.tokens_per_iteration)
     return fill(
         settings,
         lr_decay_iters=max(1, iterations),
         warmup_iters=min(LONGEST_WARMUP, round(WARMUP_SHARE * iterations)),
         eval_interval=max(1, math.ceil(iterations / EVALUATIONS)),
-        eval_iters=max(1, math.ceil(EVALUATED_TOKENS / (settings.batch_size * settings.block_size))),
+        eval_iters=max(1, math.ceil(evaluated / (settings.batch_size * settings.block_size))),
         log_interval=max(1, iterations // LINES_OF_THE_LOG),
     )
 
