@@ -79,8 +79,8 @@ def test_uncompiled_it_can_be_watched_and_afterwards_it_is_compiled_again() -> N
 def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QUILL_HOME", str(tmp_path))
-    monkeypatch.setattr(compile_choice, "may_compile", lambda *_: True)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(compile_choice, "pays", lambda seconds, gain, *, cost: gain > -1)
     tried: list[int] = []
 
     def compiler(function: Any) -> Any:
@@ -94,6 +94,7 @@ def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_n
 
     monkeypatch.setattr(torch, "compile", compiler)
     settings = TrainSettings(compile="auto", micro_batch_size=2, attn_path="explicit", device="cpu", dtype="float32")
+    settings = settings.model_copy(update={"block_size": tiny_model().config.block_size, "threads": 1})
     machine = choices.Machine(torch.device("cpu"), torch.float32)
     for fails in (False, True):
         model = tiny_model(n_layer=1 + fails)

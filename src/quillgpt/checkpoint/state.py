@@ -94,6 +94,8 @@ class TrainingState(Record):
         rollbacks: The rollbacks so far.
         overflows: Number of iterations that float16's gradient scaler skipped.
         saving_seconds: Time spent on saving checkpoints.
+        compiled_from: The iteration from which on the run is compiled; None if it is not, or was before this was noted.
+            `settings` say whether it is: `auto` while that is open.
         settings: The run's settings with all automatic choices made.
         data_fingerprint: Fingerprint of the data set.
         replay_fingerprint: Fingerprint of the replayed data set, if any.
@@ -120,6 +122,7 @@ class TrainingState(Record):
     rollbacks: list[Rollback] = Field(default_factory=list)
     overflows: Count = 0
     saving_seconds: Seconds = 0.0
+    compiled_from: Count | None = None
     settings: Annotated[dict[str, Any], _like(StoredSettings)] = Field(default_factory=dict)
     data_fingerprint: str = ""
     replay_fingerprint: str = ""

@@ -76,15 +76,16 @@ def compile_model(model: GPT) -> None:
 
 def warn_of_failed_compilation(error: Exception) -> None:
     """Say that torch.compile failed and that the run goes on without it."""
-    warn(f"torch.compile failed ({_reason(error)}); going on without it, as --compile=False would")
+    warn(f"torch.compile failed ({reason_of(error)}); going on without it, as --compile=False would")
 
 
 def failed_on_rank(error: Exception, rank: int) -> DeviceError:
     """Return the error that says that torch.compile failed on one of several ranks."""
-    return DeviceError(f"torch.compile failed on rank {rank} ({_reason(error)}); --compile=False goes without it")
+    return DeviceError(f"torch.compile failed on rank {rank} ({reason_of(error)}); --compile=False goes without it")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return in one line why torch.compile failed."""
     return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
 
 

@@ -119,6 +119,11 @@ class Pace:
         """Count the time of an evaluation of both splits, with the save after it."""
         self._pause = Timing(seconds, self.iteration_seconds())
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether an iteration has been counted."""
+        return bool(self._recent)
+
     def count_evaluation(self, seconds: float) -> None:
         """Count the time of an evaluation of both splits."""
         blocks = sum(blocks_of_an_evaluation(self._run))

@@ -116,7 +116,8 @@ class TrainStep:
         world: The processes that share every batch.
 
     Attributes:
-        compiled: Whether the compiled model is used; False from the first iteration on where compiling fails.
+        compiled: Whether the compiled model is used; False from the first iteration on where compiling fails, and at
+            first where `compile` is still open.
         seeds_sequences: Whether each sequence has a seed of its own for dropout.
         scaler: Scales float16 gradients; passes other formats on.
         overflows: Iterations whose float16 gradient overflowed; the scaler left their updates out.
@@ -138,7 +139,7 @@ class TrainStep:
         self.batches = batches
         self.settings = settings
         self.device, self.dtype = machine.device, machine.dtype
-        self.compiled = settings.compile
+        self.compiled = settings.compile is True
         self._has_compiled_once = False
         if self.compiled:
             compile_model(model)
@@ -307,9 +308,33 @@ class TrainStep:
         drop_gathered(self.model)
         self.model.zero_grad(set_to_none=True)
 
+    def start_compiled(self) -> None:
+        """Use the compiled model from now on, or say that compiling failed; its code is loaded or compiled now."""
+        self.compiled = True
+        compile_model(self.model)
+        try:
+            self.try_gradient()
+        except Exception as error:  # a compiler may fail in any way
+            self.go_on_uncompiled(error)
+
+    def try_gradient(self, *, of_one: bool = False) -> None:
+        """Compute the gradient of micro-batches, and drop it: those of the first batch that differ in size.
+
+        Args:
+            of_one: Only of the first one.
+        """
+        self.model.train()
+        micro_batches = list(self.micro_batches(*self.batch(0), self.dropout_seeds(0)))
+        alike = of_one or len(micro_batches[0][0]) == len(micro_batches[-1][0])
+        for micro_batch in micro_batches[:1] if alike else (micro_batches[0], micro_batches[-1]):
+            self.forward_backward(*micro_batch)
+        self.model.zero_grad(set_to_none=True)
+
     def record(self, state: TrainingState) -> None:
-        """Write into a state what the step remembers: float16's scaler."""
+        """Write into a state what the step remembers: float16's scaler, and whether it is uncompiled."""
         state.scaler, state.overflows = self.scaler.state_dict(), self.overflows
+        if not self.compiled:
+            state.compiled_from = None
 
     def restore(self, state: TrainingState) -> None:
         """Go back or forward to what the step was in a state."""
@@ -319,3 +344,6 @@ class TrainStep:
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         self.overflows = state.overflows
+        if self.settings.compile == "auto" and self.compiled and state.compiled_from is None:
+            self.compiled = self._has_compiled_once = False
+            leave_uncompiled(self.model)

@@ -36,6 +36,7 @@ from quillgpt.training.record.report import RunSummary, say_perplexity
 from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
 from quillgpt.training.run import Run
 from quillgpt.training.step import TrainStep, Votes
+from quillgpt.training.take_over import TakeOver
 from quillgpt.training.validation import (
     Losses,
     describe_losses,
@@ -83,6 +84,7 @@ class Trainer:
         recorded = self.world.is_main and not run.settings.eval_only
         self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
         self.pace = Pace(run, started, clock=clock)
+        self.take_over = TakeOver(run, step, self.pace)
         self.length_said = self.length_recorded = run.settings.max_iters
         machine = run.machine
         own_peak = peak(machine.device, machine.dtype, machine.allowance) if self.world.is_main else None
@@ -146,10 +148,12 @@ class Trainer:
     def train(self) -> bool:
         """Train until max_iters, or until patience ends; return False where the run was interrupted before."""
         with ExitStack() as signals:
+            signals.callback(self.take_over.close)
             while True:
                 try:
+                    taken_over = self.let_compiled_code_take_over()
                     agreed = self.agreed if self.world.size > 1 else self.vote()
-                    evaluating, saving = self.evaluation_is_due(), self.checkpointer.is_due(agreed.save)
+                    evaluating, saving = self.evaluation_is_due(), taken_over or self.checkpointer.is_due(agreed.save)
                     if evaluating or saving or agreed.stop or self.line_is_due():
                         self.keep_folder()
                         self.record_length()
@@ -173,6 +177,23 @@ class Trainer:
                 except NonFiniteError as error:
                     roll_back(self.run, self.step, error)
                     self.begin_record()
+
+    def let_compiled_code_take_over(self) -> bool:
+        """Return whether compiled code takes over now; that is recorded, and to be saved before the next iteration."""
+        speedup = self.take_over.look()
+        if speedup is None:
+            return False
+        state = self.state
+        state.seconds = self.clock() - self.started
+        self.metrics.write("compiled", iter=state.iteration, speedup=speedup, seconds=state.seconds)
+        self.record_settings()
+        return True
+
+    @property
+    def recorded_settings(self) -> ResolvedSettings:
+        """The run's settings with what has become of `compile`."""
+        compiled = "auto" if self.take_over.is_open else self.step.compiled
+        return self.settings.model_copy(update={"compile": compiled})
 
     def vote(self) -> Votes:
         """Return what this rank asks for: a signal may reach any of them, and the clock is that of rank 0."""
@@ -366,7 +387,7 @@ class Trainer:
         """Write a checkpoint; return whether the disk took it."""
         state = self.state
         state.seconds = self.clock() - self.started
-        state.settings = self.settings.model_dump(mode="json") | {"compile": self.step.compiled}
+        state.settings = self.recorded_settings.model_dump(mode="json")
         self.step.record(state)
         return self.checkpointer.save(best=best)
 
@@ -404,7 +425,7 @@ class Trainer:
     def record_settings(self) -> None:
         """Write config.toml."""
         if self.world.is_main:
-            record_settings(self.settings)
+            record_settings(self.recorded_settings)
 
     def keep_folder(self) -> None:
         """Go on in a new folder where out_dir was removed or moved: what the model has learned is not lost yet."""

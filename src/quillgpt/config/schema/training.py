@@ -391,10 +391,9 @@ class ChosenSettings(TrainSettings):
 
 
 class ResolvedSettings(ChosenSettings):
-    """The settings of a run that is set up: all of `CHOSEN` have values."""
+    """The settings of a run that is set up: all of `CHOSEN` have values, or `compile` is `auto` for a while."""
 
-    choices = CHOSEN
+    choices = tuple(name for name in CHOSEN if name != "compile")
 
     if TYPE_CHECKING:
-        compile: bool
         patience: int

@@ -101,7 +101,7 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
             "peak": f"{peak.flops_per_second / 1e12:.3g} TFLOP/s ({peak.source}); mfu is the share of it in use",
             "threads": settings.threads,
             "dtype": settings.dtype,
-            "compile": settings.compile,
+            "compile": "later, where that pays" if settings.compile == "auto" else settings.compile,
             "attention": f"{settings.attn_type}, {settings.attn_path}",
             **describe_data(run),
             "tokens per iteration": f"{settings.tokens_per_iteration:,} = {settings.gradient_accumulation_steps} x "

@@ -10,7 +10,8 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.config.schema.attention import options_of
 from quillgpt.console import say, warn
 from quillgpt.errors import ConfigError
-from quillgpt.model import ARCHITECTURES, GPTConfig, padded_vocab_size
+from quillgpt.model import ARCHITECTURES, GPT, GPTConfig, padded_vocab_size
+from quillgpt.model.kernels import limit_range
 from quillgpt.training.start.starting_point import StartingPoint
 
 MODEL_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
@@ -95,6 +96,12 @@ def range_limit(settings: TrainSettings, kernel: KernelSpec) -> float:
     if limit is None:
         raise ConfigError(f"range_penalty needs --range_limit, since {kernel} has no end of its own")
     return limit
+
+
+def limit_kernel_range(model: GPT, settings: TrainSettings) -> None:
+    """Tell a model's kernels from where on their arguments are penalised, if they are."""
+    if settings.range_penalty:
+        limit_range(model, range_limit(settings, model.config.kernel))
 
 
 def check_range(settings: TrainSettings, config: GPTConfig | None) -> None:

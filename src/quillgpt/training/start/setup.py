@@ -17,7 +17,7 @@ from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.alike import check_data_alike
 from quillgpt.distributed.fsdp import shard
 from quillgpt.model import GPT, GPTConfig
-from quillgpt.model.kernels import limit_range, mean_distance_argument
+from quillgpt.model.kernels import mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
@@ -28,7 +28,7 @@ from quillgpt.training.start.adapter_base import describe_base, with_adapters
 from quillgpt.training.start.choices import choose_paths
 from quillgpt.training.start.compile_choice import choose_compile
 from quillgpt.training.start.memory import check_memory
-from quillgpt.training.start.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, range_limit
+from quillgpt.training.start.model_config import KERNEL_SETTINGS, MODEL_SETTINGS, check_range, limit_kernel_range
 from quillgpt.training.start.raw_weights import load_raw_weights
 from quillgpt.training.start.run_data import (
     check_lengths,
@@ -119,7 +119,9 @@ def choose(settings: TrainSettings, world: World) -> Choices:
     if start.parent is None:
         warn_of_weak_attention(config)
     model = build_model(start, chosen, config)
-    chosen = chosen.model_copy(update={"compile": choose_compile(chosen, model, start.machine)})
+    in_background = start.machine.device.type == "cpu" and world.size == 1
+    compiled = choose_compile(chosen, model, start.machine, start.state, in_background=in_background)
+    chosen = chosen.model_copy(update={"compile": compiled})
     if start.resumed:
         say_changes(start.state, chosen)
         note_changed_mixture(start.state, mixture)
@@ -148,6 +150,10 @@ def assemble(chosen: Choices) -> Run:
     if settings.lora_rank and not start.resumed:
         assert start.parent is not None
         state.base = describe_base(start.parent)
+    if settings.compile is not True:
+        state.compiled_from = None
+    elif state.compiled_from is None and state.settings.get("compile") is not True:
+        state.compiled_from = state.iteration
     state.replay_fingerprint = "" if replayed is None else replayed.fingerprint
     return Run(
         settings=settings,
@@ -221,8 +227,7 @@ def build_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig
     """Return the model to train, on its device; where it has an average, that of a resumed run."""
     model = starting_model(start, settings, config).to(start.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
-    if settings.range_penalty:
-        limit_range(model, range_limit(settings, config.kernel))
+    limit_kernel_range(model, settings)
     return model
 
 
