@@ -15,6 +15,7 @@ from quillgpt.config.schema import Sampling
 from quillgpt.device import memory
 from quillgpt.errors import CheckpointError
 from quillgpt.generation.cuda_graph import CudaGraphDecoder
+from quillgpt.generation.decoding_threads import DecodingThreads
 from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
 from quillgpt.model import GPT, KeyValueCache
 
@@ -139,6 +140,7 @@ class TokenGenerator:
         self._tokens = torch.empty(batch_size, 2 * capacity, dtype=torch.int64, device=prompt.device)
         self._tokens[:, : self.length] = prompt[:, length - self.length :]
         self._decoder = CudaGraphDecoder(model, self._cache, choose) if one_graph else None
+        self._threads = DecodingThreads() if model.device.type == "cpu" else None
 
     def next_tokens(self, uniforms: Tensor) -> Tensor:
         """Choose one token for every sample and append it: random numbers (B,) to ids (B,)."""
@@ -159,6 +161,11 @@ class TokenGenerator:
             kept = self._cache.capacity if self._window == "exact" else max(1, self._cache.capacity // 2)
             self._cache.clear()
             self._unread = kept
-        tokens = self._tokens[:, self.length - self._unread : self.length]
-        hidden = self._model(tokens, self._cache)
-        return self._model.logits(hidden[:, -1])
+        tokens, cached = self._tokens[:, self.length - self._unread : self.length], self._cache.length
+
+        def step() -> Tensor:
+            self._cache.length = cached  # it may be computed several times
+            return self._model.logits(self._model(tokens, self._cache)[:, -1])
+
+        # How threads divide a long pass, and so its rounding, depends on their number.
+        return self._threads.compute(step) if self._threads is not None and self._unread == 1 else step()
