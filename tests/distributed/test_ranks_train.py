@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
+DIVIDING_RANK = str(Path(__file__).with_name("divided_loss_rank.py"))
 LOSSES = (("train", "loss"), ("train", "grad_norm"), ("eval", "train_loss"), ("eval", "val_loss"))
 
 VARIANTS: dict[str, dict[str, object]] = {
@@ -32,6 +34,14 @@ def test_two_ranks_train_as_one_process_does(variant: str, words) -> None:  # ty
     one, two = (words(f"{count}-{variant}", **VARIANTS[variant]) for count in (1, 2))
     in_ranks(1, *one)
     in_ranks(2, *two)
+    assert_same_losses(one, two)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_divide_the_loss_as_one_process_does(strategy: str, words) -> None:  # type: ignore[no-untyped-def]
+    one, two = (words(f"{count}-{strategy}-divided", max_iters=8, eval_interval=4) for count in (1, 2))
+    in_ranks(1, *one)
+    in_ranks(2, DIVIDING_RANK, *two, f"--strategy={strategy}", "--micro_batch_size=2")
     assert_same_losses(one, two)
 
 

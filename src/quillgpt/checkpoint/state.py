@@ -104,6 +104,8 @@ class TrainingState(Record):
         scaler: State of float16's gradient scaler; empty for other formats.
         dropout_by_sequence: Whether dropout is a function of a sequence's place in the global batch. Runs that began
             before it was draw all of an iteration's dropout from PyTorch's generator.
+        loss_in_parts: Whether the loss is computed in parts where there are many logits. Runs that began before it was
+            compute all of a micro-batch at once.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -130,3 +132,4 @@ class TrainingState(Record):
     base: Annotated[dict[str, str], _like(AdapterBase)] = Field(default_factory=dict)
     scaler: Annotated[dict[str, Any], _like(ScalerState)] = Field(default_factory=dict)
     dropout_by_sequence: bool = False
+    loss_in_parts: bool = False

@@ -18,6 +18,7 @@ from quillgpt.evaluation.uncertainty import Estimate
 from quillgpt.evaluation.units import TextSums, UnitSums
 from quillgpt.evaluation.windows import Contexts, WindowBatch, Windows
 from quillgpt.model import GPT
+from quillgpt.model.loss import token_losses
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 SPREAD_SEED = 1337
@@ -78,8 +79,11 @@ def window_losses(model: GPT, tokens: Tokens, batch: WindowBatch, dtype: torch.d
     targets = targets[:, seen_only:]
     with autocast(device, dtype):
         hidden = model(to_device(inputs, device))[:, seen_only:]
-        logits = model.logits(hidden).float()
         wanted = to_device(targets, device).reshape(-1)
+        if model.divides_loss(hidden):
+            each = token_losses(model.logits, hidden, wanted)
+            return BatchLosses(each.sum(), each.view(targets.shape), targets)
+        logits = model.logits(hidden).float()
         # F.cross_entropy in its two parts, of which the second costs next to nothing.
         log_probabilities = F.log_softmax(logits.view(-1, logits.shape[-1]), dim=-1)
         total = F.nll_loss(log_probabilities, wanted, reduction="sum")

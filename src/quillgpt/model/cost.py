@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from quillgpt.model.gpt import GPTConfig
+from quillgpt.model.loss import TOKENS_AT_ONCE
 
 FLOAT32_BYTES = 4
 """Bytes of a weight, a gradient, or a value in the optimizer's state."""
@@ -35,7 +36,7 @@ class TrainingMemory:
         gradients: One float32 for each parameter.
         optimizer: The optimizer's state.
         activations: The tensors that the forward pass of one micro-batch saves for the backward pass, and the gradient
-            of the logits.
+            of the logits; or, where the loss is computed in parts, a part's logits and the gradient of the head.
         gathered: What several processes that share the weights gather for a moment.
     """
 
@@ -69,6 +70,8 @@ def training_memory(
     recomputed: bool = False,
     value_bytes: int,
     gpu: bool = False,
+    in_parts: bool = False,
+    head_trained: bool = True,
 ) -> TrainingMemory:
     """Return the memory of a training step with an uncompiled model.
 
@@ -84,24 +87,36 @@ def training_memory(
         recomputed: Whether only the inputs of blocks are saved (gradient checkpointing).
         value_bytes: Bytes of a number in matrix products: 4 for float32, 2 for 16-bit formats.
         gpu: Whether it runs on a GPU, whose fused attention has dropout; that of CPUs has not.
+        in_parts: Whether the loss is computed in parts.
+        head_trained: Whether the head is among the trained parameters.
     """
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
-    saved = saved_bytes_per_token(config, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
+    saved = saved_bytes_per_token(
+        replace(config, n_layer=1) if recomputed else config,
+        attn_path=attn_path,
+        dropout=dropout,
+        value_bytes=value_bytes,
+        gpu=gpu,
+        in_parts=in_parts,
+    )
     if recomputed:
-        one_block = replace(config, n_layer=1)
-        saved = saved_bytes_per_token(one_block, attn_path=attn_path, dropout=dropout, value_bytes=value_bytes, gpu=gpu)
         saved += config.n_layer * FLOAT32_BYTES * config.n_embd
-    gradient_of_logits = FLOAT32_BYTES * config.vocab_size
+    tokens = sequences * config.block_size
+    if in_parts:
+        of_loss = min(tokens, TOKENS_AT_ONCE) * value_bytes * config.vocab_size
+        of_loss += FLOAT32_BYTES * config.vocab_size * config.n_embd if head_trained else 0
+    else:
+        of_loss = tokens * FLOAT32_BYTES * config.vocab_size
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
         gradients=FLOAT32_BYTES * trained,
         optimizer=FLOAT32_BYTES * remembered,
-        activations=sequences * config.block_size * (saved + gradient_of_logits),
+        activations=tokens * saved + of_loss,
     )
 
 
 def saved_bytes_per_token(
-    config: GPTConfig, *, attn_path: str, dropout: bool, value_bytes: int, gpu: bool = False
+    config: GPTConfig, *, attn_path: str, dropout: bool, value_bytes: int, gpu: bool = False, in_parts: bool = False
 ) -> int:
     """Return the bytes that the forward pass saves for the backward pass, for each token of a full context.
 
@@ -110,7 +125,6 @@ def saved_bytes_per_token(
     `training_memory`.
     """
     C, heads_width = config.n_embd, config.n_head * config.head_dim
-    log_probabilities = FLOAT32_BYTES * config.vocab_size
     architecture = config.architecture
     rms, gated, rotary = architecture.norm == "rms", architecture.mlp == "swiglu", architecture.positions == "rotary"
     # Both norms save their input, and RMSNorm also what it scales; the products after them save the norm's output.
@@ -129,8 +143,9 @@ def saved_bytes_per_token(
         attention += 2 * FLOAT32_BYTES * (config.n_head + config.n_kv_head) * config.head_dim
     dropped = 2 * C * value_bytes if dropout else 0
     once = C * (FLOAT32_BYTES * (2 if rms else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
+    of_loss = FLOAT32_BYTES * (C if in_parts else config.vocab_size)  # a gradient, or log-probabilities
     if attn_path == "fused" and config.fusible:
         # Inputs and results of matrix products; both sums of the residual stream; what every head has normalised by.
         products = value_bytes * (2 * C + 7 * heads_width + 3 * config.mlp_dim)
-        return config.n_layer * (products + FLOAT32_BYTES * (2 * C + 3 * config.n_head)) + once + log_probabilities
-    return config.n_layer * (norms + attention + hidden + dropped) + once + log_probabilities
+        return config.n_layer * (products + FLOAT32_BYTES * (2 * C + 3 * config.n_head)) + once + of_loss
+    return config.n_layer * (norms + attention + hidden + dropped) + once + of_loss

@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads, spread
 from quillgpt.config.schema import Arch, GeluName
 from quillgpt.model.architecture import ARCHITECTURES, Architecture
+from quillgpt.model.loss import is_in_parts, linear_cross_entropy_sum, product_dtype
 
 if TYPE_CHECKING:
     from quillgpt.model.cache import KeyValueCache
@@ -421,6 +422,7 @@ class GPT(nn.Module):
     Attributes:
         gradient_checkpointing: In training, keep only the input of each block for the backward pass, and compute the
             rest again there (Chen et al. 2016, arXiv 1604.06174).
+        loss_in_parts: Compute the loss in parts where there are many logits.
     """
 
     def __init__(
@@ -436,6 +438,7 @@ class GPT(nn.Module):
         self.config = config
         self.dropout = dropout
         self.gradient_checkpointing = False
+        self.loss_in_parts = True
         self.token_embedding = embedding(config.vocab_size, config.n_embd)
         learned = config.architecture.positions == "learned"
         self.position_embedding = embedding(config.block_size, config.n_embd) if learned else None
@@ -510,8 +513,19 @@ class GPT(nn.Module):
 
     def loss_from_hidden(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of `loss_sum`, given the final hidden states (B, T, C)."""
+        if self.divides_loss(hidden):
+            return linear_cross_entropy_sum(hidden, self.head.weight, targets)
         logits = self.logits(hidden).float()  # (B, T, V)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), reduction="sum")
+
+    def divides_loss(self, hidden: Tensor) -> bool:
+        """Whether the loss of these hidden states (B, T, C) is computed in parts."""
+        return self.loss_in_parts and is_in_parts(
+            hidden.shape[:-1].numel(),
+            self.config.vocab_size,
+            device_type=hidden.device.type,
+            dtype=product_dtype(hidden),
+        )
 
     def tie(self) -> None:
         """Make the head share the token embedding, if the configuration says so; loading weights undoes it."""

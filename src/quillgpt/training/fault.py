@@ -91,8 +91,9 @@ def find_own_fault(step: TrainStep, iteration: int) -> Fault:
     finally:
         drop_gathered(model)
         model.zero_grad(set_to_none=True)
-    # The backward pass comes from the end: the last module of the forward pass is where it began.
-    for module in reversed(order):
+    # The backward pass comes from the end: the last module of the forward pass is where it began. A loss in parts uses
+    # the weight of the head without calling it.
+    for module in ("head", *reversed(order)):
         if module in spoiled:
             return Fault(f"the gradient of {module}", windows)
     return Fault(None, windows)

@@ -30,6 +30,7 @@ def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
     """
     state, settings = run.state, run.settings
     best = load_model(run.out_dir, attn_path=str(settings.attn_path))
+    best.model.loss_in_parts = state.loss_in_parts
     mixture = run.mixture
     scores, share = score_in_parts(run, best, pace)
     loss = mixture.mean([score.loss for score in scores])

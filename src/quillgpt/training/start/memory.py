@@ -17,6 +17,7 @@ from quillgpt.distributed.shards import held_values
 from quillgpt.errors import ConfigError
 from quillgpt.model import GPT, GPTConfig, count_parameters, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_memory
+from quillgpt.model.loss import TOKENS_AT_ONCE, is_in_parts
 from quillgpt.optim.groups import ParameterGroups, group_parameters
 from quillgpt.optim.optimizers import remembered_values
 from quillgpt.training.planning.communication import gathered_together
@@ -24,6 +25,8 @@ from quillgpt.training.start.adapter_base import with_adapters
 
 HALF_BYTES, INDEX_BYTES = 2, 8
 """Bytes of the smallest number format, and of a token id or a position."""
+
+CPU = torch.device("cpu")
 
 USABLE_SHARE = 0.9
 """Share of the free memory that may be planned with."""
@@ -47,6 +50,7 @@ def memory_needed(
     remembered = remembered_values(groups, settings)
 
     def needed(sequences: int) -> TrainingMemory:
+        tokens = sequences * config.block_size
         memory = training_memory(
             config,
             parameters=model.parameter_count(),
@@ -59,6 +63,8 @@ def memory_needed(
             recomputed=settings.gradient_checkpointing,
             value_bytes=dtype.itemsize,
             gpu=device.type != "cpu",
+            in_parts=is_in_parts(tokens, config.vocab_size, device_type=device.type, dtype=dtype),
+            head_trained=model.head.weight.requires_grad,
         )
         if world.size > 1 and settings.strategy == "fsdp":
             return divided(memory, model, groups, remembered, world.size, averaged=settings.ema_decay > 0)
@@ -155,7 +161,7 @@ def lack_of_memory(
         world: The processes that train it, each on a GPU of its own, or with its part of the machine's memory.
     """
     limit = most_memory(device)
-    parts = _least_memory(settings, config, world)
+    parts = _least_memory(settings, config, world, device)
     least = sum(parts.values())
     if limit is None or least <= share_of_rank(limit, device, world):
         return None
@@ -178,7 +184,9 @@ def least_remembered(settings: TrainSettings, config: GPTConfig) -> int:
     return min(values[name] // parameter.numel() for name, parameter in groups.trained.items())
 
 
-def _least_memory(settings: TrainSettings, config: GPTConfig, world: World = ALONE) -> dict[str, int]:
+def _least_memory(
+    settings: TrainSettings, config: GPTConfig, world: World = ALONE, device: torch.device = CPU
+) -> dict[str, int]:
     """Return the bytes that a rank of a run needs at least, by their purpose."""
     parameters = count_parameters(config)
     trains = not settings.eval_only and (settings.max_iters > 0 or settings.minutes is not None)
@@ -194,8 +202,14 @@ def _least_memory(settings: TrainSettings, config: GPTConfig, world: World = ALO
     values += rotations
     needed = {f"a model of {parameters:,} parameters": FLOAT32_BYTES * values}
     if trains:
-        logits = f"the logits of {at_once:,} x {settings.block_size:,} tokens over {config.vocab_size:,} others"
-        needed[logits] = HALF_BYTES * at_once * settings.block_size * config.vocab_size
+        tokens = at_once * settings.block_size
+        described = f"{at_once:,} x {settings.block_size:,}"
+        if is_in_parts(tokens, config.vocab_size, device_type=device.type, dtype=torch.bfloat16):
+            tokens = min(tokens, TOKENS_AT_ONCE)
+            described = f"{tokens:,}"
+        needed[f"the logits of {described} tokens over {config.vocab_size:,} others"] = (
+            HALF_BYTES * tokens * config.vocab_size
+        )
         batch = f"a batch of {settings.sequences_per_iteration:,} sequences"
         needed[batch] = INDEX_BYTES * settings.sequences_per_iteration * (settings.block_size + 1)
     return needed

@@ -227,6 +227,7 @@ def build_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig
     """Return the model to train, on its device; where it has an average, that of a resumed run."""
     model = starting_model(start, settings, config).to(start.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
+    model.loss_in_parts = start.state.loss_in_parts
     limit_kernel_range(model, settings)
     return model
 

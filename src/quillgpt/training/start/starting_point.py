@@ -48,7 +48,7 @@ class StartingPoint:
     @property
     def state(self) -> TrainingState:
         """Where the run is."""
-        return self.stored.state if self.stored else TrainingState(dropout_by_sequence=True)
+        return self.stored.state if self.stored else TrainingState(dropout_by_sequence=True, loss_in_parts=True)
 
 
 def find_starting_point(settings: TrainSettings, world: World = ALONE) -> StartingPoint:

@@ -1,0 +1,187 @@
+"""The loss of a large vocabulary in parts, each with its gradient, so that the logits of all tokens never exist.
+
+The logits of 4,096 tokens over GPT-2's 50,304 rows are 824 MB in float32, and the loss with its gradient needs them
+several times. Here the tokens are cut into parts. The forward pass turns a part's logits into the gradient of its loss,
+in the same memory, and multiplies them at once; the backward pass only scales the results. This is the idea of Liger
+Kernel's fused linear cross entropy (Hsu et al. 2024, arXiv 2410.10989).
+
+Shapes: N tokens, C model width, V rows of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TOKENS_AT_ONCE = 2048
+"""Tokens of a part. The gradient of the weight is read and written once for each part, whatever the vocabulary."""
+
+WEIGHT_ROWS_AT_ONCE = 2048
+"""Rows of the weight whose gradient is computed at once: it is added up in float32 while it is near the cores."""
+
+LOGITS_IN_CACHE = 1 << 19
+"""Logits that a thread turns into probabilities at once: a few megabytes, which fit a core's cache."""
+
+MANY_LOGITS = 1 << 27
+"""Logits of a micro-batch from which parts are faster; they save memory, too."""
+
+
+def is_in_parts(tokens: int, vocab_size: int, *, device_type: str, dtype: torch.dtype) -> bool:
+    """Whether the loss of so many tokens is computed in parts.
+
+    float16 is left out: its scaler scales the whole gradient, and the sums of a part's gradient could overflow before.
+
+    Args:
+        tokens: Tokens of a micro-batch.
+        vocab_size: V.
+        device_type: As PyTorch names it; only CPUs were measured.
+        dtype: Number format of the products.
+    """
+    return device_type == "cpu" and dtype != torch.float16 and tokens * vocab_size >= MANY_LOGITS
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the number format in which a linear layer multiplies a tensor: autocast's, where that is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum of the negative log-likelihoods of targets, in nats, computed in parts with its gradients.
+
+    The logits have the number format of other products here (autocast's), everything else is float32. The gradient of
+    the weight is the sum over parts in float32. A second backward pass through the same graph is an error.
+
+    Args:
+        hidden: Final hidden states (..., C).
+        weight: Of the head, (V, C).
+        targets: Ids (...).
+
+    Returns:
+        Scalar, float32; float64 for hidden states in float64.
+    """
+    wanted = torch.is_grad_enabled()
+    loss, _, _ = _loss_and_gradients(
+        hidden.flatten(0, -2),
+        weight,
+        targets.flatten(),
+        product_dtype(hidden),
+        wanted and hidden.requires_grad,
+        wanted and weight.requires_grad,
+    )
+    return loss  # type: ignore[no-any-return]
+
+
+def token_losses(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative log-likelihood of every target, in nats, computed in parts and without a gradient.
+
+    Args:
+        logits_of: The head: from hidden states (n, C) to logits (n, V).
+        hidden: Final hidden states (..., C).
+        targets: Ids (...).
+
+    Returns:
+        Of the shape of `targets`, float32.
+    """
+    states, ids = hidden.flatten(0, -2), targets.flatten()
+    parts = zip(torch.split(states, TOKENS_AT_ONCE), torch.split(ids, TOKENS_AT_ONCE), strict=True)
+    with torch.no_grad():
+        return torch.cat([_losses(logits_of(own), wanted, torch.float32) for own, wanted in parts]).view(targets.shape)
+
+
+def _losses(logits: Tensor, targets: Tensor, exact: torch.dtype, *, leave_gradient: bool = False) -> Tensor:
+    """Return the losses (n,) of logits (n, V), a few rows at a time.
+
+    Args:
+        logits: The logits.
+        targets: Ids (n,).
+        exact: Number format of the probabilities and losses.
+        leave_gradient: Replace the logits by the gradient of the sum of these losses.
+    """
+    rows = max(1, torch.get_num_threads() * LOGITS_IN_CACHE // logits.shape[-1])
+    losses = []
+    for piece, ids in zip(torch.split(logits, rows), torch.split(targets[:, None], rows), strict=True):
+        log_probabilities = F.log_softmax(piece, dim=-1, dtype=exact)
+        likelihoods = log_probabilities.gather(1, ids)  # (rows, 1)
+        losses.append(-likelihoods[:, 0])
+        if leave_gradient:
+            gradient = log_probabilities.exp_()
+            piece.copy_(gradient.scatter_(1, ids, likelihoods.expm1()))
+    return torch.cat(losses)
+
+
+@torch.library.custom_op("quill::linear_cross_entropy", mutates_args=())
+def _loss_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, for_hidden: bool, for_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of `linear_cross_entropy_sum`, and its gradients of (N, C) and (V, C); without rows if unwanted.
+
+    Autograd, and a compiler, take it as a single step: compiled code for the loop would depend on the number of tokens.
+    """
+    exact = _exact(hidden)
+    gradient_of_hidden = torch.empty_like(hidden, dtype=exact) if for_hidden else hidden.new_empty(0, dtype=exact)
+    gradient_of_weight = torch.empty_like(weight, dtype=exact) if for_weight else weight.new_empty(0, dtype=exact)
+    loss = torch.zeros((), dtype=exact, device=hidden.device)
+    with torch.autocast(hidden.device.type, enabled=False):
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        memory = hidden.new_empty(min(len(hidden), TOKENS_AT_ONCE), len(weight))
+        for first in range(0, len(hidden), TOKENS_AT_ONCE):
+            states = hidden[first : first + TOKENS_AT_ONCE]
+            logits = torch.mm(states, weight.T, out=memory[: len(states)])
+            ids = targets[first : first + TOKENS_AT_ONCE]
+            loss += _losses(logits, ids, exact, leave_gradient=for_hidden or for_weight).sum()
+            if for_hidden:
+                gradient_of_hidden[first : first + TOKENS_AT_ONCE] = logits @ weight
+            if for_weight:
+                for row in range(0, len(weight), WEIGHT_ROWS_AT_ONCE):
+                    rows = slice(row, row + WEIGHT_ROWS_AT_ONCE)
+                    product = logits[:, rows].T @ states
+                    if first == 0:
+                        gradient_of_weight[rows] = product
+                    else:
+                        gradient_of_weight[rows] += product
+    return loss, gradient_of_hidden, gradient_of_weight
+
+
+@_loss_and_gradients.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,  # noqa: ARG001
+    dtype: torch.dtype,  # noqa: ARG001
+    for_hidden: bool,
+    for_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    exact = _exact(hidden)
+    return (
+        hidden.new_empty((), dtype=exact),
+        torch.empty_like(hidden, dtype=exact) if for_hidden else hidden.new_empty(0, dtype=exact),
+        torch.empty_like(weight, dtype=exact) if for_weight else weight.new_empty(0, dtype=exact),
+    )
+
+
+def _exact(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    hidden, weight, *_, for_hidden, for_weight = inputs
+    ctx.dtypes = (hidden.dtype if for_hidden else None, weight.dtype if for_weight else None)
+    ctx.set_materialize_grads(False)  # else zeros as large as the weight
+    ctx.save_for_backward(*output[1:])
+
+
+def _scale_gradients(ctx: Any, gradient: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    # In place: a copy of the weight's gradient would need as much memory once more.
+    of_inputs = [
+        None if dtype is None else kept.mul_(gradient).to(dtype)
+        for kept, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+    ]
+    return (*of_inputs, None, None, None, None)
+
+
+_loss_and_gradients.register_autograd(_scale_gradients, setup_context=_keep_gradients)
