@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from quillgpt import device, measuring
+from quillgpt import device, load, measuring
 from quillgpt.device import (
     Memory,
     Peak,
@@ -19,7 +19,7 @@ from quillgpt.device import (
     seconds_per_call,
     to_device,
 )
-from quillgpt.errors import DeviceError
+from quillgpt.errors import CheckpointError, DeviceError
 from quillgpt.measuring import Allowance, Kept
 from quillgpt.process import MemoryGroup
 
@@ -216,6 +216,16 @@ def test_autocast_computes_products_in_the_format_and_nothing_in_float32():
 def test_a_tensor_that_is_there_already_is_not_copied():
     a = torch.ones(2)
     assert to_device(a, CPU) is a
+
+
+def test_large_pages_are_asked_for_unless_the_user_decided(monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    with pytest.raises(CheckpointError):
+        load("no such model")
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    device.use_large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_memory_of_the_machine(monkeypatch):

@@ -25,7 +25,7 @@ from quillgpt.console import progress, say, warn
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset, prepare_hint
 from quillgpt.data.document_ends import document_ends
-from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory
+from quillgpt.device import choose_device, choose_dtype, choose_threads, return_freed_memory, use_large_pages
 from quillgpt.errors import CheckpointError, ConfigError, DataError, shorten
 from quillgpt.evaluation import SPREAD_SEED, Score, Windows, score_windows
 from quillgpt.generation import Sample, draw_samples, prompt_ids, with_known_start, without_unknown_end
@@ -282,6 +282,7 @@ def load(
         DeviceError: The device does not exist, or cannot compute with int8.
     """
     return_freed_memory()
+    use_large_pages()
     choose_threads(threads)
     chosen = choose_device(device)
     check_quantize(quantize, chosen)

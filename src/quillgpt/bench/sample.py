@@ -21,7 +21,14 @@ from quillgpt.bench.results import Profile, SampleResult, common_numbers
 from quillgpt.bench.rounds import run_rounds
 from quillgpt.bench.worker import workers
 from quillgpt.config.schema import Quantize, Sampling, TrainSettings
-from quillgpt.device import choose_device, choose_dtype, choose_threads, device_description, synchronize
+from quillgpt.device import (
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    device_description,
+    synchronize,
+    use_large_pages,
+)
 from quillgpt.generation import generate_ids
 from quillgpt.model import GPT, GPTConfig, check_quantize, for_inference
 from quillgpt.training.planning.scaling import with_usual_size
@@ -158,6 +165,7 @@ def make_sampler(work: SampleWork, candidate: Candidate) -> Sampler:
     choose_threads(settings.threads)
     device = choose_device(settings.device)
     if candidate == QUILL:
+        use_large_pages()  # as in `quill sample`; each candidate has a process of its own
         model = GPT(config, seed=settings.seed).to(device).eval()
         inference_model = for_inference(model, choose_dtype(settings.dtype, device), quantize=work.quantize)
         sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, num_samples=work.samples, seed=settings.seed)
