@@ -148,7 +148,7 @@ def test_a_cut_off_token_file_and_a_strange_tokenizer_are_named(data_dir, tmp_pa
         open_dataset("rhyme", data_dir)
     path = tmp_path / "other.txt"
     path.write_text(TEXT + "z" * 100)
-    other = prepare([str(path)], data_dir=data_dir).dataset
+    other = prepare([str(path)], data_dir=data_dir, tokenizer="char").dataset
     (other.folder / "tokenizer.json").write_bytes((dataset.folder / "tokenizer.json").read_bytes())
     with pytest.raises(DataError, match="is not the tokenizer char that other was prepared with"):
         open_dataset("other", data_dir)

@@ -39,7 +39,7 @@ def words(dataset, split="train"):
 def test_a_file_makes_a_data_set_of_its_name(book, data_dir):
     done = prepare([str(book)], data_dir=data_dir)
     assert done.dataset.folder == data_dir / "my_book"
-    assert done.dataset.tokenizer.name == "char"
+    assert done.dataset.tokenizer.name == "byte"
     assert words(done.dataset) == TEXT[: int(len(TEXT) * 0.9)]
     assert words(done.dataset, "val") == TEXT[int(len(TEXT) * 0.9) :]
     recorded = json.loads((data_dir / "my_book" / "dataset.json").read_text())
@@ -60,8 +60,8 @@ def test_an_unchanged_data_set_is_reused_and_this_is_said(book, data_dir, capsys
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tokenizer": "byte"}, "its tokenizer was char, not byte"),
-        ({"tokenizer": CharTokenizer(sorted(set(TEXT + "z")))}, "its tokenizer char is not the same"),
+        ({"tokenizer": "char"}, "its tokenizer was byte, not char"),
+        ({"tokenizer": CharTokenizer(sorted(set(TEXT + "z")))}, "its tokenizer byte is not the same"),
         ({"val_fraction": 0.2}, "not split with"),
         ({"val": "book"}, "its validation text has changed"),
         ({"text": TEXT + "More."}, "its text has changed"),
@@ -262,7 +262,7 @@ def test_many_ids_are_written_as_uint32(tmp_path, data_dir):
     alphabet = "".join(chr(code) for code in range(0x20, 0x12000) if not 0xD800 <= code < 0xE000 and code != 0x85)
     path = tmp_path / "all.txt"
     path.write_text(alphabet, encoding="utf-8")
-    dataset = prepare([str(path)], data_dir=data_dir).dataset
+    dataset = prepare([str(path)], data_dir=data_dir, tokenizer="char").dataset
     assert dataset.train.dtype == dataset.val.dtype == np.uint32
     assert words(dataset) + words(dataset, "val") == alphabet
 
@@ -324,18 +324,21 @@ def test_missing_sources_are_named(data_dir, given, expected):
     assert expected in str(caught.value)
 
 
-def test_the_default_tokenizer_depends_on_the_size(book, data_dir, monkeypatch):
-    named = []
+def test_the_usual_tokenizer_depends_on_the_size_of_the_text(tmp_path, data_dir, capsys):
+    path = tmp_path / "long.txt"
+    for characters, expected in ((1000, "byte"), (250_000, "bpe:512")):
+        path.write_text((TEXT * (characters // len(TEXT) + 1))[:characters])
+        assert not prepare([str(path)], data_dir=data_dir).reused
+        assert f"tokenizer {expected}, the usual one for {characters / 1000:,.1f} kB" in capsys.readouterr().err
 
-    def note(spec, pieces=()):
-        named.append(spec)
-        return ByteTokenizer()
 
-    monkeypatch.setattr("quillgpt.data.build.tokenizer_from_spec", note)
-    for most in (len(TEXT), len(TEXT) - 1):
-        monkeypatch.setattr("quillgpt.data.prepare.MOST_BYTES_FOR_CHAR", most)
-        prepare([str(book)], data_dir=data_dir)
-    assert named == ["char", "gpt2"]
+def test_a_data_set_keeps_its_tokenizer_while_its_text_is_the_same(book, data_dir):
+    prepare([str(book)], data_dir=data_dir, tokenizer="char")
+    again = prepare([str(book)], data_dir=data_dir)
+    assert again.reused
+    assert again.dataset.tokenizer.name == "char"
+    book.write_text(TEXT + "More.")
+    assert prepare([str(book)], data_dir=data_dir).dataset.tokenizer.name == "byte"
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_a_foreign_file_beside_a_text_is_not_replaced_by_training_on_it(data_dir
 
 
 @pytest.mark.parametrize(
-    "step", ["quillgpt.data.shards.ShardWriter.write", "quillgpt.text.tokenizers.char.CharTokenizer.save"]
+    "step", ["quillgpt.data.shards.ShardWriter.write", "quillgpt.text.tokenizers.byte.ByteTokenizer.save"]
 )
 def test_a_full_disk_leaves_the_data_set_as_it_was(book, data_dir, monkeypatch, step):
     def full(*_, **__):

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from quillgpt.config.encoding_rules import EncodingRules
 from quillgpt.console import say, warn
 from quillgpt.data.build import build
 from quillgpt.data.dataset import (
+    META_FILE,
     Dataset,
     dataset_folder,
     finish_interrupted,
@@ -51,10 +54,10 @@ from quillgpt.text.tokenizers.tokenizer import (
     load_tokenizer,
     tokenizer_from_spec,
     tokenizer_kind,
+    usual_tokenizer,
 )
 
 CHUNK_CHARACTERS = 1 << 18  # small enough for a processor's cache
-MOST_BYTES_FOR_CHAR = 10_000_000
 
 Maker = Callable[[Request, str | Tokenizer, Path], Path]
 """Makes the data set of a request with a tokenizer for a folder; returns the folder that it made."""
@@ -110,7 +113,7 @@ def prepare(
         data_dir: Folder of the data sets.
         dataset: The data set's name; by default the recipe's, or the first file's stem.
         tokenizer: A name (`char`, `byte`, `gpt2`, `bpe:N`, a path) or a tokenizer; by default the recipe's, or for own
-            files `char` up to 10 MB and `gpt2` above.
+            files that of the data set that is there, if it has the same text, else `usual_tokenizer`.
         val: The text of the validation split; by default the corpus' own split, or `val_fraction` of the text.
         val_fraction: The share of the text for the validation split: whole documents if there are enough, else the
             end of the text. By default 0.1, or the corpus' usual share.
@@ -238,10 +241,14 @@ def _prepare(
     folder = data_dir / request.name
     check_folder(folder)
     finish_interrupted(folder)
-    if tokenizer is None:
-        tokenizer = _default_tokenizer(request)
+    if tokenizer is None and request.recipe is not None:
+        tokenizer = RECIPES[request.recipe].tokenizer
     state = _folder_state(request, tokenizer, folder)
-    if state.dataset is None and make is None:
+    if state.dataset is None and make is not None:
+        check_replaceable(request, folder, state.manifest, state.reason, replace=replace, overwrite=overwrite)
+        made_at = make(request, tokenizer or _usual_tokenizer(request, folder), folder)
+        return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
+    if state.dataset is None:
         with one_preparation(folder):
             state = _folder_state(request, tokenizer, folder)  # again, since another process may have made it meanwhile
             if state.dataset is None:
@@ -253,7 +260,7 @@ def _prepare(
                     try:
                         made = build(
                             request,
-                            tokenizer,
+                            tokenizer or _usual_tokenizer(request, folder),
                             folder,
                             chunk_characters=chunk_characters,
                             overwrite=overwrite,
@@ -273,11 +280,6 @@ def _prepare(
                 remember_as_made_here(folder)
                 dataset = open_dataset(folder.name, folder.parent, tokenizer=made)
                 return _preparation(dataset, started, reused=False)
-    if state.dataset is None:
-        assert make is not None
-        check_replaceable(request, folder, state.manifest, state.reason, replace=replace, overwrite=overwrite)
-        made_at = make(request, tokenizer, folder)
-        return _preparation(open_dataset(made_at.name, made_at.parent), started, reused=False)
     if not quiet:
         say(f"{folder} is already prepared; its text, split and tokenizer are unchanged")
         _trust(request, folder, state.dataset.manifest)
@@ -335,13 +337,16 @@ class FolderState:
     reason: str = ""
 
 
-def _folder_state(request: Request, tokenizer: str | Tokenizer, folder: Path) -> FolderState:
+def _folder_state(request: Request, tokenizer: str | Tokenizer | None, folder: Path) -> FolderState:
+    """Look at a data set's folder; without a tokenizer, any will do."""
     manifest = None
     try:
         manifest = read_dataset_manifest(folder)
         if manifest is None:
             return FolderState()
-        reason = difference(request, manifest) or _tokenizer_difference(tokenizer, manifest)
+        reason = difference(request, manifest)
+        if reason is None and tokenizer is not None:
+            reason = _tokenizer_difference(tokenizer, manifest)
         if reason is None:
             return FolderState(manifest, open_dataset(request.name, folder.parent))
     except UserError as error:
@@ -356,11 +361,14 @@ def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool)
         raise DataError(str(error)) from None
 
 
-def _default_tokenizer(request: Request) -> str:
-    if request.recipe is not None:
-        return RECIPES[request.recipe].tokenizer
+def _usual_tokenizer(request: Request, folder: Path) -> str:
+    """Choose the tokenizer of a text whose user has named none, and say so."""
+    if (folder / META_FILE).exists():  # which nanoGPT has prepared by characters, for models that it has trained
+        return "char"
     total = sum(source.path.stat().st_size for source in request.texts().train)
-    return "char" if total <= MOST_BYTES_FOR_CHAR else "gpt2"
+    tokenizer = usual_tokenizer(total)
+    say(f"tokenizer {tokenizer}, the usual one for {decimal(total)} of text; --tokenizer names another")
+    return tokenizer
 
 
 def _recorded_tokenizer(folder: Path, manifest: DatasetManifest) -> str | Tokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -123,6 +124,9 @@ TOKENIZERS: dict[str, TokenizerKind] = {
     ),
 }
 
+FEWEST_USUAL, MOST_USUAL = 512, 32768
+"""Bounds of the vocabulary that is learned where the user names none."""
+
 SIZE = re.compile("[0-9]+")
 LONGEST_SIZE = 12
 """Digits of N that are read; a longer number is too large anyway."""
@@ -173,6 +177,16 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
         return kind.make(pieces, size_in(spec) or 0)
     path = expand(spec)
     return _load(path / TOKENIZER_FILE if path.is_dir() else path, name=spec)
+
+
+def usual_tokenizer(text_bytes: int) -> str:
+    """Return the name of the usual tokenizer of a text of so many bytes.
+
+    It is `bpe:N`, where N is about their square root, and `byte` for a text that is too short to learn merges from. Both
+    can read and write whatever a prompt has. docs/recipes.md has the measurements.
+    """
+    size = 2 ** round(math.log2(max(1, text_bytes)) / 2)
+    return "byte" if size < FEWEST_USUAL else f"bpe:{min(size, MOST_USUAL)}"
 
 
 def tokenizer_kind(spec: str) -> TokenizerKind | None:
