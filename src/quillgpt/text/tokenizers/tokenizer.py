@@ -182,8 +182,8 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
 def usual_tokenizer(text_bytes: int) -> str:
     """Return the name of the usual tokenizer of a text of so many bytes.
 
-    It is `bpe:N`, where N is about their square root, and `byte` for a text that is too short to learn merges from. Both
-    can read and write whatever a prompt has. docs/recipes.md has the measurements.
+    It is `bpe:N`, where N is about their square root, and `byte` for a text that is too short to learn merges from.
+    Both can read and write whatever a prompt has. docs/recipes.md has the measurements.
     """
     size = 2 ** round(math.log2(max(1, text_bytes)) / 2)
     return "byte" if size < FEWEST_USUAL else f"bpe:{min(size, MOST_USUAL)}"

@@ -21,7 +21,7 @@ from quillgpt.errors import DataError, UserError
 from quillgpt.text.sources.corpora import RECIPES, Texts, recipe_named
 from quillgpt.text.sources.documents import SEPARATOR, Source
 from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
-from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind
+from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind, usual_tokenizer
 from quillgpt.training.planning.budget import choose_context
 from quillgpt.training.planning.scaling import Text
 from quillgpt.training.start.run_data import named_datasets, open_data, open_replayed, without_secrets
@@ -31,6 +31,9 @@ MOST_BYTES_PREPARED = 50_000_000
 """Size of a text above which only its beginning is prepared, and the rest estimated."""
 
 EXCERPT_BYTES = 10_000_000
+
+USUAL_BYTES = 1_000_000
+"""Size that is assumed of a text that is not here: a book's."""
 
 MOST_TOKENS_DRAWN = 1_000_000
 """Random tokens to try iterations on, where the text is not here."""
@@ -211,7 +214,7 @@ def _unseen(start: StartingPoint, reason: str, obstacle: UserError | None) -> Dr
     settings = without_secrets(start.settings)
     names = [] if settings.data is not None else list(named_datasets(settings))
     recipe = next(filter(None, map(recipe_named, names)), None)
-    name, vocab_size, assumed = _vocabulary(start, RECIPES[recipe].tokenizer if recipe else "char")
+    name, vocab_size, assumed = _vocabulary(start, recipe)
     about = f" ({RECIPES[recipe].description})" if recipe else ""
     missing = [name for name in names if not dataset_folder(name, Path(settings.data_dir)).exists()]
     hint = prepare_hint((missing or [settings.dataset])[0], Path(settings.data_dir), what=settings.data)
@@ -230,11 +233,11 @@ def _unseen(start: StartingPoint, reason: str, obstacle: UserError | None) -> Dr
     )
 
 
-def _vocabulary(start: StartingPoint, usual: str) -> tuple[str, int, bool]:
+def _vocabulary(start: StartingPoint, recipe: str | None) -> tuple[str, int, bool]:
     """Return the name and the size of the tokenizer of a text that is not here, and whether the size is assumed."""
     if start.parent is not None:
         return start.parent.tokenizer.name, start.parent.tokenizer.vocab_size, False
-    spec = start.settings.tokenizer or usual
+    spec = start.settings.tokenizer or (RECIPES[recipe].tokenizer if recipe else usual_tokenizer(USUAL_BYTES))
     kind = tokenizer_kind(spec)
     if kind is not None and kind.usual_vocab_size is not None:
         usual_size = kind.usual_vocab_size
@@ -242,4 +245,5 @@ def _vocabulary(start: StartingPoint, usual: str) -> tuple[str, int, bool]:
             return spec, usual_size, False
         return spec, min(usual_size, start.settings.vocab_size or usual_size), True
     size = size_in(spec) if kind is not None else None
-    return spec, size or tokenizer_from_spec(spec).vocab_size, False
+    is_usual = start.settings.tokenizer is None and recipe is None
+    return spec, size or tokenizer_from_spec(spec).vocab_size, is_usual

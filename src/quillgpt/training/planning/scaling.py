@@ -22,8 +22,8 @@ SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 
 NARROW_HEADS, WIDE_HEADS, NARROW_MODELS = 32, 64, 160
 """Width of a head in models up to this width, and in wider ones, where narrow heads cost more than they bring."""
 
-USUAL_VOCABULARY, USUAL_FLOPS = 100, 5e13
-"""A text by characters, and two or three minutes of two processor cores."""
+USUAL_VOCABULARY, USUAL_FLOPS = 1024, 5e13
+"""The tokenizer of a book, and two or three minutes of two processor cores."""
 
 TOKENS_PER_PARAMETER = 5.0
 """Tokens, repeated ones included, that a model should see for each of its parameters."""
@@ -132,7 +132,7 @@ def with_usual_size(settings: TrainSettings) -> TrainSettings:
     """Choose context, size and batch where the rules are to decide, but there is neither text nor time to look at."""
     if settings.defaults == "fixed":
         return settings
-    text = Text(None, None, "char", USUAL_VOCABULARY)
+    text = Text(None, None, "bpe", USUAL_VOCABULARY)
     return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * FEWEST_ITERATIONS)
 
 
