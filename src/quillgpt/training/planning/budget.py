@@ -29,9 +29,9 @@ SHARE_FOR_TRAINING = 0.85
 
 MOST_MEASUREMENTS = 3
 
-TRIAL_SECONDS = 1.0
-"""Seconds of iterations whose mean is the speed. Other programs that compute slow some of them down, so the fastest one
-would tell nothing."""
+TRIAL_SECONDS, TRIAL_SHARE = 1.0, 0.003
+"""Iterations whose mean is the speed: those of so many seconds, or of this share of the minutes if that is more. Other
+programs that compute slow some of them down, so the fastest one would tell nothing."""
 
 SHARE_OF_A_TRIAL = 1 / 3
 """Share of the time for measurements that each trial may take."""
@@ -159,7 +159,8 @@ def measured_rate(
         fitting = int(seconds / 4 / min(tried))
         sequences = max(1, min(most, fitting))
         if fitting:
-            tried = times(sequences, seconds=TRIAL_SECONDS, within=seconds / 2)
+            enough = max(TRIAL_SECONDS, TRIAL_SHARE * 60 * (settings.minutes or USUAL_MINUTES))
+            tried = times(sequences, seconds=enough, within=seconds / 2)
     return ranks * sequences * config.block_size * flops / fmean(tried[1:] or tried)
 
 
