@@ -239,6 +239,18 @@ def test_the_table_has_means_over_seeds_and_says_who_is_ahead() -> None:
     ]
 
 
+def test_runs_at_a_rate_and_with_other_flags_have_rows_of_their_own() -> None:
+    first = result("quill", 2.0)
+    results = [first, replace(first, rate=2.5e11), replace(first, flags={"ema_decay": "0.9"}, bits_per_byte=1.9)]
+    table = results_table(compare(results))
+    assert [(row["TFLOP/s"], row["with"], row["quill"]) for row in table.rows] == [
+        (None, "", 2.0),
+        (0.25, "", 2.0),
+        (None, "--ema_decay=0.9", 1.9),
+    ]
+    assert "with" not in results_table(compare(results[:2])).formats
+
+
 def test_a_record_is_printed_as_markdown_and_nothing_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     record = Record(tmp_path / "record.jsonl")
     record.add(result("quill", 2.0))

@@ -11,6 +11,7 @@ from quillgpt.config import resolve
 from quillgpt.config.schema import TrainSettings
 from quillgpt.config.sources import OWN_TEXT
 from quillgpt.config.values import spell_value
+from quillgpt.console import quietly
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import Text, cost_of
 from quillgpt.training.start.choices import Machine
@@ -31,7 +32,8 @@ def flags_at_rate(flags: Mapping[str, str], operations: float) -> dict[str, str]
     """
     given = resolve(OWN_TEXT, flags)
     start = StartingPoint(given, Machine(torch.device("cpu"), torch.float32), parent=None, stored=None)
-    mixture = open_data(start)
+    with quietly():
+        mixture = open_data(start)
     planned = scaled_to(given, Text.of(mixture), operations)
     values = planned.model_dump()
     chosen = {name: value for name, value in values.items() if value != getattr(given, name)}

@@ -106,8 +106,10 @@ def bench_own_text(plan: Plan, record: Record) -> list[Result]:
         compressors = {name: size for name, size in COMPRESSORS.items() if name != PPMD or find_spec("pyppmd")}
         if PPMD not in compressors:
             say("PPMd is left out: pip install 'quillgpt[bench]' brings it")
+    done, rounds = 0, len(plan.minutes) * len(files)
     for minutes in plan.minutes:
         for name in list(files):
+            done += 1
             try:
                 split = split_text(files[name] or text_file(name), name)
             except DataError as error:
@@ -115,8 +117,10 @@ def bench_own_text(plan: Plan, record: Record) -> list[Result]:
                     raise
                 warn(f"{error}; the text {name} is left out")
                 del files[name]
+                rounds -= len(plan.minutes) - 1
                 continue
-            say(f"{name}: {split.train_bytes:,} bytes to learn from, {split.held_bytes:,} held out, {minutes:g} min")
+            sizes = f"{split.train_bytes:,} bytes to learn from, {split.held_bytes:,} held out"
+            say(f"{done} of {rounds}: {name}, {sizes}, {minutes:g} min")
             results += floors_of(split, compressors, record, known=results)
             for seed in plan.seeds:
                 results += runs_of_quill(split, Budget(minutes, plan.rate), seed, plan, record)

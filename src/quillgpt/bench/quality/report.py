@@ -21,6 +21,8 @@ class Comparison:
         text: The name of the text.
         train_bytes: Bytes that they have seen.
         minutes: The minutes.
+        rate: Operations in a second that stood for the clock; None: the clock counted.
+        flags: What was set for every run of Quill.
         tokenizer: What the rules have chosen.
         parameters: The same.
         quill: The bits per byte of the rules' choice; None where it failed.
@@ -34,6 +36,8 @@ class Comparison:
     text: str
     train_bytes: int
     minutes: float
+    rate: float | None
+    flags: tuple[tuple[str, str], ...]
     tokenizer: str
     parameters: int | None
     quill: float | None
@@ -94,6 +98,8 @@ def _comparison(group: Sequence[Result], others: Mapping[tuple[object, ...], flo
         text=first.text,
         train_bytes=first.train_bytes,
         minutes=first.minutes or 0.0,
+        rate=first.rate,
+        flags=tuple(sorted(first.flags.items())),
         tokenizer=str(ours.chosen.get("tokenizer", "-")) if ours else "-",
         parameters=ours.chosen.get("parameters") if ours else None,
         quill=means.get(QUILL),
@@ -106,13 +112,16 @@ def _comparison(group: Sequence[Result], others: Mapping[tuple[object, ...], flo
 
 
 def results_table(comparisons: Sequence[Comparison]) -> ResultTable:
-    """Return a row for each text and number of minutes; columns that nothing has are left out."""
+    """Return a row for each text and number of minutes; columns that tell nothing are left out."""
+    flags_differ = len({comparison.flags for comparison in comparisons}) > 1
     rows = [
         {
             "text": comparison.text,
             "for": comparison.use,
             "MB": comparison.train_bytes / 1e6,
             "minutes": comparison.minutes,
+            "TFLOP/s": comparison.rate and comparison.rate / 1e12,
+            "with": " ".join(f"--{name}={value}" for name, value in comparison.flags) if flags_differ else None,
             "tokenizer": comparison.tokenizer,
             "parameters": comparison.parameters,
             QUILL: comparison.quill,
@@ -126,7 +135,17 @@ def results_table(comparisons: Sequence[Comparison]) -> ResultTable:
         }
         for comparison in comparisons
     ]
-    formats = {"text": "s", "for": "s", "MB": ".2f", "minutes": "g", "tokenizer": "s", "parameters": ",", QUILL: ".4f"}
+    formats = {
+        "text": "s",
+        "for": "s",
+        "MB": ".2f",
+        "minutes": "g",
+        "TFLOP/s": "g",
+        "with": "s",
+        "tokenizer": "s",
+        "parameters": ",",
+        QUILL: ".4f",
+    }
     formats |= {
         "seeds": "d",
         "best of the grid": ".4f",
