@@ -2,11 +2,10 @@ import json
 import os
 import random
 import signal
-import threading
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers, trainers
@@ -14,9 +13,11 @@ from tokenizers import models, pre_tokenizers, trainers
 from quillgpt.errors import TokenizerError
 from quillgpt.stopping import words_on
 from quillgpt.text.sources.documents import Mark
+from quillgpt.text.sources.downloads import TINY_SHAKESPEARE
+from quillgpt.text.tokenizers import merges
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
-from quillgpt.text.tokenizers.merges import LONGEST_WORD, learn_merges, learnable
+from quillgpt.text.tokenizers.merges import LONGEST_WORD, count_words, learn_merges, learnable
 from quillgpt.text.tokenizers.tokenizer import check_spec
 from quillgpt.text.tokenizers.words import CUT, encode_long_word, word_starts
 
@@ -33,16 +34,55 @@ def words(text):
     return [content[begin:end] for begin, end in pairwise(starts)]
 
 
-def test_the_merges_are_those_of_the_library():
+def merges_of_the_library(text, tokens):
     learner = Engine(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(BYTE_TO_CHARACTER)
     learner.train_from_iterator(
-        [TEXT],
-        trainers.BpeTrainer(vocab_size=399, min_frequency=2, initial_alphabet=alphabet, special_tokens=[]),
+        [text],
+        trainers.BpeTrainer(
+            vocab_size=tokens, min_frequency=2, initial_alphabet=alphabet, special_tokens=[], show_progress=False
+        ),
     )
     model = json.loads(learner.to_str())["model"]
-    assert learn_merges([TEXT], 399, name="bpe:400") == (model["vocab"], model["merges"])
+    return model["vocab"], model["merges"]
+
+
+def test_the_merges_are_those_of_the_library():
+    assert learn_merges([TEXT], 399, name="bpe:400") == merges_of_the_library(TEXT, 399)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.one_of(
+        st.text(alphabet=st.sampled_from(alphabet), max_size=400)
+        for alphabet in ("a", "ab", "aaab ", "abc \n", "é漢 a", "ab's1")
+    )
+)
+@example(text="abab abab aaaa aaaaa aaa bbb")
+@example(text="")
+def test_the_merges_of_words_that_repeat_letters_are_those_of_the_library(text):
+    assert learn_merges([text], 300, name="bpe:301") == merges_of_the_library(text, 300)
+
+
+@pytest.mark.download
+def test_the_merges_of_a_book_are_those_of_the_library(published):
+    text = published(TINY_SHAKESPEARE).read_text()[:300_000]
+    pieces = [text[start : start + 1000] for start in range(0, len(text), 1000)]
+    assert learn_merges(pieces, 2000, name="bpe:2001") == merges_of_the_library(text, 2000)
+
+
+def test_the_rarest_of_too_many_words_are_forgotten(monkeypatch):
+    monkeypatch.setattr(merges, "MOST_BYTES", 400)
+    kept = count_words(["".join(f" common word{number:05}" for number in range(20_000))], "bpe:300")
+    assert sum(map(len, kept)) <= 400
+    assert kept[b" common"] == kept[b" word"] == 20_000
+
+
+def test_a_text_without_frequent_words_is_learned_from_as_well(monkeypatch):
+    monkeypatch.setattr(merges, "MOST_BYTES", 8000)
+    vocab, _ = learn_merges([letters(200_000)], 400, name="bpe:401")
+    assert len(vocab) == 400
 
 
 @pytest.mark.parametrize("unit", ["a", "-", " ", "\n", "\t", "漢", "é", "'", "1", "\u3000", "😀"])
@@ -117,34 +157,14 @@ def test_a_signal_stops_learning_while_the_text_is_read():
 
 
 def test_a_signal_stops_learning_while_merges_are_made(monkeypatch):
-    from quillgpt.text.tokenizers import merges
+    class Interrupted(merges.MergeLearner):
+        def merge(self, new, pair):
+            super().merge(new, pair)
+            if new == 300:
+                os.kill(os.getpid(), signal.SIGTERM)
 
-    ended = []
-    monkeypatch.setattr(merges, "_SECONDS_OF_SILENCE", 60)
-    wait = merges._wait
-
-    def wait_interrupted(process, name):
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        ended.append(process)
-        wait(process, name)
-
-    monkeypatch.setattr(merges, "_wait", wait_interrupted)
-    interrupted_while([letters(3_000_000)])
-    assert ended[0].wait() == -signal.SIGKILL
-
-
-def test_learning_that_fails_says_why(monkeypatch, tmp_path):
-    broken = tmp_path / "learner.py"
-    broken.write_text("raise SystemExit('out of paper')")
-    monkeypatch.setattr("quillgpt.text.tokenizers.merges._LEARNER", broken)
-    with pytest.raises(TokenizerError, match="bpe:300 could not be learned: out of paper"):
-        BytePairTokenizer.train([TEXT], 300)
-
-
-def test_learning_that_takes_long_says_that_it_goes_on(monkeypatch, capsys):
-    monkeypatch.setattr("quillgpt.text.tokenizers.merges._SECONDS_OF_SILENCE", 0.001)
-    learn_merges([TEXT], 300, name="bpe:301")
-    assert "learning bpe:301 for 0 s so far; Ctrl-C stops it" in capsys.readouterr().err
+    monkeypatch.setattr(merges, "MergeLearner", Interrupted)
+    interrupted_while([letters(100_000)])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.sources.documents import Mark, Piece
 from quillgpt.text.tokenizers.bulk import LONG_PIECE, LONG_WORD, BulkEncoder, divided
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER, unspell_bytes
+from quillgpt.text.tokenizers.merges import learn_merges
 from quillgpt.text.tokenizers.tokenizer_files import (
     END_OF_TEXT,
     byte_level_bpe,
@@ -123,13 +124,9 @@ class BytePairTokenizer:
             vocab_size: The number of ids, with end of text; too small a text gives fewer, which is reported.
 
         Raises:
-            TokenizerError: `vocab_size` is too small or too large, or learning failed.
+            TokenizerError: `vocab_size` is too small or too large.
         """
         check_size(vocab_size)
-        from quillgpt.text.tokenizers.merges import (
-            learn_merges,  # imports a library of several MB that only learning needs
-        )
-
         learned, merges = learn_merges(pieces, vocab_size - 1, name=f"bpe:{vocab_size}")
         vocab = learned | {END_OF_TEXT: len(learned)}
         in_order = {token: vocab[token] for token in sorted(vocab, key=vocab.__getitem__)}

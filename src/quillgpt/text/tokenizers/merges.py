@@ -1,101 +1,89 @@
-"""Learns the merges of byte-pair encoding, in bounded time for every text, with progress, and interruptible."""
+"""Learns a vocabulary and merges from a text, in bounded time and memory for every text, with progress."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import IO, Any
+from itertools import islice, pairwise
 
 import numpy as np
 
-from quillgpt.console import progress, say
-from quillgpt.errors import TokenizerError
-from quillgpt.process import why_it_ended
+from quillgpt.console import progress
 from quillgpt.stopping import activity
 from quillgpt.text.encodings.normal_forms import without_surrogates
 from quillgpt.text.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
+from quillgpt.text.tokenizers.merge_learner import MergeLearner
 from quillgpt.text.tokenizers.words import CUT, last_cut_of_gpt2, word_starts
 
 LONGEST_WORD = 1024
-"""Bytes; a longer word is cut before learning, since the time of a merge grows with the length of its word."""
+"""Bytes; a longer word is cut before learning, so that a text without a break has many words."""
 
-_LEARNER = Path(__file__).with_name("merge_learner.py")
+MOST_BYTES = 1 << 23
+"""Bytes of different words that are counted; beyond it, the rarest are forgotten until half as many bytes are left."""
+
 _PIECE = 1 << 16
 _MOST_WAITING = 1 << 20
 _LOOKAHEAD = 4  # bytes after the beginning of a word that can decide whether it is one
-_SECONDS_OF_SILENCE = 10.0
 
 
 def learn_merges(pieces: Iterable[str], tokens: int, *, name: str) -> tuple[dict[str, int], list[list[str]]]:
     """Learn a vocabulary and merges from a text; the same text gives the same ones.
 
-    A process of its own learns them: its library does not react to signals, but a process can be killed.
-
     Args:
         pieces: The text, cut anywhere.
         tokens: The number of tokens, including one for each byte; too small a text gives fewer.
         name: The tokenizer's name, for messages.
-
-    Raises:
-        TokenizerError: The process ended without a result.
     """
-    request = {"tokens": tokens, "alphabet": sorted(BYTE_TO_CHARACTER), "path": sys.path, "parent": os.getpid()}
-    with (
-        tempfile.TemporaryFile() as learned,
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(
-            [sys.executable, "-I", str(_LEARNER)],
-            stdin=subprocess.PIPE,
-            stdout=learned,
-            stderr=complaints,
-            start_new_session=True,  # so that Ctrl-C goes to this process alone
-        ) as process,
-        activity(f"while {name} was learned; nothing of it is kept, and the same command starts again"),
-    ):
-        try:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it has ended; its status and its messages say why
-                _send(request, pieces, process.stdin, name)
-            _wait(process, name)
-        except BaseException:
-            process.kill()
-            raise
-        if process.returncode != 0:
-            advice = "; give a smaller number of tokens, or less text" if process.returncode < 0 else ""
-            raise TokenizerError(f"{name} could not be learned: {why_it_ended(process.returncode, complaints)}{advice}")
-        learned.seek(0)
-        result: dict[str, Any] = json.load(learned)
-    return result["vocab"], result["merges"]
+    with activity(f"while {name} was learned; nothing of it is kept, and the same command starts again"):
+        words = count_words(pieces, name)
+        alphabet = sorted(BYTE_TO_CHARACTER)
+        vocab = {character: id for id, character in enumerate(alphabet)}
+        spelt = list(alphabet)
+        merges: list[list[str]] = []
+        learner = MergeLearner(words, np.array([vocab[BYTE_TO_CHARACTER[byte]] for byte in range(256)]))
+        with progress(f"Learning {name}", tokens) as advance:
+            advance(len(spelt))
+            while len(spelt) < tokens and (pair := learner.most_frequent()) is not None:
+                merges.append([spelt[id] for id in pair])
+                new = vocab.setdefault("".join(merges[-1]), len(spelt))
+                if new == len(spelt):
+                    spelt.append("".join(merges[-1]))
+                learner.merge(new, pair)
+                advance()
+    return vocab, merges
 
 
-def _send(request: dict[str, Any], pieces: Iterable[str], file: IO[bytes], name: str) -> None:
-    with file, progress(f"Reading for {name}, characters", None) as advance:
-        file.write(json.dumps(request).encode() + b"\n")
+def count_words(pieces: Iterable[str], name: str) -> Counter[bytes]:
+    """Return how often each word of GPT-2's pattern occurs in a text, without the rarest words of a very long one.
+
+    Args:
+        pieces: The text, cut anywhere.
+        name: The tokenizer's name, for the progress bar.
+    """
+    counts: Counter[bytes] = Counter()
+    size = 0  # of the counted words, in bytes
+    with progress(f"Reading for {name}, characters", None) as advance:
         for piece in learnable(pieces):
-            content = piece.encode("utf-8")
-            file.write(len(content).to_bytes(8, "little") + content if content else b"")
+            content = piece.encode("utf-8") + CUT
+            different = len(counts)
+            counts.update([content[start:end] for start, end in pairwise(word_starts(content).tolist())])
+            size += sum(map(len, islice(reversed(counts), len(counts) - different)))
+            if size > MOST_BYTES:
+                counts, size = _most_frequent(counts, MOST_BYTES // 2)
             advance(len(piece))
-        file.write(bytes(8))
+    return counts
 
 
-def _wait(process: subprocess.Popen[bytes], name: str) -> None:
-    started, wait = time.monotonic(), _SECONDS_OF_SILENCE
-    with progress(f"Learning {name}", None):
-        while True:
-            try:
-                process.wait(wait)
-                return
-            except subprocess.TimeoutExpired:
-                seconds = time.monotonic() - started
-                say(f"learning {name} for {seconds:.0f} s so far; Ctrl-C stops it")
-                wait = seconds  # twice as long each time
+def _most_frequent(counts: Counter[bytes], most_bytes: int) -> tuple[Counter[bytes], int]:
+    """Return the most frequent words, up to `most_bytes` bytes of them, the earlier of equal ones; and their size."""
+    kept: Counter[bytes] = Counter()
+    size = 0
+    for word, count in counts.most_common():  # equal ones stay in the order of the text
+        if size + len(word) > most_bytes:
+            break
+        kept[word] = count
+        size += len(word)
+    return kept, size
 
 
 def learnable(pieces: Iterable[str]) -> Iterator[str]:
@@ -108,7 +96,6 @@ def learnable(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _short(pieces: Iterable[str]) -> Iterator[str]:
-    # The trainer reads some hundred pieces ahead, whatever their length, so they are kept short.
     return (piece[at : at + _PIECE] for piece in pieces for at in range(0, len(piece), _PIECE))
 
 
