@@ -17,7 +17,7 @@ from quillgpt.errors import CheckpointError
 from quillgpt.generation.cuda_graph import CudaGraphDecoder
 from quillgpt.generation.decoding_threads import DecodingThreads
 from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
-from quillgpt.model import GPT, KeyValueCache
+from quillgpt.model import GPT, KeyValueCache, decoder
 
 Window = Literal["half", "exact"]
 
@@ -140,6 +140,7 @@ class TokenGenerator:
         self._tokens = torch.empty(batch_size, 2 * capacity, dtype=torch.int64, device=prompt.device)
         self._tokens[:, : self.length] = prompt[:, length - self.length :]
         self._decoder = CudaGraphDecoder(model, self._cache, choose) if one_graph else None
+        self._decode = decoder(model)
         self._threads = DecodingThreads() if model.device.type == "cpu" else None
 
     def next_tokens(self, uniforms: Tensor) -> Tensor:
@@ -165,7 +166,8 @@ class TokenGenerator:
 
         def step() -> Tensor:
             self._cache.length = cached  # it may be computed several times
-            return self._model.logits(self._model(tokens, self._cache)[:, -1])
+            compute = self._decode if tokens.shape[1] == 1 else self._model
+            return self._model.logits(compute(tokens, self._cache)[:, -1])
 
         # How threads divide a long pass, and so its rounding, depends on their number.
         return self._threads.compute(step) if self._threads is not None and self._unread == 1 else step()

@@ -37,9 +37,12 @@ class KeyValueCache:
         length: Number of positions filled.
         capacity: Number of positions that fit.
         visible: The keys that the query of this pass may see, bool (1, S); None: all of them.
+        attention_dtype: The number format of `extend`'s results; None: that of what is given to it. Other kernels than
+            softmax need float32.
     """
 
     visible: Tensor | None = None
+    attention_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -57,8 +60,8 @@ class KeyValueCache:
         self.values = torch.zeros(size, device=device, dtype=dtype).unbind()
         self._units = torch.ones(2, *size[:-1], 1, device=device) if dtype == torch.int8 else None
         self._buffers: tuple[Tensor, Tensor] | None = None
-        # Other kernels than softmax need float32.
-        self._read_as_it_is = dtype == torch.bfloat16 and config.kernel == SOFTMAX and attends_fast_in_bfloat16()
+        if dtype == torch.bfloat16 and config.kernel == SOFTMAX and attends_fast_in_bfloat16():
+            self.attention_dtype = dtype
         self.length = 0
 
     def begin(self, positions: int) -> slice | Tensor:
@@ -71,7 +74,7 @@ class KeyValueCache:
         The result is in the number format in which attention is to compute, and valid until the next layer is extended.
         `length` changes only with `advance`, because all layers of one pass write at the same positions.
         """
-        if self._read_as_it_is or keys.dtype == self.keys[layer].dtype:
+        if self.attention_dtype is not None or keys.dtype == self.keys[layer].dtype:
             return self._append(self.keys[layer], keys), self._append(self.values[layer], values)
         if self._buffers is None:
             size = self.keys[layer].shape

@@ -99,8 +99,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last dimension: (R, K) to (R, N)."""
+        return self.product(x).float()
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return the result in bfloat16, in which it is computed."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self._weight, self._bias, "none", [], "")
-        return product.float()
+        return product
 
 
 class Int8Linear(nn.Module):
