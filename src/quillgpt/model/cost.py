@@ -147,5 +147,5 @@ def saved_bytes_per_token(
     if attn_path == "fused" and config.fusible:
         # Inputs and results of matrix products; both sums of the residual stream; what every head has normalised by.
         products = value_bytes * (2 * C + 7 * heads_width + 3 * config.mlp_dim)
-        return config.n_layer * (products + FLOAT32_BYTES * (2 * C + 3 * config.n_head)) + once + of_loss
+        return config.n_layer * (products + FLOAT32_BYTES * (2 * C + 4 * config.n_head)) + once + of_loss
     return config.n_layer * (norms + attention + hidden + dropped) + once + of_loss

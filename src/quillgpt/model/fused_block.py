@@ -93,8 +93,8 @@ class _FusedBlock(torch.autograd.Function):
         qkv = normed @ qkv_w.t()  # (N, 3 H D)
         heads, head_inverses = x.new_empty(3, B * H, T, D, dtype=dtype), x.new_empty(2, N, H)
         run.split_heads(B, T, H, D, qkv, in_weights, *rotation, eps, 1 / math.sqrt(D), heads, head_inverses)
-        mixed, logarithms = x.new_empty(N, H * D, dtype=dtype), x.new_empty(B, H, T)
-        run.attention(B, T, H, D, heads, of_weights, mixed, logarithms)
+        mixed, statistics = x.new_empty(N, H * D, dtype=dtype), x.new_empty(2, B, H, T)
+        run.attention(B, T, H, D, heads, of_weights, mixed, statistics)
         middle, mlp_normed, mlp_inverses = torch.empty_like(x), torch.empty_like(normed), torch.empty_like(inverses)
         run.add_norm(N, C, T, x, mixed @ output_w.t(), of_mixed, middle, mlp_norm_weight, eps, mlp_normed, mlp_inverses)
         gate_up = mlp_normed @ gate_up_w.t()  # (N, 2 M)
@@ -107,7 +107,7 @@ class _FusedBlock(torch.autograd.Function):
         ctx.dropouts, ctx.seeds = (of_weights, of_mixed, of_mlp), seeds  # the dropouts point to the seeds
         ctx.save_for_backward(
             x, norm_weight, mlp_norm_weight, in_weights, qkv_w, output_w, gate_up_w, down_w, normed, inverses, qkv,
-            heads, head_inverses, mixed, logarithms, middle, mlp_normed, mlp_inverses, gate_up, hidden,
+            heads, head_inverses, mixed, statistics, middle, mlp_normed, mlp_inverses, gate_up, hidden,
         )  # fmt: skip
         return result
 
@@ -116,7 +116,7 @@ class _FusedBlock(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (
             x, norm_weight, mlp_norm_weight, in_weights, qkv_w, output_w, gate_up_w, down_w, normed, inverses, qkv,
-            heads, head_inverses, mixed, logarithms, middle, mlp_normed, mlp_inverses, gate_up, hidden,
+            heads, head_inverses, mixed, statistics, middle, mlp_normed, mlp_inverses, gate_up, hidden,
         ) = ctx.saved_tensors  # fmt: skip
         run, (B, T, C, H, D, M) = ctx.run, ctx.sizes
         of_weights, of_mixed, of_mlp = ctx.dropouts
@@ -133,7 +133,7 @@ class _FusedBlock(torch.autograd.Function):
             d_output, d_mlp_norm_weight,
         )  # fmt: skip
         d_heads, d_qkv, d_in_weights = torch.empty_like(heads), torch.empty_like(qkv), torch.empty_like(in_weights)
-        run.attention_backward(B, T, H, D, heads, of_weights, mixed, logarithms, d_output @ output_w, d_heads)
+        run.attention_backward(B, T, H, D, heads, of_weights, mixed, statistics, d_output @ output_w, d_heads)
         run.split_heads_backward(
             B, T, H, D, qkv, in_weights, *ctx.rotation, 1 / math.sqrt(D), head_inverses, d_heads, d_qkv, d_in_weights
         )

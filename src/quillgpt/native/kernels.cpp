@@ -397,10 +397,23 @@ void pack_transposed(const T* x, int64_t rows, int64_t columns, T* out) {
             for (int64_t j = 0; j < TILE; j++) *place++ = reinterpret_cast<const Unit*>(x)[(row + j) * units + k];
 }
 
-// Copy rows into the beginning of wider ones.
-void copy_rows(const T* x, int64_t x_width, int64_t rows, int64_t columns, T* out, int64_t out_width) {
-    for (int64_t i = 0; i < rows; i++) std::copy_n(x + i * x_width, columns, out + i * out_width);
-}
+// A matrix with zeros beside and below it, so that it has whole tiles.
+struct Padded {
+    int64_t rows, width;
+    Room<T> room;
+    const T* values;
+    Padded(int64_t rows, int64_t width) : rows(rows), width(width), room(rows * width), values(room) {}
+
+    // Take the first columns of some rows: in their place, if they need no zeros, or a copy.
+    void take(const T* x, int64_t x_width, int64_t x_rows, int64_t columns) {
+        if (x_width == width && x_rows == rows) {
+            values = x;
+            return;
+        }
+        for (int64_t i = 0; i < x_rows; i++) std::copy_n(x + i * x_width, columns, room + i * width);
+    }
+    operator const T*() const { return values; }
+};
 
 }  // namespace
 
@@ -540,25 +553,25 @@ void split_heads_backward(int64_t threads, int64_t B, int64_t length, int64_t H,
 }
 
 // Causal softmax attention of queries, keys and values (3, B, H, T, D): the mixed values (B, T, H D), and for every
-// query (B, H, T) the logarithm of the sum of its weights before they were normalised.
+// query (2, B, H, T) its largest score and the reciprocal of what the exponentials of the differences to it add up to.
 void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* heads, Dropout dropout,
-               T* mixed, float* logarithms) {
+               T* mixed, float* statistics) {
     const int64_t depth = padded(D, DEPTH), width = padded(D, TILE), rows = padded(length, DEPTH);
     const int64_t size = B * H * length * D;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Tiles tiles;
-        Room<T> query(rows * depth), key(rows * depth), value(rows * width), keys(rows * depth), values(rows * width),
-            weights(TILE * rows);
+        Padded query(rows, depth), key(rows, depth), value(rows, width);
+        Room<T> keys(rows * depth), values(rows * width), weights(TILE * rows);
         Room<float> scores(TILE * rows), sums(TILE * width);
         Factors row_factors(rows);
 #pragma omp for collapse(2)
         for (int64_t b = 0; b < B; b++)
             for (int64_t h = 0; h < H; h++) {
                 const T* own = heads + (b * H + h) * length * D;
-                copy_rows(own, D, length, D, query, depth);
-                copy_rows(own + size, D, length, D, key, depth);
-                copy_rows(own + 2 * size, D, length, D, value, width);
+                query.take(own, D, length, D);
+                key.take(own + size, D, length, D);
+                value.take(own + 2 * size, D, length, D);
                 pack_transposed(key, rows, depth, keys);
                 pack(value, width, rows, width, values);
                 for (int64_t first = 0; first < length; first += TILE) {
@@ -587,8 +600,11 @@ void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D,
                         std::fill(place + most, place + deep, T{});
                         const float total = sum(totals);
                         shares[i] = 1.0f / total;
-                        if (position < length)
-                            logarithms[(b * H + h) * length + position] = largest + std::log(total);
+                        if (position < length) {
+                            float* place = statistics + (b * H + h) * length + position;
+                            place[0] = largest;
+                            place[B * H * length] = shares[i];
+                        }
                     }
                     for (int64_t d = 0; d < width; d += TILE)
                         multiply<false>(sums + d, width, weights, rows, values + d * rows, deep / DEPTH);
@@ -606,29 +622,29 @@ void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D,
 // The gradient of queries, keys and values (3, B, H, T, D), given results of `attention` and the gradient of the mixed
 // values. It computes the weights again, 32 keys and 32 queries at a time, as a matrix whose rows are keys.
 void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* heads,
-                        Dropout dropout, const T* mixed, const float* logarithms, const T* gradient, T* out) {
+                        Dropout dropout, const T* mixed, const float* statistics, const T* gradient, T* out) {
     const int64_t depth = padded(D, DEPTH), width = padded(D, TILE), rows = padded(length, DEPTH);
     const int64_t size = B * H * length * D;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Tiles tiles;
-        Room<T> query(rows * depth), key(rows * depth), value(rows * depth), grad(rows * depth);
+        Padded query(rows, depth), key(rows, depth), value(rows, depth), grad(rows, depth);
         Room<T> queries(rows * depth), grads(rows * depth);                  // B of products over the width of a head
         Room<T> queries_in_rows(rows * width), grads_in_rows(rows * width);  // B of products over queries
         Room<T> key_columns(width * rows), weights(DEPTH * rows), score_grads(DEPTH * rows), packed(DEPTH * DEPTH);
         Room<float> scores(DEPTH * DEPTH), weight_grads(DEPTH * DEPTH), factors(DEPTH * DEPTH);
         Room<float> query_grads(width * rows), key_grads(DEPTH * width), value_grads(DEPTH * width);
-        Room<float> own_logarithms(rows), shares(rows);
+        Room<float> largest(rows), shares(rows), passed(rows);
         std::fill_n(factors.values, DEPTH * DEPTH, 1.0f);
 #pragma omp for collapse(2)
         for (int64_t b = 0; b < B; b++)
             for (int64_t h = 0; h < H; h++) {
                 const T* own = heads + (b * H + h) * length * D;
                 const int64_t place = b * length * H * D + h * D;
-                copy_rows(own, D, length, D, query, depth);
-                copy_rows(own + size, D, length, D, key, depth);
-                copy_rows(own + 2 * size, D, length, D, value, depth);
-                copy_rows(gradient + place, H * D, length, D, grad, depth);
+                query.take(own, D, length, D);
+                key.take(own + size, D, length, D);
+                value.take(own + 2 * size, D, length, D);
+                grad.take(gradient + place, H * D, length, D);
                 pack_transposed(query, rows, depth, queries);
                 pack_transposed(grad, rows, depth, grads);
                 pack(query, depth, rows, width, queries_in_rows);
@@ -636,13 +652,14 @@ void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, i
                 for (int64_t d = 0; d < width; d++)
                     for (int64_t j = 0; j < rows; j++) key_columns[d * rows + j] = key[j * depth + d];
                 std::fill_n(query_grads.values, width * rows, 0.0f);
+                std::copy_n(statistics + (b * H + h) * length, length, largest.values);
+                std::copy_n(statistics + (B * H + b * H + h) * length, length, shares.values);
                 for (int64_t i = 0; i < length; i++) {
-                    Vector share{};  // of each weight's gradient, which the others of the query take
+                    Vector products{};  // of each weight's gradient, what all weights of the query pass on
                     each_vector(D, [&](int64_t d, int64_t n) {
-                        share += load(grad + i * depth + d, n) * load(mixed + place + i * H * D + d, n);
+                        products += load(grad + i * depth + d, n) * load(mixed + place + i * H * D + d, n);
                     });
-                    shares[i] = sum(share);
-                    own_logarithms[i] = logarithms[(b * H + h) * length + i];
+                    passed[i] = sum(products);
                 }
                 for (int64_t first = 0; first < length; first += DEPTH) {
                     for (int64_t at = first; at < length; at += DEPTH) {
@@ -658,10 +675,11 @@ void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, i
                             T *weight_row = weights + j * rows + at, *grad_row = score_grads + j * rows + at;
                             for (int64_t i = 0; i < DEPTH; i += LANES) {
                                 const int64_t cell = j * DEPTH + i;
-                                const Vector weight = exponential(load(scores + cell) - load(own_logarithms + at + i));
+                                const Vector difference = load(scores + cell) - load(largest + at + i);
+                                const Vector weight = exponential(difference) * load(shares + at + i);
                                 const Vector factor = load(factors + cell);
                                 store(weight_row + i, weight * factor);
-                                store(grad_row + i, weight * (load(weight_grads + cell) * factor - load(shares + at + i)));
+                                store(grad_row + i, weight * (load(weight_grads + cell) * factor - load(passed + at + i)));
                             }
                             const int64_t hidden = std::max<int64_t>(first + j - at, 0);  // queries before this key
                             const int64_t end = std::min(DEPTH, length - at);
