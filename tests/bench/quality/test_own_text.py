@@ -186,7 +186,7 @@ def test_the_grid_changes_one_thing_at_a_time(text: Path, runs: list[str]) -> No
     names = [result.candidate.removeprefix("quill: ") for result in results[1:]]
     assert names == [
         *("a larger model", "more regularization", "half the batch", "twice the batch", "rates x0.7", "rates x1.4"),
-        *("bpe:512", "bpe:1024", "bpe:2048", "bpe:4096", "bpe:8192"),
+        *("byte", "bpe:512", "bpe:1024", "bpe:2048", "bpe:4096", "bpe:8192"),
     ]
     chosen = results[0].chosen
     grid = neighbours(chosen, 30, kinds)

@@ -54,7 +54,7 @@ def neighbours(chosen: Mapping[str, Any], alphabet: int, kinds: Sequence[str]) -
         for name, change in changes.items()
     }
     if "tokenizer" in kinds:
-        tried = (*(("char",) if alphabet <= LARGEST_ALPHABET else ()), *SUBWORDS)
+        tried = ("byte", *(("char",) if alphabet <= LARGEST_ALPHABET else ()), *SUBWORDS)
         flags |= {name: {"tokenizer": name} for name in tried if name != chosen["tokenizer"]}
     return flags
 
