@@ -226,7 +226,7 @@ class ExecutionFields(Settings):
 
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="Compile the model with torch.compile; auto compiles if the run is long enough to gain time.",
+        description="Compile the model with torch.compile; auto does if that gains more time than it takes. On a CPU, the first compilation runs in the background, and compiled code takes over during the run.",
     )
     cuda_graph: bool = Field(
         False,
