@@ -9,7 +9,7 @@ import pytest
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.errors import ConfigError
 from quillgpt.training.planning import scaling
-from quillgpt.training.planning.scaling import SIZES, TOKENS_PER_PARAMETER, Text, cost_of
+from quillgpt.training.planning.scaling import BYTES_PER_PARAMETER, SIZES, Text, cost_of
 from quillgpt.training.start.model_config import config_for
 
 LIBRARY = Text(1_000_000_000, 100_000, "char", 65)
@@ -29,7 +29,7 @@ def test_more_time_makes_larger_models_and_each_sees_enough_tokens() -> None:
         settings = sized(flops)
         cost = cost_of(config_for(settings, "char", 65))
         if flops > 1e11:
-            assert flops / cost.flops_per_token >= TOKENS_PER_PARAMETER * cost.parameters
+            assert flops / cost.flops_per_token >= BYTES_PER_PARAMETER * cost.parameters
         sizes.append((settings.n_layer, settings.n_embd))
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[-1]) == (SIZES[0], SIZES[-1])
@@ -43,8 +43,19 @@ def test_a_short_text_makes_a_small_model() -> None:
         text = Text(tokens, tokens, "char", 65)
         config = config_for(scaling.with_size(scaling.with_block(settings, text, None), text, 1e17), "char", 65)
         counts.append(cost_of(config).parameters)
-        assert counts[-1] <= scaling.MOST_PARAMETERS_PER_TOKEN * tokens or tokens == 10_000  # there is a smallest model
+        assert counts[-1] <= scaling.MOST_PARAMETERS_PER_BYTE * tokens or tokens == 10_000  # there is a smallest model
     assert counts == sorted(set(counts))
+
+
+def test_longer_tokens_make_larger_models_and_change_nothing_else() -> None:
+    """The same text in fewer tokens: bytes count."""
+    by_bytes, by_words = Text(1_000_000, 100_000, "byte", 512), Text(250_000, 25_000, "bpe:512", 512, 4.0)
+    short, long = (
+        scaling.with_size(scaling.with_block(own_text(), text, None), text, 4e12) for text in (by_bytes, by_words)
+    )
+    assert SIZES.index((long.n_layer, long.n_embd)) > SIZES.index((short.n_layer, short.n_embd))
+    assert by_bytes.train_bytes == by_words.train_bytes
+    assert scaling.with_size(scaling.with_block(own_text(), by_words, None), by_words, 1e20).n_embd == 192
 
 
 def test_what_is_set_stays() -> None:

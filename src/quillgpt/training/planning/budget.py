@@ -104,11 +104,11 @@ def fit_to_budget(
         length = min(fitting, enough or fitting)
         settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
     passes, crowding = None, 0.0
-    if text.train_tokens is not None:
+    if text.train_tokens is not None and text.train_bytes is not None:
         passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
-        crowding = cost.parameters / text.train_tokens
+        crowding = cost.parameters / text.train_bytes
     settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
-    _explain(settings, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
+    _explain(settings, text, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
     return settings, config
 
 
@@ -196,6 +196,7 @@ def _with_size(
 
 def _explain(
     settings: TrainSettings,
+    text: Text,
     parameters: int,
     rate: float,
     ranks: int,
@@ -211,9 +212,9 @@ def _explain(
     speed = "the few steps that were tried ran at" if tried else "no step could be tried in time, and one is assumed at"
     say(f"chosen for {time}; {speed} {rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
     say(
-        f"  a model of {parameters:,} parameters, each with {tokens / parameters:.1f} tokens to learn from: "
-        f"{scaling.TOKENS_PER_PARAMETER:g} are wanted, and no more than {scaling.MOST_PARAMETERS_PER_TOKEN:g} "
-        "parameters for each token of the text"
+        f"  a model of {parameters:,} parameters, each with {tokens * text.bytes_per_token / parameters:.1f} bytes of "
+        f"text to learn from: {scaling.BYTES_PER_PARAMETER:g} are wanted, and no more than "
+        f"{scaling.MOST_PARAMETERS_PER_BYTE:g} parameters for each byte of the text"
     )
     read = "" if passes is None else f", {passes:.1f} passes over the text"
     say(

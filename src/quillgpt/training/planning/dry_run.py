@@ -151,7 +151,7 @@ def world_of(settings: TrainSettings) -> World:
 
 
 def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
-    text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size)
+    text = Text(data.train_tokens, data.val_tokens, data.tokenizer, data.vocab_size, data.bytes_per_token)
     start = replace(start, settings=without_secrets(start.settings))
     start, config = choose_context(start, text)
     for part in data.parts:

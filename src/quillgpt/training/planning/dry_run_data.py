@@ -72,6 +72,7 @@ class DryRunData:
         parts: The data sets of a mixture, or the only one; none where they are not known.
         counted: Whether the lengths were counted and not estimated.
         assumed: Whether the size of the vocabulary is an assumption.
+        bytes_per_token: Mean bytes of a token to train on.
         replayed_val_tokens: The length of the validation split of the replayed data set; 0 without one.
         obstacle: The error that would keep a run from starting; None if nothing would.
     """
@@ -86,6 +87,7 @@ class DryRunData:
     parts: tuple[DryRunPart, ...] = ()
     counted: bool = True
     assumed: bool = False
+    bytes_per_token: float = 1.0
     replayed_val_tokens: int = 0
     obstacle: UserError | None = None
 
@@ -112,8 +114,9 @@ def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
         if all(dataset_folder(name, Path(settings.data_dir)).exists() for name in recipes):
             raise
         return _unseen(start, "it is too large to be prepared by the way;", error)
+    text = Text.of(mixture)
     with quietly():
-        replayed = open_replayed(choose_context(start, Text.of(mixture))[0].settings, mixture, start.state)
+        replayed = open_replayed(choose_context(start, text)[0].settings, mixture, start.state)
     described = [describe_place(dataset.name, settings, preparation) for dataset in mixture.datasets]
     parts = []
     for dataset, share in zip(mixture.datasets, mixture.shares, strict=True):
@@ -134,6 +137,7 @@ def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
         min(part.val_tokens for part in parts),
         tuple(parts),
         counted=all(train == 1 for train, _ in preparation.scales.values()),
+        bytes_per_token=text.bytes_per_token,
         replayed_val_tokens=0 if replayed is None else len(replayed.val),
     )
 

@@ -22,14 +22,17 @@ SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 
 NARROW_HEADS, WIDE_HEADS, NARROW_MODELS = 32, 64, 160
 """Width of a head in models up to this width, and in wider ones, where narrow heads cost more than they bring."""
 
-USUAL_VOCABULARY, USUAL_FLOPS = 1024, 5e13
+USUAL_VOCABULARY, USUAL_BYTES_PER_TOKEN, USUAL_FLOPS = 1024, 2.7, 5e13
 """The tokenizer of a book, and two or three minutes of two processor cores."""
 
-TOKENS_PER_PARAMETER = 5.0
-"""Tokens, repeated ones included, that a model should see for each of its parameters."""
+SAMPLED_TOKENS = 100_000
+"""Tokens at the beginning of a text that tell how many bytes a token has."""
 
-MOST_PARAMETERS_PER_TOKEN = 4.0
-"""Parameters per token of the text; a larger model overfits a short text."""
+BYTES_PER_PARAMETER = 5.0
+"""Bytes of text, repeated ones included, that a model should see for each of its parameters."""
+
+MOST_PARAMETERS_PER_BYTE = 4.0
+"""Parameters per byte of the text; a larger model overfits a short text."""
 
 MOST_PASSES = 40
 """Passes over a text after which further ones do not help, whatever the regularization."""
@@ -47,7 +50,7 @@ FEW_PASSES = 4
 """Passes over a text that need no regularization."""
 
 REGULARIZATION = ((15, 0.0, 0.1), (80, 0.1, 0.5), (math.inf, 0.2, 1.0))
-"""Rows of: passes times parameters per token of the text, at most; dropout; weight decay."""
+"""Rows of: passes times parameters per byte of the text, at most; dropout; weight decay."""
 
 FINETUNING_SHARE = 0.1
 """Share of the learning rates from scratch that finetuning has."""
@@ -67,18 +70,33 @@ class Text:
         val_tokens: Tokens to validate on.
         tokenizer: The name of its tokenizer.
         vocab_size: The tokenizer's ids.
+        bytes_per_token: Mean bytes of a token to train on.
     """
 
     train_tokens: int | None
     val_tokens: int | None
     tokenizer: str
     vocab_size: int
+    bytes_per_token: float = 1.0
+
+    @property
+    def train_bytes(self) -> float | None:
+        """Bytes to train on."""
+        return None if self.train_tokens is None else self.train_tokens * self.bytes_per_token
 
     @classmethod
     def of(cls, mixture: Mixture) -> Text:
         """Return what the rules look at in the data sets of a run; the shortest validation split of several counts."""
         shortest = min(len(dataset.val) for dataset in mixture.datasets)
-        return cls(mixture.train_tokens, shortest, mixture.tokenizer.name, mixture.tokenizer.vocab_size)
+        lengths = mixture.tokenizer.byte_lengths()
+        means = [float(lengths[dataset.train[:SAMPLED_TOKENS]].mean()) for dataset in mixture.datasets]
+        return cls(
+            mixture.train_tokens,
+            shortest,
+            mixture.tokenizer.name,
+            mixture.tokenizer.vocab_size,
+            bytes_per_token=max(1.0, mixture.mean(means)),  # at least: the bytes of ids of unknown text are 0
+        )
 
 
 @dataclass(frozen=True)
@@ -115,15 +133,16 @@ def with_block(settings: TrainSettings, text: Text, longest: int | None) -> Trai
 
 
 def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSettings:
-    """Choose the largest model that sees enough tokens for its parameters within these operations, of enough text."""
-    most = MOST_PARAMETERS_PER_TOKEN * (text.train_tokens or math.inf)
+    """Choose the largest model that sees enough text for its parameters within these operations, of enough text."""
+    most = MOST_PARAMETERS_PER_BYTE * (text.train_bytes or math.inf)
     for layers, width in reversed(SIZES):
         if "n_head" in settings.model_fields_set:
             width = 2 * settings.n_head * max(1, round(width / (2 * settings.n_head)))
         sized = fill(settings, n_layer=layers, n_embd=width)
         sized = fill(sized, n_head=_heads(sized.n_embd))
         cost = cost_of(config_for(sized, text.tokenizer, text.vocab_size))
-        if cost.parameters <= min(most, flops / cost.flops_per_token / TOKENS_PER_PARAMETER):
+        seen_bytes = flops / cost.flops_per_token * text.bytes_per_token
+        if cost.parameters <= min(most, seen_bytes / BYTES_PER_PARAMETER):
             break
     return sized
 
@@ -132,7 +151,7 @@ def with_usual_size(settings: TrainSettings) -> TrainSettings:
     """Choose context, size and batch where the rules are to decide, but there is neither text nor time to look at."""
     if settings.defaults == "fixed":
         return settings
-    text = Text(None, None, "bpe", USUAL_VOCABULARY)
+    text = Text(None, None, "bpe", USUAL_VOCABULARY, USUAL_BYTES_PER_TOKEN)
     return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * FEWEST_ITERATIONS)
 
 
@@ -158,9 +177,9 @@ def with_learning_rates(settings: TrainSettings, *, finetuning: bool) -> TrainSe
     return fill(settings, learning_rate=0.01 * share, muon_learning_rate=0.015 * share)
 
 
-def with_regularization(settings: TrainSettings, passes: float, parameters_per_token: float) -> TrainSettings:
-    """Choose dropout and weight decay from the passes over the text and the model's parameters per token of it."""
-    strain = passes * parameters_per_token if passes > FEW_PASSES else 0.0
+def with_regularization(settings: TrainSettings, passes: float, parameters_per_byte: float) -> TrainSettings:
+    """Choose dropout and weight decay from the passes over the text and the model's parameters per byte of it."""
+    strain = passes * parameters_per_byte if passes > FEW_PASSES else 0.0
     dropout, weight_decay = next(values for most, *values in REGULARIZATION if strain <= most)
     return fill(settings, dropout=dropout, weight_decay=weight_decay)
 
