@@ -1,10 +1,12 @@
 """What is known of this process's bounds."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from quillgpt.process import MemoryGroup, memory_groups
+from quillgpt.process import MemoryGroup, memory_groups, seconds_since_start
 
 
 def group(folder: Path, **files: str) -> None:
@@ -44,3 +46,11 @@ def test_no_limit(tmp_path: Path, limit: str) -> None:
     group(tmp_path / "sys/fs/cgroup", max=limit, current="1", stat="")
     assert memory_groups(tmp_path) == []
     assert memory_groups(tmp_path / "no-linux") == []
+
+
+def test_the_start_of_python_counts_for_a_command_and_not_for_a_program_that_calls_it() -> None:
+    assert seconds_since_start() == 0
+    code = "import sys, time; time.sleep(0.3); sys.argv[0] = 'quill'; "
+    code += "from quillgpt.process import seconds_since_start; print(seconds_since_start())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 0.25 < float(told) < 120

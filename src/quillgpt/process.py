@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -56,6 +58,22 @@ def own_command() -> str | None:
     if program.stem != "quill" and program.parts[-2:] != ("quillgpt", "__main__.py"):
         return None
     return shlex.join(["quill", *sys.argv[1:]])
+
+
+LONGEST_START = 300.0
+"""Seconds; a command that seems to have been started longer ago was not, but the system's clock was set."""
+
+
+def seconds_since_start() -> float:
+    """Return how many seconds ago this command was started, with the start of Python; 0 if another program calls it."""
+    import psutil
+
+    if own_command() is None:
+        return 0.0
+    with suppress(psutil.Error, OSError):  # a system that does not tell
+        seconds = time.time() - psutil.Process().create_time()
+        return seconds if 0 < seconds < LONGEST_START else 0.0
+    return 0.0
 
 
 def why_it_ended(status: int, complaints: IO[bytes]) -> str:

@@ -19,7 +19,7 @@ from quillgpt.config.sources import SUFFIXES
 from quillgpt.config.values import seconds_of
 from quillgpt.console import is_quiet, muted
 from quillgpt.errors import ConfigError
-from quillgpt.process import is_first_of_several, is_launched_by_quill, is_started_by_torchrun
+from quillgpt.process import is_first_of_several, is_launched_by_quill, is_started_by_torchrun, seconds_since_start
 
 DRY_RUN = switch(
     "--dry_run",
@@ -54,7 +54,7 @@ def train(
     **flags: str,
 ) -> None:
     """Train or finetune a model."""
-    started = time.perf_counter()
+    started = time.perf_counter() - seconds_since_start()
     check_source(source, flags)
     if resume:
         if flags.get("init_from", "resume") != "resume":
