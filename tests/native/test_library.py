@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from quillgpt.native import library
 
 
 @pytest.fixture(autouse=True)
-def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Start with an empty folder of compiled code, and forget what was loaded before and after."""
     monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path))
     library.kernels.cache_clear()
@@ -27,6 +29,20 @@ def test_kernels_are_compiled_once_and_kept(afresh: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled again"))
     assert library.why_unavailable(torch.bfloat16) is None
     assert list(afresh.iterdir()) == [kept]
+
+
+def test_a_damaged_file_is_compiled_again(
+    afresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if reason := library.why_unavailable(torch.float32):
+        pytest.skip(reason)
+    (kept,) = afresh.iterdir()
+    monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path_factory.mktemp("elsewhere")))
+    damaged = Path(os.environ[library.CACHE_VARIABLE], kept.name)
+    damaged.write_bytes(b"no library")
+    library.kernels.cache_clear()
+    assert library.why_unavailable(torch.float32) is None
+    assert damaged.stat().st_size > 1000
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

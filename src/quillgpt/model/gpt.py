@@ -259,9 +259,11 @@ def softmax_explicit(
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-2)
 
 
-SOFTMAX_PATHS = {"sdpa": softmax_sdpa, "explicit": softmax_explicit, "fused": softmax_explicit}
-"""The implementations of softmax attention, by the names that `attn_path` gives them. In training, `fused` computes the
-whole block in one step (model/fused_block.py)."""
+SOFTMAX_PATHS = {"sdpa": softmax_sdpa, "explicit": softmax_explicit}
+"""The implementations of softmax attention, by the names that `attn_path` gives them."""
+
+FUSED = "fused"
+"""The `attn_path` that computes a whole block in one step in training, and is `explicit` otherwise."""
 
 
 class Linear(nn.Linear):
@@ -388,11 +390,12 @@ class Block(nn.Module):
     def __init__(self, config: GPTConfig, layer: int, *, dropout: float, attn_path: str) -> None:
         super().__init__()
         self.attention_norm = make_norm(config)
-        self.attention = make_attention(config, layer, dropout=dropout, attn_path=attn_path)
+        path = "explicit" if attn_path == FUSED else attn_path
+        self.attention = make_attention(config, layer, dropout=dropout, attn_path=path)
         self.mlp_norm = make_norm(config)
         self.mlp = MLP(config) if config.architecture.mlp == "gelu" else SwiGLU(config)
         self.dropout = dropout
-        self.fused = attn_path == "fused" and config.fusible
+        self.fused = attn_path == FUSED and config.fusible
 
     def forward(
         self, x: Tensor, rotation: Rotation | None, cache: KeyValueCache | None, seeds: Tensor | None = None

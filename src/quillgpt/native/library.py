@@ -89,9 +89,11 @@ def kernels(dtype: torch.dtype) -> Kernels:
     command = [_compiler(), *FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []), *TYPES[dtype]]
     folder = Path(os.environ.get(CACHE_VARIABLE) or tempfile.mkdtemp(prefix="quill-native-"))
     library = folder / f"quill-kernels-{_fingerprint(command)}.so"
-    if not library.exists():
+    try:
+        functions = ctypes.CDLL(str(library))
+    except OSError:  # it is not there yet, or damaged
         _compile(command, library)
-    functions = ctypes.CDLL(str(library))
+        functions = ctypes.CDLL(str(library))
     if not functions.usable():
         raise OSError("the system does not let a process use the processor's matrix unit")
     return Kernels(functions)

@@ -182,8 +182,7 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
 
 
 def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machine: Machine) -> str:
-    paths = dict(attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0))
-    paths.pop("fused", None)  # which is not attention alone
+    paths = attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0)
     if config.kernel.type.family == "SM":
         if machine.device.type != "cpu":
             return "sdpa"
