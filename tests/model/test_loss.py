@@ -22,10 +22,10 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut into parts of 7 tokens, 10 rows of the weight, and 3 rows of logits."""
+    """Cut into parts of 7 tokens, 10 rows of the weight, and 2 rows of logits."""
     monkeypatch.setattr(loss, "TOKENS_AT_ONCE", 7)
     monkeypatch.setattr(loss, "WEIGHT_ROWS_AT_ONCE", 10)
-    monkeypatch.setattr(loss, "LOGITS_IN_CACHE", 3 * VOCABULARY // torch.get_num_threads())
+    monkeypatch.setattr(loss, "LOGITS_IN_CACHE", 2 * VOCABULARY)
 
 
 def plain(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -76,6 +76,24 @@ def test_rounding_is_no_larger_than_that_of_all_tokens_at_once() -> None:
     whole, parts = (outcome(each, inputs, in_bfloat16=True) for each in (plain, linear_cross_entropy_sum))
     for own, other, truth in zip(parts, whole, exact, strict=True):
         assert (own - truth).norm() < 1.2 * (other - truth).norm() + 1e-6
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_each_thread_has_rows_of_its_own_and_the_result_is_that_of_one() -> None:
+    draw = torch.Generator().manual_seed(1)
+    logits, targets = torch.randn(11, VOCABULARY, generator=draw), torch.randint(VOCABULARY, (11,), generator=draw)
+    outcomes, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            gradient = logits.clone()
+            outcomes.append((loss._losses(gradient, targets, torch.float32, leave_gradient=True), gradient))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for own, gradient in outcomes[1:]:
+        assert torch.equal(own, outcomes[0][0])
+        assert torch.equal(gradient, outcomes[0][1])
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -10,7 +10,10 @@ Shapes: N tokens, C model width, V rows of the vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +23,7 @@ from torch import Tensor
 TOKENS_AT_ONCE = 2048
 """Tokens of a part. The gradient of the weight is read and written once for each part, whatever the vocabulary."""
 
-WEIGHT_ROWS_AT_ONCE = 2048
+WEIGHT_ROWS_AT_ONCE = 8192
 """Rows of the weight whose gradient is computed at once: it is added up in float32 while it is near the cores."""
 
 LOGITS_IN_CACHE = 1 << 19
@@ -94,7 +97,10 @@ def token_losses(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets:
 
 
 def _losses(logits: Tensor, targets: Tensor, exact: torch.dtype, *, leave_gradient: bool = False) -> Tensor:
-    """Return the losses (n,) of logits (n, V), a few rows at a time.
+    """Return the losses (n,) of logits (n, V).
+
+    Each thread has rows of its own. If every operation on a few rows were divided between the threads, they would wait
+    for each other a thousand times in an iteration, and on a busy machine each time until all have had their turn.
 
     Args:
         logits: The logits.
@@ -102,11 +108,26 @@ def _losses(logits: Tensor, targets: Tensor, exact: torch.dtype, *, leave_gradie
         exact: Number format of the probabilities and losses.
         leave_gradient: Replace the logits by the gradient of the sum of these losses.
     """
-    rows = max(1, torch.get_num_threads() * LOGITS_IN_CACHE // logits.shape[-1])
+    of_rows = partial(_losses_of_rows, exact=exact, leave_gradient=leave_gradient)
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return of_rows(logits, targets)
+    rows = math.ceil(len(logits) / threads)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return torch.cat(list(pool.map(of_rows, torch.split(logits, rows), torch.split(targets, rows))))
+    finally:
+        torch.set_num_threads(threads)  # for threads that begin later
+
+
+@torch.no_grad()
+def _losses_of_rows(logits: Tensor, targets: Tensor, *, exact: torch.dtype, leave_gradient: bool) -> Tensor:
+    """Do the work of `_losses` in this thread, a few rows at a time."""
+    rows = max(1, LOGITS_IN_CACHE // logits.shape[-1])
     losses = []
     for piece, ids in zip(torch.split(logits, rows), torch.split(targets[:, None], rows), strict=True):
         log_probabilities = F.log_softmax(piece, dim=-1, dtype=exact)
-        likelihoods = log_probabilities.gather(1, ids)  # (rows, 1)
+        likelihoods = log_probabilities.gather(1, ids)  # (rows, 1), as logarithms
         losses.append(-likelihoods[:, 0])
         if leave_gradient:
             gradient = log_probabilities.exp_()
