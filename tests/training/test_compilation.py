@@ -21,6 +21,7 @@ from quillgpt.training.compilation import (
     compile_model,
     keep_compiled_code,
     leave_uncompiled,
+    try_best_instructions_only,
     uncompiled,
 )
 from quillgpt.training.start import choices, compile_choice
@@ -106,6 +107,32 @@ def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_n
         tried.clear()
         assert compile_choice.choose_compile(settings, model, machine) == chosen
         assert not tried
+
+
+@pytest.mark.parametrize(
+    ("compiler_knows", "expected", "tried"),
+    [(("avx512 amx_tile", "avx512", "avx2"), ["avx512"], ["avx512"]), (("avx2",), None, ["avx512"])],
+)
+def test_only_the_best_instructions_of_the_cpu_are_tried(
+    monkeypatch: pytest.MonkeyPatch, compiler_knows: tuple[str, ...], expected: list[str] | None, tried: list[str]
+) -> None:
+    from torch._inductor import cpu_vec_isa
+
+    asked: list[str] = []
+
+    class Instructions(str):
+        def __bool__(self) -> bool:
+            asked.append(str(self))
+            return str(self) in compiler_knows
+
+    every = [Instructions(name) for name in ("avx512 amx_tile", "avx512", "avx2", "asimd")]
+    monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", list(every))
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512"])
+    try_best_instructions_only.__wrapped__()
+    assert asked == tried
+    assert cpu_vec_isa.supported_vec_isa_list == (expected or every)
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", list)  # another kind of processor
+    try_best_instructions_only.__wrapped__()
 
 
 def test_what_is_compiled_stays_in_the_cache_folder(tmp_path: Path) -> None:
