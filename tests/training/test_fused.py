@@ -1,0 +1,74 @@
+"""Runs whose blocks are computed as one step: when that is chosen, and that such a run is a run like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from equality import assert_equal_runs
+from quillgpt.errors import ConfigError
+from quillgpt.native import library, why_unavailable
+from quillgpt.training import train
+from quillgpt.training.start.setup import set_up
+
+from .conftest import MakeSettings
+from .test_resume import train_until
+
+needs_compiler = pytest.mark.skipif(why_unavailable(torch.float32) is not None, reason="there is no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.2, "optimizer": "muon", "micro_batch_size": 3}], ids=str)
+def test_resumed_equals_uninterrupted(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, changes: dict[str, Any]
+) -> None:
+    fused = {"arch": "qwen3", "attn_path": "fused", "dtype": dtype, **changes}
+    train(tiny(out_dir=str(tmp_path / "whole"), **fused))
+    parts = tiny(out_dir=str(tmp_path / "parts"), **fused)
+    train_until(parts, 7, monkeypatch)
+    train(parts.model_copy(update={"init_from": "resume"}))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@needs_compiler
+def test_a_run_begun_without_it_goes_on_without_it(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = tiny(arch="qwen3", attn_path="explicit", out_dir=str(tmp_path / "run"))
+    train_until(begun, 7, monkeypatch)
+    assert (
+        set_up(begun.model_copy(update={"init_from": "resume", "attn_path": "auto"})).settings.attn_path == "explicit"
+    )
+
+
+@needs_compiler
+def test_it_is_chosen_where_it_can_be(tiny: MakeSettings) -> None:
+    assert set_up(tiny(arch="qwen3", attn_path="auto", compile="auto")).settings.attn_path == "fused"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"arch": "gpt2"}, "architecture qwen3"),
+        ({"arch": "qwen3", "n_kv_head": 1}, "as many key heads"),
+        ({"arch": "qwen3", "attn_type": "GK"}, "softmax attention"),
+    ],
+    ids=["gpt2", "fewer key heads", "another kernel"],
+)
+def test_it_is_refused_where_it_cannot_be(tiny: MakeSettings, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"attn_path = fused does not work here: .*{reason}.*; give auto or explicit"):
+        set_up(tiny(attn_path="fused", **changes))
+    assert set_up(tiny(attn_path="auto", **changes)).settings.attn_path != "fused"
+
+
+def test_a_machine_without_a_compiler_takes_another_path(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    library.kernels.cache_clear()
+    assert set_up(tiny(arch="qwen3", attn_path="auto")).settings.attn_path in ("sdpa", "explicit")
+    with pytest.raises(ConfigError, match="there is no C\\+\\+ compiler; give auto or explicit"):
+        set_up(tiny(arch="qwen3", attn_path="fused"))
