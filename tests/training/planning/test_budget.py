@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from quillgpt.config import TrainSettings, resolve
+from quillgpt.device import Memory
 from quillgpt.measuring import Allowance
 from quillgpt.model import GPT
 from quillgpt.training import train
@@ -55,6 +56,20 @@ def test_without_either_there_are_the_usual_minutes(own: Any, capsys: pytest.Cap
     said = " ".join(capsys.readouterr().err.split())
     assert "chosen for 3 min;" in said
     assert "the run ends before its time" in said  # 1,500 words are soon read often enough
+
+
+def test_a_model_that_is_too_large_to_train_whole_gets_adapters(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(own(max_iters="2", n_embd="256", n_layer="4", n_head="4"))
+    finetuning = {"init_from": str(tmp_path / "own"), "out_dir": str(tmp_path / "tuned"), "max_iters": "2"}
+    assert set_up(own(**finetuning)).settings.lora_rank == 0
+    monkeypatch.setattr(budget, "memory", lambda _: Memory(total=1 << 34, free=55_000_000))
+    chosen = set_up(own(**finetuning)).settings
+    assert (chosen.lora_rank, chosen.optimizer) == (budget.ADAPTER_RANK, "adamw")
+    assert "so adapters of rank 16 are trained" in capsys.readouterr().err
+    assert set_up(own(**finetuning, lora_rank="0")).settings.lora_rank == 0
+    assert train(own(**finetuning)) is not None
 
 
 def test_a_dry_run_chooses_alike(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:

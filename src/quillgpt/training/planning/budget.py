@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 from statistics import fmean
 
+from rich.filesize import decimal
+
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say
 from quillgpt.data.batches import Tokens
-from quillgpt.device import peak, times_of_calls
+from quillgpt.device import memory, peak, times_of_calls
 from quillgpt.distributed import ALONE
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
@@ -17,7 +19,7 @@ from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import Text, cost_of
 from quillgpt.training.planning.timing import TRIED_SECONDS, trial_step
 from quillgpt.training.start.choices import CPU_TOKENS_AT_ONCE, EXPECTED_UTILISATION, Machine, choose_paths
-from quillgpt.training.start.memory import check_memory
+from quillgpt.training.start.memory import check_memory, fits, memory_needed, memory_of_rank
 from quillgpt.training.start.model_config import choose_config, config_for
 from quillgpt.training.start.starting_point import StartingPoint
 
@@ -35,6 +37,9 @@ programs that compute slow some of them down, so the fastest one would tell noth
 
 SHARE_OF_A_TRIAL = 1 / 3
 """Share of the time for measurements that each trial may take."""
+
+ADAPTER_RANK = 16
+"""Rank of the adapters that are trained where there is no memory to train all weights."""
 
 SLOWEST = 4.0
 """How much slower than usual a machine that other programs use is feared to be, before anything was tried."""
@@ -93,6 +98,7 @@ def fit_to_budget(
     if config is None:
         settings, config, rate, tried = _with_size(settings, text, seconds, train, machine)
     else:
+        settings = _with_adapters(settings, config, machine)
         measured = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
         rate, tried = measured or usual_rate(machine), measured is not None
     cost = cost_of(config)
@@ -162,6 +168,20 @@ def measured_rate(
             enough = max(TRIAL_SECONDS, TRIAL_SHARE * 60 * (settings.minutes or USUAL_MINUTES))
             tried = times(sequences, seconds=enough, within=seconds / 2)
     return ranks * sequences * config.block_size * flops / fmean(tried[1:] or tried)
+
+
+def _with_adapters(settings: TrainSettings, config: GPTConfig, machine: Machine) -> TrainSettings:
+    """Choose adapters where all weights of the model are too many for the memory and nobody has said what to train."""
+    available = memory_of_rank(memory(machine.device), machine.device, machine.world)
+    usual = settings.model_copy(update={"attn_path": "explicit"})
+    needed = memory_needed(usual, config, device=machine.device, dtype=machine.dtype, world=machine.world)(1)
+    if "lora_rank" in settings.model_fields_set or fits(needed, available):
+        return settings
+    say(
+        f"training all weights would take {decimal(needed.total)} of memory, so adapters of rank {ADAPTER_RANK} are "
+        "trained, by adamw; --lora_rank=0 trains all"
+    )
+    return settings.model_copy(update={"lora_rank": ADAPTER_RANK, "optimizer": "adamw", "ema_decay": 0.0})
 
 
 def usual_rate(machine: Machine) -> float:
