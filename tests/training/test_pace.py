@@ -251,7 +251,7 @@ def test_the_rise_of_the_rates_never_takes_most_of_a_run(run_of: Callable[..., R
 
 def test_a_trainer_follows_its_clock(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The whole loop, whose iterations and evaluations take as long as the clock is told."""
-    settings = tiny(minutes=1.0, max_iters=1000, lr_decay_iters=1000, warmup_iters=100, eval_interval=30, patience=0)
+    settings = tiny(minutes=1.0, max_iters=1000, lr_decay_iters=1000, warmup_iters=100, eval_interval=20, patience=0)
     run, clock = set_up(settings), Clock()
     step, evaluate = make_step(run), loop.evaluate_splits
 
@@ -259,7 +259,7 @@ def test_a_trainer_follows_its_clock(tiny: MakeSettings, monkeypatch: pytest.Mon
         return 1.0 if clock.seconds < 30 else 5.0
 
     def slow_step(*given: Any) -> Any:
-        clock.seconds += 0.2 * slowness()
+        clock.seconds += 0.3 * slowness()
         return step(*given)
 
     def slow_evaluation(*given: Any) -> Any:
