@@ -74,7 +74,7 @@ class CompileProcess:
 
     def stop(self) -> None:
         """End it, and the compilers that it has started."""
-        with suppress(OSError):
+        if self.is_running():  # else its number may be another's by now
             if os.name == "nt":
                 self._process.kill()
             else:

@@ -339,7 +339,7 @@ def _availability(available: Memory | None, whose: str = "") -> str:
 def _compilation(run: DryRun) -> str:
     if not run.may_compile:
         return "not compiled"
-    return "compiled" if run.settings.compile is True else "compiled if that is found faster at the start"
+    return "compiled" if run.settings.compile is True else "compiled where that gains more time than it takes"
 
 
 def _start(run: DryRun) -> str:
