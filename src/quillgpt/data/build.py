@@ -105,6 +105,8 @@ def build(
     else:
         made = tokenizer_from_spec(tokenizer) if isinstance(tokenizer, str) else tokenizer
         ends = several and made.end_of_text is not None
+        if isinstance(made, IN_THREADS):
+            made.expect(sum(record.bytes for record in train.records))
 
     def marked(stream: Iterable[Piece]) -> Iterator[Piece]:
         if not several:

@@ -143,7 +143,7 @@ class BytePairTokenizer:
         return ids
 
     def expect(self, characters: int) -> None:
-        """Load what encodes much text faster, if this is much."""
+        """Begin to load what encodes much text faster, if this is much."""
         if characters > _CHARACTERS_PER_TOKEN * self.vocab_size and self._bulk is None:
             self._bulk = BulkEncoder(self._content)
 

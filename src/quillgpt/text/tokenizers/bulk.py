@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -27,16 +28,16 @@ LONG_WORD = 1 << 16
 class BulkEncoder:
     """Encodes many texts in one call, without holding Python's lock.
 
+    It is loaded by a thread of its own, which the first call waits for.
+
     Args:
         content: The content of a tokenizer.json.
     """
 
     def __init__(self, content: dict[str, Any]) -> None:
-        # Threads of Python decide how many cores are used, and fastokens starts none of its own.
-        os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
-        import fastokens
-
-        self._tokenizer = fastokens.Tokenizer.from_json_str(json.dumps(content, ensure_ascii=False))
+        thread = ThreadPoolExecutor(1)
+        self._tokenizer = thread.submit(_load, content)
+        thread.shutdown(wait=False)
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return the ids of texts, one text after the other, and where in them each text begins and the last ends."""
@@ -47,8 +48,16 @@ class BulkEncoder:
         return np.frombuffer(ids, dtype="<u4"), np.frombuffer(bounds, dtype="<u8").astype(np.int64)
 
     def _flat(self, texts: Sequence[str]) -> tuple[bytes, bytes]:
-        flat: tuple[bytes, bytes] = self._tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
+        flat: tuple[bytes, bytes] = self._tokenizer.result().encode_batch_flat(list(texts), split_special_tokens=True)
         return flat
+
+
+def _load(content: dict[str, Any]) -> Any:
+    # Threads of Python decide how many cores are used, and fastokens starts none of its own.
+    os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
+    import fastokens
+
+    return fastokens.Tokenizer.from_json_str(json.dumps(content, ensure_ascii=False))
 
 
 def divided(piece: str) -> Iterator[str | list[bytes]]:
