@@ -242,6 +242,13 @@ def test_without_minutes_the_length_stays(tiny: MakeSettings) -> None:
     assert pace.fitting_iterations() is None
 
 
+def test_iterations_faster_than_the_clock_shows_change_nothing(run_of: Callable[..., Run]) -> None:
+    run = run_of(minutes=1.0, planned=1.0, costs=Costs())
+    pace = Pace(run, 0.0, clock=Clock())
+    pace.count(0.0)
+    assert not pace.is_off()
+
+
 def test_the_rise_of_the_rates_never_takes_most_of_a_run(run_of: Callable[..., Run]) -> None:
     run = run_of(minutes=3.0, planned=10.0, costs=Costs())
     assert run.settings.warmup_iters == 200

@@ -160,7 +160,7 @@ class Pace:
     def fitting_iterations(self) -> int | None:
         """Return the iterations that fit into the minutes; None without minutes, or if it has about as many."""
         state, settings, each = self._run.state, self._run.settings, self.iteration_seconds()
-        if self._deadline is None or each is None:
+        if self._deadline is None or not each:  # which a coarse clock may show as no time at all
             return None
         left = self._deadline - self._clock() - self._spare_seconds() - self._last_seconds()
         if self._is_first_recent and self._recent:
