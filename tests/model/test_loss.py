@@ -65,6 +65,7 @@ def test_values_and_gradients_are_those_of_the_formula(dtype: torch.dtype, token
     rounded = dtype == torch.bfloat16
     inputs = inputs_of(torch.float32 if rounded else dtype, tokens)
     actual = outcome(linear_cross_entropy_sum, inputs, in_bfloat16=rounded)
+    assert not any(each.requires_grad for each in actual)
     assert actual[0].dtype == actual[1].dtype == actual[2].dtype == inputs[0].dtype
     assert_near(actual, outcome(plain, inputs, in_bfloat16=rounded), TOLERANCES[dtype])
 

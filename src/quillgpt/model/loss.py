@@ -193,6 +193,7 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
     hidden, weight, *_, for_hidden, for_weight = inputs
     ctx.dtypes = (hidden.dtype if for_hidden else None, weight.dtype if for_weight else None)
     ctx.set_materialize_grads(False)  # else zeros as large as the weight
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*output[1:])
 
 
