@@ -172,7 +172,7 @@ def test_data_prepared_with_another_tokenizer_is_refused_with_the_command_that_m
     train(tiny(max_iters=2))
     other = tmp_path / "other.txt"
     other.write_text("Entirely different letters: QWERTY 12345.\n" * 40, encoding="utf-8")
-    prepare([str(other)], data_dir=tmp_path / "data")
+    prepare([str(other)], data_dir=tmp_path / "data", tokenizer="char")
     settings = tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, dataset="other")
     with pytest.raises(TokenizerError, match=r"quill prepare .* --tokenizer"):
         train(settings)
@@ -192,7 +192,7 @@ def test_another_tokenizers_data_set_is_not_replaced(tiny: MakeSettings, tmp_pat
     train(tiny(max_iters=2))
     more = tmp_path / "more.txt"
     more.write_text("a lazy fox watches the brown dog \n" * 40, encoding="utf-8")
-    prepare([str(more)], data_dir=tmp_path / "data", tokenizer="byte")
+    prepare([str(more)], data_dir=tmp_path / "data", tokenizer="char")
     settings = tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, data=str(more), dataset="more")
     with pytest.raises(TokenizerError, match="--dataset=more_2"):
         train(settings)
