@@ -1,11 +1,13 @@
 """What is known of this process's bounds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from quillgpt import process
 from quillgpt.process import MemoryGroup, memory_groups, seconds_since_start
 
 
@@ -54,3 +56,23 @@ def test_the_start_of_python_counts_for_a_command_and_not_for_a_program_that_cal
     code += "from quillgpt.process import seconds_since_start; print(seconds_since_start())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 0.25 < float(told) < 120
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, str(process.SPINS)),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_wait_as_the_user_decided_or_else_briefly(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    process.wait_politely()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

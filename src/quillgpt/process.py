@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+SPINS = 10_000
+"""Looks at a flag, some tens of microseconds, after which a thread that waits for others leaves its core to them."""
+
 UNLIMITED = 1 << 60
 """Version 1 of control groups spells "no limit" as a number above this."""
 
@@ -50,6 +53,17 @@ def is_running(process: int) -> bool:
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wait_politely() -> None:
+    """Let threads that wait for others leave their cores soon, unless the user decided otherwise.
+
+    GNU's OpenMP, which PyTorch uses on Linux, lets them look at a flag 300,000 times first. If another program computes
+    on one of the cores, the thread that all wait for is not even running meanwhile. This has an effect only before
+    PyTorch is imported. docs/results.md has the measurements.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 def own_command() -> str | None:

@@ -39,7 +39,6 @@ _raised: int | None = None
 _postponed = False
 _said = False
 _status: int | None = None
-_abruptly = False
 _activities: list[Description] = []
 
 
@@ -128,9 +127,13 @@ def raised() -> int | None:
 
 
 def end_with(status: int) -> int:
-    """Return the exit status of a command; an interrupted command will end without delay."""
+    """Return the exit status of a command, after which this process ends without tearing down what it has imported.
+
+    With PyTorch that takes a second of computing, and many on a busy machine. And the threads of gloo and NCCL abort a
+    process that is torn down around them.
+    """
     global _status
-    _status = status if status > 128 or _abruptly else None
+    _status = status
     return status
 
 
@@ -138,15 +141,6 @@ def leave_words_to_others() -> None:
     """Let `leave` print nothing in this process: another one has the words for all of them."""
     global _said
     _said = True
-
-
-def end_abruptly() -> None:
-    """Let this process end without tearing down what it has imported, whatever its exit status.
-
-    The threads of gloo and NCCL abort a process that is torn down around them.
-    """
-    global _abruptly
-    _abruptly = True
 
 
 def ignore_signals() -> None:
@@ -193,10 +187,9 @@ def _answer(number: int, frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    """End an interrupted process, or a rank of several, at once; all files are closed by now.
+    """End a process whose command has ended at once; all files are closed by now.
 
-    Tearing down PyTorch takes long. Any other process ignores signals from here on. Otherwise Python would restore
-    their defaults, which kill it.
+    Any other process ignores signals from here on. Otherwise Python would restore their defaults, which kill it.
     """
     if _status is not None:
         with suppress(OSError, ValueError):

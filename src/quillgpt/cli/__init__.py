@@ -7,8 +7,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from quillgpt.process import is_first_of_several, is_one_of_several
-from quillgpt.stopping import end_abruptly, end_with, heed_signals, leave, leave_words_to_others, unwinding
+from quillgpt.process import is_first_of_several, is_one_of_several, wait_politely
+from quillgpt.stopping import end_with, heed_signals, leave, leave_words_to_others, unwinding
 from quillgpt.streams import settle_standard_streams
 
 __all__ = ["main"]
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments)
     settle_standard_streams()
     heed_signals()
+    wait_politely()
     if is_one_of_several():
         take_part()
     try:
@@ -40,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def take_part() -> None:
     """Prepare this process for being one rank of several."""
-    end_abruptly()
     if not is_first_of_several():
         leave_words_to_others()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else each failure has pages of addresses, from every rank
