@@ -36,7 +36,7 @@ def own(tmp_path: Path, tiny: object) -> Any:  # tiny makes the text
 
 
 def test_minutes_decide_size_and_length(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_BYTE", 1e6)  # for the tests have little text
+    monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_TOKEN", 1e6)  # for the tests have little text
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 1e9)
     slow = set_up(own(minutes="2")).settings
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 2e11)

@@ -54,6 +54,4 @@ def scaled_to(settings: TrainSettings, text: Text, operations: float) -> TrainSe
     length = max(1, int(tokens / settings.tokens_per_iteration))
     settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
     passes = length * settings.tokens_per_iteration / train_tokens
-    return scaling.with_rhythm(
-        scaling.with_regularization(settings, passes, cost.parameters / (text.train_bytes or math.inf))
-    )
+    return scaling.with_rhythm(scaling.with_regularization(settings, passes, cost.parameters / train_tokens))

@@ -110,9 +110,9 @@ def fit_to_budget(
         length = min(fitting, enough or fitting)
         settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
     passes, crowding = None, 0.0
-    if text.train_tokens is not None and text.train_bytes is not None:
+    if text.train_tokens is not None:
         passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
-        crowding = cost.parameters / text.train_bytes
+        crowding = cost.parameters / text.train_tokens
     settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
     _explain(settings, text, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
     return settings, config
@@ -234,7 +234,7 @@ def _explain(
     say(
         f"  a model of {parameters:,} parameters, each with {tokens * text.bytes_per_token / parameters:.1f} bytes of "
         f"text to learn from: {scaling.BYTES_PER_PARAMETER:g} are wanted, and no more than "
-        f"{scaling.MOST_PARAMETERS_PER_BYTE:g} parameters for each byte of the text"
+        f"{scaling.MOST_PARAMETERS_PER_TOKEN:g} parameters for each token of it"
     )
     read = "" if passes is None else f", {passes:.1f} passes over the text"
     say(

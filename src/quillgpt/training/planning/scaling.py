@@ -31,8 +31,8 @@ SAMPLED_TOKENS = 100_000
 BYTES_PER_PARAMETER = 5.0
 """Bytes of text, repeated ones included, that a model should see for each of its parameters."""
 
-MOST_PARAMETERS_PER_BYTE = 4.0
-"""Parameters per byte of the text; a larger model overfits a short text."""
+MOST_PARAMETERS_PER_TOKEN = 4.0
+"""Parameters per token of the text; a larger model overfits a short text, and the sooner the more a token tells."""
 
 MOST_PASSES = 40
 """Passes over a text after which further ones do not help, whatever the regularization."""
@@ -50,7 +50,7 @@ FEW_PASSES = 4
 """Passes over a text that need no regularization."""
 
 REGULARIZATION = ((15, 0.0, 0.1), (80, 0.1, 0.5), (math.inf, 0.2, 1.0))
-"""Rows of: passes times parameters per byte of the text, at most; dropout; weight decay."""
+"""Rows of: passes times parameters per token of the text, at most; dropout; weight decay."""
 
 FINETUNING_SHARE = 0.1
 """Share of the learning rates from scratch that finetuning has."""
@@ -78,11 +78,6 @@ class Text:
     tokenizer: str
     vocab_size: int
     bytes_per_token: float = 1.0
-
-    @property
-    def train_bytes(self) -> float | None:
-        """Bytes to train on."""
-        return None if self.train_tokens is None else self.train_tokens * self.bytes_per_token
 
     @classmethod
     def of(cls, mixture: Mixture) -> Text:
@@ -134,7 +129,7 @@ def with_block(settings: TrainSettings, text: Text, longest: int | None) -> Trai
 
 def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSettings:
     """Choose the largest model that sees enough text for its parameters within these operations, of enough text."""
-    most = MOST_PARAMETERS_PER_BYTE * (text.train_bytes or math.inf)
+    most = MOST_PARAMETERS_PER_TOKEN * (text.train_tokens or math.inf)
     for layers, width in reversed(SIZES):
         if "n_head" in settings.model_fields_set:
             width = 2 * settings.n_head * max(1, round(width / (2 * settings.n_head)))
@@ -177,9 +172,9 @@ def with_learning_rates(settings: TrainSettings, *, finetuning: bool) -> TrainSe
     return fill(settings, learning_rate=0.01 * share, muon_learning_rate=0.015 * share)
 
 
-def with_regularization(settings: TrainSettings, passes: float, parameters_per_byte: float) -> TrainSettings:
-    """Choose dropout and weight decay from the passes over the text and the model's parameters per byte of it."""
-    strain = passes * parameters_per_byte if passes > FEW_PASSES else 0.0
+def with_regularization(settings: TrainSettings, passes: float, parameters_per_token: float) -> TrainSettings:
+    """Choose dropout and weight decay from the passes over the text and the model's parameters per token of it."""
+    strain = passes * parameters_per_token if passes > FEW_PASSES else 0.0
     dropout, weight_decay = next(values for most, *values in REGULARIZATION if strain <= most)
     return fill(settings, dropout=dropout, weight_decay=weight_decay)
 
