@@ -106,7 +106,7 @@ def test_a_run_started_over_with_its_settings_comes_to_the_same_end(run: str, wr
 def test_a_run_that_has_minutes_goes_on_with_the_same_losses_for_as_long_as_they_last(written: Path) -> None:
     settings = resolve("runs/minutes/config.toml", {"init_from": "resume"}, environ={}, dotenv=None)
     assert settings.minutes == 1
-    train(settings, started=time.perf_counter() - 57)
+    train(settings, started=time.perf_counter() - 50)
     found, expected = rows(Path("runs/minutes/metrics.jsonl")), RECORD["runs"]["minutes"]["metrics"]
     trained, before = ([row for row in each if row["kind"] == "train"] for each in (found, expected))
     assert len(trained) > 6

@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = random.Random(0)
     text = " ".join(draw.choice(WORDS) for _ in range(3000))
     (folder / "small.txt").write_text(text + "\n", encoding="utf-8")
-    prepare([str(folder / "small.txt")], data_dir=folder / "data")
+    prepare([str(folder / "small.txt")], data_dir=folder / "data", tokenizer="char")
     train(TrainSettings(**SMALL, out_dir=str(folder / "SM"), data_dir=str(folder / "data")))
     return folder
 

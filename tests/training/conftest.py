@@ -77,7 +77,7 @@ def tiny(tmp_path: Path) -> MakeSettings:
     draw = random.Random(0)
     text = tmp_path / "tiny.txt"
     text.write_text(" ".join(draw.choice(WORDS) for _ in range(1500)) + "\n", encoding="utf-8")
-    prepare([str(text)], data_dir=tmp_path / "data")
+    prepare([str(text)], data_dir=tmp_path / "data", tokenizer="char")
 
     def make(**changes: Any) -> TrainSettings:
         places = {"out_dir": str(tmp_path / "out"), "data_dir": str(tmp_path / "data")}

@@ -69,7 +69,7 @@ def test_a_data_set_with_equal_ids_and_other_letters_is_not_taken_for_the_one_th
     train(tiny(max_iters=2))
     text = (tmp_path / "tiny.txt").read_text()
     (tmp_path / "shifted.txt").write_text("".join(chr(ord(letter) + 1) for letter in text))
-    other = prepare([str(tmp_path / "shifted.txt")], data_dir=tmp_path / "data").dataset
+    other = prepare([str(tmp_path / "shifted.txt")], data_dir=tmp_path / "data", tokenizer="char").dataset
     own = open_dataset("tiny", tmp_path / "data")
     assert other.fingerprint == own.fingerprint
     flip(own.folder / "train.bin")

@@ -99,7 +99,7 @@ def test_the_old_text_must_fit(replaying: MakeSettings, tmp_path: Path) -> None:
     data = Path(settings.data_dir)
     text = tmp_path / "other.txt"
     text.write_text("other letters: ABCDEF " * 200)
-    prepare([str(text)], data_dir=data, dataset="other")
+    prepare([str(text)], data_dir=data, dataset="other", tokenizer="char")
     with pytest.raises(TokenizerError, match=r"other was prepared with the tokenizer char, .* --tokenizer .*tiny"):
         train(settings.model_copy(update={"replay_dataset": "other"}))
     with pytest.raises(DataError, match="nothing"):

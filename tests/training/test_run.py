@@ -192,7 +192,7 @@ def test_another_tokenizers_data_set_is_not_replaced(tiny: MakeSettings, tmp_pat
     train(tiny(max_iters=2))
     more = tmp_path / "more.txt"
     more.write_text("a lazy fox watches the brown dog \n" * 40, encoding="utf-8")
-    prepare([str(more)], data_dir=tmp_path / "data", tokenizer="char")
+    prepare([str(more)], data_dir=tmp_path / "data", tokenizer="byte")
     settings = tiny(out_dir=str(tmp_path / "fine"), init_from=tiny().out_dir, data=str(more), dataset="more")
     with pytest.raises(TokenizerError, match="--dataset=more_2"):
         train(settings)

@@ -250,7 +250,7 @@ def test_a_text_of_one_character_trains_and_is_no_failure(
     tiny: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one.txt").write_text("a" * 3000)
-    prepare([str(tmp_path / "one.txt")], data_dir=tmp_path / "data")
+    prepare([str(tmp_path / "one.txt")], data_dir=tmp_path / "data", tokenizer="char")
     summary = train(tiny(dataset="one", max_iters=4))
     assert summary is not None
     assert summary.val_loss_full == 0

@@ -28,8 +28,8 @@ from quillgpt.optim.optimizers import remembered_values
 
 BFLOAT16_BYTES, FLOAT64_BYTES = 2, 8
 
-VOTES = 3
-"""Numbers of the small all-reduce of an iteration: the loss, and whether to stop and to save."""
+VOTES = 4
+"""Numbers of the small all-reduce of an iteration: the loss, and whether to stop, to save, and to change the length."""
 
 FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20
 """Bytes of gradients after which DistributedDataParallel sends a bucket."""
