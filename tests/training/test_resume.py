@@ -184,7 +184,7 @@ def test_other_tokens_are_refused(tiny: MakeSettings, tmp_path: Path) -> None:
     train(tiny(max_iters=2))
     text = tmp_path / "tiny.txt"
     text.write_text(text.read_text() + "the quick brown fox\n")
-    prepare([str(text)], data_dir=tmp_path / "data")
+    prepare([str(text)], data_dir=tmp_path / "data", tokenizer="char")
     with pytest.raises(DataError, match="is not what"):
         train(tiny(init_from="resume"))
 
