@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,10 +12,11 @@ from torch import Tensor
 from quillgpt.attention import dropout, spread
 from quillgpt.attention.dropout import LEVELS, dropped_levels, scramble
 from quillgpt.device import autocast
-from quillgpt.model import GPT, GPTConfig, gpt
+from quillgpt.model import GPT, GPTConfig, fused_block, gpt
 from quillgpt.model.gpt import DROPOUT_SITES, Block, Rotation
 from quillgpt.model.lora import add_adapters
-from quillgpt.native import why_unavailable
+from quillgpt.native import kernels, why_unavailable
+from quillgpt.native.library import Argument, Kernels
 from tolerances import BFLOAT16_FROBENIUS
 
 pytestmark = pytest.mark.skipif(why_unavailable(torch.bfloat16) is not None, reason="there is no C++ compiler")
@@ -135,6 +136,48 @@ def test_threads_only_change_the_order_of_sums() -> None:
         torch.set_num_threads(before)
     for other in outcomes[1:]:
         assert_near(other, outcomes[0], FLOAT32_FROBENIUS)
+
+
+class Surrounded:
+    """Kernels whose tensors lie between others' memory, which is NaN everywhere and must stay as it is."""
+
+    MARGIN = 96  # numbers on either side
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*arguments: Argument) -> None:
+            moved = [self._moved(argument) if isinstance(argument, Tensor) else argument for argument in arguments]
+            getattr(self._kernels, name)(*moved)
+            for before, after in zip(arguments, moved, strict=True):
+                if isinstance(before, Tensor) and isinstance(after, Tensor):
+                    ends = torch.tensor([], dtype=after.dtype).set_(after.untyped_storage())
+                    assert ends[: self.MARGIN].isnan().all(), f"{name} wrote before a tensor"
+                    assert ends[-self.MARGIN :].isnan().all(), f"{name} wrote behind a tensor"
+                    if not torch.equal(before.view(torch.uint8), after.view(torch.uint8)):
+                        before.copy_(after)
+
+        return call
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        room = torch.full((tensor.numel() + 2 * self.MARGIN,), torch.nan, dtype=tensor.dtype)
+        inner = room[self.MARGIN : -self.MARGIN].view(tensor.shape)
+        inner.copy_(tensor)
+        return inner
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [32, 45])
+@pytest.mark.parametrize(("heads", "head_dim"), [(2, 16), (4, 8), (1, 32), (2, 32), (3, 10)])
+def test_it_reads_and_writes_nothing_beside_its_tensors(
+    heads: int, head_dim: int, length: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, n_head=heads, n_kv_head=heads, head_dim=head_dim, n_embd=30, mlp_dim=33)
+    alone = outcome(model_of(config, probability=0.1), length, dtype)
+    monkeypatch.setattr(fused_block, "kernels", lambda dtype: Surrounded(kernels(dtype)))
+    for name, tensor in outcome(model_of(config, probability=0.1), length, dtype).items():
+        assert torch.equal(tensor, alone[name]), name
 
 
 def test_a_value_that_is_not_finite_stays_so() -> None:

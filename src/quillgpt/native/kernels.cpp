@@ -406,7 +406,7 @@ struct Padded {
 
     // Take the first columns of some rows: in their place, if they need no zeros, or a copy.
     void take(const T* x, int64_t x_width, int64_t x_rows, int64_t columns) {
-        if (x_width == width && x_rows == rows) {
+        if (columns == width && x_width == width && x_rows == rows) {
             values = x;
             return;
         }
