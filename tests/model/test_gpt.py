@@ -7,7 +7,7 @@ import torch
 from quillgpt.attention import KernelSpec
 from quillgpt.config import resolve
 from quillgpt.config.sources import preset_names
-from quillgpt.model import ARCHITECTURES, GPT, KeyValueCache, padded_vocab_size
+from quillgpt.model import ARCHITECTURES, GPT, KeyValueCache, count_parameters, padded_vocab_size
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.groups import count_values, group_parameters
 from quillgpt.training.start.model_config import config_for
@@ -211,3 +211,18 @@ def test_large_vocabularies_are_padded_to_64(tokens, rows):
 def test_training_flops_are_nanogpts_estimate():
     config = preset_config("train_gpt2", 50257)
     assert training_flops_per_token(config, 123_587_328) == 6 * 123_587_328 + 12 * 12 * 12 * 64 * 1024
+
+
+def test_an_embedding_that_is_only_read_costs_no_operations():
+    tied = preset_config("train_gpt2", 50257)
+    untied = replace(tied, tied=False)
+    parameters = [count_parameters(config, positions=False) for config in (tied, untied)]
+    assert parameters[1] - parameters[0] == 50304 * 768
+    assert training_flops_per_token(untied, parameters[1]) == training_flops_per_token(tied, parameters[0])
+
+
+def test_a_head_of_its_own_begins_without_an_opinion_where_projections_begin_at_zero():
+    model = GPT(replace(QWEN3, tied=False), zero_projections=True)
+    logits = model.logits(model(random_ids(QWEN3, 2, 8))).detach()
+    assert torch.equal(logits, torch.zeros_like(logits))
+    assert model.token_embedding.weight.detach().std() == pytest.approx(0.02, rel=0.1)

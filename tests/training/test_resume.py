@@ -26,7 +26,7 @@ RUNS: list[dict[str, Any]] = [
     {"arch": "qwen3", "optimizer": "muon", "dropout": 0.1},
     {"arch": "gpt2", "optimizer": "muon", "dtype": "bfloat16", "bias": True},
     {"arch": "qwen3", "optimizer": "adamw", "dtype": "bfloat16", "lr_schedule": "wsd", "n_kv_head": 1},
-    {"arch": "qwen3", "optimizer": "muon", "ema_decay": 0.9},
+    {"arch": "qwen3", "optimizer": "muon", "ema_decay": 0.9, "tied": False, "zero_init": True},
     {"arch": "gpt2", "optimizer": "adamw", "ema_decay": 0.9, "bias": True, "dropout": 0.1},
     {"arch": "gpt2", "optimizer": "adamw", "dtype": "float16", "dropout": 0.1},
     {"arch": "qwen3", "optimizer": "muon", "deterministic": True, "patience": 2},
@@ -169,6 +169,22 @@ def test_another_shape_is_refused_with_both_values(tiny: MakeSettings) -> None:
     train(tiny(max_iters=2))
     with pytest.raises(ConfigError, match=r"n_layer = 3, but the run in .* has n_layer = 2"):
         train(tiny(init_from="resume", n_layer=3))
+
+
+def test_a_model_with_a_head_of_its_own_goes_on_where_the_settings_do_not_name_it(
+    tiny: MakeSettings, tmp_path: Path
+) -> None:
+    settings = tiny(max_iters=2, tied=False)
+    train(settings)
+    config = tmp_path / "out/config.toml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("tied")))  # as earlier versions wrote it
+    unnamed = TrainSettings(
+        **{name: getattr(settings, name) for name in settings.model_fields_set - {"tied"}} | {"init_from": "resume"}
+    )
+    assert set_up(unnamed).settings.tied is False
+    with pytest.raises(ConfigError, match=r"tied = True, but the run in .* has tied = False"):
+        set_up(unnamed.model_copy(update={"tied": True}))
 
 
 def test_a_run_goes_on_without_the_text_that_its_tokens_came_from(tiny: MakeSettings, tmp_path: Path) -> None:

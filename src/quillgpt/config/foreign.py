@@ -61,6 +61,7 @@ OURS = {
     "num_layers": "n_layer",
     "random_seed": "seed",
     "run_name": "wandb_run_name",
+    "tie_word_embeddings": "tied",
     "use_wandb": "wandb_log",
     "wd": "weight_decay",
 }

@@ -18,13 +18,14 @@ def training_flops_per_token(config: GPTConfig, parameters: int) -> float:
     """Return the floating-point operations of forward and backward pass, for one token of a full context.
 
     That is 6 for each parameter, and 12 L H D T for attention's two products (Chowdhery et al. 2022, PaLM,
-    appendix B; nanoGPT's estimate).
+    appendix B; nanoGPT's estimate). A token embedding that the head does not share is only read, and costs nothing.
 
     Args:
         config: Configuration of the model.
         parameters: Number of its parameters without position embeddings.
     """
-    return 6 * parameters + 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
+    multiplied = parameters if config.tied else parameters - config.vocab_size * config.n_embd
+    return 6 * multiplied + 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
 
 
 @dataclass(frozen=True)

@@ -420,7 +420,7 @@ class GPT(nn.Module):
         dropout: Probability of dropping an activation in training.
         attn_path: Which implementation of the attention kernel to use; `auto` is the kernel's first.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
-        zero_projections: Start the projections back into the residual stream at zero.
+        zero_projections: Start the projections back into the residual stream, and a head of its own, at zero.
 
     Attributes:
         gradient_checkpointing: In training, keep only the input of each block for the backward pass, and compute the
@@ -580,14 +580,15 @@ def initialize(model: nn.Module, n_layer: int, seed: int, *, zero_projections: b
         model: The model.
         n_layer: Number of blocks.
         seed: Seed of the draw.
-        zero_projections: Start the residual projections at 0 instead, so that each block begins as the identity.
+        zero_projections: Start the residual projections at 0 instead, so that each block begins as the identity, and
+            a head that shares no embedding as well, so that all tokens are equally likely at first.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             residual = name.endswith((".output.weight", ".down.weight"))
             std = STANDARD_DEVIATION / math.sqrt(2 * n_layer) if residual else STANDARD_DEVIATION
-            std = 0.0 if residual and zero_projections else std
+            std = 0.0 if zero_projections and (residual or name == "head.weight") else std
             parameter.normal_(std=std, generator=generator)
         elif name.endswith(".bias"):
             parameter.zero_()

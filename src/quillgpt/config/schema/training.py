@@ -96,10 +96,14 @@ class ModelFields(Settings):
         None,
         description="Rows of the token embedding. Unset: the tokenizer's size, above 1,000 rounded up to a multiple of 64.",
     )
+    tied: bool = Field(
+        True,
+        description="The output head shares the weights of the token embedding. false: it has its own, which learn more from the same operations and make the model larger by vocab_size x n_embd.",
+    )
     dropout: Fraction = Field(0.0, description="Probability of dropping an activation in training.")
     zero_init: bool = Field(
         False,
-        description="Initialise the projections into the residual stream with zeros, so that each block starts as the identity.",
+        description="Initialise the projections into the residual stream with zeros, so that each block starts as the identity; with tied = false, the output head too.",
     )
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
     activation: GeluName = Field(

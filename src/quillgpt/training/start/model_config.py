@@ -14,7 +14,10 @@ from quillgpt.model import ARCHITECTURES, GPT, GPTConfig, padded_vocab_size
 from quillgpt.model.kernels import limit_range
 from quillgpt.training.start.starting_point import StartingPoint
 
-MODEL_SETTINGS = ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size", "bias", "activation")
+MODEL_SETTINGS = (
+    *("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "vocab_size"),
+    *("tied", "bias", "activation"),
+)
 KERNEL_SETTINGS = tuple(field.name for field in fields(KernelSpec))
 
 MOST_EMPTY_ROWS = 1 << 16
@@ -59,7 +62,7 @@ def adopt_config(settings: TrainSettings, config: GPTConfig, *, resuming: bool) 
     stored = {name: value for name, value in asdict(config).items() if name in MODEL_SETTINGS} | asdict(config.kernel)
     for name, value in stored.items():
         given = getattr(settings, name)
-        if resuming and given is not None and given != value:
+        if resuming and name in settings.model_fields_set and given not in (None, value):
             raise ConfigError(
                 f"{name} = {given}, but the run in {settings.out_dir} has {name} = {value}; a resumed run keeps its "
                 f"model. Use --{name}={value}, or resume with the run's own settings: "
@@ -164,5 +167,6 @@ def model_config(settings: TrainSettings, vocab_size: int) -> GPTConfig:
         bias=settings.bias,
         activation=settings.activation,
         norm_eps=architecture.norm_eps,
+        tied=settings.tied,
         kernel=kernel_of(settings),
     )
