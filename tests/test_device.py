@@ -44,7 +44,7 @@ def no_gpu(monkeypatch):
     [
         ("gpu", "device = gpu is no device; expected auto, cpu, cuda, cuda:N or mps"),
         ("cuda:x", "device = cuda:x is no device; expected"),
-        ("cuda", "device = cuda, but PyTorch sees no CUDA device here; use --device=cpu or --device=auto"),
+        ("cuda", "device = cuda, but PyTorch sees no CUDA device here; use --device=cpu"),
         ("mps", "device = mps, but PyTorch sees no Apple GPU here; use --device=cpu"),
         ("meta", "device = meta is not supported; expected auto, cpu"),
     ],
@@ -71,7 +71,7 @@ def test_auto_prefers_cuda_then_mps_then_the_cpu(monkeypatch):
 
 
 def test_float16_on_a_cpu_is_refused():
-    with pytest.raises(DeviceError, match="float16 is slow and imprecise on a CPU; use bfloat16, float32 or auto"):
+    with pytest.raises(DeviceError, match="float16 is slow and imprecise on a CPU; use bfloat16 or float32"):
         choose_dtype("float16", CPU)
 
 

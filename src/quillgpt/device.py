@@ -91,12 +91,12 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise DeviceError(f"device = {name} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"device = {name}, but PyTorch sees no CUDA device here; use --device=cpu or --device=auto")
+        raise DeviceError(f"device = {name}, but PyTorch sees no CUDA device here; use --device=cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise DeviceError(f"device = {name}, but there are {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device = mps, but PyTorch sees no Apple GPU here; use --device=cpu or --device=auto")
+        raise DeviceError("device = mps, but PyTorch sees no Apple GPU here; use --device=cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"device = {name} is not supported; expected auto, cpu, cuda, cuda:N or mps")
     return device
@@ -114,7 +114,7 @@ def choose_dtype(name: str, device: torch.device, allowance: Allowance | None = 
         DeviceError: float16 on a CPU, which has no fast float16 arithmetic.
     """
     if name == "float16" and device.type == "cpu":
-        raise DeviceError("dtype = float16 is slow and imprecise on a CPU; use bfloat16, float32 or auto")
+        raise DeviceError("dtype = float16 is slow and imprecise on a CPU; use bfloat16 or float32")
     if name != "auto":
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)

@@ -51,16 +51,18 @@ def test_it_is_chosen_where_it_can_be(tiny: MakeSettings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "reason", "others"),
     [
-        ({"arch": "gpt2"}, "architecture qwen3"),
-        ({"arch": "qwen3", "n_kv_head": 1}, "as many key heads"),
-        ({"arch": "qwen3", "attn_type": "GK"}, "softmax attention"),
+        ({"arch": "gpt2"}, "architecture qwen3", "sdpa or explicit"),
+        ({"arch": "qwen3", "n_kv_head": 1}, "as many key heads", "sdpa or explicit"),
+        ({"arch": "qwen3", "attn_type": "GK"}, "softmax attention", "recompute or augmented"),
     ],
     ids=["gpt2", "fewer key heads", "another kernel"],
 )
-def test_it_is_refused_where_it_cannot_be(tiny: MakeSettings, changes: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ConfigError, match=f"attn_path = fused does not work here: .*{reason}.*; give auto or explicit"):
+def test_it_is_refused_where_it_cannot_be(
+    tiny: MakeSettings, changes: dict[str, Any], reason: str, others: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"attn_path = fused does not work here: .*{reason}.*; give {others}"):
         set_up(tiny(attn_path="fused", **changes))
     assert set_up(tiny(attn_path="auto", **changes)).settings.attn_path != "fused"
 
@@ -70,5 +72,21 @@ def test_a_machine_without_a_compiler_takes_another_path(tiny: MakeSettings, mon
     monkeypatch.delenv("CXX", raising=False)
     library.kernels.cache_clear()
     assert set_up(tiny(arch="qwen3", attn_path="auto")).settings.attn_path in ("sdpa", "explicit")
-    with pytest.raises(ConfigError, match="there is no C\\+\\+ compiler; give auto or explicit"):
+    with pytest.raises(ConfigError, match="there is no C\\+\\+ compiler; give sdpa or explicit"):
         set_up(tiny(arch="qwen3", attn_path="fused"))
+
+
+@needs_compiler
+def test_a_run_goes_on_without_a_compiler_in_each_way_that_is_named(
+    tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny(arch="qwen3", attn_path="fused", max_iters=2))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    library.kernels.cache_clear()
+    resumed = tiny(arch="qwen3", attn_path="auto", init_from="resume", max_iters=4)
+    with pytest.raises(ConfigError) as refused:
+        set_up(resumed)
+    named = str(refused.value).rsplit("; give ", 1)[1].split(" or ")
+    for attn_path in named:
+        assert set_up(resumed.model_copy(update={"attn_path": attn_path})).settings.attn_path == attn_path

@@ -168,7 +168,7 @@ def test_an_option_of_another_kernel_is_refused(changes: dict, complaint: str, t
 
 @pytest.mark.parametrize("attn_type", ["GK", "PA_relu"])
 def test_a_path_of_another_kernel_is_refused(attn_type: str, tiny: MakeSettings) -> None:
-    with pytest.raises(ConfigError, match=f"attn_path = sdpa is no way to compute {attn_type}; give auto or recompute"):
+    with pytest.raises(ConfigError, match=f"attn_path = sdpa is no way to compute {attn_type}; give recompute"):
         train(tiny(attn_type=attn_type, attn_path="sdpa"))
 
 

@@ -54,7 +54,7 @@ def path_named(name: str, paths: Mapping[str, PathType], *, kernel: str) -> Path
     if name == "auto":
         return next(iter(paths.values()))
     if name not in paths:
-        raise ConfigError(f"attn_path = {name} is no way to compute {kernel}; give auto or {' or '.join(paths)}")
+        raise ConfigError(f"attn_path = {name} is no way to compute {kernel}; give {' or '.join(paths)}")
     return paths[name]
 
 

@@ -116,7 +116,8 @@ def choose_paths(
     at_once = _fastest_micro_batch(settings, machine) if given == "auto" else given
     why_not_fused = _why_not_fused(settings, config, machine, building=measuring)
     if settings.attn_path == "fused" and why_not_fused:
-        raise ConfigError(f"attn_path = fused does not work here: {why_not_fused}; give auto or explicit")
+        others = attention_paths(config.kernel, block_size=config.block_size, dropout=settings.dropout > 0)
+        raise ConfigError(f"attn_path = fused does not work here: {why_not_fused}; give {' or '.join(others)}")
     if settings.attn_path == "auto" and not why_not_fused:
         settings = settings.model_copy(update={"attn_path": "fused"})
     elif settings.attn_path == "auto":
