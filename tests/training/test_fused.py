@@ -22,11 +22,19 @@ needs_compiler = pytest.mark.skipif(why_unavailable(torch.float32) is not None, 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("changes", [{}, {"dropout": 0.2, "optimizer": "muon", "micro_batch_size": 3}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arch": "qwen3"},
+        {"arch": "qwen3", "dropout": 0.2, "optimizer": "muon", "micro_batch_size": 3},
+        {"arch": "gpt2", "dropout": 0.2, "bias": True, "micro_batch_size": 3},
+    ],
+    ids=str,
+)
 def test_resumed_equals_uninterrupted(
     tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, changes: dict[str, Any]
 ) -> None:
-    fused = {"arch": "qwen3", "attn_path": "fused", "dtype": dtype, **changes}
+    fused = {"attn_path": "fused", "dtype": dtype, **changes}
     train(tiny(out_dir=str(tmp_path / "whole"), **fused))
     parts = tiny(out_dir=str(tmp_path / "parts"), **fused)
     train_until(parts, 7, monkeypatch)
@@ -35,10 +43,11 @@ def test_resumed_equals_uninterrupted(
 
 
 @needs_compiler
+@pytest.mark.parametrize("arch", ["gpt2", "qwen3"])
 def test_a_run_begun_without_it_goes_on_without_it(
-    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arch: str, tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = tiny(arch="qwen3", attn_path="explicit", out_dir=str(tmp_path / "run"))
+    begun = tiny(arch=arch, attn_path="explicit", out_dir=str(tmp_path / "run"))
     train_until(begun, 7, monkeypatch)
     assert (
         set_up(begun.model_copy(update={"init_from": "resume", "attn_path": "auto"})).settings.attn_path == "explicit"
@@ -46,18 +55,22 @@ def test_a_run_begun_without_it_goes_on_without_it(
 
 
 @needs_compiler
-def test_it_is_chosen_where_it_can_be(tiny: MakeSettings) -> None:
-    assert set_up(tiny(arch="qwen3", attn_path="auto", compile="auto")).settings.attn_path == "fused"
+@pytest.mark.parametrize(
+    "changes",
+    [{"arch": "gpt2"}, {"arch": "gpt2", "bias": True, "dropout": 0.1}, {"arch": "qwen3", "n_kv_head": 1}],
+    ids=str,
+)
+def test_it_is_chosen_where_it_can_be(changes: dict[str, Any], tiny: MakeSettings) -> None:
+    assert set_up(tiny(attn_path="auto", compile="auto", **changes)).settings.attn_path == "fused"
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "others"),
     [
-        ({"arch": "gpt2"}, "architecture qwen3", "sdpa or explicit"),
-        ({"arch": "qwen3", "n_kv_head": 1}, "as many key heads", "sdpa or explicit"),
+        ({"arch": "gpt2", "attn_type": "GK"}, "softmax attention", "recompute or augmented"),
         ({"arch": "qwen3", "attn_type": "GK"}, "softmax attention", "recompute or augmented"),
     ],
-    ids=["gpt2", "fewer key heads", "another kernel"],
+    ids=str,
 )
 def test_it_is_refused_where_it_cannot_be(
     tiny: MakeSettings, changes: dict[str, Any], reason: str, others: str

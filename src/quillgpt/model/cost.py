@@ -146,7 +146,9 @@ def saved_bytes_per_token(
     once = C * (FLOAT32_BYTES * (2 if rms else 1) + value_bytes + (FLOAT32_BYTES if dropout else 0))
     of_loss = FLOAT32_BYTES * (C if in_parts else config.vocab_size)  # a gradient, or log-probabilities
     if attn_path == "fused" and config.fusible:
-        # Inputs and results of matrix products; both sums of the residual stream; what every head has normalised by.
-        products = value_bytes * (2 * C + 7 * heads_width + 3 * config.mlp_dim)
-        return config.n_layer * (products + FLOAT32_BYTES * (2 * C + 4 * config.n_head)) + once + of_loss
+        # Inputs and results of matrix products, or GELU's derivative; both sums of the residual stream; heads once more
+        # where they are rotated, with what they were divided by; two numbers for each query.
+        products = value_bytes * (2 * C + heads_width + config.qkv_dim + (3 if gated else 2) * config.mlp_dim)
+        turned = value_bytes * config.qkv_dim + FLOAT32_BYTES * (config.n_head + config.n_kv_head) if rotary else 0
+        return config.n_layer * (products + turned + FLOAT32_BYTES * 2 * (C + config.n_head)) + once + of_loss
     return config.n_layer * (norms + attention + hidden + dropped) + once + of_loss

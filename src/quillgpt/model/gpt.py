@@ -93,7 +93,7 @@ class GPTConfig:
     @property
     def fusible(self) -> bool:
         """Whether a block can be computed as one step: see model/fused_block.py."""
-        return self.arch == "qwen3" and self.kernel == SOFTMAX and self.n_kv_head == self.n_head and not self.bias
+        return self.kernel == SOFTMAX
 
     @property
     def qkv_dim(self) -> int:
@@ -405,7 +405,6 @@ class Block(nn.Module):
         if self.fused and self.training and x.device.type == "cpu" and (seeds is not None or not dropout_p):
             from quillgpt.model.fused_block import fused_block  # the same in fewer passes over memory
 
-            assert rotation is not None
             return fused_block(self, x, rotation, seeds)
         mixed = self.attention(self.attention_norm(x), rotation, cache, seeds)
         x = x + dropout(mixed, dropout_p, seeds_at(seeds, ATTENTION_RESULT))

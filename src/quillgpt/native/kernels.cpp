@@ -5,7 +5,8 @@
 // Values are computed in float32 and stored as T: bfloat16, or float32 if FLOAT32 is defined. The residual stream is
 // float32. model/fused_block.py calls these functions and says what they are for; tests compare them with the plain model.
 //
-// Shapes: B sequences, T positions, N = B T tokens, H heads, D width of a head, C width of the model, M of the MLP.
+// Shapes: B sequences, T positions, N = B T tokens, H query heads, G key and value heads, D width of a head, C width of the
+// model, M of the MLP.
 
 #include <algorithm>
 #include <cmath>
@@ -82,11 +83,12 @@ inline void store(bfloat16* place, Vector x) {
     std::memcpy(place, &halves, sizeof halves);
 }
 
-// The same for the first `count` lanes; the others are 0.
+// The same for the first `count` lanes; the others are `rest`.
 template <typename V>
-inline Vector load(const V* x, int64_t count) {
+inline Vector load(const V* x, int64_t count, float rest = 0.0f) {
     if (count == LANES) return load(x);
-    V row[LANES] = {};
+    V row[LANES];
+    for (V& value : row) put(value, rest);
     std::copy_n(x, count, row);
     return load(row);
 }
@@ -123,6 +125,12 @@ inline float largest_of(Vector x) {
     return reduce(x, [](float a, float b) { return a > b ? a : b; });
 }
 
+// x, but no further from 0 than `most`. NaN stays NaN.
+inline Vector clamped(Vector x, float most) {
+    x = x > most ? all(most) : x;
+    return x < -most ? all(-most) : x;
+}
+
 // e^x to within a few units in the last place, for x up to 80; 0 below -87, where float32 has few bits left. NaN stays
 // NaN.
 inline Vector exponential(Vector x) {
@@ -149,6 +157,32 @@ inline Vector reciprocal(Vector x) {
 }
 
 inline Vector sigmoid(Vector x) { return reciprocal(1.0f + exponential(-x)); }
+
+// x times the normal distribution's integral up to x; and its derivative. Beyond |x| the integral is the bell curve times a
+// polynomial in 1 / (1 + c |x|), as Abramowitz and Stegun's 26.2.17 has it; fitted to a relative error of 1.3e-7.
+inline Vector gelu(Vector x, Vector& slope) {
+    const Vector near = clamped(x, 14.0f), size = near < 0.0f ? -near : near;
+    const Vector bell = exponential(size * size * -0.5f), t = reciprocal(1.0f + 0.2316419f * size);
+    Vector beyond = t * -7.042392093e-2f + 2.476856925e-1f;
+    beyond = beyond * t - 2.016585793e-1f;
+    beyond = beyond * t + 2.252515464e-1f;
+    beyond = beyond * t + 1.355286389e-2f;
+    beyond = beyond * t + 1.026500735e-1f;
+    beyond = beyond * t + 9.042014325e-2f;
+    beyond = (beyond * t + 9.252224505e-2f) * t * bell;
+    const Vector integral = x < 0.0f ? beyond : 1.0f - beyond;
+    slope = integral + x * bell * 0.398942280f;
+    return x * integral;
+}
+
+// What GPT-2 computes in its place, with the hyperbolic tangent; and its derivative.
+inline Vector gelu_new(Vector x, Vector& slope) {
+    constexpr float LINEAR = 1.595769122f, CUBIC = LINEAR * 0.044715f;
+    const Vector near = clamped(x, 14.0f), square = near * near;
+    const Vector e = exponential(-near * (LINEAR + CUBIC * square)), s = reciprocal(1.0f + e);
+    slope = s + x * s * (e * s) * (LINEAR + 3.0f * CUBIC * square);
+    return x * s;
+}
 
 typedef uint64_t Words __attribute__((vector_size(64)));
 typedef int64_t Levels __attribute__((vector_size(64)));
@@ -236,14 +270,25 @@ void add_up(const std::vector<float>& sums, int64_t width, float* out) {
     for (size_t i = 0; i < sums.size(); i++) out[i % width] += sums[i];
 }
 
-void norm_row(const float* x, const float* weight, int64_t C, float eps, T* out, float* inverse) {
+// LayerNorm of a row, or RMS norm where there is no place for a mean. `bias` may be null.
+void norm_row(const float* x, const float* weight, const float* bias, int64_t C, float eps, T* out, float* inverse,
+              float* mean) {
+    float m = 0.0f;
+    if (mean) {
+        Vector total{};
+        each_vector(C, [&](int64_t j, int64_t n) { total += load(x + j, n); });
+        m = *mean = sum(total) / float(C);
+    }
     Vector squares{};
     each_vector(C, [&](int64_t j, int64_t n) {
-        const Vector own = load(x + j, n);
+        const Vector own = load(x + j, n, m) - m;
         squares += own * own;
     });
     const float r = *inverse = 1.0f / std::sqrt(sum(squares) / float(C) + eps);
-    each_vector(C, [&](int64_t j, int64_t n) { store(out + j, load(x + j, n) * r * load(weight + j, n), n); });
+    each_vector(C, [&](int64_t j, int64_t n) {
+        const Vector own = (load(x + j, n) - m) * r * load(weight + j, n);
+        store(out + j, bias ? own + load(bias + j, n) : own, n);
+    });
 }
 
 // The RMS norm of a head's row, times `scale`, rotated; returns 1 / RMS. `y` is room for a row and a vector.
@@ -397,6 +442,12 @@ void pack_transposed(const T* x, int64_t rows, int64_t columns, T* out) {
             for (int64_t j = 0; j < TILE; j++) *place++ = reinterpret_cast<const Unit*>(x)[(row + j) * units + k];
 }
 
+// Where the heads of queries, keys and values (B, H + 2 G, T, D) begin, in a matrix of any order.
+struct Strides {
+    int64_t sequence, head, position;
+    int64_t of(int64_t b, int64_t head_number) const { return b * sequence + head_number * head; }
+};
+
 // A matrix with zeros beside and below it, so that it has whole tiles.
 struct Padded {
     int64_t rows, width;
@@ -404,13 +455,20 @@ struct Padded {
     const T* values;
     Padded(int64_t rows, int64_t width) : rows(rows), width(width), room(rows * width), values(room) {}
 
-    // Take the first columns of some rows: in their place, if they need no zeros, or a copy.
-    void take(const T* x, int64_t x_width, int64_t x_rows, int64_t columns) {
-        if (columns == width && x_width == width && x_rows == rows) {
+    // Take the first columns of some rows, times `scale`: in their place, if they need neither zeros nor that, or a copy.
+    void take(const T* x, int64_t x_width, int64_t x_rows, int64_t columns, float scale = 1.0f) {
+        if (columns == width && x_width == width && x_rows == rows && scale == 1.0f) {
             values = x;
             return;
         }
-        for (int64_t i = 0; i < x_rows; i++) std::copy_n(x + i * x_width, columns, room + i * width);
+        for (int64_t i = 0; i < x_rows; i++) {
+            if (scale == 1.0f)
+                std::copy_n(x + i * x_width, columns, room + i * width);
+            else
+                each_vector(columns, [&](int64_t j, int64_t n) {
+                    store(room + i * width + j, load(x + i * x_width + j, n) * scale, n);
+                });
+        }
     }
     operator const T*() const { return values; }
 };
@@ -422,16 +480,18 @@ extern "C" {
 // Whether the system lets the process use what this was compiled for.
 int32_t usable() { return Tiles::allowed(); }
 
-// x (N, C) to its RMS norm `out`, and 1 / RMS of every row.
-void norm(int64_t threads, int64_t N, int64_t C, const float* x, const float* weight, float eps, T* out,
-          float* inverses) {
+// x (N, C) to its norm `out`, and what every row was divided by: 1 / RMS, or 1 / standard deviation where `means` says
+// what was subtracted before. Without `means` it is the RMS norm, without `bias` nothing is added.
+void norm(int64_t threads, int64_t N, int64_t C, const float* x, const float* weight, const float* bias, float eps,
+          T* out, float* inverses, float* means) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t n = 0; n < N; n++) norm_row(x + n * C, weight, C, eps, out + n * C, inverses + n);
+    for (int64_t n = 0; n < N; n++)
+        norm_row(x + n * C, weight, bias, C, eps, out + n * C, inverses + n, means ? means + n : nullptr);
 }
 
 // sum = x + dropout(y), each (N, C); and the norm of the sum, unless `weight` is null.
 void add_norm(int64_t threads, int64_t N, int64_t C, int64_t length, const float* x, const T* y, Dropout dropout,
-              float* sum, const float* weight, float eps, T* out, float* inverses) {
+              float* sum, const float* weight, const float* bias, float eps, T* out, float* inverses, float* means) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Factors row_factors(C);
@@ -444,7 +504,8 @@ void add_norm(int64_t threads, int64_t N, int64_t C, int64_t length, const float
             each_vector(C, [&](int64_t j, int64_t n) {
                 store(own_sum + j, load(own_x + j, n) + load(factors + j, n) * load(own_y + j, n), n);
             });
-            if (weight) norm_row(own_sum, weight, C, eps, out + n * C, inverses + n);
+            if (weight)
+                norm_row(own_sum, weight, bias, C, eps, out + n * C, inverses + n, means ? means + n : nullptr);
         }
     }
 }
@@ -468,66 +529,71 @@ void add_backward(int64_t threads, int64_t N, int64_t C, int64_t length, const f
 // The gradient of x, (N, C): `beside` plus what the norm of x passes on of `gradient`. And what `add_backward` makes of
 // it, unless `passed` is null.
 void norm_backward(int64_t threads, int64_t N, int64_t C, int64_t length, const float* x, const float* weight,
-                   const float* inverses, const T* gradient, const float* beside, Dropout dropout, float* out,
-                   T* passed, float* weight_gradient) {
-    std::vector<float> sums(threads * C);
+                   const float* inverses, const float* means, const T* gradient, const float* beside, Dropout dropout,
+                   float* out, T* passed, float* weight_gradient, float* bias_gradient) {
+    std::vector<float> sums(threads * C), bias_sums(bias_gradient ? threads * C : 0);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Factors row_factors(C);
         float* own_sums = sums.data() + omp_get_thread_num() * C;
+        float* own_bias_sums = bias_sums.data() + omp_get_thread_num() * C;
 #pragma omp for
         for (int64_t n = 0; n < N; n++) {
-            const float *own_x = x + n * C, *own_beside = beside + n * C, r = inverses[n];
+            const float *own_x = x + n * C, *own_beside = beside + n * C, r = inverses[n], m = means ? means[n] : 0.0f;
             const T* own_gradient = gradient + n * C;
             float* own_out = out + n * C;
-            Vector product{};
+            Vector product{}, total{};
             each_vector(C, [&](int64_t j, int64_t used) {
-                const Vector g = load(own_gradient + j, used) * (load(own_x + j, used) * r);
+                const Vector own = load(own_gradient + j, used), w = load(weight + j, used);
+                const Vector g = own * ((load(own_x + j, used) - m) * r);
                 store(own_sums + j, load(own_sums + j, used) + g, used);
-                product += g * load(weight + j, used);
+                if (bias_gradient) store(own_bias_sums + j, load(own_bias_sums + j, used) + own, used);
+                product += g * w;
+                if (means) total += own * w;
             });
-            const float share = sum(product) / float(C) * r * r;
+            const float share = sum(product) / float(C) * r * r, shift = sum(total) / float(C) * r;
             const float* factors = passed ? row_factors.of(dropout, n / length, n % length, C) : nullptr;
             each_vector(C, [&](int64_t j, int64_t used) {
                 const Vector g = load(own_gradient + j, used) * r * load(weight + j, used);
-                const Vector whole = load(own_beside + j, used) + g - load(own_x + j, used) * share;
+                const Vector whole = load(own_beside + j, used) + g - (load(own_x + j, used) - m) * share - shift;
                 store(own_out + j, whole, used);
                 if (passed) store(passed + n * C + j, load(factors + j, used) * whole, used);
             });
         }
     }
     add_up(sums, C, weight_gradient);
+    if (bias_gradient) add_up(bias_sums, C, bias_gradient);
 }
 
-// Queries, keys and values (3, B, H, T, D) from their joint matrix (B, T, 3 H D): queries and keys are normalised head by
-// head and rotated, and queries multiplied by `scale`. `inverses` (2, B, T, H) are 1 / RMS of queries and keys.
-void split_heads(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* qkv, const float* weights,
-                 const float* cosines, const float* sines, float eps, float scale, T* out, float* inverses) {
-    const int64_t size = B * length * H * D;
+// Queries, keys and values (B, H + 2 G, T, D) from their joint matrix (B, T, (H + 2 G) D): queries and keys are
+// normalised head by head and rotated, and queries multiplied by `scale`. `inverses` (B, T, H + G) are 1 / RMS.
+void split_heads(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t G, int64_t D, const T* qkv,
+                 const float* weights, const float* cosines, const float* sines, float eps, float scale, T* out,
+                 float* inverses) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Room<float> row(D);
 #pragma omp for collapse(2)
         for (int64_t b = 0; b < B; b++)
-            for (int64_t t = 0; t < length; t++) {
-                const int64_t n = b * length + t;
-                for (int64_t h = 0; h < H; h++) {
-                    const int64_t place = ((b * H + h) * length + t) * D;
-                    for (int64_t part = 0; part < 2; part++)
-                        inverses[(part * B * length + n) * H + h] = norm_and_rotate(
-                            D, qkv + ((n * 3 + part) * H + h) * D, weights + part * D, cosines + t * D, sines + t * D,
-                            eps, part ? 1.0f : scale, row, out + part * size + place);
-                    std::copy_n(qkv + ((n * 3 + 2) * H + h) * D, D, out + 2 * size + place);
+            for (int64_t t = 0; t < length; t++)
+                for (int64_t h = 0; h < H + 2 * G; h++) {
+                    const int64_t n = b * length + t;
+                    const T* joint = qkv + (n * (H + 2 * G) + h) * D;
+                    T* place = out + ((b * (H + 2 * G) + h) * length + t) * D;
+                    if (h < H + G)
+                        inverses[n * (H + G) + h] =
+                            norm_and_rotate(D, joint, weights + (h < H ? 0 : D), cosines + t * D, sines + t * D, eps,
+                                            h < H ? scale : 1.0f, row, place);
+                    else
+                        std::copy_n(joint, D, place);
                 }
-            }
     }
 }
 
 // The gradients of the joint matrix and of the weights (2, D), given those of queries, keys and values.
-void split_heads_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* qkv,
+void split_heads_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t G, int64_t D, const T* qkv,
                           const float* weights, const float* cosines, const float* sines, float scale,
                           const float* inverses, const T* gradients, T* out, float* weight_gradients) {
-    const int64_t size = B * length * H * D;
     std::vector<float> sums(threads * 2 * D);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -535,29 +601,27 @@ void split_heads_backward(int64_t threads, int64_t B, int64_t length, int64_t H,
         float* own_sums = sums.data() + omp_get_thread_num() * 2 * D;
 #pragma omp for collapse(2)
         for (int64_t b = 0; b < B; b++)
-            for (int64_t t = 0; t < length; t++) {
-                const int64_t n = b * length + t;
-                for (int64_t h = 0; h < H; h++) {
-                    const int64_t place = ((b * H + h) * length + t) * D;
-                    for (int64_t part = 0; part < 2; part++) {
-                        const int64_t joint = ((n * 3 + part) * H + h) * D;
-                        norm_and_rotate_backward(D, qkv + joint, weights + part * D, cosines + t * D, sines + t * D,
-                                                 inverses[(part * B * length + n) * H + h], part ? 1.0f : scale,
-                                                 gradients + part * size + place, row, own_sums + part * D, out + joint);
-                    }
-                    std::copy_n(gradients + 2 * size + place, D, out + ((n * 3 + 2) * H + h) * D);
+            for (int64_t t = 0; t < length; t++)
+                for (int64_t h = 0; h < H + 2 * G; h++) {
+                    const int64_t n = b * length + t, joint = (n * (H + 2 * G) + h) * D, part = h < H ? 0 : D;
+                    const T* gradient = gradients + ((b * (H + 2 * G) + h) * length + t) * D;
+                    if (h < H + G)
+                        norm_and_rotate_backward(D, qkv + joint, weights + part, cosines + t * D, sines + t * D,
+                                                 inverses[n * (H + G) + h], h < H ? scale : 1.0f, gradient, row,
+                                                 own_sums + part, out + joint);
+                    else
+                        std::copy_n(gradient, D, out + joint);
                 }
-            }
     }
     add_up(sums, 2 * D, weight_gradients);
 }
 
-// Causal softmax attention of queries, keys and values (3, B, H, T, D): the mixed values (B, T, H D), and for every
-// query (2, B, H, T) its largest score and the reciprocal of what the exponentials of the differences to it add up to.
-void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* heads, Dropout dropout,
-               T* mixed, float* statistics) {
+// Causal softmax attention of queries times `scale`, keys and values (B, H + 2 G, T, D): the mixed values (B, T, H D), and
+// for every query (2, B, H, T) its largest score and the reciprocal of what the exponentials of the differences to it add
+// up to.
+void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t G, int64_t D, const T* heads,
+               Strides strides, float scale, Dropout dropout, T* mixed, float* statistics) {
     const int64_t depth = padded(D, DEPTH), width = padded(D, TILE), rows = padded(length, DEPTH);
-    const int64_t size = B * H * length * D;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Tiles tiles;
@@ -568,10 +632,10 @@ void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D,
 #pragma omp for collapse(2)
         for (int64_t b = 0; b < B; b++)
             for (int64_t h = 0; h < H; h++) {
-                const T* own = heads + (b * H + h) * length * D;
-                query.take(own, D, length, D);
-                key.take(own + size, D, length, D);
-                value.take(own + 2 * size, D, length, D);
+                const int64_t g = h * G / H;
+                query.take(heads + strides.of(b, h), strides.position, length, D, scale);
+                key.take(heads + strides.of(b, H + g), strides.position, length, D);
+                value.take(heads + strides.of(b, H + G + g), strides.position, length, D);
                 pack_transposed(key, rows, depth, keys);
                 pack(value, width, rows, width, values);
                 for (int64_t first = 0; first < length; first += TILE) {
@@ -619,12 +683,12 @@ void attention(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D,
     }
 }
 
-// The gradient of queries, keys and values (3, B, H, T, D), given results of `attention` and the gradient of the mixed
-// values. It computes the weights again, 32 keys and 32 queries at a time, as a matrix whose rows are keys.
-void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t D, const T* heads,
-                        Dropout dropout, const T* mixed, const float* statistics, const T* gradient, T* out) {
+// The gradient of queries, keys and values, in the order of these, given results of `attention` and the gradient of the
+// mixed values. It computes the weights again, 32 keys and 32 queries at a time, as a matrix whose rows are keys.
+void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, int64_t G, int64_t D, const T* heads,
+                        Strides strides, float scale, Dropout dropout, const T* mixed, const float* statistics,
+                        const T* gradient, T* out) {
     const int64_t depth = padded(D, DEPTH), width = padded(D, TILE), rows = padded(length, DEPTH);
-    const int64_t size = B * H * length * D;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Tiles tiles;
@@ -633,86 +697,91 @@ void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, i
         Room<T> queries_in_rows(rows * width), grads_in_rows(rows * width);  // B of products over queries
         Room<T> key_columns(width * rows), weights(DEPTH * rows), score_grads(DEPTH * rows), packed(DEPTH * DEPTH);
         Room<float> scores(DEPTH * DEPTH), weight_grads(DEPTH * DEPTH), factors(DEPTH * DEPTH);
-        Room<float> query_grads(width * rows), key_grads(DEPTH * width), value_grads(DEPTH * width);
+        Room<float> query_grads(width * rows), key_grads(rows * width), value_grads(rows * width);
         Room<float> largest(rows), shares(rows), passed(rows);
         std::fill_n(factors.values, DEPTH * DEPTH, 1.0f);
 #pragma omp for collapse(2)
         for (int64_t b = 0; b < B; b++)
-            for (int64_t h = 0; h < H; h++) {
-                const T* own = heads + (b * H + h) * length * D;
-                const int64_t place = b * length * H * D + h * D;
-                query.take(own, D, length, D);
-                key.take(own + size, D, length, D);
-                value.take(own + 2 * size, D, length, D);
-                grad.take(gradient + place, H * D, length, D);
-                pack_transposed(query, rows, depth, queries);
-                pack_transposed(grad, rows, depth, grads);
-                pack(query, depth, rows, width, queries_in_rows);
-                pack(grad, depth, rows, width, grads_in_rows);
+            for (int64_t g = 0; g < G; g++) {
+                const int64_t key_place = strides.of(b, H + g), value_place = strides.of(b, H + G + g);
+                key.take(heads + key_place, strides.position, length, D);
+                value.take(heads + value_place, strides.position, length, D);
                 for (int64_t d = 0; d < width; d++)
                     for (int64_t j = 0; j < rows; j++) key_columns[d * rows + j] = key[j * depth + d];
-                std::fill_n(query_grads.values, width * rows, 0.0f);
-                std::copy_n(statistics + (b * H + h) * length, length, largest.values);
-                std::copy_n(statistics + (B * H + b * H + h) * length, length, shares.values);
-                for (int64_t i = 0; i < length; i++) {
-                    Vector products{};  // of each weight's gradient, what all weights of the query pass on
-                    each_vector(D, [&](int64_t d, int64_t n) {
-                        products += load(grad + i * depth + d, n) * load(mixed + place + i * H * D + d, n);
-                    });
-                    passed[i] = sum(products);
-                }
-                for (int64_t first = 0; first < length; first += DEPTH) {
-                    for (int64_t at = first; at < length; at += DEPTH) {
+                std::fill_n(key_grads.values, rows * width, 0.0f);
+                std::fill_n(value_grads.values, rows * width, 0.0f);
+                for (int64_t h = g * H / G; h < (g + 1) * H / G; h++) {
+                    const int64_t place = b * length * H * D + h * D;
+                    query.take(heads + strides.of(b, h), strides.position, length, D, scale);
+                    grad.take(gradient + place, H * D, length, D);
+                    pack_transposed(query, rows, depth, queries);
+                    pack_transposed(grad, rows, depth, grads);
+                    pack(query, depth, rows, width, queries_in_rows);
+                    pack(grad, depth, rows, width, grads_in_rows);
+                    std::fill_n(query_grads.values, width * rows, 0.0f);
+                    std::copy_n(statistics + (b * H + h) * length, length, largest.values);
+                    std::copy_n(statistics + (B * H + b * H + h) * length, length, shares.values);
+                    for (int64_t i = 0; i < length; i++) {
+                        Vector products{};  // of each weight's gradient, what all weights of the query pass on
+                        each_vector(D, [&](int64_t d, int64_t n) {
+                            products += load(grad + i * depth + d, n) * load(mixed + place + i * H * D + d, n);
+                        });
+                        passed[i] = sum(products);
+                    }
+                    for (int64_t first = 0; first < length; first += DEPTH) {
+                        for (int64_t at = first; at < length; at += DEPTH) {
+                            for (int64_t j = 0; j < DEPTH; j += TILE)
+                                for (int64_t i = 0; i < DEPTH; i += TILE) {
+                                    multiply<false>(scores + j * DEPTH + i, DEPTH, key + (first + j) * depth, depth,
+                                                    queries + (at + i) * depth, depth / DEPTH);
+                                    multiply<false>(weight_grads + j * DEPTH + i, DEPTH, value + (first + j) * depth,
+                                                    depth, grads + (at + i) * depth, depth / DEPTH);
+                                }
+                            if (dropout) dropout.columns(b, uint64_t(h) << 24 | uint64_t(at), first, factors);
+                            for (int64_t j = 0; j < DEPTH; j++) {
+                                T *weight_row = weights + j * rows + at, *grad_row = score_grads + j * rows + at;
+                                for (int64_t i = 0; i < DEPTH; i += LANES) {
+                                    const int64_t cell = j * DEPTH + i;
+                                    const Vector difference = load(scores + cell) - load(largest + at + i);
+                                    const Vector weight = exponential(difference) * load(shares + at + i);
+                                    const Vector factor = load(factors + cell);
+                                    const Vector own = load(weight_grads + cell) * factor - load(passed + at + i);
+                                    store(weight_row + i, weight * factor);
+                                    store(grad_row + i, weight * own);
+                                }
+                                const int64_t hidden = std::max<int64_t>(first + j - at, 0);  // queries before this key
+                                const int64_t end = std::min(DEPTH, length - at);
+                                std::fill_n(weight_row, hidden, T{});
+                                std::fill_n(grad_row, hidden, T{});
+                                std::fill(weight_row + end, weight_row + DEPTH, T{});
+                                std::fill(grad_row + end, grad_row + DEPTH, T{});
+                            }
+                            pack(score_grads + at, rows, DEPTH, DEPTH, packed);
+                            for (int64_t d = 0; d < width; d += TILE)
+                                for (int64_t i = 0; i < DEPTH; i += TILE)
+                                    multiply<true>(query_grads + d * rows + at + i, rows,
+                                                   key_columns + d * rows + first, rows, packed + i * DEPTH, 1);
+                        }
+                        const int64_t steps = (rows - first) / DEPTH;
                         for (int64_t j = 0; j < DEPTH; j += TILE)
-                            for (int64_t i = 0; i < DEPTH; i += TILE) {
-                                multiply<false>(scores + j * DEPTH + i, DEPTH, key + (first + j) * depth, depth,
-                                                queries + (at + i) * depth, depth / DEPTH);
-                                multiply<false>(weight_grads + j * DEPTH + i, DEPTH, value + (first + j) * depth, depth,
-                                                grads + (at + i) * depth, depth / DEPTH);
+                            for (int64_t d = 0; d < width; d += TILE) {
+                                multiply<true>(value_grads + (first + j) * width + d, width, weights + j * rows + first,
+                                               rows, grads_in_rows + d * rows + first * TILE, steps);
+                                multiply<true>(key_grads + (first + j) * width + d, width,
+                                               score_grads + j * rows + first, rows,
+                                               queries_in_rows + d * rows + first * TILE, steps);
                             }
-                        if (dropout) dropout.columns(b, uint64_t(h) << 24 | uint64_t(at), first, factors);
-                        for (int64_t j = 0; j < DEPTH; j++) {
-                            T *weight_row = weights + j * rows + at, *grad_row = score_grads + j * rows + at;
-                            for (int64_t i = 0; i < DEPTH; i += LANES) {
-                                const int64_t cell = j * DEPTH + i;
-                                const Vector difference = load(scores + cell) - load(largest + at + i);
-                                const Vector weight = exponential(difference) * load(shares + at + i);
-                                const Vector factor = load(factors + cell);
-                                store(weight_row + i, weight * factor);
-                                store(grad_row + i, weight * (load(weight_grads + cell) * factor - load(passed + at + i)));
-                            }
-                            const int64_t hidden = std::max<int64_t>(first + j - at, 0);  // queries before this key
-                            const int64_t end = std::min(DEPTH, length - at);
-                            std::fill_n(weight_row, hidden, T{});
-                            std::fill_n(grad_row, hidden, T{});
-                            std::fill(weight_row + end, weight_row + DEPTH, T{});
-                            std::fill(grad_row + end, grad_row + DEPTH, T{});
-                        }
-                        pack(score_grads + at, rows, DEPTH, DEPTH, packed);
-                        for (int64_t d = 0; d < width; d += TILE)
-                            for (int64_t i = 0; i < DEPTH; i += TILE)
-                                multiply<true>(query_grads + d * rows + at + i, rows, key_columns + d * rows + first,
-                                               rows, packed + i * DEPTH, 1);
                     }
-                    const int64_t steps = (rows - first) / DEPTH;
-                    for (int64_t j = 0; j < DEPTH; j += TILE)
-                        for (int64_t d = 0; d < width; d += TILE) {
-                            multiply<false>(value_grads + j * width + d, width, weights + j * rows + first, rows,
-                                            grads_in_rows + d * rows + first * TILE, steps);
-                            multiply<false>(key_grads + j * width + d, width, score_grads + j * rows + first, rows,
-                                            queries_in_rows + d * rows + first * TILE, steps);
-                        }
-                    for (int64_t j = 0; j < std::min(DEPTH, length - first); j++) {
-                        T* key_place = out + size + ((b * H + h) * length + first + j) * D;
-                        for (int64_t d = 0; d < D; d++) {
-                            put(key_place[d], key_grads[j * width + d]);
-                            put(key_place[size + d], value_grads[j * width + d]);
-                        }
-                    }
+                    T* query_place = out + strides.of(b, h);
+                    for (int64_t i = 0; i < length; i++)
+                        for (int64_t d = 0; d < D; d++)
+                            put(query_place[i * strides.position + d], query_grads[d * rows + i] * scale);
                 }
-                T* query_place = out + (b * H + h) * length * D;
                 for (int64_t i = 0; i < length; i++)
-                    for (int64_t d = 0; d < D; d++) put(query_place[i * D + d], query_grads[d * rows + i]);
+                    each_vector(D, [&](int64_t d, int64_t n) {
+                        store(out + key_place + i * strides.position + d, load(key_grads + i * width + d, n), n);
+                        store(out + value_place + i * strides.position + d, load(value_grads + i * width + d, n), n);
+                    });
             }
     }
 }
@@ -740,6 +809,19 @@ void swiglu_backward(int64_t threads, int64_t N, int64_t M, const T* gate_up, co
             store(up_gradients + j, g * gate * s, used);
         });
     }
+}
+
+// GELU of x (N, M), in GPT-2's form with the tangent hyperbolic if `tanh`; and, in the place of x, the derivative.
+void gelu(int64_t threads, int64_t N, int64_t M, int64_t tanh, T* x, T* out) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t n = 0; n < N; n++)
+        each_vector(M, [&](int64_t j, int64_t used) {
+            T* place = x + n * M + j;
+            Vector slope;
+            const Vector own = load(place, used);
+            store(out + n * M + j, tanh ? gelu_new(own, slope) : gelu(own, slope), used);
+            store(place, slope, used);
+        });
 }
 
 }  // extern "C"

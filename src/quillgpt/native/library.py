@@ -44,7 +44,13 @@ class Dropout(ctypes.Structure):
     _fields_ = (("seeds", ctypes.c_void_p), ("dropped", ctypes.c_int32), ("scale", ctypes.c_float))
 
 
-Argument = Tensor | Dropout | int | float | None
+class Strides(ctypes.Structure):
+    """Where the heads of queries, keys and values lie in a matrix: the first strides of a view (B, H + 2 G, T, D)."""
+
+    _fields_ = (("sequence", ctypes.c_int64), ("head", ctypes.c_int64), ("position", ctypes.c_int64))
+
+
+Argument = Tensor | Dropout | Strides | int | float | None
 
 
 class Kernels:

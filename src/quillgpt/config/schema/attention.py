@@ -108,7 +108,7 @@ class AttentionFields(Settings):
     )
     attn_path: Literal["auto", "sdpa", "explicit", "fused", "recompute", "augmented", "triton"] = Field(
         "auto",
-        description="Implementation of attention; auto takes the fastest by a short measurement. SM: sdpa, explicit, or fused: whole blocks of qwen3 at once, on CPUs with a C++ compiler. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton: recompute as a Triton kernel, on GPUs.",
+        description="Implementation of attention; auto takes the fastest by a short measurement. SM: sdpa, explicit, or fused: whole blocks at once, on CPUs with a C++ compiler. GK, GKn: recompute or augmented. GKpoly, PA: recompute. triton: recompute as a Triton kernel, on GPUs.",
     )
     poly_form: PolyForm = option(
         "power2",

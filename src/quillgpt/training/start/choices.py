@@ -143,7 +143,7 @@ def _why_not_fused(settings: TrainSettings, config: GPTConfig, machine: Machine,
     if machine.device.type != "cpu":
         return "its kernels are for CPUs"
     if not config.fusible:
-        return "it is for softmax attention in the architecture qwen3, with as many key heads as query heads"
+        return "it is for softmax attention"
     if settings.lora_rank:
         return "it trains no adapters"
     if settings.strategy == "fsdp" and machine.world.size > 1:
