@@ -191,7 +191,7 @@ class Surrounded:
             moved = [self._moved(argument) if isinstance(argument, Tensor) else argument for argument in arguments]
             getattr(self._kernels, name)(*moved)
             for before, after in zip(arguments, moved, strict=True):
-                if isinstance(before, Tensor) and isinstance(after, Tensor):
+                if isinstance(before, Tensor) and isinstance(after, Tensor) and after is not before:
                     ends = torch.tensor([], dtype=after.dtype).set_(after.untyped_storage())
                     assert ends[: self.MARGIN].isnan().all(), f"{name} wrote before a tensor"
                     assert ends[-self.MARGIN :].isnan().all(), f"{name} wrote behind a tensor"
@@ -201,6 +201,8 @@ class Surrounded:
         return call
 
     def _moved(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
         room = torch.full((tensor.numel() + 2 * self.MARGIN,), torch.nan, dtype=tensor.dtype)
         inner = room[self.MARGIN : -self.MARGIN].view(tensor.shape)
         inner.copy_(tensor)

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from equality import assert_equal_runs
+from equality import assert_equal_runs, state_of
+from quillgpt.checkpoint import TrainingState
 from quillgpt.errors import ConfigError
 from quillgpt.native import library, why_unavailable
+from quillgpt.proof.outcome import Refuted
 from quillgpt.training import train
+from quillgpt.training.start import starting_point
 from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings
@@ -103,3 +106,21 @@ def test_a_run_goes_on_without_a_compiler_in_each_way_that_is_named(
     named = str(refused.value).rsplit("; give ", 1)[1].split(" or ")
     for attn_path in named:
         assert set_up(resumed.model_copy(update={"attn_path": attn_path})).settings.attn_path == attn_path
+
+
+@needs_compiler
+def test_a_run_begun_before_the_rest_was_fused_goes_on_without_it(
+    tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = {"arch": "qwen3", "attn_path": "fused", "optimizer": "muon"}
+    old = TrainingState(dropout_by_sequence=True, loss_in_parts=True)
+    for name, last in (("whole", 12), ("parts", 8)):
+        with monkeypatch.context() as patch:
+            patch.setattr(starting_point, "TrainingState", lambda **_: old.model_copy(deep=True))
+            train(tiny(out_dir=str(tmp_path / name), max_iters=last, **fused))
+    train(tiny(out_dir=str(tmp_path / "parts"), max_iters=12, init_from="resume", **fused))
+    train(tiny(out_dir=str(tmp_path / "new"), max_iters=12, **fused))
+    assert [state_of(tmp_path / name)["fused_rest"] for name in ("parts", "new")] == [False, True]
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    with pytest.raises(Refuted):
+        assert_equal_runs(tmp_path / "whole", tmp_path / "new")

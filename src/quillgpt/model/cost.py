@@ -150,5 +150,8 @@ def saved_bytes_per_token(
         # where they are rotated, with what they were divided by; two numbers for each query.
         products = value_bytes * (2 * C + heads_width + config.qkv_dim + (3 if gated else 2) * config.mlp_dim)
         turned = value_bytes * config.qkv_dim + FLOAT32_BYTES * (config.n_head + config.n_kv_head) if rotary else 0
+        if not in_parts:  # the last sum and its norm, and the gradient of the logits
+            once = C * (FLOAT32_BYTES + value_bytes + (FLOAT32_BYTES if dropout else 0))
+            of_loss = value_bytes * config.vocab_size
         return config.n_layer * (products + turned + FLOAT32_BYTES * 2 * (C + config.n_head)) + once + of_loss
     return config.n_layer * (norms + attention + hidden + dropped) + once + of_loss

@@ -425,6 +425,7 @@ class GPT(nn.Module):
         gradient_checkpointing: In training, keep only the input of each block for the backward pass, and compute the
             rest again there (Chen et al. 2016, arXiv 1604.06174).
         loss_in_parts: Compute the loss in parts where there are many logits.
+        fused_rest: Where blocks are fused, compute the embedding and the loss by kernels of their own, too.
     """
 
     def __init__(
@@ -441,6 +442,7 @@ class GPT(nn.Module):
         self.dropout = dropout
         self.gradient_checkpointing = False
         self.loss_in_parts = True
+        self.fused_rest = True
         self.token_embedding = embedding(config.vocab_size, config.n_embd)
         learned = config.architecture.positions == "learned"
         self.position_embedding = embedding(config.block_size, config.n_embd) if learned else None
@@ -467,9 +469,13 @@ class GPT(nn.Module):
         Returns:
             (B, T, C), normalised.
         """
+        return self.final_norm(self.residual(tokens, cache, seeds))  # type: ignore[no-any-return]
+
+    def residual(self, tokens: Tensor, cache: KeyValueCache | None = None, seeds: Tensor | None = None) -> Tensor:
+        """Return the residual stream after the last block, (B, T, C); arguments are those of `forward`."""
         T = tokens.shape[1]
         positions = slice(0, T) if cache is None else cache.begin(T)
-        x = self.token_embedding(tokens).to(self.dtype)  # (B, T, C); an embedding in fewer bits is only read
+        x = self.embed(tokens)  # (B, T, C)
         rotation: Rotation | None = None
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[positions]  # + (T, C)
@@ -485,7 +491,20 @@ class GPT(nn.Module):
                 x = block(x, rotation, cache, block_seeds)  # (B, T, C)
         if cache is not None:
             cache.advance(T)
-        return self.final_norm(x)  # type: ignore[no-any-return]
+        return x
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the rows of the token embedding: (B, T) to (B, T, C)."""
+        if self.fuses_rest(tokens):
+            from quillgpt.model.fused_rest import read_rows
+
+            return read_rows(self.token_embedding.weight, tokens)
+        return self.token_embedding(tokens).to(self.dtype)  # type: ignore[no-any-return] # may have fewer bits
+
+    def fuses_rest(self, tokens: Tensor) -> bool:
+        """Whether embedding and loss of these ids are computed by kernels of their own."""
+        on_cpu = tokens.device.type == "cpu" and self.training and torch.is_grad_enabled()
+        return on_cpu and self.fused_rest and all(block.fused for block in self.blocks)
 
     def seeds_of_parts(self, seeds: Tensor | None) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """Return the seeds of the embeddings' dropout, (B,), and those of each block, (sites, B)."""
@@ -511,7 +530,14 @@ class GPT(nn.Module):
         Returns:
             Scalar, float32.
         """
-        return self.loss_from_hidden(self(tokens, seeds=seeds), targets)
+        if not self.fuses_rest(tokens):
+            return self.loss_from_hidden(self(tokens, seeds=seeds), targets)
+        x = self.residual(tokens, seeds=seeds)
+        if self.divides_loss(x):
+            return self.loss_from_hidden(self.final_norm(x), targets)
+        from quillgpt.model.fused_rest import fused_loss
+
+        return fused_loss(self, x, targets)
 
     def loss_from_hidden(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of `loss_sum`, given the final hidden states (B, T, C)."""

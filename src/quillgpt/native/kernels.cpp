@@ -824,4 +824,52 @@ void gelu(int64_t threads, int64_t N, int64_t M, int64_t tanh, T* x, T* out) {
         });
 }
 
+// The losses of targets (N) under logits (N, V), in nats; the logits become the gradient of the losses' sum.
+void cross_entropy(int64_t threads, int64_t N, int64_t V, T* logits, const int64_t* targets, float* losses) {
+    const int64_t width = padded(V, LANES);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Room<float> row(width);
+#pragma omp for
+        for (int64_t n = 0; n < N; n++) {
+            T* own = logits + n * V;
+            Vector maxima = all(-INFINITY), totals{};
+            each_vector(V, [&](int64_t j, int64_t used) { store(row + j, load(own + j, used)); });
+            std::fill(row + V, row + width, -INFINITY);
+            for (int64_t j = 0; j < width; j += LANES) {
+                const Vector values = load(row + j);
+                maxima = values > maxima ? values : maxima;
+            }
+            const float largest = largest_of(maxima), of_target = row[targets[n]];
+            for (int64_t j = 0; j < width; j += LANES) {
+                const Vector weights = exponential(load(row + j) - largest);
+                totals += weights;
+                store(row + j, weights);
+            }
+            const float total = sum(totals), share = 1.0f / total;
+            losses[n] = std::log(total) - (of_target - largest);
+            row[targets[n]] -= total;  // the target's probability less 1
+            each_vector(V, [&](int64_t j, int64_t used) { store(own + j, load(row + j) * share, used); });
+        }
+    }
+}
+
+// The gradient of an embedding (V, C), given the ids (N) of its rows that were read, and the gradient of what was read.
+void embedding_backward(int64_t threads, int64_t N, int64_t C, int64_t V, const int64_t* ids, const float* gradient,
+                        float* out) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t part = 0; part < threads; part++) {  // each thread has rows of its own
+        const int64_t first = V * part / threads, end = V * (part + 1) / threads;
+        std::fill(out + first * C, out + end * C, 0.0f);
+        for (int64_t n = 0; n < N; n++) {
+            if (ids[n] < first || ids[n] >= end) continue;
+            const float* own = gradient + n * C;
+            float* row = out + ids[n] * C;
+            each_vector(C, [&](int64_t j, int64_t used) {
+                store(row + j, load(row + j, used) + load(own + j, used), used);
+            });
+        }
+    }
+}
+
 }  // extern "C"

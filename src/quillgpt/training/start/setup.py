@@ -228,6 +228,7 @@ def build_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig
     model = starting_model(start, settings, config).to(start.machine.device)
     model.gradient_checkpointing = settings.gradient_checkpointing
     model.loss_in_parts = start.state.loss_in_parts
+    model.fused_rest = start.state.fused_rest
     limit_kernel_range(model, settings)
     return model
 

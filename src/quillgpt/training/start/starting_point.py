@@ -48,7 +48,9 @@ class StartingPoint:
     @property
     def state(self) -> TrainingState:
         """Where the run is."""
-        return self.stored.state if self.stored else TrainingState(dropout_by_sequence=True, loss_in_parts=True)
+        if self.stored:
+            return self.stored.state
+        return TrainingState(dropout_by_sequence=True, loss_in_parts=True, fused_rest=True)
 
 
 def find_starting_point(settings: TrainSettings, world: World = ALONE) -> StartingPoint:
