@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from quillgpt.training.record import finish
 from quillgpt.training.run import LONGEST_WARMUP_SHARE, Run
 from quillgpt.training.start.setup import set_up
 from quillgpt.training.trainer import Trainer
-from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val
+from quillgpt.training.validation import SOON, blocks_of_an_evaluation, blocks_of_val, evaluation_is_due
 
 from .conftest import MakeSettings
 
@@ -57,7 +58,10 @@ class Clock:
 
 @dataclass
 class Costs:
-    """Seconds on a quiet machine: of the start, an iteration, one that is the first, an evaluated block, and a save."""
+    """Seconds on a quiet machine: of the start, an iteration, one that is the first, an evaluated block, and a save.
+
+    The process may be stopped for a while: in what, from which share of its minutes on, and for how many seconds.
+    """
 
     start: float = 0.0
     iteration: float = 0.03
@@ -65,10 +69,14 @@ class Costs:
     block: float = 0.001
     save: float = 0.05
     slowness: Slowness = BUSY["quiet"]
+    stopped: tuple[str, float, float] | None = None
 
 
-def live(run: Run, costs: Costs) -> tuple[float, float]:
-    """Let a run pass as its trainer would, without computing; return its seconds and its last learning rate."""
+def live(run: Run, costs: Costs, evaluated: list[int] | None = None) -> tuple[float, float]:
+    """Let a run pass as its trainer would, without computing; return its seconds and its last learning rate.
+
+    The iterations at which it is evaluated are added to `evaluated`.
+    """
     settings, state = run.settings, run.state
     assert settings.minutes is not None
     minutes = settings.minutes
@@ -76,20 +84,28 @@ def live(run: Run, costs: Costs) -> tuple[float, float]:
     pace, rate = Pace(run, 0.0, clock=clock, computed=clock), 0.0
     blocks, whole = sum(blocks_of_an_evaluation(run)), blocks_of_val(run)
 
-    def spend(seconds: float) -> float:
-        spent = seconds * costs.slowness(clock.seconds / (60 * minutes))
+    stops = [] if costs.stopped is None else [costs.stopped]
+
+    def spend(seconds: float, kind: str = "") -> float:
+        share = clock.seconds / (60 * minutes)
+        spent = seconds * costs.slowness(share)
+        if stops and stops[0][0] == kind and share > stops[0][1]:
+            spent += stops.pop()[2]
         clock.seconds += spent
         return spent
 
     while True:
-        if state.iteration % settings.eval_interval == 0 or state.iteration >= run.settings.max_iters:
-            evaluation = spend(costs.block * blocks)
+        if evaluation_is_due(state, run.settings):
+            evaluation = spend(costs.block * blocks, "evaluation")
             pace.count_evaluation(evaluation)
             pace.count_pause(evaluation + spend(costs.save))
+            state.evaluated_iteration = state.iteration
+            if evaluated is not None:
+                evaluated.append(state.iteration)
         if state.iteration >= run.settings.max_iters:
             break
         rate = learning_rate(state.iteration, run.settings)
-        seconds = spend(costs.iteration if state.iteration else costs.first)
+        seconds = spend(costs.iteration if state.iteration else costs.first, "iteration")
         state.iteration += 1
         state.train_seconds += seconds
         pace.count(seconds)
@@ -123,6 +139,7 @@ def run_of(tiny: MakeSettings) -> Callable[..., Run]:
         """Return a run that was planned to be so many times as long as its minutes are on a quiet machine."""
         length = max(1, int(planned * 60 * minutes / costs.iteration))
         made.state.iteration, made.state.seconds, made.state.train_seconds = 0, 0.0, 0.0
+        made.state.evaluated_iteration = None
         made.settings = made.settings.model_copy(
             update={
                 "minutes": minutes,
@@ -182,6 +199,47 @@ def test_where_the_machine_stands_still_the_last_iterations_still_have_small_rat
     run = run_of(minutes=3.0, planned=1.0, costs=costs)
     seconds, rate = live(run, costs)
     check(run, seconds, rate, late=15.0)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.6])
+@pytest.mark.parametrize("kind", ["iteration", "evaluation"])
+def test_a_process_that_is_stopped_for_a_while_uses_the_rest_of_its_minutes(
+    run_of: Callable[..., Run], kind: str, share: float
+) -> None:
+    costs = Costs(iteration=0.05, stopped=(kind, share, 20.0))
+    run = run_of(minutes=1.0, planned=1.0, costs=costs)
+    seconds, rate = live(run, costs)
+    check(run, seconds, rate)
+    assert run.state.iteration > 0.8 * (60 - 20) / costs.iteration
+
+
+def test_what_is_slow_twice_in_a_row_is_slow(run_of: Callable[..., Run]) -> None:
+    pace = Pace(run_of(minutes=3.0, planned=1.0, costs=Costs()), 0.0, clock=Clock())
+    for seconds, is_slow in [(0.1, False), (0.1, False), (10.0, False), (0.1, False), (10.0, False), (10.0, True)]:
+        pace.count(seconds)
+        assert ((pace.iteration_seconds() or 0.0) > 1.0) == is_slow
+
+
+@pytest.mark.parametrize("planned", [0.1, 0.3, 1.0, 3.0, 10.0])
+def test_evaluations_are_an_interval_apart_and_none_is_soon_before_the_last(
+    run_of: Callable[..., Run], planned: float
+) -> None:
+    costs = Costs(iteration=0.05, block=0.02, slowness=BUSY["in bursts"])
+    run = run_of(minutes=1.0, planned=planned, costs=costs)
+    run.settings = run.settings.model_copy(update={"defaults": "scaled"})
+    least = run.settings.eval_interval
+    evaluated: list[int] = []
+    live(run, costs, evaluated)
+    gaps = [after - before for before, after in pairwise(evaluated)]
+    assert all(gap >= least for gap in gaps[:-1])
+    assert evaluated[-1] == run.state.iteration
+    assert gaps[-1] >= min(run.settings.eval_interval / 2, SOON * run.state.iteration)
+
+
+def test_the_users_interval_is_kept_where_there_are_minutes(tiny: MakeSettings, tmp_path: Path) -> None:
+    train(tiny(minutes=10.0, max_iters=20, lr_decay_iters=20, eval_interval=3, patience=2, learning_rate=1e-12))
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["iter"] for row in rows if row["kind"] == "eval"][:3] == [0, 3, 6]
 
 
 def test_a_part_of_the_validation_split_is_evaluated_where_the_whole_would_take_the_minutes(

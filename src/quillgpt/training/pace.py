@@ -13,7 +13,7 @@ from statistics import fmean
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.run import Run
-from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val
+from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val, evaluations_to_come
 
 WINDOW_SECONDS, WINDOW_SHARE = 0.5, 0.1
 """The latest iterations predict the next ones: those of so many seconds, or of this share of the time that is left.
@@ -35,6 +35,12 @@ LOOK_SHARE = 0.005
 
 LEAST_CHANGE, LEAST_CHANGE_OF_MINUTES = 0.02, 0.003
 """Share of the time that is left, and of all minutes, by which a run must be off for its length to change."""
+
+SURPRISE = 8.0
+"""How many times as long as predicted something takes that counts only if the next one takes as long.
+
+Else the process was only stopped for a while, and what comes is as fast as before.
+"""
 
 SPARE_SECONDS, SPARE_SHARE = 1.2, 0.05
 """For the program to end: what it computes then, which takes longer where others compute; a share of all at most."""
@@ -85,6 +91,7 @@ class Pace:
         self._recent_iterations, self._recent_seconds = 0, 0.0
         self._is_first_recent = True
         self._unwaited = 0, 0.0
+        self._doubted: tuple[int, float] | None = None
         self._since_reading: list[float] = []
         self._pause, self._block = Timing(), Timing()
         self._next_look = 0.0
@@ -103,6 +110,12 @@ class Pace:
             return
         iterations, seconds = self._unwaited
         self._unwaited = 0, 0.0
+        doubted, self._doubted = self._doubted, None
+        if self._is_surprise(iterations, seconds):
+            if doubted is None:
+                self._doubted = iterations, seconds
+                return
+            iterations, seconds = iterations + doubted[0], seconds + doubted[1]
         self._recent_iterations += iterations
         self._recent_seconds += seconds
         window = self._window_seconds()
@@ -117,7 +130,7 @@ class Pace:
 
     def count_pause(self, seconds: float) -> None:
         """Count the time of an evaluation of both splits, with the save after it."""
-        self._pause = Timing(seconds, self.iteration_seconds())
+        self._pause.note(seconds, self.iteration_seconds())
 
     @property
     def has_counted(self) -> bool:
@@ -127,7 +140,7 @@ class Pace:
     def count_evaluation(self, seconds: float) -> None:
         """Count the time of an evaluation of both splits."""
         blocks = sum(blocks_of_an_evaluation(self._run))
-        self._block = Timing(seconds / max(1, blocks), self.iteration_seconds())
+        self._block.note(seconds / max(1, blocks), self.iteration_seconds())
 
     def read(self) -> float:
         """Return the mean seconds of the iterations since the last call."""
@@ -186,6 +199,12 @@ class Pace:
             return self._interval
         return max(self._interval, math.ceil(self._pause.seconds / self._pause.iteration / EVALUATIONS_SHARE))
 
+    def _is_surprise(self, iterations: int, seconds: float) -> bool:
+        """Whether iterations took much longer than those before them."""
+        if not self._recent:
+            return False
+        return seconds > SURPRISE * iterations * self._recent_seconds / self._recent_iterations
+
     def _spare_seconds(self) -> float:
         """Predict the seconds that the program needs to end, from how long its computations take now."""
         passed, computed = self._clock() - self._begun[0], self._computed() - self._begun[1]
@@ -206,8 +225,8 @@ class Pace:
 
     def _seconds_of(self, iterations: int, each: float) -> float:
         """Predict the seconds of coming iterations with the evaluations among them and after the last one."""
-        first, interval = self._run.state.iteration, self._run.settings.eval_interval
-        evaluations = 1 + max(0, (first + iterations - 1) // interval - first // interval)
+        end = self._run.state.iteration + iterations
+        evaluations = evaluations_to_come(self._run.state, self._run.settings, end)
         return iterations * each + evaluations * self._pause.now(each)
 
     def _last_seconds(self) -> float:
@@ -260,6 +279,16 @@ class Timing:
 
     seconds: float = 0.0
     iteration: float | None = None
+    _noted: int = 0
+    _is_doubted: bool = False
+
+    def note(self, seconds: float, iteration: float | None) -> None:
+        """Take its latest time, unless it is a surprise for the first time; the second one may be of another kind."""
+        self._noted += 1
+        is_surprise = self._noted > 2 and seconds > SURPRISE * self.now(iteration)
+        self._is_doubted = is_surprise and not self._is_doubted
+        if not self._is_doubted:
+            self.seconds, self.iteration = seconds, iteration
 
     def now(self, iteration: float | None) -> float:
         """Return what it would take now, when an iteration takes so many seconds."""

@@ -41,6 +41,7 @@ from quillgpt.training.validation import (
     Losses,
     describe_losses,
     evaluate_splits,
+    evaluation_is_due,
     is_best,
     out_of_patience,
     overfitting,
@@ -153,7 +154,8 @@ class Trainer:
                 try:
                     taken_over = self.let_compiled_code_take_over()
                     agreed = self.agreed if self.world.size > 1 else self.vote()
-                    evaluating, saving = self.evaluation_is_due(), taken_over or self.checkpointer.is_due(agreed.save)
+                    evaluating = evaluation_is_due(self.state, self.settings)
+                    saving = taken_over or self.checkpointer.is_due(agreed.save)
                     if evaluating or saving or agreed.stop or self.line_is_due():
                         self.keep_folder()
                         self.record_length()
@@ -215,11 +217,6 @@ class Trainer:
             self.agreed = replace(self.agreed, stop=bool(self.world.sum(asked)))
         if self.is_stopping():
             raise Interrupted
-
-    def evaluation_is_due(self) -> bool:
-        """Whether this is the last iteration, or every eval_interval-th."""
-        iteration, settings = self.state.iteration, self.settings
-        return iteration >= settings.max_iters or iteration % settings.eval_interval == 0
 
     def line_is_due(self) -> bool:
         """Whether this iteration has a line in the log."""

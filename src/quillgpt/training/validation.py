@@ -25,6 +25,9 @@ RISES_IN_A_ROW = 2
 NOISES = 2.0
 """Standard deviations of the noise between evaluations that a rise must exceed."""
 
+SOON = 0.05
+"""Share of a run with minutes at whose end there is no evaluation but the last, nor within half of an interval."""
+
 LATEST = 8
 """Evaluations that the noise is estimated from."""
 
@@ -61,6 +64,39 @@ def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> in
     if settings.eval_iters is None or (split == "val" and settings.patience):
         return val_blocks
     return settings.eval_iters * settings.batch_size
+
+
+def evaluation_is_due(state: TrainingState, settings: TrainSettings) -> bool:
+    """Whether a run is evaluated now, unless it just was: at its end, and every `eval_interval` iterations.
+
+    In a run with minutes, whose interval and length follow the clock, they are counted from the latest evaluation, and
+    none is due that the last one would follow soon.
+    """
+    if state.iteration >= settings.max_iters:
+        return True
+    if settings.minutes is None:
+        return state.iteration % settings.eval_interval == 0
+    return _next_evaluation(state, settings) <= state.iteration <= _before_the_last(settings, settings.max_iters)
+
+
+def evaluations_to_come(state: TrainingState, settings: TrainSettings, end: int) -> int:
+    """Return how many evaluations a run still has if it ends at iteration `end`."""
+    interval = settings.eval_interval
+    if settings.minutes is None:
+        return 1 + max(0, (end - 1) // interval - state.iteration // interval)
+    room = _before_the_last(settings, end) - _next_evaluation(state, settings)
+    return 1 + max(0, 1 + math.floor(room / interval))
+
+
+def _next_evaluation(state: TrainingState, settings: TrainSettings) -> int:
+    """Return when a run with minutes is evaluated next, its end left out."""
+    evaluated = state.evaluated_iteration
+    return state.iteration if evaluated is None else max(state.iteration, evaluated + settings.eval_interval)
+
+
+def _before_the_last(settings: TrainSettings, end: int) -> float:
+    """Return the latest iteration at which a run with minutes that ends at `end` is evaluated before that."""
+    return end - min(settings.eval_interval / 2, SOON * end)
 
 
 def blocks_of_val(run: Run) -> int:
