@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include <omp.h>
@@ -46,6 +47,7 @@ typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
 typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
 typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+typedef int16_t Shorts __attribute__((vector_size(LANES * 2)));
 
 template <typename To, typename From>
 inline To same_bits(From x) {
@@ -109,20 +111,25 @@ inline void each_vector(int64_t length, Function function) {
 }
 
 // Combine all lanes, the first half with the second until one is left.
-template <typename Function>
-inline float reduce(Vector x, Function function) {
-    float lanes[LANES];
-    store(lanes, x);
-    for (int64_t left = LANES / 2; left; left /= 2)
-        for (int64_t i = 0; i < left; i++) lanes[i] = function(lanes[i], lanes[i + left]);
-    return lanes[0];
+template <int64_t COUNT, typename Function>
+inline float reduce(const float* lanes, Function function) {
+    if constexpr (COUNT == 2) {
+        return function(lanes[0], lanes[1]);
+    } else {
+        typedef float Half __attribute__((vector_size(COUNT / 2 * 4)));
+        Half first, second;
+        std::memcpy(&first, lanes, sizeof first);
+        std::memcpy(&second, lanes + COUNT / 2, sizeof second);
+        first = function(first, second);
+        return reduce<COUNT / 2>(reinterpret_cast<const float*>(&first), function);
+    }
 }
 
 inline float sum(Vector x) {
-    return reduce(x, [](float a, float b) { return a + b; });
+    return reduce<LANES>(reinterpret_cast<const float*>(&x), [](auto a, auto b) { return a + b; });
 }
 inline float largest_of(Vector x) {
-    return reduce(x, [](float a, float b) { return a > b ? a : b; });
+    return reduce<LANES>(reinterpret_cast<const float*>(&x), [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // x, but no further from 0 than `most`. NaN stays NaN.
@@ -214,15 +221,19 @@ struct Dropout {
         return __builtin_convertvector(levels >= int64_t(dropped - 32768), Factors8) * -scale;  // true is -1
     }
 
-    // Write the factors of a row; there must be room for 31 more.
+    // Write the factors of a row; there must be room for 31 more. The parts of a word follow each other in memory.
     void row(int64_t sequence, uint64_t row, int64_t length, float* out) const {
         const Words counting = {0, 1, 2, 3, 4, 5, 6, 7};
         Words words = word(sequence, row) + counting;
         for (int64_t i = 0; i < length; i += 32, words += 8) {
+            int16_t levels[32];
             const Words scrambled = scramble(words);
-            for (int part = 0; part < 4; part++) {
-                const Factors8 own = factors(scrambled, part);
-                for (int64_t j = 0; j < 8; j++) out[i + 4 * j + part] = own[j];
+            std::memcpy(levels, &scrambled, sizeof levels);
+            for (int64_t j = 0; j < 32; j += LANES) {
+                Shorts own;
+                std::memcpy(&own, levels + j, sizeof own);
+                const Integers kept = __builtin_convertvector(own, Integers) >= dropped - 32768;
+                store(out + i + j, __builtin_convertvector(kept, Vector) * -scale);  // true is -1
             }
         }
     }
@@ -420,26 +431,68 @@ void multiply(float* c, int64_t c_width, const T* a, int64_t a_width, const T* b
 
 #endif
 
+// A vector of each of PACK rows; what is below each other becomes a unit of 32 bits.
+inline Bits paired(const T* x, int64_t width) {
+    const Bits unit = same_bits<Bits>(load(x));  // of bfloat16, the upper half
+    return PACK == 2 ? unit >> 16 | same_bits<Bits>(load(x + (PACK - 1) * width)) : unit;
+}
+
+typedef Bits Square[LANES];
+
+#if __has_builtin(__builtin_shufflevector)
+// Exchange every second part, of HALF values, of two vectors.
+template <int64_t HALF, size_t... LANE>
+inline void exchange(Bits& one, Bits& other, std::index_sequence<LANE...>) {
+    const Bits two = other;
+    other = __builtin_shufflevector(one, two, (LANE & HALF ? LANES + LANE : LANE + HALF)...);
+    one = __builtin_shufflevector(one, two, (LANE & HALF ? LANES + LANE - HALF : LANE)...);
+}
+
+// Exchange two quarters of a square, then of each quarter, down to single values: that transposes it.
+template <int64_t HALF = LANES / 2>
+inline void transpose(Square& rows) {
+    for (int64_t i = 0; i < LANES; i++)
+        if (!(i & HALF)) exchange<HALF>(rows[i], rows[i + HALF], std::make_index_sequence<LANES>());
+    if constexpr (HALF > 1) transpose<HALF / 2>(rows);
+}
+#else  // of older compilers
+inline void transpose(Square& rows) {
+    for (int64_t i = 0; i < LANES; i++)
+        for (int64_t j = 0; j < i; j++) std::swap(((uint32_t*)rows)[i * LANES + j], ((uint32_t*)rows)[j * LANES + i]);
+}
+#endif
+
+// x (rows, columns) as (columns, rows), both multiples of 32.
+void transpose(const T* x, int64_t rows, int64_t columns, T* out) {
+    Square square;
+    for (int64_t row = 0; row < rows; row += LANES * PACK)
+        for (int64_t column = 0; column < columns; column += LANES) {
+            for (int64_t i = 0; i < LANES; i++) square[i] = paired(x + (row + i * PACK) * columns + column, columns);
+            transpose(square);
+            for (int64_t j = 0; j < LANES; j++) std::memcpy(out + (column + j) * rows + row, &square[j], sizeof(Bits));
+        }
+}
+
 // Pack B = x, of 32 rows of x and 16 of its columns for each tile: (columns / 16, rows / 32) tiles.
 void pack(const T* x, int64_t width, int64_t rows, int64_t columns, T* out) {
     for (int64_t column = 0; column < columns; column += TILE)
         for (int64_t k = 0; k < rows; k += PACK)
             for (int64_t j = 0; j < TILE; j += LANES, out += LANES * PACK) {
-                const T* place = x + k * width + column + j;
-                Bits unit = same_bits<Bits>(load(place));  // of bfloat16, the upper half
-                if (PACK == 2) unit = unit >> 16 | same_bits<Bits>(load(place + (PACK - 1) * width));
+                const Bits unit = paired(x + k * width + column + j, width);
                 std::memcpy(out, &unit, sizeof unit);
             }
 }
 
-// Pack B = transposed x: (rows / 16, columns / 32) tiles.
+// Pack B = transposed x: (rows / 16, columns / 32) tiles. Of a row, PACK neighbours stay together.
 void pack_transposed(const T* x, int64_t rows, int64_t columns, T* out) {
-    typedef uint32_t Unit __attribute__((may_alias));  // PACK neighbours stay together
-    const int64_t units = columns / PACK;
-    Unit* place = reinterpret_cast<Unit*>(out);
-    for (int64_t row = 0; row < rows; row += TILE)
-        for (int64_t k = 0; k < units; k++)
-            for (int64_t j = 0; j < TILE; j++) *place++ = reinterpret_cast<const Unit*>(x)[(row + j) * units + k];
+    Square square;
+    for (int64_t row = 0; row < rows; row += LANES)
+        for (int64_t k = 0; k < columns; k += LANES * PACK) {
+            for (int64_t i = 0; i < LANES; i++) std::memcpy(&square[i], x + (row + i) * columns + k, sizeof(Bits));
+            transpose(square);
+            T* place = out + row / TILE * TILE * columns + k * TILE + row % TILE * PACK;
+            for (int64_t j = 0; j < LANES; j++) std::memcpy(place + j * TILE * PACK, &square[j], sizeof(Bits));
+        }
 }
 
 // Where the heads of queries, keys and values (B, H + 2 G, T, D) begin, in a matrix of any order.
@@ -695,7 +748,7 @@ void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, i
         Padded query(rows, depth), key(rows, depth), value(rows, depth), grad(rows, depth);
         Room<T> queries(rows * depth), grads(rows * depth);                  // B of products over the width of a head
         Room<T> queries_in_rows(rows * width), grads_in_rows(rows * width);  // B of products over queries
-        Room<T> key_columns(width * rows), weights(DEPTH * rows), score_grads(DEPTH * rows), packed(DEPTH * DEPTH);
+        Room<T> key_columns(depth * rows), weights(DEPTH * rows), score_grads(DEPTH * rows), packed(DEPTH * DEPTH);
         Room<float> scores(DEPTH * DEPTH), weight_grads(DEPTH * DEPTH), factors(DEPTH * DEPTH);
         Room<float> query_grads(width * rows), key_grads(rows * width), value_grads(rows * width);
         Room<float> largest(rows), shares(rows), passed(rows);
@@ -706,8 +759,7 @@ void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, i
                 const int64_t key_place = strides.of(b, H + g), value_place = strides.of(b, H + G + g);
                 key.take(heads + key_place, strides.position, length, D);
                 value.take(heads + value_place, strides.position, length, D);
-                for (int64_t d = 0; d < width; d++)
-                    for (int64_t j = 0; j < rows; j++) key_columns[d * rows + j] = key[j * depth + d];
+                transpose(key, rows, depth, key_columns);
                 std::fill_n(key_grads.values, rows * width, 0.0f);
                 std::fill_n(value_grads.values, rows * width, 0.0f);
                 for (int64_t h = g * H / G; h < (g + 1) * H / G; h++) {
@@ -772,10 +824,17 @@ void attention_backward(int64_t threads, int64_t B, int64_t length, int64_t H, i
                                                queries_in_rows + d * rows + first * TILE, steps);
                             }
                     }
-                    T* query_place = out + strides.of(b, h);
-                    for (int64_t i = 0; i < length; i++)
-                        for (int64_t d = 0; d < D; d++)
-                            put(query_place[i * strides.position + d], query_grads[d * rows + i] * scale);
+                    for (int64_t i = 0; i < length; i += LANES)
+                        for (int64_t d = 0; d < D; d += LANES) {
+                            T* query_place = out + strides.of(b, h) + i * strides.position + d;
+                            Square square;
+                            for (int64_t j = 0; j < LANES; j++)
+                                square[j] = same_bits<Bits>(load(query_grads + (d + j) * rows + i));
+                            transpose(square);
+                            for (int64_t j = 0; j < std::min(LANES, length - i); j++)
+                                store(query_place + j * strides.position, same_bits<Vector>(square[j]) * scale,
+                                      std::min(LANES, D - d));
+                        }
                 }
                 for (int64_t i = 0; i < length; i++)
                     each_vector(D, [&](int64_t d, int64_t n) {
