@@ -15,7 +15,14 @@ from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
 SMALL = {"vocab_size": 260, "n_embd": 36, "n_head": 3}
-MUON = SMALL | {"optimizer": "muon", "muon_learning_rate": 3e-3, "ema_decay": 0.9, "arch": "qwen3", "n_kv_head": 1}
+MUON = SMALL | {
+    "optimizer": "muon",
+    "muon_learning_rate": 3e-3,
+    "muon_beta2": 0.9,
+    "ema_decay": 0.9,
+    "arch": "qwen3",
+    "n_kv_head": 1,
+}
 SHORT = {"max_iters": 20, "eval_interval": 10}
 REPLAY = SHORT | {"replay": 0.25, "replay_dataset": "other", "micro_batch_size": 1, "gradient_checkpointing": True}
 KERNEL = SHORT | {"attn_type": "GKn", "learn_tau": True, "attn_path": "recompute"}

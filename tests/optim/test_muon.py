@@ -73,3 +73,34 @@ def test_cautious_decay_shrinks_only_weights_that_the_update_shrinks_too() -> No
     assert 60 < int(toward_zero.sum()) < 180
     torch.testing.assert_close(free - decayed, start * 0.05)
     torch.testing.assert_close(cautious, torch.where(toward_zero, decayed, free))
+
+
+def test_rows_are_divided_by_the_root_of_their_mean_squares() -> None:
+    torch.manual_seed(0)
+    heights, usual, stretch = (20, 4), (1 / 20, 1 / 12), ((20 / 12) ** 0.5, 1.0)
+    weight = torch.nn.Parameter(torch.randn(24, 12))
+    plain, evened = (
+        Muon([weight], lr=1.0, weight_decay=0.0, beta2=beta2, fused_maps={weight: list(heights)}) for beta2 in (0, 0.9)
+    )
+    squares = [torch.ones(height, 1) for height in heights]
+    for _ in range(3):
+        start, gradient = weight.detach().clone(), torch.randn(24, 12) * torch.linspace(0.01, 1, 24)[:, None]
+        steps = []
+        for optimizer in (plain, evened):
+            weight.data.copy_(start)
+            weight.grad = gradient.clone()
+            optimizer.step()
+            steps.append((start - weight.detach()).split(heights))
+        for part, (step, actual) in enumerate(zip(*steps, strict=True)):
+            direction = step / stretch[part]
+            squares[part] = 0.9 * squares[part] + 0.1 * direction.square().mean(1, keepdim=True) / usual[part]
+            torch.testing.assert_close(actual, step / squares[part].sqrt(), atol=1e-4, rtol=1e-2)
+
+
+def test_a_row_without_a_gradient_stays_where_rows_are_evened() -> None:
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    muon = Muon([weight], lr=0.1, weight_decay=0.0, beta2=0.1)
+    for _ in range(60):
+        weight.grad = torch.zeros(4, 4)
+        muon.step()
+    assert torch.equal(weight.detach(), torch.ones(4, 4))

@@ -26,7 +26,7 @@ RUNS: list[dict[str, Any]] = [
     {"arch": "qwen3", "optimizer": "muon", "dropout": 0.1},
     {"arch": "gpt2", "optimizer": "muon", "dtype": "bfloat16", "bias": True},
     {"arch": "qwen3", "optimizer": "adamw", "dtype": "bfloat16", "lr_schedule": "wsd", "n_kv_head": 1},
-    {"arch": "qwen3", "optimizer": "muon", "ema_decay": 0.9, "tied": False, "zero_init": True},
+    {"arch": "qwen3", "optimizer": "muon", "ema_decay": 0.9, "tied": False, "zero_init": True, "muon_beta2": 0.9},
     {"arch": "gpt2", "optimizer": "adamw", "ema_decay": 0.9, "bias": True, "dropout": 0.1},
     {"arch": "gpt2", "optimizer": "adamw", "dtype": "float16", "dropout": 0.1},
     {"arch": "qwen3", "optimizer": "muon", "deterministic": True, "patience": 2},

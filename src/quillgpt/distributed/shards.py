@@ -52,7 +52,7 @@ def divided_like(value: Tensor, divided: Tensor) -> Tensor:
     example: DTensor = divided  # type: ignore[assignment]
     own = _own_part(value, divided).to(divided.device, copy=True)
     return DTensor.from_local(
-        own, example.device_mesh, example.placements, run_check=False, shape=example.shape, stride=example.stride()
+        own, example.device_mesh, example.placements, run_check=False, shape=value.shape, stride=value.stride()
     )
 
 

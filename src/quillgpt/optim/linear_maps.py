@@ -43,6 +43,11 @@ class LinearMap:
         ratio: float = len(self.rows) / self.columns
         return float(max(1.0, ratio) ** 0.5)
 
+    @property
+    def mean_square(self) -> float:
+        """The mean square of the values of an orthogonal matrix of its shape."""
+        return 1 / max(len(self.rows), self.columns)
+
     def held_by(self, rank: int, world: World) -> range:
         """Return the rows of the map that a rank holds."""
         if not self.sharded:

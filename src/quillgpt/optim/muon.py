@@ -23,6 +23,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that brings singular values near 1, chosen by its authors for speed: they end between 0.7 and 1.2."""
 
 SMALLEST_NORM = 1e-7
+SMALLEST_SQUARE = 1e-12
+MEAN_SQUARES = "row_mean_squares"
+"""The name of those of an update's rows in the optimizer's state."""
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -69,6 +72,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: Decoupled weight decay.
         momentum: Share of the momentum that a step keeps.
         fused_maps: The rows of the linear maps in every parameter that holds several.
+        beta2: Share of the mean square of each row of the update that a step keeps. Every row is divided by the root of
+            its own, so that no neuron moves much more than others (NorMuon, Li et al. 2025, arXiv 2510.05491). 0: rows
+            stay as they are.
         cautious: Decay only those weights that the update also moves toward zero, so that decay never works against the
             update (Chen et al. 2025, arXiv 2510.12402).
         world: The processes that share the work; all have the same gradients, or their rows of them.
@@ -81,12 +87,14 @@ class Muon(torch.optim.Optimizer):
         lr: float | Tensor,
         weight_decay: float,
         momentum: float = 0.95,
+        beta2: float = 0.0,
         fused_maps: dict[Tensor, list[int]] | None = None,
         cautious: bool = False,
         world: World = ALONE,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._fused_maps = fused_maps or {}
+        self._beta2 = beta2
         self._cautious = cautious
         self._world = world
 
@@ -99,6 +107,8 @@ class Muon(torch.optim.Optimizer):
             for parameter in parameters:
                 if not self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                    if self._beta2:
+                        self.state[parameter][MEAN_SQUARES] = torch.ones_like(parameter[:, :1])
             momenta = [own_rows(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
             gradients = [own_rows(parameter.grad) for parameter in parameters if parameter.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
@@ -114,18 +124,33 @@ class Muon(torch.optim.Optimizer):
             )
         ]
         weights = [own_rows(parameter) for parameter in parameters]
-        by_shape: dict[tuple[torch.Size, float], list[tuple[Tensor, Tensor]]] = {}
+        by_shape: dict[tuple[torch.Size, int], list[tuple[LinearMap, Tensor]]] = {}
         for linear_map, direction in zip(maps, self._directions(maps, updates), strict=True):
-            weight = linear_map.own(weights[linear_map.parameter], self._world)
-            by_shape.setdefault((weight.shape, linear_map.stretch), []).append((weight, direction))
-        for (_, stretch), pairs in by_shape.items():
-            of_shape = [weight for weight, _ in pairs]
+            by_shape.setdefault((direction.shape, len(linear_map.rows)), []).append((linear_map, direction))
+        for pairs in by_shape.values():
+            of_shape = [linear_map.own(weights[linear_map.parameter], self._world) for linear_map, _ in pairs]
             directions, together = torch.stack([direction for _, direction in pairs]), torch.stack(of_shape)
+            if self._beta2:
+                squares = [self.state[parameters[linear_map.parameter]][MEAN_SQUARES] for linear_map, _ in pairs]
+                own = [pair[0].own(own_rows(square), self._world) for pair, square in zip(pairs, squares, strict=True)]
+                directions = self._with_even_rows(directions, own, pairs[0][0].mean_square)
             shrunk = together * (group["lr"] * group["weight_decay"])
             if self._cautious:
                 shrunk *= directions * together > 0
-            step_size = group["lr"] * stretch
+            step_size = group["lr"] * pairs[0][0].stretch
             torch._foreach_sub_(of_shape, list((directions * step_size + shrunk).unbind()))
+
+    def _with_even_rows(self, directions: Tensor, mean_squares: list[Tensor], usual: float) -> Tensor:
+        """Divide each row by the root of its mean square so far.
+
+        Args:
+            directions: Orthogonalized maps of one shape, or this rank's rows of them, (N, rows, columns).
+            mean_squares: Those of their rows so far, N of (rows, 1), in units of `usual`; this step's are added.
+            usual: The mean square of an orthogonal matrix of their shape; the result has about the same.
+        """
+        squares = directions.float().square().mean(2, keepdim=True) / usual
+        torch._foreach_lerp_(mean_squares, list(squares.unbind()), 1 - self._beta2)
+        return directions / torch.stack(mean_squares).clamp(min=SMALLEST_SQUARE).sqrt()
 
     def _directions(self, maps: list[LinearMap], updates: Sequence[Tensor]) -> list[Tensor]:
         """Return the orthogonalized maps, or the rows of them that this rank holds."""

@@ -168,6 +168,7 @@ def muon(groups: ParameterGroups, settings: TrainSettings) -> list[torch.optim.O
         lr=settings.muon_learning_rate,
         weight_decay=settings.weight_decay,
         momentum=settings.muon_momentum,
+        beta2=settings.muon_beta2,
         fused_maps={matrices[name]: rows for name, rows in groups.fused_maps.items()},
         cautious=settings.cautious_weight_decay,
         world=groups.world,

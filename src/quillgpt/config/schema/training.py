@@ -120,6 +120,10 @@ class OptimizationFields(Settings):
     learning_rate: Amount = Field(6e-4, description="Peak learning rate (of AdamW).")
     muon_learning_rate: Amount = Field(0.02, description="Peak learning rate of Muon; it follows the same schedule.")
     muon_momentum: Fraction = Field(0.95, description="Momentum of Muon; lower is better for small batches.")
+    muon_beta2: Fraction = Field(
+        0.0,
+        description="Share of the mean square of each row of Muon's update that a step keeps; each row is divided by the root of its own (NorMuon). 0: rows stay as they are.",
+    )
     max_iters: Count = Field(600_000, description="Iterations (optimizer steps) to train for.")
     batch_size: BatchSize = Field(
         12, description="The global batch of an iteration has batch_size * gradient_accumulation_steps sequences."
