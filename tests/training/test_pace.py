@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -359,6 +361,33 @@ def test_a_run_ends_on_time_and_writes_down_its_length(tiny: MakeSettings, tmp_p
     assert summary.wall_seconds < 60  # six seconds on a machine with nothing else to do
     written = tomllib.loads((tmp_path / "out/config.toml").read_text(encoding="utf-8"))
     assert written["max_iters"] == written["lr_decay_iters"] == summary.iterations
+
+
+def test_a_run_whose_text_took_all_of_the_minutes_to_prepare_trains_for_a_quarter_of_them_and_says_so(
+    tiny: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny(minutes=0.1, max_iters=1_000_000, lr_decay_iters=1_000_000, eval_interval=1000)
+    summary = train(settings, started=time.perf_counter() - 600)
+    assert summary is not None
+    assert summary.iterations > 10
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"it took 10:0\d to start and to prepare the text, so this run ends 9:5\d after its 0.1 min", said)
+
+
+def test_the_start_of_each_session_counts_as_minutes(tiny: MakeSettings) -> None:
+    run = set_up(tiny(minutes=1.0, max_iters=1000, lr_decay_iters=1000))
+    lengths = []
+    for _ in range(3):  # sessions that are interrupted after ten iterations
+        clock = Clock()
+        trainer = Trainer(run, make_step(run), interruption=Interruption(), started=-15.0, occupation=None, clock=clock)
+        for _ in range(10):
+            clock.seconds += 0.1
+            run.state.iteration += 1
+            trainer.pace.count(0.1)
+        run.state.seconds += clock.seconds
+        lengths.append(trainer.pace.fitting_iterations() or run.settings.max_iters)
+    assert run.state.start_seconds == 45.0
+    assert lengths[0] - lengths[2] == pytest.approx(2 * (15 + 1) / 0.1 - 20, abs=5)
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_minutes(tiny: MakeSettings) -> None:

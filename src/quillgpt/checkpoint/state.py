@@ -82,6 +82,7 @@ class TrainingState(Record):
         iteration: Number of optimizer steps done.
         tokens: Number of target tokens trained on.
         seconds: Time since the start of training with evaluations, without pauses between sessions.
+        start_seconds: Time that its sessions took before their loops, from their commands on; it counts as minutes.
         train_seconds: Time in training steps alone.
         start_val_loss: The validation loss before the first step; None if it was not measured.
         best_val_loss: The lowest validation loss so far, nats per token; None before the first evaluation. The loss
@@ -115,6 +116,7 @@ class TrainingState(Record):
     iteration: Count = 0
     tokens: Count = 0
     seconds: Seconds = 0.0
+    start_seconds: Seconds = 0.0
     train_seconds: Seconds = 0.0
     start_val_loss: float | None = None
     best_val_loss: float | None = None

@@ -42,6 +42,9 @@ SURPRISE = 8.0
 Else the process was only stopped for a while, and what comes is as fast as before.
 """
 
+LEAST_SHARE = 0.25
+"""Share of the minutes that a new run has for training, however long it took to prepare its text."""
+
 SPARE_SECONDS, SPARE_SHARE = 1.2, 0.05
 """For the program to end: what it computes then, which takes longer where others compute; a share of all at most."""
 
@@ -59,6 +62,11 @@ LATE_SECONDS, LATE_SHARE = 5.0, 0.03
 
 SMALL_RATE = 0.1
 """Share of the highest learning rate, both above the lowest, that is small enough for a last iteration."""
+
+
+def minutes_count_from(started: float, now: float, minutes: float) -> float:
+    """Return from when the minutes of a new run count: later than from its start where little of them is left."""
+    return max(started, now - (1 - LEAST_SHARE) * 60 * minutes)
 
 
 class Pace:
@@ -85,7 +93,8 @@ class Pace:
         self._interval = run.settings.eval_interval
         minutes = run.settings.minutes
         self._seconds = 0.0 if minutes is None else 60 * minutes
-        self._deadline = None if minutes is None else started - run.state.seconds + self._seconds
+        spent = run.state.seconds + run.state.start_seconds
+        self._deadline = None if minutes is None else started - spent + self._seconds
         self._late = max(LATE_SECONDS, LATE_SHARE * self._seconds)
         self._recent: deque[tuple[int, float]] = deque()
         self._recent_iterations, self._recent_seconds = 0, 0.0

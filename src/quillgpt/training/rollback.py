@@ -29,7 +29,7 @@ MOST_AT_ONCE = 3
 
 KEPT = (
     *("data_fingerprint", "replay_fingerprint", "base", "dropout_by_sequence", "loss_in_parts", "fused_rest"),
-    *("seconds", "train_seconds", "saving_seconds"),
+    *("seconds", "start_seconds", "train_seconds", "saving_seconds"),
 )
 """Of the state, what no rollback takes back: what the run is made of, and time, which goes on."""
 

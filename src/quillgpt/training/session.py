@@ -9,7 +9,7 @@ from pathlib import Path
 from quillgpt.config import Given
 from quillgpt.config.schema import TrainSettings
 from quillgpt.config.values import seconds_of
-from quillgpt.console import muted
+from quillgpt.console import clock_time, muted, say
 from quillgpt.distributed import World
 from quillgpt.distributed.alike import check_settings_alike
 from quillgpt.distributed.join import joined
@@ -18,6 +18,7 @@ from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.folder.occupation import occupied
 from quillgpt.training.folder.out_dir import check_out_dir, earlier_run_kept
 from quillgpt.training.interruption import NOTHING_LOST, Interruption
+from quillgpt.training.pace import minutes_count_from
 from quillgpt.training.record.report import RunSummary, show_set_up
 from quillgpt.training.start.choices import device_of
 from quillgpt.training.start.restarted import after_loss, going_on
@@ -73,7 +74,9 @@ def train(
                 stack.enter_context(earlier_run_kept(settings))
         settings = going_on(settings, world)
         stack.enter_context(activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]))
-        run = set_up(settings, world)
+        run = set_up(settings, world, started=started)
+        if run.settings.minutes is not None and not run.resumed:
+            started = say_if_late(started, run.settings.minutes)
         trainer = Trainer(
             run,
             make_step(run),
@@ -85,3 +88,15 @@ def train(
         has_ended = trainer.run_to_the_end()
         together.close()
         return trainer.summarize() if has_ended and world.is_main else None
+
+
+def say_if_late(started: float, minutes: float) -> float:
+    """Return from when the minutes of a new run count, and say so if that is later than its start."""
+    now = time.perf_counter()
+    counted_from = minutes_count_from(started, now, minutes)
+    if counted_from > started:
+        say(
+            f"it took {clock_time(now - started)} to start and to prepare the text, so this run ends "
+            f"{clock_time(counted_from - started)} after its {minutes:g} min: a quarter of them is for training"
+        )
+    return counted_from

@@ -85,6 +85,7 @@ class Trainer:
         recorded = self.world.is_main and not run.settings.eval_only
         self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
         self.pace = Pace(run, started, clock=clock)
+        run.state.start_seconds += max(0.0, clock() - started)
         self.take_over = TakeOver(run, step, self.pace)
         self.length_said = self.length_recorded = run.settings.max_iters
         machine = run.machine

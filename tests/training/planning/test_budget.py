@@ -45,6 +45,21 @@ def test_minutes_decide_size_and_length(own: Any, monkeypatch: pytest.MonkeyPatc
     assert (fast.minutes, fast.max_iters) == (2.0, fast.lr_decay_iters)
 
 
+def test_a_model_is_smaller_where_preparing_the_text_took_long(
+    own: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_TOKEN", 1e6)
+    monkeypatch.setattr(budget, "measured_rate", lambda *_: 2e11)
+    chosen = []
+    for passed in (0, 3, 90, 600):
+        settings = set_up(own(minutes="2", overwrite="true"), started=time.perf_counter() - passed).settings
+        said = "of the 2 min are over" in " ".join(capsys.readouterr().err.split())
+        chosen.append((settings.n_layer, settings.n_embd))
+        assert said == (passed > 12)
+    assert chosen[0] == chosen[1] > chosen[2] >= chosen[3]
+    assert chosen[3][1] > 48  # a quarter of the minutes is planned for at least
+
+
 def test_iterations_that_are_set_stay_and_need_no_minutes(own: Any) -> None:
     settings = set_up(own(max_iters="7", n_embd="32", n_layer="1")).settings
     assert (settings.minutes, settings.max_iters, settings.lr_decay_iters) == (None, 7, 7)

@@ -9,12 +9,14 @@ from statistics import fmean
 from rich.filesize import decimal
 
 from quillgpt.config.schema import TrainSettings
-from quillgpt.console import say
+from quillgpt.console import clock_time, say
 from quillgpt.data.batches import Tokens
 from quillgpt.device import memory, peak, times_of_calls
 from quillgpt.distributed import ALONE
+from quillgpt.measuring import Allowance
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
+from quillgpt.training.pace import LEAST_SHARE
 from quillgpt.training.planning import scaling
 from quillgpt.training.planning.scaling import Text, cost_of
 from quillgpt.training.planning.timing import TRIED_SECONDS, trial_step
@@ -28,6 +30,9 @@ USUAL_MINUTES = 3.0
 
 SHARE_FOR_TRAINING = 0.85
 """Share of the minutes that is left for iterations besides starting, evaluating and saving; the run corrects it."""
+
+USUAL_START = 0.1
+"""Share of the minutes after which the text is ready at the latest, as a rule; else the model is smaller."""
 
 MOST_MEASUREMENTS = 3
 
@@ -70,7 +75,7 @@ def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPT
 
 
 def fit_to_budget(
-    start: StartingPoint, text: Text, train: Tokens, config: GPTConfig | None
+    start: StartingPoint, text: Text, train: Tokens, config: GPTConfig | None, *, passed: float = 0.0
 ) -> tuple[TrainSettings, GPTConfig]:
     """Choose the settings that are not set, where `defaults` is scaled, and say what was chosen and why.
 
@@ -81,6 +86,7 @@ def fit_to_budget(
         text: What it learns from.
         train: Tokens to measure steps on.
         config: Configuration of the model that it starts from; None for one from scratch.
+        passed: Seconds of its minutes that are over.
 
     Returns:
         The settings, and the configuration of the model.
@@ -94,7 +100,9 @@ def fit_to_budget(
     if not settings.model_fields_set & {"minutes", "max_iters"}:
         settings = settings.model_copy(update={"minutes": USUAL_MINUTES})
     settings = scaling.with_learning_rates(settings, finetuning=config is not None)
-    seconds = 60 * (settings.minutes or USUAL_MINUTES) * SHARE_FOR_TRAINING
+    minutes = USUAL_MINUTES if settings.minutes is None else _minutes_left(settings.minutes, passed)
+    machine.allowance.left = min(machine.allowance.left, Allowance(minutes).left)
+    seconds = 60 * minutes * SHARE_FOR_TRAINING
     if config is None:
         settings, config, rate, tried = _with_size(settings, text, seconds, train, machine)
     else:
@@ -116,6 +124,15 @@ def fit_to_budget(
     settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
     _explain(settings, text, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
     return settings, config
+
+
+def _minutes_left(minutes: float, passed: float) -> float:
+    """Return for how many minutes to plan a run after some seconds of them, and say so if a usual start takes less."""
+    late = passed - USUAL_START * 60 * minutes
+    if late <= 0:
+        return minutes
+    say(f"{clock_time(passed)} of the {minutes:g} min are over; the rest decides how large the model is")
+    return max(LEAST_SHARE * minutes, minutes - late / 60)
 
 
 def measured_rate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -47,7 +48,7 @@ ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
 """Settings that say which text an iteration learns from."""
 
 
-def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
+def set_up(settings: TrainSettings, world: World = ALONE, *, started: float | None = None) -> Run:
     """Prepare data, model and optimizer, and make the automatic choices.
 
     Of several ranks, the first one prepares and chooses. The others do the same with all choices made.
@@ -55,6 +56,7 @@ def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
     Args:
         settings: The run's.
         world: The processes that train it.
+        started: From when its minutes count, as time.perf_counter has it; None: from now.
 
     Raises:
         UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
@@ -62,7 +64,7 @@ def set_up(settings: TrainSettings, world: World = ALONE) -> Run:
     chosen = None
     with world.agreement(), world.main_first("set up"):
         if world.is_main:
-            chosen = choose(settings, world)
+            chosen = choose(settings, world, started)
     all_chosen = world.broadcast(chosen.settings if chosen else None)
     with world.agreement():
         if chosen is None:
@@ -102,8 +104,8 @@ class Choices:
     starting_weights: Callable[[], Mapping[str, Tensor]]
 
 
-def choose(settings: TrainSettings, world: World) -> Choices:
-    """Open the data, make the model, and make all automatic choices."""
+def choose(settings: TrainSettings, world: World, started: float | None = None) -> Choices:
+    """Open the data, make the model, and make all automatic choices for the minutes that are left then."""
     start = find_starting_point(settings, world)
     mixture = open_data(start)
     start = with_place_of(mixture, replace(start, settings=without_secrets(start.settings)))
@@ -113,7 +115,8 @@ def choose(settings: TrainSettings, world: World) -> Choices:
         check_lengths(dataset.name, len(dataset.train), len(dataset.val), start.settings)
     replayed = open_replayed(start.settings, mixture, start.state)
     check_range(start.settings, config)
-    settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config)
+    passed = 0.0 if started is None else time.perf_counter() - started
+    settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config, passed=passed)
     check_memory(settings, config, start.machine.device, world)
     chosen = choose_paths(settings, config, start.machine)
     if start.parent is None:
