@@ -12,7 +12,7 @@ from torch import Tensor
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.proof.compare import different_values, require_equal_runs
 
-CLOCKS = ("seconds", "train_seconds", "saving_seconds")
+CLOCKS = ("seconds", "start_seconds", "train_seconds", "saving_seconds")
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:

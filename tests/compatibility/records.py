@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-CLOCKS = ("seconds", "train_seconds", "saving_seconds", "wall_seconds", "tokens_per_second", "mfu")
+CLOCKS = ("seconds", "start_seconds", "train_seconds", "saving_seconds", "wall_seconds", "tokens_per_second", "mfu")
 TENSORS = ("model.safetensors", "training/optimizer.safetensors", "training/weights.safetensors")
 INSTRUCTIONS = ("fma", "avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "sve", "bf16")
 

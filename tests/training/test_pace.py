@@ -203,7 +203,7 @@ def test_where_the_machine_stands_still_the_last_iterations_still_have_small_rat
     check(run, seconds, rate, late=15.0)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.6])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.6])
 @pytest.mark.parametrize("kind", ["iteration", "evaluation"])
 def test_a_process_that_is_stopped_for_a_while_uses_the_rest_of_its_minutes(
     run_of: Callable[..., Run], kind: str, share: float
@@ -248,15 +248,18 @@ def test_a_part_of_the_validation_split_is_evaluated_where_the_whole_would_take_
     run_of: Callable[..., Run],
 ) -> None:
     run = run_of(minutes=1.0, planned=1.0, costs=Costs())
-    clock = Clock(50.0)
+    run.settings = run.settings.model_copy(update={"eval_interval": 10_000})
+    run.state.evaluated_iteration = 0
+    clock = Clock(20.0)
     pace = Pace(run, 0.0, clock=clock, computed=clock)
-    for _ in range(10):
+    for _ in range(100):
         pace.count(0.03)
-    pace.count_evaluation(0.5 * sum(blocks_of_an_evaluation(run)))  # so the whole split would take half of the minutes
+    evaluation = 0.5 * sum(blocks_of_an_evaluation(run))  # so the whole split would take half of the minutes
+    pace.count_evaluation(evaluation)
     assert blocks_of_val(run) * 0.5 > 6
     assert pace.parts_of_last_evaluation() > 6
     assert pace.has_time_for_a_part()
-    assert pace.fitting_iterations() == int((60 - 50 - SPARE_SECONDS - 0.08 * 60) / 0.03) + run.state.iteration
+    assert pace.fitting_iterations() == int((60 - 20 - SPARE_SECONDS - 0.08 * 60 - evaluation) / 0.03)
 
 
 def test_evaluations_that_take_long_are_fewer_where_the_rules_decide(run_of: Callable[..., Run]) -> None:

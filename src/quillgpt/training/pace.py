@@ -102,7 +102,8 @@ class Pace:
         self._unwaited = 0, 0.0
         self._doubted: tuple[int, float] | None = None
         self._since_reading: list[float] = []
-        self._pause, self._block = Timing(), Timing()
+        self._block, self._save = Timing(), Timing()
+        self._evaluation_seconds = 0.0
         self._next_look = 0.0
 
     def count(self, seconds: float, *, waited: bool = True) -> None:
@@ -134,12 +135,14 @@ class Pace:
         self._recent.append((iterations, seconds))
         self._forget_before(window)
         if not self._is_first_recent:
-            for timing in (self._pause, self._block):
+            for timing in (self._block, self._save):
                 timing.iteration = timing.iteration or self.iteration_seconds()
 
     def count_pause(self, seconds: float) -> None:
-        """Count the time of an evaluation of both splits, with the save after it."""
-        self._pause.note(seconds, self.iteration_seconds())
+        """Count the time of an evaluation of both splits, with the save after it; at the start there may be none."""
+        if self._run.state.iteration:
+            self._save.note(max(0.0, seconds - self._evaluation_seconds), self.iteration_seconds())
+        self._evaluation_seconds = 0.0
 
     @property
     def has_counted(self) -> bool:
@@ -147,7 +150,8 @@ class Pace:
         return bool(self._recent)
 
     def count_evaluation(self, seconds: float) -> None:
-        """Count the time of an evaluation of both splits."""
+        """Count the time of an evaluation of both splits, before its pause is counted."""
+        self._evaluation_seconds = seconds
         blocks = sum(blocks_of_an_evaluation(self._run))
         self._block.note(seconds / max(1, blocks), self.iteration_seconds())
 
@@ -204,9 +208,10 @@ class Pace:
 
     def fitting_interval(self) -> int:
         """Return after how many iterations to evaluate: later than was chosen where evaluations take too long."""
-        if self._run.settings.defaults != "scaled" or not self._pause.iteration:
+        usual = self._block.iteration
+        if self._run.settings.defaults != "scaled" or not usual:
             return self._interval
-        return max(self._interval, math.ceil(self._pause.seconds / self._pause.iteration / EVALUATIONS_SHARE))
+        return max(self._interval, math.ceil(self._pause_seconds(usual) / usual / EVALUATIONS_SHARE))
 
     def _is_surprise(self, iterations: int, seconds: float) -> bool:
         """Whether iterations took much longer than those before them."""
@@ -236,7 +241,11 @@ class Pace:
         """Predict the seconds of coming iterations with the evaluations among them and after the last one."""
         end = self._run.state.iteration + iterations
         evaluations = evaluations_to_come(self._run.state, self._run.settings, end)
-        return iterations * each + evaluations * self._pause.now(each)
+        return iterations * each + evaluations * self._pause_seconds(each)
+
+    def _pause_seconds(self, each: float) -> float:
+        """Predict the seconds of an evaluation of both splits, with the save after it."""
+        return sum(blocks_of_an_evaluation(self._run)) * self._block.now(each) + self._save.now(each)
 
     def _last_seconds(self) -> float:
         """Return the seconds that are kept for the last evaluation."""
@@ -288,13 +297,11 @@ class Timing:
 
     seconds: float = 0.0
     iteration: float | None = None
-    _noted: int = 0
     _is_doubted: bool = False
 
     def note(self, seconds: float, iteration: float | None) -> None:
-        """Take its latest time, unless it is a surprise for the first time; the second one may be of another kind."""
-        self._noted += 1
-        is_surprise = self._noted > 2 and seconds > SURPRISE * self.now(iteration)
+        """Take its latest time, unless that is a surprise for the first time."""
+        is_surprise = self.seconds > 0 and seconds > SURPRISE * self.now(iteration)
         self._is_doubted = is_surprise and not self._is_doubted
         if not self._is_doubted:
             self.seconds, self.iteration = seconds, iteration
