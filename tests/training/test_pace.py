@@ -238,12 +238,6 @@ def test_evaluations_are_an_interval_apart_and_none_is_soon_before_the_last(
     assert gaps[-1] >= min(run.settings.eval_interval / 2, SOON * run.state.iteration)
 
 
-def test_the_users_interval_is_kept_where_there_are_minutes(tiny: MakeSettings, tmp_path: Path) -> None:
-    train(tiny(minutes=10.0, max_iters=20, lr_decay_iters=20, eval_interval=3, patience=2, learning_rate=1e-12))
-    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["iter"] for row in rows if row["kind"] == "eval"][:3] == [0, 3, 6]
-
-
 def test_a_part_of_the_validation_split_is_evaluated_where_the_whole_would_take_the_minutes(
     run_of: Callable[..., Run],
 ) -> None:
