@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
+from quillgpt.native import why_unavailable
 from quillgpt.optim.muon import Muon, orthogonalize
+
+needs_compiler = pytest.mark.skipif(why_unavailable(torch.bfloat16) is not None, reason="there is no C++ compiler")
+SHAPES = ((48, 48), (130, 48), (20, 300), (7, 3), (96, 64))
 
 
 @pytest.mark.parametrize("size", [(3, 24, 24), (2, 16, 40), (2, 40, 16)])
@@ -104,3 +109,70 @@ def test_a_row_without_a_gradient_stays_where_rows_are_evened() -> None:
         weight.grad = torch.zeros(4, 4)
         muon.step()
     assert torch.equal(weight.detach(), torch.ones(4, 4))
+
+
+def after_three_steps(*, native: bool, cautious: bool = False, beta2: float = 0.0) -> list[Tensor]:
+    """Return weights of several shapes, the last of three maps, and their momenta."""
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    maps = {weights[-1]: [32, 40, 24]}
+    muon = Muon(weights, lr=0.1, weight_decay=0.1, beta2=beta2, fused_maps=maps, cautious=cautious, native=native)
+    for _ in range(3):
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        muon.step()
+    kept = [value for weight in weights for value in muon.state[weight].values()]
+    return [weight.detach() for weight in weights] + kept
+
+
+@needs_compiler
+@pytest.mark.parametrize("beta2", [0.0, 0.9])
+@pytest.mark.parametrize("cautious", [False, True])
+def test_the_kernel_computes_what_muon_does(cautious: bool, beta2: float) -> None:
+    plain, native = (after_three_steps(native=native, cautious=cautious, beta2=beta2) for native in (False, True))
+    torch.manual_seed(0)
+    for shape, one, other in zip(SHAPES, plain, native, strict=False):
+        assert (other - one).norm() < (0.08 if cautious else 0.04) * (one - torch.randn(shape)).norm()
+    for one, other in zip(plain[len(SHAPES) :], native[len(SHAPES) :], strict=True):
+        assert (other - one).norm() < (0.02 if beta2 and one.shape[1] == 1 else 1e-5) * one.norm()
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(64, 64), (130, 48), (48, 130)])
+def test_the_kernel_is_at_least_as_near_to_the_formula(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(shape)
+    x = gradient.double() if shape[0] <= shape[1] else gradient.double().T
+    x = x / x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    exact = (x if shape[0] <= shape[1] else x.T).float()
+    errors = []
+    for native in (False, True):
+        weight = torch.nn.Parameter(torch.zeros(shape))
+        weight.grad = gradient.clone()
+        Muon([weight], lr=1.0, weight_decay=0.0, native=native).step()
+        errors.append(float((weight.detach() / max(1, shape[0] / shape[1]) ** 0.5 + exact).norm() / exact.norm()))
+    assert errors[1] < min(0.05, 1.2 * errors[0])
+
+
+@needs_compiler
+def test_threads_change_nothing_in_the_kernel() -> None:
+    before, outcomes = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outcomes.append(after_three_steps(native=True))
+    finally:
+        torch.set_num_threads(before)
+    for other in outcomes[1:]:
+        assert all(torch.equal(one, own) for one, own in zip(outcomes[0], other, strict=True))
+
+
+@needs_compiler
+def test_a_gradient_of_zero_moves_nothing_in_the_kernel() -> None:
+    weight = torch.nn.Parameter(torch.ones(40, 4))
+    weight.grad = torch.zeros(40, 4)
+    Muon([weight], lr=0.1, weight_decay=0.0, native=True).step()
+    assert torch.equal(weight.detach(), torch.ones(40, 4))

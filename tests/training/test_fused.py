@@ -112,7 +112,7 @@ def test_a_run_goes_on_without_a_compiler_in_each_way_that_is_named(
 def test_a_run_begun_before_the_rest_was_fused_goes_on_without_it(
     tiny: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = {"arch": "qwen3", "attn_path": "fused", "optimizer": "muon"}
+    fused = {"arch": "qwen3", "attn_path": "fused", "optimizer": "muon", "dtype": "bfloat16"}
     old = TrainingState(dropout_by_sequence=True, loss_in_parts=True)
     for name, last in (("whole", 12), ("parts", 8)):
         with monkeypatch.context() as patch:

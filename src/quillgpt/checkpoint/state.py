@@ -107,8 +107,8 @@ class TrainingState(Record):
             before it was draw all of an iteration's dropout from PyTorch's generator.
         loss_in_parts: Whether the loss is computed in parts where there are many logits. Runs that began before it was
             compute all of a micro-batch at once.
-        fused_rest: Whether, where blocks are computed as one step each, embedding and loss are too. Runs that began
-            before they were go on without.
+        fused_rest: Whether, where blocks are computed as one step each, so are embedding, loss and Muon's updates. Runs
+            that began before they were go on without.
     """
 
     model_config = ConfigDict(frozen=False)

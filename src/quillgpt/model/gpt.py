@@ -425,7 +425,7 @@ class GPT(nn.Module):
         gradient_checkpointing: In training, keep only the input of each block for the backward pass, and compute the
             rest again there (Chen et al. 2016, arXiv 1604.06174).
         loss_in_parts: Compute the loss in parts where there are many logits.
-        fused_rest: Where blocks are fused, compute the embedding and the loss by kernels of their own, too.
+        fused_rest: Where blocks are fused, let kernels compute the embedding, the loss and Muon's updates, too.
     """
 
     def __init__(
@@ -503,8 +503,12 @@ class GPT(nn.Module):
 
     def fuses_rest(self, tokens: Tensor) -> bool:
         """Whether embedding and loss of these ids are computed by kernels of their own."""
-        on_cpu = tokens.device.type == "cpu" and self.training and torch.is_grad_enabled()
-        return on_cpu and self.fused_rest and all(block.fused for block in self.blocks)
+        return self.is_fused and tokens.device.type == "cpu" and self.training and torch.is_grad_enabled()
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether kernels of its own compute all that training does, and not only the blocks."""
+        return self.fused_rest and all(block.fused for block in self.blocks)
 
     def seeds_of_parts(self, seeds: Tensor | None) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """Return the seeds of the embeddings' dropout, (B,), and those of each block, (sites, B)."""

@@ -360,7 +360,7 @@ struct Tiles {
 
     Tiles() {
         alignas(64) uint8_t configuration[64] = {1};
-        for (int tile = 0; tile < 3; tile++) {
+        for (int tile = 0; tile < 8; tile++) {
             configuration[16 + 2 * tile] = 64;  // bytes of a row
             configuration[48 + tile] = 16;      // rows
         }
@@ -525,6 +525,85 @@ struct Padded {
     }
     operator const T*() const { return values; }
 };
+
+// C (32, 32) = A B of 32 rows and columns, `steps` times 32 deep; B is packed.
+void multiply_block(float* c, const T* a, int64_t a_width, const T* b, int64_t steps) {
+    const T *lower = a + TILE * a_width, *right = b + steps * PACKED;
+#if defined(__AMX_BF16__) && defined(__linux__) && !defined(FLOAT32)
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t step = 0; step < steps; step++) {
+        _tile_loadd(4, a + step * DEPTH, a_width * sizeof(T));
+        _tile_loadd(5, lower + step * DEPTH, a_width * sizeof(T));
+        _tile_loadd(6, b + step * PACKED, TILE * sizeof(float));
+        _tile_loadd(7, right + step * PACKED, TILE * sizeof(float));
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, DEPTH * sizeof(float));
+    _tile_stored(1, c + TILE, DEPTH * sizeof(float));
+    _tile_stored(2, c + TILE * DEPTH, DEPTH * sizeof(float));
+    _tile_stored(3, c + TILE * DEPTH + TILE, DEPTH * sizeof(float));
+#else
+    multiply<false>(c, DEPTH, a, a_width, b, steps);
+    multiply<false>(c + TILE, DEPTH, a, a_width, right, steps);
+    multiply<false>(c + TILE * DEPTH, DEPTH, lower, a_width, b, steps);
+    multiply<false>(c + TILE * DEPTH + TILE, DEPTH, lower, a_width, right, steps);
+#endif
+}
+
+// out (columns, rows) = transposed x (rows, columns), times a factor.
+void transpose(const T* x, int64_t x_width, int64_t rows, int64_t columns, float factor, T* out, int64_t width) {
+    for (int64_t first = 0; first < rows; first += DEPTH)
+        for (int64_t j = 0; j < columns; j++)
+            for (int64_t i = first; i < std::min(first + DEPTH, rows); i++)
+                put(out[j * width + i], get(x[i * x_width + j]) * factor);
+}
+
+// Bring the singular values of x (rows, columns), at most 1, near 1 by Newton-Schulz iterations x <- (a + b g + c g g) x,
+// where g is x times its transpose, symmetric. Rows and columns are multiples of 32.
+void orthogonalize(int64_t rows, int64_t columns, int64_t rounds, float a, float b, float c, T* x) {
+    Room<T> packed(rows * columns), gram(rows * rows), factor(rows * rows), packed_gram(rows * rows);
+    Room<float> block(DEPTH * DEPTH);
+    // Multiply by a symmetric matrix's packed form; the product is symmetric, too, so half of its blocks are computed.
+    const auto symmetric = [&](const T* left, int64_t depth, const T* right, const T* beside, float share, float scale,
+                               T* out) {
+        for (int64_t i = 0; i < rows; i += DEPTH)
+            for (int64_t j = i; j < rows; j += DEPTH) {
+                multiply_block(block, left + i * depth, depth, right + j * depth, depth / DEPTH);
+                for (int64_t k = 0; k < DEPTH; k++)
+                    for (int64_t n = 0; n < DEPTH; n += LANES) {
+                        const int64_t place = (i + k) * rows + j + n;
+                        Vector value = load(block + k * DEPTH + n) * scale;
+                        if (beside) value += load(beside + place) * share;
+                        store(out + place, value);
+                    }
+                if (j > i)
+                    for (int64_t k = 0; k < DEPTH; k++)
+                        for (int64_t n = 0; n < DEPTH; n++) out[(j + n) * rows + i + k] = out[(i + k) * rows + j + n];
+            }
+    };
+    for (int64_t round = 0; round < rounds; round++) {
+        pack_transposed(x, rows, columns, packed);
+        symmetric(x, columns, packed, nullptr, 0.0f, 1.0f, gram);
+        pack_transposed(gram, rows, rows, packed_gram);
+        symmetric(gram, rows, packed_gram, gram, b, c, factor);
+        pack(x, columns, rows, columns, packed);
+        for (int64_t j = 0; j < columns; j += DEPTH)
+            for (int64_t i = 0; i < rows; i += DEPTH) {
+                multiply_block(block, factor + i * rows, rows, packed + j * rows, rows / DEPTH);
+                for (int64_t k = 0; k < DEPTH; k++)
+                    for (int64_t n = 0; n < DEPTH; n += LANES) {
+                        T* place = x + (i + k) * columns + j + n;
+                        store(place, load(place) * a + load(block + k * DEPTH + n));
+                    }
+            }
+    }
+}
 
 }  // namespace
 
@@ -927,6 +1006,69 @@ void embedding_backward(int64_t threads, int64_t N, int64_t C, int64_t V, const 
             each_vector(C, [&](int64_t j, int64_t used) {
                 store(row + j, load(row + j, used) + load(own + j, used), used);
             });
+        }
+    }
+}
+
+// Muon's update of several matrices, each by one thread. `places` (count, tensors): where weight, gradient and momentum
+// are, and, if there are 4 tensors, the mean square of each row so far, by whose root the row is divided. `shapes` (count, 2): rows and columns. `step_sizes` (count): the learning rate of each.
+void muon(int64_t threads, int64_t count, int64_t tensors, const int64_t* places, const int64_t* shapes,
+          const float* step_sizes, float decay, float momentum, float beta2, float smallest_square, int64_t cautious,
+          int64_t rounds, const float* coefficients, float smallest) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Tiles tiles;
+#pragma omp for schedule(dynamic)
+        for (int64_t number = 0; number < count; number++) {
+            float* weight = reinterpret_cast<float*>(places[number * tensors]);
+            const float* gradient = reinterpret_cast<const float*>(places[number * tensors + 1]);
+            float* velocity = reinterpret_cast<float*>(places[number * tensors + 2]);
+            const int64_t rows = shapes[number * 2], columns = shapes[number * 2 + 1];
+            const bool tall = rows > columns;
+            const int64_t side = padded(std::min(rows, columns), DEPTH), length = padded(std::max(rows, columns), DEPTH);
+            const int64_t width = padded(columns, DEPTH);
+            Room<T> update(rows * width), x(side * length);
+            Vector squares{};
+            for (int64_t i = 0; i < rows; i++)
+                each_vector(columns, [&](int64_t j, int64_t used) {
+                    const int64_t place = i * columns + j;
+                    const Vector g = load(gradient + place, used), before = load(velocity + place, used);
+                    const Vector after = before + (g - before) * (1.0f - momentum);
+                    const Vector ahead = g + (after - g) * momentum;  // Nesterov's look ahead
+                    squares += ahead * ahead;
+                    store(velocity + place, after, used);
+                    store(update + i * width + j, ahead, used);
+                });
+            const float inverse = 1.0f / std::max(std::sqrt(sum(squares)), smallest);
+            if (tall)
+                transpose(update, width, rows, columns, inverse, x, length);
+            else
+                for (int64_t i = 0; i < rows * width; i += LANES) store(x + i, load(update + i) * inverse);
+            orthogonalize(side, length, rounds, coefficients[0], coefficients[1], coefficients[2], x);
+            if (tall) transpose(x, length, columns, rows, 1.0f, update, width);
+            const T* direction = tall ? update : x;
+            for (int64_t i = 0; i < rows; i++) {
+                float evened = 1.0f;
+                if (tensors == 4) {
+                    Vector squares{};
+                    each_vector(columns, [&](int64_t j, int64_t used) {
+                        const Vector own = load(direction + i * width + j, used);
+                        squares += own * own;
+                    });
+                    // In units of the mean square of an orthogonal matrix.
+                    const float now = sum(squares) / float(columns) * float(std::max(rows, columns));
+                    float& so_far = reinterpret_cast<float*>(places[number * tensors + 3])[i];
+                    so_far += (now - so_far) * (1.0f - beta2);
+                    evened = 1.0f / std::sqrt(std::max(so_far, smallest_square));
+                }
+                each_vector(columns, [&](int64_t j, int64_t used) {
+                    float* place = weight + i * columns + j;
+                    const Vector own = load(place, used), toward = load(direction + i * width + j, used) * evened;
+                    Vector shrunk = own * decay;
+                    if (cautious) shrunk = toward * own > 0.0f ? shrunk : Vector{};
+                    store(place, own - (toward * step_sizes[number] + shrunk), used);
+                });
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ class ParameterGroups:
         vectors: Biases and norm weights, which do not decay.
         fused_maps: The rows of the linear maps in every block matrix that holds several, by the matrix's name.
         world: The processes that train them together.
+        native: Whether kernels of Quill's own update the block matrices.
     """
 
     block_matrices: NamedParameters
@@ -30,6 +31,7 @@ class ParameterGroups:
     vectors: NamedParameters
     fused_maps: dict[str, list[int]]
     world: World = ALONE
+    native: bool = False
 
     @property
     def decayed(self) -> NamedParameters:
@@ -49,10 +51,11 @@ class ParameterGroups:
             embeddings=_on_meta(self.embeddings),
             vectors=_on_meta(self.vectors),
             world=ALONE,
+            native=False,
         )
 
 
-def group_parameters(model: GPT, world: World = ALONE) -> ParameterGroups:
+def group_parameters(model: GPT, world: World = ALONE, *, native: bool = False) -> ParameterGroups:
     """Sort the parameters of a model that are trained, by the processes of `world` together, into groups."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = {name for name, parameter in trainable.items() if parameter.ndim >= 2}
@@ -65,6 +68,7 @@ def group_parameters(model: GPT, world: World = ALONE) -> ParameterGroups:
             name: rows for end, rows in model.config.fused_maps.items() for name in in_blocks if name.endswith(end)
         },
         world=world,
+        native=native,
     )
 
 

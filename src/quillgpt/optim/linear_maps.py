@@ -48,6 +48,10 @@ class LinearMap:
         """The mean square of the values of an orthogonal matrix of its shape."""
         return 1 / max(len(self.rows), self.columns)
 
+    def place_in(self, matrix: Tensor) -> int:
+        """Return the address of the map's first value in a whole matrix, or a column beside it."""
+        return matrix.data_ptr() + self.rows.start * matrix.shape[1] * matrix.element_size()
+
     def held_by(self, rank: int, world: World) -> range:
         """Return the rows of the map that a rank holds."""
         if not self.sharded:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.shards import exchange, is_sharded, own_rows
+from quillgpt.native import Kernels, kernels
 from quillgpt.optim.linear_maps import LinearMap, maps_by_owner, maps_of
 
 ITERATIONS = 5
@@ -78,6 +79,7 @@ class Muon(torch.optim.Optimizer):
         cautious: Decay only those weights that the update also moves toward zero, so that decay never works against the
             update (Chen et al. 2025, arXiv 2510.12402).
         world: The processes that share the work; all have the same gradients, or their rows of them.
+        native: Let one kernel do the whole update of a matrix, in one process on a CPU: the same but for rounding.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Muon(torch.optim.Optimizer):
         fused_maps: dict[Tensor, list[int]] | None = None,
         cautious: bool = False,
         world: World = ALONE,
+        native: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._fused_maps = fused_maps or {}
         self._beta2 = beta2
         self._cautious = cautious
         self._world = world
+        self._kernels = kernels(torch.bfloat16) if native else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -109,20 +113,51 @@ class Muon(torch.optim.Optimizer):
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
                     if self._beta2:
                         self.state[parameter][MEAN_SQUARES] = torch.ones_like(parameter[:, :1])
+            if self._kernels is not None:
+                self._update(self._kernels, group, parameters)
+                continue
             momenta = [own_rows(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
             gradients = [own_rows(parameter.grad) for parameter in parameters if parameter.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
             self._apply(group, parameters, updates)
 
-    def _apply(self, group: dict[str, Any], parameters: list[Tensor], updates: Sequence[Tensor]) -> None:
-        maps = [
+    def _maps(self, parameters: list[Tensor]) -> list[LinearMap]:
+        return [
             linear_map
             for number, parameter in enumerate(parameters)
             for linear_map in maps_of(
                 number, parameter.shape, self._fused_maps.get(parameter), sharded=is_sharded(parameter)
             )
         ]
+
+    def _update(self, kernels: Kernels, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Do the work of a step by one call, which takes the places of the maps' first values."""
+        maps, lr = self._maps(parameters), float(group["lr"])
+        gradients = [parameter.grad.contiguous() for parameter in parameters if parameter.grad is not None]
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        tensors = [parameters, gradients, momenta]
+        if self._beta2:
+            tensors.append([self.state[parameter][MEAN_SQUARES] for parameter in parameters])
+        places = [[of_map.place_in(values[of_map.parameter]) for values in tensors] for of_map in maps]
+        kernels.muon(
+            len(maps),
+            len(tensors),
+            torch.tensor(places),
+            torch.tensor([(len(of_map.rows), of_map.columns) for of_map in maps]),
+            torch.tensor([lr * of_map.stretch for of_map in maps], dtype=torch.float32),
+            lr * group["weight_decay"],
+            group["momentum"],
+            self._beta2,
+            SMALLEST_SQUARE,
+            int(self._cautious),
+            ITERATIONS,
+            torch.tensor(COEFFICIENTS, dtype=torch.float32),
+            SMALLEST_NORM,
+        )
+
+    def _apply(self, group: dict[str, Any], parameters: list[Tensor], updates: Sequence[Tensor]) -> None:
+        maps = self._maps(parameters)
         weights = [own_rows(parameter) for parameter in parameters]
         by_shape: dict[tuple[torch.Size, int], list[tuple[LinearMap, Tensor]]] = {}
         for linear_map, direction in zip(maps, self._directions(maps, updates), strict=True):

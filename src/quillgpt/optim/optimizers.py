@@ -172,6 +172,7 @@ def muon(groups: ParameterGroups, settings: TrainSettings) -> list[torch.optim.O
         fused_maps={matrices[name]: rows for name, rows in groups.fused_maps.items()},
         cautious=settings.cautious_weight_decay,
         world=groups.world,
+        native=groups.native,
     )
     return [of_blocks, _adamw(groups.embeddings, groups.vectors, settings)]
 
@@ -184,7 +185,8 @@ OPTIMIZERS: dict[OptimizerName, Callable[[ParameterGroups, TrainSettings], list[
 
 def make_optimizers(model: GPT, settings: TrainSettings, world: World = ALONE) -> OptimizerSet:
     """Return the optimizer that the settings name, for all trainable parameters of the model."""
-    return OptimizerSet(group_parameters(model, world), settings)
+    native = model.is_fused and world.size == 1 and settings.dtype == "bfloat16"
+    return OptimizerSet(group_parameters(model, world, native=native), settings)
 
 
 def _adamw(decayed: NamedParameters, vectors: NamedParameters, settings: TrainSettings) -> torch.optim.AdamW:
