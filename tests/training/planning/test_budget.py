@@ -39,7 +39,7 @@ def test_minutes_decide_size_and_length(own: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_TOKEN", 1e6)  # for the tests have little text
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 1e9)
     slow = set_up(own(minutes="2")).settings
-    monkeypatch.setattr(budget, "measured_rate", lambda *_: 2e11)
+    monkeypatch.setattr(budget, "measured_rate", lambda *_: 4e11)
     fast = set_up(own(minutes="2", overwrite="true")).settings
     assert fast.n_embd > slow.n_embd
     assert (fast.minutes, fast.max_iters) == (2.0, fast.lr_decay_iters)
@@ -49,7 +49,7 @@ def test_a_model_is_smaller_where_preparing_the_text_took_long(
     own: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_TOKEN", 1e6)
-    monkeypatch.setattr(budget, "measured_rate", lambda *_: 2e11)
+    monkeypatch.setattr(budget, "measured_rate", lambda *_: 4e11)
     chosen = []
     for passed in (0, 3, 90, 600):
         settings = set_up(own(minutes="2", overwrite="true"), started=time.perf_counter() - passed).settings
@@ -148,7 +148,7 @@ def fit_slowly(own: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
 @pytest.mark.parametrize("minutes", [0.5, 4.0])
 def test_sizes_are_tried_in_time_however_slow_the_machine_is(fit_slowly: Any, minutes: float) -> None:
     widths = []
-    for slowness in (0.5, 1.0, 5.0, 50.0, 500.0):
+    for slowness in (0.1, 1.0, 5.0, 50.0, 500.0):
         settings, left = fit_slowly(slowness, minutes=str(minutes))
         assert left > 0
         widths.append(settings.n_embd)

@@ -66,7 +66,7 @@ class PreparationFields(Settings):
     data_dir: PathText = Field("data", description="Folder of the prepared data sets.")
     tokenizer: PathText | None = Field(
         None,
-        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for other texts, bpe:N with N about the square root of the text's bytes, or byte below 130 kB.",
+        description="char, byte, gpt2, bpe:N, or a tokenizer.json. Unset: the recipe's own; for other texts, bpe:N with N a little above the square root of the text's bytes, or byte below 130 kB.",
     )
     val: PathText | None = Field(None, description="A text to validate on instead of a part of the training text.")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(

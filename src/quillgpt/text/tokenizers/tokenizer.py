@@ -124,8 +124,11 @@ TOKENIZERS: dict[str, TokenizerKind] = {
     ),
 }
 
-FEWEST_USUAL, MOST_USUAL = 512, 32768
-"""Bounds of the vocabulary that is learned where the user names none."""
+SHORTEST_FOR_MERGES = 130_000
+"""Bytes of a text from which merges are learned where the user names no tokenizer."""
+
+TOKENS_PER_ROOT, FEWEST_USUAL, MOST_USUAL = 1.3, 512, 32768
+"""The vocabulary that is learned then: its ratio to the square root of the text's bytes, and bounds."""
 
 SIZE = re.compile("[0-9]+")
 LONGEST_SIZE = 12
@@ -182,11 +185,14 @@ def tokenizer_from_spec(spec: str, pieces: Iterable[str] = ()) -> Tokenizer:
 def usual_tokenizer(text_bytes: int) -> str:
     """Return the name of the usual tokenizer of a text of so many bytes.
 
-    It is `bpe:N`, where N is about their square root, and `byte` for a text that is too short to learn merges from.
+    It is `bpe:N`, where N is a little above their square root, and `byte` for a text that is too short to learn merges
+    from.
     Both can read and write whatever a prompt has. docs/recipes.md has the measurements.
     """
-    size = 2 ** round(math.log2(max(1, text_bytes)) / 2)
-    return "byte" if size < FEWEST_USUAL else f"bpe:{min(size, MOST_USUAL)}"
+    if text_bytes < SHORTEST_FOR_MERGES:
+        return "byte"
+    size = 2 ** round(math.log2(TOKENS_PER_ROOT * math.sqrt(text_bytes)))
+    return f"bpe:{min(max(size, FEWEST_USUAL), MOST_USUAL)}"
 
 
 def tokenizer_kind(spec: str) -> TokenizerKind | None:

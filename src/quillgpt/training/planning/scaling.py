@@ -28,10 +28,10 @@ USUAL_VOCABULARY, USUAL_BYTES_PER_TOKEN, USUAL_FLOPS = 1024, 2.7, 5e13
 SAMPLED_TOKENS = 100_000
 """Tokens at the beginning of a text that tell how many bytes a token has."""
 
-BYTES_PER_PARAMETER = 5.0
+BYTES_PER_PARAMETER = 8.0
 """Bytes of text, repeated ones included, that a model should see for each of its parameters."""
 
-MOST_PARAMETERS_PER_TOKEN = 4.0
+MOST_PARAMETERS_PER_TOKEN = 5.0
 """Parameters per token of the text; a larger model overfits a short text, and the sooner the more a token tells."""
 
 MOST_PASSES = 40
