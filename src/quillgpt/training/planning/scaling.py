@@ -49,7 +49,7 @@ iterations more tokens: small batches learn more from the same text, and cost a 
 FEW_PASSES = 4
 """Passes over a text that need no regularization."""
 
-REGULARIZATION = ((15, 0.0, 0.1), (math.inf, 0.1, 0.5))
+REGULARIZATION = ((6, 0.0, 0.1), (25, 0.0, 0.5), (math.inf, 0.1, 0.5))
 """Rows of: passes times parameters per token of the text, at most; dropout; weight decay."""
 
 FINETUNING_SHARE = 0.1
