@@ -92,10 +92,17 @@ def test_longer_runs_have_larger_batches_within_bounds() -> None:
     assert tokens == [scaling.FEWEST_TOKENS, 2048, 2048, 4096, scaling.MOST_TOKENS]
 
 
-def test_repetition_is_answered_with_dropout() -> None:
-    held_back = [scaling.with_regularization(own_text(), passes, 4.0).dropout for passes in (3, 6, 100)]
-    assert held_back == [0.0, 0.1, 0.1]
-    assert scaling.with_regularization(own_text(), 12, 0.65).dropout == 0.0  # a small model has nothing to spare
+def test_repetition_is_answered_with_weight_decay_and_then_dropout() -> None:
+    answers = []
+    for passes, parameters_per_token in (
+        (3, 4.0),
+        (6, 4.0),
+        (100, 4.0),
+        (9, 0.65),
+    ):  # a small model has nothing to spare
+        settings = scaling.with_regularization(own_text(), passes, parameters_per_token)
+        answers.append((settings.dropout, settings.weight_decay))
+    assert answers == [(0.0, 0.1), (0.0, 0.5), (0.1, 0.5), (0.0, 0.1)]
 
 
 def test_a_run_of_any_length_warms_up_evaluates_and_logs() -> None:
