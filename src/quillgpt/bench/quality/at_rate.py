@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -48,10 +47,4 @@ def scaled_to(settings: TrainSettings, text: Text, operations: float) -> TrainSe
     settings = scaling.with_learning_rates(settings, finetuning=False)
     settings = scaling.with_size(settings, text, operations)
     cost = cost_of(config_for(settings, text.tokenizer, text.vocab_size))
-    train_tokens = text.train_tokens or math.inf
-    tokens = min(operations / cost.flops_per_token, scaling.MOST_PASSES * train_tokens)
-    settings = scaling.with_batch(settings, tokens)
-    length = max(1, int(tokens / settings.tokens_per_iteration))
-    settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
-    passes = length * settings.tokens_per_iteration / train_tokens
-    return scaling.with_rhythm(scaling.with_regularization(settings, passes, cost.parameters / train_tokens))
+    return scaling.with_schedule(settings, text, cost, operations)

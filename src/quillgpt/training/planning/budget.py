@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from statistics import fmean
 
@@ -110,18 +109,9 @@ def fit_to_budget(
         measured = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
         rate, tried = measured or usual_rate(machine), measured is not None
     cost = cost_of(config)
-    tokens = min(seconds * rate / cost.flops_per_token, scaling.MOST_PASSES * (text.train_tokens or math.inf))
-    settings = scaling.with_batch(settings, tokens, machine.world.size)
+    settings = scaling.with_schedule(settings, text, cost, seconds * rate, machine.world.size)
+    passes = scaling.passes_over(settings, text)
     enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
-    if settings.minutes is not None:
-        fitting = max(1, int(tokens / settings.tokens_per_iteration))
-        length = min(fitting, enough or fitting)
-        settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
-    passes, crowding = None, 0.0
-    if text.train_tokens is not None:
-        passes = settings.max_iters * settings.tokens_per_iteration / text.train_tokens
-        crowding = cost.parameters / text.train_tokens
-    settings = scaling.with_rhythm(scaling.with_regularization(settings, passes or 0.0, crowding))
     _explain(settings, text, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
     return settings, config
 

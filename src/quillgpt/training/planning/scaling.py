@@ -161,6 +161,26 @@ def with_batch(settings: TrainSettings, tokens: float, ranks: int = 1) -> TrainS
     return fill(settings, gradient_accumulation_steps=ranks // math.gcd(ranks, settings.batch_size))
 
 
+def with_schedule(settings: TrainSettings, text: Text, cost: Cost, flops: float, ranks: int = 1) -> TrainSettings:
+    """Choose batch, length, regularization and intervals for what can be done with these operations.
+
+    The length is chosen where the settings have minutes; else it is given.
+    """
+    tokens = min(flops / cost.flops_per_token, MOST_PASSES * (text.train_tokens or math.inf))
+    settings = with_batch(settings, tokens, ranks)
+    if settings.minutes is not None:
+        fitting = max(1, int(tokens / settings.tokens_per_iteration))
+        length = min(fitting, enough_iterations(settings, text.train_tokens) if text.train_tokens else fitting)
+        settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
+    crowding = cost.parameters / text.train_tokens if text.train_tokens else 0.0
+    return with_rhythm(with_regularization(settings, passes_over(settings, text) or 0.0, crowding))
+
+
+def passes_over(settings: TrainSettings, text: Text) -> float | None:
+    """Return how often a run reads its text; None if the text's length is not known."""
+    return settings.max_iters * settings.tokens_per_iteration / text.train_tokens if text.train_tokens else None
+
+
 def enough_iterations(settings: TrainSettings, train_tokens: int) -> int:
     """Return the iterations after which more passes over a text of so many tokens bring nothing."""
     return max(1, MOST_PASSES * train_tokens // settings.tokens_per_iteration)
