@@ -85,6 +85,7 @@ def test_auto_takes_the_faster_format(bfloat16_rate, expected, monkeypatch):
 
 @pytest.mark.usefixtures("home")
 def test_a_choice_is_made_once_per_machine(monkeypatch):
+    monkeypatch.setattr("quillgpt.measuring._busy_seconds", time.process_time)  # no other program computes
     first = choose_dtype("auto", CPU)
     monkeypatch.setattr("quillgpt.device.matmul_rate", lambda *_, **__: pytest.fail("measured again"))
     assert choose_dtype("auto", CPU) is first
