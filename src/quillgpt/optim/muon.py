@@ -166,9 +166,9 @@ class Muon(torch.optim.Optimizer):
             of_shape = [linear_map.own(weights[linear_map.parameter], self._world) for linear_map, _ in pairs]
             directions, together = torch.stack([direction for _, direction in pairs]), torch.stack(of_shape)
             if self._beta2:
-                squares = [self.state[parameters[linear_map.parameter]][MEAN_SQUARES] for linear_map, _ in pairs]
-                own = [pair[0].own(own_rows(square), self._world) for pair, square in zip(pairs, squares, strict=True)]
-                directions = self._with_even_rows(directions, own, pairs[0][0].mean_square)
+                squares = [own_rows(self.state[parameter][MEAN_SQUARES]) for parameter in parameters]
+                of_rows = [linear_map.own(squares[linear_map.parameter], self._world) for linear_map, _ in pairs]
+                directions = self._with_even_rows(directions, of_rows, pairs[0][0].mean_square)
             shrunk = together * (group["lr"] * group["weight_decay"])
             if self._cautious:
                 shrunk *= directions * together > 0

@@ -26,7 +26,7 @@ NOISES = 2.0
 """Standard deviations of the noise between evaluations that a rise must exceed."""
 
 SOON = 0.05
-"""Share of a run with minutes at whose end there is no evaluation but the last, nor within half of an interval."""
+"""Share of a run with minutes at whose end only the last evaluation comes; half of an interval, if that is less."""
 
 LATEST = 8
 """Evaluations that the noise is estimated from."""
