@@ -42,6 +42,9 @@ SURPRISE = 8.0
 Else the process was only stopped for a while, and what comes is as fast as before.
 """
 
+SIZE_SECONDS, SIZE_SHARE = 2.0, 0.02
+"""After so many seconds, or this share of the minutes if that is more, iterations tell whether the size is right."""
+
 LEAST_SHARE = 0.25
 """Share of the minutes that a new run has for training, however long it took to prepare its text."""
 
@@ -205,6 +208,18 @@ class Pace:
         change = abs(length - settings.max_iters) * each
         least = max(LEAST_CHANGE * left, LEAST_CHANGE_OF_MINUTES * self._seconds)
         return length if change > least else None
+
+    def operations_left(self, flops_per_iteration: float) -> float | None:
+        """Return the operations that fit into what is left of the minutes, once iterations tell them; else None.
+
+        Args:
+            flops_per_iteration: Operations of an iteration.
+        """
+        told = self._run.state.train_seconds >= max(SIZE_SECONDS, SIZE_SHARE * self._seconds)
+        each = self.iteration_seconds()
+        if self._deadline is None or self._is_first_recent or not each or not told:
+            return None
+        return max(0.0, self._deadline - self._clock()) / each * flops_per_iteration
 
     def fitting_interval(self) -> int:
         """Return after how many iterations to evaluate: later than was chosen where evaluations take too long."""

@@ -40,6 +40,8 @@ class Run:
         parent: The folder of the weights that it started from, or of its own last checkpoint, if any.
         resumed: Whether it goes on from a checkpoint of its own.
         starting_weights: Returns the weights with which a run begins that is not resumed, by name.
+        is_of_wrong_size: Whether the rules would choose a model of another size for so many operations; None where it
+            is not to be chosen again.
     """
 
     settings: ResolvedSettings
@@ -53,6 +55,7 @@ class Run:
     parent: Path | None
     resumed: bool
     starting_weights: Callable[[], Mapping[str, Tensor]]
+    is_of_wrong_size: Callable[[float], bool] | None = None
 
     @property
     def world(self) -> World:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quillgpt.config import Given
@@ -15,17 +17,18 @@ from quillgpt.distributed.alike import check_settings_alike
 from quillgpt.distributed.join import joined
 from quillgpt.stopping import activity
 from quillgpt.training.cuda_graph import make_step
-from quillgpt.training.folder.occupation import occupied
-from quillgpt.training.folder.out_dir import check_out_dir, earlier_run_kept
+from quillgpt.training.folder.occupation import Occupation, occupied
+from quillgpt.training.folder.out_dir import check_out_dir, earlier_run_kept, forget_attempt
 from quillgpt.training.interruption import NOTHING_LOST, Interruption
 from quillgpt.training.pace import minutes_count_from
+from quillgpt.training.planning.budget import REACHED, Speed
 from quillgpt.training.record.report import RunSummary, show_set_up
 from quillgpt.training.start.choices import device_of
 from quillgpt.training.start.restarted import after_loss, going_on
 from quillgpt.training.start.run_data import without_secrets
 from quillgpt.training.start.setup import set_up
 from quillgpt.training.start.starting_point import apart_from_parent
-from quillgpt.training.trainer import Trainer
+from quillgpt.training.trainer import Trainer, WrongSizeError
 
 
 def train(
@@ -74,20 +77,58 @@ def train(
                 stack.enter_context(earlier_run_kept(settings))
         settings = going_on(settings, world)
         stack.enter_context(activity("" if settings.eval_only else NOTHING_LOST[settings.init_from == "resume"]))
-        run = set_up(settings, world, started=started)
+        attempt = Attempt(
+            settings, world, interruption or Interruption(), occupation, given, leave_group=together.close
+        )
+        try:
+            return attempt.run(started)
+        except WrongSizeError as error:
+            speed = Speed(error.rate, REACHED)
+        forget_attempt(settings)
+        say("at this speed another size learns more in the minutes, so the run begins again")
+        return replace(attempt, settings=settings.model_copy(update={"overwrite": True})).run(started, speed)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a session trains with, whether it begins once or again with a model of another size.
+
+    Attributes:
+        settings: The run's.
+        world: The processes that train it.
+        interruption: Notes requests to stop.
+        occupation: Its hold on out_dir; None where it is only evaluated.
+        given: How the settings were given.
+        leave_group: Lets this process leave the others, when all have trained.
+    """
+
+    settings: TrainSettings
+    world: World
+    interruption: Interruption
+    occupation: Occupation | None
+    given: Given
+    leave_group: Callable[[], None]
+
+    def run(self, started: float, speed: Speed | None = None) -> RunSummary | None:
+        """Set the run up and train it.
+
+        Args:
+            started: From when its minutes count, as time.perf_counter has it.
+            speed: The speed of an attempt with a model of another size; None: this is the first one.
+
+        Raises:
+            WrongSizeError: It should begin again with another size.
+        """
+        run = set_up(self.settings, self.world, started=started, speed=speed)
         if run.settings.minutes is not None and not run.resumed:
             started = say_if_late(started, run.settings.minutes)
         trainer = Trainer(
-            run,
-            make_step(run),
-            interruption=interruption or Interruption(),
-            started=started,
-            occupation=occupation,
+            run, make_step(run), interruption=self.interruption, started=started, occupation=self.occupation
         )
-        show_set_up(run, trainer.peak, given)
+        show_set_up(run, trainer.peak, self.given)
         has_ended = trainer.run_to_the_end()
-        together.close()
-        return trainer.summarize() if has_ended and world.is_main else None
+        self.leave_group()
+        return trainer.summarize() if has_ended and self.world.is_main else None
 
 
 def say_if_late(started: float, minutes: float) -> float:

@@ -52,6 +52,18 @@ WORTH_SAYING = 0.1
 """Share of its length by which a run must change at once for a line about it."""
 
 
+class WrongSizeError(Exception):
+    """A run is so much slower or faster than was planned that a model of another size learns more in its minutes.
+
+    Attributes:
+        rate: Operations per second of its first iterations.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate)
+        self.rate = rate
+
+
 class Trainer:
     """Trains one run.
 
@@ -104,7 +116,11 @@ class Trainer:
         return self.run.settings
 
     def run_to_the_end(self) -> bool:
-        """Train, or only evaluate where the settings say so; return whether the run has reached its end."""
+        """Train, or only evaluate where the settings say so; return whether the run has reached its end.
+
+        Raises:
+            WrongSizeError: It should begin again with another size.
+        """
         settings = self.settings
         if settings.eval_only:
             losses = self.evaluate()
@@ -241,6 +257,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: Its loss or gradient is not finite; no weight has been updated.
+            WrongSizeError: Another size fits better.
         """
         state, settings = self.state, self.settings
         if is_left_out(state.iteration, state):
@@ -260,6 +277,7 @@ class Trainer:
         state.train_seconds += now - before
         state.seconds = now - self.started
         self.pace.count(now - before, waited=self.line_is_due() or not settings.cuda_graph)
+        self.check_size()
         self.follow_the_clock()
         if self.line_is_due():
             self.log(float(result.loss), lr, float(result.grad_norm))
@@ -286,6 +304,20 @@ class Trainer:
             f"{per_iteration * 1e3:.0f} ms/iter, {tokens_per_second:,.0f} tokens/s, mfu {mfu:.1%}, lr {lr:.2e}, "
             f"{clock_time(self.pace.remaining_seconds())} left"
         )
+
+    def check_size(self) -> None:
+        """Look once, when the first iterations tell the speed, whether the model has the right size for it.
+
+        Raises:
+            WrongSizeError: It has not.
+        """
+        is_wrong, operations = self.run.is_of_wrong_size, self.pace.operations_left(self.flops_per_iteration)
+        if is_wrong is None or operations is None:
+            return
+        self.run.is_of_wrong_size = None
+        each = self.pace.iteration_seconds()
+        if each and is_wrong(operations):
+            raise WrongSizeError(self.flops_per_iteration / each)
 
     def follow_the_clock(self) -> None:
         """Let the length of a run that has minutes follow its speed: whenever it is off, as all ranks know then."""

@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import torch
 
+from quillgpt.checkpoint import load_run
+from quillgpt.checkpoint.names import REPLACED
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.device import Memory
 from quillgpt.measuring import Allowance
 from quillgpt.model import GPT
-from quillgpt.training import train
+from quillgpt.plots.record import read_metrics
+from quillgpt.training import pace, session, train
 from quillgpt.training.planning import budget, scaling
 from quillgpt.training.planning.dry_run import predict_run
 from quillgpt.training.planning.scaling import Text, cost_of
 from quillgpt.training.start import choices
+from quillgpt.training.start.model_config import config_for
 from quillgpt.training.start.setup import set_up
 from quillgpt.training.start.starting_point import StartingPoint, find_starting_point
 
@@ -43,6 +47,54 @@ def test_minutes_decide_size_and_length(own: Any, monkeypatch: pytest.MonkeyPatc
     fast = set_up(own(minutes="2", overwrite="true")).settings
     assert fast.n_embd > slow.n_embd
     assert (fast.minutes, fast.max_iters) == (2.0, fast.lr_decay_iters)
+
+
+@pytest.mark.parametrize(
+    ("planned", "bytes_per_parameter", "grows", "replacing"),
+    [(1e8, 0.01, True, False), (3e12, 8.0, False, True)],
+    ids=["planned for a slow machine", "planned for a fast machine, and there was a run before"],
+)
+def test_a_run_begins_again_where_its_speed_asks_for_another_size(
+    own: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    planned: float,
+    bytes_per_parameter: float,
+    grows: bool,
+    replacing: bool,
+) -> None:
+    monkeypatch.setattr(scaling, "MOST_PARAMETERS_PER_TOKEN", 1e6)  # for the tests have little text
+    monkeypatch.setattr(scaling, "MOST_PASSES", 1e6)
+    monkeypatch.setattr(scaling, "BYTES_PER_PARAMETER", bytes_per_parameter)
+    monkeypatch.setattr(pace, "SIZE_SECONDS", 0.1)
+    if replacing:
+        assert train(own(max_iters="2", n_embd="32", n_layer="1")) is not None
+    monkeypatch.setattr(budget, "measured_rate", lambda *_: planned)
+    made = []
+    monkeypatch.setattr(session, "set_up", lambda *given, **options: made.append(set_up(*given, **options)) or made[-1])
+    settings = own(minutes="0.1", overwrite=str(replacing))
+    assert train(settings) is not None
+    first, last = (run.model.parameter_count() for run in made)
+    assert (last > first) if grows else (last < first)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("so the run begins again") == 1
+    assert "the first iterations ran at" in said
+    rows = read_metrics(Path(settings.out_dir) / "metrics.jsonl")
+    iterations = [row["iter"] for row in rows if row["kind"] == "train"]
+    assert iterations == sorted(iterations)
+    assert iterations[-1] == made[-1].state.iteration == made[-1].settings.max_iters
+    assert not list(Path(settings.out_dir).rglob(REPLACED))
+    assert load_run(Path(settings.out_dir))[0].build().parameter_count() == last
+
+
+def test_only_a_speed_far_from_the_planned_one_asks_for_another_size(own: Any) -> None:
+    text, given = Text(5_000_000, 500_000, "bpe", 1024, 2.7), own(block_size="256")
+    for flops in (1e12, 1e13, 1e14):
+        sized = scaling.with_size(given, text, flops)
+        config = config_for(sized, text.tokenizer, text.vocab_size)
+        wrong = [scaling.is_of_wrong_size(config, given, text, flops * factor) for factor in (0.05, 0.6, 1, 3, 30)]
+        assert wrong == [config.n_embd > 48, False, False, False, True]  # there is no smaller model than the smallest
+        assert not scaling.is_of_wrong_size(config, sized, text, 0.05 * flops)  # a size that is set stays
 
 
 def test_a_model_is_smaller_where_preparing_the_text_took_long(

@@ -158,6 +158,16 @@ def begin_record(out_dir: Path) -> None:
     remove_listed(out_dir, [METRICS, SUMMARY])
 
 
+def forget_attempt(settings: TrainSettings) -> None:
+    """Remove the record of a run that begins again before it has saved anything; else it is an earlier run from now on.
+
+    Only one earlier run can be set aside, and there may be one.
+    """
+    out_dir = Path(settings.out_dir)
+    if not numbered(out_dir):
+        remove_listed(out_dir, _run_files(out_dir))
+
+
 @contextmanager
 def earlier_run_kept(settings: TrainSettings) -> Iterator[None]:
     """Put an earlier run back if the block ends before the run that replaces it has saved anything.

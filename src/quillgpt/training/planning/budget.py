@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from rich.filesize import decimal
@@ -49,6 +49,26 @@ SLOWEST = 4.0
 """How much slower than usual a machine that other programs use is feared to be, before anything was tried."""
 
 
+ASSUMED, TRIED, REACHED = (
+    "no step could be tried in time, and one is assumed at",
+    "the few steps that were tried ran at",
+    "the first iterations ran at",
+)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a run computes.
+
+    Attributes:
+        rate: Operations per second of all ranks.
+        basis: How it is known.
+    """
+
+    rate: float
+    basis: str = ASSUMED
+
+
 def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPTConfig | None]:
     """Choose the context, where `defaults` is scaled and it is not set; later checks need it.
 
@@ -74,11 +94,18 @@ def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPT
 
 
 def fit_to_budget(
-    start: StartingPoint, text: Text, train: Tokens, config: GPTConfig | None, *, passed: float = 0.0
+    start: StartingPoint,
+    text: Text,
+    train: Tokens,
+    config: GPTConfig | None,
+    *,
+    passed: float = 0.0,
+    speed: Speed | None = None,
 ) -> tuple[TrainSettings, GPTConfig]:
     """Choose the settings that are not set, where `defaults` is scaled, and say what was chosen and why.
 
-    A resumed run keeps its settings. A few iterations are timed here, so all checks must have been made before.
+    A resumed run keeps its settings. A few iterations are timed here where the speed is not known, so all checks must
+    have been made before.
 
     Args:
         start: What the run starts from, with its context.
@@ -86,6 +113,7 @@ def fit_to_budget(
         train: Tokens to measure steps on.
         config: Configuration of the model that it starts from; None for one from scratch.
         passed: Seconds of its minutes that are over.
+        speed: The speed that the run has reached with a model of another size; None: not known.
 
     Returns:
         The settings, and the configuration of the model.
@@ -103,16 +131,16 @@ def fit_to_budget(
     machine.allowance.left = min(machine.allowance.left, Allowance(minutes).left)
     seconds = 60 * minutes * SHARE_FOR_TRAINING
     if config is None:
-        settings, config, rate, tried = _with_size(settings, text, seconds, train, machine)
+        settings, config, speed = _with_size(settings, text, seconds, train, machine, speed)
     else:
         settings = _with_adapters(settings, config, machine)
         measured = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
-        rate, tried = measured or usual_rate(machine), measured is not None
+        speed = Speed(usual_rate(machine)) if measured is None else Speed(measured, TRIED)
     cost = cost_of(config)
-    settings = scaling.with_schedule(settings, text, cost, seconds * rate, machine.world.size)
+    settings = scaling.with_schedule(settings, text, cost, seconds * speed.rate, machine.world.size)
     passes = scaling.passes_over(settings, text)
     enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
-    _explain(settings, text, cost.parameters, rate, machine.world.size, passes, enough, tried=tried)
+    _explain(settings, text, cost.parameters, speed, machine.world.size, passes, enough)
     return settings, config
 
 
@@ -198,46 +226,40 @@ def usual_rate(machine: Machine) -> float:
 
 
 def _with_size(
-    settings: TrainSettings, text: Text, seconds: float, train: Tokens, machine: Machine
-) -> tuple[TrainSettings, GPTConfig, float, bool]:
-    """Choose a size for a guessed rate of the machine, measure the rate, and choose again until both agree.
+    settings: TrainSettings, text: Text, seconds: float, train: Tokens, machine: Machine, known: Speed | None
+) -> tuple[TrainSettings, GPTConfig, Speed]:
+    """Choose a size for a known speed; else for a guessed one, measure it, and choose again until both agree.
 
-    Where there is no time to try a size, it is assumed to have the rate of the one before.
-
-    Returns:
-        The settings, the configuration, the rate, and whether any size was tried.
+    Where there is no time to try a size, it is assumed to have the speed of the one before.
     """
-    rate, tried = usual_rate(machine), False
+    speed = known or Speed(usual_rate(machine))
     config: GPTConfig | None = None
     for _ in range(MOST_MEASUREMENTS):
-        sized = scaling.with_size(settings, text, seconds * rate)
+        sized = scaling.with_size(settings, text, seconds * speed.rate)
         chosen = config_for(sized, text.tokenizer, text.vocab_size)
-        if chosen == config:
+        if chosen == config or known is not None:
             break
         config = chosen
-        measured = measured_rate(sized, config, train, machine, rate if tried else None)
+        measured = measured_rate(sized, config, train, machine, speed.rate if speed.basis == TRIED else None)
         if measured is not None:
-            rate, tried = measured, True
-    return sized, chosen, rate, tried
+            speed = Speed(measured, TRIED)
+    return sized, chosen, speed
 
 
 def _explain(
     settings: TrainSettings,
     text: Text,
     parameters: int,
-    rate: float,
+    speed: Speed,
     ranks: int,
     passes: float | None,
     enough: int | None,
-    *,
-    tried: bool,
 ) -> None:
     tokens = settings.max_iters * settings.tokens_per_iteration
     length = f"{settings.max_iters:,} iterations"
     time = length if settings.minutes is None else f"{settings.minutes:g} min"
     assumed = "" if ranks == 1 else f" on one rank, and {ranks} ranks are assumed to be {ranks} times as fast"
-    speed = "the few steps that were tried ran at" if tried else "no step could be tried in time, and one is assumed at"
-    say(f"chosen for {time}; {speed} {rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
+    say(f"chosen for {time}; {speed.basis} {speed.rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
     say(
         f"  a model of {parameters:,} parameters, each with {tokens * text.bytes_per_token / parameters:.1f} bytes of "
         f"text to learn from: {scaling.BYTES_PER_PARAMETER:g} are wanted, and no more than "

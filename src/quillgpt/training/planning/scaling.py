@@ -52,6 +52,10 @@ FEW_PASSES = 4
 REGULARIZATION = ((6, 0.0, 0.1), (25, 0.0, 0.5), (math.inf, 0.1, 0.5))
 """Rows of: passes times parameters per token of the text, at most; dropout; weight decay."""
 
+TOO_SLOW, TOO_FAST = 2.0, 4.0
+"""How many times fewer or more operations than a model was chosen for are worth beginning again with another size. A
+model that is too large costs more than one that is too small (docs/recipes.md), and beginning again costs seconds."""
+
 FINETUNING_SHARE = 0.1
 """Share of the learning rates from scratch that finetuning has."""
 
@@ -140,6 +144,24 @@ def with_size(settings: TrainSettings, text: Text, flops: float) -> TrainSetting
         if cost.parameters <= min(most, seen_bytes / BYTES_PER_PARAMETER):
             break
     return sized
+
+
+def is_of_wrong_size(config: GPTConfig, settings: TrainSettings, text: Text, flops: float) -> bool:
+    """Whether a model is too large or too small for these operations, by so much that another one should be trained.
+
+    Args:
+        config: The model's configuration.
+        settings: The run's, as they were before its size was chosen.
+        text: What it learns from.
+        flops: Operations that the run can do.
+    """
+
+    def cost(flops: float) -> float:
+        sized = with_size(settings, text, flops)
+        return cost_of(config_for(sized, text.tokenizer, text.vocab_size)).flops_per_token
+
+    now = cost_of(config).flops_per_token
+    return cost(TOO_SLOW * flops) < now or cost(flops / TOO_FAST) > now
 
 
 def with_usual_size(settings: TrainSettings) -> TrainSettings:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -22,8 +23,8 @@ from quillgpt.model.kernels import mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training.planning.budget import choose_context, fit_to_budget
-from quillgpt.training.planning.scaling import Text
+from quillgpt.training.planning.budget import Speed, choose_context, fit_to_budget
+from quillgpt.training.planning.scaling import Text, is_of_wrong_size
 from quillgpt.training.run import Run
 from quillgpt.training.start.adapter_base import describe_base, with_adapters
 from quillgpt.training.start.choices import choose_paths
@@ -48,7 +49,9 @@ ORDER_SETTINGS = ("batch_size", "gradient_accumulation_steps", "seed")
 """Settings that say which text an iteration learns from."""
 
 
-def set_up(settings: TrainSettings, world: World = ALONE, *, started: float | None = None) -> Run:
+def set_up(
+    settings: TrainSettings, world: World = ALONE, *, started: float | None = None, speed: Speed | None = None
+) -> Run:
     """Prepare data, model and optimizer, and make the automatic choices.
 
     Of several ranks, the first one prepares and chooses. The others do the same with all choices made.
@@ -57,6 +60,8 @@ def set_up(settings: TrainSettings, world: World = ALONE, *, started: float | No
         settings: The run's.
         world: The processes that train it.
         started: From when its minutes count, as time.perf_counter has it; None: from now.
+        speed: The speed that its first iterations have reached with a model of another size, which is not chosen again
+            then; None: it has not begun yet.
 
     Raises:
         UserError: Anything that would keep the run from training, before it has changed a thing in out_dir.
@@ -64,7 +69,7 @@ def set_up(settings: TrainSettings, world: World = ALONE, *, started: float | No
     chosen = None
     with world.agreement(), world.main_first("set up"):
         if world.is_main:
-            chosen = choose(settings, world, started)
+            chosen = choose(settings, world, started, speed)
     all_chosen = world.broadcast(chosen.settings if chosen else None)
     with world.agreement():
         if chosen is None:
@@ -94,6 +99,7 @@ class Choices:
         replayed: What it should not forget, if anything.
         model: The model.
         starting_weights: Returns the weights with which it begins where it is not resumed, by name.
+        is_of_wrong_size: Whether the rules would choose another model for so many operations; None: that is not asked.
     """
 
     start: StartingPoint
@@ -102,9 +108,10 @@ class Choices:
     replayed: Dataset | None
     model: GPT
     starting_weights: Callable[[], Mapping[str, Tensor]]
+    is_of_wrong_size: Callable[[float], bool] | None
 
 
-def choose(settings: TrainSettings, world: World, started: float | None = None) -> Choices:
+def choose(settings: TrainSettings, world: World, started: float | None = None, speed: Speed | None = None) -> Choices:
     """Open the data, make the model, and make all automatic choices for the minutes that are left then."""
     start = find_starting_point(settings, world)
     mixture = open_data(start)
@@ -116,7 +123,9 @@ def choose(settings: TrainSettings, world: World, started: float | None = None) 
     replayed = open_replayed(start.settings, mixture, start.state)
     check_range(start.settings, config)
     passed = 0.0 if started is None else time.perf_counter() - started
-    settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config, passed=passed)
+    asked = start.settings
+    is_sized = asked.defaults == "scaled" and start.parent is None and world.size == 1 and speed is None
+    settings, config = fit_to_budget(start, text, mixture.datasets[0].train, config, passed=passed, speed=speed)
     check_memory(settings, config, start.machine.device, world)
     chosen = choose_paths(settings, config, start.machine)
     if start.parent is None:
@@ -138,6 +147,7 @@ def choose(settings: TrainSettings, world: World, started: float | None = None) 
         replayed,
         model,
         starting_weights=lambda: starting_model(start, chosen, config).state_dict(),
+        is_of_wrong_size=partial(is_of_wrong_size, config, asked, text) if is_sized else None,
     )
 
 
@@ -170,6 +180,7 @@ def assemble(chosen: Choices) -> Run:
         parent=start.parent.folder if start.parent else None,
         resumed=start.resumed,
         starting_weights=chosen.starting_weights,
+        is_of_wrong_size=chosen.is_of_wrong_size,
     )
 
 
