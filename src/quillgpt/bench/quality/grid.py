@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quillgpt.text.tokenizers.tokenizer import FEWEST_USUAL
 from quillgpt.training.planning.scaling import REGULARIZATION, SIZES
 
-SUBWORDS = ("bpe:512", "bpe:1024", "bpe:2048", "bpe:4096", "bpe:8192")
 LARGEST_ALPHABET = 256
 """Characters of a text up to which a tokenizer of characters is tried."""
 
@@ -54,9 +54,16 @@ def neighbours(chosen: Mapping[str, Any], alphabet: int, kinds: Sequence[str]) -
         for name, change in changes.items()
     }
     if "tokenizer" in kinds:
-        tried = ("byte", *(("char",) if alphabet <= LARGEST_ALPHABET else ()), *SUBWORDS)
+        tried = [*(["char"] if alphabet <= LARGEST_ALPHABET else []), *_tokenizers_beside(chosen["tokenizer"])]
         flags |= {name: {"tokenizer": name} for name in tried if name != chosen["tokenizer"]}
     return flags
+
+
+def _tokenizers_beside(name: str) -> list[str]:
+    """Return bytes, and byte-level BPE of half and twice as many tokens; of the fewest where it has no number."""
+    kind, _, size = name.partition(":")
+    sizes = [int(size) // 2, 2 * int(size)] if kind == "bpe" else [FEWEST_USUAL]
+    return ["byte", *(f"bpe:{count}" for count in sizes if count >= FEWEST_USUAL)]
 
 
 def _beside(rows: Sequence[tuple[float, float]], row: tuple[float, float]) -> dict[int, tuple[float, float]]:
