@@ -5,32 +5,16 @@ from __future__ import annotations
 import json
 import mmap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from in_process import Here
 from quillgpt.bench import corpus
 from quillgpt.cli import main
 from quillgpt.errors import DataError
 
 SIZES = ["--n_layer=1", "--n_head=1", "--n_embd=16", "--block_size=16", "--batch_size=4", "--attn_path=explicit"]
-
-
-class Here:
-    """What a `Worker` does, in this process: starting two more takes many seconds."""
-
-    def __init__(self, make: Any, *arguments: Any) -> None:
-        self.held = make(*arguments)
-
-    def ask(self, question: Any, *arguments: Any) -> Any:
-        return question(self.held, *arguments)
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        del self.held
 
 
 def test_the_command_compares_a_large_file_with_a_small_one(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import warm
+from in_process import Here
 from quillgpt.bench.quality import at_rate, benchmark, processes, quill_run
 from quillgpt.bench.quality.benchmark import Plan, bench_own_text, files_meant
 from quillgpt.bench.quality.grid import neighbours
@@ -45,22 +46,6 @@ TINY = [
 
 def plan_of(texts: list[str], **values: Any) -> Plan:
     return Plan(texts, **{"floor": False} | values)
-
-
-class Here:
-    """What a `Worker` does, in this process: starting more takes many seconds."""
-
-    def __init__(self, make: Any, *arguments: Any) -> None:
-        self.held = make(*arguments)
-
-    def ask(self, question: Any, *arguments: Any) -> Any:
-        return question(self.held, *arguments)
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        del self.held
 
 
 @pytest.fixture
