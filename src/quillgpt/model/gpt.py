@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from quillgpt.attention import SOFTMAX, Attend, KernelSpec, causal_mask, dropout, path_named, repeat_heads, spread
 from quillgpt.config.schema import Arch, GeluName
 from quillgpt.model.architecture import ARCHITECTURES, Architecture
+from quillgpt.model.induction import begin_with_induction, can_begin_with_induction
 from quillgpt.model.loss import is_in_parts, linear_cross_entropy_sum, product_dtype
 
 if TYPE_CHECKING:
@@ -420,6 +421,7 @@ class GPT(nn.Module):
         attn_path: Which implementation of the attention kernel to use; `auto` is the kernel's first.
         seed: Seed of the initial weights; None leaves them undefined, for a model that is about to be loaded.
         zero_projections: Start the projections back into the residual stream, and a head of its own, at zero.
+        induction: Start with an induction head, if the model can (model/induction.py).
 
     Attributes:
         gradient_checkpointing: In training, keep only the input of each block for the backward pass, and compute the
@@ -436,6 +438,7 @@ class GPT(nn.Module):
         attn_path: str = "auto",
         seed: int | None = 0,
         zero_projections: bool = False,
+        induction: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -455,6 +458,8 @@ class GPT(nn.Module):
         self.rotations = RotationTables(config.block_size, config.head_dim, config.rope_theta)
         if seed is not None:
             initialize(self, config.n_layer, seed, zero_projections=zero_projections)
+            if induction and can_begin_with_induction(config):
+                begin_with_induction(self, STANDARD_DEVIATION)
 
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None, seeds: Tensor | None = None) -> Tensor:
         """Compute the final hidden states, which `logits` turns into predictions.

@@ -105,6 +105,10 @@ class ModelFields(Settings):
         False,
         description="Initialise the projections into the residual stream with zeros, so that each block starts as the identity; with tied = false, the output head too.",
     )
+    induction_init: bool = Field(
+        False,
+        description="Initialise a head that copies from the context, which training finds late: with arch = qwen3, attn_type = SM, tied = false and two blocks at least; else without effect.",
+    )
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
     activation: GeluName = Field(
         "gelu", description="GELU by the error function (gelu, nanoGPT's) or by tanh (gelu_new, OpenAI's); gpt2 only."

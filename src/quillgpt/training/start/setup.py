@@ -279,7 +279,8 @@ def starting_model(start: StartingPoint, settings: TrainSettings, config: GPTCon
     """Return a fresh model, or one with the weights that the run starts from, its context cropped where asked for."""
     options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if start.parent is None:
-        return GPT(config, seed=settings.seed, zero_projections=settings.zero_init, **options)  # type: ignore[arg-type]
+        initial = {"zero_projections": settings.zero_init, "induction": settings.induction_init}
+        return GPT(config, seed=settings.seed, **initial, **options)  # type: ignore[arg-type]
     source = start.base or start.parent
     state = source.build().state_dict()  # built anew: kept with the source, it would stay in memory
     if settings.block_size < config.block_size and "position_embedding.weight" in state:
