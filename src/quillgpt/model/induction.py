@@ -41,10 +41,17 @@ FAST = 0.15
 """Radians for a position, from which on a rotating pair of channels tells neighbours apart."""
 
 
+FEWEST_TOKENS = 500
+"""Tokens of the vocabulary at least: where a letter stood last says little about the next one."""
+
+
 def can_begin_with_induction(config: GPTConfig) -> bool:
-    """Whether a model has what it takes: two blocks, softmax attention, rotary positions, an output head of its own."""
+    """Whether a model has what it takes: two blocks, softmax attention, rotary positions, an output head of its own.
+
+    Its tokens must be more than letters, too.
+    """
     rotary, softmax = config.architecture.positions == "rotary", config.kernel == SOFTMAX
-    return rotary and softmax and config.n_layer > 1 and not config.tied
+    return rotary and softmax and config.n_layer > 1 and not config.tied and config.vocab_size >= FEWEST_TOKENS
 
 
 @torch.no_grad()

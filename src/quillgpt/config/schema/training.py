@@ -107,7 +107,7 @@ class ModelFields(Settings):
     )
     induction_init: bool = Field(
         False,
-        description="Initialise a head that copies from the context, which training finds late: with arch = qwen3, attn_type = SM, tied = false and two blocks at least; else without effect.",
+        description="Initialise a head that copies from the context, which training finds late: with arch = qwen3, attn_type = SM, tied = false, two blocks and a vocabulary of 500 tokens at least; else without effect.",
     )
     bias: bool = Field(False, description="Biases in linear layers and norms (gpt2 only).")
     activation: GeluName = Field(
