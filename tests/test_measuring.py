@@ -51,6 +51,21 @@ def test_a_damaged_cache_is_measured_again_and_mended(content, home):
     assert remember("a", lambda: pytest.fail("measured again")) == 1.5
 
 
+@pytest.mark.parametrize("crowd", ["1" + 400 * "0", "NaN", "-1", "1e999", '"x"', "null", "[]"])
+def test_a_load_that_cannot_be_is_none(crowd, home):
+    remember("a", lambda: 1.5)
+    path = home / "measurements.json"
+    (key,) = json.loads(path.read_text())
+    path.write_text(f'{{"{key}": {{"result": 1.5, "crowd": {crowd}}}}}')
+    assert remember("a", lambda: pytest.fail("measured again")) == 1.5
+
+
+def test_a_step_of_the_clock_is_no_crowd(monkeypatch):
+    busy = iter((5.0, 5.01))
+    monkeypatch.setattr("quillgpt.measuring._busy_seconds", lambda: next(busy))
+    assert not with_crowd(lambda: 1.5).was_crowded
+
+
 def test_a_cache_that_cannot_be_written_costs_a_measurement_only(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("QUILL_HOME", str(tmp_path / "file" / "home"))

@@ -29,6 +29,9 @@ FEW_SECONDS = 20.0
 CROWD_TOLERANCE = 0.25
 """Cores; the system itself always does something."""
 
+MOST_CORES = 1e6
+"""No machine has more: a larger number is damage in the file."""
+
 SAMPLE_SECONDS = 0.1
 """The system counts busy cores in steps of ten milliseconds."""
 
@@ -136,11 +139,14 @@ def measured(
 
 
 def with_crowd(measure: Callable[[], Measurement]) -> Kept[Measurement]:
-    """Measure, and count the cores that other programs used meanwhile."""
+    """Measure, and count the cores that other programs used meanwhile.
+
+    In less time than `SAMPLE_SECONDS`, a single step of the system's count would look like many cores.
+    """
     start, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
     result = measure()
     others = _busy_seconds() - busy - (time.process_time() - own)
-    return Kept(result, max(0.0, round(others / (time.perf_counter() - start), 2)))
+    return Kept(result, max(0.0, round(others / max(SAMPLE_SECONDS, time.perf_counter() - start), 2)))
 
 
 def _is_quieter(crowd: float) -> bool:
@@ -164,7 +170,7 @@ def _kept(entry: object, of: Collection[str]) -> Kept[Any] | None:
     if not isinstance(entry, dict) or not _is_measurement(entry.get("result"), of):
         return None
     crowd = entry.get("crowd")
-    return Kept(entry["result"], float(crowd) if isinstance(crowd, int | float) else 0.0)
+    return Kept(entry["result"], float(crowd) if isinstance(crowd, int | float) and 0 <= crowd < MOST_CORES else 0.0)
 
 
 def _is_measurement(value: object, of: Collection[str]) -> bool:
