@@ -14,19 +14,10 @@ from quillgpt.attention.spec import KernelSpec
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.gpt import rotate
 from quillgpt.model.induction import can_begin_with_induction
+from tiny import QWEN3
 
-CONFIG = GPTConfig(
-    arch="qwen3",
-    vocab_size=600,
-    block_size=128,
-    n_layer=3,
-    n_head=2,
-    n_kv_head=2,
-    n_embd=64,
-    head_dim=32,
-    mlp_dim=128,
-    tied=False,
-)
+SIZES = {"n_head": 2, "n_kv_head": 2, "n_embd": 64, "head_dim": 32, "mlp_dim": 128}
+CONFIG = replace(QWEN3, vocab_size=600, block_size=128, tied=False, **SIZES)
 
 
 def model_of(config: GPTConfig, *, induction: bool = True) -> GPT:

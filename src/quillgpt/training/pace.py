@@ -209,17 +209,13 @@ class Pace:
         least = max(LEAST_CHANGE * left, LEAST_CHANGE_OF_MINUTES * self._seconds)
         return length if change > least else None
 
-    def operations_left(self, flops_per_iteration: float) -> float | None:
-        """Return the operations that fit into what is left of the minutes, once iterations tell them; else None.
-
-        Args:
-            flops_per_iteration: Operations of an iteration.
-        """
+    def speed_and_rest(self) -> tuple[float, float] | None:
+        """Return the seconds of an iteration and those left of the minutes, once iterations tell a size; else None."""
         told = self._run.state.train_seconds >= max(SIZE_SECONDS, SIZE_SHARE * self._seconds)
         each = self.iteration_seconds()
         if self._deadline is None or self._is_first_recent or not each or not told:
             return None
-        return max(0.0, self._deadline - self._clock()) / each * flops_per_iteration
+        return each, max(0.0, self._deadline - self._clock())
 
     def fitting_interval(self) -> int:
         """Return after how many iterations to evaluate: later than was chosen where evaluations take too long."""

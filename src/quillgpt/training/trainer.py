@@ -311,13 +311,14 @@ class Trainer:
         Raises:
             WrongSizeError: It has not.
         """
-        is_wrong, operations = self.run.is_of_wrong_size, self.pace.operations_left(self.flops_per_iteration)
-        if is_wrong is None or operations is None:
+        is_wrong = self.run.is_of_wrong_size
+        if is_wrong is None or (told := self.pace.speed_and_rest()) is None:
             return
         self.run.is_of_wrong_size = None
-        each = self.pace.iteration_seconds()
-        if each and is_wrong(operations):
-            raise WrongSizeError(self.flops_per_iteration / each)
+        each, left = told
+        rate = self.flops_per_iteration / each
+        if is_wrong(rate * left):
+            raise WrongSizeError(rate)
 
     def follow_the_clock(self) -> None:
         """Let the length of a run that has minutes follow its speed: whenever it is off, as all ranks know then."""

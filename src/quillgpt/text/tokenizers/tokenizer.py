@@ -186,8 +186,7 @@ def usual_tokenizer(text_bytes: int) -> str:
     """Return the name of the usual tokenizer of a text of so many bytes.
 
     It is `bpe:N`, where N is a little above their square root, and `byte` for a text that is too short to learn merges
-    from.
-    Both can read and write whatever a prompt has. docs/recipes.md has the measurements.
+    from. Both can read and write whatever a prompt has. docs/recipes.md has the measurements.
     """
     if text_bytes < SHORTEST_FOR_MERGES:
         return "byte"
