@@ -11,15 +11,17 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from quillgpt.checkpoint.names import has_checkpoint
-from quillgpt.distributed import World
-from quillgpt.distributed.meeting import check_resolves, open_store
+from quillgpt.distributed import ALONE, World, watch
+from quillgpt.distributed.meeting import Meeting, check_resolves, open_store
 from quillgpt.distributed.members import Member, check_versions, ranks_in_words
-from quillgpt.errors import UserError
+from quillgpt.errors import RankError, UserError
 from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
@@ -87,6 +89,21 @@ def test_a_run_whose_ranks_are_killed_goes_on_from_its_last_checkpoint(words: Wo
         in_ranks(2, *reference)
     expected, losses = (metrics(place, "train", "loss") for place in (out_dir_of(reference), out_dir))
     assert losses == pytest.approx(expected, abs=SAME_RUN_IN_RANKS)
+
+
+@pytest.mark.parametrize(("is_loss", "line"), [(True, "rank 1 was killed; go on"), (False, "rank 1 was killed")])
+def test_a_rank_whose_main_thread_does_not_end_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, is_loss: bool, line: str
+) -> None:
+    """On a busy machine it may take longer than the watch waits for it."""
+    said: list[str] = []
+    monkeypatch.setattr(watch, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "end_process", lambda failure: said.append(str(failure)))
+    monkeypatch.setattr(watch.Watch, "_look", lambda *_: RankError("rank 1 was killed", is_loss=is_loss))
+    meeting = SimpleNamespace(another_connection=lambda _: None, members=[], world=ALONE)
+    watch.Watch(cast(Meeting, meeting), 60.0, lambda: "; go on").run()
+    assert said == [line]
 
 
 def test_a_rank_that_hangs_is_named_after_the_time_limit(words: Words) -> None:

@@ -62,7 +62,7 @@ def joined(
         torch.cuda.set_device(device)
     meeting = meet(world, timeout_seconds)
     remember_meeting(meeting)
-    watch = Watch(meeting, timeout_seconds)
+    watch = Watch(meeting, timeout_seconds, advice)
     watch.start()
     try:
         check_versions(meeting.members)
@@ -83,9 +83,7 @@ def joined(
             dist.destroy_process_group()
         if failure is None:
             raise
-        if failure.is_loss:
-            failure = RankError(f"{failure}{advice()}", failure.status, failure.key, is_loss=True)
-        raise failure from error
+        raise watch.advised(failure) from error
     else:
         part(watch)
         dist.destroy_process_group()

@@ -35,13 +35,15 @@ class Watch(threading.Thread):
     Args:
         meeting: The ranks.
         silence_seconds: How long a rank may give no sign of life.
+        advice: Returns what to do after a rank was lost, for the end of the message.
 
     Attributes:
         failure: Why the run cannot go on, once that is known.
     """
 
-    def __init__(self, meeting: Meeting, silence_seconds: float) -> None:
+    def __init__(self, meeting: Meeting, silence_seconds: float, advice: Callable[[], str]) -> None:
         super().__init__(name="quill-watch", daemon=True)
+        self.advice = advice
         self.meeting = meeting
         self.silence_seconds = silence_seconds
         self.failure: RankError | None = None
@@ -75,7 +77,7 @@ class Watch(threading.Thread):
                 self._known.set()
                 break
         if self.failure is not None and not self._ended.wait(GRACE_SECONDS):
-            end_process(self.failure)
+            end_process(self.advised(self.failure))
 
     def _guard(self) -> None:
         """End the process if the store does not answer any more, for which `run` would wait without end."""
@@ -85,8 +87,14 @@ class Watch(threading.Thread):
                 self.failure = _unreachable(self.meeting.members[0], self.silence_seconds)
                 self._known.set()
                 if not self._ended.wait(GRACE_SECONDS):
-                    end_process(self.failure)
+                    end_process(self.advised(self.failure))
                 return
+
+    def advised(self, failure: RankError) -> RankError:
+        """Return a failure that says what to do, where a rank was lost."""
+        if not failure.is_loss:
+            return failure
+        return RankError(f"{failure}{self.advice()}", failure.status, failure.key, is_loss=True)
 
     def end(self) -> None:
         """Stop looking after the others."""
