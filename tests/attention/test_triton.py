@@ -33,6 +33,8 @@ specs = [
     KernelSpec("PA_square", row_norm=True),
     KernelSpec("GKpoly-4", row_norm=True),
 ]
+if device == "cuda" and dtype == torch.float32:
+    specs = specs[::5]  # each takes ten seconds to compile, and bfloat16 tries all
 worst = 0.0
 for spec in specs:
     assert "triton" in attention_paths(spec, block_size=64)

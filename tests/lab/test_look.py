@@ -51,7 +51,7 @@ def test_ranges_are_those_of_all_pairs(opened):
         assert head.minimum == pytest.approx(float(own.min()), rel=1e-5)
         assert head.maximum == pytest.approx(float(own.max()), abs=1e-4)
         for quantile, share in zip(head.quantiles, (0.001, 0.01, 0.5), strict=True):
-            assert quantile == pytest.approx(float(np.quantile(own.numpy(), share)), abs=1e-4)  # there are few pairs
+            assert quantile == pytest.approx(float(np.quantile(own.cpu().numpy(), share)), abs=1e-4)
         assert head.below == int((own < -4).sum())
         assert head.dangerous == head.below  # -2N + 12 is above -N
     formal, dangerous = violations(ranges)
@@ -182,7 +182,7 @@ def test_bfloat16_is_near_on_a_trained_models_activations(name, opened):
             exact = [tensor.detach().double().requires_grad_() for tensor in rounded]
             truth = reference_attention(*exact, kernel, block_size=32)
             output = path(*rounded, 0.0)
-            upstream = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+            upstream = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).bfloat16().to(output.device)
             pairs = [
                 (output, truth),
                 *zip(

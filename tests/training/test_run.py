@@ -147,7 +147,7 @@ def test_a_model_to_start_from_gives_its_shape_and_keeps_its_own_files(
     assert "n_layer = 2, not 5, n_embd = 32, not 64" in " ".join(capsys.readouterr().err.split())
     assert (run.settings.n_layer, run.settings.n_embd, run.settings.block_size) == (2, 32, 8)
     assert run.model.config.block_size == 8
-    parent_weight = load(parent, dtype="float32").gpt.token_embedding.weight
+    parent_weight = load(parent, device="cpu", dtype="float32").gpt.token_embedding.weight
     assert torch.equal(run.model.token_embedding.weight, parent_weight)
     assert train(finetuned) is not None
     assert {path: path.stat().st_mtime_ns for path in parent.rglob("*")} == before

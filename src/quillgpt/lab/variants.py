@@ -43,8 +43,8 @@ def stretched(table: Tensor, rows: int) -> Tensor:
 
 
 def _with_weights(other: GPT, model: GPT, state: dict[str, Tensor]) -> GPT:
-    own = {name: tensor for name, tensor in other.state_dict().items() if name not in state}
+    own = {name: tensor for name, tensor in other.to(model.device).state_dict().items() if name not in state}
     known = {name: tensor for name, tensor in state.items() if name in other.state_dict()}
-    other.to(model.device).load_state_dict(own | known, assign=True)
+    other.load_state_dict(own | known, assign=True)
     other.tie()
     return other.eval()
