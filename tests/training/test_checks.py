@@ -192,4 +192,4 @@ def test_measuring_what_would_take_too_long_is_left_out(own: Any, monkeypatch: p
     start = setup.find_starting_point(own())
     settings = own(n_layer=1, n_head=1, n_embd=16, block_size=16)
     config = config_for(settings, "char", 65)
-    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), start.machine) is None
+    assert budget.measured_rate(settings, config, np.zeros(100, dtype=np.uint16), start.machine, 1024) is None

@@ -13,6 +13,7 @@ from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
 from quillgpt.training.start import choices
 from quillgpt.training.start.memory import memory_needed
+from quillgpt.training.start.model_config import config_for
 from quillgpt.training.start.setup import set_up
 
 from .conftest import MakeSettings
@@ -96,3 +97,32 @@ def test_less_is_needed_where_blocks_are_computed_again(tiny: MakeSettings) -> N
 def test_it_is_not_recorded_as_a_graph() -> None:
     with pytest.raises(ConfigError, match="leave one of them out"):
         resolve(None, {"gradient_checkpointing": "True", "cuda_graph": "True"}, environ={}, dotenv=None)
+
+
+GPU = choices.Machine(torch.device("cuda"), torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags", "parts", "recorded"),
+    [
+        ("train_gpt2", {}, 48, False),
+        ("train_gpt2", {"batch_size": "64", "gradient_accumulation_steps": "2"}, 64, False),
+        ("train_gpt2", {"batch_size": "7", "gradient_accumulation_steps": "3"}, 21, False),
+        ("shakespeare_char", {}, 64, False),
+        ("shakespeare_char_fast", {}, 8, True),
+        ("shakespeare_char_fast", {"gradient_checkpointing": "True"}, 8, False),
+        ("shakespeare_char_fast", {"cuda_graph": "False"}, 8, False),
+    ],
+)
+def test_a_gpu_computes_much_at_once_and_records_what_is_small(
+    monkeypatch: pytest.MonkeyPatch, preset: str, flags: dict[str, str], parts: int, recorded: bool
+) -> None:
+    monkeypatch.setattr(choices, "memory", lambda device: Memory(80 << 30, 79 << 30))
+    chosen_before = {"attn_path": "sdpa", "device": "cuda", "dtype": "bfloat16", "threads": "1"}
+    settings = resolve(preset, chosen_before | flags, environ={}, dotenv=None)
+    chosen = choices.choose_paths(settings, config_for(settings, "gpt2", 50304), GPU, measuring=False)
+    assert (chosen.micro_batch_size, chosen.cuda_graph) == (parts, recorded)
+    if recorded:
+        with_float16 = choices.Machine(GPU.device, torch.float16)
+        chosen = choices.choose_paths(settings, config_for(settings, "char", 65), with_float16, measuring=False)
+        assert not chosen.cuda_graph

@@ -28,12 +28,12 @@ from quillgpt.device import choose_threads, peak, to_device
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.optim.schedule import learning_rate
+from quillgpt.training.cuda_graph import kind_of_step
 from quillgpt.training.planning.scaling import cost_of, with_usual_size
 from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import Machine, choose_machine, choose_paths
 from quillgpt.training.start.compile_choice import choose_compile
 from quillgpt.training.start.memory import check_memory
-from quillgpt.training.step import TrainStep
 
 RANDOM_TOKENS = 1_000_000
 PROFILED_ITERATIONS = 2
@@ -144,8 +144,10 @@ def make_trainee(work: TrainWork, candidate: Candidate) -> Trainee:
         model.to(device)
         settings = settings.model_copy(update={"compile": choose_compile(settings, model, machine), "patience": 0})
         batches = training_batches(settings, [Source(tokens)])
-        step = TrainStep(model, make_optimizers(model, settings), batches, ResolvedSettings.of(settings), machine)
-        how = f"{_compiled(settings.compile)}, {settings.attn_path} attention, "
+        resolved = ResolvedSettings.of(settings)
+        step = kind_of_step(resolved, device)(model, make_optimizers(model, resolved), batches, resolved, machine)
+        recorded = "recorded as a CUDA graph, " if resolved.cuda_graph else ""
+        how = f"{_compiled(settings.compile)}, {recorded}{settings.attn_path} attention, "
         how += f"{settings.micro_batch_size:,} sequences at once"
         implementation = Implementation(how, str(machine.dtype).removeprefix("torch."), model.parameter_count())
         return Trainee(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from quillgpt.checkpoint import TrainingState
+from quillgpt.config.schema import ResolvedSettings
 from quillgpt.device import record_graph, warm_up
 from quillgpt.errors import DeviceError
 from quillgpt.training.fault import NonFiniteError
@@ -18,9 +19,14 @@ WARM_UP_ITERATIONS = 3
 """Iterations that are done before one is recorded: libraries set up, and optimizers make their state."""
 
 
+def kind_of_step(settings: ResolvedSettings, device: torch.device) -> type[TrainStep]:
+    """Return what does the iterations of a run: on a GPU, a recorded step where `cuda_graph` asks for one."""
+    return CudaGraphStep if settings.cuda_graph and device.type == "cuda" else TrainStep
+
+
 def make_step(run: Run) -> TrainStep:
-    """Return what does the iterations of a run, as a CUDA graph where `cuda_graph` asks for one on a GPU."""
-    kind = CudaGraphStep if run.settings.cuda_graph and run.machine.device.type == "cuda" else TrainStep
+    """Return what does the iterations of a run."""
+    kind = kind_of_step(run.settings, run.machine.device)
     step = kind(run.model, run.optimizers, run.batches, run.settings, run.machine, run.average, run.world)
     step.restore(run.state)
     return step

@@ -128,5 +128,5 @@ def test_ranks_are_assumed_to_be_as_fast_as_the_one_that_was_tried(
     rates = []
     for world in (ALONE, World(0, 4, 0, 4)):
         machine = run.machine.__class__(run.machine.device, run.machine.dtype, world)
-        rates.append(budget.measured_rate(tiny(patience=0), run.model.config, run.texts[0].train, machine))
+        rates.append(budget.measured_rate(tiny(patience=0), run.model.config, run.texts[0].train, machine, 1024))
     assert rates[1] == 4 * rates[0]

@@ -134,7 +134,9 @@ def fit_to_budget(
         settings, config, speed = _with_size(settings, text, seconds, train, machine, speed)
     else:
         settings = _with_adapters(settings, config, machine)
-        measured = measured_rate(settings, replace(config, block_size=settings.block_size), train, machine)
+        tried = replace(config, block_size=settings.block_size)
+        tokens = _tokens_of_iteration(settings, text, tried, seconds * usual_rate(machine), machine)
+        measured = measured_rate(settings, tried, train, machine, tokens)
         speed = Speed(usual_rate(machine)) if measured is None else Speed(measured, TRIED)
     cost = cost_of(config)
     settings = scaling.with_schedule(settings, text, cost, seconds * speed.rate, machine.world.size)
@@ -154,7 +156,12 @@ def _minutes_left(minutes: float, passed: float) -> float:
 
 
 def measured_rate(
-    settings: TrainSettings, config: GPTConfig, train: Tokens, machine: Machine, known: float | None = None
+    settings: TrainSettings,
+    config: GPTConfig,
+    train: Tokens,
+    machine: Machine,
+    tokens: int,
+    known: float | None = None,
 ) -> float | None:
     """Try iterations of a new model for a while and return its training operations per second.
 
@@ -167,6 +174,7 @@ def measured_rate(
         config: Configuration of its model.
         train: Tokens to train on.
         machine: Device and number format.
+        tokens: Tokens of an iteration, at most: a GPU computes few of them hardly faster than many.
         known: What a model of another size has reached, if one was tried.
 
     Returns:
@@ -183,8 +191,7 @@ def measured_rate(
     if config.block_size > fitting or feared > SHARE_OF_A_TRIAL * machine.allowance.left:
         return None
     say("trying a few steps, to see how fast they are")
-    most = max(1, min(fitting, CPU_TOKENS_AT_ONCE if machine.device.type == "cpu" else scaling.MOST_TOKENS))
-    most = max(1, most // config.block_size)
+    most = max(1, min(fitting, CPU_TOKENS_AT_ONCE if machine.device.type == "cpu" else tokens) // config.block_size)
     batch = {"batch_size": most, "gradient_accumulation_steps": 1, "compile": False}
     settings = choose_paths(settings.model_copy(update=batch), config, machine)
     with machine.allowance.spending(SHARE_OF_A_TRIAL) as seconds:
@@ -203,6 +210,12 @@ def measured_rate(
             enough = max(TRIAL_SECONDS, TRIAL_SHARE * 60 * (settings.minutes or USUAL_MINUTES))
             tried = times(sequences, seconds=enough, within=seconds / 2)
     return ranks * sequences * config.block_size * flops / fmean(tried[1:] or tried)
+
+
+def _tokens_of_iteration(settings: TrainSettings, text: Text, config: GPTConfig, flops: float, machine: Machine) -> int:
+    """Return the tokens of an iteration of a run that can do so many operations."""
+    planned = scaling.with_schedule(settings, text, cost_of(config), flops, machine.world.size)
+    return planned.tokens_per_iteration // machine.world.size
 
 
 def _with_adapters(settings: TrainSettings, config: GPTConfig, machine: Machine) -> TrainSettings:
@@ -240,7 +253,8 @@ def _with_size(
         if chosen == config or known is not None:
             break
         config = chosen
-        measured = measured_rate(sized, config, train, machine, speed.rate if speed.basis == TRIED else None)
+        tokens = _tokens_of_iteration(sized, text, config, seconds * speed.rate, machine)
+        measured = measured_rate(sized, config, train, machine, tokens, speed.rate if speed.basis == TRIED else None)
         if measured is not None:
             speed = Speed(measured, TRIED)
     return sized, chosen, speed

@@ -17,10 +17,10 @@ from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
+from quillgpt.training.cuda_graph import WARM_UP_ITERATIONS, CudaGraphStep, kind_of_step
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import EXPECTED_UTILISATION, Machine
-from quillgpt.training.step import TrainStep
 
 TRIED_SECONDS = 3.0
 """Seconds for trying iterations, and about the longest that one of them may take."""
@@ -77,14 +77,20 @@ def sequences_to_try(settings: ChosenSettings, predicted: RunTiming) -> int:
 def trial_step(
     model: GPT, optimizers: OptimizerSet, train: Tokens, settings: TrainSettings, machine: Machine
 ) -> Callable[[int], None]:
-    """Return a function that does iteration i, uncompiled; one that is not finite is no error, as only time matters."""
+    """Return a function that does iteration i, uncompiled; one that is not finite is no error, as only time matters.
+
+    Where a CUDA graph is recorded, it has been.
+    """
     resolved = ResolvedSettings.of(settings.model_copy(update={"compile": False}))
-    step = TrainStep(model, optimizers, training_batches(resolved, [Source(train)]), resolved, machine)
+    kind = kind_of_step(resolved, machine.device)
+    step = kind(model, optimizers, training_batches(resolved, [Source(train)]), resolved, machine)
 
     def act(iteration: int) -> None:
         with suppress(NonFiniteError):
             step(iteration, learning_rate(iteration, resolved))
 
+    for iteration in range(WARM_UP_ITERATIONS + 1 if kind is CudaGraphStep else 0):
+        act(iteration)
     return act
 
 

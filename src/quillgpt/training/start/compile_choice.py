@@ -142,8 +142,8 @@ def may_compile(
     """
     if settings.compile != "auto":
         return settings.compile
-    if settings.attn_path == "fused":
-        return False  # most of the work is compiled already
+    if settings.attn_path == "fused" or settings.cuda_graph is True:
+        return False  # most of what it could gain is gained already
     if settings.eval_only or (machine.device.type == "cpu" and not _has_cpp_compiler()):
         return False
     speed = known_speed(settings, config, machine)
