@@ -308,11 +308,13 @@ def times_of_calls(
             that would take longer, were it as slow as the fastest one so far.
     """
     times: list[float] = []
-    while not times or (sum(times) + min(times) <= within and (len(times) == 1 or sum(times[1:]) < seconds)):
+    passed, fastest = 0.0, math.inf
+    while not times or (passed + fastest <= within and (len(times) == 1 or passed - times[0] < seconds)):
         before = time.perf_counter()
         function()
         synchronize(device)
         times.append(time.perf_counter() - before)
+        passed, fastest = passed + times[-1], min(fastest, times[-1])
     return times
 
 

@@ -64,7 +64,7 @@ def count_run(words: Words, size: int, name: str, **changes: Any) -> Counted:
 
 def model_of(**changes: Any) -> tuple[GPT, ChosenSettings]:
     given = {name: value for name, value in (TINY | SHORT | changes).items() if name != "quiet"}
-    settings = ChosenSettings.of(TrainSettings(**given))
+    settings = ChosenSettings.of(TrainSettings(**given, cuda_graph=False))
     return with_adapters(empty_model(config_for(settings, "byte", 257)), settings), settings
 
 

@@ -95,7 +95,8 @@ def test_whether_compiling_gains_is_measured_once_and_a_compiler_that_fails_is_n
 
     monkeypatch.setattr(torch, "compile", compiler)
     settings = TrainSettings(compile="auto", micro_batch_size=2, attn_path="explicit", device="cpu", dtype="float32")
-    settings = settings.model_copy(update={"block_size": tiny_model().config.block_size, "threads": 1})
+    chosen_before = {"block_size": tiny_model().config.block_size, "threads": 1, "cuda_graph": False}
+    settings = settings.model_copy(update=chosen_before)
     machine = choices.Machine(torch.device("cpu"), torch.float32)
     for fails in (False, True):
         model = tiny_model(n_layer=1 + fails)

@@ -171,7 +171,8 @@ def project_one(model: str, gpus: int, strategy: str, assumed: Assumptions, opti
     room = USABLE_SHARE * assumed.memory
     sizes = (size for size in range(min(LARGEST_MICRO_BATCH, sequences), 0, -1) if sequences % size == 0)
     micro_batch = next((size for size in sizes if needed(size).total <= room), 0)
-    chosen = ChosenSettings.of(settings.model_copy(update={"micro_batch_size": max(1, micro_batch)}))
+    choices = {"micro_batch_size": max(1, micro_batch), "cuda_graph": False}
+    chosen = ChosenSettings.of(settings.model_copy(update=choices))
     messages = of_busiest_rank(empty_model(config), chosen, gpus)
     tokens = batch * config.block_size
     return Projection(
