@@ -92,6 +92,20 @@ def test_longer_runs_have_larger_batches_within_bounds() -> None:
     assert tokens == [scaling.FEWEST_TOKENS, 2048, 2048, 4096, scaling.MOST_TOKENS]
 
 
+def test_a_short_text_is_read_in_small_batches_where_there_is_time() -> None:
+    settings = resolve("own_text", {"block_size": "256"}, environ={}, dotenv=None)
+    cost = scaling.Cost(200_000, 1e6)
+    for train_tokens, in_little_time, in_much_time in (
+        (40_000, 1024, 512),
+        (90_000, 2048, 1024),
+        (400_000, 2048, 2048),
+    ):
+        text = scaling.Text(train_tokens, 5000, "byte", 256)
+        worth_reading = scaling.MOST_PASSES * train_tokens * cost.flops_per_token
+        for flops, tokens in ((1.9 * worth_reading, in_little_time), (2.1 * worth_reading, in_much_time)):
+            assert scaling.with_schedule(settings, text, cost, flops).tokens_per_iteration == tokens
+
+
 def test_repetition_is_answered_with_weight_decay_and_then_dropout() -> None:
     answers = []
     for passes, parameters_per_token in (

@@ -46,6 +46,9 @@ FEWEST_TOKENS, USUAL_TOKENS, MOST_TOKENS = 1024, 2048, 16384
 """A run of more than the fewest iterations has the usual number of tokens in each, and one of more than the usual
 iterations more tokens: small batches learn more from the same text, and cost a processor nothing."""
 
+FEWEST_OF_A_SHORT_TEXT, TOKENS_OF_A_SHORT_TEXT = 3500, 512
+"""The fewest iterations, and tokens of one, where half of the time is enough to read a text as often as that helps."""
+
 FEW_PASSES = 4
 """Passes over a text that need no regularization."""
 
@@ -172,9 +175,12 @@ def with_usual_size(settings: TrainSettings) -> TrainSettings:
     return with_batch(with_size(with_block(settings, text, None), text, USUAL_FLOPS), FEWEST_TOKENS * FEWEST_ITERATIONS)
 
 
-def with_batch(settings: TrainSettings, tokens: float, ranks: int = 1) -> TrainSettings:
+def with_batch(settings: TrainSettings, tokens: float, ranks: int = 1, *, of_short_text: bool = False) -> TrainSettings:
     """Choose a batch for a run over so many tokens, which so many ranks can share evenly."""
-    in_iteration = max(FEWEST_TOKENS, min(tokens / FEWEST_ITERATIONS, USUAL_TOKENS), tokens / USUAL_ITERATIONS)
+    fewest_iterations, fewest_tokens = FEWEST_ITERATIONS, FEWEST_TOKENS
+    if of_short_text:
+        fewest_iterations, fewest_tokens = FEWEST_OF_A_SHORT_TEXT, TOKENS_OF_A_SHORT_TEXT
+    in_iteration = max(fewest_tokens, min(tokens / fewest_iterations, USUAL_TOKENS), tokens / USUAL_ITERATIONS)
     in_iteration = min(in_iteration, MOST_TOKENS)
     given = settings.gradient_accumulation_steps if "gradient_accumulation_steps" in settings.model_fields_set else 1
     unit = ranks // math.gcd(ranks, given)
@@ -188,8 +194,9 @@ def with_schedule(settings: TrainSettings, text: Text, cost: Cost, flops: float,
 
     The length is chosen where the settings have minutes; else it is given.
     """
-    tokens = min(flops / cost.flops_per_token, MOST_PASSES * (text.train_tokens or math.inf))
-    settings = with_batch(settings, tokens, ranks)
+    in_time, worth_reading = flops / cost.flops_per_token, MOST_PASSES * (text.train_tokens or math.inf)
+    tokens = min(in_time, worth_reading)
+    settings = with_batch(settings, tokens, ranks, of_short_text=2 * worth_reading <= in_time)
     if settings.minutes is not None:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
         length = min(fitting, enough_iterations(settings, text.train_tokens) if text.train_tokens else fitting)
