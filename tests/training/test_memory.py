@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from equality import assert_equal_runs
+from quillgpt.checkpoint import TrainingState
 from quillgpt.config import resolve
 from quillgpt.device import Memory
+from quillgpt.distributed import World
 from quillgpt.errors import ConfigError
 from quillgpt.plots.record import read_metrics
 from quillgpt.training import train
@@ -15,6 +17,7 @@ from quillgpt.training.start import choices
 from quillgpt.training.start.memory import memory_needed
 from quillgpt.training.start.model_config import config_for
 from quillgpt.training.start.setup import set_up
+from quillgpt.training.start.starting_point import adopt_choices
 
 from .conftest import MakeSettings
 
@@ -126,3 +129,10 @@ def test_a_gpu_computes_much_at_once_and_records_what_is_small(
         with_float16 = choices.Machine(GPU.device, torch.float16)
         chosen = choices.choose_paths(settings, config_for(settings, "char", 65), with_float16, measuring=False)
         assert not chosen.cuda_graph
+
+
+@pytest.mark.parametrize(("ranks", "kept"), [(1, True), (2, "auto")])
+def test_several_ranks_go_on_without_the_graph_that_one_has_recorded(ranks: int, kept: object) -> None:
+    state = TrainingState(settings={"cuda_graph": True, "threads": 3})
+    settings = adopt_choices(resolve("own_text", {}, environ={}, dotenv=None), state, World(0, ranks, 0, ranks))
+    assert (settings.cuda_graph, settings.threads) == (kept, 3)

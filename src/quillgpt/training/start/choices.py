@@ -97,7 +97,7 @@ def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[Train
     if settings.cuda_graph is True and dtype == torch.float16:
         raise ConfigError("cuda_graph = true, but the scaler of dtype = float16 waits for each step; use bfloat16")
     if settings.cuda_graph is True and world.size > 1:
-        raise ConfigError(f"cuda_graph = true records one process, and {world.size} train; leave it out")
+        raise ConfigError(f"cuda_graph = true records one process, and {world.size} train; use --cuda_graph=False")
     if device.type == "cpu" and settings.strategy == "fsdp" and world.size > 1:
         return_freed_memory()  # of weights that are gathered and dropped again
     elif device.type == "cpu":

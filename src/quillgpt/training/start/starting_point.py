@@ -70,7 +70,7 @@ def find_starting_point(settings: TrainSettings, world: World = ALONE) -> Starti
     base = None
     if stored is not None:
         forget_lost_best(stored.state, Path(settings.out_dir))
-        settings = adopt_choices(settings, stored.state)
+        settings = adopt_choices(settings, stored.state, world)
         base = find_base(settings, stored.state)
     if settings.patience is None:
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
@@ -139,9 +139,11 @@ def load_parent(settings: TrainSettings) -> tuple[LoadedModel | None, StoredTrai
     return open_model(settings.init_from, data_dir=Path(settings.data_dir), dropout=settings.dropout), None
 
 
-def adopt_choices(settings: TrainSettings, state: TrainingState) -> TrainSettings:
-    """Keep a resumed run's automatic choices, unless the user sets others."""
+def adopt_choices(settings: TrainSettings, state: TrainingState, world: World) -> TrainSettings:
+    """Keep a resumed run's automatic choices, unless the user sets others; several processes record no CUDA graph."""
     chosen = {name for name in CHOSEN if getattr(settings, name) in ("auto", None)}
     if settings.defaults == "scaled":  # then whatever nobody has set was chosen
         chosen |= type(settings).model_fields.keys() - settings.model_fields_set
+    if world.size > 1:
+        chosen.discard("cuda_graph")
     return settings.model_copy(update={name: state.settings[name] for name in chosen & state.settings.keys()})
