@@ -36,8 +36,8 @@ from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
 CPU_TOKENS_AT_ONCE = 4096
 """Tokens of a micro-batch on a CPU: activations stay near the cores, and matrix products are still large."""
 
-GPU_TOKENS_AT_ONCE = 49_152
-"""Tokens of a micro-batch on a big GPU, if there is memory for them: GPT-2 is a tenth faster than with 12,288."""
+TOKENS_AT_ONCE = {"cpu": CPU_TOKENS_AT_ONCE, "cuda": 49_152}
+"""Tokens of a micro-batch by kind of device, if there is memory. An H100 is a tenth slower at GPT-2 with 12,288."""
 
 LARGEST_RECORDED = 5e10
 """Parameters times tokens of a micro-batch up to which launching kernels takes a big GPU longer than computing them."""
@@ -169,11 +169,9 @@ def _why_not_fused(settings: TrainSettings, config: GPTConfig, machine: Machine,
 
 def _fastest_micro_batch(settings: TrainSettings, machine: Machine) -> int:
     total = _sequences_of_a_rank(settings, machine)
-    usual, at_once = 1, CPU_TOKENS_AT_ONCE
-    if machine.device.type != "cpu":
-        usual, at_once = min(settings.batch_size, total), GPU_TOKENS_AT_ONCE if machine.device.type == "cuda" else 0
-    most = min(total, at_once // settings.block_size)
-    return next((size for size in range(most, usual, -1) if total % size == 0), usual)
+    least = 1 if machine.device.type == "cpu" else min(settings.batch_size, total)
+    most = min(total, TOKENS_AT_ONCE.get(machine.device.type, 0) // settings.block_size)
+    return next((size for size in range(most, least, -1) if total % size == 0), least)
 
 
 def _sequences_of_a_rank(settings: TrainSettings, machine: Machine) -> int:
