@@ -111,12 +111,23 @@ def test_a_row_without_a_gradient_stays_where_rows_are_evened() -> None:
     assert torch.equal(weight.detach(), torch.ones(4, 4))
 
 
-def after_three_steps(*, native: bool, cautious: bool = False, beta2: float = 0.0) -> list[Tensor]:
+def after_three_steps(
+    *, native: bool, cautious: bool = False, beta2: float = 0.0, dtype: torch.dtype = torch.bfloat16
+) -> list[Tensor]:
     """Return weights of several shapes, the last of three maps, and their momenta."""
     torch.manual_seed(0)
     weights = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     maps = {weights[-1]: [32, 40, 24]}
-    muon = Muon(weights, lr=0.1, weight_decay=0.1, beta2=beta2, fused_maps=maps, cautious=cautious, native=native)
+    muon = Muon(
+        weights,
+        lr=0.1,
+        weight_decay=0.1,
+        beta2=beta2,
+        fused_maps=maps,
+        cautious=cautious,
+        dtype=dtype,
+        native=native,
+    )
     for _ in range(3):
         for weight in weights:
             weight.grad = torch.randn_like(weight)
@@ -135,6 +146,25 @@ def test_the_kernel_computes_what_muon_does(cautious: bool, beta2: float) -> Non
         assert (other - one).norm() < (0.08 if cautious else 0.04) * (one - torch.randn(shape)).norm()
     for one, other in zip(plain[len(SHAPES) :], native[len(SHAPES) :], strict=True):
         assert (other - one).norm() < (0.02 if beta2 and one.shape[1] == 1 else 1e-5) * one.norm()
+
+
+@needs_compiler
+@pytest.mark.parametrize("beta2", [0.0, 0.9])
+def test_the_kernel_in_float32_differs_by_rounding_alone(beta2: float) -> None:
+    plain, native = (after_three_steps(native=native, beta2=beta2, dtype=torch.float32) for native in (False, True))
+    for one, other in zip(plain, native, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
+
+
+def test_float32_is_nearer_to_the_formula_than_bfloat16() -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(2, 40, 24)
+    exact = orthogonalize(matrices, torch.float64)
+    half, single = (
+        float((orthogonalize(matrices, dtype) - exact).norm() / exact.norm())
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert single < 1e-4 < half < 0.1
 
 
 @needs_compiler

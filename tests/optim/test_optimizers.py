@@ -8,7 +8,13 @@ from quillgpt.config.schema import OptimizerName, TrainSettings
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
 from quillgpt.optim.groups import count_values, group_parameters
-from quillgpt.optim.optimizers import OPTIMIZERS, make_optimizers, remembered_values, state_after_a_step
+from quillgpt.optim.optimizers import (
+    OPTIMIZERS,
+    make_optimizers,
+    orthogonalization_dtype,
+    remembered_values,
+    state_after_a_step,
+)
 from tiny import CONFIGS, GPT2, QWEN3, random_ids, tiny_model
 from tolerances import FLOAT32
 
@@ -214,3 +220,16 @@ def test_the_state_before_the_first_step_is_empty():
 def test_groups_say_how_large_they_are():
     groups = group_parameters(tiny_model(GPT2, bias=False))
     assert count_values(groups.vectors) == "7 tensors, 224 values"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cpu", "float32", torch.float32),
+        ("cpu", "bfloat16", torch.bfloat16),
+        ("cuda", "float32", torch.bfloat16),
+        ("cuda", "bfloat16", torch.bfloat16),
+    ],
+)
+def test_muon_orthogonalizes_in_bfloat16_unless_a_run_on_a_cpu_has_chosen_float32(device, dtype, expected):
+    assert orthogonalization_dtype(TrainSettings(device=device, dtype=dtype)) == expected

@@ -26,7 +26,8 @@ ZERO_POINT = 128
 ROWS_AT_ONCE = 1024
 """Rows of a weight that are rounded at once: rounding a large head as a whole would double its memory."""
 FEW_ROWS = 16
-"""Up to this many rows, PyTorch's product with int8 weights is faster than converting them to bfloat16."""
+"""Up to this many rows, PyTorch's product with int8 weights is faster than converting them to bfloat16. Without
+instructions for bfloat16 it always is."""
 
 
 def inference_form(dtype: torch.dtype, *, quantize: Quantize = "none", device: torch.device) -> Form | None:
@@ -148,7 +149,7 @@ class Int8Linear(nn.Module):
 
     def _product_of_bfloat16(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2).bfloat16()
-        if len(rows) <= FEW_ROWS:
+        if len(rows) <= FEW_ROWS or not packs_bfloat16():
             product = torch._weight_int8pack_mm(rows, self.weight, self._ones)
         else:
             product = F.linear(rows, self.weight.bfloat16())

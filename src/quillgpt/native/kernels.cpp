@@ -392,40 +392,54 @@ struct Tiles {
     ~Tiles() {}
 };
 
-typedef float Row __attribute__((vector_size(TILE * sizeof(float))));
+// Registers: VECTORS are a row of a tile, ROWS of which are computed at once.
+constexpr int64_t VECTORS = TILE / LANES, ROWS = VECTORS == 1 ? 8 : 4;
 
-// Add the product of PACK neighbours in a row of A and PACK rows of B to a row of C.
-inline void add_product(Row& c, const T* a, const T* b) {
 #if defined(__AVX512BF16__) && !defined(FLOAT32)
-    int pair;
-    std::memcpy(&pair, a, sizeof pair);
-    c = Row(_mm512_dpbf16_ps(__m512(c), (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_loadu_si512(b)));
-#else
-    for (int64_t part = 0; part < PACK; part++) {
-        Row values;
-        for (int64_t j = 0; j < TILE; j++) values[j] = get(b[j * PACK + part]);
-        c += get(a[part]) * values;
+inline void add_products(Vector (&sums)[ROWS][VECTORS], const T* a, int64_t a_width, const T* b) {
+    const __m512bh own = (__m512bh)_mm512_loadu_si512(b);
+    for (int64_t i = 0; i < ROWS; i++) {
+        int pair;
+        std::memcpy(&pair, a + i * a_width, sizeof pair);
+        sums[i][0] = Vector(_mm512_dpbf16_ps(__m512(sums[i][0]), (__m512bh)_mm512_set1_epi32(pair), own));
     }
+}
+#else
+// Row `part` of the PACK rows of B that lie side by side.
+inline Vector unpacked(const T* b, int64_t part) {
+    Bits units;
+    std::memcpy(&units, b, sizeof units);
+    if (PACK == 2) units = part ? units & 0xffff0000u : units << 16;  // bfloat16 is the upper half of a float32
+    return same_bits<Vector>(units);
+}
+
+// Let a value stay in a register: the compiler would read it from memory at each use.
+inline void hold(Vector& x) {
+#if defined(__AVX2__)
+    asm("" : "+v"(x));
 #endif
 }
 
+// Add the products of PACK neighbours in each row of A and PACK rows of B.
+inline void add_products(Vector (&sums)[ROWS][VECTORS], const T* a, int64_t a_width, const T* b) {
+    for (int64_t part = 0; part < PACK; part++) {
+        Vector own[VECTORS];
+        for (int64_t j = 0; j < VECTORS; j++) own[j] = unpacked(b + j * LANES * PACK, part), hold(own[j]);
+        for (int64_t i = 0; i < ROWS; i++)
+            for (int64_t j = 0; j < VECTORS; j++) sums[i][j] += get(a[i * a_width + part]) * own[j];
+    }
+}
+#endif
+
 template <bool ADD>
 void multiply(float* c, int64_t c_width, const T* a, int64_t a_width, const T* b, int64_t steps) {
-#if defined(__AVX512F__)
-    constexpr int64_t ROWS = 8;  // as many as the registers hold
-#else
-    constexpr int64_t ROWS = 4;
-#endif
-    for (int64_t first = 0; first < TILE; first += ROWS) {
-        Row sums[ROWS];
+    for (int64_t first = 0; first < TILE; first += ROWS, a += ROWS * a_width, c += ROWS * c_width) {
+        Vector sums[ROWS][VECTORS];
         for (int64_t i = 0; i < ROWS; i++)
-            if (ADD)
-                std::memcpy(&sums[i], c + (first + i) * c_width, sizeof(Row));
-            else
-                sums[i] = Row{};
-        for (int64_t k = 0; k < steps * DEPTH; k += PACK)
-            for (int64_t i = 0; i < ROWS; i++) add_product(sums[i], a + (first + i) * a_width + k, b + k * TILE);
-        for (int64_t i = 0; i < ROWS; i++) std::memcpy(c + (first + i) * c_width, &sums[i], sizeof(Row));
+            for (int64_t j = 0; j < VECTORS; j++) sums[i][j] = ADD ? load(c + i * c_width + j * LANES) : Vector{};
+        for (int64_t k = 0; k < steps * DEPTH; k += PACK) add_products(sums, a + k, a_width, b + k * TILE);
+        for (int64_t i = 0; i < ROWS; i++)
+            for (int64_t j = 0; j < VECTORS; j++) store(c + i * c_width + j * LANES, sums[i][j]);
     }
 }
 

@@ -29,18 +29,20 @@ MEAN_SQUARES = "row_mean_squares"
 """The name of those of an update's rows in the optimizer's state."""
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring all singular values of matrices near 1 by a Newton-Schulz iteration in bfloat16.
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Bring all singular values of matrices near 1 by a Newton-Schulz iteration.
 
     Args:
         matrices: (N, rows, columns).
+        dtype: Number format of the iteration. bfloat16 is precise enough, and a processor without it needs thirty times
+            as long for it as for float32.
 
     Returns:
-        (N, rows, columns), bfloat16.
+        (N, rows, columns), in that format.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.bfloat16()
+    x = matrices.to(dtype)
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(ITERATIONS):
@@ -49,14 +51,14 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def orthogonalize_each(matrices: Sequence[Tensor]) -> list[Tensor]:
+def orthogonalize_each(matrices: Sequence[Tensor], dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
     """Return the results of `orthogonalize`; matrices of one shape are computed in one batch."""
     by_shape: dict[torch.Size, list[int]] = {}
     for number, matrix in enumerate(matrices):
         by_shape.setdefault(matrix.shape, []).append(number)
     directions: dict[int, Tensor] = {}
     for numbers in by_shape.values():
-        batch = orthogonalize(torch.stack([matrices[number] for number in numbers]))
+        batch = orthogonalize(torch.stack([matrices[number] for number in numbers]), dtype)
         directions |= zip(numbers, batch.unbind(), strict=True)
     return [directions[number] for number in range(len(matrices))]
 
@@ -78,6 +80,7 @@ class Muon(torch.optim.Optimizer):
             stay as they are.
         cautious: Decay only those weights that the update also moves toward zero, so that decay never works against the
             update (Chen et al. 2025, arXiv 2510.12402).
+        dtype: Number format in which matrices are orthogonalized.
         world: The processes that share the work; all have the same gradients, or their rows of them.
         native: Let one kernel do the whole update of a matrix, in one process on a CPU: the same but for rounding.
     """
@@ -92,6 +95,7 @@ class Muon(torch.optim.Optimizer):
         beta2: float = 0.0,
         fused_maps: dict[Tensor, list[int]] | None = None,
         cautious: bool = False,
+        dtype: torch.dtype = torch.bfloat16,
         world: World = ALONE,
         native: bool = False,
     ) -> None:
@@ -99,8 +103,9 @@ class Muon(torch.optim.Optimizer):
         self._fused_maps = fused_maps or {}
         self._beta2 = beta2
         self._cautious = cautious
+        self._dtype = dtype
         self._world = world
-        self._kernels = kernels(torch.bfloat16) if native else None
+        self._kernels = kernels(dtype) if native else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -190,20 +195,20 @@ class Muon(torch.optim.Optimizer):
     def _directions(self, maps: list[LinearMap], updates: Sequence[Tensor]) -> list[Tensor]:
         """Return the orthogonalized maps, or the rows of them that this rank holds."""
         own = [linear_map.own(updates[linear_map.parameter], self._world) for linear_map in maps]
-        return orthogonalize_each(own) if self._world.size == 1 else self._shared(maps, own)
+        return orthogonalize_each(own, self._dtype) if self._world.size == 1 else self._shared(maps, own)
 
     def _shared(self, maps: list[LinearMap], own: list[Tensor]) -> list[Tensor]:
         """Do the work of `_directions` in several processes, each of which orthogonalizes some of the maps."""
         world, ranks = self._world, range(self._world.size)
         by_rank = maps_by_owner(maps, world.size)
         mine = [maps[number] for number in by_rank[world.rank]]
-        matrices = [own[number].bfloat16() for number in by_rank[world.rank]]  # in which they are orthogonalized
-        like = own[0].new_empty(0, dtype=torch.bfloat16)
+        matrices = [own[number].to(self._dtype) for number in by_rank[world.rank]]
+        like = own[0].new_empty(0, dtype=self._dtype)
         if any(linear_map.sharded for linear_map in maps):
-            given = [[own[number].bfloat16() for number in numbers] for numbers in by_rank]
+            given = [[own[number].to(self._dtype) for number in numbers] for numbers in by_rank]
             rows = exchange(given, [[linear_map.shape_at(rank, world) for linear_map in mine] for rank in ranks], like)
             matrices = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-        done = list(zip(mine, orthogonalize_each(matrices), strict=True))
+        done = list(zip(mine, orthogonalize_each(matrices, self._dtype), strict=True))
         answers = [[linear_map.part_of(matrix, rank, world) for linear_map, matrix in done] for rank in ranks]
         shapes = [[maps[number].shape_at(world.rank, world) for number in numbers] for numbers in by_rank]
         directions = {

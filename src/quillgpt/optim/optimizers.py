@@ -171,10 +171,16 @@ def muon(groups: ParameterGroups, settings: TrainSettings) -> list[torch.optim.O
         beta2=settings.muon_beta2,
         fused_maps={matrices[name]: rows for name, rows in groups.fused_maps.items()},
         cautious=settings.cautious_weight_decay,
+        dtype=orthogonalization_dtype(settings),
         world=groups.world,
         native=groups.native,
     )
     return [of_blocks, _adamw(groups.embeddings, groups.vectors, settings)]
+
+
+def orthogonalization_dtype(settings: TrainSettings) -> torch.dtype:
+    """Return the number format in which Muon orthogonalizes: bfloat16, or float32 if a run on a CPU has chosen that."""
+    return torch.float32 if settings.device == "cpu" and settings.dtype == "float32" else torch.bfloat16
 
 
 OPTIMIZERS: dict[OptimizerName, Callable[[ParameterGroups, TrainSettings], list[torch.optim.Optimizer]]] = {
@@ -185,7 +191,7 @@ OPTIMIZERS: dict[OptimizerName, Callable[[ParameterGroups, TrainSettings], list[
 
 def make_optimizers(model: GPT, settings: TrainSettings, world: World = ALONE) -> OptimizerSet:
     """Return the optimizer that the settings name, for all trainable parameters of the model."""
-    native = model.is_fused and world.size == 1 and settings.dtype == "bfloat16"
+    native = model.is_fused and world.size == 1
     return OptimizerSet(group_parameters(model, world, native=native), settings)
 
 

@@ -3,7 +3,7 @@
 Not counted are agreements on decisions, which are a few hundred bytes now and then: before an evaluation, a save or a
 line of the log.
 
-All tensors are float32, but the matrices that Muon exchanges are bfloat16.
+All tensors are float32, but the matrices that Muon exchanges are in the number format in which it orthogonalizes them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from quillgpt.model import GPT
 from quillgpt.model.cost import FLOAT32_BYTES
 from quillgpt.optim.groups import ParameterGroups, group_parameters
 from quillgpt.optim.linear_maps import maps_by_owner, maps_of
-from quillgpt.optim.optimizers import remembered_values
+from quillgpt.optim.optimizers import orthogonalization_dtype, remembered_values
 
-BFLOAT16_BYTES, FLOAT64_BYTES = 2, 8
+FLOAT64_BYTES = 8
 
 VOTES = 4
 """Numbers of the small all-reduce of an iteration: the loss, and whether to stop, to save, and to change the length."""
@@ -132,7 +132,7 @@ def of_iteration(model: GPT, settings: ChosenSettings, world: World) -> list[Mes
     if sharded:
         messages.append(Message("norm of the gradient", "all-reduce", FLOAT32_BYTES))
     if settings.optimizer == "muon":
-        messages += _of_muon(groups, world, sharded=sharded)
+        messages += _of_muon(groups, world, orthogonalization_dtype(settings).itemsize, sharded=sharded)
     return messages
 
 
@@ -228,7 +228,7 @@ def _of_shards(model: GPT, world: World, micro_batches: int) -> list[Message]:
     ]
 
 
-def _of_muon(groups: ParameterGroups, world: World, *, sharded: bool) -> list[Message]:
+def _of_muon(groups: ParameterGroups, world: World, itemsize: int, *, sharded: bool) -> list[Message]:
     """Return Muon's messages: matrices go to the ranks that orthogonalize them, if they are in parts, and come back."""
     maps = [
         linear_map
@@ -245,9 +245,9 @@ def _of_muon(groups: ParameterGroups, world: World, *, sharded: bool) -> list[Me
             others_of_own += len(linear_map.rows) * linear_map.columns - held
         else:
             others_of_own += (world.size - 1) * held
-    messages = [Message("Muon's directions", "all-to-all", BFLOAT16_BYTES * others_of_own)]
+    messages = [Message("Muon's directions", "all-to-all", itemsize * others_of_own)]
     if sharded:
-        messages.append(Message("Muon's matrices", "all-to-all", BFLOAT16_BYTES * own_of_others))
+        messages.append(Message("Muon's matrices", "all-to-all", itemsize * own_of_others))
     return messages
 
 
