@@ -188,7 +188,7 @@ def test_any_ids(tokenizer: Tokenizer, ids: list[int]) -> None:
     with only_user_errors():
         text = tokenizer.decode(ids)
         text.encode("utf-8")
-        stream = TextStream(tokenizer, None)
+        stream = TextStream(tokenizer)
         shown = ""
         for token in ids:
             stream.push(token)

@@ -6,6 +6,7 @@ import torch
 from quillgpt.config.schema import Sampling
 from quillgpt.errors import CheckpointError
 from quillgpt.generation import generate_ids
+from quillgpt.generation.generate import LastPrompt
 from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
 from quillgpt.model import for_inference
 from tiny import CONFIGS, GPT2, tiny_model
@@ -138,3 +139,49 @@ def test_a_model_with_nan_is_named_as_such(temperature, penalty):
     sampling = Sampling(num_samples=2, max_new_tokens=5, temperature=temperature, repetition_penalty=penalty)
     with pytest.raises(CheckpointError, match="a weight is NaN, or too large"):
         list(generate_ids(model, [1, 2, 3], sampling, vocab_size=65))
+
+
+def test_presence_and_frequency_penalties_count_the_sample_and_not_the_prompt():
+    model, prompt = tiny_model(GPT2), [1, 2, 3]
+    sampling = Sampling(temperature=0, presence_penalty=0.4, frequency_penalty=0.3)
+    ids, counts = [], torch.zeros(65)
+    for _ in range(12):
+        with torch.no_grad():
+            logits = model.logits(model(torch.tensor([prompt + ids])))[0, -1]
+        ids.append(int((logits - 0.3 * counts - 0.4 * (counts > 0)).argmax()))
+        counts[ids[-1]] += 1
+    assert generated(model, prompt, 12, sampling=sampling) == [ids]
+    assert counts.max() > 1
+    assert generated(model, prompt, 12, sampling=Sampling(temperature=0)) != [ids]
+
+
+def test_a_bias_is_added_to_the_logits_and_not_to_what_is_listened_to():
+    model, heard = tiny_model(GPT2), []
+    bias = torch.zeros(65)
+    bias[7] = 100.0
+    sampling = Sampling(num_samples=2, max_new_tokens=3, temperature=1.0)
+    ids = generate_ids(
+        model, [1], sampling, vocab_size=65, bias=bias, on_logits=lambda logits, ids: heard.append((logits, ids))
+    )
+    assert torch.stack([*ids]).tolist() == [[7, 7]] * 3
+    with torch.no_grad():
+        torch.testing.assert_close(heard[0][0][0], model.logits(model(torch.tensor([[1]])))[0, -1])
+    assert heard[0][1].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("arch", CONFIGS)
+def test_a_prompt_that_comes_again_is_not_computed_again(arch, cache_dtype, monkeypatch):
+    model, kept, passes = tiny_model(CONFIGS[arch]), LastPrompt(), []
+    monkeypatch.setattr(type(model), "cache_dtype", cache_dtype)
+    model.register_forward_hook(lambda _, given, __: passes.append(given[0].shape[1]))
+
+    def drawn(prompt, last_prompt, count, seed, steps):
+        sampling = Sampling(num_samples=count, temperature=1.0, seed=seed, max_new_tokens=steps)
+        ids = generate_ids(model, prompt, sampling, vocab_size=model.config.vocab_size, last_prompt=last_prompt)
+        return torch.stack([*ids]).tolist()
+
+    for asked in (([1, 2, 3], 2, 0, 9), ([1, 2, 3], 2, 1, 4), ([1, 2, 4], 2, 1, 4), ([1, 2, 3], 3, 1, 4)):
+        prompt, *rest = asked
+        assert drawn(prompt, kept, *rest) == drawn(prompt, None, *rest)
+    assert passes.count(3) == 4 + 3  # all without, and all but one with what is kept

@@ -12,7 +12,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 def streamed(ids, stop=None, tokenizer=BYTES):
     """The pieces as they come, and the stream at the end."""
-    stream = TextStream(tokenizer, stop)
+    stream = TextStream(tokenizer, [stop] if stop else [])
     pieces = []
     for token in ids:
         stream.push(token)
@@ -82,7 +82,7 @@ def test_without_a_stop_text_nothing_stops(stop):
 
 
 def test_text_that_was_returned_is_not_kept():
-    stream = TextStream(ByteTokenizer(), "\n\n")
+    stream = TextStream(ByteTokenizer(), ["\n\n"])
     for token in BYTES.encode("a€b\n" * 50).tolist():
         stream.push(token)
         stream.new_text()

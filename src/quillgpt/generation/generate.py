@@ -59,6 +59,9 @@ def generate_ids(
     *,
     vocab_size: int,
     samples: Sequence[int] | None = None,
+    bias: Tensor | None = None,
+    on_logits: Callable[[Tensor, Tensor], object] | None = None,
+    last_prompt: LastPrompt | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token id of every sample, step by step, as a tensor (B,) on the CPU.
 
@@ -72,6 +75,10 @@ def generate_ids(
         sampling: How many samples, how many tokens at most, and how tokens are chosen. The caller may stop earlier.
         vocab_size: Size of the tokenizer's vocabulary. Ids from here on are padding and are never chosen.
         samples: Numbers of the samples to draw; None draws all.
+        bias: Added to the logits before a token is chosen, (vocab_size,).
+        on_logits: Called at each step with the logits as the model has them, padding too, in float32, and the ids that
+            were chosen, (B,).
+        last_prompt: Where the model's last prompt is kept.
 
     Raises:
         CheckpointError: The logits are NaN.
@@ -84,16 +91,29 @@ def generate_ids(
     seen = torch.zeros(len(samples), model.config.vocab_size if penalty != 1.0 else 0, dtype=torch.bool, device=device)
     if penalty != 1.0:
         seen.scatter_(1, prompts, True)
+    counting = bool(sampling.presence_penalty or sampling.frequency_penalty)
+    counts = torch.zeros(len(samples), vocab_size if counting else 0, device=device)
 
     def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
-        logits = logits[:, :vocab_size].float()
+        given = logits.float()
+        logits = given[:, :vocab_size]
         if penalty != 1.0:
             logits = penalize_repetition(logits, seen[:, :vocab_size], penalty)
-        return draw_tokens(*candidates(logits, sampling), uniforms)
+        if counting:
+            logits = logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
+        if bias is not None:
+            logits = logits + bias
+        chosen = draw_tokens(*candidates(logits, sampling), uniforms)
+        if on_logits is not None:
+            on_logits(given, chosen)
+        return chosen
 
     visible = prompts[:, -model.config.block_size :]
     steps = sampling.max_new_tokens
-    generator = TokenGenerator(model, visible, steps, sampling.window, choose, one_graph=device.type == "cuda")
+    one_graph = device.type == "cuda" and on_logits is None  # a graph replays no function of Python
+    generator = TokenGenerator(
+        model, visible, steps, sampling.window, choose, one_graph=one_graph, last_prompt=last_prompt
+    )
     for _ in range(steps):
         with torch.inference_mode():
             chosen = generator.next_tokens(next(uniforms))
@@ -102,7 +122,33 @@ def generate_ids(
                 raise CheckpointError("the model's logits are NaN: a weight is NaN, or too large")
             if penalty != 1.0:
                 seen.scatter_(1, chosen[:, None], True)
+            if counting:
+                counts.scatter_add_(1, chosen[:, None], torch.ones_like(counts[:, :1]))
         yield ids
+
+
+class LastPrompt:
+    """What a model has computed of the prompt that came last, for when the same comes again.
+
+    It has to be the whole prompt, and as many samples. A shorter pass over what is new would round differently, and a
+    seed would no longer give the text that it gives elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._prompt: Tensor | None = None
+        self._cached: list[Tensor] = []
+        self._logits: Tensor | None = None
+
+    def recall(self, prompt: Tensor, cache: KeyValueCache) -> Tensor | None:
+        """Fill an empty cache, and return the logits of the next token (B, V); None for another prompt (B, T)."""
+        if self._prompt is None or not torch.equal(self._prompt, prompt):
+            return None
+        cache.fill_with(self._cached)
+        return self._logits
+
+    def keep(self, prompt: Tensor, cache: KeyValueCache, logits: Tensor) -> None:
+        """Keep what `cache` and logits (B, V) have after a prompt (B, T)."""
+        self._prompt, self._cached, self._logits = prompt.clone(), cache.copy_of_filled(), logits.clone()
 
 
 class TokenGenerator:
@@ -115,6 +161,7 @@ class TokenGenerator:
         window: What happens when the context is full.
         choose: Chooses one token for each sample: logits (B, V) and random numbers (B,) to ids (B,).
         one_graph: Decode on fixed memory; on a GPU as a CUDA graph that is recorded at the first token.
+        last_prompt: Where the model's last prompt is kept.
     """
 
     def __init__(
@@ -126,11 +173,13 @@ class TokenGenerator:
         choose: Callable[[Tensor, Tensor], Tensor],
         *,
         one_graph: bool = False,
+        last_prompt: LastPrompt | None = None,
     ) -> None:
         batch_size, length = prompt.shape
         self._model = model
         self._window = window
         self._choose = choose
+        self._last_prompt = last_prompt
         capacity = min(model.config.block_size, length + max_new_tokens)
         self._cache = KeyValueCache(
             model.config, batch_size, device=model.device, dtype=model.cache_dtype, capacity=capacity
@@ -148,7 +197,7 @@ class TokenGenerator:
         if self._decoder is not None and self._unread == 1 and 0 < self._cache.length < self._cache.capacity:
             chosen = self._decoder(self._tokens[:, self.length - 1], uniforms)
         else:
-            chosen = self._choose(self._next_logits(), uniforms)
+            chosen = self._choose(self._next_logits() if self._cache.length else self._first_logits(), uniforms)
         if self.length == self._tokens.shape[1]:
             self.length = self._cache.capacity
             self._tokens[:, : self.length] = self._tokens[:, -self.length :]
@@ -156,6 +205,16 @@ class TokenGenerator:
         self.length += 1
         self._unread = 1
         return chosen
+
+    def _first_logits(self) -> Tensor:
+        if self._last_prompt is None:
+            return self._next_logits()
+        prompt = self._tokens[:, : self.length]
+        logits = self._last_prompt.recall(prompt, self._cache)
+        if logits is None:
+            logits = self._next_logits()
+            self._last_prompt.keep(prompt, self._cache, logits)
+        return logits
 
     def _next_logits(self) -> Tensor:
         if self._cache.length + self._unread > self._cache.capacity:

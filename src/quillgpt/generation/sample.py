@@ -165,8 +165,8 @@ def _draw_together(
     samples: range,
     on_text: TextListener | None,
 ) -> Iterator[Sample]:
-    stop = as_in_texts(settings.stop or "")
-    streams = [TextStream(tokenizer, stop) for _ in samples]
+    stops = [as_in_texts(settings.stop or "")]
+    streams = [TextStream(tokenizer, stops) for _ in samples]
     vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
     yielded = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 INCOMPLETE = "\ufffd"
@@ -10,16 +12,21 @@ INCOMPLETE = "\ufffd"
 class TextStream:
     """Collects the ids of one sample and returns its text as soon as it is certain.
 
+    Args:
+        tokenizer: Of the ids.
+        stops: The sample ends before the first of these texts.
+
     Attributes:
         ids: All ids so far, without a final end-of-text.
         finish_reason: `end_of_text` or `stop` once the sample has ended, None before.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self.ids: list[int] = []
         self.finish_reason: str | None = None
         self._tokenizer = tokenizer
-        self._stop = stop
+        self._stops = tuple(filter(None, stops))
+        self._tail = 4 * max(map(len, self._stops), default=0) + 8  # ids in which a stop text can end
         self._given = 0  # characters returned so far
         self._settled = ""  # text of the ids up to `_read` that was not returned yet
         self._ahead = 0  # characters returned of the ids after `_read`
@@ -33,13 +40,15 @@ class TextStream:
             self.finish_reason = "end_of_text"
             return
         self.ids.append(token)
-        if self._stop and self._stop in self._tokenizer.decode(self.ids[-4 * len(self._stop) - 8 :]):
-            self.finish_reason = "stop"
+        if self._stops:
+            end = self._tokenizer.decode(self.ids[-self._tail :])
+            if any(stop in end for stop in self._stops):
+                self.finish_reason = "stop"
 
     def text(self) -> str:
-        """Return the text so far, up to the stop text."""
+        """Return the text so far, up to the first stop text."""
         text = self._tokenizer.decode(self.ids)
-        return text.split(self._stop, 1)[0] if self._stop else text
+        return min((text.split(stop, 1)[0] for stop in self._stops), key=len, default=text)
 
     def new_text(self, *, final: bool = False) -> str:
         """Return the text that has become certain since the last call.
@@ -73,10 +82,13 @@ class TextStream:
         return waiting
 
     def _possible_stop(self, text: str) -> int:
-        """Return how many characters at the end of the text may be the beginning of the stop text."""
-        if not self._stop:
-            return 0
-        start = text.find(self._stop[0], max(0, len(text) - len(self._stop) + 1))
-        while start >= 0 and not self._stop.startswith(text[start:]):
-            start = text.find(self._stop[0], start + 1)
-        return len(text) - start if start >= 0 else 0
+        """Return how many characters at the end of the text may be the beginning of a stop text."""
+        return max((_overlap(text, stop) for stop in self._stops), default=0)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of a text with which a stop text begins."""
+    start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while start >= 0 and not stop.startswith(text[start:]):
+        start = text.find(stop[0], start + 1)
+    return len(text) - start if start >= 0 else 0

@@ -6,6 +6,7 @@ Shapes: B batch, G key and value heads, S key position, T new position, D head w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -106,6 +107,20 @@ class KeyValueCache:
     def clear(self) -> None:
         """Empty the cache; its memory stays allocated."""
         self.length = 0
+
+    def copy_of_filled(self) -> list[Tensor]:
+        """Return what is filled, as tensors of its own."""
+        return [tensor.narrow(tensor.ndim - 2, 0, self.length).clone() for tensor in self._tensors()]
+
+    def fill_with(self, copies: Sequence[Tensor]) -> None:
+        """Begin with what `copy_of_filled` of such a cache has returned; this one may have another capacity."""
+        for tensor, copied in zip(self._tensors(), copies, strict=True):
+            self.length = copied.shape[-2]
+            tensor.narrow(tensor.ndim - 2, 0, self.length).copy_(copied)
+
+    def _tensors(self) -> list[Tensor]:
+        """Return all tensors, each with positions as its last dimension but one."""
+        return [*self.keys, *self.values, *([] if self._units is None else [self._units])]
 
 
 def attends_fast_in_bfloat16() -> bool:

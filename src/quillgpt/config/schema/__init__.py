@@ -32,6 +32,7 @@ from quillgpt.config.schema.using import (
     Quantize,
     SampleSettings,
     Sampling,
+    ServeSettings,
     SpeakSettings,
     SwapSettings,
 )
@@ -41,6 +42,7 @@ COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "quill prepare": PrepareSettings,
     "quill sample": SampleSettings,
     "quill speak": SpeakSettings,
+    "quill serve": ServeSettings,
     "quill eval": EvalSettings,
     "quill transcribe": TranscribeSettings,
     "quill lab ranges and quill lab look": LabSettings,
@@ -68,6 +70,7 @@ __all__ = [
     "ResolvedSettings",
     "SampleSettings",
     "Sampling",
+    "ServeSettings",
     "Settings",
     "SpeakSettings",
     "SwapSettings",

@@ -59,6 +59,12 @@ class Sampling(Settings):
     repetition_penalty: Annotated[float, Field(ge=1e-6, le=1e6)] = Field(
         1.0, description="Above 1, tokens that have already occurred become less likely."
     )
+    presence_penalty: Annotated[float, Field(ge=-100, le=100)] = Field(
+        0.0, description="Taken from the logit of each token that the sample already has."
+    )
+    frequency_penalty: Annotated[float, Field(ge=-100, le=100)] = Field(
+        0.0, description="The same, times how often the sample has the token."
+    )
     stop: str | None = Field(None, description="End a sample before this text.")
     window: Literal["half", "exact"] = Field(
         "half",
@@ -88,6 +94,27 @@ class OneSample(Sampling):
 
 class SpeakSettings(Prompt, OneSample, MachineFields, WeightsFields, VoiceFields):
     """The settings of `quill speak`."""
+
+
+class ServeFields(Settings):
+    """The server."""
+
+    host: str = Field(
+        "127.0.0.1",
+        description="Name or address to listen at. Any but this machine's own (127.0.0.1) needs an api_key.",
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen at; 0: any that is free.")
+    api_key: str | None = Field(
+        None,
+        description="What clients must send as a bearer token. Better given as QUILL_API_KEY, which no list of processes shows.",
+    )
+    data_dir: PathText = Field(
+        "data", description="Folder of the prepared data sets; the meta.pkl of a nanoGPT model may be there."
+    )
+
+
+class ServeSettings(ServeFields, MachineFields, WeightsFields):
+    """The settings of `quill serve`."""
 
 
 class EvaluationDataFields(Settings):
