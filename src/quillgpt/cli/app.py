@@ -23,6 +23,7 @@ from quillgpt.cli.plot import plot
 from quillgpt.cli.prepare import prepare
 from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
+from quillgpt.cli.serve import serve
 from quillgpt.cli.speak import speak
 from quillgpt.cli.train import train
 from quillgpt.cli.transcribe import transcribe
@@ -38,6 +39,7 @@ COMMANDS: dict[str, App | Callable[..., None]] = {
     "prepare": prepare,
     "sample": sample,
     "speak": speak,
+    "serve": serve,
     "eval": evaluate,
     "info": info,
     "export": export,
