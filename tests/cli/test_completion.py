@@ -53,7 +53,7 @@ def test_in_bash(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None
         done = subprocess.run(asked, env=environment, check=True, capture_output=True, text=True, cwd=folder)
         return done.stdout.split("\n")[:-1]
 
-    assert tab("tra") == ["train", "transcribe"]
+    assert tab("tra") == ["train", "trace", "transcribe"]
     assert tab("train", "") == [*preset_names(), "out-x/", "run.toml"]
     assert tab("train", "demo", "--dry") == ["--dry_run"]
     assert tab("train", "--optimizer", "") == ["adamw", "muon"]

@@ -25,6 +25,7 @@ from quillgpt.cli.prove import prove
 from quillgpt.cli.sample import sample
 from quillgpt.cli.serve import serve
 from quillgpt.cli.speak import speak
+from quillgpt.cli.trace import trace
 from quillgpt.cli.train import train
 from quillgpt.cli.transcribe import transcribe
 from quillgpt.config.layers import FOLDERS, read_dotenv
@@ -41,6 +42,7 @@ COMMANDS: dict[str, App | Callable[..., None]] = {
     "speak": speak,
     "serve": serve,
     "eval": evaluate,
+    "trace": trace,
     "info": info,
     "export": export,
     "transcribe": transcribe,

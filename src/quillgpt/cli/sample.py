@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL, from_home, settings_flags, switch
+from quillgpt.cli.trace import open_model_tracer
 from quillgpt.config import SampleSettings, SpeakSettings, resolve_flat
 from quillgpt.config.schema import SPECIAL_ORIGINS, VoiceFields
 from quillgpt.console import table, warn
@@ -32,6 +33,7 @@ OUT = Parameter(
     help="Write the speech to this .wav; - is standard output. Unset: play it, or, without a sound device, write "
     "speech.wav.",
 )
+TRACE = switch("--trace", "Say after each sample what it copies from the training text (quill trace).")
 OVERWRITE = switch("--overwrite", "Replace the file of --out.")
 
 
@@ -43,6 +45,7 @@ def sample(
     speak: Annotated[bool, SPEAK] = False,
     out: Annotated[str | None, OUT] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
+    trace: Annotated[bool, TRACE] = False,
     as_json: Annotated[bool, JSON_FLAG] = False,
     **flags: str,
 ) -> None:
@@ -54,7 +57,7 @@ def sample(
             raise ConfigError(f"--out={out} is the file of --speak; the folder of a run is MODEL or --out_dir")
         if unused := sorted(VoiceFields.model_fields.keys() & flags.keys()):
             raise ConfigError(f"--{unused[0]} is for --speak; give that too")
-        print_samples(chosen, settings, as_json=as_json)
+        print_samples(chosen, settings, as_json=as_json, is_traced=trace)
         return
     if out == "-":
         raise ConfigError("standard output has the text of the samples; give --out FILE.wav, or use quill speak")
@@ -65,7 +68,7 @@ def sample(
 
     try:
         with speaking(settings, out, overwrite=overwrite) as speaker:
-            print_samples(chosen, settings, as_json=as_json, speaker=speaker)
+            print_samples(chosen, settings, as_json=as_json, is_traced=trace, speaker=speaker)
     except NothingToSayError as error:
         warn(str(error))
 
@@ -87,6 +90,7 @@ def print_samples(
     *,
     as_json: bool = False,
     is_silent: bool = False,
+    is_traced: bool = False,
     speaker: Speaker | None = None,
 ) -> None:
     """Draw samples of a model, print them and speak them.
@@ -96,10 +100,12 @@ def print_samples(
         settings: How samples are drawn.
         as_json: Print one JSON object for each sample.
         is_silent: Print no sample.
+        is_traced: Say of each sample what it copies from the training text.
         speaker: Speaks the text, if given.
     """
     from quillgpt.api import load
     from quillgpt.generation import read_start
+    from quillgpt.trace.report import show_spans
 
     loaded = load(
         chosen,
@@ -112,6 +118,7 @@ def print_samples(
     start = None if settings.start is None else read_start(settings.start)
     prompt = loaded.prompt(start)
     plain = not (as_json or is_silent)
+    tracer = open_model_tracer(loaded, None, data_dir=settings.data_dir) if is_traced else None
 
     def show(text: str) -> None:
         if plain:
@@ -123,11 +130,17 @@ def print_samples(
         print_setup(loaded, settings, prompt[1])
     show(prompt[0])
     for number, drawn in enumerate(loaded.draw(prompt, settings, on_text=show)):
+        traced = None if tracer is None else tracer.trace(drawn.text)
         if as_json:
-            print(json.dumps(asdict(drawn), ensure_ascii=False), flush=True)
+            found = {} if traced is None else {"trace": [span.row() for span in traced.spans]}
+            print(json.dumps(asdict(drawn) | found, ensure_ascii=False), flush=True)
         if number:
             show(drawn.prompt + drawn.text)
-        if plain:
+        if plain and traced is not None:
+            write("\n\n")
+            show_spans(traced)
+            write(f"{DASHES}\n")
+        elif plain:
             write(f"\n{DASHES}\n")
         if speaker is not None:
             speaker.end_text()
