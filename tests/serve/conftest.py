@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -51,7 +51,7 @@ class Running:
         return self.ask(**body)["choices"][0]["text"]
 
 
-def start(models: dict[str, ServedModel], *, api_key: str | None = None) -> Iterator[tuple[int, Server]]:
+def started(models: dict[str, ServedModel], *, api_key: str | None = None) -> Iterator[tuple[int, Server]]:
     sock = listen("127.0.0.1", 0)
     server = Server(models, host="127.0.0.1", api_key=api_key)
     process = uvicorn.Server(configuration(server))
@@ -66,6 +66,12 @@ def start(models: dict[str, ServedModel], *, api_key: str | None = None) -> Iter
 
 
 @pytest.fixture(scope="session")
+def start() -> Callable[..., Iterator[tuple[int, Server]]]:
+    """Return what yields the port of a server and the server, once, and then ends it."""
+    return started
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
     folder = tmp_path_factory.mktemp("served")
     saved(folder / "tiny", QWEN3, "bpe")
@@ -75,12 +81,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
 
 @pytest.fixture(scope="session")
 def running(models: dict[str, ServedModel]) -> Iterator[Running]:
-    for port, server in start(models):
+    for port, server in started(models):
         yield Running(f"http://127.0.0.1:{port}", port, models["tiny"].model, server)
 
 
 @pytest.fixture(scope="session")
 def locked(models: dict[str, ServedModel]) -> Iterator[tuple[str, str]]:
     """The address of a server that needs a key, and the key."""
-    for port, _ in start(models, api_key="a key"):
+    for port, _ in started(models, api_key="a key"):
         yield f"http://127.0.0.1:{port}", "a key"

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from exported import saved
 from quillgpt.cli.serve import serve
 from quillgpt.serve import run as server_process
 from quillgpt.serve.app import Server
 from quillgpt.serve.completion import ServedModel
-from quillgpt.serve.run import configuration, listen
 from quillgpt.serve.runs import MOST_ROWS, Runs, find_runs, parse, seconds_left
 from quillgpt.serve.static import FILES, FOLDER
 
@@ -93,33 +91,21 @@ class Visit:
         return self.locator(".text").nth(sheet).evaluate("text => text.textContent")
 
 
-def serving(models: dict[str, Slow], api_key: str | None = None) -> Iterator[Served]:
-    sock = listen("127.0.0.1", 0)
-    server = Server(models, host="127.0.0.1", api_key=api_key)
-    process = uvicorn.Server(configuration(server))
-    thread = threading.Thread(target=process.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    while not process.started:
-        time.sleep(0.01)
-    yield Served(f"http://127.0.0.1:{sock.getsockname()[1]}/", server, models)
-    process.should_exit = True
-    thread.join()
-    server.turns.end()
-
-
 @pytest.fixture(scope="module")
 def slow(models) -> dict[str, Slow]:
     return {name: Slow(name, served.model) for name, served in models.items()}
 
 
 @pytest.fixture(scope="module")
-def served(slow) -> Iterator[Served]:
-    yield from serving(slow)
+def served(slow, start) -> Iterator[Served]:
+    for port, server in start(slow):
+        yield Served(f"http://127.0.0.1:{port}/", server, slow)
 
 
 @pytest.fixture(scope="module")
-def with_key(slow) -> Iterator[Served]:
-    yield from serving(slow, KEY)
+def with_key(slow, start) -> Iterator[Served]:
+    for port, server in start(slow, api_key=KEY):
+        yield Served(f"http://127.0.0.1:{port}/", server, slow)
 
 
 @pytest.fixture(scope="module")

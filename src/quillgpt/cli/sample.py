@@ -105,7 +105,6 @@ def print_samples(
     """
     from quillgpt.api import load
     from quillgpt.generation import read_start
-    from quillgpt.trace.report import show_spans
 
     loaded = load(
         chosen,
@@ -137,6 +136,8 @@ def print_samples(
         if number:
             show(drawn.prompt + drawn.text)
         if plain and traced is not None:
+            from quillgpt.trace.report import show_spans
+
             write("\n\n")
             show_spans(traced)
             write(f"{DASHES}\n")
