@@ -7,7 +7,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from quillgpt.config import resolve_flat
 from quillgpt.config.dataset_names import is_dataset_name, split_mixture
 from quillgpt.config.paths import expand
 from quillgpt.config.runs import places_of
-from quillgpt.config.schema import Quantize, Sampling
+from quillgpt.config.schema import SPECIAL_ORIGINS, Quantize, Sampling
 from quillgpt.console import progress, say, warn
 from quillgpt.data.batches import Tokens
 from quillgpt.data.dataset import Dataset, dataset_folder, find_dataset, open_dataset, prepare_hint
@@ -34,6 +34,7 @@ from quillgpt.interop import open_model
 from quillgpt.model import GPT, GPTConfig, check_quantize, inference_form
 from quillgpt.text.sources.corpora import recipe_named
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
+from quillgpt.trace import Tracer, open_tracer
 
 EVALUATION_TOKENS = 4096
 """Tokens computed at once in an evaluation, by default."""
@@ -179,6 +180,39 @@ class Model:
         if dataset is not None:
             say(f"the data set {name} is found by its fingerprint: it is {dataset.folder}")
         return dataset
+
+    def tracer(self, datasets: Sequence[str] | None = None, *, data_dir: str = "data") -> Tracer:
+        """Return what traces texts to the text that the model was trained on; what cannot be traced is said.
+
+        Args:
+            datasets: Names of prepared data sets to trace to instead.
+            data_dir: The folder of data sets.
+
+        Raises:
+            ConfigError: No data set is named, and none is recorded with the model.
+            DataError: A data set is missing, or is not the one that the model was trained on.
+            UserError: The index has to be made, and the extra trace is not installed.
+        """
+        recorded = self.recorded_datasets if datasets is None else {}
+        names = [name for name in datasets or () if name]
+        if not recorded and not names:
+            raise ConfigError(
+                f"{self.folder} does not say on what it was trained; name the prepared data set: --dataset NAME"
+            )
+        opened = [self.open_dataset(name, data_dir=data_dir) for name in (*recorded, *names)]
+        for dataset, fingerprint in zip(opened, recorded.values(), strict=False):
+            if fingerprint is not None and dataset.fingerprint != fingerprint:
+                raise DataError(
+                    f"{dataset.folder} is not what {self.folder} was trained on: it was prepared again, from another "
+                    "text or in another way; prepare it as it was, or trace to what is there now with "
+                    f"--dataset {dataset.name}"
+                )
+        origin = self.about.get("init_from")
+        is_finetuned = isinstance(origin, str) and origin not in SPECIAL_ORIGINS
+        tracer = open_tracer(opened, finetuned_from=origin if is_finetuned else None)
+        for note in tracer.notes:
+            warn(note)
+        return tracer
 
     def evaluate(
         self,

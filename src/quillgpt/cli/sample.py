@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL, from_home, settings_flags, switch
-from quillgpt.cli.trace import open_model_tracer
 from quillgpt.config import SampleSettings, SpeakSettings, resolve_flat
 from quillgpt.config.schema import SPECIAL_ORIGINS, VoiceFields
 from quillgpt.console import table, warn
@@ -117,7 +116,7 @@ def print_samples(
     start = None if settings.start is None else read_start(settings.start)
     prompt = loaded.prompt(start)
     plain = not (as_json or is_silent)
-    tracer = open_model_tracer(loaded, None, data_dir=settings.data_dir) if is_traced else None
+    tracer = loaded.tracer(data_dir=settings.data_dir) if is_traced else None
 
     def show(text: str) -> None:
         if plain:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from quillgpt.cli.flags import JSON_FLAG, MODEL, from_home
 from quillgpt.config import EvalSettings, resolve_flat
 from quillgpt.config.paths import exists, expand, is_standard_input
-from quillgpt.config.schema import SPECIAL_ORIGINS
-from quillgpt.console import say, warn
+from quillgpt.console import say
 from quillgpt.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from quillgpt.api import Model
-    from quillgpt.trace import Tracer
 
 TEXT = Parameter(
     "--text",
@@ -54,7 +49,8 @@ def trace(
     from quillgpt.trace.report import show_spans, show_text
 
     loaded = load(model, device="cpu", dtype="float32", data_dir=settings.data_dir)  # its weights are not read
-    traced = open_model_tracer(loaded, settings.dataset, data_dir=settings.data_dir).trace(content)
+    named = None if settings.dataset is None else [part.strip() for part in settings.dataset.split(",")]
+    traced = loaded.tracer(named, data_dir=settings.data_dir).trace(content)
     if as_json:
         for span in traced.spans:
             print(json.dumps(span.row(), ensure_ascii=False))
@@ -81,37 +77,3 @@ def read_text(given: str) -> str:
         reading = sources[0].look_at()
         pieces = sources[0].pieces(reading.encoding, 1 << 20)
         return "".join(piece for piece in pieces if isinstance(piece, str))
-
-
-def open_model_tracer(model: Model, names: str | None, *, data_dir: str) -> Tracer:
-    """Return the tracer to the text that a model was trained on, or to data sets that the user names.
-
-    Args:
-        model: The model.
-        names: Data sets, separated by commas; None: those that the model was trained on.
-        data_dir: Folder of the data sets.
-
-    Raises:
-        UserError: A data set is missing or has changed, or the model does not say on what it was trained.
-    """
-    from quillgpt.trace import open_tracer
-
-    recorded = model.recorded_datasets if names is None else {}
-    named = [name for part in (names or "").split(",") if (name := part.strip())]
-    if not recorded and not named:
-        raise ConfigError(
-            f"{model.folder} does not say on what it was trained; name the prepared data set: --dataset NAME"
-        )
-    datasets = [model.open_dataset(name, data_dir=data_dir) for name in (*recorded, *named)]
-    for dataset, fingerprint in zip(datasets, recorded.values(), strict=False):
-        if fingerprint is not None and dataset.fingerprint != fingerprint:
-            raise DataError(
-                f"{dataset.folder} is not what {model.folder} was trained on: it was prepared again, from another text "
-                f"or in another way; prepare it as it was, or trace to what is there now with --dataset {dataset.name}"
-            )
-    origin = model.about.get("init_from")
-    is_finetuned = isinstance(origin, str) and origin not in SPECIAL_ORIGINS
-    tracer = open_tracer(datasets, finetuned_from=origin if is_finetuned else None)
-    for note in tracer.notes:
-        warn(note)
-    return tracer
