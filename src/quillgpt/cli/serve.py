@@ -74,5 +74,5 @@ def load_models(models: tuple[str, ...], settings: ServeSettings) -> dict[str, S
             quantize=settings.quantize,
         )
         loaded.writer.eval()  # read now, so that the first request does not wait for it
-        served[name] = ServedModel(name, loaded)
+        served[name] = ServedModel(name, loaded, data_dir=settings.data_dir)
     return served

@@ -9,11 +9,11 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -28,9 +28,18 @@ from quillgpt.serve.gathering import Gathered
 from quillgpt.serve.guard import Guard
 from quillgpt.serve.measures import Measures
 from quillgpt.serve.openapi import document
-from quillgpt.serve.protocol import Completion, CompletionRequest, ModelCard, ModelList, Usage
+from quillgpt.serve.protocol import (
+    Choice,
+    Completion,
+    CompletionRequest,
+    ModelCard,
+    ModelList,
+    TraceRequest,
+    Usage,
+)
 from quillgpt.serve.runs import Runs
 from quillgpt.serve.static import FILES, page_routes
+from quillgpt.serve.tracing import Tracing
 from quillgpt.serve.turns import EndedError, FullError, Job, Turns
 
 LARGEST_BODY: Final = 1 << 20
@@ -48,6 +57,8 @@ EVENT_SECONDS: Final = 0.02
 RETRY_SECONDS: Final = 2
 OPEN_PATHS: Final = ("/health", *FILES)
 
+Body = TypeVar("Body", bound=BaseModel)
+
 
 class Server:
     """Answers requests for some models.
@@ -62,6 +73,7 @@ class Server:
         self._models = dict(models)
         self._started = int(time.time())
         self.turns = Turns()
+        self._tracing = Tracing()
         self._measures = Measures()
         self.routes = [
             Route("/v1/models", self._list_models, methods=["GET"]),
@@ -71,11 +83,13 @@ class Server:
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/openapi.json", self._openapi, methods=["GET"]),
+            Route("/x/trace", self._trace, methods=["POST"]),
             *Runs(Path()).routes(),
             *page_routes(),
         ]
         handlers: dict[int | type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
             RefusedError: _refuse,
+            FullError: _too_many,
             404: _not_found,
             405: _not_allowed,
             500: _failed,
@@ -108,74 +122,91 @@ class Server:
         )
 
     async def _complete(self, request: Request) -> Response:
-        asked = parse(await read_body(request))
+        asked = parse(await read_body(request), CompletionRequest)
         served = self._model(asked.model)
         seed = secrets.randbits(31) if asked.seed is None else asked.seed
         try:
             served.vocabulary.bias(asked.logit_bias)
             asked.sampling(seed=seed)
             prompts = served.prompts(asked)
+            if asked.x_trace:
+                await self._tracing.trace(served, [])
         except UserError as error:
             return refusal(400, str(error))
-        job = self._submit(served, asked, prompts, seed)
+        job = self.turns.submit(served.complete(asked, prompts, seed))
         gathered = Gathered(asked, [text for text, _ in prompts])
         usage = sum(len(ids) for _, ids in prompts)
         head = Completion(
             id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=served.name, choices=[], x_seed=seed
         )
         if asked.stream:
-            return Events(self._events(job, asked, gathered, head, usage), job)
-        return await self._whole(request, job, gathered, head, usage)
+            return Events(self._events(job, served, asked, gathered, head, usage), job)
+        return await self._whole(request, job, self._gather(job, served, asked, gathered), gathered, head, usage)
 
-    def _submit(
-        self, served: ServedModel, asked: CompletionRequest, prompts: Sequence[tuple[str, list[int]]], seed: int
-    ) -> Job:
+    async def _trace(self, request: Request) -> Response:
+        asked = parse(await read_body(request), TraceRequest)
+        served = self._model(asked.model)
         try:
-            return self.turns.submit(served.complete(asked, prompts, seed))
-        except FullError:
-            raise RefusedError(
-                429,
-                "too many requests wait already; ask again later",
-                headers={"Retry-After": str(RETRY_SECONDS)},
-            ) from None
+            (found,) = await self._tracing.trace(served, [asked.text])
+        except UserError as error:
+            return refusal(400, str(error))
+        return answer(found)
 
     async def _whole(
-        self, request: Request, job: Job, gathered: Gathered, head: Completion, prompt_tokens: int
+        self,
+        request: Request,
+        job: Job,
+        choices: Coroutine[None, None, Sequence[Choice]],
+        gathered: Gathered,
+        head: Completion,
+        prompt_tokens: int,
     ) -> Response:
         """Answer when all samples have ended; stop computing if the client leaves."""
         leaving = asyncio.create_task(_disconnected(request))
-        reading = asyncio.create_task(self._gather(job, gathered))
+        reading = asyncio.create_task(choices)
         try:
             await asyncio.wait((leaving, reading), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 raise ClientDisconnect
-            reading.result()
-        except (UserError, EndedError) as error:
+            found = reading.result()
+        except (UserError, EndedError, FullError) as error:
             return failure(error)
         finally:
             job.cancel()
             leaving.cancel()
             reading.cancel()
-        return answer(
-            head.model_copy(update={"choices": gathered.choices(), "usage": self._usage(gathered, prompt_tokens)})
-        )
+        return answer(head.model_copy(update={"choices": found, "usage": self._usage(gathered, prompt_tokens)}))
 
-    async def _gather(self, job: Job, gathered: Gathered) -> None:
+    async def _gather(
+        self, job: Job, served: ServedModel, asked: CompletionRequest, gathered: Gathered
+    ) -> Sequence[Choice]:
         async for pieces in job.pieces():
             self._measures.generated(gathered.add(pieces))
+        choices = gathered.choices()
+        return await self._tracing.mark(served, choices) if asked.x_trace else choices
 
     async def _events(
-        self, job: Job, asked: CompletionRequest, gathered: Gathered, head: Completion, prompt_tokens: int
+        self,
+        job: Job,
+        served: ServedModel,
+        asked: CompletionRequest,
+        gathered: Gathered,
+        head: Completion,
+        prompt_tokens: int,
     ) -> AsyncIterator[str]:
-        """Yield the events of a stream: one for what came since the last, the usage if it is wanted, and the end."""
+        """Yield the events of a stream: what came since the last, then traces and usage if they are wanted, the end."""
         try:
             async for pieces in job.pieces(EVENT_SECONDS):
                 self._measures.generated(gathered.add(pieces))
                 if choices := gathered.fresh():
                     yield head.model_copy(update={"choices": choices}).model_dump_json()
+            if asked.x_trace:
+                marked = await self._tracing.mark(served, gathered.choices())
+                traces = [Choice(index=one.index, text="", x_trace=one.x_trace) for one in marked]
+                yield head.model_copy(update={"choices": traces}).model_dump_json()
             if asked.stream_options is not None and asked.stream_options.include_usage:
                 yield head.model_copy(update={"usage": self._usage(gathered, prompt_tokens)}).model_dump_json()
-        except (UserError, EndedError) as error:
+        except (UserError, EndedError, FullError) as error:
             yield bytes(failure(error).body).decode()
         yield "[DONE]"
 
@@ -242,9 +273,17 @@ class Events(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def failure(error: UserError | EndedError) -> Response:
+def failure(error: UserError | EndedError | FullError) -> Response:
     """Return the answer to a request that could not be computed to its end."""
+    if isinstance(error, FullError):
+        return too_many()
     return refusal(500, str(error)) if isinstance(error, UserError) else refusal(503, "the server has been ended")
+
+
+def too_many() -> Response:
+    """Return the answer to a request that finds too many waiting."""
+    wait = {"Retry-After": str(RETRY_SECONDS)}
+    return refusal(429, "too many requests wait already; ask again later", headers=wait)
 
 
 async def read_body(request: Request) -> bytes:
@@ -265,14 +304,14 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def parse(body: bytes) -> CompletionRequest:
+def parse(body: bytes, kind: type[Body]) -> Body:
     """Return what a body asks for.
 
     Raises:
         RefusedError: It is no JSON, or has what the protocol has not.
     """
     try:
-        return CompletionRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:3])
@@ -295,6 +334,10 @@ async def _leaves(receive: Receive) -> None:
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     return error.response
+
+
+async def _too_many(_: Request, error: Exception) -> Response:  # noqa: ARG001
+    return too_many()
 
 
 async def _not_found(request: Request, _: Exception) -> Response:

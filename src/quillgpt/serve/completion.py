@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from quillgpt.generation.generate import LastPrompt, samples_at_once
 from quillgpt.generation.sample import as_in_texts
 from quillgpt.generation.stream import INCOMPLETE, TextStream
 from quillgpt.serve.protocol import CompletionRequest, FinishReason
+from quillgpt.trace import Tracer
 
 POSITIONS_AT_ONCE = 256
 """Positions of a prompt whose logits are computed together."""
@@ -98,13 +100,20 @@ class ServedModel:
     Args:
         name: The name.
         model: The model.
+        data_dir: The folder of data sets, for tracing.
     """
 
-    def __init__(self, name: str, model: Model) -> None:
+    def __init__(self, name: str, model: Model, *, data_dir: str = "data") -> None:
         self.name = name
         self.model = model
+        self._data_dir = data_dir
         self.vocabulary = Vocabulary(model)
         self._last_prompt = LastPrompt()
+
+    @cached_property
+    def tracer(self) -> Tracer:
+        """What traces texts to the model's training text; errors are those of `Model.tracer`."""
+        return self.model.tracer(data_dir=self._data_dir)
 
     def prompts(self, request: CompletionRequest) -> list[tuple[str, list[int]]]:
         """Return the prompts of a request as texts and ids.

@@ -7,7 +7,15 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from quillgpt import __version__
-from quillgpt.serve.protocol import Completion, CompletionRequest, ErrorAnswer, ModelCard, ModelList
+from quillgpt.serve.protocol import (
+    Completion,
+    CompletionRequest,
+    ErrorAnswer,
+    ModelCard,
+    ModelList,
+    TraceAnswer,
+    TraceRequest,
+)
 from quillgpt.serve.runs import MOST_LINES, RunList, RunRows
 
 ERRORS = {
@@ -25,8 +33,9 @@ ERRORS = {
 
 def document() -> dict[str, Any]:
     """Return the description in the form of OpenAPI 3.1."""
-    classes = (CompletionRequest, Completion, ModelList, ModelCard, RunList, RunRows, ErrorAnswer)
-    modes: list[Any] = [(each, "validation" if each is CompletionRequest else "serialization") for each in classes]
+    requests = (CompletionRequest, TraceRequest)
+    answers = (Completion, TraceAnswer, ModelList, ModelCard, RunList, RunRows, ErrorAnswer)
+    modes: list[Any] = [*((each, "validation") for each in requests), *((each, "serialization") for each in answers)]
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     after = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": MOST_LINES}}
@@ -52,6 +61,10 @@ def document() -> dict[str, Any]:
             "/health": {"get": {"summary": "Whether the server lives.", "responses": _plain("application/json")}},
             "/metrics": {"get": {"summary": "Numbers for Prometheus.", "responses": _plain("text/plain")}},
             "/openapi.json": {"get": {"summary": "This description.", "responses": _plain("application/json")}},
+            "/x/trace": {
+                "post": _operation("Say what a text has from the training text.", TraceAnswer, tuple(ERRORS))
+                | {"requestBody": {"required": True, "content": _json("TraceRequest")}}
+            },
             "/x/runs": {"get": _operation("List the runs below the server's folder.", RunList, (401, 403))},
             "/x/runs/{name}": {
                 "get": _operation("Read what a run has recorded.", RunRows, (400, 401, 403, 404))

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from quillgpt.config.schema import Sampling
+from quillgpt.trace import Kind, Span
 
 USUAL = Sampling()
 MOST_SAMPLES, MOST_STOPS, MOST_LOGPROBS, MOST_PROMPTS = 128, 4, 20, 128
 MOST_BIAS = 100.0
-LONGEST_STOP = 200
+LONGEST_STOP, LONGEST_TRACED = 200, 100_000
 
 Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_STOP)]
@@ -71,6 +72,7 @@ class CompletionRequest(Strict):
     stream_options: StreamOptions | None = None
     suffix: str | None = Field(None, description="Refused: no model here fills a gap.")
     user: str | None = Field(None, description="Accepted, and without effect.")
+    x_trace: bool | None = Field(False, description="Say of each text what is copied from the training text.")
 
     @model_validator(mode="after")
     def _possible(self) -> CompletionRequest:
@@ -101,6 +103,23 @@ class CompletionRequest(Strict):
         return 16 if self.max_tokens is None else self.max_tokens
 
 
+class TraceRequest(Strict):
+    """The body of POST /x/trace."""
+
+    model: str | None = Field(None, description="Name of a model in /v1/models; unset: the first.")
+    text: str = Field(max_length=LONGEST_TRACED)
+
+
+class TraceAnswer(BaseModel):
+    """What a text has from the training text of a model."""
+
+    sentence: str = Field(description="What was found, in one sentence.")
+    shares: dict[Kind, float] = Field(description="The share of its characters of each kind.")
+    expected: dict[Kind, float] = Field(description="The same of held-out text.")
+    least_characters: int = Field(description="Characters from which on a passage counts as copied.")
+    spans: list[Span] = Field(description="In order, without gaps; places count characters, not bytes or UTF-16.")
+
+
 class Logprobs(BaseModel):
     """Natural logarithms of probabilities as the model has them, before temperature, penalties and bias.
 
@@ -120,6 +139,7 @@ class Choice(BaseModel):
     text: str
     logprobs: Logprobs | None = None
     finish_reason: FinishReason | None = None
+    x_trace: TraceAnswer | None = Field(None, description="In a stream, with the last event before the usage.")
 
 
 class Usage(BaseModel):

@@ -1,0 +1,129 @@
+"""Tracing for clients: the spans of `quill trace`, beside completions and alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+pytest.importorskip("pydivsufsort", reason="the extra trace is not installed")
+
+import quillgpt
+from exported import saved
+from quillgpt.data.prepare import prepare
+from quillgpt.serve.completion import ServedModel
+from quillgpt.serve.tracing import MOST_TRACES
+from quillgpt.trace import Tracer
+
+LINES = [f"Line {n}: {n * 7919 % 1000} grey geese and {n * 104729 % 1000} swäns.\n" for n in range(400)]
+PASSAGE = "".join(LINES[100:102])
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory, start) -> Iterator[tuple[str, Tracer, list[ServedModel]]]:
+    """The address of a server of a model that says on what it was trained and one that does not, and the former's
+    tracer.
+    """
+    folder = tmp_path_factory.mktemp("traced")
+    (folder / "geese.txt").write_text("".join(LINES), encoding="utf-8")
+    data_dir = str(folder / "data")
+    words = [str(folder / "geese.txt")]
+    dataset = prepare(words, dataset="geese", tokenizer="byte", data_dir=folder / "data").dataset
+    saved(folder / "tiny")
+    known, unknown = (quillgpt.load(folder / "tiny", dtype="float32") for _ in range(2))
+    known.about = {"dataset": "geese", "data_fingerprint": dataset.fingerprint}
+    unknown.about = {}
+    models = [ServedModel(name, model, data_dir=data_dir) for name, model in (("known", known), ("unknown", unknown))]
+    for port, _ in start({model.name: model for model in models}):
+        yield f"http://127.0.0.1:{port}", known.tracer(data_dir=data_dir), models
+
+
+def post(url, place, **body):
+    return httpx.post(f"{url}{place}", json=body, timeout=60)
+
+
+def test_a_text_is_traced_as_by_the_command(traced):
+    url, tracer, _ = traced
+    text = f"Sömething else 🪿. {PASSAGE}Something else."
+    expected = tracer.trace(text)
+    answer = post(url, "/x/trace", text=text).json()
+    copied = next(span for span in answer["spans"] if span["kind"] == "copied")
+    assert PASSAGE.strip() in text[copied["start"] : copied["end"]]
+    assert (copied["source"], copied["line"]) == ("geese.txt", 101)  # no folder of the server's user
+    assert [span | {"source": None} for span in answer["spans"]] == [
+        span.row() | {"source": None} for span in expected.spans
+    ]
+    assert answer["shares"] == expected.shares
+    assert answer["expected"] == expected.expected
+    assert answer["least_characters"] == tracer.calibration.least
+    assert "geese.txt:101." in answer["sentence"]
+
+
+def test_completions_are_traced_where_that_is_asked(traced):
+    url, tracer, models = traced
+    room = models[0].model.config.block_size - 6
+    asked = {"prompt": PASSAGE[:room], "max_tokens": 4, "seed": 1, "n": 2, "echo": True}
+    plain = post(url, "/v1/completions", **asked).json()["choices"]
+    assert all(choice["x_trace"] is None for choice in plain)
+    choices = post(url, "/v1/completions", x_trace=True, **asked).json()["choices"]
+    for before, choice in zip(plain, choices, strict=True):
+        assert choice["text"] == before["text"]
+        spans = [span.row() for span in tracer.trace(choice["text"]).spans]
+        assert [span["kind"] for span in choice["x_trace"]["spans"]] == [span["kind"] for span in spans]
+        assert [span["end"] for span in choice["x_trace"]["spans"]] == [span["end"] for span in spans]
+    streamed = httpx.post(
+        f"{url}/v1/completions",
+        json=asked | {"x_trace": True, "stream": True, "stream_options": {"include_usage": True}},
+        timeout=60,
+    )
+    lines = [line.removeprefix("data: ") for line in streamed.text.splitlines() if line]
+    *_, traces, usage, end = lines
+    assert [choice["x_trace"] for choice in json.loads(traces)["choices"]] == [one["x_trace"] for one in choices]
+    assert json.loads(usage)["usage"]["completion_tokens"] == 8
+    assert end == "[DONE]"
+
+
+def test_what_cannot_be_traced_is_refused_before_anything_is_computed(traced):
+    url, _, _ = traced
+    for place, body in (("/x/trace", {"text": "a"}), ("/v1/completions", {"prompt": "a", "x_trace": True})):
+        answer = post(url, place, model="unknown", **body)
+        assert answer.status_code == 400
+        assert "does not say on what it was trained" in answer.json()["error"]["message"]
+    assert post(url, "/x/trace", text="a", model="none").status_code == 404
+    assert post(url, "/x/trace", text="a" * 100_001).status_code == 400
+    assert post(url, "/x/trace").status_code == 400
+    assert post(url, "/x/trace", text="").json()["spans"] == []
+
+
+def test_too_many_are_refused_and_who_has_left_is_not_traced():
+    import asyncio
+
+    from quillgpt.serve.tracing import Tracing
+    from quillgpt.serve.turns import FullError
+
+    class Counting:
+        opened = 0
+
+        @property
+        def tracer(self):
+            self.opened += 1
+
+    async def ask() -> None:
+        tracing, served = Tracing(), Counting()
+        tracing._turn.acquire()
+        waiting = [asyncio.create_task(tracing.trace(served, [])) for _ in range(MOST_TRACES)]
+        await asyncio.sleep(0)
+        with pytest.raises(FullError):
+            await tracing.trace(served, [])
+        for task in waiting[1:]:
+            task.cancel()
+        await asyncio.gather(*waiting[1:], return_exceptions=True)
+        tracing._turn.release()
+        assert await waiting[0] == []
+        while not await asyncio.to_thread(tracing._room.acquire, timeout=30):
+            pass
+        assert served.opened == 1
+
+    asyncio.run(ask())
