@@ -18,9 +18,11 @@ import uvicorn
 import quillgpt
 from exported import saved
 from quillgpt.api import Model
+from quillgpt.data.prepare import prepare
 from quillgpt.serve.app import Server
 from quillgpt.serve.completion import ServedModel
 from quillgpt.serve.run import configuration, listen
+from quillgpt.trace import Tracer
 from tiny import QWEN3
 
 
@@ -90,3 +92,24 @@ def locked(models: dict[str, ServedModel]) -> Iterator[tuple[str, str]]:
     """The address of a server that needs a key, and the key."""
     for port, _ in started(models, api_key="a key"):
         yield f"http://127.0.0.1:{port}", "a key"
+
+
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Tracer, list[ServedModel]]]:
+    """The address of a server of a model that says on what it was trained and one that does not, and the former's
+    tracer.
+    """
+    pytest.importorskip("pydivsufsort", reason="the extra trace is not installed")
+    folder = tmp_path_factory.mktemp("traced")
+    lines = [f"Line {n}: {n * 7919 % 1000} grey geese and {n * 104729 % 1000} swäns.\n" for n in range(400)]
+    (folder / "geese.txt").write_text("".join(lines), encoding="utf-8")
+    data_dir = str(folder / "data")
+    words = [str(folder / "geese.txt")]
+    dataset = prepare(words, dataset="geese", tokenizer="byte", data_dir=folder / "data").dataset
+    saved(folder / "tiny")
+    known, unknown = (quillgpt.load(folder / "tiny", dtype="float32") for _ in range(2))
+    known.about = {"dataset": "geese", "data_fingerprint": dataset.fingerprint}
+    unknown.about = {}
+    models = [ServedModel(name, model, data_dir=data_dir) for name, model in (("known", known), ("unknown", unknown))]
+    for port, _ in started({model.name: model for model in models}):
+        yield f"http://127.0.0.1:{port}", known.tracer(data_dir=data_dir), models

@@ -10,7 +10,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -247,6 +247,28 @@ def test_samples_are_branches_and_a_full_context_is_halved(visit):
     page.write("It was the best of times. " * 30, max_tokens=5)  # no prompt is too long
     assert "exceed the context" in page.locator(".status").inner_text()
     page.wrong[:] = [said for said in page.wrong if "400" not in said]  # how the page learns the size of a prompt
+
+
+def test_copied_text_is_marked_and_says_where_it_is_from(visit, traced, monkeypatch):
+    url, tracer, models = traced
+    # A model that was never trained copies no more than single letters.
+    by_letter = replace(tracer, calibration=tracer.calibration.model_copy(update={"least": 1}))
+    monkeypatch.setitem(vars(models[0]), "tracer", by_letter)
+    opened = visit(Served(f"{url}/", None, {}))
+    opened.write("Line", max_tokens=8, seed=3, temperature=1)
+    assert opened.locator(".t.copied").count() == 0
+    opened.check("#trace")
+    opened.expect(".trace").to_contain_text("are copied")
+    letters = set(tracer.index.text[: len(tracer.index.suffixes)].tobytes().decode(errors="ignore"))
+    written = [token for token in opened.locator(".text .t").all() if "prompt" not in token.get_attribute("class")]
+    marked = ["copied" in token.get_attribute("class") for token in written]
+    assert marked == [token.text_content() in letters for token in written]
+    assert any(marked)
+    written[marked.index(True)].click()
+    opened.expect(".card .from").to_have_text(re.compile(r"copied from geese\.txt:\d+(, [\d,]+ times there)?"))
+    opened.uncheck("#trace")
+    opened.expect(".t.copied").to_have_count(0)
+    opened.expect(".trace").to_be_hidden()
 
 
 def test_models_stand_side_by_side(visit, served):

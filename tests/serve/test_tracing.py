@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 pytest.importorskip("pydivsufsort", reason="the extra trace is not installed")
 
-import quillgpt
-from exported import saved
-from quillgpt.data.prepare import prepare
-from quillgpt.serve.completion import ServedModel
 from quillgpt.serve.tracing import MOST_TRACES
-from quillgpt.trace import Tracer
 
-LINES = [f"Line {n}: {n * 7919 % 1000} grey geese and {n * 104729 % 1000} swäns.\n" for n in range(400)]
-PASSAGE = "".join(LINES[100:102])
-
-
-@pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory, start) -> Iterator[tuple[str, Tracer, list[ServedModel]]]:
-    """The address of a server of a model that says on what it was trained and one that does not, and the former's
-    tracer.
-    """
-    folder = tmp_path_factory.mktemp("traced")
-    (folder / "geese.txt").write_text("".join(LINES), encoding="utf-8")
-    data_dir = str(folder / "data")
-    words = [str(folder / "geese.txt")]
-    dataset = prepare(words, dataset="geese", tokenizer="byte", data_dir=folder / "data").dataset
-    saved(folder / "tiny")
-    known, unknown = (quillgpt.load(folder / "tiny", dtype="float32") for _ in range(2))
-    known.about = {"dataset": "geese", "data_fingerprint": dataset.fingerprint}
-    unknown.about = {}
-    models = [ServedModel(name, model, data_dir=data_dir) for name, model in (("known", known), ("unknown", unknown))]
-    for port, _ in start({model.name: model for model in models}):
-        yield f"http://127.0.0.1:{port}", known.tracer(data_dir=data_dir), models
+PASSAGE = "".join(f"Line {n}: {n * 7919 % 1000} grey geese and {n * 104729 % 1000} swäns.\n" for n in (100, 101))
+"""Lines 101 and 102 of what the model was trained on."""
 
 
 def post(url, place, **body):

@@ -55,6 +55,10 @@ function askForKey(wasWrong) {
 
 export const getJson = async (path) => (await ask(path)).json();
 
+export async function trace(model, text) {
+  return (await ask("/x/trace", { method: "POST", body: JSON.stringify({ model, text }) })).json();
+}
+
 export async function complete(body, signal) {
   const response = await ask("/v1/completions", { method: "POST", body: JSON.stringify(body), signal });
   return response.json();

@@ -1,6 +1,6 @@
 // What the model thought at a token: its probability, and alternatives to go on from. One card for the whole page.
 
-import { h, percent } from "./dom.js";
+import { count, h, percent } from "./dom.js";
 import { bits, isText, spoken, visible } from "./tokens.js";
 
 const ALTERNATIVES = 10;
@@ -82,8 +82,10 @@ export class Card {
     const line = known ? `${percent(Math.exp(token.logprob))} · ${bits(token.logprob).toFixed(1)} bits` : "nothing predicts it";
     const joint = token.size > 1 ? ` · ${token.size} tokens` : "";
     const head = h("p", { className: "what", role: "status" }, h("b", {}, visible(token.text)), h("span", {}, line + joint));
+    const from = token.span && token.span.kind !== "new" ? [h("p", { className: "from" }, wherefrom(token.span))] : [];
     const others = (token.top ?? []).filter(([name]) => name !== token.text).slice(0, ALTERNATIVES);
-    return others.length ? [head, h("ol", {}, ...others.map((other) => h("li", {}, this.#alternative(other, pick))))] : [head];
+    const list = h("ol", {}, ...others.map((other) => h("li", {}, this.#alternative(other, pick))));
+    return [head, ...from, ...(others.length ? [list] : [])];
   }
 
   #alternative([name, logprob], pick) {
@@ -129,4 +131,10 @@ export class Card {
     this.#element.style.left = `${left + scrollX}px`;
     this.#element.style.top = `${(below ? token.bottom : token.top - height) + scrollY}px`;
   }
+}
+
+/** Say of a copied or close passage where it is in the training text. */
+function wherefrom({ kind, source, line, occurrences, similarity }) {
+  const often = occurrences > 1 ? `, ${count(occurrences)} times there` : "";
+  return kind === "copied" ? `copied from ${source}:${line}${often}` : `${percent(similarity)} like ${source}:${line}`;
 }

@@ -33,6 +33,7 @@ const page = {
     keepDraft();
     $("prompt").focus();
   },
+  traces: () => $("trace").checked,
   problem,
 };
 
@@ -95,6 +96,7 @@ function listen() {
   $("prompt").addEventListener("input", keepDraft);
   $("stop").addEventListener("click", stop);
   $("undo").addEventListener("click", undo);
+  $("trace").addEventListener("change", () => shown().forEach((sheet) => sheet.trace()));
   $("all").addEventListener("change", (event) => $("sheets").classList.toggle("all", event.target.checked));
   for (const name of ["write", "runs"]) {
     $(`tab-${name}`).addEventListener("click", () => showView(name));

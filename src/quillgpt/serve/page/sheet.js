@@ -1,8 +1,8 @@
 // One model's column: its text, token by token, and the tree of what it has written.
 
-import { complete, stream } from "./api.js";
+import { complete, stream, trace } from "./api.js";
 import { count, h } from "./dom.js";
-import { bits, marks, Matcher, textOf } from "./tokens.js";
+import { assign, bits, marks, Matcher, textOf } from "./tokens.js";
 import { label, Tree } from "./tree.js";
 
 const TOP = 11; // the token itself and ten others
@@ -28,13 +28,14 @@ export class Sheet {
 
   /**
    * `page` has what all sheets share: card, settings(), remember(sheet, node) before a change that can be undone,
-   * changed() when writing begins or ends, edit(text), problem(message).
+   * changed() when writing begins or ends, traces() whether copies are marked, edit(text), problem(message).
    */
   constructor(model, page) {
     this.model = model;
     this.page = page;
     this.text = h("div", { className: "text", role: "group", "aria-label": `Text of ${model.id}` });
     this.status = h("p", { className: "status", role: "status" });
+    this.found = h("p", { className: "trace", role: "status", hidden: true });
     const more = h("button", { type: "button", onclick: () => this.#goOn() }, "Go on");
     const edit = h("button", { type: "button", onclick: () => page.edit(textOf(this.#shown)) }, "Edit as text");
     this.actions = h("div", { className: "actions", hidden: true }, more, edit);
@@ -44,7 +45,7 @@ export class Sheet {
     const about = `${count(model.x_parameters)} parameters, context of ${count(model.x_context)} tokens`;
     this.element = h("section", { className: "sheet", "aria-label": model.id },
       h("header", {}, h("h2", {}, model.id), h("p", { className: "muted" }, about)),
-      this.text, this.status, this.actions, this.branches);
+      this.text, this.status, this.found, this.actions, this.branches);
     this.#listen();
   }
 
@@ -105,6 +106,37 @@ export class Sheet {
     this.#showWriting();
     this.actions.hidden = !node;
     this.#list();
+    this.trace();
+  }
+
+  /** Mark what the shown text has from the training text, as soon as nothing is written, or take the marks away. */
+  async trace() {
+    const node = this.current;
+    this.#mark(null);
+    if (!node || !this.page.traces() || this.#growing.includes(node)) return;
+    const written = textOf(this.#written());
+    if (!written) return;
+    try {
+      node.trace ??= await trace(this.model.id, written);
+    } catch (error) {
+      this.page.problem(`${this.model.id}: ${error.message}`);
+      return;
+    }
+    if (node === this.current && this.page.traces()) this.#mark(node.trace);
+  }
+
+  #written() {
+    return this.#shown.filter((token) => !token.prompt);
+  }
+
+  #mark(found) {
+    assign(found?.spans ?? [], this.#written());
+    this.#shown.forEach((token, i) => {
+      const { classList } = this.text.children[i];
+      for (const kind of ["copied", "close"]) classList.toggle(kind, token.span?.kind === kind);
+    });
+    this.found.textContent = found?.sentence ?? "";
+    this.found.hidden = !found;
   }
 
   async #work(work) {
@@ -123,6 +155,7 @@ export class Sheet {
     this.#note(this.current?.note ?? "");
     this.#list();
     this.page.changed();
+    this.trace();
   }
 
   /** Return a prompt's tokens, each with what the model thinks of it. */

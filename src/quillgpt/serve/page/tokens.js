@@ -1,6 +1,7 @@
 // Tokens and the text that they make.
 //
-// A token is {text, logprob, top, prompt}: `top` has [text, logprob] of the likeliest at its place, or null.
+// A token is {text, logprob, top, prompt}: `top` has [text, logprob] of the likeliest at its place, or null. Once its text
+// was traced, `span` is what it belongs to: {kind, source, line, occurrences, similarity}.
 
 const NAMELESS = /^<\|token \d+\|>$/; // what the API calls a token that is no text of its own, such as half a letter
 
@@ -18,8 +19,11 @@ export function surprise(token) {
   return step ? `s${step}` : "";
 }
 
-/** Classes of a token in the text. What is to be marked further, such as copied passages, is another function here. */
-const MARKS = [surprise, (token) => (token.prompt ? "prompt" : "")];
+/** Return the class of a token that is copied from the training text, or close to it. */
+const origin = (token) => (token.span && token.span.kind !== "new" ? token.span.kind : "");
+
+/** Classes of a token in the text. */
+const MARKS = [surprise, origin, (token) => (token.prompt ? "prompt" : "")];
 
 export const marks = (token) => ["t", ...MARKS.map((mark) => mark(token))].filter(Boolean).join(" ");
 
@@ -84,3 +88,16 @@ const sorted = (top) => (top ? Object.entries(top).sort((a, b) => b[1] - a[1]) :
 export const visible = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 
 export const spoken = (text) => text.replaceAll("\n", " line break ").trim() || (text.includes(" ") ? "space" : text);
+
+/** Give each token the span of a traced text in which its middle lies; spans count characters, as Python does. */
+export function assign(spans, tokens) {
+  let at = 0;
+  let reached = 0;
+  for (const token of tokens) {
+    const size = [...token.text].length;
+    const middle = reached + size / 2;
+    while (at < spans.length - 1 && spans[at].end <= middle) at += 1;
+    token.span = spans[at] ?? null;
+    reached += size;
+  }
+}
