@@ -205,12 +205,6 @@ def test_what_is_impossible_is_refused_in_one_line(running, body, status, words)
     assert "\n" not in message
 
 
-def test_a_chat_is_refused_by_the_name_of_what_there_is(running):
-    answer = httpx.post(f"{running.url}/v1/chat/completions", json={"messages": []})
-    assert answer.status_code == 400
-    assert "/v1/completions" in answer.json()["error"]["message"]
-
-
 def test_a_model_in_eight_bits_is_served_as_it_is_sampled(models, tmp_path, running):
     from exported import saved
     from quillgpt.serve.completion import ServedModel

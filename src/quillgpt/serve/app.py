@@ -9,7 +9,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from quillgpt.console import warn
 from quillgpt.errors import UserError, shorten
 from quillgpt.serve.answers import RefusedError, answer, refusal
+from quillgpt.serve.chat import ChatForm, ChatRequest
 from quillgpt.serve.completion import ServedModel
 from quillgpt.serve.gathering import Gathered
 from quillgpt.serve.guard import Guard
@@ -113,35 +115,27 @@ class Server:
     async def _openapi(self, _: Request) -> Response:
         return Response(json.dumps(document()), media_type="application/json")
 
-    async def _chat(self, request: Request) -> Response:
-        await read_body(request)
-        return refusal(
-            400,
-            "these models continue a text and have no chat template; send the text as prompt to /v1/completions",
-            code="no_chat_template",
-        )
-
     async def _complete(self, request: Request) -> Response:
         asked = parse(await read_body(request), CompletionRequest)
+        return await self._answer(request, self._model(asked.model), asked, CompletionForm())
+
+    async def _chat(self, request: Request) -> Response:
+        asked = parse(await read_body(request), ChatRequest)
         served = self._model(asked.model)
-        seed = secrets.randbits(31) if asked.seed is None else asked.seed
         try:
-            served.vocabulary.bias(asked.logit_bias)
-            asked.sampling(seed=seed)
-            prompts = served.prompts(asked)
-            if asked.x_trace:
-                await self._tracing.trace(served, [])
+            template = served.chat_template
+            if template is None:
+                raise RefusedError(
+                    400,
+                    f"{served.name} continues a text and has no chat template; send the text as prompt to "
+                    "/v1/completions",
+                    code="no_chat_template",
+                )
+            prompt = served.chat_prompt([message.as_templates_have_it() for message in asked.messages], template)
         except UserError as error:
             return refusal(400, str(error))
-        job = self.turns.submit(served.complete(asked, prompts, seed))
-        gathered = Gathered(asked, [text for text, _ in prompts])
-        usage = sum(len(ids) for _, ids in prompts)
-        head = Completion(
-            id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=served.name, choices=[], x_seed=seed
-        )
-        if asked.stream:
-            return Events(self._events(job, served, asked, gathered, head, usage), job)
-        return await self._whole(request, job, self._gather(job, served, asked, gathered), gathered, head, usage)
+        completion = asked.completion(prompt, context=served.model.config.block_size)
+        return await self._answer(request, served, completion, ChatForm(asked.top_logprobs or 0))
 
     async def _trace(self, request: Request) -> Response:
         asked = parse(await read_body(request), TraceRequest)
@@ -152,70 +146,77 @@ class Server:
             return refusal(400, str(error))
         return answer(found)
 
-    async def _whole(
-        self,
-        request: Request,
-        job: Job,
-        choices: Coroutine[None, None, Sequence[Choice]],
-        gathered: Gathered,
-        head: Completion,
-        prompt_tokens: int,
+    async def _answer(
+        self, request: Request, served: ServedModel, asked: CompletionRequest, form: CompletionForm | ChatForm
     ) -> Response:
+        seed = secrets.randbits(31) if asked.seed is None else asked.seed
+        try:
+            served.vocabulary.bias(asked.logit_bias)
+            asked.sampling(seed=seed)
+            prompts = served.prompts(asked)
+            if asked.x_trace:
+                await self._tracing.trace(served, [])
+        except UserError as error:
+            return refusal(400, str(error))
+        work = Work(
+            asked,
+            served,
+            job=self.turns.submit(served.complete(asked, prompts, seed)),
+            gathered=Gathered(asked, [text for text, _ in prompts]),
+            head=Completion(
+                id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=served.name, choices=[], x_seed=seed
+            ),
+            prompt_tokens=sum(len(ids) for _, ids in prompts),
+            form=form,
+        )
+        return Events(self._events(work), work.job) if asked.stream else await self._whole(request, work)
+
+    async def _whole(self, request: Request, work: Work) -> Response:
         """Answer when all samples have ended; stop computing if the client leaves."""
         leaving = asyncio.create_task(_disconnected(request))
-        reading = asyncio.create_task(choices)
+        reading = asyncio.create_task(self._choices(work))
         try:
             await asyncio.wait((leaving, reading), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 raise ClientDisconnect
-            found = reading.result()
+            choices = reading.result()
         except (UserError, EndedError, FullError) as error:
             return failure(error)
         finally:
-            job.cancel()
+            work.job.cancel()
             leaving.cancel()
             reading.cancel()
-        return answer(head.model_copy(update={"choices": found, "usage": self._usage(gathered, prompt_tokens)}))
+        return answer(work.form.whole(work.head.model_copy(update={"choices": choices, "usage": work.usage})))
 
-    async def _gather(
-        self, job: Job, served: ServedModel, asked: CompletionRequest, gathered: Gathered
-    ) -> Sequence[Choice]:
-        async for pieces in job.pieces():
-            self._measures.generated(gathered.add(pieces))
-        choices = gathered.choices()
-        return await self._tracing.mark(served, choices) if asked.x_trace else choices
+    async def _choices(self, work: Work) -> Sequence[Choice]:
+        async for pieces in work.job.pieces():
+            self._measures.generated(work.gathered.add(pieces))
+        return await self._traced(work)
 
-    async def _events(
-        self,
-        job: Job,
-        served: ServedModel,
-        asked: CompletionRequest,
-        gathered: Gathered,
-        head: Completion,
-        prompt_tokens: int,
-    ) -> AsyncIterator[str]:
+    async def _traced(self, work: Work) -> Sequence[Choice]:
+        """Return all samples, with what is copied in them where that is asked."""
+        choices = work.gathered.choices()
+        return await self._tracing.mark(work.served, choices) if work.asked.x_trace else choices
+
+    async def _events(self, work: Work) -> AsyncIterator[str]:
         """Yield the events of a stream: what came since the last, then traces and usage if they are wanted, the end."""
+
+        def event(**values: object) -> str:
+            return work.form.event(work.head.model_copy(update=values)).model_dump_json()
+
         try:
-            async for pieces in job.pieces(EVENT_SECONDS):
-                self._measures.generated(gathered.add(pieces))
-                if choices := gathered.fresh():
-                    yield head.model_copy(update={"choices": choices}).model_dump_json()
-            if asked.x_trace:
-                marked = await self._tracing.mark(served, gathered.choices())
-                traces = [Choice(index=one.index, text="", x_trace=one.x_trace) for one in marked]
-                yield head.model_copy(update={"choices": traces}).model_dump_json()
-            if asked.stream_options is not None and asked.stream_options.include_usage:
-                yield head.model_copy(update={"usage": self._usage(gathered, prompt_tokens)}).model_dump_json()
+            async for pieces in work.job.pieces(EVENT_SECONDS):
+                self._measures.generated(work.gathered.add(pieces))
+                if choices := work.gathered.fresh():
+                    yield event(choices=choices)
+            if work.asked.x_trace:
+                marked = await self._traced(work)
+                yield event(choices=[Choice(index=one.index, text="", x_trace=one.x_trace) for one in marked])
+            if work.asked.stream_options is not None and work.asked.stream_options.include_usage:
+                yield event(usage=work.usage)
         except (UserError, EndedError, FullError) as error:
             yield bytes(failure(error).body).decode()
         yield "[DONE]"
-
-    def _usage(self, gathered: Gathered, prompt_tokens: int) -> Usage:
-        return Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=gathered.completion_tokens,
-            total_tokens=prompt_tokens + gathered.completion_tokens,
-        )
 
     def _model(self, name: str | None) -> ServedModel:
         if name is None:
@@ -234,6 +235,51 @@ class Server:
             x_parameters=served.model.parameters,
             x_context=served.model.config.block_size,
             x_tokenizer=served.model.tokenizer.name,
+        )
+
+
+class CompletionForm:
+    """Completions as they are."""
+
+    def whole(self, completion: Completion) -> Completion:
+        """Return the answer."""
+        return completion
+
+    def event(self, completion: Completion) -> Completion:
+        """Return the next event."""
+        return completion
+
+
+@dataclass(frozen=True)
+class Work:
+    """A request that is being answered.
+
+    Attributes:
+        asked: What it asks for.
+        served: Of which model.
+        job: Computes it.
+        gathered: What has come so far.
+        head: The answer, without samples.
+        prompt_tokens: Tokens of its prompts.
+        form: In which it is answered.
+    """
+
+    asked: CompletionRequest
+    served: ServedModel
+    job: Job
+    gathered: Gathered
+    head: Completion
+    prompt_tokens: int
+    form: CompletionForm | ChatForm
+
+    @property
+    def usage(self) -> Usage:
+        """Numbers of tokens so far."""
+        generated = self.gathered.completion_tokens
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=generated,
+            total_tokens=self.prompt_tokens + generated,
         )
 
 

@@ -5,7 +5,7 @@ Every sample is computed as `quill sample` does it, from the same settings and r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,8 +20,12 @@ from quillgpt.generation import generate_ids
 from quillgpt.generation.generate import LastPrompt, samples_at_once
 from quillgpt.generation.sample import as_in_texts
 from quillgpt.generation.stream import INCOMPLETE, TextStream
+from quillgpt.serve.chat_template import ChatTemplate, read_chat_template
 from quillgpt.serve.protocol import CompletionRequest, FinishReason
 from quillgpt.trace import Tracer
+
+NAMELESS = "<|token "
+"""How tokens that are no text of their own are called, before their id."""
 
 POSITIONS_AT_ONCE = 256
 """Positions of a prompt whose logits are computed together."""
@@ -63,7 +67,7 @@ class Vocabulary:
         taken: set[str] = set()
         for id, name in enumerate(names):
             if not name or INCOMPLETE in name or name in taken:
-                names[id] = name = f"<|token {id}|>"
+                names[id] = name = f"{NAMELESS}{id}|>"
             taken.add(name)
         self.names = names
 
@@ -109,6 +113,19 @@ class ServedModel:
         self._data_dir = data_dir
         self.vocabulary = Vocabulary(model)
         self._last_prompt = LastPrompt()
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """How the model's makers write messages as a text; None if they do not say."""
+        return read_chat_template(self.model.folder)
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, str]], template: ChatTemplate) -> list[int]:
+        """Return messages as a prompt.
+
+        Raises:
+            UserError: The template refuses them.
+        """
+        return self.model.tokenizer.encode_prompt(template.render(messages))
 
     @cached_property
     def tracer(self) -> Tracer:

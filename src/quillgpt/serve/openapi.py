@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from quillgpt import __version__
+from quillgpt.serve.chat import ChatCompletion, ChatRequest
 from quillgpt.serve.protocol import (
     Completion,
     CompletionRequest,
@@ -33,8 +34,8 @@ ERRORS = {
 
 def document() -> dict[str, Any]:
     """Return the description in the form of OpenAPI 3.1."""
-    requests = (CompletionRequest, TraceRequest)
-    answers = (Completion, TraceAnswer, ModelList, ModelCard, RunList, RunRows, ErrorAnswer)
+    requests = (CompletionRequest, ChatRequest, TraceRequest)
+    answers = (Completion, ChatCompletion, TraceAnswer, ModelList, ModelCard, RunList, RunRows, ErrorAnswer)
     modes: list[Any] = [*((each, "validation") for each in requests), *((each, "serialization") for each in answers)]
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -52,11 +53,10 @@ def document() -> dict[str, Any]:
                 | {"requestBody": {"required": True, "content": _json("CompletionRequest")}}
             },
             "/v1/chat/completions": {
-                "post": {
-                    "summary": "Refused: these models continue a text.",
-                    "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
-                    "responses": _errors((400, 401, 403, 408, 413)),
-                }
+                "post": _operation(
+                    "Answer a message, by a model with a chat template.", ChatCompletion, tuple(ERRORS), events=True
+                )
+                | {"requestBody": {"required": True, "content": _json("ChatRequest")}}
             },
             "/health": {"get": {"summary": "Whether the server lives.", "responses": _plain("application/json")}},
             "/metrics": {"get": {"summary": "Numbers for Prometheus.", "responses": _plain("text/plain")}},

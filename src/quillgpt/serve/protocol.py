@@ -35,21 +35,13 @@ class StreamOptions(Strict):
     include_obfuscation: bool = Field(False, description="Accepted, and without effect.")
 
 
-class CompletionRequest(Strict):
-    """The body of POST /v1/completions.
+class SamplingRequest(Strict):
+    """What requests for completions and for chats have in common.
 
-    Settings that a client leaves out are those of `quill sample`, except max_tokens, n and seed.
+    Settings that a client leaves out are those of `quill sample`, except the number of tokens, n and seed.
     """
 
     model: str | None = Field(None, description="Name of a model in /v1/models; unset: the first.")
-    prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | Ids
-        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | None
-    ) = Field(None, description="A text, texts, ids, or lists of ids; unset: the start of a text.")
-    max_tokens: int | None = Field(16, ge=0, le=2**31, description="Most tokens of a sample.")
     temperature: float | None = Field(USUAL.temperature, ge=0, le=1e6)
     top_k: int | None = Field(USUAL.top_k, ge=0, le=2**31, description="0: from all tokens.")
     top_p: float | None = Field(USUAL.top_p, gt=0, le=1)
@@ -58,20 +50,39 @@ class CompletionRequest(Strict):
     presence_penalty: float | None = Field(USUAL.presence_penalty, ge=-100, le=100)
     frequency_penalty: float | None = Field(USUAL.frequency_penalty, ge=-100, le=100)
     n: int | None = Field(1, ge=1, le=MOST_SAMPLES, description="Samples of each prompt.")
-    best_of: int | None = Field(None, ge=1, le=MOST_SAMPLES, description="Only as many as n.")
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = Field(
         None, description="A sample ends before the first of these texts."
     )
-    echo: bool | None = Field(False, description="Begin each text with its prompt.")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="As in quill sample; unset: drawn, and answered.")
     logit_bias: dict[str, Annotated[float, Field(ge=-MOST_BIAS, le=MOST_BIAS)]] | None = Field(
         None, description="Added to the logits of ids, which are written as texts."
     )
-    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS, description="Likeliest tokens to list at each place.")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    suffix: str | None = Field(None, description="Refused: no model here fills a gap.")
     user: str | None = Field(None, description="Accepted, and without effect.")
+
+    @model_validator(mode="after")
+    def _streams(self) -> SamplingRequest:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is for stream = true; leave it out")
+        return self
+
+
+class CompletionRequest(SamplingRequest):
+    """The body of POST /v1/completions."""
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Ids
+        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | None
+    ) = Field(None, description="A text, texts, ids, or lists of ids; unset: the start of a text.")
+    max_tokens: int | None = Field(16, ge=0, le=2**31, description="Most tokens of a sample.")
+    best_of: int | None = Field(None, ge=1, le=MOST_SAMPLES, description="Only as many as n.")
+    echo: bool | None = Field(False, description="Begin each text with its prompt.")
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS, description="Likeliest tokens to list at each place.")
+    suffix: str | None = Field(None, description="Refused: no model here fills a gap.")
     x_trace: bool | None = Field(False, description="Say of each text what is copied from the training text.")
 
     @model_validator(mode="after")
@@ -80,8 +91,6 @@ class CompletionRequest(Strict):
             raise ValueError("suffix is not supported: the model continues a text, and fills no gap; leave it out")
         if (self.best_of or 1) > (self.n or 1):
             raise ValueError("best_of above n is not supported; ask for n samples and choose among them")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is for stream = true; leave it out")
         return self
 
     @property
