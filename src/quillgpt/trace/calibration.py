@@ -12,7 +12,7 @@ from quillgpt.records import Record
 from quillgpt.trace.matching import EncodedText, Matches, longest_around, maximal_matches
 from quillgpt.trace.passages import passages
 from quillgpt.trace.suffix_array import SuffixArray
-from quillgpt.trace.training_text import DOCUMENT_END, decoded
+from quillgpt.trace.training_text import text_of
 
 PERCENTILE = 99.9
 SHORTEST, LONGEST = 24, 100
@@ -74,10 +74,7 @@ def calibrate(datasets: Sequence[Dataset], index: SuffixArray) -> Calibration:
 
 
 def held_out_texts(datasets: Sequence[Dataset], characters: int) -> list[str]:
-    """Return parts of validation splits, of about so many characters in all, spread evenly over them.
-
-    Documents are separated by a NUL character, which no text has, so that no match crosses from one to the next.
-    """
+    """Return parts of validation splits, of about so many characters in all, spread evenly over them."""
     texts = []
     for dataset in datasets:
         tokens = dataset.val
@@ -86,8 +83,7 @@ def held_out_texts(datasets: Sequence[Dataset], characters: int) -> list[str]:
         starts = np.arange(1) if len(tokens) <= wanted else np.arange(WINDOWS) * (len(tokens) // WINDOWS)
         size = len(tokens) if len(tokens) <= wanted else wanted // WINDOWS
         for start in starts.tolist():
-            content = b"".join(decoded(tokens[start : start + size], dataset.tokenizer))
-            texts.append(content.replace(DOCUMENT_END, b"\0").decode("utf-8", "replace"))
+            texts.append(text_of(tokens[start : start + size], dataset.tokenizer))
     return [text for text in texts if text]
 
 

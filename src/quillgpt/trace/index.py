@@ -30,6 +30,9 @@ BLOCK_BYTES = 1 << 12
 
 LINE_END = ord("\n")
 
+SECONDS, SECONDS_PER_BYTE = 1.5, 0.4e-6
+"""About what making an index takes, with lines and calibration, on two slow cores (docs/trace.md)."""
+
 
 class StoredFile(Record):
     """A file of the index: its hash, and its state when the hash was true."""
@@ -87,6 +90,17 @@ def open_index(datasets: Sequence[Dataset]) -> Index:
     )
 
 
+def seconds_to_index(datasets: Sequence[Dataset]) -> float:
+    """Predict the seconds that `open_tracer` takes to make what it keeps; 0 if it is there."""
+    if (quill_home() / "trace" / _key(datasets) / RECORD).is_file():
+        return 0.0
+    return SECONDS + SECONDS_PER_BYTE * _bytes_of(datasets)
+
+
+def _bytes_of(datasets: Sequence[Dataset]) -> int:
+    return sum(dataset.manifest.train.bytes if dataset.manifest else len(dataset.train) for dataset in datasets)
+
+
 def _mapped(path: Path, dtype: str, count: int) -> NDArray[Any]:
     # A plain array on the mapped memory: a memmap is slower to index.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=(count,)))
@@ -119,7 +133,7 @@ def _intact_size(folder: Path) -> int | None:
 
 def _make(datasets: Sequence[Dataset], folder: Path) -> int:
     names = " and ".join(dataset.name for dataset in datasets)
-    total = sum(dataset.manifest.train.bytes if dataset.manifest else len(dataset.train) for dataset in datasets)
+    total = _bytes_of(datasets)
     with activity("while the training text was indexed; it is indexed anew next time"):
         with atomic_path(folder / TEXT) as path, progress(f"Decoding {names}", total, as_bytes=True) as advance:
             size = _write_text(datasets, path, advance)

@@ -108,8 +108,8 @@ class Trace:
             end = f"the longest copy has {longest.characters:,} characters, from {longest.place}"
         return (
             f"Of {len(self.text):,} characters, {shares['copied']:.1%} are copied (of held-out text, "
-            f"{_rounded(expected['copied'])}), {shares['close']:.1%} are close ({_rounded(expected['close'])}), and "
-            f"{shares['new']:.1%} are new; {end}."
+            f"{in_percent(expected['copied'])}), {shares['close']:.1%} are close ({in_percent(expected['close'])}), "
+            f"and {shares['new']:.1%} are new; {end}."
         )
 
 
@@ -194,6 +194,6 @@ def _with_new(spans: Sequence[Span], characters: int) -> list[Span]:
     return whole if reached == characters else [*whole, Span(reached, characters, "new")]
 
 
-def _rounded(share: float) -> str:
+def in_percent(share: float) -> str:
     """Return a share in percent, with the digits that a small one needs."""
     return f"{share:.1%}" if share >= 0.001 or share == 0 else f"{share:.2%}"

@@ -67,6 +67,18 @@ def decoded(tokens: Tokens, tokenizer: Tokenizer) -> Iterator[bytes]:
         yield _text(tokenizer, context, waiting)
 
 
+def text_of(tokens: Tokens, tokenizer: Tokenizer) -> str:
+    """Return the text of tokens.
+
+    Documents are separated by a NUL character, which no text has, so that no match crosses from one to the next.
+
+    Args:
+        tokens: Token ids, (tokens,).
+        tokenizer: Theirs.
+    """
+    return b"".join(decoded(tokens, tokenizer)).replace(DOCUMENT_END, b"\0").decode("utf-8", "replace")
+
+
 def check_has_text(datasets: Sequence[Dataset]) -> None:
     """Check that the text of the tokens is known.
 

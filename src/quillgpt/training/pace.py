@@ -13,6 +13,7 @@ from statistics import fmean
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.run import Run
+from quillgpt.training.samples import samples_to_come
 from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val, evaluations_to_come
 
 WINDOW_SECONDS, WINDOW_SHARE = 0.5, 0.1
@@ -60,6 +61,15 @@ LAST_SHARE = 0.08
 PART_SECONDS = 0.5
 """Predicted seconds of the last evaluation after which the clock is looked at."""
 
+TRACED_SHARE = 0.02
+"""Share of the time of a session that looking for copies in samples may take (`memorization.py`)."""
+
+TRACES_AT_END = 2
+"""Looks that are kept for the end: at what the last weights write, and at what the best ones do."""
+
+LEAST_OF_TRACE = 0.25
+"""The part of a look that is taken at the end however little time there was."""
+
 LATE_SECONDS, LATE_SHARE = 5.0, 0.03
 """What a run may take beyond its minutes at most: so many seconds, or this share of them if that is more."""
 
@@ -105,7 +115,8 @@ class Pace:
         self._unwaited = 0, 0.0
         self._doubted: tuple[int, float] | None = None
         self._since_reading: list[float] = []
-        self._block, self._save = Timing(), Timing()
+        self._block, self._save, self._sample, self._trace = Timing(), Timing(), Timing(), Timing()
+        self._traced_seconds = 0.0
         self._evaluation_seconds = 0.0
         self._next_look = 0.0
 
@@ -138,7 +149,7 @@ class Pace:
         self._recent.append((iterations, seconds))
         self._forget_before(window)
         if not self._is_first_recent:
-            for timing in (self._block, self._save):
+            for timing in (self._block, self._save, self._sample, self._trace):
                 timing.iteration = timing.iteration or self.iteration_seconds()
 
     def count_pause(self, seconds: float) -> None:
@@ -157,6 +168,28 @@ class Pace:
         self._evaluation_seconds = seconds
         blocks = sum(blocks_of_an_evaluation(self._run))
         self._block.note(seconds / max(1, blocks), self.iteration_seconds())
+
+    def count_sample(self, seconds: float) -> None:
+        """Count the time of a sample."""
+        self._sample.note(seconds, self.iteration_seconds())
+
+    def expect_trace(self, seconds: float) -> None:
+        """Take the predicted time of a whole look for copies."""
+        self._trace.note(seconds, self.iteration_seconds())
+
+    def count_trace(self, seconds: float, part: float) -> None:
+        """Count the time of a look for copies, or of a part of one."""
+        self._traced_seconds += seconds
+        self._evaluation_seconds += seconds  # within a pause, this is not its save
+        self._trace.note(seconds / part, self.iteration_seconds())
+
+    def part_of_trace(self, *, ending: bool) -> float:
+        """Return how much of a look for copies there is time for: all, or nothing; near the end, at least a part."""
+        each = self._trace.now(self.iteration_seconds())
+        left = TRACED_SHARE * (self._clock() - self._begun[0]) - self._traced_seconds
+        if not ending:
+            return 1.0 if left >= (1 + TRACES_AT_END) * each else 0.0
+        return max(LEAST_OF_TRACE, min(1.0, left / each)) if each else 1.0
 
     def read(self) -> float:
         """Return the mean seconds of the iterations since the last call."""
@@ -249,10 +282,14 @@ class Pace:
         return max(1 if min(each, usual) <= may_take else 0, int((left + may_take) / each))
 
     def _seconds_of(self, iterations: int, each: float) -> float:
-        """Predict the seconds of coming iterations with the evaluations among them and after the last one."""
-        end = self._run.state.iteration + iterations
-        evaluations = evaluations_to_come(self._run.state, self._run.settings, end)
-        return iterations * each + evaluations * self._pause_seconds(each)
+        """Predict the seconds of coming iterations with evaluations and samples among them and after the last one."""
+        state, settings = self._run.state, self._run.settings
+        end = state.iteration + iterations
+        evaluations = evaluations_to_come(state, settings, end)
+        samples = samples_to_come(state.iteration, end, settings) * self._sample.now(each)
+        traces = self._trace.now(each) * (evaluations + 1)
+        traces = min(traces, TRACES_AT_END * self._trace.now(each) + TRACED_SHARE * iterations * each)
+        return iterations * each + evaluations * self._pause_seconds(each) + samples + traces
 
     def _pause_seconds(self, each: float) -> float:
         """Predict the seconds of an evaluation of both splits, with the save after it."""

@@ -23,6 +23,9 @@ from quillgpt.training.start.choices import Machine
 LONGEST_WARMUP_SHARE = 0.2
 """Share of a run that follows the clock after which its learning rate falls at the latest."""
 
+Prompt = tuple[str, list[int]]
+"""Text and ids of a prompt."""
+
 
 @dataclass
 class Run:
@@ -42,6 +45,7 @@ class Run:
         starting_weights: Returns the weights with which a run begins that is not resumed, by name.
         is_of_wrong_size: Whether the rules would choose a model of another size for so many operations; None where it
             is not to be chosen again.
+        prompt: The prompt of its samples; None where it writes none.
     """
 
     settings: ResolvedSettings
@@ -56,6 +60,7 @@ class Run:
     resumed: bool
     starting_weights: Callable[[], Mapping[str, Tensor]]
     is_of_wrong_size: Callable[[float], bool] | None = None
+    prompt: Prompt | None = None
 
     @property
     def world(self) -> World:

@@ -28,6 +28,7 @@ from quillgpt.training.folder.checkpointer import Checkpointer, check_loss
 from quillgpt.training.folder.occupation import Occupation
 from quillgpt.training.folder.out_dir import begin_record, claim_folder, record_settings
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
+from quillgpt.training.memorization import Memorization, open_memorization
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.finish import finish
 from quillgpt.training.record.loggers import Logger, open_loggers
@@ -35,6 +36,7 @@ from quillgpt.training.record.metrics import MetricsLog
 from quillgpt.training.record.report import RunSummary, say_perplexity
 from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
 from quillgpt.training.run import Run
+from quillgpt.training.samples import RECORDED_PROMPT, draw_sample, sample_is_due, shown
 from quillgpt.training.step import TrainStep, Votes
 from quillgpt.training.take_over import TakeOver
 from quillgpt.training.validation import (
@@ -96,7 +98,10 @@ class Trainer:
         self.checkpointer = Checkpointer(run, clock=clock)
         recorded = self.world.is_main and not run.settings.eval_only
         self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
+        self.memorization = self.open_memorization()
         self.pace = Pace(run, started, clock=clock)
+        if self.memorization is not None:
+            self.pace.expect_trace(self.memorization.predicted_seconds)
         run.state.start_seconds += max(0.0, clock() - started)
         self.take_over = TakeOver(run, step, self.pace)
         self.length_said = self.length_recorded = run.settings.max_iters
@@ -109,6 +114,14 @@ class Trainer:
         self.shift = None if run.settings.eval_only else describe_shift(run.mixture)
         flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
         self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
+
+    def open_memorization(self) -> Memorization | None:
+        """Open what looks for copies in samples, where that is asked for; on rank 0, which alone writes."""
+        settings = self.run.settings
+        if settings.eval_only or not settings.trace_samples:
+            return None
+        with self.world.agreement(), self.world.main_first("index the text"):
+            return open_memorization(self.run) if self.world.is_main else None
 
     @property
     def settings(self) -> ResolvedSettings:
@@ -161,7 +174,8 @@ class Trainer:
     def summarize(self) -> RunSummary:
         """Score the best checkpoint of a run that has reached its end, and write its summary; rank 0 does that."""
         with activity(f"after the last iteration: the run is saved; finish it with: {how_to_go_on(self.run.out_dir)}"):
-            return finish(self.run, self.pace, started=self.started, shift=self.shift is not None)
+            shift = self.shift is not None
+            return finish(self.run, self.pace, self.memorization, started=self.started, shift=shift)
 
     def train(self) -> bool:
         """Train until max_iters, or until patience ends; return False where the run was interrupted before."""
@@ -173,7 +187,8 @@ class Trainer:
                     agreed = self.agreed if self.world.size > 1 else self.vote()
                     evaluating = evaluation_is_due(self.state, self.settings)
                     saving = taken_over or self.checkpointer.is_due(agreed.save)
-                    if evaluating or saving or agreed.stop or self.line_is_due():
+                    sampling = sample_is_due(self.state, self.settings)
+                    if evaluating or saving or sampling or agreed.stop or self.line_is_due():
                         self.keep_folder()
                         self.record_length()
                         self.step.synchronize()
@@ -183,6 +198,8 @@ class Trainer:
                         self.pace.count_pause(self.clock() - before)
                     elif saving:
                         self.save()
+                    if sampling and self.world.is_main:
+                        self.write_sample()
                     if self.is_stopping():
                         self.leave()
                         if self.world.size > 1:
@@ -390,6 +407,7 @@ class Trainer:
             f"evaluation at iter {state.iteration}: {describe_losses(losses, run)}",
             style="green" if is_best(losses, state) else "red",
         )
+        found = None if self.memorization is None else self.memorization.look(self.pace)
         self.metrics.write(
             "eval",
             iter=state.iteration,
@@ -398,10 +416,21 @@ class Trainer:
             **({} if per_byte is None else {"val_bits_per_byte": per_byte}),
             **{f"val_loss_{name}": loss for name, loss in losses.val_of.items()},
             **({} if losses.replay is None else {"replay_loss": losses.replay}),
+            **({} if found is None else found.row),
             tokens=state.tokens,
             seconds=state.seconds,
         )
         return losses
+
+    def write_sample(self) -> None:
+        """Let the model write, show the beginning of it, and record all."""
+        before, iteration = self.clock(), self.state.iteration
+        sample = draw_sample(self.run)
+        self.pace.count_sample(self.clock() - before)
+        console.say(f"sample at iter {iteration}:\n{shown(sample.text)}")
+        prompt, seed = sample.prompt[-RECORDED_PROMPT:], self.settings.seed
+        seconds = self.clock() - self.started
+        self.metrics.keep("sample", iter=iteration, text=sample.text, prompt=prompt, seed=seed, seconds=seconds)
 
     def warn_of_overfitting(self, losses: Losses) -> None:
         """Say once that the model overfits; not before it has read the whole text."""

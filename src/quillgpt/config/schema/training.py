@@ -220,6 +220,23 @@ class EvaluationFields(Settings):
     )
 
 
+class SampleFields(Settings):
+    """Samples while it trains."""
+
+    sample_interval: Count = Field(
+        0,
+        description="Iterations between samples of 200 tokens, always with the same prompt and seed; the last iteration has one too. 0: none.",
+    )
+    sample_prompt: str | None = Field(
+        None,
+        description="Prompt of these samples and of those that are traced; FILE:path reads it from a file. Unset: end-of-text if the model is trained with it, else a newline.",
+    )
+    trace_samples: bool = Field(
+        False,
+        description="At evaluations, find the share of 2,000 sampled characters that is copied from the training text, in at most 2 % of the time (extra trace).",
+    )
+
+
 class LoggingFields(Settings):
     """Logging besides metrics.jsonl."""
 
@@ -283,6 +300,7 @@ class TrainFields(
     LoraFields,
     ScheduleFields,
     EvaluationFields,
+    SampleFields,
     LoggingFields,
     MachineFields,
     ExecutionFields,

@@ -11,13 +11,19 @@ from quillgpt.errors import join_names
 from quillgpt.evaluation import Score, Windows, joined, mixed_bits_per_byte, score_windows, spell_perplexity
 from quillgpt.files import write_json
 from quillgpt.plots.record import METRICS
+from quillgpt.training.memorization import Memorization
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.report import RunSummary, show_chart
 from quillgpt.training.run import Run
 from quillgpt.training.validation import has_improved, without_improvement
 
+OPTIONAL = ("val_losses_full", "val_loss_part", "val_part", "copied_share", "expected_copied_share")
+"""What is in summary.json only where it is known."""
 
-def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
+
+def finish(
+    run: Run, pace: Pace, memorization: Memorization | None = None, *, started: float, shift: bool
+) -> RunSummary:
     """Score the best checkpoint on the whole validation split, write summary.json, and say what to try next.
 
     Where the minutes have no room for the whole split, a part from all over it is scored, and that is said.
@@ -25,6 +31,7 @@ def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
     Args:
         run: The run, saved.
         pace: Knows how much time is left.
+        memorization: Looks for copies in what the best checkpoint writes; None: that is not asked for.
         started: When it began, pauses between sessions left out, as time.perf_counter has it.
         shift: The validation text is of another kind than the training text.
     """
@@ -32,6 +39,9 @@ def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
     best = load_model(run.out_dir, attn_path=str(settings.attn_path))
     best.model.loss_in_parts = state.loss_in_parts
     mixture = run.mixture
+    copying = None
+    if memorization is not None:
+        copying = memorization.of_best(best.model.to(run.machine.device), pace)
     scores, share = score_in_parts(run, best, pace)
     loss = mixture.mean([score.loss for score in scores])
     per_byte = mixed_bits_per_byte(
@@ -50,6 +60,8 @@ def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
         val_losses_full=val_of if val_of and share == 1 else None,
         val_loss_part=None if share == 1 else loss,
         val_part=None if share == 1 else share,
+        copied_share=None if copying is None else copying.copied,
+        expected_copied_share=None if copying is None else copying.expected,
         iterations=state.iteration,
         tokens=state.tokens,
         train_seconds=state.train_seconds,
@@ -60,7 +72,7 @@ def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
         parameters=run.model.parameter_count(),
         peak_memory_bytes=peak_memory_bytes(run.machine.device),
     )
-    absent = {name for name in ("val_losses_full", "val_loss_part", "val_part") if getattr(summary, name) is None}
+    absent = {name for name in OPTIONAL if getattr(summary, name) is None}
     write_json(run.out_dir / "summary.json", summary.model_dump(exclude=absent))
     show_chart(run.out_dir / METRICS)
     bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
@@ -73,6 +85,8 @@ def finish(run: Run, pace: Pace, *, started: float, shift: bool) -> RunSummary:
         f"on {part} {splits} its loss is {loss:.4f}{each}, perplexity {spell_perplexity(loss)}{bits}",
         style="bold",
     )
+    if copying is not None:
+        console.outcome(copying.sentence)
     if share < 1:
         console.say(f"the {settings.minutes:g} min had no room for the whole split; quill eval {run.out_dir} scores it")
     if not summary.improved:

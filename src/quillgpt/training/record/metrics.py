@@ -17,7 +17,7 @@ MOST_LINES_NAMED = 5
 
 
 class MetricsLog:
-    """Appends rows of numbers to a file, one JSON object a line.
+    """Appends rows to a file, one JSON object a line.
 
     Args:
         path: The file; None keeps no record.
@@ -44,11 +44,15 @@ class MetricsLog:
 
     def write(self, kind: str, **numbers: float) -> None:
         """Add a row. It is written when this returns, or waits until the disk takes it."""
-        if self._path is not None:
-            self._unwritten += (json.dumps({"kind": kind, **numbers}) + "\n").encode()
-            self._append(self._path)
+        self.keep(kind, **numbers)
         for logger in list(self._loggers):
             self._try(logger, partial(logger.write, named(numbers)))
+
+    def keep(self, kind: str, **values: float | str) -> None:
+        """Add a row that the loggers, which take numbers, do not get."""
+        if self._path is not None:
+            self._unwritten += (json.dumps({"kind": kind, **values}) + "\n").encode()
+            self._append(self._path)
 
     def _append(self, path: Path) -> None:
         try:
@@ -72,6 +76,8 @@ class MetricsLog:
     def rewind(self, iteration: int, *, evaluated: bool) -> None:
         """Drop rows after an iteration, and a last row that a kill cut short.
 
+        The sample of that iteration goes too: the run writes the same one again.
+
         Args:
             iteration: From where the run goes on.
             evaluated: Whether that iteration's evaluation is done; else its row is dropped too, to be written again.
@@ -79,10 +85,11 @@ class MetricsLog:
         if self._path is None or not self._path.is_file():
             return
         rows, damaged = read_rows(self._path)
+        again = {"sample"} if evaluated else {"sample", "eval"}
         kept = [
             json.dumps(row) + "\n"
             for row in rows
-            if row["iter"] < iteration or (row["iter"] == iteration and (evaluated or row["kind"] != "eval"))
+            if row["iter"] < iteration or (row["iter"] == iteration and row["kind"] not in again)
         ]
         if damaged:
             lines = ", ".join(map(str, damaged[:MOST_LINES_NAMED])) + (" and more" * (len(damaged) > MOST_LINES_NAMED))

@@ -33,6 +33,9 @@ class RunSummary(Record):
         val_loss_part: Its loss over a part of the split, from all over it, where there was no room for the whole; else
             None, and not in the file.
         val_part: That part, as a share of the split.
+        copied_share: With `trace_samples`: the share of what the best checkpoint writes that is copied from its text,
+            0 to 1; else None, and not in the file.
+        expected_copied_share: The same of held-out text.
         iterations: Optimizer steps done.
         tokens: Target tokens trained on.
         train_seconds: Time in training steps.
@@ -54,6 +57,8 @@ class RunSummary(Record):
     val_losses_full: dict[str, float] | None = None
     val_loss_part: float | None = None
     val_part: float | None = None
+    copied_share: float | None = None
+    expected_copied_share: float | None = None
     iterations: int
     tokens: int
     train_seconds: float

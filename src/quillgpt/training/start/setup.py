@@ -25,7 +25,8 @@ from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.planning.budget import Speed, choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text, is_of_wrong_size
-from quillgpt.training.run import Run
+from quillgpt.training.run import Prompt, Run
+from quillgpt.training.samples import prompt_of_samples
 from quillgpt.training.start.adapter_base import describe_base, with_adapters
 from quillgpt.training.start.choices import choose_paths
 from quillgpt.training.start.compile_choice import choose_compile
@@ -98,6 +99,7 @@ class Choices:
         mixture: What it learns from.
         replayed: What it should not forget, if anything.
         model: The model.
+        prompt: Text and ids of the prompt of its samples; None: it writes none.
         starting_weights: Returns the weights with which it begins where it is not resumed, by name.
         is_of_wrong_size: Whether the rules would choose another model for so many operations; None: that is not asked.
     """
@@ -107,6 +109,7 @@ class Choices:
     mixture: Mixture
     replayed: Dataset | None
     model: GPT
+    prompt: Prompt | None
     starting_weights: Callable[[], Mapping[str, Tensor]]
     is_of_wrong_size: Callable[[float], bool] | None
 
@@ -121,6 +124,7 @@ def choose(settings: TrainSettings, world: World, started: float | None = None, 
     for dataset in mixture.datasets:
         check_lengths(dataset.name, len(dataset.train), len(dataset.val), start.settings)
     replayed = open_replayed(start.settings, mixture, start.state)
+    prompt = prompt_of_samples(start.settings, mixture, replayed)
     check_range(start.settings, config)
     passed = 0.0 if started is None else time.perf_counter() - started
     asked = start.settings
@@ -146,6 +150,7 @@ def choose(settings: TrainSettings, world: World, started: float | None = None, 
         mixture,
         replayed,
         model,
+        prompt=prompt,
         starting_weights=lambda: starting_model(start, chosen, config).state_dict(),
         is_of_wrong_size=partial(is_of_wrong_size, config, asked, text) if is_sized else None,
     )
@@ -179,6 +184,7 @@ def assemble(chosen: Choices) -> Run:
         state=state,
         parent=start.parent.folder if start.parent else None,
         resumed=start.resumed,
+        prompt=chosen.prompt,
         starting_weights=chosen.starting_weights,
         is_of_wrong_size=chosen.is_of_wrong_size,
     )

@@ -15,6 +15,7 @@ from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
 from quillgpt.training.folder.out_dir import check_earlier_run
 from quillgpt.training.record.loggers import check_loggers
+from quillgpt.training.samples import check_samples
 from quillgpt.training.start.adapter_base import find_base
 from quillgpt.training.start.choices import Machine, choose_machine
 
@@ -64,6 +65,7 @@ def find_starting_point(settings: TrainSettings, world: World = ALONE) -> Starti
         UserError: out_dir holds another run, or something that the run needs is missing.
     """
     check_loggers(settings)
+    check_samples(settings, world)
     check_earlier_run(settings)
     name_neighbour(settings)
     parent, stored = load_parent(settings)
