@@ -47,7 +47,17 @@ def test_every_place_that_sets_a_path(home: str, name: str) -> None:
 def test_no_setting_that_is_a_path_is_forgotten() -> None:
     """Text that is no path is listed, so that a new setting is looked at once."""
     words = {"dataset", "data", "replay_dataset", "device", "attn_type", "wandb_project", "wandb_run_name"}
-    words |= {"start", "stop", "checkpoint_interval", "rank_timeout", "encoding", "tasks", "language", "compute_type"}
+    words |= {
+        "start",
+        "sample_prompt",
+        "stop",
+        "checkpoint_interval",
+        "rank_timeout",
+        "encoding",
+        "tasks",
+        "language",
+        "compute_type",
+    }
     words |= {"host", "api_key"}
     for schema in COMMAND_SETTINGS.values():
         for name, field in schema.model_fields.items():

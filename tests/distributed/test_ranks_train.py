@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from quillgpt.plots.record import METRICS, read_metrics
 from ranks import Ranks, in_ranks, metrics, out_dir_of
 from tolerances import SAME_RUN_IN_RANKS
 
@@ -43,6 +44,14 @@ def test_two_ranks_divide_the_loss_as_one_process_does(strategy: str, words) -> 
     in_ranks(1, *one)
     in_ranks(2, DIVIDING_RANK, *two, f"--strategy={strategy}", "--micro_batch_size=2")
     assert_same_losses(one, two)
+
+
+def test_of_two_ranks_the_first_one_writes(words) -> None:  # type: ignore[no-untyped-def]
+    writing = words("2-writing", max_iters=10, eval_interval=5, sample_interval=4, trace_samples=True)
+    in_ranks(2, *writing)
+    rows = read_metrics(out_dir_of(writing) / METRICS)
+    assert [row["iter"] for row in rows if row["kind"] == "sample"] == [4, 8, 10]
+    assert "copied_share" in rows[-2]
 
 
 def test_four_ranks_train_as_one_process_does(words) -> None:  # type: ignore[no-untyped-def]

@@ -18,10 +18,11 @@ from quillgpt.optim.schedule import learning_rate
 from quillgpt.training import Interruption, train
 from quillgpt.training import trainer as loop
 from quillgpt.training.cuda_graph import make_step
-from quillgpt.training.pace import LATE_SECONDS, LATE_SHARE, SPARE_SECONDS, Pace
+from quillgpt.training.pace import LATE_SECONDS, LATE_SHARE, LEAST_OF_TRACE, SPARE_SECONDS, TRACED_SHARE, Pace
 from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.record import finish
 from quillgpt.training.run import LONGEST_WARMUP_SHARE, Run
+from quillgpt.training.samples import sample_is_due
 from quillgpt.training.start.setup import set_up
 from quillgpt.training.trainer import Trainer
 from quillgpt.training.validation import SOON, blocks_of_an_evaluation, blocks_of_val, evaluation_is_due
@@ -60,7 +61,8 @@ class Clock:
 
 @dataclass
 class Costs:
-    """Seconds on a quiet machine: of the start, an iteration, one that is the first, an evaluated block, and a save.
+    """Seconds on a quiet machine: of the start, an iteration, one that is the first, an evaluated block, a save, a
+    sample, and a look for copies in samples.
 
     The process may be stopped for a while: in what, from which share of its minutes on, and for how many seconds.
     """
@@ -70,14 +72,18 @@ class Costs:
     first: float = 0.03
     block: float = 0.001
     save: float = 0.05
+    sample: float = 0.0
+    trace: float = 0.0
     slowness: Slowness = BUSY["quiet"]
     stopped: tuple[str, float, float] | None = None
 
 
-def live(run: Run, costs: Costs, evaluated: list[int] | None = None) -> tuple[float, float]:
+def live(
+    run: Run, costs: Costs, evaluated: list[int] | None = None, traced: list[float] | None = None
+) -> tuple[float, float]:
     """Let a run pass as its trainer would, without computing; return its seconds and its last learning rate.
 
-    The iterations at which it is evaluated are added to `evaluated`.
+    The iterations at which it is evaluated are added to `evaluated`, and the seconds of looks for copies to `traced`.
     """
     settings, state = run.settings, run.state
     assert settings.minutes is not None
@@ -96,14 +102,28 @@ def live(run: Run, costs: Costs, evaluated: list[int] | None = None) -> tuple[fl
         clock.seconds += spent
         return spent
 
+    def look() -> float:
+        part = pace.part_of_trace(ending=state.iteration >= run.settings.max_iters)
+        seconds = spend(costs.trace * part)
+        if part:
+            pace.count_trace(seconds, part)
+        if traced is not None:
+            traced.append(seconds)
+        return seconds
+
+    if costs.trace:
+        pace.expect_trace(costs.trace)
     while True:
         if evaluation_is_due(state, run.settings):
             evaluation = spend(costs.block * blocks, "evaluation")
             pace.count_evaluation(evaluation)
-            pace.count_pause(evaluation + spend(costs.save))
+            looked = look() if costs.trace and state.iteration else 0.0
+            pace.count_pause(evaluation + looked + spend(costs.save))
             state.evaluated_iteration = state.iteration
             if evaluated is not None:
                 evaluated.append(state.iteration)
+        if sample_is_due(state, run.settings):
+            pace.count_sample(spend(costs.sample))
         if state.iteration >= run.settings.max_iters:
             break
         rate = learning_rate(state.iteration, run.settings)
@@ -115,6 +135,8 @@ def live(run: Run, costs: Costs, evaluated: list[int] | None = None) -> tuple[fl
             length = pace.fitting_iterations()
             assert length is not None
             run.change_length(length, pace.fitting_interval())
+    if costs.trace:  # of the best weights
+        look()
     parts = pace.parts_of_last_evaluation()
     for part in range(parts):
         if part and not pace.has_time_for_a_part():
@@ -149,6 +171,7 @@ def run_of(tiny: MakeSettings) -> Callable[..., Run]:
                 "lr_decay_iters": length,
                 "warmup_iters": min(200, round(0.03 * length)),
                 "eval_interval": max(1, length // 10),
+                "sample_interval": max(1, length // 10),
             }
         )
         return made
@@ -179,6 +202,8 @@ def test_a_run_keeps_its_minutes_whatever_the_machine_does(
         (3.0, Costs(block=0.05)),
         (1.0, Costs(save=1.0)),
         (60.0, Costs(iteration=40.0, first=60.0)),
+        (1.0, Costs(sample=2.0)),
+        (3.0, Costs(trace=4.0)),
     ],
 )
 def test_a_run_keeps_its_minutes_whatever_is_slow(run_of: Callable[..., Run], minutes: float, costs: Costs) -> None:
@@ -201,6 +226,15 @@ def test_where_the_machine_stands_still_the_last_iterations_still_have_small_rat
     run = run_of(minutes=3.0, planned=1.0, costs=costs)
     seconds, rate = live(run, costs)
     check(run, seconds, rate, late=15.0)
+
+
+@pytest.mark.parametrize(("trace", "least"), [(0.01, 10), (0.3, 4), (1.0, 2), (20.0, 2)])
+def test_looks_for_copies_take_a_small_share(run_of: Callable[..., Run], trace: float, least: int) -> None:
+    costs, traced = Costs(trace=trace), list[float]()
+    run = run_of(minutes=3.0, planned=1.0, costs=costs)
+    seconds, _ = live(run, costs, traced=traced)
+    assert sum(traced) <= max(TRACED_SHARE * seconds, 2 * LEAST_OF_TRACE * trace)
+    assert sum(seconds > 0 for seconds in traced) >= least
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.6])

@@ -147,35 +147,36 @@ class Memorization:
 
     def _look_at(self, model: GPT, pace: Pace, part: float) -> Copying:
         before = self._clock()
-        written = self._write(model, math.ceil(part * self._tokens_of_a_text))
+        written = draw(self._run, model, math.ceil(part * self._tokens_of_a_text))
         found = Copying.of(self._tracer.trace(written[: round(part * CHARACTERS)]))
         pace.count_trace(self._clock() - before, part)
         return found
 
-    def _write(self, model: GPT, tokens: int) -> str:
-        """Return texts of so many tokens each, with a NUL character between them.
-
-        A text that ends is followed by the next one, as in the held-out text to which it is compared.
-        """
-        assert self._run.prompt is not None
-        tokenizer = self._run.mixture.tokenizer
-        sampling = Sampling(num_samples=TEXTS, max_new_tokens=tokens, seed=self._run.settings.seed)
-        vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
-        with writing(model):
-            steps = list(generate_ids(model, self._run.prompt[1], sampling, vocab_size=vocab_size))
-        return "\0".join(text_of(ids, tokenizer) for ids in torch.stack(steps, 1).numpy().astype(np.uint32))
-
     def _try(self, held_out: str) -> float:
         """Return the seconds of a look, by a few tokens and by tracing a held-out text."""
         model = self._run.evaluated_model
-        self._write(model, TRIAL_TOKENS)  # which is slower the first time
+        draw(self._run, model, TRIAL_TOKENS)  # which is slower the first time
         self._tracer.trace(held_out)
         before = self._clock()
-        self._write(model, TRIAL_TOKENS)
+        draw(self._run, model, TRIAL_TOKENS)
         written = self._clock()
         self._tracer.trace(held_out)
         traced = self._clock() - written
         return (written - before) * self._tokens_of_a_text / TRIAL_TOKENS + traced
+
+
+def draw(run: Run, model: GPT, tokens: int) -> str:
+    """Return what a model of a run writes: texts of so many tokens each, with a NUL character between them.
+
+    A text that ends is followed by the next one, as in the held-out text to which it is compared.
+    """
+    assert run.prompt is not None
+    tokenizer = run.mixture.tokenizer
+    sampling = Sampling(num_samples=TEXTS, max_new_tokens=tokens, seed=run.settings.seed)
+    vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
+    with writing(model):
+        steps = list(generate_ids(model, run.prompt[1], sampling, vocab_size=vocab_size))
+    return "\0".join(text_of(ids, tokenizer) for ids in torch.stack(steps, 1).numpy().astype(np.uint32))
 
 
 def open_memorization(run: Run) -> Memorization | None:
