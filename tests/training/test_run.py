@@ -26,7 +26,7 @@ def test_training_learns_and_sums_up(tiny: MakeSettings) -> None:
     summary = train(settings)
     out = Path(settings.out_dir)
     assert summary is not None
-    absent = dict.fromkeys(("val_losses_full", "val_loss_part", "val_part"))
+    absent = dict.fromkeys(("val_losses_full", "val_loss_part", "val_part", "copied_share", "expected_copied_share"))
     assert json.loads((out / "summary.json").read_text()) | absent == summary.__dict__
     rows = read_metrics(out / "metrics.jsonl")
     first, last = (row for row in rows if row["kind"] == "eval" and row["iter"] in (0, 60))
