@@ -64,7 +64,7 @@ def read_start(start: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(
-            f"the prompt file {path} cannot be read ({reason}); give --start=FILE:path with the path of a text file"
+            f"the prompt file {path} cannot be read ({reason}); give FILE:path with the path of a text file"
         ) from None
     if len(text) > LONGEST_PROMPT:
         raise UserError(f"the prompt file {path} has more than {LONGEST_PROMPT:,} characters; give the end of it")

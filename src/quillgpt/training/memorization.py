@@ -80,12 +80,11 @@ class Copying:
         """Whether it is far more than chance."""
         return self.copied > RECITING + RECITING_TIMES * self.expected
 
-    @property
-    def sentence(self) -> str:
-        """What it means for the model that is kept."""
+    def sentence(self, writer: str = "it") -> str:
+        """Return it in plain words, beside what held-out text has."""
         return (
-            f"{in_percent(self.copied)} of what it writes is copied from its text, where text that it has not seen has "
-            f"{in_percent(self.expected)}"
+            f"{in_percent(self.copied)} of what {writer} writes is copied from its text, where text that it has not "
+            f"seen has {in_percent(self.expected)}"
         )
 
 
@@ -134,7 +133,7 @@ class Memorization:
             self._recitation_said = True
             passes = state.tokens / self._run.mixture.train_tokens
             console.warn(
-                f"the model recites: after {passes:.3g} passes over its text, {found.sentence}. Fewer passes, more "
+                f"the model recites: after {passes:.3g} passes over its text, {found.sentence()}. Fewer passes, more "
                 "text or more --dropout help"
             )
         return found

@@ -86,7 +86,7 @@ def finish(
         style="bold",
     )
     if copying is not None:
-        console.outcome(copying.sentence)
+        console.outcome(copying.sentence("it" if summary.best_iter == state.iteration else "the best checkpoint"))
     if share < 1:
         console.say(f"the {settings.minutes:g} min had no room for the whole split; quill eval {run.out_dir} scores it")
     if not summary.improved:
