@@ -38,11 +38,12 @@ PROMPT = "[system] Be brief.\n[user] Hi\n[assistant] "
 def chat(tmp_path_factory, start):
     """The address of a server of a model with a chat template, and of one without."""
     folder = tmp_path_factory.mktemp("chat")
-    for name in ("talker", "writer", "damaged"):
+    names = ("talker", "writer", "damaged", "silent")
+    for name in names:
         saved(folder / name, QWEN3, "bpe")
     (folder / "talker/chat_template.jinja").write_text(TEMPLATE)
     (folder / "damaged/chat_template.jinja").write_text("{% for %}")
-    names = ("talker", "writer", "damaged")
+    (folder / "silent/chat_template.jinja").write_text("{# nothing #}")
     models = {name: ServedModel(name, quillgpt.load(folder / name, dtype="float32")) for name in names}
     for port, _ in start(models):
         yield f"http://127.0.0.1:{port}"
@@ -108,6 +109,7 @@ def test_an_answer_may_fill_the_context(chat):
     [
         ({"model": "writer"}, "writer continues a text and has no chat template"),
         ({"model": "damaged"}, "the chat template cannot be read"),
+        ({"model": "silent"}, "writes nothing for these messages"),
         ({"messages": []}, "messages: List should have at least 1 item"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"messages": [MESSAGES[1], MESSAGES[1]]}, "refuses these messages: 'roles must alternate'"),

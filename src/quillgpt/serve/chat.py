@@ -23,8 +23,8 @@ from quillgpt.serve.protocol import (
 )
 
 MOST_MESSAGES = 1000
-ALIKE = ("developer", "system")
-"""A role that OpenAI has renamed, and the name that templates know."""
+ROLES = {"developer": "system"}
+"""Roles that OpenAI has renamed, by the names that templates know."""
 
 
 class TextPart(Strict):
@@ -44,7 +44,7 @@ class Message(Strict):
     def as_templates_have_it(self) -> dict[str, str]:
         """Return role and content as texts."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": ALIKE[1] if self.role == ALIKE[0] else self.role, "content": content}
+        return {"role": ROLES.get(self.role, self.role), "content": content}
 
 
 class ChatRequest(SamplingRequest):

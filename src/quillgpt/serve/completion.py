@@ -123,9 +123,12 @@ class ServedModel:
         """Return messages as a prompt.
 
         Raises:
-            UserError: The template refuses them.
+            UserError: The template refuses them, or makes nothing of them.
         """
-        return self.model.tokenizer.encode_prompt(template.render(messages))
+        prompt = self.model.tokenizer.encode_prompt(template.render(messages))
+        if not prompt:
+            raise UserError("the model's chat template writes nothing for these messages; send others")
+        return prompt
 
     @cached_property
     def tracer(self) -> Tracer:
