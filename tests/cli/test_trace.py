@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import quillgpt.training as training
 
 LINES = "".join(
     f"Line {number}: {number * 7919 % 1000} grey geese and {number * 104729 % 1000} swans.\n" for number in range(400)
@@ -20,9 +23,7 @@ TINY = (
 @pytest.fixture
 def run(quill: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Give a run of two iterations on the data set `geese`."""
-    import sys
-
-    monkeypatch.delitem(sys.modules, "quillgpt.training")  # the double of these tests
+    monkeypatch.setitem(sys.modules, "quillgpt.training", training)  # instead of the double of these tests
     Path("geese.txt").write_text(LINES)
     assert quill("train", "--data", "geese.txt", *TINY) == 0, quill.err
     return Path("out-geese")
