@@ -12,8 +12,8 @@ from cyclopts import App, Group, Parameter
 
 from quillgpt.bench.peers import NANOGPT, TRANSFORMERS, read_peers
 from quillgpt.cli.completion import complete_path, complete_preset
-from quillgpt.cli.flags import JSON_FLAG, PATH, preset_argument, settings_flags, switch
-from quillgpt.config import resolve
+from quillgpt.cli.flags import JSON_FLAG, PATH, model_argument, preset_argument, settings_flags, switch
+from quillgpt.config import ServeSettings, resolve, resolve_flat
 from quillgpt.config.paths import expand
 from quillgpt.config.schema import Quantize, TrainFields
 from quillgpt.config.schema.attention import PolyForm, parse_attn_type
@@ -212,6 +212,47 @@ def sample(
         trace=trace,
     )
     print_results("sample", {"preset": preset} | about, results, profile, as_json=common.as_json)
+
+
+@bench.command
+@settings_flags(ServeSettings, leave_out=("host", "port", "api_key", "data_dir"))
+def serve(
+    model: Annotated[str, model_argument("[default: out]")] = "out",
+    /,
+    *,
+    prompt_tokens: Annotated[
+        int, Parameter(name="--prompt_tokens", help="Tokens of each prompt; they are random.", metavar="N")
+    ] = 50,
+    max_new_tokens: Annotated[
+        int, Parameter(name="--max_new_tokens", help="New tokens of each stream.", metavar="N")
+    ] = 200,
+    first_tokens: Annotated[
+        int, Parameter(name="--first_tokens", help="Requests whose first token is timed.", metavar="N")
+    ] = 20,
+    rounds: Annotated[int, Parameter(help="Counted rounds of server and quill sample.", metavar="N")] = 3,
+    as_json: Annotated[bool, JSON_FLAG] = False,
+    **flags: str,
+) -> None:
+    """Measure a server: milliseconds to the first token, and a stream's speed in turn with quill sample."""
+    check_counts(prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, first_tokens=first_tokens, rounds=rounds)
+    settings = resolve_flat(ServeSettings, flags)
+
+    from quillgpt.bench.results import spelled
+    from quillgpt.bench.serve import bench_serving
+
+    about, result = bench_serving(
+        model,
+        settings,
+        prompt_tokens=prompt_tokens,
+        tokens=max_new_tokens,
+        first_tokens=first_tokens,
+        rounds=rounds,
+    )
+    if as_json:
+        print(json.dumps({"what": "serve", **about, **asdict(result)}))
+        return
+    table(f"bench serve {model}", {name: spelled(value) for name, value in about.items()}, console=stdout)
+    table("\nserver", result.rows(), console=stdout)
 
 
 @bench.command
