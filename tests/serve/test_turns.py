@@ -128,3 +128,13 @@ def test_events_come_no_more_often_than_asked(taking):
     sizes = asyncio.run(main())
     assert sum(sizes) == 200
     assert len(sizes) < 100
+
+
+def test_the_end_does_not_wait_for_a_pause(taking):
+    """A reader that takes an hour from one event to the next still gets the last step at once."""
+
+    async def main():
+        job = taking.submit(iter([[Piece(0, "a")], [Piece(0, "b")]]))
+        return await asyncio.wait_for(all_of(job, pause=3600), timeout=60)
+
+    assert asyncio.run(main()) == ["a", "b"]

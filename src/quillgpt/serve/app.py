@@ -53,7 +53,7 @@ BODY_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 """A client must take each event in this time."""
 
-EVENT_SECONDS: Final = 0.02
+EVENT_SECONDS: Final = 0.04
 """From one event of a stream to the next, at least."""
 
 RETRY_SECONDS: Final = 2

@@ -50,6 +50,8 @@ class Job:
         self._notify = notify
         self._unread: deque[list[Piece] | Exception | None] = deque()  # an error or None is the end
         self._arrived = asyncio.Event()
+        self._told = False  # whether the reader has been told of what it has not read
+        self._over = asyncio.Event()
         self.cancelled = False
 
     @property
@@ -75,14 +77,21 @@ class Job:
 
     def _hand_over(self, result: list[Piece] | Exception | None) -> None:
         self._unread.append(result)
+        if not self._told:  # waking the reader's thread for each step would take time from the next one
+            self._told = True
+            self._call_reader(self._arrived.set)
+        if not isinstance(result, list):
+            self._call_reader(self._over.set)
+
+    def _call_reader(self, function: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop has ended, and with it the reader
-            self._loop.call_soon_threadsafe(self._arrived.set)
+            self._loop.call_soon_threadsafe(function)
 
     async def pieces(self, pause: float = 0.0) -> AsyncIterator[list[Piece]]:
         """Yield what the steps have added since the last time.
 
         Args:
-            pause: Seconds from one time to the next, at least.
+            pause: Seconds from one time to the next, at least; the end is not waited for.
 
         Raises:
             EndedError: The server ends.
@@ -91,6 +100,7 @@ class Job:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
+            self._told = False  # before reading: a step that is handed over from here on is told of
             pieces: list[Piece] = []
             while self._unread:
                 result = self._unread.popleft()
@@ -105,7 +115,9 @@ class Job:
             self._notify()
             if pieces:
                 yield pieces
-                await asyncio.sleep(pause)
+                if pause:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._over.wait(), pause)
 
     def cancel(self) -> None:
         """Let no further step be computed."""
