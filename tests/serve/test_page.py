@@ -230,6 +230,27 @@ def test_alternative_goes_on_and_all_branches_stay(visit):
     page.expect("#undo").to_be_disabled()
 
 
+def test_branches_are_there_after_the_page_is_loaded_again(visit):
+    page = visit()
+    page.write(PROMPT, max_tokens=5, n=2, seed=3)
+    first = page.text()
+    page.click(".sheet summary")
+    page.click(".tree button >> nth=2")
+    second, note = page.text(), page.locator(".status").inner_text()
+    assert first != second
+    page.reload()
+    page.expect("body[data-ready]").to_have_count(1)
+    assert page.text() == second
+    assert page.locator(".status").inner_text() == note
+    page.click(".sheet summary")
+    page.click(".tree button >> nth=1")
+    assert page.text() == first
+    page.click(".actions button >> nth=0")  # a branch that was read back can be continued
+    page.ends()
+    assert page.text().startswith(first)
+    page.expect(".sheet summary").to_have_text("Branches (5)")  # a prompt, and two samples twice
+
+
 def test_samples_are_branches_and_a_full_context_is_halved(visit):
     page = visit()
     page.write(PROMPT, max_tokens=6, n=3, seed=4)

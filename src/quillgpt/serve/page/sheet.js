@@ -7,6 +7,7 @@ import { label, Tree } from "./tree.js";
 
 const TOP = 11; // the token itself and ten others
 const MOST_TRIES = 5;
+const STORE = "quill-tree-"; // before the name of the model
 const PAGE = 20; // tokens that PageUp and PageDown pass
 
 /** Return the end of a text and a number of tokens that fit into the context; it is halved as by `quill sample`. */
@@ -47,6 +48,7 @@ export class Sheet {
       h("header", {}, h("h2", {}, model.id), h("p", { className: "muted" }, about)),
       this.text, this.status, this.found, this.actions, this.branches);
     this.#listen();
+    this.#restore();
   }
 
   get isWriting() {
@@ -106,7 +108,27 @@ export class Sheet {
     this.#showWriting();
     this.actions.hidden = !node;
     this.#list();
+    this.#keep();
     this.trace();
+  }
+
+  /** Keep the tree until the tab is closed, so that loading the page again loses nothing. */
+  #keep() {
+    if (this.isWriting) return;
+    const nodes = [...this.#tree.walk()].map(([, node]) => node);
+    try {
+      sessionStorage.setItem(STORE + this.model.id, JSON.stringify([this.#tree.pack(), nodes.indexOf(this.current)]));
+    } catch {
+      sessionStorage.removeItem(STORE + this.model.id); // more than a browser keeps: about 10,000 tokens
+    }
+  }
+
+  #restore() {
+    const kept = sessionStorage.getItem(STORE + this.model.id);
+    if (!kept) return;
+    const [packed, at] = JSON.parse(kept);
+    const nodes = this.#tree.unpack(packed);
+    this.goTo(nodes[at] ?? null);
   }
 
   /** Mark what the shown text has from the training text, as soon as nothing is written, or take the marks away. */
@@ -154,6 +176,7 @@ export class Sheet {
     this.#showWriting();
     this.#note(this.current?.note ?? "");
     this.#list();
+    this.#keep();
     this.page.changed();
     this.trace();
   }

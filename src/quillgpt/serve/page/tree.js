@@ -33,6 +33,22 @@ export class Tree {
       yield* this.walk(node.children, depth + 1);
     }
   }
+
+  /** Return all nodes as plain values, parents first. */
+  pack() {
+    const nodes = [...this.walk()].map(([, node]) => node);
+    const number = new Map(nodes.map((node, i) => [node, i]));
+    return nodes.map(({ parent, keep, own, note, prompt }) => ({ parent: number.get(parent), keep, own, note, prompt }));
+  }
+
+  /** Return the nodes of an empty tree after `pack` of another, in its order. */
+  unpack(packed) {
+    const nodes = [];
+    for (const { parent, keep, own, ...more } of packed) {
+      nodes.push(Object.assign(this.add(nodes[parent] ?? null, keep, own), more));
+    }
+    return nodes;
+  }
 }
 
 const LONGEST = 48;
