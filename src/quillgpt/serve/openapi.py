@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
@@ -30,6 +30,13 @@ ERRORS = {
     500: "the model failed",
     503: "the server ends",
 }
+
+EVENT: Final = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "such an answer as JSON, or [DONE]"}},
+}
+"""An event of a stream; programs that read descriptions expect that of one event."""
 
 
 def document() -> dict[str, Any]:
@@ -86,7 +93,7 @@ def _json(schema: str) -> dict[str, Any]:
 def _operation(summary: str, body: type, errors: tuple[int, ...], *, events: bool = False) -> dict[str, Any]:
     content = _json(body.__name__)
     if events:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": EVENT}
     return {
         "summary": summary,
         "responses": {"200": {"description": "the answer", "content": content}} | _errors(errors),
