@@ -15,9 +15,9 @@ from quillgpt.config.schema import TrainFields
 from quillgpt.console import say
 from quillgpt.errors import ConfigError
 from quillgpt.records import Record, read_record
+from quillgpt.run_files import CHECKPOINTS as CHECKPOINTS
+from quillgpt.run_files import CONFIG as CONFIG
 
-CONFIG = "config.toml"
-CHECKPOINTS = "checkpoints"
 STATE = "training/state.json"
 """The file of a checkpoint with the settings and the training state of its run."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-METRICS = "metrics.jsonl"
+from quillgpt.run_files import METRICS as METRICS
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]

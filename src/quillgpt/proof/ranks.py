@@ -15,7 +15,7 @@ from quillgpt.proof.compare import require
 from quillgpt.proof.outcome import CannotRun
 from quillgpt.proof.proved_model import ITERATIONS
 from quillgpt.proof.sandbox import Sandbox, wait_for_iteration
-from quillgpt.training.folder.occupation import HOLDER
+from quillgpt.run_files import HOLDER
 
 RANKS = 2
 LARGEST_DIFFERENCE = 1e-3

@@ -22,7 +22,7 @@ from quillgpt.bench.worker import Worker
 from quillgpt.config import resolve
 from quillgpt.config.runs import CONFIG
 from quillgpt.config.sources import OWN_TEXT
-from quillgpt.training.folder.out_dir import SUMMARY
+from quillgpt.run_files import SUMMARY
 
 CHOSEN = (
     *("n_layer", "n_head", "n_embd", "block_size", "batch_size", "gradient_accumulation_steps"),

@@ -10,17 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from quillgpt.config.runs import CONFIG
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError, UserError
 from quillgpt.files import make_folder, write_text
 from quillgpt.ownership import remove_listed, remove_own
 from quillgpt.process import is_running
-
-LOCK = ".lock"
-HOLDER = ".running"
-"""Names the process that holds the lock. It is read only while the lock is held, so a note that a killed process left
-misleads nobody. On disks that cannot lock, it stands for the lock."""
+from quillgpt.run_files import CONFIG, HOLDER, LOCK
 
 
 class Occupation:

@@ -16,17 +16,14 @@ from pathlib import Path
 from quillgpt.checkpoint.manifest import is_of_quill
 from quillgpt.checkpoint.names import BEST, LAST, REPLACED, checkpoints_folder, numbered, remove_checkpoint, unlisted
 from quillgpt.config import to_toml
-from quillgpt.config.runs import CHECKPOINTS, CONFIG, how_to_go_on
+from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.files import nearest_existing, write_text
 from quillgpt.ownership import claim, foreign, recorded, remove_listed
-from quillgpt.plots.record import METRICS
-from quillgpt.training.folder.occupation import HOLDER, LOCK
+from quillgpt.run_files import CHECKPOINTS, CONFIG, HOLDER, LOCK, METRICS, SUMMARY
 from quillgpt.training.record.loggers import TENSORBOARD, WANDB_STATE, event_files
-
-SUMMARY = "summary.json"
 
 
 def claim_folder(settings: TrainSettings, *, anew: bool) -> None:
