@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from quillgpt.evaluation.uncertainty import Ratio, estimate, student_quantile
+from quillgpt.evaluation.uncertainty import Ratio, estimate
+from quillgpt.student import student_quantile
 
 
 @pytest.mark.parametrize(
