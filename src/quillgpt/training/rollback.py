@@ -54,13 +54,16 @@ def is_hopeless(iteration: int, state: TrainingState, settings: TrainSettings) -
     return lr_multiplier(iteration, state, settings) < LOWERED**MOST_AT_ONCE
 
 
-def roll_back(run: Run, step: TrainStep, error: NonFiniteError) -> None:
+def roll_back(run: Run, step: TrainStep, error: NonFiniteError) -> str:
     """Go back to the last checkpoint and leave the batch out, or end the run, as `on_nonfinite` says.
 
     Args:
         run: The run, with the weights that it had before the iteration that was not finite.
         step: Does its iterations.
         error: Says which iteration was not finite.
+
+    Returns:
+        What was not finite, and where.
 
     Raises:
         UserError: The run ends; its checkpoints are as they were.
@@ -90,6 +93,7 @@ def roll_back(run: Run, step: TrainStep, error: NonFiniteError) -> None:
         f"{iteration + settings.eval_interval + 1} the learning rate is "
         f"{lr_multiplier(iteration, run.state, settings):g} of its schedule"
     )
+    return f"iter {iteration + 1} was not finite ({reason}), and is left out"
 
 
 def restore(run: Run, step: TrainStep) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -22,7 +22,7 @@ from quillgpt.distributed.reporting import refuse_restart
 from quillgpt.model.cost import training_flops_per_token
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import METRICS, curve, read_metrics
-from quillgpt.stopping import activity, ignore_signals
+from quillgpt.stopping import activity, ignore_signals, raised
 from quillgpt.training.fault import NonFiniteError
 from quillgpt.training.folder.checkpointer import Checkpointer, check_loss
 from quillgpt.training.folder.occupation import Occupation
@@ -49,6 +49,9 @@ from quillgpt.training.validation import (
     overfitting,
     take_account,
 )
+
+RECORDED_MESSAGE = 1000
+"""Characters of a warning or an error that its row has."""
 
 WORTH_SAYING = 0.1
 """Share of its length by which a run must change at once for a line about it."""
@@ -145,9 +148,11 @@ class Trainer:
         self.begin_record()
         with self.world.agreement():
             loggers = self.open_loggers() if self.world.is_main else []
-        with self.metrics.shared_with(loggers):
+        with self.metrics.shared_with(loggers), self.failure_recorded():
             if self.shift is not None:
                 console.warn(self.shift)
+                if not self.run.resumed:
+                    self.note("warning", self.shift)
             if self.run.resumed:
                 self.go_on_for_minutes()
             if self.state.iteration >= self.settings.max_iters > 0:
@@ -159,6 +164,24 @@ class Trainer:
             self.checkpointer.require_saved()
         self.say_memory()
         return True
+
+    @contextmanager
+    def failure_recorded(self) -> Iterator[None]:
+        """Record an error that ends the run, for those who look at it later; an interruption is none."""
+        try:
+            yield
+        except WrongSizeError:
+            raise
+        except Exception as error:
+            with suppress(Exception):  # also if another process has taken the folder since
+                if raised() is None and (self.occupation is None or not self.occupation.is_lost()):
+                    self.note("failed", str(error) or type(error).__name__)
+            raise
+
+    def note(self, kind: str, message: str) -> None:
+        """Add a row with a message."""
+        text = " ".join(message.split())[:RECORDED_MESSAGE]
+        self.metrics.keep(kind, iter=self.state.iteration, text=text, seconds=self.clock() - self.started)
 
     def say_memory(self) -> None:
         """Say how much memory each of several processes has held."""
@@ -211,8 +234,9 @@ class Trainer:
                     self.do_iteration()
                     self.save_when_interrupted(signals)
                 except NonFiniteError as error:
-                    roll_back(self.run, self.step, error)
+                    reason = roll_back(self.run, self.step, error)
                     self.begin_record()
+                    self.note("warning", f"back to iter {self.state.iteration}: {reason}")
 
     def let_compiled_code_take_over(self) -> bool:
         """Return whether compiled code takes over now; that is recorded, and to be saved before the next iteration."""
@@ -441,6 +465,7 @@ class Trainer:
         before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]
         if warning := overfitting(losses, state, before):
             console.warn(warning)
+            self.note("warning", warning)
             state.overfitting_said = True
 
     def save(self, *, best: bool = False) -> bool:

@@ -10,14 +10,17 @@ from quillgpt.device import peak_memory_bytes
 from quillgpt.errors import join_names
 from quillgpt.evaluation import Score, Windows, joined, mixed_bits_per_byte, score_windows, spell_perplexity
 from quillgpt.files import write_json
-from quillgpt.plots.record import METRICS
+from quillgpt.run_files import METRICS, SUMMARY
 from quillgpt.training.memorization import Memorization
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.report import RunSummary, show_chart
 from quillgpt.training.run import Run
 from quillgpt.training.validation import has_improved, without_improvement
 
-OPTIONAL = ("val_losses_full", "val_loss_part", "val_part", "copied_share", "expected_copied_share")
+OPTIONAL = (
+    *("val_losses_full", "val_loss_part", "val_part", "val_standard_error"),
+    *("copied_share", "expected_copied_share"),
+)
 """What is in summary.json only where it is known."""
 
 
@@ -60,6 +63,7 @@ def finish(
         val_losses_full=val_of if val_of and share == 1 else None,
         val_loss_part=None if share == 1 else loss,
         val_part=None if share == 1 else share,
+        val_standard_error=scores[0].estimate.standard_error if mixture.is_single else None,
         copied_share=None if copying is None else copying.copied,
         expected_copied_share=None if copying is None else copying.expected,
         iterations=state.iteration,
@@ -73,7 +77,7 @@ def finish(
         peak_memory_bytes=peak_memory_bytes(run.machine.device),
     )
     absent = {name for name in OPTIONAL if getattr(summary, name) is None}
-    write_json(run.out_dir / "summary.json", summary.model_dump(exclude=absent))
+    write_json(run.out_dir / SUMMARY, summary.model_dump(exclude=absent))
     show_chart(run.out_dir / METRICS)
     bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
     splits = "val split" if mixture.is_single else f"val splits of {join_names(names, len(names))}"

@@ -76,7 +76,7 @@ class MetricsLog:
     def rewind(self, iteration: int, *, evaluated: bool) -> None:
         """Drop rows after an iteration, and a last row that a kill cut short.
 
-        The sample of that iteration goes too: the run writes the same one again.
+        The sample of that iteration goes too: the run writes the same one again. So does the error that ended it.
 
         Args:
             iteration: From where the run goes on.
@@ -89,7 +89,8 @@ class MetricsLog:
         kept = [
             json.dumps(row) + "\n"
             for row in rows
-            if row["iter"] < iteration or (row["iter"] == iteration and row["kind"] not in again)
+            if row["kind"] != "failed"
+            and (row["iter"] < iteration or (row["iter"] == iteration and row["kind"] not in again))
         ]
         if damaged:
             lines = ", ".join(map(str, damaged[:MOST_LINES_NAMED])) + (" and more" * (len(damaged) > MOST_LINES_NAMED))
