@@ -50,6 +50,24 @@ def is_running(process: int) -> bool:
     return process != os.getpid() and 0 < process < 1 << 31 and psutil.pid_exists(process)
 
 
+def has_open(process: int, path: Path) -> bool | None:
+    """Return whether a process has a file open; None if the system does not tell."""
+    import psutil
+
+    if os.name == "nt":  # where the answer may take without end
+        return None
+    try:
+        wanted = path.stat()
+        opened = [file.path for file in psutil.Process(process).open_files()]
+    except (OSError, psutil.Error):
+        return None
+    for name in opened:
+        with suppress(OSError):
+            if os.path.samestat(Path(name).stat(), wanted):
+                return True
+    return False
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

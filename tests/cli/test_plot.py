@@ -59,7 +59,7 @@ def test_runs_are_named_by_their_folders(quill: Any) -> None:
     quill.replace("quillgpt.plots.figure", "save_figure")
     assert quill("plot", "out-a", "x/out-a", "out-b") == 0
     (((records, _), _),) = quill.calls
-    assert list(records) == [str(Path("out-a").resolve()), str(Path("x/out-a").resolve()), "out-b"]
+    assert list(records) == ["out-a", str(Path("x/out-a")), "out-b"]
 
 
 def test_the_chart_needs_no_matplotlib(quill: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import threading
@@ -21,7 +20,7 @@ from quillgpt.cli.serve import serve
 from quillgpt.serve import run as server_process
 from quillgpt.serve.app import Server
 from quillgpt.serve.completion import ServedModel
-from quillgpt.serve.runs import MOST_ROWS, Runs, find_runs, parse, seconds_left
+from quillgpt.serve.runs import MOST_ROWS, Runs
 from quillgpt.serve.static import FILES, FOLDER
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -461,24 +460,6 @@ def test_runs_are_followed_live(visit, tmp_path, monkeypatch):
     page.expect(".runs nav button").to_have_count(1)
 
 
-def test_runs_are_found_downward_only(tmp_path):
-    here = tmp_path / "here"
-    a_run(here / "out")
-    a_run(here / "runs" / "out")
-    a_run(here / "runs" / "old" / "out")
-    a_run(here / ".hidden")
-    outside = a_run(tmp_path / "outside")
-    (here / "link").symlink_to(outside)
-    linked = a_run(here / "linked")
-    (linked / "metrics.jsonl").unlink()
-    (linked / "metrics.jsonl").symlink_to(outside / "metrics.jsonl")
-    (here / "queue").mkdir()
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(here / "queue" / "metrics.jsonl")
-    assert sorted(find_runs(here)) == ["out", "runs/out"]
-    assert find_runs(here / "missing") == {}
-
-
 @pytest.mark.parametrize("name", ["../outside", "%2e%2e/outside", "/etc", "out/../../outside", "out%00", "none"])
 def test_names_of_runs_never_become_paths(served, tmp_path, monkeypatch, name):
     a_run(tmp_path / "here" / "out", rates(1))
@@ -488,28 +469,6 @@ def test_names_of_runs_never_become_paths(served, tmp_path, monkeypatch, name):
     assert httpx.get(f"{served.url}x/runs/{name}").status_code == 404
     for after in ("-1", "x", "1.5", "9" * 5000, "¹"):
         assert httpx.get(f"{served.url}x/runs/out", params={"after": after}).status_code == 400
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        (b'{"kind": "train", "iter": 3, "loss": NaN}', {"kind": "train", "iter": 3, "loss": None}),
-        (
-            b'{"kind": "train", "iter": 3, "loss": 1e999, "a": []}',
-            {"kind": "train", "iter": 3, "loss": None, "a": None},
-        ),
-        (b'{"kind": "train", "iter": ' + b"9" * 400 + b"}", None),
-        (b'{"kind": "train", "iter": true}', None),
-        (b'{"kind": "train"}', None),
-        (b'{"kind": 3, "iter": 3}', None),
-        (b"[" * 10_000, None),
-        (b"\xff\x00", None),
-        (b'"' + b"x" * 100_000 + b'"', None),
-        (b"", None),
-    ],
-)
-def test_lines_of_a_record(line, expected):
-    assert parse(line) == expected
 
 
 def test_record_is_read_on_from_a_line(tmp_path):
@@ -539,12 +498,6 @@ def test_card_of_a_run(tmp_path):
     assert Runs(tmp_path).cards()[0].state == "finished"
     (path / "metrics.jsonl").write_bytes(b"\xff")
     assert Runs(tmp_path).cards()[0].iteration is None
-
-
-def test_time_left_needs_a_pace():
-    assert seconds_left([{"iter": 1, "seconds": 1.0}], 10) is None
-    assert seconds_left([{"iter": 1, "seconds": 1.0}, {"iter": 1, "seconds": 2.0}], 10) is None
-    assert seconds_left([{"iter": 5, "seconds": 1.0}, {"iter": 20, "seconds": 2.0}], 10) == 0
 
 
 def test_files_of_the_page_are_the_only_ones(served, with_key):

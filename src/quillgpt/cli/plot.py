@@ -9,9 +9,10 @@ from cyclopts import Parameter
 
 from quillgpt.cli.flags import PATH
 from quillgpt.console import say, stdout
-from quillgpt.errors import ConfigError, DataError, closest
+from quillgpt.errors import ConfigError, DataError
 from quillgpt.plots.chart import loss_chart
 from quillgpt.plots.record import METRICS, Axis, Row, read_metrics
+from quillgpt.runs.find import check_is_run, named, run_folder
 
 SUFFIXES = (".png", ".svg")
 OTHER_PICTURES = (".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".eps", ".ps", ".tif", ".tiff", ".html")
@@ -43,7 +44,9 @@ def plot(
     if terminal and out is not None:
         raise ConfigError("--terminal writes no file, --out names one; give one of them")
     axis: Axis = "tokens" if tokens else "seconds" if seconds else "iter"
-    records = name_runs({run: read_run(run) for run in runs})
+    for run in runs:
+        check_is_run(run)
+    records = {name: read_run(folder) for name, folder in named([run_folder(run) for run in runs]).items()}
     if terminal:
         for name, rows in records.items():
             width = min(WIDEST_CHART, stdout.width)
@@ -61,36 +64,17 @@ def plot(
         print(path)
 
 
-def run_folder(run: Path) -> Path:
-    """Return the folder of a run, given the folder or its metrics.jsonl."""
-    return run.parent if run.name == METRICS else run
-
-
 def read_run(run: Path) -> list[Row]:
     """Return the rows of a run.
 
     Raises:
-        DataError: It has none; the message names the run that was probably meant.
+        DataError: It has none.
     """
-    folder = run_folder(run)
-    path = folder / METRICS
-    if not path.is_file():
-        nearby = {file.parent.name: file.parent for file in sorted(folder.absolute().parent.glob(f"*/{METRICS}"))}
-        meant = closest(folder.name, nearby)
-        hint = f"; did you mean {folder.with_name(meant)}?" if meant else ""
-        what = f"holds no {METRICS}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}; expected the folder of a run (out_dir){hint}")
+    path = check_is_run(run) / METRICS
     rows = read_metrics(path)
     if not rows:
         raise DataError(f"{path} has no numbers yet; the first come with the first evaluation")
     return rows
-
-
-def name_runs(records: dict[Path, list[Row]]) -> dict[str, list[Row]]:
-    """Name each run by its folder, or by its whole path if two folders have the same name."""
-    folders = {run_folder(run).resolve(): rows for run, rows in records.items()}
-    names = [folder.name for folder in folders]
-    return {(folder.name if names.count(folder.name) == 1 else str(folder)): rows for folder, rows in folders.items()}
 
 
 def figure_name(names: list[str]) -> str:
