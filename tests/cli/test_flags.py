@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from quillgpt.cli.flags import join_switches, take_switches
+from quillgpt.cli.flags import join_switches
+from quillgpt.cli.run import take_switches
 from quillgpt.config.dataset_names import split_sources
 from quillgpt.errors import ConfigError
 

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             set up too, before any slow import.
     """
     if arguments is not None:
-        from quillgpt.cli.app import run
+        from quillgpt.cli.run import run
 
         return run(arguments)
     settle_standard_streams()
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_one_of_several():
         take_part()
     try:
-        from quillgpt.cli.app import run
+        from quillgpt.cli.run import run
 
         with unwinding():
             return end_with(run(sys.argv[1:]))

@@ -159,14 +159,6 @@ def join_switches(tokens: Iterable[str]) -> list[str]:
     return joined
 
 
-def take_switches(tokens: Iterable[str], names: Iterable[str]) -> tuple[set[str], list[str]]:
-    """Split tokens into the switches of `names` and the rest; tokens after `--` are not switches."""
-    waiting = list(tokens)
-    end = waiting.index("--") if "--" in waiting else len(waiting)
-    taken = set(waiting[:end]) & set(names)
-    return taken, [token for token in waiting[:end] if token not in taken] + waiting[end:]
-
-
 def _joined(name: str, given: list[str]) -> str:
     return ",".join(given) if name in REPEATABLE else given[-1]
 

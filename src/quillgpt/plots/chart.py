@@ -15,7 +15,7 @@ from quillgpt.plots.record import AXES, Axis, Points, Row, loss_curves, lowest
 
 FEWEST_POINTS = 4
 HEIGHT = 9
-"""Rows of the plot itself; the axis and the legend take three more."""
+"""Rows of the plot itself, an odd number; the axis and the legend take three more."""
 
 NEARLY_EQUAL = 1e-12
 LABEL_EVERY = 2
@@ -24,7 +24,7 @@ SHORTEST_TICK_DISTANCE = 13
 
 @dataclass(frozen=True)
 class Glyphs:
-    """The characters of a chart; later curves are drawn over earlier ones."""
+    """The characters of a chart, one for each curve; later curves are drawn over earlier ones."""
 
     curves: str
     side: str
@@ -34,17 +34,29 @@ class Glyphs:
     floor_tick: str
 
 
-UNICODE = Glyphs(curves="·•", side="│", side_tick="┤", corner="└", floor="─", floor_tick="┴")
-ASCII = Glyphs(curves=".o", side="|", side_tick="+", corner="+", floor="-", floor_tick="+")
+UNICODE = Glyphs(curves="·•×+*#", side="│", side_tick="┤", corner="└", floor="─", floor_tick="┴")
+ASCII = Glyphs(curves=".ox+*#", side="|", side_tick="+", corner="+", floor="-", floor_tick="+")
 
 
 def loss_chart(rows: list[Row], *, axis: Axis = "iter", width: int = 80, encoding: str = "utf-8") -> str:
     """Draw the losses of a run as text; see `draw_chart`."""
-    curves = loss_curves(rows, axis=axis)
+    return draw_losses(loss_curves(rows, axis=axis), axis=axis, width=width, encoding=encoding)
+
+
+def draw_losses(
+    curves: Mapping[str, Points],
+    *,
+    axis: Axis = "iter",
+    width: int = 80,
+    height: int = HEIGHT,
+    encoding: str = "utf-8",
+) -> str:
+    """Draw the training and the validation loss, as `loss_curves` has them; see `draw_chart`."""
     best = lowest(curves["val"])
     val = "val" if best is None else f"val, lowest {best[1]:.4f} at {short_number(best[0])}"
     named = {"train": curves["train"], val: curves["val"]}
-    return draw_chart(named, title="loss, nats per token", x_label=AXES[axis], width=width, encoding=encoding)
+    title = "loss, nats per token"
+    return draw_chart(named, title=title, x_label=AXES[axis], width=width, height=height, encoding=encoding)
 
 
 def short_number(value: float) -> str:
@@ -56,19 +68,27 @@ def short_number(value: float) -> str:
 
 
 def draw_chart(
-    curves: Mapping[str, Points], *, title: str, x_label: str, width: int = 80, encoding: str = "utf-8"
+    curves: Mapping[str, Points],
+    *,
+    title: str,
+    x_label: str,
+    width: int = 80,
+    height: int = HEIGHT,
+    encoding: str = "utf-8",
 ) -> str:
-    """Draw one or two curves as text.
+    """Draw curves as text, as many as there are characters for them.
 
     Args:
         curves: Points (x, y) by name, sorted by x; all finite.
         title: The label of y, with its unit.
         x_label: The label of x, with its unit.
         width: The longest line, in characters.
+        height: Rows of the plot itself, an odd number.
         encoding: The encoding of the terminal; if it lacks the usual characters, ASCII is used.
 
     Returns:
-        At most 12 lines without a last newline; an empty text if there are too few points, or the width is too small.
+        At most `height` + 3 lines without a last newline; an empty text if there are too few points, or the width is
+        too small.
     """
     glyphs = UNICODE if _can_show(UNICODE, encoding) else ASCII
     points = [point for curve in curves.values() for point in curve]
@@ -80,18 +100,18 @@ def draw_chart(
         return ""
     if high - low <= NEARLY_EQUAL * max(1, abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
-    labels = _side_labels(low, high)
+    labels = _side_labels(low, high, height)
     margin = max(map(len, labels)) + 1
     columns = width - margin - 1
     if columns < 2 * SHORTEST_TICK_DISTANCE:
         return ""
-    grid = [[" "] * columns for _ in range(HEIGHT)]
+    grid = [[" "] * columns for _ in range(height)]
     for glyph, curve in zip(glyphs.curves, curves.values(), strict=False):
-        levels = _levels(curve, columns, (left, right), (low, high))
+        levels = _levels(curve, (columns, height), (left, right), (low, high))
         for column, row in _cells(levels):
             grid[row][column] = glyph
     names = "   ".join(f"{glyph} {name}" for glyph, name in zip(glyphs.curves, curves, strict=False))
-    lines = [f"{'':{margin}}{title}:  {names}"]
+    lines = [f"{'':{margin}}{title}:  {names}"[:width].rstrip()]
     for label, cells in zip(labels, grid, strict=True):
         side = glyphs.side_tick if label else glyphs.side
         lines.append(f"{label:>{margin - 1}} {side}{''.join(cells)}".rstrip())
@@ -108,23 +128,23 @@ def _can_show(glyphs: Glyphs, encoding: str) -> bool:
     return True
 
 
-def _side_labels(low: float, high: float) -> list[str]:
+def _side_labels(low: float, high: float, height: int) -> list[str]:
     """Return the labels of the rows from the top, with enough digits to tell them apart; most rows have none."""
-    step = LABEL_EVERY * (high - low) / (HEIGHT - 1)
+    step = LABEL_EVERY * (high - low) / (height - 1)
     digits = max(0, 1 - math.floor(math.log10(step)))
-    values = [high - row * (high - low) / (HEIGHT - 1) for row in range(HEIGHT)]
+    values = [high - row * (high - low) / (height - 1) for row in range(height)]
     return ["" if row % LABEL_EVERY else f"{value:.{digits}f}" for row, value in enumerate(values)]
 
 
 def _levels(
-    points: Points, columns: int, across: tuple[float, float], along: tuple[float, float]
+    points: Points, cells: tuple[int, int], across: tuple[float, float], along: tuple[float, float]
 ) -> list[float | None]:
     """Return the row of every column: the mean of its points, or interpolated between the columns beside it."""
-    (left, right), (low, high) = across, along
+    (columns, height), (left, right), (low, high) = cells, across, along
     heaps: dict[int, list[float]] = {}
     for x, y in points:
         heaps.setdefault(round((x - left) / (right - left) * (columns - 1)), []).append(y)
-    depth = (HEIGHT - 1) / (high - low)
+    depth = (height - 1) / (high - low)
     known = sorted((column, (high - sum(heap) / len(heap)) * depth) for column, heap in heaps.items())
     levels: list[float | None] = [None] * columns
     for column, level in known:
