@@ -32,8 +32,10 @@ def test_the_row_of_an_evaluation_that_is_done_again_goes(tmp_path: Path, evalua
     for iteration in (1, 2):
         log.write("train", iter=iteration, loss=1.0)
         log.write("eval", iter=iteration, val_loss=1.0)
+    log.keep("warning", iter=2, text="it overfits")
+    log.keep("failed", iter=2, text="the disk is full")
     log.rewind(2, evaluated=evaluated)
-    expected = [("train", 1), ("eval", 1), ("train", 2), *([("eval", 2)] if evaluated else [])]
+    expected = [("train", 1), ("eval", 1), ("train", 2), *([("eval", 2)] if evaluated else []), ("warning", 2)]
     assert [(row["kind"], row["iter"]) for row in read_metrics(path)] == expected
 
 

@@ -21,6 +21,7 @@ from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.data.batches import TrainingBatches
 from quillgpt.errors import UserError
 from quillgpt.model.gpt import LayerNorm, RMSNorm
+from quillgpt.plots.record import read_metrics
 from quillgpt.proof.compare import record_of
 from quillgpt.training import train
 from quillgpt.training.cuda_graph import make_step
@@ -84,6 +85,9 @@ def test_a_poisoned_batch_is_named_and_left_out(
     assert f"back to iter {back_to}; iter {spoiled + 1} will be left out" in said
     (rollback,) = state_of(settings.out_dir)["rollbacks"]
     assert (rollback["iteration"], rollback["back_to"], rollback["windows"]) == (spoiled, back_to, [windows[3]])
+    [warning] = [row for row in read_metrics(Path(settings.out_dir) / "metrics.jsonl") if row["kind"] == "warning"]
+    assert warning["iter"] == back_to
+    assert warning["text"].startswith(f"back to iter {back_to}: iter {spoiled + 1} was not finite (the loss is nan")
     rates = {row[1]: row[3] for row in record_of(Path(settings.out_dir)) if row[0] == "train"}
     assert spoiled + 1 not in rates
     assert sorted(rates) == [each for each in range(1, 13) if each != spoiled + 1]
@@ -127,9 +131,14 @@ def test_stop_ends_the_run_and_leaves_the_last_good_checkpoint(
         with pytest.raises(UserError, match=r"iter 7 is not finite \(the loss is nan, .*--on_nonfinite=rollback or"):
             train(settings)
         assert state_of(settings.out_dir)["iteration"] == 4
+        record = Path(settings.out_dir) / "metrics.jsonl"
+        failed = read_metrics(record)[-1]
+        assert (failed["kind"], failed["iter"]) == ("failed", 6)
+        assert failed["text"].startswith("iter 7 is not finite (the loss is nan, ")
         summary = train(settings.model_copy(update={"init_from": "resume", "on_nonfinite": "rollback"}))
     assert summary is not None
     assert summary.left_out == [7]
+    assert "failed" not in {row["kind"] for row in read_metrics(record)}
 
 
 def test_a_run_that_fails_again_and_again_is_given_up(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:

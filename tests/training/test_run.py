@@ -56,6 +56,7 @@ def test_the_final_loss_is_what_evaluation_of_the_checkpoint_gives(tiny: MakeSet
     score = load(settings.out_dir, device="cpu", dtype="float32").evaluate("tiny", data_dir=settings.data_dir)
     assert summary is not None
     assert score.loss == pytest.approx(summary.val_loss_full, abs=1e-6)
+    assert score.estimate.standard_error == pytest.approx(summary.val_standard_error, rel=1e-4)
 
 
 def test_checkpoints_kept(tiny: MakeSettings) -> None:

@@ -47,6 +47,8 @@ def test_a_run_without_improvement_stops_and_keeps_its_best(
     said = " ".join(capsys.readouterr().err.split())
     assert "stopping early: 3 evaluations in a row were not better than iter 8" in said
     assert said.count("overfitting:") == 1
+    record = read_metrics(Path(settings.out_dir) / "metrics.jsonl")
+    assert [row["text"][:11] for row in record if row["kind"] == "warning"] == ["overfitting"]
     assert (
         "since iter 8 the val loss has risen from 2.0000 to 2.2000, while the train loss has fallen from 4.2000 to "
         "3.4000" in said
@@ -132,6 +134,8 @@ def test_before_one_pass_over_the_text_nothing_is_overfitting(
     train(settings.model_copy(update={"batch_size": 16, "overwrite": True}))
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("overfitting:") == 1
+    record = read_metrics(Path(settings.out_dir) / "metrics.jsonl")
+    assert [row["text"][:11] for row in record if row["kind"] == "warning"] == ["overfitting"]
     assert "evaluation at iter 16: train loss 3.4000" in said.split("overfitting:")[0]
 
 
