@@ -43,8 +43,8 @@ def watch(
 ) -> None:
     """Follow runs while they train: losses, learning rate, speed, time left, the newest sample, warnings.
 
-    q ends it, the space bar pauses it, the Tab key goes to the next run. The runs notice nothing of it. In a file or a
-    pipe, each evaluation is a line.
+    q ends it, the space bar pauses it, Tab shows the next run. The runs notice nothing.
+    In a file or a pipe, each evaluation is a line.
     """
     from quillgpt.runs.find import check_is_run, named
     from quillgpt.runs.follow import Followed

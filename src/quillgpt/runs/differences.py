@@ -12,8 +12,9 @@ NAMES: Final = frozenset({"out_dir", "overwrite", "wandb_log", "wandb_project", 
 
 WITHOUT_EFFECT: Final = NAMES | {
     *("threads", "devices", "strategy", "backend", "rank_timeout", "compile", "cuda_graph", "deterministic"),
-    *("micro_batch_size", "gradient_checkpointing", "attn_path", "log_interval", "always_save_checkpoint"),
-    *("keep_last", "checkpoint_interval", "sample_interval", "sample_prompt", "trace_samples", "data_dir"),
+    *("micro_batch_size", "gradient_checkpointing", "attn_path", "eval_iters", "log_interval"),
+    *("always_save_checkpoint", "keep_last", "checkpoint_interval", "data_dir"),
+    *("sample_interval", "sample_prompt", "trace_samples"),
 }
 """Settings that change where and how fast a run computes, and what it keeps, but not what it learns beyond rounding."""
 

@@ -95,13 +95,21 @@ class Memorization:
         run: The run.
         tracer: Traces to the text that it learns from.
         clock: Returns seconds.
+        warn: Warns the user.
 
     Attributes:
         predicted_seconds: What a look takes, by a trial.
     """
 
-    def __init__(self, run: Run, tracer: Tracer, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._run, self._tracer, self._clock = run, tracer, clock
+    def __init__(
+        self,
+        run: Run,
+        tracer: Tracer,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        warn: Callable[[str], None] = console.warn,
+    ) -> None:
+        self._run, self._tracer, self._clock, self._warn = run, tracer, clock, warn
         self._seen: dict[int, Copying] = {}
         self._left_out_said = self._recitation_said = False
         tokens, tokenizer = run.mixture.datasets[0].val[: 4 * CHARACTERS], run.mixture.tokenizer
@@ -132,7 +140,7 @@ class Memorization:
         if found.is_recitation and not self._recitation_said:
             self._recitation_said = True
             passes = state.tokens / self._run.mixture.train_tokens
-            console.warn(
+            self._warn(
                 f"the model recites: after {passes:.3g} passes over its text, {found.sentence()}. Fewer passes, more "
                 "text or more --dropout help"
             )
@@ -178,8 +186,12 @@ def draw(run: Run, model: GPT, tokens: int) -> str:
     return "\0".join(text_of(ids, tokenizer) for ids in torch.stack(steps, 1).numpy().astype(np.uint32))
 
 
-def open_memorization(run: Run) -> Memorization | None:
+def open_memorization(run: Run, warn: Callable[[str], None] = console.warn) -> Memorization | None:
     """Make the index of a run's text, or open it, and predict how long a look takes; say how long that took.
+
+    Args:
+        run: The run.
+        warn: Warns the user while it trains.
 
     Returns:
         None where making the index would take too much of the run's minutes, which is said.
@@ -197,7 +209,7 @@ def open_memorization(run: Run) -> Memorization | None:
     tracer = open_tracer(run.texts, finetuned_from=None if origin in SPECIAL_ORIGINS else origin)
     for note in tracer.notes:
         console.warn(note)
-    memorization = Memorization(run, tracer)
+    memorization = Memorization(run, tracer, warn=warn)
     console.say(
         f"copies of {tracer.calibration.least} characters or more are looked for; preparing that took "
         f"{time.perf_counter() - before:.1f} s"

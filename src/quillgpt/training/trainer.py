@@ -98,7 +98,7 @@ class Trainer:
         self.world = run.world
         self.agreed = Votes()
         self.clock = clock
-        self.checkpointer = Checkpointer(run, clock=clock)
+        self.checkpointer = Checkpointer(run, clock=clock, warn=self.warn)
         recorded = self.world.is_main and not run.settings.eval_only
         self.metrics = MetricsLog(run.out_dir / METRICS if recorded else None)
         self.memorization = self.open_memorization()
@@ -124,7 +124,7 @@ class Trainer:
         if settings.eval_only or not settings.trace_samples:
             return None
         with self.world.agreement(), self.world.main_first("index the text"):
-            return open_memorization(self.run) if self.world.is_main else None
+            return open_memorization(self.run, self.warn) if self.world.is_main else None
 
     @property
     def settings(self) -> ResolvedSettings:
@@ -150,9 +150,7 @@ class Trainer:
             loggers = self.open_loggers() if self.world.is_main else []
         with self.metrics.shared_with(loggers), self.failure_recorded():
             if self.shift is not None:
-                console.warn(self.shift)
-                if not self.run.resumed:
-                    self.note("warning", self.shift)
+                (console.warn if self.run.resumed else self.warn)(self.shift)  # whose record has it already
             if self.run.resumed:
                 self.go_on_for_minutes()
             if self.state.iteration >= self.settings.max_iters > 0:
@@ -177,6 +175,11 @@ class Trainer:
                 if raised() is None and (self.occupation is None or not self.occupation.is_lost()):
                     self.note("failed", str(error) or type(error).__name__)
             raise
+
+    def warn(self, message: str) -> None:
+        """Warn the user, and record that."""
+        console.warn(message)
+        self.note("warning", message)
 
     def note(self, kind: str, message: str) -> None:
         """Add a row with a message."""
@@ -464,8 +467,7 @@ class Trainer:
             return
         before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]
         if warning := overfitting(losses, state, before):
-            console.warn(warning)
-            self.note("warning", warning)
+            self.warn(warning)
             state.overfitting_said = True
 
     def save(self, *, best: bool = False) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from quillgpt import console
 from quillgpt.checkpoint import save_checkpoint
 from quillgpt.checkpoint.names import (
     BEST,
@@ -24,7 +25,6 @@ from quillgpt.checkpoint.names import (
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import TrainSettings
 from quillgpt.config.values import seconds_of
-from quillgpt.console import warn
 from quillgpt.distributed.shards import own_rows
 from quillgpt.errors import UserError
 from quillgpt.optim.groups import group_parameters
@@ -44,13 +44,17 @@ class Checkpointer:
     Args:
         run: The run.
         clock: Returns seconds.
+        warn: Warns the user.
 
     Attributes:
         failure: Why the latest save could not be done; None where it could.
     """
 
-    def __init__(self, run: Run, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, run: Run, *, clock: Callable[[], float] = time.perf_counter, warn: Callable[[str], None] = console.warn
+    ) -> None:
         self._run = run
+        self._warn = warn
         self._clock = clock
         self._start_counting()
 
@@ -115,7 +119,7 @@ class Checkpointer:
         self.failure = run.world.broadcast(self.failure)
         self._saved_at = self._clock()
         if self.failure is not None:
-            warn(
+            self._warn(
                 f"the checkpoint of iter {state.iteration} cannot be written: {self.failure}; "
                 f"{self._what_is_kept()}; training goes on, and the next save is tried"
             )
