@@ -62,6 +62,9 @@ def test_in_bash(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None
     assert tab("configs", "show", "train_gpt2_gkp") == ["train_gpt2_gkpoly8"]
     assert tab("sample", "") == ["out-x/"]
     assert tab("info", "--q") == ["--quiet"]
+    assert tab("watch", "") == tab("compare", "") == tab("runs", "") == ["out-x/"]
+    assert tab("watch", "--o") == ["--once"]
+    assert tab("runs", "--sort", "mi") == ["minutes"]
 
 
 def test_asking_imports_nothing_heavy(folder: Path) -> None:
