@@ -13,8 +13,9 @@ from quillgpt.console import say, stdout, table
 TO = Parameter(
     "--to",
     help="hf: a folder for transformers and whatever reads its format. gguf: a file for llama.cpp, with a Modelfile "
-    "for Ollama. onnx: a graph for onnxruntime. nanogpt: a ckpt.pt for nanoGPT's sample.py and train.py (arch = gpt2 "
-    "only).",
+    "for Ollama. onnx: a graph for onnxruntime, from a whole text to its logits. onnx-with-past: a graph with keys and "
+    "values, for transformers.js and optimum. nanogpt: a ckpt.pt for nanoGPT's sample.py and train.py (arch = gpt2 "
+    "only). script: the weights beside 200 lines of Python that need only numpy.",
 )
 TYPE = Parameter("--type", help="Number type of matrices in gguf: f16 (the default), f32, or q8_0 (8 bits).")
 FOLDER = Parameter(name="DIR", converter=from_home, help="Folder to write; it must be empty or not exist yet.")
@@ -29,7 +30,7 @@ def export(
     folder: Annotated[Path, FOLDER],
     /,
     *,
-    to: Annotated[Literal["hf", "gguf", "onnx", "nanogpt"], TO],
+    to: Annotated[Literal["hf", "gguf", "onnx", "onnx-with-past", "nanogpt", "script"], TO],
     number_type: Annotated[Literal["f16", "f32", "q8_0"] | None, TYPE] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
     data_dir: Annotated[str, DATA_DIR] = "data",

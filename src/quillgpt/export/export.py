@@ -14,7 +14,7 @@ from quillgpt.attention import SOFTMAX
 from quillgpt.checkpoint import LoadedModel
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError, ConfigError, join_names
-from quillgpt.export import gguf, huggingface, nanogpt, onnx
+from quillgpt.export import gguf, huggingface, nanogpt, onnx, onnx_with_past, script
 from quillgpt.export.certificate import (
     CERTIFICATE,
     Certificate,
@@ -63,7 +63,9 @@ TARGETS = {
     "hf": Target(huggingface.write, huggingface.Transformers, SAME_ARITHMETIC, needs="transformers"),
     "gguf": Target(gguf.write, gguf.LlamaCpp, LLAMA_CPP, needs="llama_cpp", check=gguf.check_representable),
     "onnx": Target(onnx.write, onnx.OnnxRuntime, SAME_ARITHMETIC, needs="onnxruntime"),
+    "onnx-with-past": Target(onnx_with_past.write, onnx_with_past.OnnxWithPast, SAME_ARITHMETIC, needs="onnxruntime"),
     "nanogpt": Target(nanogpt.write, nanogpt.open_exported, SAME_ARITHMETIC, check=nanogpt.check_representable),
+    "script": Target(script.write, script.NumpyScript, SAME_ARITHMETIC, check=script.check_representable),
 }
 
 

@@ -159,9 +159,15 @@ def rotation_table(positions: int, head_dim: int, theta: float) -> Rotation:
     The D/2 angles stand twice, once for each half of the head.
     """
     cpu = torch.device("cpu")  # its cosines are the same on every machine that resumes a run
-    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=cpu) / head_dim)  # (D/2,)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32, device=cpu), frequencies)
-    angles = torch.cat((angles, angles), dim=-1)  # (positions, D)
+    return rotations_at(torch.arange(positions, device=cpu), head_dim, theta)
+
+
+def rotations_at(positions: Tensor, head_dim: int, theta: float) -> Rotation:
+    """Return what `rotation_table` has at some positions (...): cosines and sines, (..., D) each."""
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
+    frequencies = theta ** -(pairs / head_dim)  # (D/2,)
+    angles = positions[..., None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)  # (..., D)
     return angles.cos(), angles.sin()
 
 
@@ -206,7 +212,7 @@ def softmax_sdpa(
         key: (B, G, S, D).
         value: (B, G, S, D).
         dropout_p: Probability of dropping an attention weight.
-        visible: Bool (1, S), the keys that a single query (T = 1) may see; None: all.
+        visible: Bool, broadcast to (B, H, T, S): the keys that each query may see; None: itself and those before it.
         seeds: Int64 (B,): what the dropout of a sequence depends on; None: PyTorch's generator.
 
     Returns:
@@ -215,14 +221,14 @@ def softmax_sdpa(
     if dropout_p and seeds is not None and query.device.type == "cpu":
         return softmax_explicit(query, key, value, dropout_p, visible, seeds)
     T, S = query.shape[-2], key.shape[-2]
-    mask = causal_mask(T, S, query.device) if 1 < T < S else visible
+    mask = causal_mask(T, S, query.device) if visible is None and 1 < T < S else visible
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=mask,
         dropout_p=dropout_p,
-        is_causal=bool(T == S and T > 1),  # a bool too where lengths are symbols, as in an export
+        is_causal=visible is None and bool(T == S and T > 1),  # a bool too where lengths are symbols, as in an export
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
@@ -249,12 +255,13 @@ def softmax_explicit(
         piece = query[..., first : first + QUERIES_AT_ONCE, :]  # (B, H, t, D)
         seen = S - T + first + piece.shape[-2]  # keys that the piece's last query sees, s
         scores = piece @ key[..., :seen, :].mT  # (B, H, t, s)
-        if T > 1:
+        if visible is not None:
+            hidden = ~visible[..., first : first + QUERIES_AT_ONCE, :seen]
+            scores = scores.masked_fill(hidden, float("-inf"))
+        elif T > 1:
             # In a compiled model, adding -inf costs much less than masked_fill.
             future = ~causal_mask(piece.shape[-2], seen, scores.device)
             scores = scores + scores.new_zeros(piece.shape[-2], seen).masked_fill(future, float("-inf"))
-        elif visible is not None:
-            scores = scores.masked_fill(~visible, float("-inf"))
         own = None if seeds is None else seeds + first  # each piece drops other weights
         pieces.append(dropout(scores.softmax(-1), dropout_p, own) @ value[..., :seen, :])  # (B, H, t, D)
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-2)
