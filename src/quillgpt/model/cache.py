@@ -37,7 +37,7 @@ class KeyValueCache:
     Attributes:
         length: Number of positions filled.
         capacity: Number of positions that fit.
-        visible: The keys that the query of this pass may see, bool (1, S); None: all of them.
+        visible: The keys that each query of this pass may see, bool, (1, S) or (B, 1, T, S); None: up to itself.
         attention_dtype: The number format of `extend`'s results; None: that of what is given to it. Other kernels than
             softmax need float32.
     """
