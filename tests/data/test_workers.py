@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from quillgpt import worker
 from quillgpt.data import shards
 from quillgpt.data import workers as working
 from quillgpt.data.prepare import prepare
@@ -38,14 +39,20 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.fixture
 def children():
-    return [
-        child for child in psutil.Process().children() if any(word.endswith("worker.py") for word in child.cmdline())
-    ]
+    """Give a function that returns the workers that a test has started."""
+
+    def of_this_process():
+        found = psutil.Process().children()
+        return [child for child in found if any(word.endswith("worker_process.py") for word in child.cmdline())]
+
+    before = of_this_process()
+    return lambda: [child for child in of_this_process() if child not in before]
 
 
 @pytest.mark.parametrize(("tokenizer", "where"), [("bpe:300", "threads"), ("byte", "processes")])
-def test_the_number_of_cores_changes_no_byte(tales, tmp_path, capsys, tokenizer, where):
+def test_the_number_of_cores_changes_no_byte(tales, tmp_path, capsys, tokenizer, where, children):
     made = {
         num_proc: contents(
             prepare(
@@ -81,7 +88,7 @@ def test_an_error_of_a_tokenizer_is_the_same_in_another_process(tales, tmp_path)
     assert not (tmp_path / "tales" / "dataset.json").exists()
 
 
-def test_batches_come_in_their_order_however_long_each_takes(tmp_path):
+def test_batches_come_in_their_order_however_long_each_takes(tmp_path, children):
     tokenizer = ByteTokenizer()
     tokenizer.save(tmp_path)
     batches = [["x" * (200_000 if number % 3 == 0 else 1), END, str(number)] for number in range(20)]
@@ -93,7 +100,9 @@ def test_batches_come_in_their_order_however_long_each_takes(tmp_path):
 
 
 @unix
-def test_a_killed_process_is_one_line_and_the_shards_that_are_done_are_kept(tales, tmp_path, monkeypatch, capsys):
+def test_a_killed_process_is_one_line_and_the_shards_that_are_done_are_kept(
+    tales, tmp_path, monkeypatch, capsys, children
+):
     monkeypatch.setattr(shards, "SHARD_CHARACTERS", 2000)
     options = {"tokenizer": "byte", "chunk_characters": 300}
     with monkeypatch.context() as patch:
@@ -119,7 +128,7 @@ def test_a_killed_process_is_one_line_and_the_shards_that_are_done_are_kept(tale
 def test_a_process_that_cannot_start_is_one_line(tales, tmp_path, monkeypatch):
     broken = tmp_path / "broken.py"
     broken.write_text("raise MemoryError('no room')")
-    monkeypatch.setattr(working, "_PROCESS", broken)
+    monkeypatch.setattr(worker, "_PROCESS", broken)
     with pytest.raises(DataError, match="a worker process ended: MemoryError: no room; nothing of it is kept"):
         prepare([str(tales)], data_dir=tmp_path, tokenizer="byte", chunk_characters=300, num_proc=2)
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from typing import IO, Any, Self, TypeVar, cast
+from typing import TypeVar, cast
 
-from quillgpt.errors import UserError
-from quillgpt.process import usable_cores, why_it_ended
+from quillgpt.process import usable_cores
+from quillgpt.worker import Worker
 
 CHARACTERS_PER_PROCESS = 1 << 23
 """For less text, starting a process costs more time than it saves."""
 
 MOST_THREADS = 2
 """More are hardly faster, since one thread reads and writes for all of them, and each takes up to 0.2 GB."""
-
-_PROCESS = Path(__file__).with_name("worker.py")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -76,10 +69,9 @@ def workers(
         do_here = maker(*arguments)
         yield lambda jobs: map(do_here, jobs)
         return
-    order = (sys.path, maker.__module__, maker.__name__, arguments)
     with ExitStack() as stack:
-        running = [stack.enter_context(_Worker(order)) for _ in range(processes)]
-        free: SimpleQueue[_Worker] = SimpleQueue()
+        running = [stack.enter_context(Worker(maker, *arguments)) for _ in range(processes)]
+        free: SimpleQueue[Worker] = SimpleQueue()
         for worker in running:
             free.put(worker)
         pool = stack.enter_context(ThreadPoolExecutor(processes))
@@ -121,60 +113,3 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-class _Worker:
-    """A process that does one job after the other."""
-
-    def __init__(self, order: object) -> None:
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(_PROCESS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            start_new_session=True,  # so that Ctrl-C goes to this process alone, which ends the others
-        )
-        self._order: object = order
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        self._process.wait()
-        for file in (self._process.stdin, self._process.stdout, self._complaints):
-            with suppress(OSError):  # what the process did not read
-                cast("IO[bytes]", file).close()
-
-    def do(self, job: object) -> Any:
-        """Return the result of a job.
-
-        Raises:
-            UserError: The job has raised it.
-            ChildProcessError: The process was killed or has failed.
-        """
-        try:
-            if self._order is not None:
-                self._send(self._order)
-                self._order = None
-            self._send(job)
-            assert self._process.stdout is not None
-            result = pickle.load(self._process.stdout)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            self.kill()
-            raise ChildProcessError(
-                f"a worker process ended: {why_it_ended(self._process.wait(), self._complaints)}"
-            ) from error
-        if isinstance(result, UserError):
-            raise result
-        return result
-
-    def kill(self) -> None:
-        """End the process."""
-        self._process.kill()
-
-    def _send(self, content: object) -> None:
-        assert self._process.stdin is not None
-        pickle.dump(content, self._process.stdin, pickle.HIGHEST_PROTOCOL)
-        self._process.stdin.flush()

@@ -1,6 +1,6 @@
 """A worker process: reads jobs from standard input, and writes their results to standard output.
 
-`quillgpt.data.workers` runs this file, which ends with the process that started it.
+`quillgpt.worker` runs this file, which ends with the process that started it.
 """
 
 from __future__ import annotations
