@@ -16,6 +16,7 @@ from quillgpt.config.schema import COMMAND_SETTINGS
 from quillgpt.errors import CheckpointError, DataError
 from quillgpt.evaluation import Score
 from quillgpt.proof.outcome import Outcome
+from quillgpt.text.formats.opened import Wishes
 from tiny import GPT2
 
 
@@ -37,6 +38,7 @@ def test_prepare(quill: Any) -> None:
         "encoding": None,
         "skip_unreadable": False,
         "follow_links": False,
+        "wishes": Wishes(),
         "end_of_text_marks": False,
         "replace": True,
         "overwrite": False,

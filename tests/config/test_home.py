@@ -58,7 +58,7 @@ def test_no_setting_that_is_a_path_is_forgotten() -> None:
         "language",
         "compute_type",
     }
-    words |= {"host", "api_key"}
+    words |= {"host", "api_key", "read_as", "me"}
     for schema in COMMAND_SETTINGS.values():
         for name, field in schema.model_fields.items():
             is_text = str in (field.annotation, *getattr(field.annotation, "__args__", ()))

@@ -43,9 +43,9 @@ def test_a_file_makes_a_data_set_of_its_name(book, data_dir):
     assert words(done.dataset) == TEXT[: int(len(TEXT) * 0.9)]
     assert words(done.dataset, "val") == TEXT[int(len(TEXT) * 0.9) :]
     recorded = json.loads((data_dir / "my_book" / "dataset.json").read_text())
-    assert recorded["sources"] == [
-        {"location": str(book), "sha256": sha256_of(book), "bytes": len(TEXT), "encoding": "utf-8"}
-    ]
+    (source,) = recorded["sources"]
+    file = {"location": str(book), "sha256": sha256_of(book), "bytes": len(TEXT), "encoding": "utf-8"}
+    assert source == {**file, "format": None, "column": None, "read": {}, "dropped": {}}
     assert recorded["train"]["characters"] + recorded["val"]["characters"] == len(TEXT)
     assert recorded["train"]["sha256"] == sha256_of(data_dir / "my_book" / "train.bin")
     assert sorted(path.name for path in done.dataset.folder.iterdir()) == FILES
@@ -179,7 +179,7 @@ def test_a_folder_is_its_texts_in_order(tmp_path, data_dir):
     assert dataset.name == "letters_home"
     assert words(dataset) + words(dataset, "val") == "aaa<|endoftext|>bbb<|endoftext|>"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"has no \.txt or \.md files"):
+    with pytest.raises(DataError, match=r"has no texts or documents"):
         prepare([str(tmp_path / "empty")], data_dir=data_dir)
 
 

@@ -17,6 +17,7 @@ READERS = {
     "checkpoint loader": ("test_one_flipped_bit", "test_any_damage", "test_a_changed_config", "test_a_changed_state"),
     "checkpoints of other programs": ("test_a_changed_pickle", "test_a_damaged_pickle"),
     "manifests": ("test_a_changed_manifest", "test_a_damaged_data_set"),
+    "documents": ("test_a_damaged_document",),
     "commands": ("test_any_command_line", "test_a_command_with_a_damaged_file"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from own_files import epub, page
 from quillgpt.data.dataset import Dataset
 from quillgpt.trace import Tracer, open_tracer
 
@@ -86,6 +88,26 @@ def test_lines_of_many_documents(
     seen = check_lines(tracer, folder, least=500)
     equal = 0 if options.get("deduplicate") else 2
     assert len(seen) >= dataset.manifest.train.documents - equal if tokenizer != "char" else len(seen) >= 20
+
+
+def test_lines_of_what_was_taken_out_of_documents_and_tables(prepared: Prepare, tmp_path: Path, book: Path) -> None:
+    lines = [line for line in book.read_text(encoding="utf-8").splitlines() if len(line) > 30][:400]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    paragraphs = (page("".join(f"<p>{line}</p>" for line in part)) for part in (lines[:100], lines[100:200]))
+    epub(folder / "book.epub", two=next(paragraphs), one=next(paragraphs))
+    rows = "".join(json.dumps({"id": number, "text": line}) + "\n" for number, line in enumerate(lines[200:]))
+    (folder / "notes.jsonl").write_text(rows, encoding="utf-8")
+    tracer = open_tracer([prepared(folder)])
+    places = [(folder / "book.epub", 2 * number + 1) for number in range(200)]  # with empty lines between paragraphs
+    places += [(folder / "notes.jsonl", number + 1) for number in range(200)]
+    found = 0
+    for line, (path, number) in zip(lines, places, strict=True):
+        span = max(tracer.trace(line).spans, key=lambda one: one.characters)
+        if span.kind == "copied" and span.characters == len(line) and span.occurrences == 1:
+            assert (span.source, span.line) == (str(path.resolve()), number)
+            found += 1
+    assert found > 200
 
 
 def test_written_marks_divide_documents(prepared: Prepare, tmp_path: Path, book: Path) -> None:

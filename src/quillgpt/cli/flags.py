@@ -27,6 +27,9 @@ REPEATABLE = frozenset({"data"})
 FREE_TEXT = frozenset({"start", "stop", "data", "val"})
 """Settings whose value may begin with a hyphen."""
 
+ALSO = {"read_as": ("--as",)}
+"""Other names of flags, whose settings cannot have them."""
+
 LIKE_A_FLAG = re.compile(r"--[^\s]*")
 """A word that may be a flag; `-- Yes, she said` is not one."""
 
@@ -178,7 +181,7 @@ def _parameter(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
     if field.default is not None:
         notes.append(f"default: {spell_value(field.default)}")
     parameter = Parameter(
-        name=f"--{name}",
+        name=(f"--{name}", *ALSO.get(name, ())),
         help=" ".join(filter(None, [field.description, f"[{'; '.join(notes)}]" if notes else ""])),
         group=group,
         negative=(),

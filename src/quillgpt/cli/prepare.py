@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SOURCE_HELP = (
     "A recipe (shakespeare_char, shakespeare, python_docs, openwebtext, fineweb, tinystories, wikitext, ptb, lambada), "
-    "or one or several texts: files, folders, patterns such as 'books/*.txt', http(s) addresses, gutenberg:1513, "
+    "or one or several texts: files (also .epub, .docx, .pdf, .html, .mbox, .eml, .srt, .vtt, chats, and columns of "
+    "tables: notes.csv:body), folders, patterns such as 'books/*.txt', http(s) addresses, gutenberg:1513, "
     "hf:owner/name[/config][:column], pipes, or - for standard input."
 )
 
@@ -43,6 +44,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
 
     from quillgpt.data.overlap import warn_of_copy
     from quillgpt.data.prepare import prepare as prepare_data_set
+    from quillgpt.text.formats.opened import Wishes
 
     prepared = prepare_data_set(
         list(sources),
@@ -59,6 +61,7 @@ def prepare(*sources: Annotated[str, SOURCE], **flags: str) -> None:
         encoding=settings.encoding,
         skip_unreadable=settings.skip_unreadable,
         follow_links=settings.follow_links,
+        wishes=Wishes.of(settings),
         replace=settings.dataset is not None,
         overwrite=settings.overwrite,
         near_duplicates=settings.near_duplicates,

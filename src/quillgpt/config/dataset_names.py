@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from quillgpt.config.paths import exists, expand, is_path, is_standard_input, is_stream
+from quillgpt.config.paths import exists, expand, is_path, is_standard_input, is_stream, split_column
 from quillgpt.errors import ConfigError, shorten
 
 ALIASES: Final = {"owt": "openwebtext", "wiki": "wikitext"}
@@ -150,7 +150,7 @@ def _source_name(source: str) -> str:
     if source.startswith("hf:"):
         path = Path(source.removeprefix("hf:").partition(":")[0])
         return path.stem if _is_file(path) else path.name
-    path = expand(source).resolve()
+    path = expand(split_column(source)[0]).resolve()
     while glob.has_magic(path.name) and not exists(path):
         path = path.parent
     return path.name if exists(path) and path.is_dir() else path.stem
@@ -161,7 +161,7 @@ def split_sources(data: str) -> list[str]:
     words = data.split(",")
     sources = []
     while words:
-        ends = (end for end in range(len(words), 1, -1) if exists(expand(",".join(words[:end]))))
+        ends = (end for end in range(len(words), 1, -1) if exists(expand(split_column(",".join(words[:end]))[0])))
         end = next(ends, 1)
         sources.append(",".join(words[:end]).strip())
         del words[:end]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
@@ -38,6 +39,14 @@ def is_path(name: str) -> bool:
     """Return whether a word is a path on some system; a separator at its end, as shells add it, does not count."""
     inner = name.strip().rstrip("/\\")
     return "/" in inner or "\\" in inner or PureWindowsPath(inner).drive != ""
+
+
+def split_column(word: str) -> tuple[str, str | None]:
+    """Return a file or a folder, and the column of tables that is named after a colon; None if there is none."""
+    path, colon, column = word.rpartition(":")
+    if colon and column and not exists(expand(word)) and (exists(expand(path)) or glob.has_magic(path)):
+        return path, column
+    return word, None
 
 
 def is_standard_input(word: str) -> bool:

@@ -35,6 +35,7 @@ OF_A_TEXT = frozenset(
     (
         *("data", "val", "val_fraction", "tokenizer", "end_of_text_marks", "deduplicate", "drop_repeated_lines"),
         *("drop_openings", "drop_endings", "encoding", "skip_unreadable", "follow_links"),
+        *("read_as", "me", "anonymise", "drop_quotes", "drop_signatures"),
     )
 )
 """Settings of how a data set is made from a text."""

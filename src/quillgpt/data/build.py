@@ -156,6 +156,11 @@ def build(
             val_sources=None if val is None else val.records,
             split_by=split.by,
             encoding=str(request.files.encoding) or None,
+            read_as=str(request.files.wishes.read_as) or None,
+            me=request.files.wishes.me,
+            anonymise=request.files.wishes.anonymise,
+            drop_quotes=request.files.wishes.drop_quotes,
+            drop_signatures=request.files.wishes.drop_signatures,
             skipped=train.skipped + ([] if val is None else val.skipped),
             deduplicate=request.cleaning.deduplicate,
             drop_repeated_lines=request.cleaning.drop_repeated_lines,
@@ -235,12 +240,17 @@ def _work(
     request: Request, train: Documents, val: Documents | None, split: Split, tokenizer: str | None, characters: int
 ) -> str:
     """Return the hash of everything that decides the tokens; a tokenizer that is learned counts by its name."""
-    texts = [[(record.sha256, record.encoding) for record in text.records] for text in (train, val) if text is not None]
+    texts = [
+        [(record.sha256, record.encoding, record.format, record.column) for record in text.records]
+        for text in (train, val)
+        if text is not None
+    ]
     decisive = {
         "quill": __version__,
         "python": platform.python_version_tuple()[:2],
         "texts": texts,
         "cleaning": asdict(request.cleaning),
+        "wishes": asdict(request.files.wishes),
         "split": [split.by, split.characters],
         "tokenizer": tokenizer,
         "characters": characters,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from quillgpt.config.encoding_rules import EncodingRules
+from quillgpt.config.format_rules import FormatRules, check_format_name
 from quillgpt.errors import DataError
 from quillgpt.files import write_json
 from quillgpt.records import Record, read_record
@@ -19,16 +20,28 @@ TRAIN_FILE: TokenFile = "train.bin"
 VAL_FILE: TokenFile = "val.bin"
 
 Count = Annotated[int, Field(ge=0)]
+FormatName = Annotated[str, AfterValidator(check_format_name)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SourceRecord(Record):
-    """A source file: its location, and its hash and size before decoding."""
+    """A source file: its location, and its hash and size before decoding.
+
+    Attributes:
+        format: The name of its format in `text.formats.all_formats`; None for a text.
+        column: The column that was named, if it is a table.
+        read: Number of things in it that became text, by their kind.
+        dropped: Number of things that were left out or replaced.
+    """
 
     location: str
     sha256: Hash
     bytes: Count
     encoding: str
+    format: FormatName | None = None
+    column: str | None = None
+    read: dict[str, Count] = Field(default_factory=dict)
+    dropped: dict[str, Count] = Field(default_factory=dict)
 
 
 class SkippedRecord(Record):
@@ -117,6 +130,11 @@ class DatasetManifest(Record):
     val_sources: list[SourceRecord] | None
     split_by: Literal["characters", "documents", "given"] | None = None
     encoding: Annotated[str, AfterValidator(lambda given: str(EncodingRules.parse(given)))] | None = None
+    read_as: Annotated[str, AfterValidator(lambda given: str(FormatRules.parse(given)))] | None = None
+    me: str | None = None
+    anonymise: bool = False
+    drop_quotes: bool = False
+    drop_signatures: bool = False
     skipped: list[SkippedRecord] = Field(default_factory=list)
     deduplicate: bool = False
     drop_repeated_lines: Count | None = None

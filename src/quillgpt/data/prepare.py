@@ -46,8 +46,9 @@ from quillgpt.data.request import (
 from quillgpt.data.staging import keep_aside, made_files, one_preparation, remember_as_made_here
 from quillgpt.errors import DataError, UserError
 from quillgpt.stopping import activity
+from quillgpt.text.formats.opened import PLAIN, Wishes
 from quillgpt.text.sources.corpora import RECIPES
-from quillgpt.text.sources.documents import FileRules
+from quillgpt.text.sources.documents import FileRules, Source
 from quillgpt.text.tokenizers.tokenizer import (
     Tokenizer,
     check_spec,
@@ -98,6 +99,7 @@ def prepare(
     encoding: str | None = None,
     skip_unreadable: bool = False,
     follow_links: bool = False,
+    wishes: Wishes = PLAIN,
     replace: bool = False,
     overwrite: bool = False,
     near_duplicates: float | None = None,
@@ -125,6 +127,7 @@ def prepare(
         encoding: The encoding of all or some files: `cp1251`, `old/*.txt=koi8-r,*=utf-8`; by default detected.
         skip_unreadable: Leave out files of a folder or pattern that cannot be read.
         follow_links: Also read files outside of a folder to which links in it lead.
+        wishes: What is wanted of chats, mails and other files that are no plain text.
         replace: Whether to replace a data set of this name that was made from other texts.
         overwrite: Whether to replace also what Quill did not make, or of which it cannot tell the origin.
         near_duplicates: Also find documents with at least this similarity, above 0 and up to 1; nothing is left out.
@@ -150,7 +153,7 @@ def prepare(
             val=val,
             val_fraction=val_fraction,
             cleaning=Cleaning(deduplicate, drop_repeated_lines, end_of_text_marks, drop_openings, drop_endings),
-            files=_file_rules(encoding, skip_unreadable, follow_links),
+            files=_file_rules(encoding, skip_unreadable, follow_links, wishes),
             spool=Path(spool),
         )
         prepared = _prepare(
@@ -354,9 +357,9 @@ def _folder_state(request: Request, tokenizer: str | Tokenizer | None, folder: P
     return FolderState(manifest, reason=reason)
 
 
-def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool) -> FileRules:
+def _file_rules(encoding: str | None, skip_unreadable: bool, follow_links: bool, wishes: Wishes) -> FileRules:
     try:
-        return FileRules(EncodingRules.parse(encoding), skip_unreadable, follow_links)
+        return FileRules(EncodingRules.parse(encoding), skip_unreadable, follow_links, wishes)
     except ValueError as error:
         raise DataError(str(error)) from None
 
@@ -365,10 +368,20 @@ def _usual_tokenizer(request: Request, folder: Path) -> str:
     """Choose the tokenizer of a text whose user has named none, and say so."""
     if (folder / META_FILE).exists():  # which nanoGPT has prepared by characters, for models that it has trained
         return "char"
-    total = sum(source.path.stat().st_size for source in request.texts().train)
+    total = sum(_text_bytes(source, request.files) for source in request.texts().train)
     tokenizer = usual_tokenizer(total)
+    if total == 0:  # nothing can be read, as `build` says
+        return tokenizer
     say(f"tokenizer {tokenizer}, the usual one for {decimal(total)} of text; --tokenizer names another")
     return tokenizer
+
+
+def _text_bytes(source: Source, files: FileRules) -> int:
+    """Return the size of a source's text; 0 if it cannot be read, which `build` says."""
+    try:
+        return source.as_text(files.encoding.encoding_of(source.location)).path.stat().st_size
+    except DataError:
+        return 0
 
 
 def _recorded_tokenizer(folder: Path, manifest: DatasetManifest) -> str | Tokenizer:

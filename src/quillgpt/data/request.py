@@ -10,12 +10,14 @@ from pathlib import Path
 
 from quillgpt.config.dataset_names import dataset_name, name_of_sources
 from quillgpt.config.encoding_rules import EncodingRules
-from quillgpt.config.paths import STANDARD_INPUT, exists, expand, is_path, is_standard_input
+from quillgpt.config.paths import STANDARD_INPUT, exists, expand, is_path, is_standard_input, split_column
 from quillgpt.data.dataset import dataset_folder, text_beside
 from quillgpt.data.dataset_manifest import MANIFEST_FILE, DatasetManifest, SourceRecord, read_dataset_manifest
 from quillgpt.data.staging import was_made_here
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import path_inside
+from quillgpt.text.formats.convert import Conversion
+from quillgpt.text.formats.opened import Wishes
 from quillgpt.text.sources.addresses import is_web_address, shown_address
 from quillgpt.text.sources.corpora import BOOK, RECIPES, Texts, recipe_named, texts_of
 from quillgpt.text.sources.documents import PLAINLY, FileRules, Source
@@ -143,7 +145,7 @@ def request_from_words(
         raise DataError("an empty word was given as a text to prepare; give a file, a folder or a recipe")
     if sum(word is not None and is_standard_input(word) for word in (*given, val)) > 1:
         raise DataError("- (standard input) was given twice, but can be read only once; give a file")
-    val_sources = None if val is None else texts_of([val], spool=spool, follow_links=files.follow_links).train
+    val_sources = None if val is None else texts_of([val], spool=spool, files=files).train
     request = _request_for_words(given, data_dir, dataset, files, spool)
     return replace(request, val_sources=val_sources, val_fraction=val_fraction, cleaning=cleaning, files=files)
 
@@ -166,7 +168,7 @@ def _request_for_words(
                 f"{_own_text_hint(given[0], data_dir)}{did_you_mean(given[0], known)}"
             )
         return again if dataset is None else replace(again, name=dataset_name(dataset))
-    texts = texts_of(given, spool=spool, follow_links=files.follow_links)  # first, since it reports wrong words
+    texts = texts_of(given, spool=spool, files=files)  # first, since it reports wrong words
     return Request(name_of_sources(given) if dataset is None else dataset_name(dataset), None, texts)
 
 
@@ -191,17 +193,17 @@ def request_of_dataset(folder: Path, manifest: DatasetManifest | None) -> Reques
     if own is not None and not is_ours and path_inside(folder, Path(own.name).name) is None:
         own = None
     if manifest.val_sources is not None and not _is_own_split(manifest):
-        val_sources = _remembered(manifest.val_sources) if is_ours else None
+        val_sources = _remembered(manifest.val_sources, manifest) if is_ours else None
         if val_sources is None:
             return None
     recipe = manifest.recipe if manifest.recipe in RECIPES else None
-    files = FileRules(EncodingRules.parse(manifest.encoding))
+    files = FileRules(EncodingRules.parse(manifest.encoding), wishes=Wishes.of(manifest))
     request = Request(folder.name, recipe, None, val_sources, manifest.val_fraction, Cleaning.of(manifest), files)
     if own is not None and (recipe is not None or [record.location for record in manifest.sources] == [own.location]):
         return replace(request, own=Texts([own]))
     if recipe is not None:
         return request
-    sources = _remembered(manifest.sources) if is_ours else None
+    sources = _remembered(manifest.sources, manifest) if is_ours else None
     return None if sources is None else replace(request, own=Texts(sources))
 
 
@@ -213,9 +215,14 @@ def difference(request: Request, manifest: DatasetManifest) -> str | None:
     hashes = request.hashes() if own is None else _hashes_of_read(own.train, request.files, manifest)
     if hashes is not None and hashes != [source.sha256 for source in manifest.sources]:
         return "its text has changed"
+    if own is not None and _read_differently(own.train, manifest.sources):
+        return "its files were read as other formats, or other columns of them"
+    if Wishes.of(manifest) != request.files.wishes:
+        return "its chats, mails or documents were read with other settings"
     if request.val_sources is not None:
         wanted = _hashes_of_read(request.val_sources, request.files, manifest)
-        if wanted != [source.sha256 for source in manifest.val_sources or []]:
+        recorded = manifest.val_sources or []
+        if wanted != [source.sha256 for source in recorded] or _read_differently(request.val_sources, recorded):
             return "its validation text has changed"
     elif request.val_fraction is not None or not _is_own_split(manifest):
         val_fraction = request.usual_val_fraction if request.val_fraction is None else request.val_fraction
@@ -235,6 +242,18 @@ def _hashes_of_read(sources: Sequence[Source], files: FileRules, manifest: Datas
     return [sha256 for location, sha256 in hashes if (location, sha256) not in skipped]
 
 
+def _read_differently(sources: Sequence[Source], records: Sequence[SourceRecord]) -> bool:
+    """Return whether a file was read as another format than now, or another column of it."""
+    recorded = {(record.sha256, record.format, record.column) for record in records}
+    hashes = {record.sha256 for record in records}
+    for source in sources:
+        how = source.conversion
+        found = source.sha256_if_readable(), how and how.format, how and how.column
+        if found[0] in hashes and found not in recorded:
+            return True
+    return False
+
+
 def _is_own_split(manifest: DatasetManifest) -> bool:
     """Return whether the validation split came with a corpus from the hub."""
     return manifest.val_sources is not None and all(
@@ -247,7 +266,7 @@ def _can_be_read(word: str) -> bool:
         word == STANDARD_INPUT
         or is_web_address(word)
         or word.startswith((BOOK, PREFIX))
-        or expand(word).exists()
+        or expand(split_column(word)[0]).exists()
         or glob.has_magic(word)
     )
 
@@ -289,11 +308,19 @@ def _own_text(folder: Path) -> Source | None:
     return None
 
 
-def _remembered(records: list[SourceRecord]) -> list[Source] | None:
+def _remembered(records: list[SourceRecord], manifest: DatasetManifest) -> list[Source] | None:
     paths = [Path(record.location) for record in records]
-    return (
-        [Source.from_file(path) for path in paths] if all(exists(path) and path.is_file() for path in paths) else None
-    )
+    if not all(exists(path) and path.is_file() for path in paths):
+        return None
+    return [recorded_source(record, manifest) for record in records]
+
+
+def recorded_source(record: SourceRecord, manifest: DatasetManifest) -> Source:
+    """Return a file of a data set, which is read as it was when the data set was made."""
+    conversion = None
+    if record.format is not None:
+        conversion = Conversion(record.format, record.column, Wishes.of(manifest))
+    return Source.from_file(Path(record.location), conversion)
 
 
 def _names_beside(given: str) -> list[str]:

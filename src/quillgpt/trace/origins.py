@@ -115,7 +115,7 @@ def _documents(traced: TracedSource, *, marks: bool) -> Iterator[tuple[int, byte
             yield from _divided(whole, line)
         elif whole:
             yield line, whole
-        line += whole.count(b"\n")
+        line += whole.count(b"\n") + (traced.source.conversion is not None)
     if waiting:
         yield line, bytes(waiting)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from quillgpt.config.paths import exists
 from quillgpt.data.dataset import Dataset
 from quillgpt.data.dataset_manifest import DatasetManifest, SourceRecord
-from quillgpt.data.request import request_of_dataset
+from quillgpt.data.request import recorded_source, request_of_dataset
 from quillgpt.data.staging import was_made_here
 from quillgpt.data.verification import FileState
 from quillgpt.errors import UserError, join_names
@@ -85,7 +85,9 @@ def _places(folder: Path, manifest: DatasetManifest) -> dict[str, Source]:
         return {}
     paths = [Path(record.location) for record in manifest.sources]
     return {
-        str(path): Source.from_file(path) for path in paths if path.is_absolute() and exists(path) and path.is_file()
+        record.location: recorded_source(record, manifest)
+        for record, path in zip(manifest.sources, paths, strict=True)
+        if path.is_absolute() and exists(path) and path.is_file()
     }
 
 

@@ -16,6 +16,7 @@ import pytest
 from quillgpt.config.dataset_names import name_of_sources
 from quillgpt.errors import DataError
 from quillgpt.text.sources.corpora import texts_of
+from quillgpt.text.sources.documents import FileRules, Source
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes of Unix")
 
@@ -38,8 +39,12 @@ def books(tmp_path: Path) -> Path:
     return books
 
 
+def _texts(given: str, spool: Path, options: dict[str, bool]) -> list[Source]:
+    return texts_of([given], spool=spool, files=FileRules(**options)).train
+
+
 def found(given: str, tmp_path: Path, **options: bool) -> list[str]:
-    return [str(source.path.relative_to(tmp_path)) for source in texts_of([given], spool=tmp_path, **options).train]
+    return [str(source.path.relative_to(tmp_path)) for source in _texts(given, tmp_path, options)]
 
 
 def test_what_a_folder_has_besides_files_is_named_once_with_its_reason(
@@ -96,7 +101,7 @@ def test_of_many_that_are_left_out_the_first_few_are_named(tmp_path: Path, capsy
 def test_a_folder_with_nothing_but_links_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked/a.txt").symlink_to("/etc/hostname")
-    with pytest.raises(DataError, match=r"has no .txt or .md files; it has links to files elsewhere.*--follow_links"):
+    with pytest.raises(DataError, match=r"no texts or documents .*; it has links to files elsewhere.*--follow_links"):
         found(str(tmp_path / "linked"), tmp_path)
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.fields import FieldInfo
 
 from quillgpt.config.encoding_rules import EncodingRules
+from quillgpt.config.format_rules import FormatRules
 from quillgpt.config.paths import at_home
 
 # Upper bounds refuse at once what no machine can do. Messages and documentation mention a bound only if it is exceeded.
@@ -83,6 +84,19 @@ class PreparationFields(Settings):
     follow_links: bool = Field(
         False, description="Also read linked folders, and files outside of a folder of texts to which links in it lead."
     )
+    read_as: str | None = Field(
+        None,
+        description="Also --as. Format of files whose names and contents do not tell, such as whatsapp, html or text. Patterns select files: 'chats/*.txt=whatsapp,*.php=html'. Unset: each file tells.",
+    )
+    me: str | None = Field(
+        None, description="The user's name in chats: these messages begin with `Me: `. Unset: with the name."
+    )
+    anonymise: bool = Field(
+        False,
+        description="In chats and mails, replace the names of who writes, numbers of six digits or more, and addresses of mails and of the web.",
+    )
+    drop_quotes: bool = Field(False, description="Leave out what mails quote.")
+    drop_signatures: bool = Field(False, description="Leave out the signatures of mails: all after a line `-- `.")
     end_of_text_marks: bool = Field(
         False,
         description="Let each <|endoftext|> or <|startoftext|> in the text end a document, and remove it.",
@@ -98,6 +112,14 @@ class PreparationFields(Settings):
     drop_endings: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
         None, description="Leave out what at least this many documents end with, such as credits."
     )
+
+    @field_validator("read_as")
+    @classmethod
+    def _check_formats(cls, given: str | None) -> str | None:
+        try:
+            return str(FormatRules.parse(given)) or None
+        except ValueError as error:
+            raise ValueError(f"read_as = {given}: {error}") from None
 
     @field_validator("encoding")
     @classmethod

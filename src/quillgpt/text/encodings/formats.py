@@ -15,9 +15,10 @@ from quillgpt.errors import DataError
 _SAVE = "open it, save it as plain text (UTF-8), and give that file"
 _UNPACK = "unpack it and give the text in it"
 _TEXT = "give a text file"
+_AS = "to train on its text alone, give it with --as"
 _TRANSCRIBE = "to turn its speech into text: quill transcribe PATH --out FOLDER"
 _FORMATS = (
-    (b"%PDF-", "a PDF document", "open it, save it as plain text (UTF-8), or run pdftotext FILE, and give that file"),
+    (b"%PDF-", "a PDF document", f"{_AS}=pdf"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an older Microsoft Office", _SAVE),
     (b"{\\rtf", "an RTF document", _SAVE),
     (b"ITOLITLS", "an e-book (LIT)", _SAVE),
@@ -33,7 +34,7 @@ _FORMATS = (
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (b"Rar!\x1a\7", "a RAR archive", _UNPACK),
     (b"MSCF\0\0\0\0", "a Windows cabinet", _UNPACK),
-    (b"PAR1", "a Parquet file", "give its rows: hf:FILE:COLUMN"),
+    (b"PAR1", "a Parquet file", "give the texts of a column: FILE:COLUMN --as=parquet"),
     (b"ARROW1", "an Arrow file", "export its texts and give that file"),
     (b"\x89HDF\r\n", "an HDF5 file", "export its texts and give that file"),
     (b"\x93NUMPY", "an array of NumPy", _TEXT),
@@ -61,11 +62,11 @@ _FORMATS = (
     (b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
 )
 _ZIPPED = (
-    (b"mimetypeapplication/epub+zip", "an e-book (EPUB)"),
-    (b"mimetypeapplication/vnd.oasis.opendocument", "an OpenDocument file"),
-    (b"word/", "a Word document"),
-    (b"xl/", "an Excel workbook"),
-    (b"ppt/", "a PowerPoint presentation"),
+    (b"mimetypeapplication/epub+zip", "an e-book (EPUB)", f"{_AS}=epub"),
+    (b"mimetypeapplication/vnd.oasis.opendocument", "an OpenDocument file", _SAVE),
+    (b"word/", "a Word document", f"{_AS}=docx"),
+    (b"xl/", "an Excel workbook", _SAVE),
+    (b"ppt/", "a PowerPoint presentation", _SAVE),
 )
 _IMAGES = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"mif1", b"msf1", b"avif"))
 _FRAMES = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9")
@@ -85,11 +86,9 @@ def check_format(head: bytes, name: str) -> None:
             remedy = remedy.replace("FILE", PurePath(name).name).replace("PATH", shlex.quote(name))
             raise DataError(f"{name} is {what}, not plain text; {remedy}")
     if head.startswith(b"PK\3\4"):
-        what = next(
-            (what for mark, what in _ZIPPED if mark in head[:8192]),
-            "a Word document, an e-book or another zip archive",
-        )
-        raise DataError(f"{name} is {what}, not plain text; {_SAVE}")
+        archive = "a Word document, an e-book or another zip archive", _SAVE
+        what, remedy = next(((what, remedy) for mark, what, remedy in _ZIPPED if mark in head[:8192]), archive)
+        raise DataError(f"{name} is {what}, not plain text; {remedy}")
     if head[60:68] == b"BOOKMOBI":
         raise DataError(f"{name} is an e-book (MOBI), not plain text; {_SAVE}")
     if head[257:262] == b"ustar":
@@ -129,11 +128,8 @@ def looks_like(text: str, name: str) -> FormatHint | None:
 
 
 def _rows(name: str, ending: str, column: str | None) -> str:
-    path = PurePath(name)
-    is_called_so = path.suffix.lower() == ending
-    given = path if is_called_so else path.with_suffix(ending)
-    renamed = "" if is_called_so else f", renamed to {given.name}"
-    return f"to train on its texts alone, give hf:{given}:{column or 'COLUMN'}{renamed}"
+    called_so = "" if PurePath(name).suffix.lower() == ending else f" --as={ending.removeprefix('.')}"
+    return f"to train on its texts alone, give {name}:{column or 'COLUMN'}{called_so}"
 
 
 def _json(begins: str, lines: list[str], name: str) -> FormatHint | None:
@@ -181,13 +177,13 @@ def _longest_text(records: list[object]) -> str | None:
 def _marked_up(begins: str) -> FormatHint | None:
     tags = re.findall(r"</?([a-zA-Z][\w:.-]*)(?:\s[^<>]*)?/?>", begins)
     if re.match(r"(?i)<!doctype html|<html[\s>]", begins) or _are_html(tags, begins):
-        return FormatHint("HTML", "convert it to plain text first, such as with pandoc -t plain")
+        return FormatHint("HTML", f"{_AS}=html")
     if begins.startswith("<?xml") or (begins.startswith("<") and 8 * len(tags) > begins.count(" ") and len(tags) > 3):
         return FormatHint("XML", "take its texts out and give those")
     if re.match(r"(?i)(?:from:? |return-path:|received:|mime-version:)", begins) and re.search(
         r"(?im)^content-transfer-encoding: (?:quoted-printable|base64)", begins
     ):
-        return FormatHint("e-mail as it is sent", "save the messages as plain text")
+        return FormatHint("e-mail as it is sent", f"{_AS}=eml")
     return None
 
 
@@ -201,12 +197,12 @@ def _are_html(tags: list[str], begins: str) -> bool:
 def _subtitles(begins: str, lines: list[str]) -> FormatHint | None:
     advice = "take numbers and times out, and give the spoken lines"
     if begins.startswith("WEBVTT"):
-        return FormatHint("WebVTT subtitles", advice)
+        return FormatHint("WebVTT subtitles", f"{_AS}=vtt")
     if begins.startswith("[Script Info]"):
         return FormatHint("SubStation subtitles", advice)
     times = sum(bool(re.match(r"\s*\d+:\d\d:\d\d[,.]\d+ *--> *\d+:\d\d:\d\d", line)) for line in lines)
     if times >= 2 and 6 * times >= len(lines):
-        return FormatHint("SubRip subtitles", advice)
+        return FormatHint("SubRip subtitles", f"{_AS}=srt")
     stamps = sum(bool(re.match(r"(?:\[\d\d:\d\d(?:[.:]\d+)?\]|\{\d+\}\{\d+\})", line)) for line in lines)
     return FormatHint("lyrics or subtitles with times", advice) if stamps >= 3 and 2 * stamps > len(lines) else None
 
@@ -229,10 +225,7 @@ def _table(text: str, name: str) -> FormatHint | None:
             }
             column = max(header, key=header.__getitem__)
             usable = re.fullmatch(r"\w[\w .-]*", column)
-            advice = _rows(name, ending, column if usable else None)
-            return FormatHint(
-                what, advice if what == "CSV" and delimiter == "," else "take its texts out and give those"
-            )
+            return FormatHint(what, _rows(name, ending, column if usable else None))
     return None
 
 

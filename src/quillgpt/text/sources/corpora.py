@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quillgpt.config.dataset_names import ALIASES
-from quillgpt.config.paths import expand
+from quillgpt.config.paths import expand, split_column
 from quillgpt.errors import DataError, did_you_mean
 from quillgpt.files import sha256_of
 from quillgpt.text.sources import gutenberg, hub
 from quillgpt.text.sources.addresses import is_web_address, recorded_address, shown_address
-from quillgpt.text.sources.documents import Source
+from quillgpt.text.sources.documents import PLAINLY, FileRules, Source, conversion_of, source_of_file
 from quillgpt.text.sources.downloads import TINY_SHAKESPEARE, address_download, fetch
 from quillgpt.text.sources.folders import files_of_folder, files_of_pattern, source_of_stream
 from quillgpt.text.sources.hub_corpus import PREFIX, HubCorpus, parse_address
@@ -120,14 +120,14 @@ def recipe_named(given: str) -> str | None:
     return name if name in RECIPES else None
 
 
-def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -> Texts:
+def texts_of(words: Sequence[str], *, spool: Path, files: FileRules = PLAINLY) -> Texts:
     """Return the texts that words stand for, together.
 
     Args:
         words: Files, folders, patterns such as `books/*.txt`, pipes, http(s) addresses, `gutenberg:1513`,
-            `hf:owner/name[:column]`, or `-` for standard input.
+            `hf:owner/name[:column]`, or `-` for standard input. The column of tables may follow a file after a colon.
         spool: A folder for copies of standard input and pipes, which can be read only once.
-        follow_links: Follow links that lead out of a folder, too.
+        files: How files are found and read.
 
     Raises:
         DataError: A word stands for nothing, or its text cannot be read or fetched.
@@ -144,28 +144,31 @@ def texts_of(words: Sequence[str], *, spool: Path, follow_links: bool = False) -
             if not corpus.is_local:
                 val_fraction = HUB_VAL_FRACTION
         else:
-            train += _sources(word, spool, follow_links)
+            train += _sources(word, spool, files)
     return Texts(train, val or None, val_fraction)
 
 
-def _sources(word: str, spool: Path, follow_links: bool) -> list[Source]:
-    stream = source_of_stream(word, spool)
+def _sources(word: str, spool: Path, files: FileRules) -> list[Source]:
+    stream = source_of_stream(word, spool, files.wishes)
     if stream is not None:
         return [stream]
     if is_web_address(word):
-        return [Source(shown_address(word), recorded_address(word), fetch(address_download(word)))]
+        fetched = fetch(address_download(word))
+        source = Source(shown_address(word), recorded_address(word), fetched)
+        return [source.converted_by(conversion_of(fetched, files.wishes))]
     if word.startswith(BOOK):
         number = word.removeprefix(BOOK)
         if not re.fullmatch(r"[1-9][0-9]*", number):
             raise DataError(f"{word} is no book; give its number at Project Gutenberg, as in gutenberg:1513")
         return [Source(word, word, gutenberg.fetch_book(int(number)))]
-    path = expand(word)
+    name, column = split_column(word)
+    path = expand(name)
     if path.is_dir():
-        return files_of_folder(word, path, follow_links=follow_links)
+        return files_of_folder(name, path, follow_links=files.follow_links, wishes=files.wishes, column=column)
     if path.exists():
-        return [Source.from_file(path)]
-    if glob.has_magic(word):
-        return files_of_pattern(word)
+        return [source_of_file(path, files.wishes, column)]
+    if glob.has_magic(name):
+        return files_of_pattern(name, files.wishes, column)
     if recipe_named(word):
         raise DataError(f"{word} is a recipe, which is prepared alone: quill prepare {word}")
     if "://" in word:

@@ -11,14 +11,18 @@ import stat
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from quillgpt.config.paths import STANDARD_INPUT, expand, is_standard_input, is_stream
 from quillgpt.console import progress, say, warn
-from quillgpt.errors import DataError
-from quillgpt.text.sources.documents import Source
+from quillgpt.errors import DataError, join_names
+from quillgpt.text.formats.all_formats import FORMATS, is_of_a_folder
+from quillgpt.text.formats.opened import PLAIN, Wishes
+from quillgpt.text.formats.tables import has_clear_column
+from quillgpt.text.sources.documents import Source, conversion_of
 from quillgpt.text.sources.recording_names import RECORDING_SUFFIXES
 
 TEXT_SUFFIXES = (".txt", ".md")
@@ -67,6 +71,7 @@ class FileKind:
         none: What they are called after "has no".
         advice: What to do if there are none.
         other_advice: What to do instead if FOLDER has files with one of these endings, and none that is wanted.
+        also: Whether another file is wanted, too.
     """
 
     suffixes: tuple[str, ...]
@@ -74,24 +79,66 @@ class FileKind:
     none: str
     advice: str
     other_advice: tuple[tuple[str, ...], str] = ((), "")
+    also: Callable[[Path], bool] = lambda _: False
+
+    def has(self, path: Path) -> bool:
+        """Return whether a file is of this kind."""
+        return path.suffix.lower() in self.suffixes or self.also(path)
 
 
 TEXTS = FileKind(
     TEXT_SUFFIXES,
-    f"{' and '.join(TEXT_SUFFIXES)} files",
-    f"{' or '.join(TEXT_SUFFIXES)} files",
-    "Give plain text files",
+    "texts and documents",
+    "texts or documents (.txt, .md, .epub, .html, .docx, .pdf, .mbox, .eml, .csv, .tsv, .jsonl, .srt, .vtt, chats)",
+    "Give such files",
     (RECORDING_SUFFIXES, "To turn the speech in it into text: quill transcribe FOLDER --out TEXTS"),
 )
 
 
-def files_of_folder(word: str, folder: Path, *, follow_links: bool) -> list[Source]:
-    """Return the texts of a folder and of the folders in it, and say what else is there.
+def files_of_folder(
+    word: str, folder: Path, *, follow_links: bool, wishes: Wishes = PLAIN, column: str | None = None
+) -> list[Source]:
+    """Return the texts and documents of a folder and of the folders in it, and say what else is there.
+
+    Args:
+        word: The folder, as the user names it.
+        folder: The folder.
+        follow_links: Follow links that lead out of it, too.
+        wishes: What is wanted of files that are no plain text.
+        column: The column that holds the text of tables.
 
     Raises:
         DataError: It cannot be opened, or has no texts.
     """
-    return [Source.from_file(file) for file in paths_of_folder(word, folder, TEXTS, follow_links=follow_links)]
+    kind = replace(TEXTS, also=lambda path: is_of_a_folder(path, wishes.read_as))
+    paths = paths_of_folder(word, folder, kind, follow_links=follow_links)
+    sources = [_source(path, wishes, column) for path in paths]
+    unclear = [source for source in sources if _is_unclear(source)]
+    if unclear:
+        names = join_names([source.name for source in unclear], FEW_NAMES)
+        warn(
+            f"of the folder {word}, tables are left out of which several columns could be meant: {names}; to read one: "
+            f"{unclear[0].name}:COLUMN"
+        )
+        if len(unclear) == len(sources):
+            raise DataError(
+                f"the folder {word} has only tables ({names}); name the column that holds the text: {word}:COLUMN"
+            )
+    return [source for source in sources if source not in unclear]
+
+
+def _is_unclear(source: Source) -> bool:
+    how = source.conversion
+    is_table = how is not None and how.column is None and FORMATS[how.format].has_columns
+    return is_table and how is not None and not has_clear_column(source.path, how.format)
+
+
+def _source(path: Path, wishes: Wishes, column: str | None) -> Source:
+    """Return a file of a folder or a pattern; only tables have the column."""
+    conversion = conversion_of(path, wishes)
+    if conversion is not None and FORMATS[conversion.format].has_columns:
+        conversion = replace(conversion, column=column)
+    return Source.from_file(path, conversion)
 
 
 def paths_of_folder(word: str, folder: Path, kind: FileKind, *, follow_links: bool) -> list[Path]:
@@ -101,10 +148,9 @@ def paths_of_folder(word: str, folder: Path, kind: FileKind, *, follow_links: bo
         DataError: It cannot be opened, or has none.
     """
     listing = _walk(folder, follow_links)
-    wanted = [file for file in listing.files if file.suffix.lower() in kind.suffixes]
-    others = Counter(
-        file.suffix.lower() or file.name for file in listing.files if file.suffix.lower() not in kind.suffixes
-    )
+    wanted = [file for file in listing.files if kind.has(file)]
+    found = {*wanted}
+    others = Counter(file.suffix.lower() or file.name for file in listing.files if file not in found)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
     reasons = listing.reasons()
     if not wanted:
@@ -120,7 +166,7 @@ def paths_of_folder(word: str, folder: Path, kind: FileKind, *, follow_links: bo
     return wanted
 
 
-def files_of_pattern(word: str) -> list[Source]:
+def files_of_pattern(word: str, wishes: Wishes = PLAIN, column: str | None = None) -> list[Source]:
     """Return the texts that a pattern such as `books/*.txt` matches; errors are those of `paths_of_pattern`.
 
     A pattern such as `lectures/*` also matches what `quill transcribe` wrote beside each text; that is left out.
@@ -130,7 +176,7 @@ def files_of_pattern(word: str) -> list[Source]:
     records = {path for path in paths if path.with_suffix(".txt") in texts and _is_transcript_record(path)}
     if records:
         say(f"Of what {word} matches, the .json beside transcripts is left out: {len(records):,} files")
-    return [Source.from_file(path) for path in paths if path not in records]
+    return [_source(path, wishes, column) for path in paths if path not in records]
 
 
 def _is_transcript_record(path: Path) -> bool:
@@ -241,12 +287,13 @@ def _take(
         listing.files.append(path)
 
 
-def source_of_stream(word: str, spool: Path) -> Source | None:
+def source_of_stream(word: str, spool: Path, wishes: Wishes = PLAIN) -> Source | None:
     """Return standard input or a pipe, copied to a file; None for any other word.
 
     Args:
         word: What the user gave.
         spool: A folder for the copy.
+        wishes: What is wanted of what is no plain text.
 
     Raises:
         DataError: It is a device or a socket, or standard input is closed.
@@ -257,13 +304,15 @@ def source_of_stream(word: str, spool: Path) -> Source | None:
             raise DataError("standard input is closed; give a file, or something to read: quill prepare - < FILE")
         if sys.stdin.isatty():
             say("Reading what you type; Ctrl-D on an empty line ends it")
-        return Source("standard input", STANDARD_INPUT, _spooled(sys.stdin.buffer, spool))
+        kept = _spooled(sys.stdin.buffer, spool)
+        return Source("standard input", STANDARD_INPUT, kept).converted_by(conversion_of(kept, wishes))
     if is_stream(path):
         say(f"Reading {word} until it is closed")
         with path.open("rb") as pipe:
             kept = _spooled(pipe, spool)
         is_named = not str(path).startswith(("/dev/", "/proc/"))
-        return Source(word, str(path.resolve()) if is_named else "pipe", kept)
+        location = str(path.resolve()) if is_named else "pipe"
+        return Source(word, location, kept).converted_by(conversion_of(kept, wishes))
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):

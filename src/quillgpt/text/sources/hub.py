@@ -23,8 +23,9 @@ from quillgpt.errors import DataError, UserError
 from quillgpt.extras import import_extra
 from quillgpt.files import atomic_path, let_hub_libraries_keep_files, sha256_of, write_json
 from quillgpt.locks import locked
+from quillgpt.text.formats.take_out import SEPARATOR
 from quillgpt.text.sources.compressed import check_compressed
-from quillgpt.text.sources.documents import SEPARATOR, Source
+from quillgpt.text.sources.documents import Source
 from quillgpt.text.sources.downloads import check_downloads_are_allowed
 from quillgpt.text.sources.hub_corpus import HubCorpus
 from quillgpt.text.sources.rows import ROW_FILES, FileRows

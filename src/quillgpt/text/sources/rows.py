@@ -42,34 +42,58 @@ Row = tuple[Place, dict[str, Any]]
 """The number of a line or a row, and its values by column; values of nested objects are columns `outer.inner`."""
 
 
+class NoColumnError(DataError):
+    """Several columns could be meant, and none is named."""
+
+
 class FileRows:
     """The texts of one file, which can be read repeatedly.
 
     Args:
         path: The file.
         column: The column that holds the text; None takes `text`, or the only one that does.
+        address: How the user names the file, before a colon and the column.
+        encoding: Its encoding; None detects it.
+        suffix: The suffix of its format; None takes that of its name.
 
     Attributes:
         num_shards: 1: the file is read as a whole.
+        columns: The names of the columns.
+        column: The one that holds the text.
+        without: Number of rows without text, after all were read.
 
     Raises:
+        NoColumnError: Several columns could be meant.
         DataError: The file has no rows, lacks the column, or is damaged.
     """
 
     num_shards = 1
 
-    def __init__(self, path: Path, column: str | None) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        column: str | None,
+        *,
+        address: str | None = None,
+        encoding: str | None = None,
+        suffix: str | None = None,
+    ) -> None:
+        self._path, self._encoding = path, encoding
+        self._address = f"hf:{path}" if address is None else address
         name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
-        kind = ROW_FILES.get(name.suffix.lower())
+        self._suffix = suffix or name.suffix.lower()
+        kind = ROW_FILES.get(self._suffix)
         if kind is None:
             raise DataError(f"{path} has no rows that can be read; expected {', '.join(ROW_FILES)}")
-        self._kind, self._suffix = kind, name.suffix.lower()
+        self._kind = kind
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; give a file with rows in it")
-        self._said = False
+        self._said = encoding is not None
+        self.columns: list[str] = []
+        self.without = 0
         self._word = "row" if kind == "parquet" else "line"
-        self._column = self._choose(column)
+        self.column: str | None = None
+        self.column = self._choose(column)
 
     def shard(self, num_shards: int, index: int) -> FileRows:  # noqa: ARG002 - as `datasets` has it
         """Return all rows."""
@@ -77,13 +101,15 @@ class FileRows:
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         """Yield the text of every row, as the only value of a row."""
-        column, without = self._column, 0
+        column, without = self.column, 0
+        assert column is not None
         for place, row in self._rows():
             value = row.get(column)
             if value is None:
                 without += 1
                 continue
             yield {column: self._text(value, place)}
+        self.without = without
         if without:
             say(f"{self._path}: {without:,} rows have no text in {column}, and are left out")
 
@@ -94,7 +120,7 @@ class FileRows:
             return json.dumps(value)
         kind = "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else type(value).__name__
         raise DataError(
-            f"{self._path}, {self._word} {place}: {self._column} holds {kind} ({shorten(value)}), where text is "
+            f"{self._path}, {self._word} {place}: {self.column} holds {kind} ({shorten(value)}), where text is "
             "expected; name another column, or a value within an object: COLUMN.NAME"
         )
 
@@ -102,7 +128,7 @@ class FileRows:
         rows = [row for _, row in islice(self._rows(), PEEKED_ROWS)]
         if not rows:
             raise DataError(f"{self._path} has no rows; give a file with rows in it")
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        self.columns = names = list(dict.fromkeys(name for row in rows for name in row))
         texts = [name for name in names if any(self._is_text(row.get(name)) for row in rows)]
         empty = [name for name in names if all(row.get(name) in (None, "") for row in rows)]
         if column is not None:
@@ -117,14 +143,10 @@ class FileRows:
         candidates = texts or empty
         if "text" in candidates or len(candidates) == 1:
             return "text" if "text" in candidates else candidates[0]
-        raise DataError(
+        raise NoColumnError(
             f"{self._address} has no column named text; name the one that holds it: {self._address}:COLUMN, with "
             f"COLUMN one of {_listed(candidates or names)}"
         )
-
-    @property
-    def _address(self) -> str:
-        return f"hf:{self._path}"
 
     def _is_text(self, value: Any) -> bool:
         return isinstance(value, str) and value != "" and not (self._kind == "csv" and _is_number(value))
@@ -147,7 +169,7 @@ class FileRows:
         if path.suffix.lower() in COMPRESSED:
             encoding, file = "utf-8-sig", open_compressed(path)
         else:
-            encoding, file = detect_encoding(path), path.open("rb")
+            encoding, file = self._encoding or detect_encoding(path), path.open("rb")
         if not encoding.startswith("utf-8") and not self._said:
             self._said = True
             say(f"{path} is not UTF-8; it is read as {encoding}. If letters come out wrong, save it as UTF-8.")
@@ -208,9 +230,7 @@ class FileRows:
                 content = max(lists.values(), key=len)  # such as {"data": [...]}
             elif lists and len({len(value) for value in lists.values()}) == 1 == len(content) // len(lists):
                 content = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-            else:
-                content = [content]
-        for place, row in enumerate(content, 1):
+        for place, row in enumerate(content if isinstance(content, list) else [content], 1):
             yield place, self._flat(row, place)
 
     def _parsed(self, text: str, place: Place | None) -> Any:
@@ -244,7 +264,7 @@ class FileRows:
                 size = sum(group.total_byte_size for group in groups)
                 if size > max(LEAST_SUSPECT_BYTES, LARGEST_RATIO * self._path.stat().st_size):
                     raise DataError(f"{self._path} unpacks to {size:,} bytes, as no text does; leave it out")
-                chosen = getattr(self, "_column", None)
+                chosen = self.column
                 columns = None if chosen is None else [chosen.partition(".")[0] if "." in chosen else chosen]
                 place = 0
                 for batch in file.iter_batches(PEEKED_ROWS, columns=columns):

@@ -18,8 +18,9 @@ from quillgpt.data.mixture import equivalent_tokens
 from quillgpt.data.prepare import CHUNK_CHARACTERS
 from quillgpt.data.request import Request
 from quillgpt.errors import DataError, UserError
+from quillgpt.text.formats.take_out import SEPARATOR
 from quillgpt.text.sources.corpora import RECIPES, Texts, recipe_named
-from quillgpt.text.sources.documents import SEPARATOR, Source
+from quillgpt.text.sources.documents import Source
 from quillgpt.text.sources.downloads import DownloadNeededError, without_downloads
 from quillgpt.text.tokenizers.tokenizer import Tokenizer, size_in, tokenizer_from_spec, tokenizer_kind, usual_tokenizer
 from quillgpt.training.planning.budget import choose_context
@@ -191,6 +192,7 @@ def _excerpt(sources: Sequence[Source], folder: Path) -> tuple[list[Source], flo
     """Copy the beginning of a text; return it, and how many times longer the text is."""
     folder.mkdir()
     taken, copied = 0, []
+    sources = [source.as_text() for source in sources]
     for number, source in enumerate(sources):
         if taken >= EXCERPT_BYTES:
             break

@@ -20,6 +20,7 @@ from quillgpt.data.mixture import Mixture
 from quillgpt.data.overlap import warn_of_copy
 from quillgpt.data.prepare import Maker, ensure_dataset, prepare
 from quillgpt.errors import ConfigError, DataError, TokenizerError
+from quillgpt.text.formats.opened import Wishes
 from quillgpt.text.sources.addresses import is_web_address, shown_address
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
 from quillgpt.training.start.starting_point import StartingPoint
@@ -30,9 +31,19 @@ SHORTEST_USEFUL_BLOCK = 8
 DONE_TO_A_TEXT = {
     "val": "splits",
     "val_fraction": "splits",
-    "encoding": "reads",
+    **dict.fromkeys(("encoding", "read_as", "me", "anonymise"), "reads"),
     "end_of_text_marks": "divides",
-    **dict.fromkeys(("deduplicate", "drop_repeated_lines", "drop_openings", "drop_endings"), "cleans"),
+    **dict.fromkeys(
+        (
+            "deduplicate",
+            "drop_repeated_lines",
+            "drop_openings",
+            "drop_endings",
+            "drop_quotes",
+            "drop_signatures",
+        ),
+        "cleans",
+    ),
 }
 """Settings that are used when a text is prepared, and what they do to it."""
 
@@ -227,7 +238,12 @@ def with_moved_text(settings: TrainSettings) -> TrainSettings:
     run = Path(settings.out_dir)
 
     def moved(source: str) -> str:
-        return next((str(place) for place in places_of(source, run) if exists(place)), source)
+        path, colon, column = source.rpartition(":")
+        for name, rest in ((source, ""), (path, colon + column)):
+            found = next((str(place) for place in places_of(name, run) if name and exists(place)), None)
+            if found is not None:
+                return found + rest
+        return source
 
     data = None if settings.data is None else ",".join(map(moved, split_sources(settings.data)))
     val = None if settings.val is None else moved(settings.val)
@@ -255,6 +271,7 @@ def prepare_data(settings: TrainSettings, parent: LoadedModel | None, make: Make
             encoding=settings.encoding,
             skip_unreadable=settings.skip_unreadable,
             follow_links=settings.follow_links,
+            wishes=Wishes.of(settings),
             make=make,
         )
         for side, remark in remarks(prepared.manifest).items():
