@@ -6,6 +6,7 @@ import glob
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from quillgpt.export.certificate import (
     not_of_export,
     write_certificate,
 )
-from quillgpt.export.probe import Runtime, compare_answers, make_probe
+from quillgpt.export.html import page_file
+from quillgpt.export.html import runtime as page_runtime
+from quillgpt.export.html import target as page
+from quillgpt.export.probe import Probe, ProgramMissingError, Runtime, compare_answers, make_probe
 from quillgpt.files import STALE_SECONDS, flush_to_disk, let_others_read
 from quillgpt.ownership import remove_listed, remove_own
 
@@ -50,6 +54,9 @@ class Target:
             share of their standard deviation.
         needs: The package of that program; None if Quill itself reads the files.
         check: Raises an error if a model cannot be represented; None if every model can.
+        probe: Makes the questions and our answers, with a number type.
+        more: Makes further checks that only this target needs, with a number type.
+        is_one_file: The export is one file with its certificate in it, not a folder.
     """
 
     write: Callable[[LoadedModel, Path, str], None]
@@ -57,6 +64,9 @@ class Target:
     tolerances: Mapping[str, float]
     needs: str | None = None
     check: Callable[[LoadedModel], None] | None = None
+    probe: Callable[[LoadedModel, str], Probe] = lambda loaded, _: make_probe(loaded)
+    more: Callable[[LoadedModel, Runtime, str], list[CheckResult]] = lambda *_: []
+    is_one_file: bool = False
 
 
 TARGETS = {
@@ -66,6 +76,15 @@ TARGETS = {
     "onnx-with-past": Target(onnx_with_past.write, onnx_with_past.OnnxWithPast, SAME_ARITHMETIC, needs="onnxruntime"),
     "nanogpt": Target(nanogpt.write, nanogpt.open_exported, SAME_ARITHMETIC, check=nanogpt.check_representable),
     "script": Target(script.write, script.NumpyScript, SAME_ARITHMETIC, check=script.check_representable),
+    "html": Target(
+        page.write,
+        page_runtime.InChromium,
+        page_runtime.TOLERANCES,
+        check=page.check_representable,
+        probe=page_runtime.make_page_probe,
+        more=page_runtime.compare_page,
+        is_one_file=True,
+    ),
 }
 
 
@@ -74,7 +93,8 @@ def export_model(
 ) -> Certificate:
     """Write a model for another program, run it there, and compare.
 
-    The folder appears only if no check has failed; its certificate.json lists the checks.
+    The folder appears only if no check has failed; its certificate.json lists the checks. With `html`, it is one file,
+    which contains its certificate.
 
     Args:
         loaded: The model.
@@ -92,8 +112,11 @@ def export_model(
     number_type = number_type or next(iter(chosen.tolerances))
     if number_type not in chosen.tolerances:
         raise ConfigError(f"--to {target} writes {' or '.join(chosen.tolerances)} only; --type is {number_type}")
-    _put_back(folder)
-    _check_place(folder, loaded.folder, overwrite=overwrite)
+    if chosen.is_one_file:
+        page_file.check_place(folder, overwrite=overwrite)
+    else:
+        _put_back(folder)
+        _check_place(folder, loaded.folder, overwrite=overwrite)
     if loaded.config.kernel != SOFTMAX:
         raise CheckpointError(
             f"{loaded.folder} computes attention by {loaded.config.kernel}, and --to {target} can write softmax (SM) "
@@ -102,7 +125,8 @@ def export_model(
     if chosen.check is not None:
         chosen.check(loaded)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_after_kill(folder)
+    if not chosen.is_one_file:
+        _clear_after_kill(folder)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}{UNFINISHED}", dir=folder.parent))
     try:
         chosen.write(loaded, fresh, number_type)
@@ -113,9 +137,12 @@ def export_model(
                 f"the exported model does not behave as {loaded.folder} does in {certificate.runtime} ({failures}); "
                 "the export was removed"
             )
-        write_certificate(fresh, certificate)
-        let_others_read(fresh)
-        _take_place(fresh, folder)
+        if chosen.is_one_file:
+            page_file.take_place(fresh, folder, certificate)
+        else:
+            write_certificate(fresh, certificate)
+            let_others_read(fresh)
+            _take_place(fresh, folder)
     finally:
         remove_own(fresh)
     return certificate
@@ -187,12 +214,15 @@ def _clear_after_kill(folder: Path) -> None:
 
 def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) -> Certificate:
     """Run exported files in the program that they are for, and return the certificate."""
-    chosen, probe = TARGETS[target], make_probe(loaded)
-    name = chosen.needs
+    chosen = TARGETS[target]
+    probe, name = chosen.probe(loaded, number_type), chosen.needs
     try:
-        runtime = chosen.open(folder)
-        name = runtime.name
-        checks = compare_answers(probe, runtime, tolerance=chosen.tolerances[number_type])
+        with closing(chosen.open(folder)) as runtime:
+            name = runtime.name
+            checks = compare_answers(probe, runtime, tolerance=chosen.tolerances[number_type])
+            checks += chosen.more(loaded, runtime, number_type)
+    except ProgramMissingError as error:
+        name, checks = None, [CheckResult("all", "not run", str(error))]
     except Exception as error:  # another program may raise anything; then the export has failed
         if isinstance(error, ModuleNotFoundError) and error.name == chosen.needs:
             name, checks = None, [CheckResult("all", "not run", f"the package {error.name} is not installed")]

@@ -56,7 +56,7 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state, config = _with_end_of_text(loaded)
     writer = gguf.GGUFWriter(folder / MODEL_FILE, arch=config.arch)
-    writer.add_name(_name(loaded.folder.absolute()))
+    writer.add_name(model_name(loaded.folder.absolute()))
     _describe_model(writer, config)
     _describe_tokenizer(writer, loaded, gguf)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if number_type == "f32" else f"MOSTLY_{number_type.upper()}"])
@@ -97,7 +97,7 @@ def _describe_model(writer: Any, config: GPTConfig) -> None:
         writer.add_rope_freq_base(config.rope_theta)
 
 
-def _name(folder: Path) -> str:
+def model_name(folder: Path) -> str:
     """Return a name for the model: that of its folder, or of its run if it is a checkpoint."""
     run = folder.parents[1]
     return run.name if folder.parent == checkpoints_folder(run) else folder.name

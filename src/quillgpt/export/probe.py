@@ -35,11 +35,19 @@ NEVER_DRAWN = -50.0
 """Natural logarithm of a probability so small that the token is never drawn."""
 
 
+class ProgramMissingError(Exception):
+    """The program that an export is for is not here; the message says what was looked for."""
+
+
 class Runtime(Protocol):
     """Another program that has opened the exported files."""
 
     name: str
     end_of_text: int | None
+
+    def close(self) -> None:
+        """End what was started."""
+        return
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""

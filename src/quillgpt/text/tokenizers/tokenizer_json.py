@@ -27,6 +27,7 @@ from quillgpt.text.tokenizers.tokenizer_files import (
 )
 
 COMMON_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
+PARTS = ("model", "normalizer", "pre_tokenizer", "decoder")
 STANDARD_ERROR = 2
 LONGEST_REASON = 300
 MOST_UNUSED_IDS = 1 << 16
@@ -72,6 +73,12 @@ class HuggingFaceTokenizer:
         ends = [token for token in (*named, *COMMON_ENDS) if token in named or token in special]
         self._end = ends[0] if ends else None
         self.end_of_text: int | None = vocab[ends[0]] if ends else None
+
+    @property
+    def parts(self) -> list[str]:
+        """What it is made of, for messages: the kinds of its model, normalizer, pre-tokenizer and decoder."""
+        kinds = {part: (self._content.get(part) or {}).get("type") for part in PARTS}
+        return [f"the {part.replace('_', '-')} {kind}" for part, kind in kinds.items() if kind]
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of a text; special tokens that are written in it are ordinary text.

@@ -1,0 +1,1 @@
+"""A single page that runs a model offline, in any browser with WebAssembly SIMD."""

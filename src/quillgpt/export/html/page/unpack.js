@@ -1,0 +1,93 @@
+// From the text in the page to the bytes of the weights, and from these to tensors in the kernel's memory.
+
+const PAGE = 65536; // bytes of a page of WebAssembly's memory
+export const GROUP = 32; // columns of a row are a multiple of this; with q8_0 they share a scale
+
+/** Return the bytes that base64 spells. */
+export function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+  const characters = atob(base64);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+  return bytes;
+}
+
+/** Return the bytes of a gzip file. */
+export async function unzipped(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** The kernel's memory: everything that it reads and writes is put one behind the other, and nothing is given back. */
+export class Memory {
+  #end = 64; // address 0 is no tensor's
+
+  constructor(bytes) {
+    this.memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE) + 1 });
+    this.floats = new Float32Array(this.memory.buffer);
+  }
+
+  /** Return the address of so many bytes, all 0. */
+  take(bytes) {
+    const address = this.#end;
+    this.#end += Math.ceil(bytes / 64) * 64;
+    const missing = this.#end - this.memory.buffer.byteLength;
+    if (missing > 0) {
+      this.memory.grow(Math.ceil(missing / PAGE));
+      this.floats = new Float32Array(this.memory.buffer); // growing takes the old view away
+    }
+    return address;
+  }
+
+  /** Return the index in `floats` of so many numbers, all 0. */
+  takeFloats(count) {
+    return this.take(4 * count) / 4;
+  }
+}
+
+/** Return the float32 value of each half-precision number, (65536,). */
+function halves() {
+  const values = new Float32Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
+    const sign = bits >> 15 ? -1 : 1;
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    values[bits] = sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
+  }
+  return values;
+}
+
+/**
+ * Put all tensors into the memory, and return them by name: {rows, columns, address, scales}.
+ *
+ * `layout` lists name, type (f32, f16, q8_0), rows and columns in the order of the bytes. Of half-precision numbers
+ * all lower bytes come first, then all upper ones, which gzip compresses better. Each becomes float32 here. `scales` is
+ * the address of the scales of q8_0, and 0 for other types.
+ */
+export function placeTensors(bytes, layout, memory) {
+  const half = halves();
+  const tensors = {};
+  let at = 0;
+  const readHalves = (count, to) => {
+    for (let i = 0; i < count; i++) memory.floats[to + i] = half[bytes[at + i] | (bytes[at + count + i] << 8)];
+    at += 2 * count;
+  };
+  for (const { name, type, rows, columns } of layout) {
+    const count = rows * columns;
+    const address = memory.take(type === "q8_0" ? count : 4 * count);
+    let scales = 0;
+    if (type === "q8_0") {
+      new Uint8Array(memory.memory.buffer).set(bytes.subarray(at, at + count), address);
+      at += count;
+      scales = memory.take((4 * count) / GROUP);
+      readHalves(count / GROUP, scales / 4);
+    } else if (type === "f16") {
+      readHalves(count, address / 4);
+    } else {
+      new Uint8Array(memory.memory.buffer).set(bytes.subarray(at, at + 4 * count), address);
+      at += 4 * count;
+    }
+    tensors[name] = { rows, columns, address, scales };
+  }
+  return tensors;
+}
