@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quillgpt.cli.app import run
+from quillgpt.cli.run import run
 from ranks import Ranks
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quillgpt.bench.scale import Assumptions, Projection, markdown, project
-from quillgpt.cli.app import run
+from quillgpt.cli.run import run
 from quillgpt.training.planning.communication import Interconnect
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "scale.md"

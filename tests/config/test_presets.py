@@ -63,7 +63,7 @@ SHAKESPEARE_CHAR_CPU = SHAKESPEARE_CHAR | {
 TRAIN_GPT2 = {
     "dataset": "openwebtext",
     "out_dir": "out",
-    "vocab_size": 50304,
+    "vocab_size": None,  # that of the data: of GPT-2's tokens, padded, 50304
     "n_layer": 12,
     "n_head": 12,
     "n_embd": 768,
