@@ -20,7 +20,7 @@ needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no
 
 @needs_chromium
 @pytest.mark.parametrize(
-    ("arch", "tokenizer", "kind"), [("gpt2", "bpe", "f16"), ("qwen3", "byte", "f16"), ("gpt2", "char", "q8_0")]
+    ("arch", "tokenizer", "kind"), [("gpt2", "bpe", "f16"), ("qwen3", "byte", "f32"), ("gpt2", "char", "q8_0")]
 )
 def test_a_page_does_the_same(tmp_path, arch, tokenizer, kind):
     loaded = saved(tmp_path / "model", CONFIGS[arch], tokenizer)
@@ -29,6 +29,7 @@ def test_a_page_does_the_same(tmp_path, arch, tokenizer, kind):
     found = {check.name: check for check in certificate.checks}
     assert found["logits"].largest_difference < 1e-4
     assert found["ids of prompts"].detail.startswith("200 prompts in 4 scripts")
+    assert ("rounding" in found) == (kind != "f32")
     assert found["requests"].detail == "only the page itself and its own worker"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "page.html"]
     assert is_unchanged_page(tmp_path / "page.html")
@@ -67,8 +68,8 @@ def test_without_chromium_the_certificate_says_so_and_only_own_pages_are_replace
     assert page.read_text(encoding="utf-8").endswith("mine")
     with pytest.raises(ConfigError, match="is no name for it"):
         export_model(loaded, "html", tmp_path / "folder")
-    with pytest.raises(ConfigError, match="f16 or q8_0 only"):
-        export_model(loaded, "html", tmp_path / "other.html", number_type="f32")
+    with pytest.raises(ConfigError, match="f16 or q8_0 or f32 only"):
+        export_model(loaded, "html", tmp_path / "other.html", number_type="q4_0")
 
 
 def test_a_large_model_is_refused_and_gguf_named(tmp_path, monkeypatch):

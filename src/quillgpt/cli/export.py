@@ -18,9 +18,7 @@ TO = Parameter(
     "only). script: the weights beside 200 lines of Python that need only numpy. html: one "
     "page that runs the model offline in a browser (up to 30M parameters).",
 )
-TYPE = Parameter(
-    "--type", help="Number type of matrices in gguf and html: f16 (the default), q8_0 (8 bits), or, in gguf, f32."
-)
+TYPE = Parameter("--type", help="Number type of matrices in gguf and html: f16 (the default), f32, or q8_0 (8 bits).")
 FOLDER = Parameter(
     name="DIR",
     converter=from_home,

@@ -26,6 +26,7 @@ from quillgpt.generation import generate_ids
 from quillgpt.generation.sample import prompt_ids
 from quillgpt.generation.samplers import candidates, uniforms_of_samples
 from quillgpt.model import GPT
+from quillgpt.text.tokenizers.tokenizer import Tokenizer
 
 TEXTS_OF_SCRIPT: Final = {
     "Latin": "It was naïve, the best café of 1234 times; won't Ångström x = f(y)\n\tZürich œuvre",
@@ -38,13 +39,17 @@ WORDS: Final = {script: text.split(" ") for script, text in TEXTS_OF_SCRIPT.item
 
 PROMPTS_OF_SCRIPT: Final = 50
 MOST_WORDS: Final = 9
+PROMPTS_OF_TOKENS: Final = 50
+"""A tokenizer by characters knows all of these, and few of the others."""
+
+MOST_TOKENS: Final = 40
 WRITTEN_TOKENS: Final = 200
 SEED: Final = 1337
 UNIFORMS: Final = 600
 """Random numbers that are compared: more than Quill draws at a time."""
 
 
-TOLERANCES: Final = {"f16": 1e-3, "q8_0": 2e-2}
+TOLERANCES: Final = {"f16": 1e-3, "q8_0": 2e-2, "f32": 1e-3}
 """Against Quill with the same rounded weights; what rounding itself changes is a check of its own."""
 
 
@@ -134,25 +139,29 @@ def compare_page(loaded: LoadedModel, runtime: Runtime, number_type: str) -> lis
     checks = [_compare_prompts(loaded, page), _compare_uniforms(page)]
     for name, sampling in (("greedy text", greedy), (f"text of the seed {SEED}", drawn)):
         checks.append(_compare_text(name, runtime, model, start, sampling, tokens))
-    checks.append(_measure_rounding(loaded, runtime, number_type, start, drawn, tokens))
+    if number_type in ROUNDING:
+        checks.append(_measure_rounding(loaded, runtime, number_type, start, drawn, tokens))
     others = [url for url in page.requested if not url.startswith(("file:", "blob:"))]
     wrong = [*(f"it requested {url}" for url in others), *page.wrong]
     said = "; ".join(wrong)[:200] or "only the page itself and its own worker"
     return [*checks, CheckResult("requests", "failed" if wrong else "passed", said)]
 
 
-def prompts() -> list[str]:
-    """Return prompts in four scripts, always the same."""
+def prompts(tokenizer: Tokenizer) -> list[str]:
+    """Return prompts in four scripts, and some of tokens that the tokenizer has, always the same."""
     rng = random.Random(SEED)
-    return [
+    in_scripts = [
         " ".join(rng.choices(words, k=rng.randint(1, MOST_WORDS)))
         for words in WORDS.values()
         for _ in range(PROMPTS_OF_SCRIPT)
     ]
+    ids = [id for id in range(tokenizer.vocab_size) if id != tokenizer.end_of_text]
+    of_tokens = [tokenizer.decode(rng.choices(ids, k=rng.randint(1, MOST_TOKENS))) for _ in range(PROMPTS_OF_TOKENS)]
+    return in_scripts + of_tokens
 
 
 def _compare_prompts(loaded: LoadedModel, page: Page) -> CheckResult:
-    name, refused, asked = "ids of prompts", 0, prompts()
+    name, refused, asked = "ids of prompts", 0, prompts(loaded.tokenizer)
     for text in asked:
         ours: list[int] | None = None
         theirs: list[int] | None = None
@@ -165,7 +174,10 @@ def _compare_prompts(loaded: LoadedModel, page: Page) -> CheckResult:
             theirs = page.ask("prompt", text=text)["ids"]
         if ours != theirs:
             return CheckResult(name, "failed", f"{text[:60]!r} became {theirs}, expected {ours}"[:300])
-    said = f"{len(asked)} prompts in {len(WORDS)} scripts ({', '.join(WORDS)})"
+    said = (
+        f"{len(asked) - PROMPTS_OF_TOKENS} prompts in {len(WORDS)} scripts ({', '.join(WORDS)}), and "
+        f"{PROMPTS_OF_TOKENS} of the tokenizer's tokens"
+    )
     if refused:
         said += f"; {refused} have characters that the tokenizer does not know, which both refuse"
     return CheckResult(name, "passed", said)

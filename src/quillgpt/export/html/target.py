@@ -25,7 +25,7 @@ def check_representable(loaded: LoadedModel) -> None:
     """Check that a page can have the model.
 
     Raises:
-        CheckpointError: It is too large, a weight is, or its tokenizer is of another kind.
+        CheckpointError: It is too large, or its tokenizer is of another kind.
     """
     parameters = loaded.skeleton().parameter_count()
     if parameters > MOST_PARAMETERS:
@@ -34,15 +34,19 @@ def check_representable(loaded: LoadedModel) -> None:
             "for llama.cpp, Ollama and LM Studio: --to=gguf"
         )
     describe_tokenizer(loaded.tokenizer)
-    if (found := largest_half(loaded)) is not None:
-        raise CheckpointError(
-            f"{loaded.folder} has the weight {found[1]:.3g} in {found[0]}, which half precision cannot hold; use "
-            "--to=gguf --type=f32"
-        )
 
 
 def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
-    """Write page.html, still without its certificate."""
+    """Write page.html, still without its certificate.
+
+    Raises:
+        CheckpointError: A weight is too large for the number type.
+    """
+    if number_type != "f32" and (found := largest_half(loaded)) is not None:
+        raise CheckpointError(
+            f"{loaded.folder} has the weight {found[1]:.3g} in {found[0]}, which half precision cannot hold; use "
+            "--type=f32"
+        )
     tensors = list(tensors_of(loaded, number_type))
     config, sampling = loaded.config, Sampling()
     parameters = loaded.skeleton().parameter_count()
