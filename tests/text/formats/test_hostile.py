@@ -51,9 +51,10 @@ for path in sys.argv[1:]:
 def judged(*paths: Path) -> tuple[list[str], int, float]:
     """Return what another process says of files, the largest memory in bytes, and the time in seconds, for all files.
 
-    The process that reads is counted, too.
+    The process that reads is counted, too. A shell starts it, because Linux counts the memory of whoever starts a
+    program as the program's.
     """
-    command = [sys.executable, "-c", PROGRAM, *map(str, paths)]
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", PROGRAM, *map(str, paths)]
     *messages, usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     memory, seconds = usage.split()
     return messages, int(memory), float(seconds)
