@@ -323,7 +323,7 @@ def test_the_manifest_is_written_after_everything_else(save, monkeypatch):
     )
     folder = save()
     assert set(order) == {path.name for path in folder.rglob("*") if path.is_file()}
-    assert len(order) == 7
+    assert len(order) == 8
 
 
 @pytest.mark.parametrize(

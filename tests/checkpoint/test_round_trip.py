@@ -109,6 +109,7 @@ def test_a_tied_head_is_stored_once(save):
 def test_a_checkpoint_holds_no_pickle_and_nothing_unknown(save):
     folder = save()
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "README.md",
         "config.json",
         "generation_config.json",
         "manifest.json",

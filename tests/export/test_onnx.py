@@ -28,7 +28,14 @@ def test_onnxruntime_does_the_same(tmp_path, arch, tokenizer):
     assert certificate.runtime.startswith("onnxruntime ")
     assert 0 < certificate.checks[2].largest_difference < 1e-4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("certificate.json", "generation_config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"),
+        *(
+            "README.md",
+            "certificate.json",
+            "generation_config.json",
+            "model.onnx",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ),
     ]
 
 

@@ -72,7 +72,7 @@ def test_onnxruntime_does_the_same_token_by_token(exported):
 
 def test_names_are_those_of_optimum_and_transformers_js(exported):
     large = exported.loaded.config.arch == "gpt2"
-    files = ["certificate.json", "config.json", "generation_config.json", "onnx/model.onnx"]
+    files = ["README.md", "certificate.json", "config.json", "generation_config.json", "onnx/model.onnx"]
     files += ["onnx/model.onnx_data"] * large + ["tokenizer.json", "tokenizer_config.json"]
     there = exported.folder.rglob("*")
     assert sorted(str(path.relative_to(exported.folder)) for path in there if path.is_file()) == files

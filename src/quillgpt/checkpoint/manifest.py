@@ -14,13 +14,16 @@ from quillgpt.records import Record, check_record, read_json
 MANIFEST = "manifest.json"
 FORMAT_VERSION: Literal[1] = 1
 
+CARD = "README.md"
+"""The model's card. It is for people, who may edit it before they publish it, so its content is not checked."""
+
 LISTED = (".json", ".safetensors")
 """The endings of all files that are read from a checkpoint; every such file must be listed."""
 
 USUAL = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("training/optimizer.safetensors", "training/weights.safetensors", "training/state.json"),
-    *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
+    *(CARD, "adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
 )
 """The files that belong to a checkpoint whose manifest is lost."""
 
@@ -80,7 +83,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
-    """Check that every file of a checkpoint exists, is listed, and has the content that was written.
+    """Check that every file of a checkpoint exists, is listed, and has the content that was written; but for the card.
 
     Args:
         folder: The checkpoint.
@@ -98,6 +101,8 @@ def verify_manifest(folder: Path, *, needed: Collection[str]) -> None:
             f"{path} does not list {unlisted[0]}; one of the two was changed, and the checkpoint cannot be trusted"
         )
     for name, expected in files.items():
+        if name == CARD:
+            continue
         file = path_inside(folder, name)
         if file is None:
             raise CheckpointError(

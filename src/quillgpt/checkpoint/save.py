@@ -14,8 +14,9 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from quillgpt.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config, adapter_tensors
+from quillgpt.checkpoint.card import model_card
 from quillgpt.checkpoint.config_json import to_config_json
-from quillgpt.checkpoint.manifest import write_manifest
+from quillgpt.checkpoint.manifest import CARD, write_manifest
 from quillgpt.checkpoint.names import UNFINISHED, checkpoints_folder, iteration_name, take_name
 from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.tensor_file import NamedTensors, TensorFile, all_of
@@ -23,7 +24,7 @@ from quillgpt.checkpoint.tensors import stored_tensors
 from quillgpt.checkpoint.weights import WEIGHTS
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.shards import whole
-from quillgpt.files import flush_to_disk, let_others_read, write_json
+from quillgpt.files import flush_to_disk, let_others_read, write_json, write_text
 from quillgpt.model import GPT, merged_tensors
 from quillgpt.ownership import remove_own
 from quillgpt.text.tokenizers.tokenizer import Tokenizer
@@ -120,10 +121,20 @@ def save_checkpoint(
                 if adapter is not None:
                     write_json(folder / ADAPTER_CONFIG, adapter)
                 write_json(folder / STATE, state.model_dump())
+                write_text(folder / CARD, card_of_checkpoint(model, about=about, state=state))
     finally:
         for file in files.values():
             file.skip()
     return final
+
+
+def card_of_checkpoint(model: GPT, *, about: dict[str, Any], state: TrainingState) -> str:
+    """Return the card of a checkpoint, with what its run has reached so far."""
+    best = {"best_val_loss": state.best_val_loss, "best_iter": state.best_iteration}
+    results = {name: value for name, value in best.items() if value is not None}
+    results |= {"iterations": state.iteration, "tokens": state.tokens}
+    count = model.parameter_count()
+    return model_card(model.config, about=about, parameters=count, settings=state.settings, results=results)
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from pathlib import Path
 from quillgpt import __version__
 from quillgpt.attention import SOFTMAX
 from quillgpt.checkpoint import LoadedModel
+from quillgpt.checkpoint.manifest import CARD
 from quillgpt.console import warn
 from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.export import gguf, huggingface, nanogpt, onnx, onnx_with_past, script
+from quillgpt.export.card import card_of_export
 from quillgpt.export.certificate import (
     CERTIFICATE,
     Certificate,
@@ -29,7 +31,7 @@ from quillgpt.export.html import page_file
 from quillgpt.export.html import runtime as page_runtime
 from quillgpt.export.html import target as page
 from quillgpt.export.probe import Probe, ProgramMissingError, Runtime, compare_answers, make_probe
-from quillgpt.files import STALE_SECONDS, flush_to_disk, let_others_read
+from quillgpt.files import STALE_SECONDS, flush_to_disk, let_others_read, write_text
 from quillgpt.ownership import remove_listed, remove_own
 
 UNFINISHED = ".exporting-"
@@ -130,6 +132,8 @@ def export_model(
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}{UNFINISHED}", dir=folder.parent))
     try:
         chosen.write(loaded, fresh, number_type)
+        if not chosen.is_one_file:
+            write_text(fresh / CARD, card_of_export(loaded, target))
         certificate = certify(loaded, target, fresh, number_type)
         if certificate.failed:
             failures = "; ".join(f"{check.name}: {check.detail}" + _measured(check) for check in certificate.failed)

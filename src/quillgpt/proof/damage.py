@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from quillgpt.checkpoint.manifest import MANIFEST
+from quillgpt.checkpoint.manifest import CARD, MANIFEST
 from quillgpt.checkpoint.names import LAST, checkpoints_folder
 from quillgpt.checkpoint.save import OPTIMIZER, SMALL_FILES_BYTES
 from quillgpt.checkpoint.weights import WEIGHTS
@@ -41,6 +41,7 @@ def corrupt_checkpoint(sandbox: Sandbox) -> str:
     reference = sandbox.reference_run(proved)
     checkpoint = (checkpoints_folder(reference) / LAST).resolve()
     files = sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
+    files.remove(Path(CARD))  # which people may edit
     for file in files:
         require_named(sandbox, checkpoint, file, flip_bit(sandbox, (checkpoint / file).read_bytes()))
     for truncated in (Path(WEIGHTS), Path(OPTIMIZER)):
