@@ -97,3 +97,17 @@ def gpt2_files() -> None:
     """Fetch GPT-2's published tokenizer files, or skip the test, which is marked `download`."""
     downloads.fetch(downloads.GPT2_MERGES)
     downloads.fetch(downloads.GPT2_VOCABULARY)
+
+
+@pytest.fixture(scope="module")  # its event loop would be in the way of other tests' own
+def browser():
+    """A headless Chromium, driven by playwright."""
+    from quillgpt.export.html.chromium import find_chromium
+
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if (found := find_chromium()) is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

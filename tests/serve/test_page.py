@@ -23,7 +23,6 @@ from quillgpt.serve.completion import ServedModel
 from quillgpt.serve.runs import MOST_ROWS, Runs
 from quillgpt.serve.static import FILES, FOLDER
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 KEY = "a key"
 PATIENCE_MS = 30_000
 PROMPT = "It was the best of café"
@@ -105,18 +104,6 @@ def served(slow, start) -> Iterator[Served]:
 def with_key(slow, start) -> Iterator[Served]:
     for port, server in start(slow, api_key=KEY):
         yield Served(f"http://127.0.0.1:{port}/", server, slow)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"there is no Chromium: none of {', '.join(BROWSERS)}")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
