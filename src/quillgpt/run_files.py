@@ -8,6 +8,8 @@ CONFIG: Final = "config.toml"
 METRICS: Final = "metrics.jsonl"
 SUMMARY: Final = "summary.json"
 CHECKPOINTS: Final = "checkpoints"
+PROVENANCE: Final = "provenance.json"
+REPORT: Final = "report.html"
 
 LOCK: Final = ".lock"
 """Locked while a process trains in the folder."""

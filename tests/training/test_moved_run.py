@@ -55,6 +55,8 @@ def test_a_run_goes_on_from_inside_of_it(place, monkeypatch, capsys):
         "checkpoints",
         "config.toml",
         "metrics.jsonl",
+        "provenance.json",
+        "report.html",
         "summary.json",
     ]
 

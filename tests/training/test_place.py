@@ -43,6 +43,8 @@ def short(tiny: MakeSettings, **changes: object) -> TrainSettings:
         "checkpoints",
         "config.toml",
         "summary.json",
+        "report.html",
+        "provenance.json",
         "metrics.jsonl",
         "tensorboard/notes.txt",
         ".lock",
@@ -229,4 +231,5 @@ def test_a_plan_says_what_would_go(tiny: MakeSettings) -> None:
     assert replaced_by(settings) == []
     train(settings)
     gone = replaced_by(settings.model_copy(update={"overwrite": True}))
-    assert gone == ["config.toml", "metrics.jsonl", "summary.json", "checkpoints/iter-000004"]
+    files = ["config.toml", "metrics.jsonl", "summary.json", "provenance.json", "report.html"]
+    assert gone == [*files, "checkpoints/iter-000004"]

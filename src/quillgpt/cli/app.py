@@ -19,6 +19,7 @@ from quillgpt.cli.lab import lab
 from quillgpt.cli.plot import plot
 from quillgpt.cli.prepare import prepare
 from quillgpt.cli.prove import prove
+from quillgpt.cli.report import report
 from quillgpt.cli.run import DEBUG, QUIET, bare_app
 from quillgpt.cli.runs import runs
 from quillgpt.cli.sample import sample
@@ -37,6 +38,7 @@ COMMANDS: dict[str, App | Callable[..., None]] = {
     "watch": watch,
     "runs": runs,
     "compare": compare,
+    "report": report,
     "prepare": prepare,
     "sample": sample,
     "speak": speak,

@@ -175,7 +175,7 @@ def _cells(levels: list[float | None]) -> list[tuple[int, int]]:
 def _floor(left: float, right: float, columns: int, x_label: str, glyphs: Glyphs) -> tuple[str, str]:
     """Return the horizontal axis and the numbers under it, at round values."""
     floor, under = [glyphs.floor] * columns, [" "] * columns
-    step = _round_step((right - left) * SHORTEST_TICK_DISTANCE / columns)
+    step = round_step((right - left) * SHORTEST_TICK_DISTANCE / columns)
     room = columns - len(x_label) - 1
     free = 0
     for number in range(math.ceil(left / step), math.floor(right / step) + 1):
@@ -190,7 +190,7 @@ def _floor(left: float, right: float, columns: int, x_label: str, glyphs: Glyphs
     return "".join(floor), "".join(under)
 
 
-def _round_step(least: float) -> float:
+def round_step(least: float) -> float:
     """Return the smallest of 1, 2, 5, 10, 20, ... (or of 0.1, 0.2, ...) that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

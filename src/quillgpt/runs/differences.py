@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from quillgpt.config.schema import TrainFields, fields_in_order
 
-NAMES: Final = frozenset({"out_dir", "overwrite", "wandb_log", "wandb_project", "wandb_run_name", "tensorboard"})
+NAMES: Final = frozenset(
+    {"out_dir", "overwrite", "report", "wandb_log", "wandb_project", "wandb_run_name", "tensorboard"}
+)
 """Settings that say where a run is kept and shown."""
 
 WITHOUT_EFFECT: Final = NAMES | {

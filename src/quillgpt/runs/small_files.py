@@ -24,7 +24,7 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 def read_summary(run: Path) -> dict[str, Any]:
     """Return the content of a run's summary.json; empty where there is none that can be read."""
-    return _json(run / SUMMARY)
+    return read_object(run / SUMMARY)
 
 
 def read_origin(run: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def read_origin(run: Path) -> dict[str, Any]:
     The keys are those of `quill` in its config.json, which docs/formats.md lists.
     """
     for name in ("best", "last"):
-        origin = _json(run / CHECKPOINTS / name / "config.json").get("quill")
+        origin = read_object(run / CHECKPOINTS / name / "config.json").get("quill")
         if isinstance(origin, dict):
             return origin
     return {}
@@ -79,7 +79,8 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty where there is none that can be read."""
     try:
         content = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):

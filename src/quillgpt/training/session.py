@@ -123,7 +123,12 @@ class Attempt:
         if run.settings.minutes is not None and not run.resumed:
             started = say_if_late(started, run.settings.minutes)
         trainer = Trainer(
-            run, make_step(run), interruption=self.interruption, started=started, occupation=self.occupation
+            run,
+            make_step(run),
+            interruption=self.interruption,
+            started=started,
+            occupation=self.occupation,
+            given=self.given,
         )
         show_set_up(run, trainer.peak, self.given)
         has_ended = trainer.run_to_the_end()

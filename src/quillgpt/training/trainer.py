@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from quillgpt import console
 from quillgpt.checkpoint.names import has_checkpoint
+from quillgpt.config import Given
 from quillgpt.config.runs import how_to_go_on
 from quillgpt.config.schema import ResolvedSettings
 from quillgpt.console import clock_time
@@ -33,6 +34,7 @@ from quillgpt.training.pace import Pace
 from quillgpt.training.record.finish import finish
 from quillgpt.training.record.loggers import Logger, open_loggers
 from quillgpt.training.record.metrics import MetricsLog
+from quillgpt.training.record.provenance import record_session
 from quillgpt.training.record.report import RunSummary, say_perplexity
 from quillgpt.training.rollback import is_left_out, lr_multiplier, roll_back
 from quillgpt.training.run import Run
@@ -78,6 +80,7 @@ class Trainer:
         interruption: Notes requests to stop.
         started: From when its minutes count, as time.perf_counter has it.
         occupation: Its hold on out_dir; None where it is only evaluated.
+        given: How the settings were given; None: by a program.
         clock: Returns seconds, as time.perf_counter does.
 
     Attributes:
@@ -92,6 +95,7 @@ class Trainer:
         interruption: Interruption,
         started: float,
         occupation: Occupation | None,
+        given: Given | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.run, self.state, self.step = run, run.state, step
@@ -113,6 +117,7 @@ class Trainer:
         self.peak = self.world.broadcast(own_peak)
         self.interruption = interruption
         self.occupation = occupation
+        self.given = given or Given(run.settings)
         self.started = clock() - run.state.seconds
         self.shift = None if run.settings.eval_only else describe_shift(run.mixture)
         flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
@@ -147,6 +152,8 @@ class Trainer:
                 claim_folder(settings, anew=not self.run.resumed)
         self.begin_record()
         with self.world.agreement():
+            if self.world.is_main:
+                record_session(self.run, self.given)
             loggers = self.open_loggers() if self.world.is_main else []
         with self.metrics.shared_with(loggers), self.failure_recorded():
             if self.shift is not None:

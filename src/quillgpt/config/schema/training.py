@@ -240,6 +240,9 @@ class SampleFields(Settings):
 class LoggingFields(Settings):
     """Logging besides metrics.jsonl."""
 
+    report: bool = Field(
+        True, description="Write report.html to out_dir at the end: curves, samples, settings, data and machine."
+    )
     wandb_log: bool = Field(
         False, description="Also log to Weights & Biases (extra wandb). WANDB_MODE=offline needs no account."
     )

@@ -22,7 +22,7 @@ from quillgpt.console import say, warn
 from quillgpt.errors import CheckpointError, ConfigError, join_names
 from quillgpt.files import nearest_existing, write_text
 from quillgpt.ownership import claim, foreign, recorded, remove_listed
-from quillgpt.run_files import CHECKPOINTS, CONFIG, HOLDER, LOCK, METRICS, SUMMARY
+from quillgpt.run_files import CHECKPOINTS, CONFIG, HOLDER, LOCK, METRICS, PROVENANCE, REPORT, SUMMARY
 from quillgpt.training.record.loggers import TENSORBOARD, WANDB_STATE, event_files
 
 
@@ -39,7 +39,8 @@ def claim_folder(settings: TrainSettings, *, anew: bool) -> None:
 
 
 def _written(settings: TrainSettings) -> list[str]:
-    return [CONFIG, METRICS, SUMMARY, *([WANDB_STATE] if settings.wandb_log else [])]
+    report = [REPORT] if settings.report else []
+    return [CONFIG, METRICS, SUMMARY, PROVENANCE, *report, *([WANDB_STATE] if settings.wandb_log else [])]
 
 
 def check_out_dir(settings: TrainSettings) -> None:
@@ -130,7 +131,8 @@ def replaced_by(settings: TrainSettings) -> list[str]:
 
 
 def _run_files(out_dir: Path) -> list[str]:
-    return [METRICS, SUMMARY, WANDB_STATE, *event_files(out_dir)]
+    has_report = out_dir.name == REPLACED or REPORT in recorded(out_dir)
+    return [METRICS, SUMMARY, PROVENANCE, *([REPORT] if has_report else []), WANDB_STATE, *event_files(out_dir)]
 
 
 def set_aside(out_dir: Path) -> None:
@@ -152,7 +154,7 @@ def record_settings(settings: TrainSettings) -> None:
 
 def begin_record(out_dir: Path) -> None:
     """Remove the record of a run that begins; it has one if it went back to its beginning."""
-    remove_listed(out_dir, [METRICS, SUMMARY])
+    remove_listed(out_dir, [METRICS, SUMMARY, PROVENANCE])
 
 
 def forget_attempt(settings: TrainSettings) -> None:

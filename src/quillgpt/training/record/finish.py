@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from quillgpt import console
 from quillgpt.checkpoint import LoadedModel, load_model
@@ -10,7 +11,8 @@ from quillgpt.device import peak_memory_bytes
 from quillgpt.errors import join_names
 from quillgpt.evaluation import Score, Windows, joined, mixed_bits_per_byte, score_windows, spell_perplexity
 from quillgpt.files import write_json
-from quillgpt.run_files import METRICS, SUMMARY
+from quillgpt.report.page import write_report
+from quillgpt.run_files import METRICS, REPORT, SUMMARY
 from quillgpt.training.memorization import Memorization
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.report import RunSummary, show_chart
@@ -79,6 +81,8 @@ def finish(
     absent = {name for name in OPTIONAL if getattr(summary, name) is None}
     write_json(run.out_dir / SUMMARY, summary.model_dump(exclude=absent))
     show_chart(run.out_dir / METRICS)
+    if settings.report:
+        report_of_run(run.out_dir)
     bits = "" if per_byte is None else f", {per_byte:.3f} bits per byte"
     splits = "val split" if mixture.is_single else f"val splits of {join_names(names, len(names))}"
     each = "" if mixture.is_single else f" ({', '.join(f'{name} {value:.4f}' for name, value in val_of.items())})"
@@ -97,6 +101,16 @@ def finish(
         console.warn(without_improvement(state, settings, shift=shift))
     console.say(f"try: quill sample {run.out_dir}")
     return summary
+
+
+def report_of_run(out_dir: Path) -> None:
+    """Write a run's report.html; a run that is finished does not fail by it."""
+    try:
+        write_report({out_dir.resolve().name: out_dir}, out_dir / REPORT)
+        console.say(f"all of it on one page: {out_dir / REPORT}")
+    except Exception as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        console.warn(f"{out_dir / REPORT} was not written: {told}; to try again: quill report {out_dir}")
 
 
 def score_in_parts(run: Run, best: LoadedModel, pace: Pace) -> tuple[list[Score], float]:
