@@ -71,7 +71,7 @@ def model_card(
         found = [{"type": "loss", "name": name, "value": value} for name, value in metrics.items()]
         head["model-index"] = [{"name": _title(about), "results": [{"task": task, "dataset": text, "metrics": found}]}]
     # JSON is YAML, and needs no rules of its own about what must be quoted.
-    block = "".join(f"{key}: {json.dumps(value)}\n" for key, value in head.items())
+    block = "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in head.items())
     sizes = {
         "architecture": config.arch,
         "parameters": f"{parameters:,}",

@@ -193,7 +193,11 @@ def test_what_is_no_text_is_an_error_that_names_file_and_line(tmp_path, content,
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.pdf", b"%PDF-1.7\n", "is a PDF document, not plain text; to train on its text alone, give it with --as=pdf"),
+        (
+            "a.pdf",
+            b"%PDF-1.7\n",
+            "is a PDF document, not plain text; to train on its text alone, give it with --as=pdf",
+        ),
         ("a.docx", b"PK\x03\x04\x14\0\6\0", "is a Word document, an e-book or another zip archive, not plain text"),
         ("a.doc", bytes.fromhex("d0cf11e0a1b11ae1"), "is a document of an older Microsoft Office"),
         ("a.rtf", b"{\\rtf1\\ansi Hello}", "is an RTF document"),
