@@ -18,7 +18,7 @@ SLIPS = {
     "gradient_acumulation_step": "gradient_accumulation_steps",
 }
 OTHERS = (
-    *("algo_reason", "moe", "n_expert", "rope", "wandb_group", "gpu_id", "ckpt_path", "top_x", "d_model", "sigma"),
+    *("algo_reason", "n_moe", "n_expert", "rope", "wandb_group", "gpu_id", "ckpt_path", "top_x", "d_model", "sigma"),
     *("router_z_loss", "use_swiglu", "rank", "teacher", "x", "", "flash", "init_std", "num_workers", "master_process"),
 )
 

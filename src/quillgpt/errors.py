@@ -77,8 +77,8 @@ def check_is_no_pointer(start: bytes, path: object, error: type[UserError]) -> N
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that was most likely meant by `name`, or None if none is close.
 
-    A close name differs by about one in four letters of either name: left out, added, changed, or swapped with the
-    next. Case and hyphens for underscores do not count.
+    A close name differs by about one in four letters: left out, added, changed, or swapped with the next. Case and
+    hyphens for underscores do not count.
     """
     from rapidfuzz import process  # imported only when a name is mistyped
     from rapidfuzz.distance import OSA
@@ -86,7 +86,6 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     spelled = {candidate.lower().replace("-", "_"): candidate for candidate in known}
     given = name.lower().replace("-", "_")
     most = (len(given) + 1) // LETTERS_PER_SLIP
-    spelled = {name: candidate for name, candidate in spelled.items() if len(name) + 1 >= LETTERS_PER_SLIP}
     best = process.extractOne(given, list(spelled), scorer=OSA.distance, score_cutoff=most)
     return spelled[best[0]] if best else None
 
