@@ -148,7 +148,7 @@ class Told:
             elif value != field.default or name in CHOSEN:
                 # Without a record of what was given, nobody knows who set a value that is not the default.
                 is_chosen = name in CHOSEN or bool(self.sessions)
-                place = "the run" if is_chosen and not _only_noted(name) else ""
+                place = "the run" if is_chosen and name not in NAMES else ""
                 rows.append(Setting(name, _spelled(value), place, self._why(name) if place else ""))
         return rows
 
@@ -233,10 +233,6 @@ def read_run(name: str, folder: Path) -> Told:
 
 def _objects(values: object) -> list[dict[str, Any]]:
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
-
-
-def _only_noted(name: str) -> bool:
-    return name in NAMES
 
 
 def _same(asked: object, value: object) -> bool:
