@@ -121,13 +121,10 @@ def test_ids_without_a_token_are_never_chosen():
         assert max(generated(model, [1], 100, vocab_size=60, sampling=sampling)[0]) < 60
 
 
-def test_tokens_come_one_by_one_and_generation_stops_when_nobody_asks():
-    model = tiny_model()
-    calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
-    steps = generate_ids(model, [1], Sampling(num_samples=3, max_new_tokens=100), vocab_size=65)
+def test_tokens_come_one_by_one_and_generation_stops_when_nobody_asks(computed_steps):
+    steps = generate_ids(tiny_model(), [1], Sampling(num_samples=3, max_new_tokens=100), vocab_size=65)
     assert [len(step) for step in itertools.islice(steps, 4)] == [3] * 4
-    assert len(calls) == 4
+    assert len(computed_steps) == 4
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

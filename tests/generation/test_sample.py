@@ -82,12 +82,9 @@ def test_a_sample_that_has_ended_writes_nothing_more_while_others_go_on():
     assert any(firsts)
 
 
-def test_no_token_is_computed_once_all_samples_have_ended():
-    model = counting_model()
-    calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
-    samples(model=model, num_samples=2, stop="c", max_new_tokens=50)
-    assert len(calls) == 2
+def test_no_token_is_computed_once_all_samples_have_ended(computed_steps):
+    samples(model=counting_model(), num_samples=2, stop="c", max_new_tokens=50)
+    assert len(computed_steps) == 2
 
 
 def test_samples_cost_nothing_before_they_are_drawn():
@@ -127,15 +124,13 @@ def test_free_memory_limits_how_many_samples_are_drawn_together(monkeypatch):
     assert samples_at_once(model, [1], SampleSettings(num_samples=10**9, max_new_tokens=1)) == MOST_AT_ONCE
 
 
-def test_a_sample_is_handed_out_when_it_and_those_before_it_have_ended():
+def test_a_sample_is_handed_out_when_it_and_those_before_it_have_ended(computed_steps):
     model = tiny_model(GPT2, vocab_size=257)
-    passes = []
-    model.register_forward_hook(lambda *_: passes.append(1))
     settings = SampleSettings(num_samples=8, max_new_tokens=60, temperature=1.0, top_k=None, stop="a", seed=5)
     lengths, handed_out = [], []
     for sample in draw_samples(model, BYTES, ("a", [97]), settings):
         lengths.append(len(sample.ids) + (sample.finish_reason == "end_of_text"))
-        handed_out.append(len(passes))
+        handed_out.append(len(computed_steps))
     assert handed_out == list(itertools.accumulate(lengths, max))
     assert handed_out[0] < handed_out[-1]
 

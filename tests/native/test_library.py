@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from quillgpt.native import library
+from quillgpt.native import CACHE_VARIABLE, library
 
 
 @pytest.fixture(autouse=True)
 def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Start with an empty folder of compiled code, and forget what was loaded before and after."""
-    monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     library.kernels.cache_clear()
+    library.decoding_kernels.cache_clear()
     yield tmp_path
     library.kernels.cache_clear()
+    library.decoding_kernels.cache_clear()
 
 
 def test_kernels_are_compiled_once_and_kept(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,8 +39,8 @@ def test_a_damaged_file_is_compiled_again(
     if reason := library.why_unavailable(torch.float32):
         pytest.skip(reason)
     (kept,) = afresh.iterdir()
-    monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path_factory.mktemp("elsewhere")))
-    damaged = Path(os.environ[library.CACHE_VARIABLE], kept.name)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("elsewhere")))
+    damaged = Path(os.environ[CACHE_VARIABLE], kept.name)
     damaged.write_bytes(b"no library")
     library.kernels.cache_clear()
     assert library.why_unavailable(torch.float32) is None
@@ -50,6 +52,12 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("CXX", raising=False)
     assert library.why_unavailable(torch.bfloat16) == "there is no C++ compiler"
     assert library.why_unavailable(torch.bfloat16, building=False) == "there is no C++ compiler"
+
+
+def test_without_a_compiler_there_is_no_kernel_of_a_decode_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    assert library.decoding_kernels() is None
 
 
 def test_a_compiler_that_fails_says_why_and_leaves_nothing(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

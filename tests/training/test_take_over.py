@@ -19,10 +19,10 @@ from equality import assert_equal_runs
 from quillgpt.checkpoint import load_run
 from quillgpt.checkpoint.names import checkpoints_folder
 from quillgpt.config import TrainSettings
+from quillgpt.native import CACHE_VARIABLE
 from quillgpt.plots.record import read_metrics
 from quillgpt.proof.outcome import Refuted
 from quillgpt.training import take_over, train
-from quillgpt.training.compilation import CACHE_VARIABLE
 from quillgpt.training.compile_process import CompileProcess
 from quillgpt.training.cuda_graph import make_step
 from quillgpt.training.pace import Pace

@@ -17,7 +17,7 @@ from quillgpt.errors import CheckpointError
 from quillgpt.generation.cuda_graph import CudaGraphDecoder
 from quillgpt.generation.decoding_threads import DecodingThreads
 from quillgpt.generation.samplers import candidates, draw_tokens, penalize_repetition, uniforms_of_samples
-from quillgpt.model import GPT, KeyValueCache, decoder
+from quillgpt.model import GPT, KeyValueCache, decode_step
 
 Window = Literal["half", "exact"]
 
@@ -189,7 +189,7 @@ class TokenGenerator:
         self._tokens = torch.empty(batch_size, 2 * capacity, dtype=torch.int64, device=prompt.device)
         self._tokens[:, : self.length] = prompt[:, length - self.length :]
         self._decoder = CudaGraphDecoder(model, self._cache, choose) if one_graph else None
-        self._decode = decoder(model)
+        self._decode = decode_step(model, self._cache)
         self._threads = DecodingThreads() if model.device.type == "cpu" else None
 
     def next_tokens(self, uniforms: Tensor) -> Tensor:
@@ -225,8 +225,9 @@ class TokenGenerator:
 
         def step() -> Tensor:
             self._cache.length = cached  # it may be computed several times
-            compute = self._decode if tokens.shape[1] == 1 else self._model
-            return self._model.logits(compute(tokens, self._cache)[:, -1])
+            if tokens.shape[1] == 1:
+                return self._decode(tokens)
+            return self._model.logits(self._model(tokens, self._cache)[:, -1])
 
         # How threads divide a long pass, and so its rounding, depends on their number.
         return self._threads.compute(step) if self._threads is not None and self._unread == 1 else step()

@@ -3,7 +3,7 @@
 from quillgpt.model.architecture import ARCHITECTURES, Architecture, padded_vocab_size
 from quillgpt.model.assembly import Form, StoredTable, count_parameters, empty_model, read_into
 from quillgpt.model.cache import KeyValueCache
-from quillgpt.model.decoding import decoder
+from quillgpt.model.decoding import decode_step
 from quillgpt.model.gpt import GPT, GPTConfig
 from quillgpt.model.inference import check_quantize, for_inference, inference_form
 from quillgpt.model.kernels import attention_path, attention_paths
@@ -23,7 +23,7 @@ __all__ = [
     "attention_paths",
     "check_quantize",
     "count_parameters",
-    "decoder",
+    "decode_step",
     "empty_model",
     "for_inference",
     "inference_form",

@@ -38,6 +38,7 @@ class KeyValueCache:
         length: Number of positions filled.
         capacity: Number of positions that fit.
         visible: The keys that each query of this pass may see, bool, (1, S) or (B, 1, T, S); None: up to itself.
+        units: What keys and values of 8 bits are multiplied by, (2, layers, B, G, S, 1); None for other formats.
         attention_dtype: The number format of `extend`'s results; None: that of what is given to it. Other kernels than
             softmax need float32.
     """
@@ -59,7 +60,7 @@ class KeyValueCache:
         # Zeros, because a masked value that is not a number would still spoil the weighted sum.
         self.keys = torch.zeros(size, device=device, dtype=dtype).unbind()
         self.values = torch.zeros(size, device=device, dtype=dtype).unbind()
-        self._units = torch.ones(2, *size[:-1], 1, device=device) if dtype == torch.int8 else None
+        self.units = torch.ones(2, *size[:-1], 1, device=device) if dtype == torch.int8 else None
         self._buffers: tuple[Tensor, Tensor] | None = None
         if dtype == torch.bfloat16 and config.kernel == SOFTMAX and attends_fast_in_bfloat16():
             self.attention_dtype = dtype
@@ -80,7 +81,7 @@ class KeyValueCache:
         if self._buffers is None:
             size = self.keys[layer].shape
             self._buffers = keys.new_empty(size), keys.new_empty(size)
-        units = (None, None) if self._units is None else self._units[:, layer]
+        units = (None, None) if self.units is None else self.units[:, layer]
         return (
             self._append_converted(self.keys[layer], keys, units[0], self._buffers[0]),
             self._append_converted(self.values[layer], values, units[1], self._buffers[1]),
@@ -120,7 +121,7 @@ class KeyValueCache:
 
     def _tensors(self) -> list[Tensor]:
         """Return all tensors, each with positions as its last dimension but one."""
-        return [*self.keys, *self.values, *([] if self._units is None else [self._units])]
+        return [*self.keys, *self.values, *([] if self.units is None else [self.units])]
 
 
 def attends_fast_in_bfloat16() -> bool:

@@ -1,46 +1,64 @@
-"""A decode step of a GPT-2 in bfloat16 on a CPU, in few operations.
+"""A decode step, which computes one position of each sequence, without the operations of model/gpt.py.
 
-For one position, starting an operation of PyTorch often takes longer than its arithmetic. So this does without the
-views, conversions and calls of modules that model/gpt.py has for several positions. The results are the same, bit for
-bit.
+For one position, starting an operation of PyTorch often takes longer than its arithmetic. With weights in float32 or of
+8 bits, a kernel computes the whole step (native_step.py). A GPT-2 in bfloat16 is computed here in few operations of
+PyTorch: without the views, conversions and calls of modules that several positions need. The results are the same, bit
+for bit.
 
-Shapes: B sequences, C width of the model, H query heads, G key and value heads, S positions, D width of a head.
+Shapes: B sequences, C width of the model, H query heads, G key and value heads, S positions, D width of a head,
+V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quillgpt.attention import SOFTMAX
 from quillgpt.model.cache import KeyValueCache
 from quillgpt.model.gpt import GPT, MLP, Block, LayerNorm, RMSNorm, softmax_sdpa
 from quillgpt.model.inference import PackedLinear
+from quillgpt.model.native_step import NativeStep, kernel_of
 
 PRODUCTS = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
-"""The linear layers of a block."""
+"""The linear layers of a block of GPT-2."""
+
+DecodeStep = Callable[[Tensor], Tensor]
+"""Computes the next position of a cache: its tokens (B, 1) to the logits of what follows, (B, V)."""
+
+
+def decode_step(model: GPT, cache: KeyValueCache) -> DecodeStep:
+    """Return what computes the decode steps of a model with a cache, the fastest way that there is.
+
+    Every call advances the cache by one position. The weights may change between calls, but must stay where they are.
+    """
+    if (kernel := kernel_of(model, cache)) is not None:
+        return NativeStep(model, cache, kernel)
+    blocks = [block for block in model.blocks if isinstance(block, Block) and has_packed_parts(block)]
+    if model.config.arch == "gpt2" and len(blocks) == len(model.blocks):
+        return FewOperations(model, blocks, cache)
+    return lambda tokens: model.logits(model(tokens, cache)[:, -1])
 
 
 class FewOperations:
-    """Computes what `GPT.forward` computes of one position of each sequence; use `decoder`."""
+    """The decode steps of a GPT-2 whose layers are packed."""
 
-    def __init__(self, model: GPT, blocks: Sequence[Block]) -> None:
-        self._model = model
+    def __init__(self, model: GPT, blocks: Sequence[Block], cache: KeyValueCache) -> None:
+        self._model, self._cache = model, cache
         self._blocks = [BlockInFewOperations(block) for block in blocks]
 
-    def __call__(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Return the final hidden states (B, 1, C) of tokens (B, 1), which continue the cache."""
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, V) after tokens (B, 1)."""
         assert self._model.position_embedding is not None
-        positions = cache.begin(1)
+        positions = self._cache.begin(1)
         x = self._model.token_embedding(tokens).to(self._model.dtype) + self._model.position_embedding.weight[positions]
         x = x.squeeze(1)  # (B, C)
         for block in self._blocks:
-            x = block(x, cache)
-        cache.advance(1)
-        return self._model.final_norm(x)[:, None]  # type: ignore[no-any-return]
+            x = block(x, self._cache)
+        self._cache.advance(1)
+        return self._model.logits(self._model.final_norm(x))
 
 
 class BlockInFewOperations:
@@ -78,15 +96,7 @@ def norm(x: Tensor, layer: LayerNorm | RMSNorm) -> Tensor:
     return torch.layer_norm(x, layer.weight.shape, layer.weight, layer.bias, layer.eps)
 
 
-def decoder(model: GPT) -> FewOperations | GPT:
-    """Return what computes a decode step of the model: few operations, or the model itself if it is of another kind."""
-    if model.config.arch != "gpt2" or model.config.kernel != SOFTMAX:
-        return model
-    blocks = [block for block in model.blocks if isinstance(block, Block) and has_fast_parts(block)]
-    return FewOperations(model, blocks) if len(blocks) == len(model.blocks) else model
-
-
-def has_fast_parts(block: Block) -> bool:
+def has_packed_parts(block: Block) -> bool:
     """Whether a block has packed layers only and attends by PyTorch's fused operation."""
     packed = all(isinstance(block.get_submodule(name), PackedLinear) for name in PRODUCTS)
     return packed and block.attention.path is softmax_sdpa

@@ -126,7 +126,7 @@ class Int8Linear(nn.Module):
         for first in range(0, len(weight), ROWS_AT_ONCE):
             rows = slice(first, first + ROWS_AT_ONCE)
             self.weight[rows] = (weight[rows] / self.scales[rows, None]).round_()
-        self._bias = None if linear.bias is None else linear.bias.detach().float()
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
         self._vnni = has_vnni() if vnni is None else vnni
         self._ones = torch.ones(len(self.scales), dtype=torch.bfloat16)
         if self._vnni:
@@ -136,7 +136,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last dimension: (R, K) to (R, N)."""
         product = self._product_of_int8(x) if self._vnni else self._product_of_bfloat16(x)
-        return product if self._bias is None else product.add_(self._bias)
+        return product if self.bias is None else product.add_(self.bias)
 
     def _product_of_int8(self, x: Tensor) -> Tensor:
         unit = torch.linalg.vector_norm(x, math.inf, -1, keepdim=True).div_(INT8_LIMIT).clamp_(min=SMALLEST_UNIT)

@@ -1,4 +1,4 @@
-"""kernels.cpp as a library: translated once by the machine's compiler, kept, and called with tensors.
+"""The C++ files as libraries: translated once by the machine's compiler, kept, and called with tensors.
 
 `torch.utils.cpp_extension` is not used. Its headers make a second of compiling into half a minute.
 """
@@ -12,7 +12,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,18 +19,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from quillgpt.console import say
 from quillgpt.files import atomic_path
+from quillgpt.native.compiled_folder import compiled_folder
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+TRAINING, DECODING, HEADER = (Path(__file__).with_name(name) for name in ("kernels.cpp", "decoding.cpp", "vectors.h"))
 TYPES = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
-"""The number formats of the kernels' values, with the compiler's flags for them."""
+"""The number formats of training's values, with the compiler's flags for them."""
 
 FLAGS = ["-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-fopenmp"]
 X86_FLAGS = ["-mprefer-vector-width=512"]
 COMPILER_SECONDS = 120
-
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-"""The folder of compiled code, which belongs to this user alone; see training/compilation.py."""
 
 
 class Dropout(ctypes.Structure):
@@ -54,7 +52,7 @@ Argument = Tensor | Dropout | Strides | int | float | None
 
 
 class Kernels:
-    """The functions of kernels.cpp for one number format, by their names; they use as many threads as PyTorch does.
+    """The functions of a C++ file by their names; they use as many threads as PyTorch does.
 
     Args:
         library: The loaded library.
@@ -87,22 +85,42 @@ def _as_c(argument: Argument) -> object:
 
 @cache
 def kernels(dtype: torch.dtype) -> Kernels:
-    """Return the kernels for values in a number format, compiled now if they are not in the cache folder yet.
+    """Return the kernels of training for values in a number format, compiled now if they are not kept yet.
 
     Raises:
         OSError: They cannot be compiled or loaded here.
     """
-    command = [_compiler(), *FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []), *TYPES[dtype]]
-    folder = Path(os.environ.get(CACHE_VARIABLE) or tempfile.mkdtemp(prefix="quill-native-"))
-    library = folder / f"quill-kernels-{_fingerprint(command)}.so"
+    return Kernels(_load(TRAINING, TYPES[dtype]))
+
+
+@cache
+def decoding_kernels() -> Kernels | None:
+    """Return the kernel of a decode step, compiled now if it is not kept yet; None where there is none."""
+    if sys.platform == "win32":
+        return None
+    try:
+        return Kernels(_load(DECODING, []))
+    except OSError:
+        return None
+
+
+def _load(source: Path, flags: list[str]) -> ctypes.CDLL:
+    """Return a C++ file as a library.
+
+    Raises:
+        OSError: It cannot be compiled or loaded here.
+    """
+    command = [_compiler(), *FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []), *flags]
+    library = compiled_folder() / f"quill-{source.stem}-{_fingerprint(source, command)}.so"
     try:
         functions = ctypes.CDLL(str(library))
     except OSError:  # it is not there yet, or damaged
-        _compile(command, library)
+        say(f"compiling {source.name} for this processor, which takes some seconds, once")
+        _compile([*command, str(source)], library)
         functions = ctypes.CDLL(str(library))
     if not functions.usable():
         raise OSError("the system does not let a process use the processor's matrix unit")
-    return Kernels(functions)
+    return functions
 
 
 def why_unavailable(dtype: torch.dtype, *, building: bool = True) -> str | None:
@@ -138,7 +156,7 @@ def _compiler() -> str:
     raise OSError("there is no C++ compiler")
 
 
-def _fingerprint(command: list[str]) -> str:
+def _fingerprint(source: Path, command: list[str]) -> str:
     """Return a hash of everything that the compiled code depends on."""
     version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
     try:
@@ -146,12 +164,12 @@ def _fingerprint(command: list[str]) -> str:
     except OSError:  # not Linux
         lines = [platform.processor()]
     processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
-    parts = [SOURCE.read_bytes(), version, repr(command).encode(), repr(processor).encode()]
+    parts = [source.read_bytes(), HEADER.read_bytes(), version, repr(command).encode(), repr(processor).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
 def _compile(command: list[str], library: Path) -> None:
-    """Compile the kernels into a file, which another run may do at the same time.
+    """Compile a library into a file, which another run may do at the same time.
 
     Raises:
         OSError: The compiler fails.
@@ -159,7 +177,7 @@ def _compile(command: list[str], library: Path) -> None:
     with atomic_path(library) as unfinished:
         try:
             done = subprocess.run(
-                [*command, str(SOURCE), "-o", str(unfinished)],
+                [*command, "-o", str(unfinished)],
                 capture_output=True,
                 check=False,
                 timeout=COMPILER_SECONDS,

@@ -29,8 +29,7 @@ from quillgpt.distributed import ALONE, World
 from quillgpt.errors import ConfigError
 from quillgpt.measuring import Allowance, OutOfTimeError, remember
 from quillgpt.model import GPTConfig, attention_paths, count_parameters
-from quillgpt.native import why_unavailable
-from quillgpt.training.compilation import keep_compiled_code
+from quillgpt.native import compiled_folder, why_unavailable
 from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
 
 CPU_TOKENS_AT_ONCE = 4096
@@ -86,7 +85,7 @@ def device_of(settings: TrainSettings, world: World) -> torch.device:
 
 def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[TrainSettings, Machine]:
     """Choose threads, device and dtype, and return the settings with these values in place of `auto`."""
-    keep_compiled_code(compiling=settings.compile is not False)
+    compiled_folder(compiling=settings.compile is not False)
     threads = choose_threads(settings.threads, processes=world.local_size)
     compute_deterministically(settings.deterministic)
     device = device_of(settings, world)

@@ -31,9 +31,10 @@ from quillgpt.errors import DeviceError, UserError
 from quillgpt.files import write_json
 from quillgpt.model import GPT, GPTConfig
 from quillgpt.model.cost import training_flops_per_token
+from quillgpt.native import CACHE_VARIABLE
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.records import Record, read_record
-from quillgpt.training.compilation import CACHE_VARIABLE, compile_model, leave_uncompiled, reason_of, uncompiled
+from quillgpt.training.compilation import compile_model, leave_uncompiled, reason_of, uncompiled
 from quillgpt.training.run import training_batches
 from quillgpt.training.start.choices import EXPECTED_UTILISATION, NEVER_SECONDS, Machine
 from quillgpt.training.step import TrainStep
