@@ -93,18 +93,16 @@ inline void multiply(const T* weight, int64_t rows, int64_t K, const float* x, V
     for (int64_t s = 0; s < S; s++) products[s] = sums_of(unsummed[s]);
 }
 
-// Call `finish(b, n, count, products)` with the products of rows n to n + count of a weight (N, K), LANES at most, with x (B, K).
+// Call `finish(b, first, rows, products)` with the products of some rows of a weight (N, K), LANES at most, with x (B, K).
 template <typename T, typename Finish>
 void each_product(const T* weight, int64_t first, int64_t rows, int64_t K, const float* x, int64_t B, Finish finish) {
     Vector products[TOGETHER];
     for (int64_t b = 0; b < B;) {
         const int64_t count = std::min(TOGETHER, B - b);
-        const auto compute = [&](auto together) {
-            multiply<together>(weight + first * K, rows, K, x + b * K, products);
-        };
-        if (count == 1) compute(std::integral_constant<int64_t, 1>());
-        else if (count == 2) compute(std::integral_constant<int64_t, 2>());
-        else compute(std::integral_constant<int64_t, 3>());
+        const T* own = weight + first * K;
+        if (count == 1) multiply<1>(own, rows, K, x + b * K, products);
+        else if (count == 2) multiply<2>(own, rows, K, x + b * K, products);
+        else multiply<TOGETHER>(own, rows, K, x + b * K, products);
         for (int64_t s = 0; s < count; s++) finish(b + s, first, rows, products[s]);
         b += count;
     }
@@ -154,7 +152,8 @@ template <int64_t VECTORS, typename T>
 inline void mix(const float* weights, const T* rows, int64_t S, int64_t D, float share, float* out, int64_t n = LANES) {
     Vector totals[VECTORS] = {};
     for (int64_t j = 0; j < S; j++)
-        for (int64_t i = 0; i < VECTORS; i++) totals[i] = plus_product(totals[i], all(weights[j]), load(rows + j * D + i * LANES, n));
+        for (int64_t i = 0; i < VECTORS; i++)
+            totals[i] = plus_product(totals[i], all(weights[j]), load(rows + j * D + i * LANES, n));
     for (int64_t i = 0; i < VECTORS; i++) store(out + i * LANES, totals[i] * share, n);
 }
 
