@@ -256,6 +256,35 @@ def serve(
 
 
 @bench.command
+def page(
+    file: Annotated[
+        Path,
+        PATH,
+        Parameter(name="PAGE", help="A page that quill export --to=html wrote.", completer=complete_path),
+    ],
+    /,
+    *,
+    max_new_tokens: Annotated[
+        int, Parameter(name="--max_new_tokens", help="Most tokens of the text whose speed is measured.", metavar="N")
+    ] = 200,
+    rounds: Annotated[int, Parameter(help="Counted rounds, each in a new browser.", metavar="N")] = 3,
+    as_json: Annotated[bool, JSON_FLAG] = False,
+) -> None:
+    """Measure a page with a model in headless Chromium: seconds to its first character, tokens per second."""
+    check_counts(max_new_tokens=max_new_tokens, rounds=rounds)
+
+    from quillgpt.bench.page import bench_page
+    from quillgpt.bench.results import spelled
+
+    about, result = bench_page(file, tokens=max_new_tokens, rounds=rounds)
+    if as_json:
+        print(json.dumps({"what": "page", **about, **asdict(result)}))
+        return
+    table(f"bench page {file}", {name: spelled(value) for name, value in about.items()}, console=stdout)
+    table("\npage", result.rows(), console=stdout)
+
+
+@bench.command
 def prepare(
     source: Annotated[
         str | None,

@@ -57,7 +57,6 @@ class Target:
         needs: The package of that program; None if Quill itself reads the files.
         check: Raises an error if a model cannot be represented; None if every model can.
         probe: Makes the questions and our answers, with a number type.
-        more: Makes further checks that only this target needs, with a number type.
         is_one_file: The export is one file with its certificate in it, not a folder.
     """
 
@@ -67,7 +66,6 @@ class Target:
     needs: str | None = None
     check: Callable[[LoadedModel], None] | None = None
     probe: Callable[[LoadedModel, str], Probe] = lambda loaded, _: make_probe(loaded)
-    more: Callable[[LoadedModel, Runtime, str], list[CheckResult]] = lambda *_: []
     is_one_file: bool = False
 
 
@@ -84,7 +82,6 @@ TARGETS = {
         page_runtime.TOLERANCES,
         check=page.check_representable,
         probe=page_runtime.make_page_probe,
-        more=page_runtime.compare_page,
         is_one_file=True,
     ),
 }
@@ -224,7 +221,7 @@ def certify(loaded: LoadedModel, target: str, folder: Path, number_type: str) ->
         with closing(chosen.open(folder)) as runtime:
             name = runtime.name
             checks = compare_answers(probe, runtime, tolerance=chosen.tolerances[number_type])
-            checks += chosen.more(loaded, runtime, number_type)
+            checks += runtime.compare_more(loaded, number_type)
     except ProgramMissingError as error:
         name, checks = None, [CheckResult("all", "not run", str(error))]
     except Exception as error:  # another program may raise anything; then the export has failed

@@ -8,7 +8,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,10 @@ WORKER: Final = tuple(
 )
 KERNEL: Final = PAGE / "kernel.wasm"
 
+LEAST_BYTES: Final = 1 << 16
+MOST_SHARE: Final = 0.9
+"""So many bytes are compressed, if this much or less is left of them: otherwise, to inflate costs more than to read."""
+
 FIRST_LINE: Final = re.compile(
     rb"<!doctype html><!-- quill export --to=html, SHA-256 of all other lines: ([0-9a-f]{64}) -->\n"
 )
@@ -34,7 +38,7 @@ FIRST_LINE: Final = re.compile(
 
 
 def assemble(
-    *, title: str, subtitle: str, about: Mapping[str, Any], weights: bytes, fields: Mapping[str, object]
+    *, title: str, subtitle: str, about: Mapping[str, Any], weights: Iterable[bytes], fields: Mapping[str, object]
 ) -> str:
     """Return a page without its first line, and without a certificate: `with_certificate` adds both.
 
@@ -42,7 +46,7 @@ def assemble(
         title: The name of the model.
         subtitle: A line beside it.
         about: What page/worker.js and page/about.js have to know of the model.
-        weights: The packed tensors.
+        weights: The parts of the tensors.
         fields: What the settings say at first, by name.
     """
     texts = {"title": title, "subtitle": subtitle, **{name: str(value) for name, value in fields.items()}}
@@ -52,7 +56,7 @@ def assemble(
         "worker": _bundle(WORKER),
         "about": json_in_page(about),
         "kernel": base64.b64encode(KERNEL.read_bytes()).decode(),
-        "weights": base64.b64encode(gzip.compress(weights, 6, mtime=0)).decode(),
+        "weights": "\n".join(map(_element, weights)),
     }
     # One pass, so that a value that looks like a place for another value stays as it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values.get(place[1], place[0]), _read(PAGE / "page.html"))
@@ -78,6 +82,14 @@ def is_unchanged_page(path: Path) -> bool:
 def json_in_page(value: object) -> str:
     """Return JSON that no browser takes for the end of its element: `<` only occurs as an escape in a string."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _element(part: bytes) -> str:
+    """Return a part of a tensor as an element that the page takes as soon as the browser has read it."""
+    zipped = gzip.compress(part, 6, mtime=0)
+    pays = len(part) >= LEAST_BYTES and len(zipped) <= MOST_SHARE * len(part)
+    text = base64.b64encode(zipped if pays else part).decode()
+    return f'<script type="text/plain"{" data-gzip" if pays else ""}>{text}</script><script>take()</script>'
 
 
 def _bundle(files: Sequence[Path]) -> str:

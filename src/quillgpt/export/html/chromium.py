@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,23 +59,23 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def opened(page: Path, chromium: str, *, flags: Sequence[str] = ()) -> Iterator[Page]:
+def opened(page: Path, chromium: str, *, flags: Sequence[str] = (), script: str = "") -> Iterator[Page]:
     """Open a page in a browser of its own, which ends with the block.
 
     Args:
         page: The file.
         chromium: The browser.
         flags: Further flags.
+        script: JavaScript that runs before the page does.
 
     Raises:
         BrowserError: The browser does not start, or the page does not become ready.
     """
-    import fcntl
-
     with ExitStack() as stack:
         profile = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for pair in (os.pipe(), os.pipe()) for end in _closing(pair, stack)]
-        read_commands, write_commands, read_answers, write_answers = _closing(ends, stack)
+        browsers_ends = stack.enter_context(ExitStack())
+        read_commands, write_commands = _pipe(browsers_ends, stack)
+        read_answers, write_answers = _pipe(stack, browsers_ends)
         if os.geteuid() == 0:
             flags = (*flags, "--no-sandbox")  # its sandbox does not run as root
         process = subprocess.Popen(
@@ -89,19 +89,19 @@ def opened(page: Path, chromium: str, *, flags: Sequence[str] = ()) -> Iterator[
             stderr=subprocess.DEVNULL,
         )
         stack.callback(_end, process)
-        for end in (read_commands, write_answers):
-            os.close(end)
-        yield Page(page, write_commands, read_answers)
+        browsers_ends.close()
+        yield Page(page, write_commands, read_answers, script)
 
 
-def _closing(ends: Sequence[int], stack: ExitStack) -> Sequence[int]:
-    def close() -> None:
-        for end in ends:
-            with suppress(OSError):
-                os.close(end)
+def _pipe(*closing: ExitStack) -> Iterator[int]:
+    """Yield both ends of a pipe, each closed with its stack, with numbers above those that Chromium expects."""
+    import fcntl
 
-    stack.callback(close)
-    return ends
+    for end, stack in zip(os.pipe(), closing, strict=True):
+        moved = fcntl.fcntl(end, fcntl.F_DUPFD, 10)
+        os.close(end)
+        stack.callback(os.close, moved)
+        yield moved
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -120,6 +120,7 @@ class Page:
         path: Its file.
         commands: Where commands are written.
         answers: Where answers are read.
+        script: JavaScript that runs before the page does.
 
     Attributes:
         browser: The name and version of the browser.
@@ -127,7 +128,7 @@ class Page:
         wrong: What went wrong in the page.
     """
 
-    def __init__(self, path: Path, commands: int, answers: int) -> None:
+    def __init__(self, path: Path, commands: int, answers: int, script: str) -> None:
         self._commands, self._answers, self._rest = commands, answers, b""
         self._last = 0
         self.requested: list[str] = []
@@ -135,8 +136,9 @@ class Page:
         self.browser: str = self._do("Browser.getVersion")["product"]
         target = self._do("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for method in ("Network.enable", "Runtime.enable", "Log.enable"):
+        for method in ("Network.enable", "Runtime.enable", "Log.enable", "Page.enable"):
             self._do(method, session=self._session)
+        self._do("Page.addScriptToEvaluateOnNewDocument", session=self._session, source=script)
         self._do(
             "Target.setAutoAttach", session=self._session, autoAttach=True, waitForDebuggerOnStart=True, flatten=True
         )
@@ -149,18 +151,18 @@ class Page:
         Raises:
             BrowserError: It answers with an error.
         """
-        return self._value(f"quill.ask({json.dumps(what)}, {json.dumps(arguments)})")
+        return self.value(f"quill.ask({json.dumps(what)}, {json.dumps(arguments)})")
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits after each of the ids, (T, V)."""
-        rows, text = self._value(f'quill.ask("logits", {json.dumps({"ids": list(ids)})}).then({AS_BYTES})')
+        rows, text = self.value(f'quill.ask("logits", {json.dumps({"ids": list(ids)})}).then({AS_BYTES})')
         return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(rows, -1)
 
     def _wait(self) -> None:
         """Wait until the page can write."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            ready, problem = self._value(
+            ready, problem = self.value(
                 '[document.body?.dataset.ready ?? "", document.getElementById("problem")?.textContent ?? ""]'
             )
             if problem:
@@ -170,7 +172,17 @@ class Page:
             time.sleep(0.02)
         raise BrowserError("the page does not become ready")
 
-    def _value(self, expression: str) -> Any:
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the page and its worker have taken so far, without the browser's own."""
+        processes = self._do("SystemInfo.getProcessInfo")["processInfo"]
+        return float(sum(process["cpuTime"] for process in processes if process["type"] == "renderer"))
+
+    def value(self, expression: str) -> Any:
+        """Return the value of an expression in the page; a promise is waited for.
+
+        Raises:
+            BrowserError: It throws an error.
+        """
         answer = self._do(
             "Runtime.evaluate", session=self._session, expression=expression, awaitPromise=True, returnByValue=True
         )

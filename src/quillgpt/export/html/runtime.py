@@ -111,6 +111,10 @@ class InChromium(Runtime):
         }
         return list(self.page.ask("write", prompt=list(ids), past=[], settings=settings)["ids"])
 
+    def compare_more(self, loaded: LoadedModel, number_type: str) -> list[CheckResult]:
+        """Compare prompts, random numbers, two long texts, rounding, and what is requested."""
+        return compare_page(loaded, self, number_type)
+
 
 def as_written(loaded: LoadedModel, number_type: str) -> LoadedModel:
     """Return the model with the weights that the page has, rounded."""
@@ -128,9 +132,8 @@ def as_written(loaded: LoadedModel, number_type: str) -> LoadedModel:
     return changed
 
 
-def compare_page(loaded: LoadedModel, runtime: Runtime, number_type: str) -> list[CheckResult]:
+def compare_page(loaded: LoadedModel, runtime: InChromium, number_type: str) -> list[CheckResult]:
     """Compare what other exports are not asked: prompts, random numbers, two long texts, rounding, and requests."""
-    assert isinstance(runtime, InChromium)
     page = runtime.page
     model, tokens = as_written(loaded, number_type).model, min(loaded.tokenizer.vocab_size, loaded.config.vocab_size)
     start = prompt_ids(loaded.tokenizer, None, starts_with_end_of_text=loaded.starts_with_end_of_text)[1]

@@ -70,7 +70,7 @@ def write(loaded: LoadedModel, folder: Path, number_type: str) -> None:
         title=model_name(loaded.folder.absolute()),
         subtitle=f"{parameters:,} parameters · runs in this page, offline",
         about=about,
-        weights=b"".join(tensor.packed() for tensor in tensors),
+        weights=[part for tensor in tensors for part in tensor.parts()],
         fields={"temperature": sampling.temperature, "top_k": sampling.top_k or 0},
     )
     (folder / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")

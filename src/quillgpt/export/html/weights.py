@@ -1,4 +1,4 @@
-"""The weights of a page: rounded to 16 or 8 bits, and packed in the order in which page/unpack.js reads them."""
+"""The weights of a page: rounded to 16 or 8 bits, in the parts and the order in which page/unpack.js reads them."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Tensor:
         rows, columns = self.values.shape
         return {"name": self.name, "type": self.type, "rows": rows, "columns": columns}
 
-    def packed(self) -> bytes:
-        """Return the bytes; of 16-bit numbers all lower bytes come first, which gzip compresses better."""
+    def parts(self) -> list[bytes]:
+        """Return the bytes; those of 16-bit numbers in two parts, because gzip compresses the upper ones only."""
         if self.type == "f32":
-            return self.values.astype("<f4").tobytes()
+            return [self.values.astype("<f4").tobytes()]
         if self.type == "f16":
             return _halves(self.values)
         eights, scales = quantize(self.values)
-        return eights.tobytes() + _halves(scales)
+        return [eights.tobytes(), *_halves(scales)]
 
 
 def tensors_of(loaded: LoadedModel, number_type: str) -> Iterable[Tensor]:
@@ -106,6 +106,6 @@ def largest_half(loaded: LoadedModel) -> tuple[str, float] | None:
     return None
 
 
-def _halves(values: NDArray[np.float32]) -> bytes:
+def _halves(values: NDArray[np.float32]) -> list[bytes]:
     halves = values.astype("<f2").view(np.uint8).reshape(-1, 2)
-    return halves[:, 0].tobytes() + halves[:, 1].tobytes()
+    return [halves[:, 0].tobytes(), halves[:, 1].tobytes()]

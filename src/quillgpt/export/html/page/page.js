@@ -192,6 +192,13 @@ function listen() {
   listenToText();
 }
 
+/** Give the worker the weights in the element before the script that is running now. */
+function take() {
+  const { previousElementSibling: element } = document.currentScript;
+  engine?.ask("weights", { text: element.textContent, gzip: "gzip" in element.dataset });
+  element.remove(); // the worker has its own copy
+}
+
 async function start() {
   const about = JSON.parse($("model").textContent);
   $("about").querySelector("div").append(...aboutElements(about, JSON.parse($("certificate").textContent)));
@@ -204,8 +211,9 @@ async function start() {
   listen();
   try {
     engine = new Engine();
-    await engine.ask("load", { about, kernel: $("kernel").textContent, weights: $("weights").textContent });
-    $("weights").remove(); // the worker has its own copy
+    engine.ask("load", { about, kernel: $("kernel").textContent });
+    await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve)); // `take` until then
+    await engine.ask("ready");
   } catch (error) {
     $("status").textContent = "";
     problem(`The model could not be loaded: ${error.message}`);

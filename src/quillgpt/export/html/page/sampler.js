@@ -65,16 +65,18 @@ export function likeliest(logits, count) {
   return ids.sort((a, b) => logits[b] - logits[a] || a - b).slice(0, count);
 }
 
+const highestOf = (logits) => logits.reduce((most, logit) => Math.max(most, logit), -Infinity);
+
 /** Return the natural logarithm of the sum of all tokens' e^logit. */
 export function logSum(logits) {
-  const highest = logits.reduce((most, logit) => Math.max(most, logit), -Infinity);
+  const highest = highestOf(logits);
   return highest + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - highest), 0));
 }
 
 /** Choose a token by inverting the cumulative distribution of what the settings keep; `uniform` is in [0, 1). */
 export function choose(logits, { temperature, top_k: topK, top_p: topP }, uniform) {
+  if (temperature === 0) return logits.indexOf(highestOf(logits));
   const ids = likeliest(logits, topK || logits.length);
-  if (temperature === 0) return ids[0];
   const weights = ids.map((id) => Math.exp((logits[id] - logits[ids[0]]) / Math.max(temperature, 1e-30)));
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   let kept = 0;

@@ -14,8 +14,11 @@ export function bytesOf(base64) {
 
 /** Return the bytes of a gzip file. */
 export async function unzipped(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const { readable, writable } = new DecompressionStream("gzip");
+  const writer = writable.getWriter();
+  writer.write(bytes).catch(() => {}); // what reads is told as well
+  writer.close().catch(() => {});
+  return new Uint8Array(await new Response(readable).arrayBuffer());
 }
 
 /** The kernel's memory: everything that it reads and writes is put one behind the other, and nothing is given back. */
@@ -57,37 +60,31 @@ function halves() {
   return values;
 }
 
+/** Return the bytes that tensors take in the memory. */
+export const sizeOf = (layout) =>
+  layout.reduce((sum, { type, rows, columns }) => sum + rows * columns * (type === "q8_0" ? 1 + 4 / GROUP : 4) + 128, 0);
+
 /**
- * Put all tensors into the memory, and return them by name: {rows, columns, address, scales}.
+ * Put tensors into the memory, and enter them into `tensors` by name: {rows, columns, address, scales}.
  *
- * `layout` lists name, type (f32, f16, q8_0), rows and columns in the order of the bytes. Of half-precision numbers
- * all lower bytes come first, then all upper ones, which gzip compresses better. Each becomes float32 here. `scales` is
- * the address of the scales of q8_0, and 0 for other types.
+ * `layout` lists name, type (f32, f16, q8_0), rows and columns. Each `next` is given the next part of the bytes, and is
+ * done with the last one; the first `next` only begins. Half-precision numbers come in two parts, the lower bytes of all
+ * and the upper ones, and become float32 here. With q8_0, the scales come after the weights; `scales` is their address,
+ * and 0 for other types.
  */
-export function placeTensors(bytes, layout, memory) {
+export function* placeTensors(layout, memory, tensors) {
   const half = halves();
-  const tensors = {};
-  let at = 0;
-  const readHalves = (count, to) => {
-    for (let i = 0; i < count; i++) memory.floats[to + i] = half[bytes[at + i] | (bytes[at + count + i] << 8)];
-    at += 2 * count;
+  const place = (bytes, address) => new Uint8Array(memory.memory.buffer).set(bytes, address);
+  const placeHalves = (lower, upper, address) => {
+    const floats = memory.floats.subarray(address / 4);
+    for (let i = 0; i < lower.length; i++) floats[i] = half[lower[i] | (upper[i] << 8)];
   };
   for (const { name, type, rows, columns } of layout) {
     const count = rows * columns;
     const address = memory.take(type === "q8_0" ? count : 4 * count);
-    let scales = 0;
-    if (type === "q8_0") {
-      new Uint8Array(memory.memory.buffer).set(bytes.subarray(at, at + count), address);
-      at += count;
-      scales = memory.take((4 * count) / GROUP);
-      readHalves(count / GROUP, scales / 4);
-    } else if (type === "f16") {
-      readHalves(count, address / 4);
-    } else {
-      new Uint8Array(memory.memory.buffer).set(bytes.subarray(at, at + 4 * count), address);
-      at += 4 * count;
-    }
+    const scales = type === "q8_0" ? memory.take((4 * count) / GROUP) : 0;
+    if (type !== "f16") place(yield, address);
+    if (type !== "f32") placeHalves(yield, yield, scales || address);
     tensors[name] = { rows, columns, address, scales };
   }
-  return tensors;
 }

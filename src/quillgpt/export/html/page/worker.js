@@ -7,22 +7,35 @@ import { Model } from "./model.js";
 import { choose, likeliest, logSum, uniforms } from "./sampler.js";
 import { TextStream } from "./stream.js";
 import { decode, makeTokenizer, readPrompt } from "./tokenizer.js";
-import { Memory, bytesOf, placeTensors, unzipped } from "./unpack.js";
+import { Memory, bytesOf, placeTensors, sizeOf, unzipped } from "./unpack.js";
 
 const ALTERNATIVES = 11; // the token itself and ten others
 const loaded = {}; // model, tokenizer, about
+let loading = null; // what the page has sent so far, one after the other; at its end, whether nothing is missing
+let placing = null; // where the next part of the weights goes
 let writing = null; // the id of what is being written
 
 const asks = {
-  async load({ about, kernel, weights }) {
-    const bytes = await unzipped(bytesOf(weights));
-    const memory = new Memory(2 * bytes.length);
-    const imports = { page: { memory: memory.memory } };
-    const { instance } = await WebAssembly.instantiate(bytesOf(kernel), imports);
-    const tensors = placeTensors(bytes, about.tensors, memory);
+  /** Begin to load a model; its weights come part by part, while the browser still reads the page. */
+  load({ about, kernel }) {
+    Object.assign(loaded, { about, tensors: {}, memory: new Memory(sizeOf(about.tensors)) });
+    const imports = { page: { memory: loaded.memory.memory } };
+    loaded.kernel = WebAssembly.instantiate(bytesOf(kernel), imports);
     loaded.tokenizer = makeTokenizer(about.tokenizer);
-    loaded.model = new Model(about.config, tensors, memory, instance.exports);
-    loaded.about = about;
+    placing = placeTensors(about.tensors, loaded.memory, loaded.tensors);
+    loading = Promise.resolve(placing.next().done);
+  },
+
+  weights({ text, gzip }) {
+    loading = loading.then(async () => placing.next(gzip ? await unzipped(bytesOf(text)) : bytesOf(text)).done);
+    loading.catch(() => {}); // `ready` says what it is
+  },
+
+  /** Wait until the model can be used. */
+  async ready() {
+    if (!(await loading)) throw new Error("the file is not complete; copy or download it again");
+    const { about, tensors, memory, kernel } = loaded;
+    loaded.model = new Model(about.config, tensors, memory, (await kernel).instance.exports);
   },
 
   end: () => loaded.tokenizer.end,
@@ -52,7 +65,7 @@ const asks = {
     while (drawn.length < settings.max_new_tokens) {
       const [logits] = model.logits(ids.slice(windowStart(prompt.length, ids.length, loaded.about.config.block_size)));
       const token = choose(logits, settings, numbers.next().value);
-      if (Number.isNaN(logits[token])) throw new Error("the model's logits are NaN: a weight is NaN, or too large");
+      if (!Number.isFinite(logits[token])) throw new Error("the model's logits are NaN: a weight is NaN, or too large");
       if (token === tokenizer.end) {
         ended = "end_of_text";
         break;
