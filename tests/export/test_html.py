@@ -97,7 +97,10 @@ COLLECTED = """(async () => {
 
 @needs_chromium
 def test_texts_that_part_at_a_near_tie_pass_and_others_fail(tmp_path):
-    loaded, sampling = saved(tmp_path / "model", replace(GPT2, tied=False), "char"), Sampling(temperature=0.0, num_samples=1)
+    loaded, sampling = (
+        saved(tmp_path / "model", replace(GPT2, tied=False), "char"),
+        Sampling(temperature=0.0, num_samples=1),
+    )
     start, tokens = [0], loaded.tokenizer.vocab_size
     (first, *_) = generate_ids(loaded.model, start, sampling, vocab_size=tokens)
     head, other = loaded.model.head.weight.data, (int(first) + 1) % tokens

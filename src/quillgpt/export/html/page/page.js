@@ -15,6 +15,7 @@ const nothing = { prompt: [], text: "", pieces: [], ids: [], note: "" };
 let shown = nothing; // the ids and the text of the prompt, the pieces after it and their ids, and what is said of them
 let engine = null;
 let isWriting = false;
+let writings = 0; // how often it has begun to write
 let at = 0; // the piece that Tab leads to
 
 function problem(message) {
@@ -65,10 +66,11 @@ function setWriting(now) {
 
 /** Go on after a prompt and pieces that are kept; before that, what is shown goes to the past. */
 async function write(prompt, text, kept, asked) {
-  if (isWriting) await stop();
+  while (isWriting) await stop(); // somebody else may have waited as well, and write now
   past.push(shown);
   const state = { prompt, text, pieces: [...kept], ids: kept.flatMap((piece) => piece.ids), note: "Writing …" };
   show(state);
+  writings += 1;
   setWriting(true);
   const began = performance.now();
   try {
@@ -120,14 +122,15 @@ function pick(index, name, logprob) {
   return writing;
 }
 
-/** Ask the worker to stop, and wait until it has. */
+/** Ask the worker to stop what it writes, and wait until it has. */
 async function stop() {
+  const own = writings;
   await engine.ask("stop");
-  while (isWriting) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (isWriting && own === writings) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 async function undo() {
-  if (isWriting) await stop();
+  while (isWriting) await stop();
   if (past.length) show(past.pop());
   $("undo").disabled = !past.length;
   if (!past.length && document.activeElement === $("undo")) $("go").focus();
