@@ -36,10 +36,14 @@ IMPATIENT: Final = """addEventListener("DOMContentLoaded", () => {
 """Somebody who presses Write at once, and notes when that could be done, in milliseconds since the page was opened."""
 
 WRITE: Final = """quill.ask("prompt", {text: ""}).then(async ({ids}) => {
-  const settings = {max_new_tokens: TOKENS, temperature: 0.8, top_k: 200, top_p: null, seed: "1", stop: ""};
   const began = performance.now();
-  const written = await quill.ask("write", {prompt: ids, past: [], settings});
-  return 1000 * written.ids.length / (performance.now() - began);
+  let written = 0;
+  for (let seed = 1; written < TOKENS && seed <= 100; seed++) {  // a text may end at once
+    const most = TOKENS - written;
+    const settings = {max_new_tokens: most, temperature: 0.8, top_k: 200, top_p: null, seed: String(seed), stop: ""};
+    written += (await quill.ask("write", {prompt: ids, past: [], settings})).ids.length;
+  }
+  return 1000 * written / (performance.now() - began);
 })"""
 
 
@@ -51,7 +55,7 @@ class PageResult:
         ready_seconds: From opening the page until one can write.
         first_character_seconds: From opening the page to its first character, of a person who writes at once.
         cpu_seconds: The processor time of the page and its worker until then; other programs hardly change it.
-        tokens_per_second: The speed of a text after that.
+        tokens_per_second: The speed of texts after that.
     """
 
     ready_seconds: float
@@ -78,7 +82,7 @@ def bench_page(page: Path, *, tokens: int, rounds: int) -> tuple[dict[str, objec
 
     Args:
         page: A page that `quill export --to=html` wrote.
-        tokens: Most tokens of the text whose speed is measured.
+        tokens: Tokens of the texts whose speed is measured.
         rounds: Counted rounds.
 
     Returns:
