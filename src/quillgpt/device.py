@@ -119,7 +119,12 @@ def choose_dtype(name: str, device: torch.device, allowance: Allowance | None = 
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
-    allowance = allowance or Allowance()
+    rates = dtype_rates(device, allowance or Allowance())
+    return torch.bfloat16 if rates["torch.bfloat16"] > rates["torch.float32"] else torch.float32
+
+
+def dtype_rates(device: torch.device, allowance: Allowance) -> dict[str, float]:
+    """Return the operations per second of large matrix products by number format, measured once."""
 
     def measure() -> dict[str, float]:
         with allowance.spending(SHARE_OF_A_RATE) as seconds:
@@ -127,12 +132,11 @@ def choose_dtype(name: str, device: torch.device, allowance: Allowance | None = 
                 str(dtype): matmul_rate(device, dtype, within=seconds / 2) for dtype in (torch.float32, torch.bfloat16)
             }
 
-    rates = remember(
+    return remember(
         f"matmul {device_description(device)} {torch.get_num_threads()} threads",
         measure,
         of=("torch.float32", "torch.bfloat16"),
     )
-    return torch.bfloat16 if rates["torch.bfloat16"] > rates["torch.float32"] else torch.float32
 
 
 FEW_THREADS = 64

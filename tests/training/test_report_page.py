@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from markupsafe import escape
 
 from quillgpt.checkpoint import load_model
 from quillgpt.checkpoint.names import checkpoints_folder
+from quillgpt.cli.run import run as run_command
 from quillgpt.export import export_model
+from quillgpt.plots.record import METRICS, read_metrics
+from quillgpt.report.told import read_run
 from quillgpt.run_files import PROVENANCE, REPORT
 from quillgpt.training import train
 
@@ -52,6 +57,27 @@ def test_a_run_tells_of_its_sessions_and_its_numbers(run: Path, tmp_path: Path) 
     assert str(tmp_path) not in card.content
     best = ModelCard.load(checkpoints_folder(run) / "best" / "README.md")
     assert losses(best) == {"best_val_loss": summary["best_val_loss"]}
+
+
+def test_reasons_are_kept_with_the_choices_and_shown(run: Path) -> None:
+    sessions = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))["sessions"]
+    page = (run / REPORT).read_text(encoding="utf-8")
+    assert "micro_batch_size" in sessions[0]["reasons"]
+    assert "tokenizer" not in sessions[1]["reasons"]  # which was chosen when the run began
+    assert all(str(escape(reason)) in page for reason in sessions[0]["reasons"].values())
+
+
+def test_the_printed_command_repeats_the_run(tiny: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny(eval_iters=3, max_iters=6, eval_interval=3, report=False)
+    first = Path(settings.out_dir)
+    monkeypatch.chdir(first.parent)
+    train(settings.model_copy(update={"data_dir": "data"}))
+    command = shlex.split(read_run(first.name, first).command())
+    assert run_command([*command[1:], "--report=false"]) == 0
+    again = [read_metrics(folder / METRICS) for folder in (first, Path(f"{first.name}-again"))]
+    losses = [[(row["iter"], row["val_loss"]) for row in rows if row["kind"] == "eval"] for rows in again]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
 
 
 def test_a_card_may_be_edited(run: Path) -> None:

@@ -372,8 +372,13 @@ def _usual_tokenizer(request: Request, folder: Path) -> str:
     tokenizer = usual_tokenizer(total)
     if total == 0:  # nothing can be read, as `build` says
         return tokenizer
-    say(f"tokenizer {tokenizer}, the usual one for {decimal(total)} of text; --tokenizer names another")
+    say(f"tokenizer {usual_for(tokenizer, total)}; --tokenizer names another")
     return tokenizer
+
+
+def usual_for(tokenizer: str, text_bytes: int) -> str:
+    """Return the reason for the usual tokenizer in words."""
+    return f"{tokenizer}, the usual one for {decimal(text_bytes)} of text"
 
 
 def _text_bytes(source: Source, files: FileRules) -> int:

@@ -19,9 +19,6 @@ from quillgpt.runs.differences import NAMES, WITHOUT_EFFECT
 from quillgpt.runs.small_files import number, read_object, read_origin, read_settings, read_summary
 from quillgpt.runs.state import State, state_of
 
-CLOCK: Final = "the minutes: as much as fits into them at the measured speed"
-SIZE: Final = "the minutes and the length of the text: what learns most in them"
-LENGTH: Final = "the length of the run"
 WHY: Final = {
     "device": "the fastest device here",
     "dtype": "the fastest number format of the device",
@@ -31,21 +28,22 @@ WHY: Final = {
     "cuda_graph": "pays on a GPU if its kernels are short",
     "compile": "whether compiling gains more time in this run than it takes",
     "patience": "the default of a run of this kind",
-    **dict.fromkeys(("max_iters", "eval_interval"), CLOCK),
-    **dict.fromkeys(("lr_decay_iters", "warmup_iters"), LENGTH),
-    **dict.fromkeys(("n_layer", "n_head", "n_embd", "n_kv_head", "block_size", "batch_size"), SIZE),
-    **dict.fromkeys(("gradient_accumulation_steps", "learning_rate", "min_lr", "dropout", "eval_iters"), SIZE),
-    "tokenizer": "the tokenizer of the data set or of the model it began from",
     "dataset": "named after the text",
     "data_dir": "where its data set was found",
 }
-"""Why a run sets a setting itself."""
+"""Why a run sets a setting itself, where its provenance.json has no reason."""
 
 MACHINE: Final = {
     **{"device": "device", "dtype": "number format", "threads": "threads", "processes": "processes"},
     **{"system": "system", "python": "Python", "quill": "Quill"},
 }
 """What a session says of its machine, and the words for it."""
+
+BY_RULE: Final = frozenset({"minutes", "defaults"})
+"""Settings by which a run chooses others, which a repetition gets as they were chosen."""
+
+OF_A_REPETITION: Final = frozenset({"eval_iters", "data_dir"})
+"""Settings that change nothing in what a run learns, but tell where its text is and which part evaluations read."""
 
 OVERFITTED_FROM: Final = 2
 """Evaluations after the best one that make an overfitted run, if the training loss went on falling."""
@@ -139,28 +137,33 @@ class Told:
         """Return the settings that are not the default, were given, or were chosen by the run."""
         given = self.sessions[0].get("given", {}) if self.sessions else {}
         given = given if isinstance(given, dict) else {}
+        reasons = self._reasons()
         rows = []
         for name, field in fields_in_order(TrainFields).items():
             value = self.settings.get(name, field.default)
             asked = given.get(name)
             if isinstance(asked, dict) and _same(asked.get("value"), value):
                 rows.append(Setting(name, _spelled(value), str(asked.get("place") or "given"), ""))
-            elif value != field.default or name in CHOSEN:
+            elif value != field.default or name in CHOSEN or name in reasons:
                 # Without a record of what was given, nobody knows who set a value that is not the default.
                 is_chosen = name in CHOSEN or bool(self.sessions)
                 place = "the run" if is_chosen and name not in NAMES else ""
-                rows.append(Setting(name, _spelled(value), place, self._why(name) if place else ""))
+                why = str(reasons.get(name, WHY.get(name, ""))) if place else ""
+                rows.append(Setting(name, "" if value is None else _spelled(value), place, why))
         return rows
 
-    def _why(self, name: str) -> str:
-        why = WHY.get(name, "")
-        follows_clock = number(self.settings, "minutes") is not None
-        return "its other settings" if why in (CLOCK, SIZE) and not follows_clock else why
+    def _reasons(self) -> dict[str, Any]:
+        """Return why it set settings itself; what a later session has chosen anew has the reason of that one."""
+        reasons: dict[str, Any] = {}
+        for session in self.sessions:
+            given = session.get("reasons")
+            reasons |= given if isinstance(given, dict) else {}
+        return reasons
 
     def command(self) -> str:
         """Return the command that repeats the run with all that it learns by, whatever the speed of the machine."""
         flags = ["quill", "train"]
-        left_out = WITHOUT_EFFECT | {"minutes"}
+        left_out = (WITHOUT_EFFECT | BY_RULE) - OF_A_REPETITION
         for name, field in fields_in_order(TrainFields).items():
             value = self.settings.get(name, field.default)
             if name == "init_from" and value == "resume":

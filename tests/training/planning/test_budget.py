@@ -118,11 +118,17 @@ def test_iterations_that_are_set_stay_and_need_no_minutes(own: Any) -> None:
 
 
 def test_without_either_there_are_the_usual_minutes(own: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = set_up(own(n_embd="32", n_layer="1")).settings
-    assert settings.minutes == budget.USUAL_MINUTES
+    run = set_up(own(n_embd="32", n_layer="1"))
+    assert run.settings.minutes == budget.USUAL_MINUTES
     said = " ".join(capsys.readouterr().err.split())
     assert "chosen for 3 min;" in said
     assert "the run ends before its time" in said  # 1,500 words are soon read often enough
+    reasons = run.machine.reasons
+    measured, size = reasons["n_layer"].split(" with 1 x 32: ")
+    assert measured in said
+    assert size in said
+    assert reasons["max_iters"].endswith("so the run ends before its time")
+    assert reasons["tokenizer"] == "that of the data set"
 
 
 def test_a_model_that_is_too_large_to_train_whole_gets_adapters(

@@ -17,7 +17,7 @@ from quillgpt.model import GPT, GPTConfig
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.pace import LEAST_SHARE
 from quillgpt.training.planning import scaling
-from quillgpt.training.planning.scaling import Text, cost_of
+from quillgpt.training.planning.scaling import Cost, Text, cost_of
 from quillgpt.training.planning.timing import TRIED_SECONDS, trial_step
 from quillgpt.training.start.choices import CPU_TOKENS_AT_ONCE, EXPECTED_UTILISATION, Machine, choose_paths
 from quillgpt.training.start.memory import check_memory, fits, memory_needed, memory_of_rank
@@ -85,6 +85,11 @@ def choose_context(start: StartingPoint, text: Text) -> tuple[StartingPoint, GPT
     """
     parent = start.parent.config if start.parent else None
     if not (start.resumed or start.settings.defaults == "fixed"):
+        start.machine.because(
+            f"{scaling.LONGEST_BLOCK} tokens, or the most that fit {scaling.BLOCKS_OF_A_SPLIT} times into each split "
+            "and into the model that it begins from",
+            "block_size",
+        )
         settings = scaling.with_block(start.settings, text, parent.block_size if parent else None)
         start = replace(start, settings=settings)
     if parent is None:
@@ -127,6 +132,8 @@ def fit_to_budget(
     if not settings.model_fields_set & {"minutes", "max_iters"}:
         settings = settings.model_copy(update={"minutes": USUAL_MINUTES})
     settings = scaling.with_learning_rates(settings, finetuning=config is not None)
+    share = "" if config is None else f", times {scaling.FINETUNING_SHARE:g} where a model is finetuned"
+    machine.because(f"the rate of the rules{share}", "learning_rate", "muon_learning_rate")
     minutes = USUAL_MINUTES if settings.minutes is None else _minutes_left(settings.minutes, passed)
     machine.allowance.left = min(machine.allowance.left, Allowance(minutes).left)
     seconds = 60 * minutes * SHARE_FOR_TRAINING
@@ -140,9 +147,7 @@ def fit_to_budget(
         speed = Speed(usual_rate(machine)) if measured is None else Speed(measured, TRIED)
     cost = cost_of(config)
     settings = scaling.with_schedule(settings, text, cost, seconds * speed.rate, machine.world.size)
-    passes = scaling.passes_over(settings, text)
-    enough = None if text.train_tokens is None else scaling.enough_iterations(settings, text.train_tokens)
-    _explain(settings, text, cost.parameters, speed, machine.world.size, passes, enough)
+    _explain(settings, text, cost, speed, machine)
     return settings, config
 
 
@@ -225,10 +230,12 @@ def _with_adapters(settings: TrainSettings, config: GPTConfig, machine: Machine)
     needed = memory_needed(usual, config, device=machine.device, dtype=machine.dtype, world=machine.world)(1)
     if "lora_rank" in settings.model_fields_set or fits(needed, available):
         return settings
-    say(
+    reason = (
         f"training all weights would take {decimal(needed.total)} of memory, so adapters of rank {ADAPTER_RANK} are "
-        "trained, by adamw; --lora_rank=0 trains all"
+        "trained, by adamw"
     )
+    say(f"{reason}; --lora_rank=0 trains all")
+    machine.because(reason, "lora_rank", "optimizer", "ema_decay")
     return settings.model_copy(update={"lora_rank": ADAPTER_RANK, "optimizer": "adamw", "ema_decay": 0.0})
 
 
@@ -260,31 +267,47 @@ def _with_size(
     return sized, chosen, speed
 
 
-def _explain(
-    settings: TrainSettings,
-    text: Text,
-    parameters: int,
-    speed: Speed,
-    ranks: int,
-    passes: float | None,
-    enough: int | None,
-) -> None:
-    tokens = settings.max_iters * settings.tokens_per_iteration
+def _explain(settings: TrainSettings, text: Text, cost: Cost, speed: Speed, machine: Machine) -> None:
+    """Say what the rules have chosen and why, and note that for the report."""
+    ranks, in_iteration, parameters = machine.world.size, settings.tokens_per_iteration, cost.parameters
+    tokens = settings.max_iters * in_iteration
+    passes = scaling.passes_over(settings, text)
     length = f"{settings.max_iters:,} iterations"
     time = length if settings.minutes is None else f"{settings.minutes:g} min"
     assumed = "" if ranks == 1 else f" on one rank, and {ranks} ranks are assumed to be {ranks} times as fast"
-    say(f"chosen for {time}; {speed.basis} {speed.rate / ranks / 1e12:.2g} TFLOP/s{assumed}:")
-    say(
-        f"  a model of {parameters:,} parameters, each with {tokens * text.bytes_per_token / parameters:.1f} bytes of "
+    measured = (
+        f"chosen for {time}; {speed.basis} {speed.rate / ranks / 1e12:.2g} TFLOP/s{assumed}, "
+        f"{speed.rate / cost.flops_per_token:,.0f} tokens/s"
+    )
+    size = (
+        f"a model of {parameters:,} parameters, each with {tokens * text.bytes_per_token / parameters:.1f} bytes of "
         f"text to learn from: {scaling.BYTES_PER_PARAMETER:g} are wanted, and no more than "
         f"{scaling.MOST_PARAMETERS_PER_TOKEN:g} parameters for each token of it"
     )
     read = "" if passes is None else f", {passes:.1f} passes over the text"
-    say(
-        f"  {length} of {settings.tokens_per_iteration:,} tokens{read}, dropout {settings.dropout:g}, weight decay "
-        f"{settings.weight_decay:g}"
-    )
+    length = f"{length} of {in_iteration:,} tokens{read}"
+    say(f"{measured}:")
+    say(f"  {size}")
+    say(f"  {length}, dropout {settings.dropout:g}, weight decay {settings.weight_decay:g}")
+    ends_early = ""
+    enough = scaling.enough_iterations(settings, text.train_tokens) if text.train_tokens else None
     if settings.minutes is not None and settings.max_iters == enough:
-        say(
-            f"  {scaling.MOST_PASSES} passes are as many as help, so the run ends before its time; more text would help"
-        )
+        ends_early = f"{scaling.MOST_PASSES} passes are as many as help, so the run ends before its time"
+        say(f"  {ends_early}; more text would help")
+    machine.because(f"{measured} with {settings.n_layer} x {settings.n_embd}: {size}", "n_layer")
+    machine.because("goes with n_layer", "n_embd", "n_head")
+    clock = "" if settings.minutes is None else "; " + (ends_early or "the clock corrects it on the way")
+    machine.because(f"planned: {length}{clock}", "max_iters")
+    machine.because("for the length that was planned", "batch_size", "gradient_accumulation_steps")
+    crowding = (
+        "" if not text.train_tokens else f", {parameters / text.train_tokens:.2g} parameters for each token of it"
+    )
+    machine.because(f"{passes or 0:.1f} passes over the text{crowding}", "dropout", "weight_decay")
+    machine.because("the length of the run", "lr_decay_iters")
+    machine.because(f"{scaling.WARMUP_SHARE:.0%} of the run, at most {scaling.LONGEST_WARMUP}", "warmup_iters")
+    machine.because(f"{scaling.EVALUATIONS} evaluations in the run", "eval_interval")
+    machine.because(f"{scaling.LINES_OF_THE_LOG} lines in the log", "log_interval")
+    evaluated = (
+        f"{scaling.EVALUATED_TOKENS:,} tokens of each split, at most {scaling.EVALUATED_SHARE:.1%} of those trained on"
+    )
+    machine.because(evaluated, "eval_iters")

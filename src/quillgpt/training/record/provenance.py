@@ -69,6 +69,7 @@ def _session(run: Run, given: Given) -> dict[str, Any]:
         "dtype": settings.dtype,
         "threads": settings.threads,
         "processes": run.world.size,
+        "reasons": run.machine.reasons,
         "minutes": settings.minutes,
         "max_iters": settings.max_iters,
         "given": {

@@ -20,6 +20,7 @@ from quillgpt.device import (
     choose_threads,
     compute_deterministically,
     device_description,
+    dtype_rates,
     keep_freed_memory,
     memory,
     return_freed_memory,
@@ -30,6 +31,7 @@ from quillgpt.errors import ConfigError
 from quillgpt.measuring import Allowance, OutOfTimeError, remember
 from quillgpt.model import GPTConfig, attention_paths, count_parameters
 from quillgpt.native import compiled_folder, why_unavailable
+from quillgpt.process import usable_cores
 from quillgpt.training.start.memory import fits, memory_needed, memory_of_rank
 
 CPU_TOKENS_AT_ONCE = 4096
@@ -58,12 +60,25 @@ EXPECTED_UTILISATION = 0.3
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the number format of a run, the processes that train it, and the time for measuring them."""
+    """What a run computes on.
+
+    Attributes:
+        device: The device.
+        dtype: The number format.
+        world: The processes that train it.
+        allowance: The time for measuring them.
+        reasons: Why settings that nobody has set have their values, by their names; kept with the run.
+    """
 
     device: torch.device
     dtype: torch.dtype
     world: World = ALONE
     allowance: Allowance = field(default_factory=Allowance, compare=False)
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def because(self, reason: str, *names: str) -> None:
+        """Note why settings have the values that were chosen for them."""
+        self.reasons.update(dict.fromkeys(names, reason))
 
     @property
     def description(self) -> str:
@@ -101,9 +116,20 @@ def choose_machine(settings: TrainSettings, world: World = ALONE) -> tuple[Train
         return_freed_memory()  # of weights that are gathered and dropped again
     elif device.type == "cpu":
         keep_freed_memory()
+    machine = Machine(device, dtype, world, allowance)
+    if settings.threads is None:
+        cores = f"this process may use {usable_cores()} cores"
+        machine.because(cores + (f", of {world.local_size} processes" if world.local_size > 1 else ""), "threads")
+    if settings.device == "auto":
+        machine.because(f"the fastest device here: {device_description(device)}", "device")
+    if settings.dtype == "auto":
+        rates = {str(name).removeprefix("torch."): rate / 1e12 for name, rate in dtype_rates(device, allowance).items()}
+        machine.because(
+            "measured: " + ", ".join(f"{rate:.2g} TFLOP/s in {name}" for name, rate in rates.items()), "dtype"
+        )
     name = str(device) if world.size == 1 else device.type
     chosen = {"threads": threads, "device": name, "dtype": str(dtype).removeprefix("torch.")}
-    return settings.model_copy(update=chosen), Machine(device, dtype, world, allowance)
+    return settings.model_copy(update=chosen), machine
 
 
 def choose_paths(
@@ -119,11 +145,17 @@ def choose_paths(
     """
     given = settings.micro_batch_size
     at_once = _fastest_micro_batch(settings, machine) if given == "auto" else given
+    if given == "auto":
+        most = TOKENS_AT_ONCE.get(machine.device.type, 0)
+        machine.because(
+            f"up to {most:,} tokens at once, where so many are in an iteration: more are no faster", "micro_batch_size"
+        )
     why_not_fused = _why_not_fused(settings, config, machine, building=measuring)
     if settings.attn_path == "fused" and why_not_fused:
         others = attention_paths(config.kernel, block_size=config.block_size, dropout=settings.dropout > 0)
         raise ConfigError(f"attn_path = fused does not work here: {why_not_fused}; give {' or '.join(others)}")
     if settings.attn_path == "auto" and not why_not_fused:
+        machine.because("each block is computed as one step, which is the fastest way on a CPU", "attn_path")
         settings = settings.model_copy(update={"attn_path": "fused"})
     elif settings.attn_path == "auto":
         usual = next(iter(attention_paths(config.kernel, block_size=config.block_size, dropout=settings.dropout > 0)))
@@ -141,6 +173,11 @@ def _records_graph(settings: TrainSettings, config: GPTConfig, machine: Machine,
         return settings.cuda_graph
     possible = machine.world.size == 1 and machine.dtype != torch.float16 and not settings.gradient_checkpointing
     work = count_parameters(config, positions=False) * at_once * settings.block_size
+    if machine.device.type == "cuda":
+        limit = f"up to {LARGEST_RECORDED:.0e} it pays where one process trains in another format than float16"
+        machine.because(f"parameters times tokens at once are {work:.1e}; {limit}", "cuda_graph")
+    else:
+        machine.because("only GPUs of Nvidia record graphs", "cuda_graph")
     return machine.device.type == "cuda" and possible and work <= LARGEST_RECORDED
 
 
@@ -186,7 +223,9 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
     sizes = [size for size in range(most, 0, -1) if size == most or total % size == 0]
     fitting = next((size for size in sizes if fits(needed(size), available)), 1)
     if fitting < most:
-        say(f"computing {fitting} sequences at once instead of {most}: the memory has no room for more")
+        reason = f"computing {fitting} sequences at once instead of {most}: the memory has no room for more"
+        machine.because(reason, "micro_batch_size")
+        say(reason)
     if available is not None and not fits(needed(fitting), available):
         recompute = "" if settings.gradient_checkpointing else "--gradient_checkpointing, "
         warn(
@@ -198,6 +237,7 @@ def _fitting_micro_batch(settings: TrainSettings, config: GPTConfig, machine: Ma
 
 def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machine: Machine) -> str:
     paths = attention_paths(config.kernel, block_size=config.block_size, dropout=dropout > 0)
+    machine.because("usually the fastest way here", "attn_path")
     if config.kernel.type.family == "SM":
         if machine.device.type != "cpu":
             return "sdpa"
@@ -245,8 +285,14 @@ def _fastest_attention(config: GPTConfig, batch_size: int, dropout: float, machi
     try:
         times = remember(f"{key} {torch.get_num_threads()} threads", measure, of=paths)
     except OutOfTimeError:
-        say(f"attn_path = {usual} by rule: there was no time to measure")
+        reason = "by rule: there was no time to measure"
+        machine.because(reason, "attn_path")
+        say(f"attn_path = {usual} {reason}")
         return usual
+    compared = ", ".join(
+        f"{1000 * seconds:.3g} ms with {name}" for name, seconds in times.items() if seconds < NEVER_SECONDS
+    )
+    machine.because(f"measured: {compared}", "attn_path")
     return min(paths, key=lambda name: times[name])
 
 

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import ChosenSettings, ResolvedSettings, TrainSettings
-from quillgpt.console import say
+from quillgpt.console import clock_time, say
 from quillgpt.data.batches import Source
 from quillgpt.device import device_description, peak, synchronize
 from quillgpt.errors import DeviceError, UserError
@@ -106,15 +106,18 @@ def choose_compile(
     Returns:
         True, False, or `auto` if the choice is left open.
     """
-    parameters = model.parameter_count(positions=False)
-    if not may_compile(settings, model.config, parameters, machine, state):
-        return False
     if settings.compile != "auto":
-        return True
+        return settings.compile
+    parameters = model.parameter_count(positions=False)
+    if reason := why_not_compiled(settings, model.config, parameters, machine, state):
+        machine.because(reason, "compile")
+        return False
     known = known_speed(settings, model.config, machine)
     if in_background and (known is None or known.cost > machine.allowance.left):
+        machine.because("may gain more than it takes: tried in the background while the run trains", "compile")
         return "auto"
     if known is not None:
+        machine.because(f"compiled code is measured to take {known.gain:.0%} less time", "compile")
         return True
     say("compiling the model, which pays in a run of this length: up to half a minute the first time, seconds later on")
     try:
@@ -122,6 +125,7 @@ def choose_compile(
     except DeviceError:
         speed = failed_speed(settings, model.config, machine)
     keep_speed(settings, model.config, machine, speed)
+    machine.because(f"compiled code is measured to take {speed.gain:.0%} less time", "compile")
     return pays(seconds_left(settings, model.config, parameters, machine, state, speed), speed.gain, cost=0)
 
 
@@ -143,15 +147,29 @@ def may_compile(
     """
     if settings.compile != "auto":
         return settings.compile
+    return why_not_compiled(settings, config, parameters, machine, state) is None
+
+
+def why_not_compiled(
+    settings: TrainSettings, config: GPTConfig, parameters: int, machine: Machine, state: TrainingState | None = None
+) -> str | None:
+    """Return why a model is not compiled where `compile` is `auto`; None where that pays by prediction."""
     if settings.attn_path == "fused" or settings.cuda_graph is True:
-        return False  # most of what it could gain is gained already
-    if settings.eval_only or (machine.device.type == "cpu" and not _has_cpp_compiler()):
-        return False
+        gained = "attn_path = fused" if settings.attn_path == "fused" else "cuda_graph"
+        return f"{gained} gains most of what it could gain"
+    if settings.eval_only:
+        return "nothing is trained"
+    if machine.device.type == "cpu" and not _has_cpp_compiler():
+        return "there is no C++ compiler"
     speed = known_speed(settings, config, machine)
     left = seconds_left(settings, config, parameters, machine, state, speed)
-    if speed is None:
-        return pays(left, USUAL_GAIN[machine.device.type], cost=usual_cost(machine.device))
-    return pays(left, speed.gain, cost=speed.cost)
+    gain, cost, basis = USUAL_GAIN[machine.device.type], usual_cost(machine.device), "usually"
+    if speed is not None:
+        gain, cost, basis = speed.gain, speed.cost, "as measured"
+    if pays(left, gain, cost=cost):
+        return None
+    saved = f"saves {gain:.0%}" if gain > 0 else "saves nothing"
+    return f"compiled code {saved} of the {clock_time(max(0.0, left))} that are left and takes {cost:.0f} s, {basis}"
 
 
 def pays(seconds: float, gain: float, *, cost: float) -> bool:

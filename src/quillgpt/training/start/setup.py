@@ -14,7 +14,9 @@ from quillgpt.checkpoint import TrainingState
 from quillgpt.config.schema import ResolvedSettings, TrainSettings, fields_in_order
 from quillgpt.console import say, warn
 from quillgpt.data.dataset import Dataset
+from quillgpt.data.dataset_manifest import DatasetManifest
 from quillgpt.data.mixture import Mixture
+from quillgpt.data.prepare import usual_for
 from quillgpt.distributed import ALONE, World
 from quillgpt.distributed.alike import check_data_alike
 from quillgpt.distributed.fsdp import shard
@@ -23,6 +25,7 @@ from quillgpt.model.kernels import mean_distance_argument
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
+from quillgpt.text.tokenizers.tokenizer import usual_tokenizer
 from quillgpt.training.planning.budget import Speed, choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text, is_of_wrong_size
 from quillgpt.training.run import Prompt, Run
@@ -123,6 +126,7 @@ def choose(settings: TrainSettings, world: World, started: float | None = None, 
     start, config = choose_context(start, text)
     for dataset in mixture.datasets:
         check_lengths(dataset.name, len(dataset.train), len(dataset.val), start.settings)
+    note_tokenizer(start, mixture.datasets[0].manifest)
     replayed = open_replayed(start.settings, mixture, start.state)
     prompt = prompt_of_samples(start.settings, mixture, replayed)
     check_range(start.settings, config)
@@ -154,6 +158,20 @@ def choose(settings: TrainSettings, world: World, started: float | None = None, 
         starting_weights=lambda: starting_model(start, chosen, config).state_dict(),
         is_of_wrong_size=partial(is_of_wrong_size, config, asked, text) if is_sized else None,
     )
+
+
+def note_tokenizer(start: StartingPoint, manifest: DatasetManifest | None) -> None:
+    """Note why a run has its tokenizer, where nobody has named one."""
+    if start.settings.tokenizer is not None or start.resumed:
+        return
+    reason = "that of the data set"
+    if start.parent is not None:
+        reason = "that of the model that it begins from"
+    elif manifest is not None:
+        requested, text_bytes = manifest.tokenizer.requested, manifest.train.bytes + manifest.val.bytes
+        if requested == usual_tokenizer(text_bytes):
+            reason = usual_for(requested, text_bytes)
+    start.machine.because(reason, "tokenizer")
 
 
 def assemble(chosen: Choices) -> Run:

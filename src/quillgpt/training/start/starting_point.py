@@ -78,6 +78,7 @@ def find_starting_point(settings: TrainSettings, world: World = ALONE) -> Starti
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
         settings = settings.model_copy(update={"patience": patience})
     settings, machine = choose_machine(settings, world)
+    machine.because("a model that is finetuned soon fits its text too well; others train to the end", "patience")
     return StartingPoint(settings, machine, parent, stored, base)
 
 
