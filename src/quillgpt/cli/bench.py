@@ -265,7 +265,7 @@ def page(
     /,
     *,
     max_new_tokens: Annotated[
-        int, Parameter(name="--max_new_tokens", help="Most tokens of the text whose speed is measured.", metavar="N")
+        int, Parameter(name="--max_new_tokens", help="Tokens of the texts whose speed is measured.", metavar="N")
     ] = 200,
     rounds: Annotated[int, Parameter(help="Counted rounds, each in a new browser.", metavar="N")] = 3,
     as_json: Annotated[bool, JSON_FLAG] = False,
