@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from own_files import CHATS, DISCORD, TELEGRAM, WORDS, whatsapp
+from own_files import CHATS, DISCORD, TELEGRAM, WORDS, whatsapp, zipped
 from quillgpt.config.format_rules import FormatRules
 from quillgpt.errors import DataError
+from quillgpt.text.encodings.detection import look_at
 
 EVENING = "Anna Smith: Hello: Bob\nsecond line\n\nfourth line\nBob: Hi Anna, 0170 1234567"
 
@@ -18,6 +19,22 @@ def test_whatsapp_in_every_locale(read, locale: str) -> None:
     assert found.documents == [EVENING, "Anna Smith: Good morning"]
     assert found.tally.read == {"messages": 3}
     assert sum(found.tally.dropped.values()) == 2
+
+
+@pytest.mark.parametrize("name", ["_chat.txt", "WhatsApp Chat with B: c.txt", "Discussion WhatsApp avec B.txt"])
+def test_whatsapp_with_its_media(read, tmp_path, name: str) -> None:
+    media = {f"{number:08}-PHOTO-2024-03-04.jpg": "no picture" for number in range(50)}
+    found = read(zipped(tmp_path / "export.zip", {**media, name: "\ufeff" + whatsapp("US iOS"), "z.vcf": ""}))
+    assert found.format == "whatsapp"
+    assert found.documents == [EVENING, "Anna Smith: Good morning"]
+
+
+def test_an_archive_without_a_chat_is_to_be_unpacked(read, tmp_path) -> None:
+    path = zipped(tmp_path / "export.zip", {"notes.txt": WORDS})
+    with pytest.raises(DataError, match=r"is a zip archive, not plain text; unpack it and give the folder"):
+        look_at(path)
+    with pytest.raises(DataError, match=r"export\.zip holds no chat of WhatsApp \(_chat\.txt"):
+        read(path, read_as=FormatRules.parse("whatsapp"))
 
 
 def test_there_are_more_than_a_dozen_locales() -> None:

@@ -97,6 +97,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
         zipped(folder / "h.docx", {**parts, "word/document.xml": LAUGHS}),
         "has a document type",
     )
+    files["a bomb of a chat"] = zipped(folder / "m.zip", {"_chat.txt": " " * 100_000_000}), "100,000,000 bytes"
     (folder / "i.html").write_text("<div>" * 5000)
     files["a deep page"] = folder / "i.html", "within each other"
     (folder / "j.html").write_text("<b>" * 2_100_000)

@@ -87,6 +87,8 @@ def check_format(head: bytes, name: str) -> None:
             raise DataError(f"{name} is {what}, not plain text; {remedy}")
     if head.startswith(b"PK\3\4"):
         archive = "a Word document, an e-book or another zip archive", _SAVE
+        if name.lower().endswith(".zip"):
+            archive = "a zip archive", "unpack it and give the folder, or the files in it that are text"
         what, remedy = next(((what, remedy) for mark, what, remedy in _ZIPPED if mark in head[:8192]), archive)
         raise DataError(f"{name} is {what}, not plain text; {remedy}")
     if head[60:68] == b"BOOKMOBI":

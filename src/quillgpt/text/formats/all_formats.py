@@ -17,7 +17,7 @@ from quillgpt.text.formats.opened import Opened
 from quillgpt.text.formats.pdf import read_pdf
 from quillgpt.text.formats.subtitles import read_subtitles
 from quillgpt.text.formats.tables import read_table
-from quillgpt.text.formats.whatsapp import is_whatsapp
+from quillgpt.text.formats.whatsapp import is_whatsapp, is_zipped_whatsapp
 from quillgpt.text.sources.compressed import COMPRESSED
 
 PROBED_BYTES = 1 << 14
@@ -105,6 +105,8 @@ def _chat(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             head = file.read(PROBED_BYTES)
+        if head.startswith(b"PK\3\4"):
+            return "whatsapp" if is_zipped_whatsapp(path) else None
     except OSError:
         return None
     beginning = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")

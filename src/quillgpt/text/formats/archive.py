@@ -67,8 +67,8 @@ class Archive:
         if total > MOST_UNPACKED_BYTES:
             raise self._file.refused(f"unpacks to {total:,} bytes, and {MOST_UNPACKED_BYTES:,} are the most")
 
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a part.
+    def read(self, name: str, most: int = MOST_PART_BYTES) -> bytes:
+        """Return the bytes of a part, which has at most `most`.
 
         Raises:
             DataError: It is missing, damaged or encrypted, or unpacks to more than text does.
@@ -76,7 +76,7 @@ class Archive:
         entry = self._entries.get(name)
         if entry is None:
             raise self._file.damaged(f"it lacks {name[:80]}")
-        self._check(entry, MOST_PART_BYTES)
+        self._check(entry, most)
         self._unpacked += entry.file_size
         if self._unpacked > MOST_UNPACKED_BYTES:
             raise self._file.refused(f"unpacks to more than {MOST_UNPACKED_BYTES:,} bytes of text, as no book does")

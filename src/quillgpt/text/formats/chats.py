@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,10 @@ from typing import Any
 
 from quillgpt.errors import did_you_mean, join_names
 from quillgpt.text.formats.anonymous import Names
+from quillgpt.text.formats.archive import Archive
+from quillgpt.text.formats.limits import MOST_UNPACKED_BYTES
 from quillgpt.text.formats.opened import Opened
-from quillgpt.text.formats.whatsapp import NoChatError, whatsapp_messages
+from quillgpt.text.formats.whatsapp import ZIPPED, NoChatError, whatsapp_messages
 
 PAUSE = timedelta(hours=6)
 """The pause after which a conversation is another document."""
@@ -27,16 +30,25 @@ class Message:
 
 
 def read_whatsapp(file: Opened) -> Iterator[str]:
-    """Yield the conversations of a chat that WhatsApp exported.
+    """Yield the conversations of a chat that WhatsApp exported, with its media in an archive or without.
 
     Raises:
         DataError: It is no such chat.
     """
+    text = _zipped(file) if zipfile.is_zipfile(file.path) else file.text()
     try:
-        found = whatsapp_messages(file.text(), file.tally)
+        found = whatsapp_messages(text, file.tally)
     except NoChatError as error:
         raise file.damaged(error) from error
     yield from _conversations(file, (Message(*message) for message in found))
+
+
+def _zipped(file: Opened) -> str:
+    with Archive(file) as archive:
+        chat = next(filter(ZIPPED.fullmatch, archive.names), None)
+        if chat is None:
+            raise file.refused("holds no chat of WhatsApp (_chat.txt, or WhatsApp Chat with NAME.txt)")
+        return archive.read(chat, most=MOST_UNPACKED_BYTES).decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 
 def read_telegram(file: Opened) -> Iterator[str]:

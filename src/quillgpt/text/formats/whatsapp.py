@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 from quillgpt.text.formats.opened import Tally
 
@@ -52,6 +53,13 @@ DELETED = re.compile(
 )
 PROBED_LINES = 40
 
+ZIPPED = re.compile(r"(?i)(?:_chat|[^/]*whatsapp[^/]*)\.txt")
+"""The name of a chat in an archive: `_chat.txt`, `WhatsApp Chat with Anna.txt`."""
+
+_LISTED = re.compile(rb"(?is)PK\x01\x02.{42}(?:_chat|[^/\0]{0,200}whatsapp[^/\0]{0,200})\.txt")
+LISTED_BYTES = 4_000_000
+"""The names of an archive's files are in its last bytes."""
+
 
 class NoChatError(Exception):
     """A text is no export of WhatsApp."""
@@ -65,6 +73,13 @@ def is_whatsapp(beginning: str) -> bool:
     heads = [found for found in map(HEAD.match, lines) if found]
     sent = [found for found in heads if SENDER.match(found["rest"])]
     return bool(sent) and (len(heads) > 1 or len(lines) == 1)
+
+
+def is_zipped_whatsapp(path: Path) -> bool:
+    """Return whether a zip archive is an export with the media: it holds a chat."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LISTED_BYTES))
+        return _LISTED.search(file.read()) is not None
 
 
 def whatsapp_messages(text: str, tally: Tally) -> list[tuple[datetime, str, str]]:
