@@ -136,6 +136,34 @@ def test_they_are_refused_by_name_in_ten_seconds_and_a_gigabyte_together(tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", 'text\n"' + ("a b " * 20 + "\n") * 400_000, "a row has more than 32,000,000 characters"),
+        ("b.csv", "text\n" + "a b " * 9_000_000, "line 2: it has more than 32,000,000 characters"),
+        ("c.csv", "text" + "," * 9_000_000, "line 1: it has more than 8,000,000 values"),
+        ("d.jsonl", '{"text": "' + "a b " * 9_000_000, "line 1: it has more than 32,000,000 characters"),
+        ("e.jsonl", '{"text": [' + "{}," * 4_000_000, "line 1: it has more than 8,000,000 values"),
+        ("f.json", '{"text": ' + "[" * 1_000_000, "no JSON"),
+        pytest.param(
+            "g.json",
+            "[" + '{"a": "' + "b " * 101_000_000,
+            "more than 200,000,000 characters and is no JSON lines",
+            marks=pytest.mark.deep,
+        ),
+    ],
+    ids=lambda value: value if len(value) < 10 else "",
+)
+def test_a_table_without_an_end_is_refused(tmp_path: Path, name: str, content: str, reason: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    messages, memory, seconds = judged(path)
+    path.unlink()  # pytest would keep it
+    assert re.search(rf"^{re.escape(str(path))}[:,] .*{reason}", messages[0])
+    assert memory <= GIGABYTE, memory
+    assert seconds <= 10, seconds
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("kind", ["page", "PDF"])
 def test_what_keeps_a_parser_busy_is_refused_in_ten_seconds_and_a_gigabyte(tmp_path: Path, kind: str) -> None:

@@ -30,7 +30,15 @@ PEEKED_ROWS = 200
 """The rows that decide which columns there are, and which of them hold text."""
 
 MOST_NAMED = 20
-LONGEST_FIELD = 1 << 30
+LONGEST_ROW = 32_000_000
+"""Characters of a row, which is in memory as a whole. Rows of texts are shorter."""
+
+LONGEST_JSON = 200_000_000
+"""Characters of a JSON file that is no JSON lines."""
+
+MOST_VALUES = 8_000_000
+"""Values of a row, or of such a file, counted by the marks that divide them; each takes up to 100 bytes of memory."""
+
 LARGEST_RATIO = 1000
 """The largest ratio of unpacked to packed bytes of a Parquet file."""
 
@@ -125,7 +133,7 @@ class FileRows:
         )
 
     def _choose(self, column: str | None) -> str:
-        rows = [row for _, row in islice(self._rows(), PEEKED_ROWS)]
+        rows = self._peek()
         if not rows:
             raise DataError(f"{self._path} has no rows; give a file with rows in it")
         self.columns = names = list(dict.fromkeys(name for row in rows for name in row))
@@ -148,6 +156,16 @@ class FileRows:
             f"COLUMN one of {_listed(candidates or names)}"
         )
 
+    def _peek(self) -> list[dict[str, Any]]:
+        """Return the first rows, as many as are no longer together than one may be."""
+        rows, size = [], 0
+        for _, row in islice(self._rows(), PEEKED_ROWS):
+            rows.append(row)
+            size += sum(len(value) for value in row.values() if isinstance(value, str))
+            if size > LONGEST_ROW:
+                break
+        return rows
+
     def _is_text(self, value: Any) -> bool:
         return isinstance(value, str) and value != "" and not (self._kind == "csv" and _is_number(value))
 
@@ -159,7 +177,7 @@ class FileRows:
                 yield from self._csv()
             case "text":
                 with self._open() as file:
-                    yield from ((place, {"text": line}) for place, line in enumerate(file, 1))
+                    yield from ((place, {"text": line}) for place, line in enumerate(self._lines(file), 1))
             case _:
                 yield from self._json()
 
@@ -181,20 +199,49 @@ class FileRows:
         except (OSError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is damaged or cannot be read ({error}); get it again") from error
 
+    def _lines(self, file: TextIO) -> Iterator[str]:
+        """Yield the lines of a file; none is longer than a row may be."""
+        place = 0
+        while line := file.readline(LONGEST_ROW + 1):
+            place += 1
+            if len(line) > LONGEST_ROW:
+                raise self._too_large(f", line {place}: it has more than {LONGEST_ROW:,} characters")
+            yield line
+
+    def _check_values(self, text: str, marks: str, place: Place | None) -> None:
+        if len(text) > MOST_VALUES and sum(map(text.count, marks)) > MOST_VALUES:
+            where = f", line {place}" if place else ""
+            raise self._too_large(f"{where}: it has more than {MOST_VALUES:,} values")
+
+    def _too_large(self, what: str) -> DataError:
+        return DataError(f"{self._path}{what}, as no row of texts has; leave it out, or divide it")
+
     def _csv(self) -> Iterator[Row]:
-        csv.field_size_limit(LONGEST_FIELD)
+        csv.field_size_limit(LONGEST_ROW)
         with self._open(newline="") as file:
-            first = file.readline()
-            while first and not first.strip():
-                first = file.readline()
+            lines = self._lines(file)
+            first = next((line for line in lines if line.strip()), "")
             delimiter = "\t" if self._suffix == ".tsv" else _delimiter(first)
-            reader = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
+            read = 0  # characters of the present row, which may have several lines
+
+            def counted() -> Iterator[str]:
+                nonlocal read
+                for text in chain([first], lines):
+                    read += len(text)
+                    if read > LONGEST_ROW:
+                        raise self._too_large(
+                            f", from line {line + 1} on: a row has more than {LONGEST_ROW:,} characters"
+                        )
+                    self._check_values(text, delimiter, line + 1)
+                    yield text
+
+            reader = csv.reader(counted(), delimiter=delimiter, strict=True)
             line = 0
             try:
                 header = next(reader, [])
-                line = reader.line_num
+                line, read = reader.line_num, 0
                 for fields in reader:
-                    line = reader.line_num
+                    line, read = reader.line_num, 0
                     if len(fields) > len(header):
                         raise DataError(
                             f"{self._path}, line {line}: {len(fields)} values, and the header names {len(header)} "
@@ -212,17 +259,21 @@ class FileRows:
 
     def _json(self) -> Iterator[Row]:
         with self._open() as file:
-            filled = (line for line in file if line.strip())
-            first, alone = next(filled, ""), next(filled, None) is None
+            beginning = file.read(LONGEST_ROW)
+            first, *others = beginning.lstrip().split("\n", 1)
             file.seek(0)
-            if first.lstrip().startswith("[") or (self._suffix == ".json" and (alone or not _is_json(first))):
-                yield from self._whole_json(file.read())
+            if first.startswith("[") or (
+                self._suffix == ".json" and (not "".join(others).strip() or not _is_json(first))
+            ):
+                yield from self._whole_json(file.read(LONGEST_JSON + 1))
                 return
-            for place, line in enumerate(file, 1):
+            for place, line in enumerate(self._lines(file), 1):
                 if line.strip():
                     yield place, self._flat(self._parsed(line.strip(), place), place)
 
     def _whole_json(self, text: str) -> Iterator[Row]:
+        if len(text) > LONGEST_JSON:
+            raise self._too_large(f": it has more than {LONGEST_JSON:,} characters and is no JSON lines")
         content = self._parsed(text, None)
         if isinstance(content, dict):
             lists = {name: value for name, value in content.items() if isinstance(value, list)}
@@ -234,6 +285,7 @@ class FileRows:
             yield place, self._flat(row, place)
 
     def _parsed(self, text: str, place: Place | None) -> Any:
+        self._check_values(text, "[{,", place)
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
