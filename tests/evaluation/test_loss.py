@@ -6,7 +6,7 @@ import torch
 
 from quillgpt.data.batches import all_offsets
 from quillgpt.errors import DataError
-from quillgpt.evaluation import mean_loss, score_split, spell_perplexity
+from quillgpt.evaluation import Windows, joined, mean_loss, score_split, score_windows, spell_perplexity
 from quillgpt.text.tokenizers.bpe import BytePairTokenizer
 from quillgpt.text.tokenizers.char import CharTokenizer
 from quillgpt.text.tokenizers.gpt2 import gpt2_tokenizer
@@ -87,6 +87,18 @@ def test_a_score_is_what_its_definitions_say(kind):
             int(tokenizer.byte_lengths()[token]) for token in [ids[0], *ids[1 + score.tokens :]]
         )
     assert score.bits_per_byte == pytest.approx(losses.sum().item() / math.log(2) / byte_count, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_parts_of_a_split_give_the_score_and_the_standard_error_of_all_of_it(count):
+    tokenizer = CharTokenizer.from_text([TEXT * 8])
+    ids, model = tokenizer.encode(TEXT * 8), tiny_model(GPT2, vocab_size=tokenizer.vocab_size)
+    windows = Windows(len(ids), 16)
+    measured = [score_windows(model, tokenizer, ids, part, batch_size=8) for part in windows.in_parts(count)]
+    whole, score = score_windows(model, tokenizer, ids, windows, batch_size=8), joined(measured)
+    assert score.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert score.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-6)
+    assert score.estimate.standard_error == pytest.approx(whole.estimate.standard_error, rel=1e-4)
 
 
 @pytest.mark.download

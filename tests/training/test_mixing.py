@@ -95,6 +95,8 @@ def test_losses_are_weighted_means_and_each_data_set_has_its_own(
     stored = json.loads((Path(settings.out_dir) / "summary.json").read_text())
     assert stored["val_losses_full"] == pytest.approx({"tiny": scores[0].loss, "quilt": scores[1].loss}, rel=1e-6)
     assert stored["val_loss_full"] == pytest.approx(0.6 * scores[0].loss + 0.4 * scores[1].loss)
+    errors = [score.estimate.standard_error for score in scores]
+    assert stored["val_standard_error"] == pytest.approx(math.hypot(0.6 * errors[0], 0.4 * errors[1]), rel=1e-4)
     # Each letter is a byte here, so bits per byte are the loss in bits.
     assert best["val_bits_per_byte"] == pytest.approx(best["val_loss"] / math.log(2))
 

@@ -15,7 +15,7 @@ from quillgpt.data.batches import Offsets, Tokens, gather
 from quillgpt.data.document_ends import DocumentEnds
 from quillgpt.device import autocast, to_device
 from quillgpt.evaluation.uncertainty import Estimate
-from quillgpt.evaluation.units import TextSums, UnitSums
+from quillgpt.evaluation.units import TextSums, UnitSums, in_order
 from quillgpt.evaluation.windows import Contexts, WindowBatch, Windows
 from quillgpt.model import GPT
 from quillgpt.model.loss import token_losses
@@ -229,11 +229,12 @@ def score_windows(
 
 
 def joined(scores: Sequence[Score]) -> Score:
-    """Return the score on all windows of parts of a split; a single one as it is, others without their units."""
+    """Return the score on all windows of parts of a split."""
     if len(scores) == 1:
         return scores[0]
     tokens, byte_count = sum(score.tokens for score in scores), sum(score.bytes for score in scores)
     loss = math.fsum(score.loss * score.tokens for score in scores) / tokens
+    units = [score.units for score in scores if score.units is not None]
     return replace(
         scores[0],
         loss=loss,
@@ -241,7 +242,7 @@ def joined(scores: Sequence[Score]) -> Score:
         bits_per_byte=_bits_per_byte(loss, tokens, byte_count),
         tokens=tokens,
         bytes=byte_count,
-        units=None,
+        units=in_order(units) if len(units) == len(scores) else None,
     )
 
 

@@ -5,6 +5,7 @@ Tokens of one unit depend on each other, so standard errors compare units and no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -48,6 +49,16 @@ class UnitSums:
     def estimate(self) -> Estimate:
         """Estimate the mean loss of a token."""
         return estimate_over(self.unit, Ratio(self.losses, self.tokens))
+
+
+def in_order(parts: Sequence[UnitSums]) -> UnitSums:
+    """Return the units of parts of a split in the order of the split, as blocks: a document may be in several parts."""
+    fields = ("losses", "tokens", "bytes", "places", "ends")
+    losses, tokens, byte_counts, places, ends = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in fields
+    )
+    order = np.argsort(places / tokens, kind="stable")
+    return UnitSums("block", losses[order], tokens[order], byte_counts[order], places[order], ends[order])
 
 
 def estimate_over(unit: Unit, ratio: Ratio) -> Estimate:

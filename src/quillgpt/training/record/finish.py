@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from quillgpt import console
 from quillgpt.checkpoint import LoadedModel, load_model
+from quillgpt.data.mixture import Mixture
 from quillgpt.device import peak_memory_bytes
 from quillgpt.errors import join_names
 from quillgpt.evaluation import Score, Windows, joined, mixed_bits_per_byte, score_windows, spell_perplexity
@@ -65,7 +68,7 @@ def finish(
         val_losses_full=val_of if val_of and share == 1 else None,
         val_loss_part=None if share == 1 else loss,
         val_part=None if share == 1 else share,
-        val_standard_error=scores[0].estimate.standard_error if mixture.is_single else None,
+        val_standard_error=standard_error_of(scores, mixture),
         copied_share=None if copying is None else copying.copied,
         expected_copied_share=None if copying is None else copying.expected,
         iterations=state.iteration,
@@ -101,6 +104,13 @@ def finish(
         console.warn(without_improvement(state, settings, shift=shift))
     console.say(f"try: quill sample {run.out_dir}")
     return summary
+
+
+def standard_error_of(scores: Sequence[Score], mixture: Mixture) -> float | None:
+    """Return the standard error of the mean loss on several texts, which are independent of each other."""
+    errors = [score.estimate.standard_error for score in scores]
+    known = [share * error for share, error in zip(mixture.shares, errors, strict=True) if error is not None]
+    return math.hypot(*known) if len(known) == len(errors) else None
 
 
 def report_of_run(out_dir: Path) -> None:

@@ -33,8 +33,7 @@ class RunSummary(Record):
         val_loss_part: Its loss over a part of the split, from all over it, where there was no room for the whole; else
             None, and not in the file.
         val_part: That part, as a share of the split.
-        val_standard_error: The standard error of that loss; None, and not in the file, of a mixture, and where the
-            split was scored in parts.
+        val_standard_error: The standard error of that loss; None, and not in the file, where it is not known.
         copied_share: With `trace_samples`: the share of what the best checkpoint writes that is copied from its text,
             0 to 1; else None, and not in the file.
         expected_copied_share: The same of held-out text.
