@@ -35,6 +35,15 @@ def lively_model(config):
     return model
 
 
+@torch.inference_mode()
+def steps_of(step, model, caches, ids):
+    """Return the logits of decode steps after a prompt, and those of the model, each with a cache of its own."""
+    for cache in caches:
+        model(ids[:, :5], cache)
+    tokens = [ids[:, position : position + 1] for position in range(5, ids.shape[1])]
+    return [(step(token), model.logits(model(token, caches[1])[:, -1])) for token in tokens]
+
+
 def linear_layers(model):
     return [layer for layer in model.modules() if isinstance(layer, (nn.Linear, Int8Linear))]
 
@@ -59,12 +68,8 @@ def test_a_decode_step_in_few_operations_gives_the_bits_of_the_model(config, bat
     caches = [cache_of(model, batch_size) for _ in range(2)]
     step = decode_step(model, caches[0])
     assert isinstance(step, FewOperations)
-    with torch.inference_mode():
-        for cache in caches:
-            model(ids[:, :5], cache)
-        for position in range(5, 12):
-            token = ids[:, position : position + 1]
-            assert torch.equal(step(token), model.logits(model(token, caches[1])[:, -1]))
+    for logits, expected in steps_of(step, model, caches, ids):
+        assert torch.equal(logits, expected)
     assert caches[0].length == caches[1].length == 12
 
 
@@ -84,13 +89,8 @@ def test_the_kernel_gives_the_logits_of_the_model(config, batch_size):
     caches = [cache_of(model, batch_size) for _ in range(2)]
     step = decode_step(model, caches[0])
     assert isinstance(step, NativeStep)
-    with torch.inference_mode():
-        for cache in caches:
-            model(ids[:, :5], cache)
-        for position in range(5, 16):
-            token = ids[:, position : position + 1]
-            expected = model.logits(model(token, caches[1])[:, -1])
-            torch.testing.assert_close(step(token), expected, rtol=1e-5, atol=1e-5)
+    for logits, expected in steps_of(step, model, caches, ids):
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     assert caches[0].length == 16
     for kept, expected in zip(caches[0].copy_of_filled(), caches[1].copy_of_filled(), strict=True):
         torch.testing.assert_close(kept, expected, rtol=1e-5, atol=1e-5)
@@ -110,14 +110,9 @@ def test_the_kernel_multiplies_with_weights_of_8_bits(config):
     caches = [cache_of(model, 2), KeyValueCache(config, 2, device=ids.device, dtype=torch.int8)]
     step = decode_step(model, caches[0])
     assert isinstance(step, NativeStep)
-    with torch.inference_mode():
-        for cache in caches:
-            wide(ids[:, :5], cache)
-        for position in range(5, 16):
-            token = ids[:, position : position + 1]
-            expected = wide.logits(wide(token, caches[1])[:, -1])
-            # Where a key is halfway between two of the 127 steps, rounding may take the other one.
-            assert (step(token) - expected).abs().max() < 0.01 * expected.std()
+    for logits, expected in steps_of(step, wide, caches, ids):
+        # Where a key is halfway between two of the 127 steps, rounding may take the other one.
+        assert (logits - expected).abs().max() < 0.01 * expected.std()
     for kept, expected in zip(caches[0].copy_of_filled(), caches[1].copy_of_filled(), strict=True):
         assert (kept.float() - expected.float()).abs().max() <= 1
 

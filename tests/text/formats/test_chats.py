@@ -23,8 +23,9 @@ def test_whatsapp_in_every_locale(read, locale: str) -> None:
 
 @pytest.mark.parametrize("name", ["_chat.txt", "WhatsApp Chat with B: c.txt", "Discussion WhatsApp avec B.txt"])
 def test_whatsapp_with_its_media(read, tmp_path, name: str) -> None:
+    first = {"my WhatsApp words.txt": WORDS} if name == "_chat.txt" else {}
     media = {f"{number:08}-PHOTO-2024-03-04.jpg": "no picture" for number in range(50)}
-    found = read(zipped(tmp_path / "export.zip", {**media, name: "\ufeff" + whatsapp("US iOS"), "z.vcf": ""}))
+    found = read(zipped(tmp_path / "export.zip", {**media, **first, name: "\ufeff" + whatsapp("US iOS"), "z.vcf": ""}))
     assert found.format == "whatsapp"
     assert found.documents == [EVENING, "Anna Smith: Good morning"]
 

@@ -45,7 +45,8 @@ def read_whatsapp(file: Opened) -> Iterator[str]:
 
 def _zipped(file: Opened) -> str:
     with Archive(file) as archive:
-        chat = next(filter(ZIPPED.fullmatch, archive.names), None)
+        found = filter(ZIPPED.fullmatch, archive.names)  # among them may be files that were sent
+        chat = min(found, key=lambda name: name.lower() != "_chat.txt", default=None)
         if chat is None:
             raise file.refused("holds no chat of WhatsApp (_chat.txt, or WhatsApp Chat with NAME.txt)")
         return archive.read(chat, most=MOST_UNPACKED_BYTES).decode("utf-8-sig", "replace").replace("\r\n", "\n")

@@ -57,7 +57,7 @@ ZIPPED = re.compile(r"(?i)(?:_chat|[^/]*whatsapp[^/]*)\.txt")
 """The name of a chat in an archive: `_chat.txt`, `WhatsApp Chat with Anna.txt`."""
 
 _LISTED = re.compile(rb"(?is)PK\x01\x02.{42}(?:_chat|[^/\0]{0,200}whatsapp[^/\0]{0,200})\.txt")
-LISTED_BYTES = 4_000_000
+LISTED_BYTES = 2_000_000
 """The names of an archive's files are in its last bytes."""
 
 

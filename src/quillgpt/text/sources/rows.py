@@ -161,7 +161,7 @@ class FileRows:
         rows, size = [], 0
         for _, row in islice(self._rows(), PEEKED_ROWS):
             rows.append(row)
-            size += sum(len(value) for value in row.values() if isinstance(value, str))
+            size += sum(len(value) for value in row.values() if isinstance(value, str | list | dict))
             if size > LONGEST_ROW:
                 break
         return rows
