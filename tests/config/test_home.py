@@ -46,7 +46,7 @@ def test_every_place_that_sets_a_path(home: str, name: str) -> None:
 
 def test_no_setting_that_is_a_path_is_forgotten() -> None:
     """Text that is no path is listed, so that a new setting is looked at once."""
-    words = {"dataset", "data", "replay_dataset", "device", "attn_type", "wandb_project", "wandb_run_name"}
+    words = {"dataset", "data", "replay_dataset", "teachers", "device", "attn_type", "wandb_project", "wandb_run_name"}
     words |= {
         "start",
         "sample_prompt",

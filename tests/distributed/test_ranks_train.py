@@ -81,6 +81,20 @@ def test_adapters_train_as_in_one_process(words) -> None:  # type: ignore[no-unt
     assert_same_losses(one, two)
 
 
+def test_a_teacher_teaches_ranks_as_one_process(words) -> None:  # type: ignore[no-untyped-def]
+    teacher = words("teacher", max_iters=10)
+    in_ranks(1, *teacher)
+    taught = {"teachers": out_dir_of(teacher), "max_iters": 20}
+    one = words("1-taught", **taught)
+    in_ranks(1, *one)
+    for strategy in ("ddp", "fsdp"):
+        two = words(f"2-taught-{strategy}", strategy=strategy, **taught)
+        in_ranks(2, *two)
+        for kind, name in (("train", "loss"), ("eval", "val_loss")):
+            expected, losses = (metrics(out_dir_of(command), kind, name) for command in (one, two))
+            assert losses == pytest.approx(expected, abs=SAME_RUN_IN_RANKS), (strategy, kind)
+
+
 def test_ranks_run_out_of_patience_together(words) -> None:  # type: ignore[no-untyped-def]
     hopeless = {"learning_rate": 1.0, "min_lr": 1.0, "grad_clip": 0.0, "eval_interval": 3, "patience": 2}
     one, two = words("1-patience", **hopeless), words("2-patience", **hopeless)

@@ -13,6 +13,9 @@ from quillgpt.model.loss import TOKENS_AT_ONCE
 FLOAT32_BYTES = 4
 """Bytes of a weight, a gradient, or a value in the optimizer's state."""
 
+FORWARD_SHARE = 1 / 3
+"""Share of the operations of a training step that its forward pass needs."""
+
 
 def training_flops_per_token(config: GPTConfig, parameters: int) -> float:
     """Return the floating-point operations of forward and backward pass, for one token of a full context.
@@ -73,6 +76,7 @@ def training_memory(
     gpu: bool = False,
     in_parts: bool = False,
     head_trained: bool = True,
+    taught: bool = False,
 ) -> TrainingMemory:
     """Return the memory of a training step with an uncompiled model.
 
@@ -90,6 +94,7 @@ def training_memory(
         gpu: Whether it runs on a GPU, whose fused attention has dropout; that of CPUs has not.
         in_parts: Whether the loss is computed in parts.
         head_trained: Whether the head is among the trained parameters.
+        taught: Whether other models teach it, in parts; they themselves are not counted.
     """
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
     saved = saved_bytes_per_token(
@@ -108,6 +113,8 @@ def training_memory(
         of_loss += FLOAT32_BYTES * config.vocab_size * config.n_embd if head_trained else 0
     else:
         of_loss = tokens * FLOAT32_BYTES * config.vocab_size
+    if taught:  # a teacher's logits, its probabilities, and the mean of all
+        of_loss += min(tokens, TOKENS_AT_ONCE) * (value_bytes + 2 * FLOAT32_BYTES) * config.vocab_size
     return TrainingMemory(
         weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
         gradients=FLOAT32_BYTES * trained,

@@ -109,8 +109,8 @@ def _losses(logits: Tensor, targets: Tensor, exact: torch.dtype, *, leave_gradie
         leave_gradient: Replace the logits by the gradient of the sum of these losses.
     """
     of_rows = partial(_losses_of_rows, exact=exact, leave_gradient=leave_gradient)
-    threads = torch.get_num_threads()
-    if threads == 1:
+    threads = torch.get_num_threads() if logits.device.type == "cpu" else 1
+    if threads == 1 or logits.numel() <= LOGITS_IN_CACHE:
         return of_rows(logits, targets)
     rows = math.ceil(len(logits) / threads)
     try:
@@ -135,28 +135,52 @@ def _losses_of_rows(logits: Tensor, targets: Tensor, *, exact: torch.dtype, leav
     return torch.cat(losses)
 
 
-@torch.library.custom_op("quill::linear_cross_entropy", mutates_args=())
-def _loss_and_gradients(
-    hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, for_hidden: bool, for_weight: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss of `linear_cross_entropy_sum`, and its gradients of (N, C) and (V, C); without rows if unwanted.
+@torch.no_grad()
+def loss_in_parts(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    for_hidden: bool,
+    for_weight: bool,
+    pull_of: Callable[[slice], Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return loss, objective and gradients of hidden states (N, C), part by part.
 
-    Autograd, and a compiler, take it as a single step: compiled code for the loop would depend on the number of tokens.
+    Args:
+        hidden: Final hidden states (N, C).
+        weight: Of the head, (V, C).
+        targets: Ids (N,).
+        dtype: Number format of the products.
+        for_hidden: Whether the gradient of `hidden` is wanted.
+        for_weight: Whether that of `weight` is.
+        pull_of: Returns, for the tokens of a part, the number (n, V), float32, by which each logit is wanted to be
+            higher than the targets alone want it: the objective is the loss minus the logits times these numbers. None:
+            the objective is the loss.
+
+    Returns:
+        The sum of the targets' negative log-likelihoods, in nats; the objective; and its gradients, (N, C) and (V, C),
+        without rows where they are not wanted.
     """
-    exact = _exact(hidden)
+    exact = exact_dtype(hidden)
     gradient_of_hidden = torch.empty_like(hidden, dtype=exact) if for_hidden else hidden.new_empty(0, dtype=exact)
     gradient_of_weight = torch.empty_like(weight, dtype=exact) if for_weight else weight.new_empty(0, dtype=exact)
-    loss = torch.zeros((), dtype=exact, device=hidden.device)
+    loss, pulled = (torch.zeros((), dtype=exact, device=hidden.device) for _ in range(2))
     with torch.autocast(hidden.device.type, enabled=False):
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         memory = hidden.new_empty(min(len(hidden), TOKENS_AT_ONCE), len(weight))
         for first in range(0, len(hidden), TOKENS_AT_ONCE):
-            states = hidden[first : first + TOKENS_AT_ONCE]
+            part = slice(first, min(first + TOKENS_AT_ONCE, len(hidden)))
+            states, ids = hidden[part], targets[part]
             logits = torch.mm(states, weight.T, out=memory[: len(states)])
-            ids = targets[first : first + TOKENS_AT_ONCE]
+            pull = None if pull_of is None else pull_of(part)
+            if pull is not None:
+                pulled += torch.dot(logits.flatten().to(pull.dtype), pull.flatten())
             loss += _losses(logits, ids, exact, leave_gradient=for_hidden or for_weight).sum()
+            if pull is not None:
+                logits -= pull
             if for_hidden:
-                gradient_of_hidden[first : first + TOKENS_AT_ONCE] = logits @ weight
+                gradient_of_hidden[part] = logits @ weight
             if for_weight:
                 for row in range(0, len(weight), WEIGHT_ROWS_AT_ONCE):
                     rows = slice(row, row + WEIGHT_ROWS_AT_ONCE)
@@ -165,7 +189,19 @@ def _loss_and_gradients(
                         gradient_of_weight[rows] = product
                     else:
                         gradient_of_weight[rows] += product
-    return loss, gradient_of_hidden, gradient_of_weight
+    return loss, loss - pulled, gradient_of_hidden, gradient_of_weight
+
+
+@torch.library.custom_op("quill::linear_cross_entropy", mutates_args=())
+def _loss_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, for_hidden: bool, for_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of `linear_cross_entropy_sum`, and its gradients of (N, C) and (V, C); without rows if unwanted.
+
+    Autograd, and a compiler, take it as a single step: compiled code for the loop would depend on the number of tokens.
+    """
+    loss, _, of_hidden, of_weight = loss_in_parts(hidden, weight, targets, dtype, for_hidden, for_weight)
+    return loss, of_hidden, of_weight
 
 
 @_loss_and_gradients.register_fake
@@ -177,7 +213,7 @@ def _(
     for_hidden: bool,
     for_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    exact = _exact(hidden)
+    exact = exact_dtype(hidden)
     return (
         hidden.new_empty((), dtype=exact),
         torch.empty_like(hidden, dtype=exact) if for_hidden else hidden.new_empty(0, dtype=exact),
@@ -185,7 +221,8 @@ def _(
     )
 
 
-def _exact(hidden: Tensor) -> torch.dtype:
+def exact_dtype(hidden: Tensor) -> torch.dtype:
+    """Return the number format of losses and probabilities, given hidden states."""
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 

@@ -27,7 +27,7 @@ def kind_of_step(settings: ResolvedSettings, device: torch.device) -> type[Train
 def make_step(run: Run) -> TrainStep:
     """Return what does the iterations of a run."""
     kind = kind_of_step(run.settings, run.machine.device)
-    step = kind(run.model, run.optimizers, run.batches, run.settings, run.machine, run.average, run.world)
+    step = kind(run.model, run.optimizers, run.batches, run.settings, run.machine, run.average, run.world, run.teachers)
     step.restore(run.state)
     return step
 

@@ -16,6 +16,7 @@ from quillgpt.data.dataset import Dataset
 from quillgpt.data.mixture import Mixture
 from quillgpt.distributed import World
 from quillgpt.model import GPT
+from quillgpt.model.distillation import Teachers
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.training.start.choices import Machine
@@ -46,6 +47,7 @@ class Run:
         is_of_wrong_size: Whether the rules would choose a model of another size for so many operations; None where it
             is not to be chosen again.
         prompt: The prompt of its samples; None where it writes none.
+        teachers: The models that teach it, if any.
     """
 
     settings: ResolvedSettings
@@ -61,6 +63,7 @@ class Run:
     starting_weights: Callable[[], Mapping[str, Tensor]]
     is_of_wrong_size: Callable[[float], bool] | None = None
     prompt: Prompt | None = None
+    teachers: Teachers | None = None
 
     @property
     def world(self) -> World:

@@ -26,6 +26,7 @@ from quillgpt.distributed.fsdp import drop_gathered
 from quillgpt.distributed.join import is_of_connections
 from quillgpt.distributed.shards import is_sharded, own_rows
 from quillgpt.model import GPT
+from quillgpt.model.distillation import Teachers
 from quillgpt.model.kernels import mean_range_excess
 from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet
@@ -75,12 +76,14 @@ class Objective(nn.Module):
     Args:
         model: The model.
         range_penalty: Factor of the penalty for arguments that are out of a kernel's range.
+        teachers: The models whose probabilities are a share of its targets, if any.
     """
 
-    def __init__(self, model: GPT, range_penalty: float) -> None:
+    def __init__(self, model: GPT, range_penalty: float, teachers: Teachers | None = None) -> None:
         super().__init__()
         self.model = model
         self.range_penalty = range_penalty
+        self.teachers = teachers
 
     def forward(
         self, inputs: Tensor, targets: Tensor, batch_size: int, seeds: Tensor | None = None
@@ -93,10 +96,15 @@ class Objective(nn.Module):
             batch_size: Sequences of the global batch, B, over whose tokens the loss is the mean.
             seeds: Seeds of the sequences' dropout, int64 (M,), if they have any.
         """
-        loss = self.model.loss_sum(inputs, targets, seeds) / (batch_size * targets.shape[1])
-        if not self.range_penalty:
-            return loss, loss.detach()
-        return loss + self.range_penalty * mean_range_excess(self.model) / batch_size, loss.detach()
+        tokens = batch_size * targets.shape[1]
+        if self.teachers is None:
+            objective = self.model.loss_sum(inputs, targets, seeds) / tokens
+            loss = objective.detach()
+        else:
+            objective, loss = (each / tokens for each in self.teachers.loss_sums(self.model, inputs, targets, seeds))
+        if self.range_penalty:
+            objective = objective + self.range_penalty * mean_range_excess(self.model) / batch_size
+        return objective, loss
 
 
 MicroBatch = tuple[Tensor, Tensor, Tensor | None]
@@ -114,6 +122,7 @@ class TrainStep:
         machine: Device and number format.
         average: Follows the weights, where an average of them is kept.
         world: The processes that share every batch.
+        teachers: The models that teach this one, if any.
 
     Attributes:
         compiled: Whether the compiled model is used; False from the first iteration on where compiling fails, and at
@@ -132,6 +141,7 @@ class TrainStep:
         machine: Machine,
         average: WeightAverage | None = None,
         world: World = ALONE,
+        teachers: Teachers | None = None,
     ) -> None:
         self.model, self.optimizers, self.average = model, optimizers, average
         self.world = world
@@ -143,7 +153,7 @@ class TrainStep:
         self._has_compiled_once = False
         if self.compiled:
             compile_model(model)
-        objective = Objective(model, settings.range_penalty)
+        objective = Objective(model, settings.range_penalty, teachers)
         self.objective = self.parallel(objective)
         self.restore(TrainingState(dropout_by_sequence=True))
 

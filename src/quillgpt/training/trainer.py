@@ -121,6 +121,8 @@ class Trainer:
         self.started = clock() - run.state.seconds
         self.shift = None if run.settings.eval_only else describe_shift(run.mixture)
         flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
+        if run.teachers is not None:
+            flops_per_token += run.teachers.flops_per_token()
         self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
 
     def open_memorization(self) -> Memorization | None:

@@ -177,6 +177,18 @@ class LoraFields(Settings):
     )
 
 
+class DistillationFields(Settings):
+    """Distillation: models that teach this one."""
+
+    teachers: str | None = Field(
+        None,
+        description="Models with the same tokenizer that teach this one, separated by commas: runs, checkpoints or whatever init_from takes. A share of each target is the mean of their probabilities.",
+    )
+    teacher_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Share of the targets that is the teachers'; the rest is the token that comes next."
+    )
+
+
 class ScheduleFields(Settings):
     """The learning-rate schedule."""
 
@@ -301,6 +313,7 @@ class TrainFields(
     RangePenaltyFields,
     OptimizationFields,
     LoraFields,
+    DistillationFields,
     ScheduleFields,
     EvaluationFields,
     SampleFields,
@@ -382,6 +395,12 @@ class TrainSettings(TrainFields):
             raise ValueError(f"lora_rank = {self.lora_rank} needs optimizer = adamw, not {self.optimizer}")
         if self.ema_decay:
             raise ValueError(f"lora_rank = {self.lora_rank} allows no ema_decay; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_teachers(self) -> Self:
+        if self.teachers is not None and self.dtype == "float16":
+            raise ValueError("dtype = float16 does not go with teachers; use float32 or bfloat16")
         return self
 
     @property

@@ -14,6 +14,7 @@ from quillgpt.device import memory, peak, times_of_calls
 from quillgpt.distributed import ALONE
 from quillgpt.measuring import Allowance
 from quillgpt.model import GPT, GPTConfig
+from quillgpt.model.distillation import Teachers
 from quillgpt.optim.optimizers import make_optimizers
 from quillgpt.training.pace import LEAST_SHARE
 from quillgpt.training.planning import scaling
@@ -138,12 +139,12 @@ def fit_to_budget(
     machine.allowance.left = min(machine.allowance.left, Allowance(minutes).left)
     seconds = 60 * minutes * SHARE_FOR_TRAINING
     if config is None:
-        settings, config, speed = _with_size(settings, text, seconds, train, machine, speed)
+        settings, config, speed = _with_size(settings, text, seconds, train, machine, speed, start.teachers)
     else:
         settings = _with_adapters(settings, config, machine)
         tried = replace(config, block_size=settings.block_size)
         tokens = _tokens_of_iteration(settings, text, tried, seconds * usual_rate(machine), machine)
-        measured = measured_rate(settings, tried, train, machine, tokens)
+        measured = measured_rate(settings, tried, train, machine, tokens, teachers=start.teachers)
         speed = Speed(usual_rate(machine)) if measured is None else Speed(measured, TRIED)
     cost = cost_of(config)
     settings = scaling.with_schedule(settings, text, cost, seconds * speed.rate, machine.world.size)
@@ -167,6 +168,7 @@ def measured_rate(
     machine: Machine,
     tokens: int,
     known: float | None = None,
+    teachers: Teachers | None = None,
 ) -> float | None:
     """Try iterations of a new model for a while and return its training operations per second.
 
@@ -181,6 +183,7 @@ def measured_rate(
         machine: Device and number format.
         tokens: Tokens of an iteration, at most: a GPU computes few of them hardly faster than many.
         known: What a model of another size has reached, if one was tried.
+        teachers: The models that teach it, if any; their operations do not count.
 
     Returns:
         The operations per second of all ranks; None if there is no time to try.
@@ -205,7 +208,8 @@ def measured_rate(
 
         def times(sequences: int, seconds: float, within: float) -> list[float]:
             micro_batch = {"batch_size": sequences, "micro_batch_size": min(sequences, settings.micro_batch_size)}
-            step = trial_step(model, optimizers, train, settings.model_copy(update=micro_batch), machine)
+            tried = settings.model_copy(update=micro_batch)
+            step = trial_step(model, optimizers, train, tried, machine, teachers)
             return times_of_calls(lambda: step(0), machine.device, seconds=seconds, within=within)
 
         tried = times(1, seconds=0.0, within=seconds / 4)
@@ -246,7 +250,13 @@ def usual_rate(machine: Machine) -> float:
 
 
 def _with_size(
-    settings: TrainSettings, text: Text, seconds: float, train: Tokens, machine: Machine, known: Speed | None
+    settings: TrainSettings,
+    text: Text,
+    seconds: float,
+    train: Tokens,
+    machine: Machine,
+    known: Speed | None,
+    teachers: Teachers | None,
 ) -> tuple[TrainSettings, GPTConfig, Speed]:
     """Choose a size for a known speed; else for a guessed one, measure it, and choose again until both agree.
 
@@ -261,7 +271,8 @@ def _with_size(
             break
         config = chosen
         tokens = _tokens_of_iteration(sized, text, config, seconds * speed.rate, machine)
-        measured = measured_rate(sized, config, train, machine, tokens, speed.rate if speed.basis == TRIED else None)
+        before = speed.rate if speed.basis == TRIED else None
+        measured = measured_rate(sized, config, train, machine, tokens, before, teachers)
         if measured is not None:
             speed = Speed(measured, TRIED)
     return sized, chosen, speed

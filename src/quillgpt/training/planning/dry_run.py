@@ -38,6 +38,7 @@ from quillgpt.training.start.model_config import check_range
 from quillgpt.training.start.run_data import check_lengths, without_secrets
 from quillgpt.training.start.setup import build_model, make_trainable
 from quillgpt.training.start.starting_point import StartingPoint, apart_from_parent, find_starting_point
+from quillgpt.training.start.teachers import with_teachers
 from quillgpt.training.validation import evaluated_blocks
 
 DAY = 86_400
@@ -157,6 +158,7 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     for part in data.parts:
         check_lengths(part.name, part.train_tokens, part.val_tokens, start.settings)
     check_range(start.settings, config)
+    start = with_teachers(start, data.tokenizer_fingerprint)
     fitted, config = fit_to_budget(start, text, data.train, config)
     machine, world = start.machine, start.machine.world
     lack = lack_of_memory(fitted, config, machine.device, world)
@@ -179,7 +181,16 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
         alone = replace(start, machine=replace(machine, world=ALONE))
         built = build_model(alone, own, config)
         _, optimizers = make_trainable(built, alone, own)
-        timing = measured_timing(built, optimizers, own, alone.machine, data.train, data.val, sequences=sequences)
+        timing = measured_timing(
+            built,
+            optimizers,
+            own,
+            alone.machine,
+            data.train,
+            data.val,
+            sequences=sequences,
+            teachers=start.teachers,
+        )
     timing = replace(timing, evaluated_token=timing.evaluated_token / world.size)
     messages = communication.of_busiest_rank(with_adapters(empty_model(cropped), settings), settings, world.size)
     interconnect, sending_basis = communication.assumed_interconnect(world, machine.device, settings.backend)

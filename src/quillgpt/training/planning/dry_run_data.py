@@ -76,6 +76,7 @@ class DryRunData:
         bytes_per_token: Mean bytes of a token to train on.
         replayed_val_tokens: The length of the validation split of the replayed data set; 0 without one.
         obstacle: The error that would keep a run from starting; None if nothing would.
+        tokenizer_fingerprint: The tokenizer's; None where it is not known.
     """
 
     described: str
@@ -91,6 +92,7 @@ class DryRunData:
     bytes_per_token: float = 1.0
     replayed_val_tokens: int = 0
     obstacle: UserError | None = None
+    tokenizer_fingerprint: str | None = None
 
 
 def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
@@ -140,6 +142,7 @@ def dry_run_data(start: StartingPoint, spool: Path) -> DryRunData:
         counted=all(train == 1 for train, _ in preparation.scales.values()),
         bytes_per_token=text.bytes_per_token,
         replayed_val_tokens=0 if replayed is None else len(replayed.val),
+        tokenizer_fingerprint=mixture.tokenizer.fingerprint,
     )
 
 

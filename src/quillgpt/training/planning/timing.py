@@ -15,6 +15,8 @@ from quillgpt.data.batches import Source, Tokens, all_offsets
 from quillgpt.device import synchronize
 from quillgpt.evaluation import mean_loss
 from quillgpt.model import GPT
+from quillgpt.model.cost import FORWARD_SHARE
+from quillgpt.model.distillation import Teachers
 from quillgpt.optim.optimizers import OptimizerSet
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.training.cuda_graph import WARM_UP_ITERATIONS, CudaGraphStep, kind_of_step
@@ -30,9 +32,6 @@ MOST_TRIES = 40
 
 LONGEST_SEQUENCE_SECONDS = 10.0
 """Predicted seconds of one sequence above which nothing is tried."""
-
-FORWARD_SHARE = 1 / 3
-"""Share of the operations of a training step that its forward pass needs."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,12 @@ def sequences_to_try(settings: ChosenSettings, predicted: RunTiming) -> int:
 
 
 def trial_step(
-    model: GPT, optimizers: OptimizerSet, train: Tokens, settings: TrainSettings, machine: Machine
+    model: GPT,
+    optimizers: OptimizerSet,
+    train: Tokens,
+    settings: TrainSettings,
+    machine: Machine,
+    teachers: Teachers | None = None,
 ) -> Callable[[int], None]:
     """Return a function that does iteration i, uncompiled; one that is not finite is no error, as only time matters.
 
@@ -83,7 +87,8 @@ def trial_step(
     """
     resolved = ResolvedSettings.of(settings.model_copy(update={"compile": False}))
     kind = kind_of_step(resolved, machine.device)
-    step = kind(model, optimizers, training_batches(resolved, [Source(train)]), resolved, machine)
+    batches = training_batches(resolved, [Source(train)])
+    step = kind(model, optimizers, batches, resolved, machine, teachers=teachers)
 
     def act(iteration: int) -> None:
         with suppress(NonFiniteError):
@@ -103,6 +108,7 @@ def measured_timing(
     val: Tokens,
     *,
     sequences: int,
+    teachers: Teachers | None = None,
 ) -> RunTiming:
     """Estimate the times from iterations that are done now, uncompiled; they change the model and its optimizers.
 
@@ -116,6 +122,7 @@ def measured_timing(
         train: Tokens to train on.
         val: Tokens to evaluate on.
         sequences: Sequences of a micro-batch.
+        teachers: The models that teach this one, if any.
     """
 
     def seconds(act: Callable[[int], object], *, within: float = 0.0) -> list[float]:
@@ -129,7 +136,7 @@ def measured_timing(
         return times
 
     micro_batch = {"batch_size": sequences, "gradient_accumulation_steps": 1, "micro_batch_size": sequences}
-    try_micro_batch = trial_step(model, optimizers, train, settings.model_copy(update=micro_batch), machine)
+    try_micro_batch = trial_step(model, optimizers, train, settings.model_copy(update=micro_batch), machine, teachers)
     attempt = min(seconds(try_micro_batch, within=TRIED_SECONDS))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -139,7 +146,7 @@ def measured_timing(
     iteration = update + micro_batches * (attempt - update)
     basis = f"{sequences} of the {settings.sequences_per_iteration} sequences of an iteration, and one update"
     if iteration < TRIED_SECONDS / 2:
-        tried = seconds(trial_step(model, optimizers, train, settings, machine), within=TRIED_SECONDS)
+        tried = seconds(trial_step(model, optimizers, train, settings, machine, teachers), within=TRIED_SECONDS)
         iteration = median(tried)
         basis = f"{len(tried)} iterations" if len(tried) > 1 else "one iteration"
     elif micro_batches == 1:

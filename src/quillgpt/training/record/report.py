@@ -117,6 +117,7 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
             "passes over the data": describe_passes(run),
             "parameters": counted,
             **trained,
+            **describe_teachers(run),
             "decayed": count_values(groups.decayed),
             "not decayed": count_values(groups.vectors),
             "optimizer": settings.optimizer,
@@ -126,6 +127,14 @@ def show_set_up(run: Run, peak: Peak, given: Given) -> None:
             + (f", from {run.parent}" if run.parent else ", fresh weights"),
         },
     )
+
+
+def describe_teachers(run: Run) -> dict[str, str]:
+    """Return the row of the set-up that names the models that teach a run, if any do."""
+    if run.teachers is None:
+        return {}
+    names = ", ".join(run.state.teachers)
+    return {"teachers": f"{names}: {run.teachers.share:.4g} of the targets is their mean probabilities"}
 
 
 def describe_data(run: Run) -> dict[str, str]:

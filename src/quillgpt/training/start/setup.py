@@ -45,6 +45,7 @@ from quillgpt.training.start.run_data import (
     without_secrets,
 )
 from quillgpt.training.start.starting_point import StartingPoint, find_starting_point
+from quillgpt.training.start.teachers import with_teachers
 
 WEAK_ARGUMENT = -4.0
 """Below it, exp is less than a fiftieth."""
@@ -86,6 +87,7 @@ def set_up(
             "data hash": chosen.mixture.fingerprint,
             "replayed data hash": None if chosen.replayed is None else chosen.replayed.fingerprint,
             "iteration of the checkpoint": chosen.start.state.iteration,
+            "teachers": chosen.start.teacher_hashes,
         },
     )
     with world.agreement():
@@ -130,6 +132,7 @@ def choose(settings: TrainSettings, world: World, started: float | None = None, 
     replayed = open_replayed(start.settings, mixture, start.state)
     prompt = prompt_of_samples(start.settings, mixture, replayed)
     check_range(start.settings, config)
+    start = with_teachers(start, mixture.tokenizer.fingerprint)
     passed = 0.0 if started is None else time.perf_counter() - started
     asked = start.settings
     is_sized = asked.defaults == "scaled" and start.parent is None and world.size == 1 and speed is None
@@ -190,6 +193,7 @@ def assemble(chosen: Choices) -> Run:
         state.compiled_from = None
     elif state.compiled_from is None and state.settings.get("compile") is not True:
         state.compiled_from = state.iteration
+    state.teachers = start.teacher_hashes
     state.replay_fingerprint = "" if replayed is None else replayed.fingerprint
     return Run(
         settings=settings,
@@ -205,6 +209,7 @@ def assemble(chosen: Choices) -> Run:
         prompt=chosen.prompt,
         starting_weights=chosen.starting_weights,
         is_of_wrong_size=chosen.is_of_wrong_size,
+        teachers=start.teachers,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quillgpt.checkpoint import LoadedModel, StoredTraining, TrainingState, load_run
@@ -13,6 +13,7 @@ from quillgpt.console import say, warn
 from quillgpt.distributed import ALONE, World
 from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
+from quillgpt.model.distillation import Teachers
 from quillgpt.training.folder.out_dir import check_earlier_run
 from quillgpt.training.record.loggers import check_loggers
 from quillgpt.training.samples import check_samples
@@ -33,6 +34,8 @@ class StartingPoint:
         parent: The model that it starts from, or its own last checkpoint, if any.
         stored: What its own last checkpoint holds besides the model; None unless it is resumed.
         base: The model that the adapters of a resumed run belong to; None where it has none.
+        teachers: The models that teach it, if any; found when its tokenizer is known.
+        teacher_hashes: Hashes of their weights, by their names in the settings.
     """
 
     settings: TrainSettings
@@ -40,6 +43,8 @@ class StartingPoint:
     parent: LoadedModel | None
     stored: StoredTraining | None
     base: LoadedModel | None = None
+    teachers: Teachers | None = None
+    teacher_hashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def resumed(self) -> bool:
