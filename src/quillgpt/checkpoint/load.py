@@ -14,7 +14,7 @@ from quillgpt.attention import KernelSpec
 from quillgpt.checkpoint.config_json import from_config_json
 from quillgpt.checkpoint.names import BEST, LAST, iteration_of
 from quillgpt.checkpoint.recover import read_whole_model
-from quillgpt.checkpoint.save import OPTIMIZER, RAW_WEIGHTS
+from quillgpt.checkpoint.save import OPTIMIZER, OWN_TEACHERS, RAW_WEIGHTS
 from quillgpt.checkpoint.state import STATE, TrainingState
 from quillgpt.checkpoint.stock_classes import QUILL_KEY
 from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, with_prefix
@@ -249,11 +249,13 @@ class StoredTraining:
         state: The progress of the run.
         optimizer: The tensors of the optimizers' states, by name.
         raw_weights: The trained weights, by name, if the model has their average or merged weights; else None.
+        own_teachers: The weights of the teachers that the run has trained, by name.
     """
 
     state: TrainingState
     optimizer: Mapping[str, Tensor]
     raw_weights: Mapping[str, Tensor] | None
+    own_teachers: tuple[Mapping[str, Tensor], ...] = ()
 
 
 def load_training_state(folder: Path) -> StoredTraining:
@@ -275,4 +277,15 @@ def load_training_state(folder: Path) -> StoredTraining:
             f"checkpoint is named {name}; {mend}"
         )
     raw_weights = open_tensors(folder / RAW_WEIGHTS) if (folder / RAW_WEIGHTS).is_file() else None
-    return StoredTraining(state, open_tensors(folder / OPTIMIZER), raw_weights)
+    return StoredTraining(state, open_tensors(folder / OPTIMIZER), raw_weights, load_own_teachers(folder))
+
+
+def load_own_teachers(folder: Path) -> tuple[Mapping[str, Tensor], ...]:
+    """Return the weights of the teachers that a run has trained from a checkpoint."""
+    if not (folder / OWN_TEACHERS).is_file():
+        return ()
+    models: dict[str, dict[str, Tensor]] = {}
+    for full_name, tensor in open_tensors(folder / OWN_TEACHERS).items():
+        number, name = full_name.split("/", 1)
+        models.setdefault(number, {})[name] = tensor
+    return tuple(models[number] for number in sorted(models, key=int))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from quillgpt.text.tokenizers.tokenizer import Tokenizer
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 """The trained weights, if the model has their average or has adapters merged in."""
+
+OWN_TEACHERS = "training/teachers.safetensors"
+"""The weights of the teachers that the run has trained, by `number/name`, if there are any."""
 
 SMALL_FILES_BYTES = 2 << 20
 """Space for the files without tensors: tokenizer, configuration, state."""
@@ -80,6 +83,7 @@ def save_checkpoint(
     optimizer: dict[str, Tensor],
     state: TrainingState,
     raw_weights: dict[str, Tensor] | None = None,
+    own_teachers: Sequence[Mapping[str, Tensor]] = (),
     adapter_base: str = "",
     world: World = ALONE,
 ) -> Path:
@@ -97,6 +101,7 @@ def save_checkpoint(
         state: The progress of the run.
         raw_weights: The trained weights, by their names in the model, if the model has their average or has adapters
             merged in.
+        own_teachers: The weights of the teachers that the run has trained, by their names in the model.
         adapter_base: The name under which other programs know the base model of the adapters, if there are any.
         world: The processes that train together.
 
@@ -106,6 +111,10 @@ def save_checkpoint(
     contents = {WEIGHTS: weights_of(model), OPTIMIZER: all_of(optimizer)}
     if raw_weights is not None:
         contents[RAW_WEIGHTS] = all_of(raw_weights)
+    if own_teachers:
+        contents[OWN_TEACHERS] = all_of(
+            {f"{number}/{name}": tensor for number, own in enumerate(own_teachers) for name, tensor in own.items()}
+        )
     adapter = adapter_config(model, adapter_base)
     if adapter is not None:
         contents[ADAPTER_WEIGHTS] = adapter_tensors(model)

@@ -103,6 +103,7 @@ class TrainingState(Record):
         losses_at_start: The losses of the first evaluation, if a data set is replayed.
         base: The base model, if adapters are trained.
         teachers: Hashes of the weights of the models that teach it, by the names that the settings have for them.
+        taught: Whether the teachers that the run has trained teach the present model.
         scaler: State of float16's gradient scaler; empty for other formats.
         dropout_by_sequence: Whether dropout is a function of a sequence's place in the global batch. Runs that began
             before it was draw all of an iteration's dropout from PyTorch's generator.
@@ -136,6 +137,7 @@ class TrainingState(Record):
     losses_at_start: Annotated[dict[str, Loss], _like(StartingLosses)] = Field(default_factory=dict)
     base: Annotated[dict[str, str], _like(AdapterBase)] = Field(default_factory=dict)
     teachers: dict[str, str] = Field(default_factory=dict)
+    taught: bool = False
     scaler: Annotated[dict[str, Any], _like(ScalerState)] = Field(default_factory=dict)
     dropout_by_sequence: bool = False
     loss_in_parts: bool = False

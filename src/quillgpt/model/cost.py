@@ -36,7 +36,8 @@ class TrainingMemory:
     """The memory of a training step, in bytes.
 
     Attributes:
-        weights: The parameters, their average if there is one, and in 16-bit formats the copies for matrix products.
+        weights: The parameters, their average if there is one, those of teachers that the run trains, and in 16-bit
+            formats the copies for matrix products.
         gradients: One float32 for each parameter.
         optimizer: The optimizer's state.
         activations: The tensors that the forward pass of one micro-batch saves for the backward pass, and the gradient
@@ -77,6 +78,7 @@ def training_memory(
     in_parts: bool = False,
     head_trained: bool = True,
     taught: bool = False,
+    own_teachers: int = 0,
 ) -> TrainingMemory:
     """Return the memory of a training step with an uncompiled model.
 
@@ -94,7 +96,8 @@ def training_memory(
         gpu: Whether it runs on a GPU, whose fused attention has dropout; that of CPUs has not.
         in_parts: Whether the loss is computed in parts.
         head_trained: Whether the head is among the trained parameters.
-        taught: Whether other models teach it, in parts; they themselves are not counted.
+        taught: Whether other models teach it, in parts. Of those, only own teachers are counted.
+        own_teachers: How many the run trains first.
     """
     copies = 0 if value_bytes == FLOAT32_BYTES else value_bytes * parameters
     saved = saved_bytes_per_token(
@@ -116,7 +119,7 @@ def training_memory(
     if taught:  # a teacher's logits, its probabilities, and the mean of all
         of_loss += min(tokens, TOKENS_AT_ONCE) * (value_bytes + 2 * FLOAT32_BYTES) * config.vocab_size
     return TrainingMemory(
-        weights=FLOAT32_BYTES * parameters * (2 if averaged else 1) + copies,
+        weights=FLOAT32_BYTES * parameters * ((2 if averaged else 1) + own_teachers) + copies,
         gradients=FLOAT32_BYTES * trained,
         optimizer=FLOAT32_BYTES * remembered,
         activations=tokens * saved + of_loss,

@@ -35,6 +35,11 @@ class Teachers:
     models: tuple[GPT, ...]
     share: float
 
+    @classmethod
+    def of(cls, models: Sequence[GPT], share: float) -> Teachers | None:
+        """Return these teachers; None without any."""
+        return cls(tuple(models), share) if models else None
+
     def flops_per_token(self) -> float:
         """Return the operations of all teachers for a token of a full context: their forward passes."""
         return FORWARD_SHARE * sum(

@@ -53,6 +53,7 @@ def learning_rate(iteration: int, settings: TrainSettings) -> float:
     """Return the learning rate of the step from `iteration` to the next one."""
     if not settings.decay_lr:
         return settings.learning_rate
+    iteration = settings.within_model(iteration)
     if settings.lr_schedule == "cosine":
         return cosine(
             iteration,

@@ -77,7 +77,7 @@ class CudaGraphStep(TrainStep):
             self._graph.replay()
         self._done += 1
         if self.average is not None:
-            self.average.update(self.model, iteration)
+            self.average.update(self.model, self.settings.within_model(iteration))
         return StepResult(self._loss.clone(), self._grad_norm.clone())
 
     def synchronize(self) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from quillgpt.model.cost import FORWARD_SHARE
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training.planning.scaling import enough_iterations
+from quillgpt.training.planning.scaling import MOST_MODELS, enough_iterations, work_until
 from quillgpt.training.run import Run
 from quillgpt.training.samples import samples_to_come
 from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val, evaluations_to_come
@@ -235,7 +236,9 @@ class Pace:
         most = int(max(0.0, left) / each)
         more = bisect_right(range(most + 1), left, key=lambda count: self._seconds_of(count, each)) - 1
         length = state.iteration + max(0, more, self._last_iterations(each, left, more))
-        if settings.defaults == "scaled":  # more passes over the text would not help
+        if settings.teacher_iters:
+            length = self._end_of_models(each, left)
+        elif settings.defaults == "scaled":  # more passes over the text would not help
             enough = enough_iterations(settings, self._run.mixture.train_tokens)
             length = min(length, max(enough, settings.max_iters))
         change = abs(length - settings.max_iters) * each
@@ -273,7 +276,7 @@ class Pace:
         """Return how many iterations a run does, though late, so that its last ones have small learning rates."""
         settings, iteration = self._run.settings, self._run.state.iteration
         small = settings.min_lr + SMALL_RATE * (settings.learning_rate - settings.min_lr)
-        if more > 0 or iteration == 0 or not settings.decay_lr:
+        if more > 0 or settings.within_model(iteration) == 0 or not settings.decay_lr:
             return 0
         if learning_rate(iteration, settings) <= small:
             return 0
@@ -289,7 +292,25 @@ class Pace:
         samples = samples_to_come(state.iteration, end, settings) * self._sample.now(each)
         traces = self._trace.now(each) * (evaluations + 1)
         traces = min(traces, TRACES_AT_END * self._trace.now(each) + TRACED_SHARE * iterations * each)
-        return iterations * each + evaluations * self._pause_seconds(each) + samples + traces
+        return self._work_of(iterations) * each + evaluations * self._pause_seconds(each) + samples + traces
+
+    def _end_of_models(self, each: float, left: float) -> int:
+        """Return the iteration at which a run ends that trains teachers: no model begins that would not be done."""
+        now, settings, length = self._run.state.iteration, self._run.settings, self._run.settings.teacher_iters
+        begun = max(1, math.ceil(now / length))
+        most = MOST_MODELS if settings.defaults == "scaled" else int((now + left / each) / length)
+        counts = range(max(begun, 1 if self._run.state.taught else most), begun - 1, -1)
+        fitting = (count * length for count in counts if self._seconds_of(count * length - now, each) <= left)
+        return next(fitting, now + int(max(0.0, left) / each))
+
+    def _work_of(self, iterations: int) -> float:
+        """Return how many iterations as the latest ones take as long as the coming ones, which others may teach."""
+        state, settings = self._run.state, self._run.settings
+        if not settings.teacher_iters:
+            return iterations
+        planned = settings.model_copy(update={"max_iters": state.iteration + iterations})
+        work = work_until(planned.max_iters, planned) - work_until(state.iteration, planned)
+        return work / (1 + FORWARD_SHARE * (len(self._run.own_teachers) if state.taught else 0))
 
     def _pause_seconds(self, each: float) -> float:
         """Predict the seconds of an evaluation of both splits, with the save after it."""

@@ -14,6 +14,7 @@ from quillgpt.data.batches import Window
 from quillgpt.distributed.shards import fill
 from quillgpt.errors import UserError
 from quillgpt.training.fault import NonFiniteError, describe_windows, find_fault
+from quillgpt.training.own_teachers import restore_teachers
 from quillgpt.training.run import Run
 from quillgpt.training.start.raw_weights import load_raw_weights
 from quillgpt.training.start.starting_point import forget_lost_best
@@ -28,7 +29,8 @@ MOST_AT_ONCE = 3
 """How often the learning rate may be lowered at once; then the run is given up."""
 
 KEPT = (
-    *("data_fingerprint", "replay_fingerprint", "base", "dropout_by_sequence", "loss_in_parts", "fused_rest"),
+    *("data_fingerprint", "replay_fingerprint", "base", "teachers"),
+    *("dropout_by_sequence", "loss_in_parts", "fused_rest"),
     *("seconds", "start_seconds", "train_seconds", "saving_seconds"),
 )
 """Of the state, what no rollback takes back: what the run is made of, and time, which goes on."""
@@ -107,12 +109,14 @@ def restore(run: Run, step: TrainStep) -> None:
         load_raw_weights(run.model, stored, loaded.folder)
         run.parent = loaded.folder
     else:
-        weights = run.starting_weights()
+        weights = run.starting_weights(0)
         for model in {run.model, run.evaluated_model}:
             fill(model, weights.items())
     run.resumed = stored is not None
     run.optimizers.load_state(stored.optimizer if stored else {})
     restore_state(run.state, stored)
+    restore_teachers(run, stored.own_teachers if stored else (), run.parent)
+    step.teach(run.teachers)
     step.restore(run.state)
 
 

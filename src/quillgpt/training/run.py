@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ class Run:
         state: Where the run stands; always the same object, which iterations and rollbacks change.
         parent: The folder of the weights that it started from, or of its own last checkpoint, if any.
         resumed: Whether it goes on from a checkpoint of its own.
-        starting_weights: Returns the weights with which a run begins that is not resumed, by name.
+        starting_weights: Returns the weights with which a model of the run begins, by name; the first one is number 0.
         is_of_wrong_size: Whether the rules would choose a model of another size for so many operations; None where it
             is not to be chosen again.
         prompt: The prompt of its samples; None where it writes none.
-        teachers: The models that teach it, if any.
+        given_teachers: The models that the settings name to teach it.
+        own_teachers: Those that it has trained itself; they teach where the state says so.
     """
 
     settings: ResolvedSettings
@@ -60,10 +61,11 @@ class Run:
     state: TrainingState
     parent: Path | None
     resumed: bool
-    starting_weights: Callable[[], Mapping[str, Tensor]]
+    starting_weights: Callable[[int], Mapping[str, Tensor]]
     is_of_wrong_size: Callable[[float], bool] | None = None
     prompt: Prompt | None = None
-    teachers: Teachers | None = None
+    given_teachers: tuple[GPT, ...] = ()
+    own_teachers: list[GPT] = field(default_factory=list)
 
     @property
     def world(self) -> World:
@@ -79,6 +81,12 @@ class Run:
     def evaluated_model(self) -> GPT:
         """The model that is evaluated, saved and sampled from: the average of the weights, where one is kept."""
         return self.average.model if self.average else self.model
+
+    @property
+    def teachers(self) -> Teachers | None:
+        """The models that teach it now, if any."""
+        own = self.own_teachers if self.state.taught else []
+        return Teachers.of([*self.given_teachers, *own], self.settings.teacher_share)
 
     @property
     def texts(self) -> list[Dataset]:
@@ -97,16 +105,18 @@ class Run:
     def change_length(self, iterations: int, eval_interval: int | None = None) -> None:
         """Let the run, and the fall of its learning rate, end at another iteration; the rise takes a part at most.
 
+        Where it trains teachers, models stay as long as they are, unless not even the first one would be done.
+
         Args:
             iterations: Its new length.
             eval_interval: Iterations between evaluations from now on; None: as many as before.
         """
-        changed = {
-            "max_iters": iterations,
-            "lr_decay_iters": max(1, iterations),
-            "warmup_iters": min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * iterations)),
-            "eval_interval": eval_interval or self.settings.eval_interval,
-        }
+        changed = {"max_iters": iterations, "eval_interval": eval_interval or self.settings.eval_interval}
+        if iterations < self.settings.teacher_iters:
+            changed["teacher_iters"] = 0
+        if iterations < self.settings.teacher_iters or not self.settings.teacher_iters:
+            changed["lr_decay_iters"] = max(1, iterations)
+            changed["warmup_iters"] = min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * iterations))
         self.settings = self.settings.model_copy(update=changed)
 
     @property

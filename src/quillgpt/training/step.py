@@ -153,8 +153,8 @@ class TrainStep:
         self._has_compiled_once = False
         if self.compiled:
             compile_model(model)
-        objective = Objective(model, settings.range_penalty, teachers)
-        self.objective = self.parallel(objective)
+        self._objective = Objective(model, settings.range_penalty, teachers)
+        self.objective = self.parallel(self._objective)
         self.restore(TrainingState(dropout_by_sequence=True))
 
     def parallel(self, objective: Objective) -> Parallel:
@@ -191,7 +191,7 @@ class TrainStep:
         self.check_finite(iteration, loss, grad_norm)
         self.update(lr)
         if self.average is not None:
-            self.average.update(self.model, iteration)
+            self.average.update(self.model, self.settings.within_model(iteration))
         return StepResult(loss, grad_norm, votes)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
@@ -339,6 +339,10 @@ class TrainStep:
         for micro_batch in micro_batches[:1] if alike else (micro_batches[0], micro_batches[-1]):
             self.forward_backward(*micro_batch)
         self.model.zero_grad(set_to_none=True)
+
+    def teach(self, teachers: Teachers | None) -> None:
+        """Let these models teach from now on; `restore` comes next."""
+        self._objective.teachers = teachers
 
     def record(self, state: TrainingState) -> None:
         """Write into a state what the step remembers: float16's scaler, and whether it is uncompiled."""

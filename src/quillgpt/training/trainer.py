@@ -30,6 +30,7 @@ from quillgpt.training.folder.occupation import Occupation
 from quillgpt.training.folder.out_dir import begin_record, claim_folder, record_settings
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.memorization import Memorization, open_memorization
+from quillgpt.training.own_teachers import begin_model, begins_model
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.finish import finish
 from quillgpt.training.record.loggers import Logger, open_loggers
@@ -120,10 +121,7 @@ class Trainer:
         self.given = given or Given(run.settings)
         self.started = clock() - run.state.seconds
         self.shift = None if run.settings.eval_only else describe_shift(run.mixture)
-        flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
-        if run.teachers is not None:
-            flops_per_token += run.teachers.flops_per_token()
-        self.flops_per_iteration = run.settings.tokens_per_iteration * flops_per_token
+        self.flops_per_token = training_flops_per_token(run.model.config, run.model.parameter_count(positions=False))
 
     def open_memorization(self) -> Memorization | None:
         """Open what looks for copies in samples, where that is asked for; on rank 0, which alone writes."""
@@ -132,6 +130,14 @@ class Trainer:
             return None
         with self.world.agreement(), self.world.main_first("index the text"):
             return open_memorization(self.run, self.warn) if self.world.is_main else None
+
+    @property
+    def flops_per_iteration(self) -> float:
+        """Operations of an iteration, those of its teachers included."""
+        teachers = self.run.teachers
+        return self.settings.tokens_per_iteration * (
+            self.flops_per_token + (teachers.flops_per_token() if teachers else 0)
+        )
 
     @property
     def settings(self) -> ResolvedSettings:
@@ -312,6 +318,8 @@ class Trainer:
             NonFiniteError: Its loss or gradient is not finite; no weight has been updated.
             WrongSizeError: Another size fits better.
         """
+        if begins_model(self.run):
+            begin_model(self.run, self.step)
         state, settings = self.state, self.settings
         if is_left_out(state.iteration, state):
             console.say(f"iter {state.iteration + 1}: left out, its batch was not finite before")

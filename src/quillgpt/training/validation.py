@@ -69,10 +69,10 @@ def evaluated_blocks(settings: TrainSettings, split: str, val_blocks: int) -> in
 def evaluation_is_due(state: TrainingState, settings: TrainSettings) -> bool:
     """Whether a run is evaluated now, unless it just was: at its end, and every `eval_interval` iterations.
 
-    In a run with minutes, whose interval and length follow the clock, they are counted from the latest evaluation, and
-    none is due that the last one would follow soon.
+    So is each model at its end. In a run with minutes, whose interval and length follow the clock, evaluations are
+    counted from the latest one, and none is due that the last one would follow soon.
     """
-    if state.iteration >= settings.max_iters:
+    if state.iteration >= settings.max_iters or (state.iteration and settings.within_model(state.iteration) == 0):
         return True
     if settings.minutes is None:
         return state.iteration % settings.eval_interval == 0

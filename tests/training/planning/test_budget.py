@@ -46,7 +46,7 @@ def test_minutes_decide_size_and_length(own: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(budget, "measured_rate", lambda *_: 4e11)
     fast = set_up(own(minutes="2", overwrite="true")).settings
     assert fast.n_embd > slow.n_embd
-    assert (fast.minutes, fast.max_iters) == (2.0, fast.lr_decay_iters)
+    assert (fast.minutes, fast.model_iters) == (2.0, fast.lr_decay_iters)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,30 @@ def test_iterations_that_are_set_stay_and_need_no_minutes(own: Any) -> None:
 
 
 def test_without_either_there_are_the_usual_minutes(own: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    run = set_up(own(n_embd="32", n_layer="1"))
+    run = set_up(own(n_embd="32", n_layer="1", teacher_iters="0"))
     assert run.settings.minutes == budget.USUAL_MINUTES
     said = " ".join(capsys.readouterr().err.split())
     assert "chosen for 3 min;" in said
-    assert "the run ends before its time" in said  # 1,500 words are soon read often enough
+    assert "so the run ends before its time" in said  # 1,500 words are soon read often enough
     reasons = run.machine.reasons
     measured, size = reasons["n_layer"].split(" with 1 x 32: ")
     assert measured in said
     assert size in said
     assert reasons["max_iters"].endswith("so the run ends before its time")
     assert reasons["tokenizer"] == "that of the data set"
+
+
+def test_a_text_that_is_soon_read_often_enough_is_learnt_by_teachers_first(
+    own: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = set_up(own(n_embd="32", n_layer="1"))
+    settings = run.settings
+    assert settings.models == scaling.MOST_MODELS
+    assert settings.teacher_iters == scaling.enough_iterations(settings, run.mixture.train_tokens)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"for each of {scaling.MOST_MODELS} models: teachers, and at last the one that they teach" in said
+    assert "40 passes are as many as help, and the run may end before its time" in said
+    assert "there is time for others, which teach the last one" in run.machine.reasons["teacher_iters"]
 
 
 def test_a_model_that_is_too_large_to_train_whole_gets_adapters(
@@ -188,7 +201,9 @@ def fit_slowly(own: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
         monkeypatch.setattr(time, "perf_counter", lambda: now[0])
         monkeypatch.setattr(budget, "usual_rate", lambda _: USUAL_RATE)
 
-        def slow_step(model: GPT, _: object, __: object, settings: TrainSettings, ___: object) -> Callable[[int], None]:
+        def slow_step(
+            model: GPT, _: object, __: object, settings: TrainSettings, *___: object
+        ) -> Callable[[int], None]:
             def step(_: int) -> None:
                 now[0] += slowness * settings.tokens_per_iteration * cost_of(model.config).flops_per_token / USUAL_RATE
 

@@ -187,6 +187,10 @@ class DistillationFields(Settings):
     teacher_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="Share of the targets that is the teachers'; the rest is the token that comes next."
     )
+    teacher_iters: Count = Field(
+        0,
+        description="Train teachers first, each from fresh weights for so many iterations, and then a model for as many, which they teach. max_iters counts all of these iterations and is a multiple of this number; the best model is kept. 0: none.",
+    )
 
 
 class ScheduleFields(Settings):
@@ -403,10 +407,46 @@ class TrainSettings(TrainFields):
             raise ValueError("dtype = float16 does not go with teachers; use float32 or bfloat16")
         return self
 
+    @model_validator(mode="after")
+    def _check_own_teachers(self) -> Self:
+        length = self.teacher_iters
+        if not length:
+            return self
+        against = {
+            f"init_from = {self.init_from}": self.init_from not in ("scratch", "resume"),
+            f"dtype = {self.dtype}": self.dtype == "float16",
+            f"strategy = {self.strategy}": self.strategy == "fsdp",
+            f"patience = {self.patience}": bool(self.patience),
+        }
+        for given, excludes in against.items():
+            if excludes:
+                raise ValueError(f"{given} does not go with teacher_iters = {length}; leave one of them out")
+        if self.minutes is None and self.max_iters % length:
+            whole = self.max_iters // length * length
+            raise ValueError(
+                f"max_iters = {self.max_iters} is not a multiple of teacher_iters = {length}, so the last model would "
+                f"stay unfinished; use max_iters = {' or '.join(str(n) for n in (whole, whole + length) if n)}"
+            )
+        return self
+
     @property
     def adapter_alpha(self) -> float:
         """The scale of the adapters times their rank."""
         return self.lora_alpha or 2.0 * self.lora_rank
+
+    def within_model(self, iteration: int) -> int:
+        """Return how many of so many iterations belong to the present model; all, where there is only one."""
+        return iteration % self.teacher_iters if self.teacher_iters else iteration
+
+    @property
+    def models(self) -> int:
+        """The models that are trained: the last one, and the teachers before it."""
+        return max(1, -(-self.max_iters // self.teacher_iters)) if self.teacher_iters else 1
+
+    @property
+    def model_iters(self) -> int:
+        """Iterations of a model."""
+        return self.teacher_iters or self.max_iters
 
     @property
     def sequences_per_iteration(self) -> int:

@@ -147,6 +147,7 @@ class Checkpointer:
                 optimizer=run.optimizers.state(),
                 state=state,
                 raw_weights=raw_weights,
+                own_teachers=[dict(model.named_parameters()) for model in run.own_teachers],
                 adapter_base=name_of_base(run.settings, state),
                 world=run.world,
             )

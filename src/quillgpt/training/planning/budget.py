@@ -128,6 +128,7 @@ def fit_to_budget(
         ConfigError: The settings ask for fewer rows than the tokenizer has, or for more memory than there is.
     """
     settings, machine = start.settings, start.machine
+    teachers = Teachers.of(start.teachers, settings.teacher_share)
     if start.resumed or settings.defaults == "fixed":
         return settings, config or config_for(settings, text.tokenizer, text.vocab_size)
     if not settings.model_fields_set & {"minutes", "max_iters"}:
@@ -139,12 +140,12 @@ def fit_to_budget(
     machine.allowance.left = min(machine.allowance.left, Allowance(minutes).left)
     seconds = 60 * minutes * SHARE_FOR_TRAINING
     if config is None:
-        settings, config, speed = _with_size(settings, text, seconds, train, machine, speed, start.teachers)
+        settings, config, speed = _with_size(settings, text, seconds, train, machine, speed, teachers)
     else:
         settings = _with_adapters(settings, config, machine)
         tried = replace(config, block_size=settings.block_size)
         tokens = _tokens_of_iteration(settings, text, tried, seconds * usual_rate(machine), machine)
-        measured = measured_rate(settings, tried, train, machine, tokens, teachers=start.teachers)
+        measured = measured_rate(settings, tried, train, machine, tokens, teachers=teachers)
         speed = Speed(usual_rate(machine)) if measured is None else Speed(measured, TRIED)
     cost = cost_of(config)
     settings = scaling.with_schedule(settings, text, cost, seconds * speed.rate, machine.world.size)
@@ -281,7 +282,7 @@ def _with_size(
 def _explain(settings: TrainSettings, text: Text, cost: Cost, speed: Speed, machine: Machine) -> None:
     """Say what the rules have chosen and why, and note that for the report."""
     ranks, in_iteration, parameters = machine.world.size, settings.tokens_per_iteration, cost.parameters
-    tokens = settings.max_iters * in_iteration
+    tokens = settings.model_iters * in_iteration
     passes = scaling.passes_over(settings, text)
     length = f"{settings.max_iters:,} iterations"
     time = length if settings.minutes is None else f"{settings.minutes:g} min"
@@ -296,28 +297,35 @@ def _explain(settings: TrainSettings, text: Text, cost: Cost, speed: Speed, mach
         f"{scaling.MOST_PARAMETERS_PER_TOKEN:g} parameters for each token of it"
     )
     read = "" if passes is None else f", {passes:.1f} passes over the text"
-    length = f"{length} of {in_iteration:,} tokens{read}"
+    length = f"{settings.model_iters:,} iterations of {in_iteration:,} tokens{read}"
+    if settings.models > 1:
+        length += f", for each of {settings.models} models: teachers, and at last the one that they teach"
     say(f"{measured}:")
     say(f"  {size}")
     say(f"  {length}, dropout {settings.dropout:g}, weight decay {settings.weight_decay:g}")
     ends_early = ""
     enough = scaling.enough_iterations(settings, text.train_tokens) if text.train_tokens else None
-    if settings.minutes is not None and settings.max_iters == enough:
-        ends_early = f"{scaling.MOST_PASSES} passes are as many as help, so the run ends before its time"
+    if settings.minutes is not None and settings.model_iters == enough and settings.models in (1, scaling.MOST_MODELS):
+        ends = "so the run ends" if settings.models == 1 else "and the run may end"
+        ends_early = f"{scaling.MOST_PASSES} passes are as many as help, {ends} before its time"
         say(f"  {ends_early}; more text would help")
     machine.because(f"{measured} with {settings.n_layer} x {settings.n_embd}: {size}", "n_layer")
     machine.because("goes with n_layer", "n_embd", "n_head")
     clock = "" if settings.minutes is None else "; " + (ends_early or "the clock corrects it on the way")
     machine.because(f"planned: {length}{clock}", "max_iters")
     machine.because("for the length that was planned", "batch_size", "gradient_accumulation_steps")
+    if settings.models > 1:
+        reason = "a model reads the text as often as helps, and there is time for others, which teach the last one"
+        machine.because(f"{reason}; at most {scaling.MOST_MODELS} are trained", "teacher_iters")
     crowding = (
         "" if not text.train_tokens else f", {parameters / text.train_tokens:.2g} parameters for each token of it"
     )
     machine.because(f"{passes or 0:.1f} passes over the text{crowding}", "dropout", "weight_decay")
-    machine.because("the length of the run", "lr_decay_iters")
-    machine.because(f"{scaling.WARMUP_SHARE:.0%} of the run, at most {scaling.LONGEST_WARMUP}", "warmup_iters")
-    machine.because(f"{scaling.EVALUATIONS} evaluations in the run", "eval_interval")
-    machine.because(f"{scaling.LINES_OF_THE_LOG} lines in the log", "log_interval")
+    whole = "run" if settings.models == 1 else "model"
+    machine.because(f"the length of the {whole}", "lr_decay_iters")
+    machine.because(f"{scaling.WARMUP_SHARE:.0%} of the {whole}, at most {scaling.LONGEST_WARMUP}", "warmup_iters")
+    machine.because(f"{scaling.EVALUATIONS} evaluations in the {whole}", "eval_interval")
+    machine.because(f"{scaling.LINES_OF_THE_LOG} lines in the log of the {whole}", "log_interval")
     evaluated = (
         f"{scaling.EVALUATED_TOKENS:,} tokens of each split, at most {scaling.EVALUATED_SHARE:.1%} of those trained on"
     )

@@ -23,8 +23,9 @@ from quillgpt.errors import UserError
 from quillgpt.files import nearest_existing
 from quillgpt.model import GPTConfig, empty_model
 from quillgpt.model.cost import FLOAT32_BYTES, TrainingMemory, training_flops_per_token
+from quillgpt.model.distillation import Teachers
 from quillgpt.training.folder.out_dir import check_out_dir, replaced_by
-from quillgpt.training.planning import communication
+from quillgpt.training.planning import communication, scaling
 from quillgpt.training.planning.budget import SHARE_FOR_TRAINING, choose_context, fit_to_budget
 from quillgpt.training.planning.dry_run_data import DryRunData, DryRunPart, dry_run_data
 from quillgpt.training.planning.scaling import Text
@@ -92,6 +93,12 @@ class DryRun:
         return 0 if self.settings.eval_only else max(0, self.settings.max_iters - self.first)
 
     @property
+    def taught_iterations(self) -> float:
+        """The untaught iterations that take as long, where teachers of its own teach the last model."""
+        first, settings = self.first, self.settings
+        return scaling.work_until(first + self.iterations, settings) - scaling.work_until(first, settings)
+
+    @property
     def evaluation_seconds(self) -> float:
         """Time of one evaluation: of both splits, and of what is replayed."""
         blocks = 0 if self.data.parts else self._blocks("train", None, 1) + self._blocks("val", None, 1)
@@ -107,7 +114,7 @@ class DryRun:
         """Time of the whole run: iterations, evaluations, and at the end the whole validation split."""
         last = 0 if self.settings.eval_only else sum(part.val_tokens for part in self.data.parts)
         return (
-            self.iterations * (self.timing.iteration + self.sending)
+            self.taught_iterations * (self.timing.iteration + self.sending)
             + self.evaluations * self.evaluation_seconds
             + last * self.timing.evaluated_token
         )
@@ -189,7 +196,7 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
             data.train,
             data.val,
             sequences=sequences,
-            teachers=start.teachers,
+            teachers=Teachers.of(start.teachers, settings.teacher_share),
         )
     timing = replace(timing, evaluated_token=timing.evaluated_token / world.size)
     messages = communication.of_busiest_rank(with_adapters(empty_model(cropped), settings), settings, world.size)

@@ -13,7 +13,7 @@ from typing import Any
 from quillgpt.config.schema import TrainSettings
 from quillgpt.data.mixture import Mixture
 from quillgpt.model import GPTConfig, count_parameters
-from quillgpt.model.cost import training_flops_per_token
+from quillgpt.model.cost import FORWARD_SHARE, training_flops_per_token
 from quillgpt.training.start.model_config import config_for
 
 SIZES = ((2, 48), (3, 64), (3, 96), (3, 128), (4, 160), (4, 192), (5, 256), (6, 384), (8, 512), (12, 768))
@@ -36,6 +36,9 @@ MOST_PARAMETERS_PER_TOKEN = 5.0
 
 MOST_PASSES = 40
 """Passes over a text after which further ones do not help, whatever the regularization."""
+
+MOST_MODELS = 4
+"""Models that are trained where there is time to read a text again after those passes: teachers, and their pupil."""
 
 LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
 BLOCKS_OF_A_SPLIT = 4
@@ -200,14 +203,50 @@ def with_schedule(settings: TrainSettings, text: Text, cost: Cost, flops: float,
     if settings.minutes is not None:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
         length = min(fitting, enough_iterations(settings, text.train_tokens) if text.train_tokens else fitting)
-        settings = settings.model_copy(update={"max_iters": length, "lr_decay_iters": length})
+        settings = with_own_teachers(settings, length, int(in_time / settings.tokens_per_iteration))
     crowding = cost.parameters / text.train_tokens if text.train_tokens else 0.0
     return with_rhythm(with_regularization(settings, passes_over(settings, text) or 0.0, crowding))
 
 
+def with_own_teachers(settings: TrainSettings, length: int, fitting: int) -> TrainSettings:
+    """Choose the length, and how many models there are: teachers are trained first where there is time for them.
+
+    Args:
+        settings: With minutes, and a batch.
+        length: Iterations of a model.
+        fitting: Iterations that fit into the time, untaught.
+    """
+    counts = range(MOST_MODELS if may_have_own_teachers(settings) else 1, 1, -1)
+    count = next((count for count in counts if work_of_models(count) * length <= fitting), 1)
+    chosen = {"max_iters": count * length, "lr_decay_iters": length, "teacher_iters": length if count > 1 else 0}
+    return settings.model_copy(update=chosen)
+
+
+def may_have_own_teachers(settings: TrainSettings) -> bool:
+    """Whether the rules may let a run train teachers first: where that works, and where nobody has decided."""
+    return (
+        settings.init_from == "scratch"
+        and settings.dtype != "float16"
+        and settings.strategy != "fsdp"
+        and not settings.patience
+        and not settings.model_fields_set & {"teacher_iters", "teachers"}
+    )
+
+
+def work_of_models(count: int) -> float:
+    """Return how many models would take as long untaught as these, of which all others teach the last one."""
+    return count + FORWARD_SHARE * (count - 1)
+
+
+def work_until(iteration: int, settings: TrainSettings) -> float:
+    """Return how many untaught iterations take as long as those from the start of a run to this one."""
+    teachers = settings.models - 1
+    return iteration + FORWARD_SHARE * teachers * max(0, iteration - teachers * settings.teacher_iters)
+
+
 def passes_over(settings: TrainSettings, text: Text) -> float | None:
-    """Return how often a run reads its text; None if the text's length is not known."""
-    return settings.max_iters * settings.tokens_per_iteration / text.train_tokens if text.train_tokens else None
+    """Return how often a model of a run reads its text; None if the text's length is not known."""
+    return settings.model_iters * settings.tokens_per_iteration / text.train_tokens if text.train_tokens else None
 
 
 def enough_iterations(settings: TrainSettings, train_tokens: int) -> int:
@@ -230,7 +269,7 @@ def with_regularization(settings: TrainSettings, passes: float, parameters_per_t
 
 def with_rhythm(settings: TrainSettings) -> TrainSettings:
     """Choose warm-up, and when to evaluate and to log."""
-    iterations = settings.max_iters
+    iterations = settings.model_iters
     evaluated = min(EVALUATED_TOKENS, EVALUATED_SHARE * iterations * settings.tokens_per_iteration)
     return fill(
         settings,

@@ -153,14 +153,15 @@ def describe_data(run: Run) -> dict[str, str]:
 def describe_passes(run: Run) -> str:
     """Say how often a run reads its data; of a mixture, how often each data set."""
     settings, mixture = run.settings, run.mixture
-    tokens = settings.max_iters * settings.tokens_per_iteration
+    tokens = settings.model_iters * settings.tokens_per_iteration
+    of_each = f" for each of {settings.models} models" if settings.models > 1 else ""
     if mixture.is_single:
-        return f"{tokens / mixture.train_tokens:.1f}"
+        return f"{tokens / mixture.train_tokens:.1f}{of_each}"
     passes = [
         f"{dataset.name} {tokens * share * (1 - settings.replay) / len(dataset.train):.1f}"
         for dataset, share in zip(mixture.datasets, mixture.shares, strict=True)
     ]
-    return ", ".join(passes)
+    return ", ".join(passes) + of_each
 
 
 def say_perplexity(settings: TrainSettings, *, train: float, val: float) -> None:

@@ -26,6 +26,7 @@ from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.text.tokenizers.tokenizer import usual_tokenizer
+from quillgpt.training.own_teachers import restore_teachers
 from quillgpt.training.planning.budget import Speed, choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text, is_of_wrong_size
 from quillgpt.training.run import Prompt, Run
@@ -105,7 +106,7 @@ class Choices:
         replayed: What it should not forget, if anything.
         model: The model.
         prompt: Text and ids of the prompt of its samples; None: it writes none.
-        starting_weights: Returns the weights with which it begins where it is not resumed, by name.
+        starting_weights: Returns the weights with which a model of the run begins, by name; the first one is number 0.
         is_of_wrong_size: Whether the rules would choose another model for so many operations; None: that is not asked.
     """
 
@@ -115,7 +116,7 @@ class Choices:
     replayed: Dataset | None
     model: GPT
     prompt: Prompt | None
-    starting_weights: Callable[[], Mapping[str, Tensor]]
+    starting_weights: Callable[[int], Mapping[str, Tensor]]
     is_of_wrong_size: Callable[[float], bool] | None
 
 
@@ -158,7 +159,9 @@ def choose(settings: TrainSettings, world: World, started: float | None = None, 
         replayed,
         model,
         prompt=prompt,
-        starting_weights=lambda: starting_model(start, chosen, config).state_dict(),
+        starting_weights=lambda number: (
+            fresh_model(chosen, config, number) if number else starting_model(start, chosen, config)
+        ).state_dict(),
         is_of_wrong_size=partial(is_of_wrong_size, config, asked, text) if is_sized else None,
     )
 
@@ -195,7 +198,7 @@ def assemble(chosen: Choices) -> Run:
         state.compiled_from = state.iteration
     state.teachers = start.teacher_hashes
     state.replay_fingerprint = "" if replayed is None else replayed.fingerprint
-    return Run(
+    run = Run(
         settings=settings,
         machine=start.machine,
         mixture=mixture,
@@ -209,8 +212,11 @@ def assemble(chosen: Choices) -> Run:
         prompt=chosen.prompt,
         starting_weights=chosen.starting_weights,
         is_of_wrong_size=chosen.is_of_wrong_size,
-        teachers=start.teachers,
+        given_teachers=start.teachers,
     )
+    if start.stored is not None:
+        restore_teachers(run, start.stored.own_teachers, run.parent)
+    return run
 
 
 def warn_of_weak_attention(config: GPTConfig) -> None:
@@ -306,10 +312,9 @@ def make_trainable(
 
 def starting_model(start: StartingPoint, settings: TrainSettings, config: GPTConfig) -> GPT:
     """Return a fresh model, or one with the weights that the run starts from, its context cropped where asked for."""
-    options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     if start.parent is None:
-        initial = {"zero_projections": settings.zero_init, "induction": settings.induction_init}
-        return GPT(config, seed=settings.seed, **initial, **options)  # type: ignore[arg-type]
+        return fresh_model(settings, config)
+    options = {"dropout": settings.dropout, "attn_path": settings.attn_path}
     source = start.base or start.parent
     state = source.build().state_dict()  # built anew: kept with the source, it would stay in memory
     if settings.block_size < config.block_size and "position_embedding.weight" in state:
@@ -320,6 +325,18 @@ def starting_model(start: StartingPoint, settings: TrainSettings, config: GPTCon
     state = {name: tensor for name, tensor in state.items() if name in own or not name.endswith(OF_KERNELS)}
     model.load_state_dict(own | state)
     return with_adapters(model, settings)
+
+
+def fresh_model(settings: TrainSettings, config: GPTConfig, number: int = 0) -> GPT:
+    """Return a fresh model; of those that a run trains, the one with this number."""
+    return GPT(
+        config,
+        seed=settings.seed + number,
+        zero_projections=settings.zero_init,
+        induction=settings.induction_init,
+        dropout=settings.dropout,
+        attn_path=str(settings.attn_path),
+    )
 
 
 OF_KERNELS = (".log_tau.weight", ".gain.weight")

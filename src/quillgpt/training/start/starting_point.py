@@ -13,7 +13,7 @@ from quillgpt.console import say, warn
 from quillgpt.distributed import ALONE, World
 from quillgpt.errors import CheckpointError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
-from quillgpt.model.distillation import Teachers
+from quillgpt.model import GPT
 from quillgpt.training.folder.out_dir import check_earlier_run
 from quillgpt.training.record.loggers import check_loggers
 from quillgpt.training.samples import check_samples
@@ -43,7 +43,7 @@ class StartingPoint:
     parent: LoadedModel | None
     stored: StoredTraining | None
     base: LoadedModel | None = None
-    teachers: Teachers | None = None
+    teachers: tuple[GPT, ...] = ()
     teacher_hashes: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -14,7 +14,6 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, ConfigError, TokenizerError, UserError
 from quillgpt.interop import holds_model, open_model
 from quillgpt.model import GPT
-from quillgpt.model.distillation import Teachers
 from quillgpt.model.gpt import FUSED
 from quillgpt.native import why_unavailable
 from quillgpt.training.start.adapter_base import weights_sha256
@@ -57,7 +56,7 @@ def with_teachers(start: StartingPoint, tokenizer_fingerprint: str | None) -> St
         raise ConfigError(f"teachers = {settings.teachers!r} names no model; separate models by commas")
     models = tuple(build_teacher(teacher, start.machine) for teacher in found.values())
     hashes = {name: weights_sha256(teacher) for name, teacher in found.items()}
-    return replace(start, teachers=Teachers(models, settings.teacher_share), teacher_hashes=hashes)
+    return replace(start, teachers=models, teacher_hashes=hashes)
 
 
 def build_teacher(teacher: LoadedModel, machine: Machine) -> GPT:

@@ -1,0 +1,76 @@
+"""Teachers that a run trains for itself: several models one after the other, the last of which all others teach.
+
+A short text is exhausted before the time is, and more passes over it do not help. Several models of different seeds
+know it better together than each of them, and one model can learn what they know (Hinton et al. 2015, arXiv
+1503.02531, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from quillgpt.console import say
+from quillgpt.distributed.shards import fill
+from quillgpt.errors import CheckpointError
+from quillgpt.model import GPT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from quillgpt.training.run import Run
+    from quillgpt.training.step import TrainStep
+
+
+def begins_model(run: Run) -> bool:
+    """Whether the next iteration is the first one of another model than the first."""
+    state, settings = run.state, run.settings
+    return (
+        0 < state.iteration < settings.max_iters
+        and settings.within_model(state.iteration) == 0
+        and len(run.own_teachers) < state.iteration // settings.teacher_iters
+    )
+
+
+def begin_model(run: Run, step: TrainStep) -> None:
+    """Let the model become a teacher, and begin anew with fresh weights and optimizers; the last one is taught."""
+    settings, state = run.settings, run.state
+    run.own_teachers.append(teacher_of(run.evaluated_model, run.evaluated_model.named_parameters(), run))
+    count = len(run.own_teachers)
+    weights = run.starting_weights(count)
+    for model in {run.model, run.evaluated_model}:
+        fill(model, weights.items())
+    run.optimizers.load_state({})
+    state.evaluations_since_best = 0
+    state.taught = state.iteration + settings.teacher_iters >= settings.max_iters
+    step.teach(run.teachers)
+    step.restore(state)
+    earlier = "the one before teaches" if count == 1 else f"the {count} before teach"
+    taught = f"the last one, which {earlier}" if state.taught else "another teacher"
+    say(f"model {count + 1} of {settings.models}: {taught}, from fresh weights; the best one is kept")
+
+
+def restore_teachers(run: Run, stored: Iterable[Mapping[str, Tensor]], folder: Path | None) -> None:
+    """Let the teachers that a run has trained be those of a checkpoint.
+
+    Raises:
+        CheckpointError: They are models of another shape.
+    """
+    own = {name: tensor.shape for name, tensor in run.model.named_parameters()}
+    run.own_teachers.clear()
+    for weights in stored:
+        if own != {name: tensor.shape for name, tensor in weights.items()}:
+            raise CheckpointError(f"the teachers in {folder} are models of another shape than its own")
+        run.own_teachers.append(teacher_of(run.model, weights.items(), run))
+
+
+def teacher_of(model: GPT, weights: Iterable[tuple[str, Tensor]], run: Run) -> GPT:
+    """Return a model of the same shape with copies of these weights, in the form of a teacher."""
+    teacher = GPT(model.config, seed=None, attn_path=run.settings.attn_path).to(run.machine.device)
+    with torch.no_grad():
+        fill(teacher, weights)
+    # Without dropout, both modes compute the same, and only training computes a block as one step.
+    return teacher.requires_grad_(False).train()
