@@ -20,7 +20,7 @@ from quillgpt.checkpoint.names import (
     point,
     prune,
 )
-from quillgpt.checkpoint.save import RAW_WEIGHTS
+from quillgpt.checkpoint.save import OWN_TEACHERS, RAW_WEIGHTS
 from quillgpt.errors import CheckpointError
 from quillgpt.ownership import files_below
 from quillgpt.text.tokenizers.char import CharTokenizer
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_removed_costs_a_warning(save, run, monkeypa
 
 def test_the_usual_files_are_all_that_a_checkpoint_may_have(save, run):
     save(1)
-    seldom = {RAW_WEIGHTS, ADAPTER_WEIGHTS, ADAPTER_CONFIG}
+    seldom = {RAW_WEIGHTS, OWN_TEACHERS, ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     assert {*files_below(run / "checkpoints" / "iter-000001"), *seldom} == {*USUAL, MANIFEST}
 
 

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from equality import assert_equal_runs
 from quillgpt.api import load
 from quillgpt.checkpoint import load_run
+from quillgpt.checkpoint.load import load_own_teachers
+from quillgpt.checkpoint.save import OWN_TEACHERS
 from quillgpt.config import TrainSettings, resolve
 from quillgpt.errors import CheckpointError
 from quillgpt.model.distillation import Teachers
@@ -163,8 +166,37 @@ def test_what_does_not_go_with_own_teachers_is_refused_in_one_line(three: MakeSe
 
 def test_teachers_of_another_shape_are_refused(three: MakeSettings, tmp_path: Path) -> None:
     run = set_up(three())
+    run.state.iteration = 5
     with pytest.raises(CheckpointError, match=r"the teachers in .* are models of another shape"):
         restore_teachers(run, [{"head.weight": torch.zeros(3, 3)}], tmp_path)
+
+
+def test_a_file_of_teachers_that_is_not_whole_is_refused(three: MakeSettings, tmp_path: Path) -> None:
+    settings = three(out_dir=str(tmp_path / "run"))
+    train(settings)
+    folder = tmp_path / "run/checkpoints/last"
+    teachers = load_file(folder / OWN_TEACHERS)
+    renamed = {f"x/{name}" if name.startswith("1/") else name: tensor for name, tensor in teachers.items()}
+    for damaged in (renamed, {"weights": torch.zeros(1)}):
+        save_file(damaged, folder / OWN_TEACHERS)
+        with pytest.raises(CheckpointError, match=r"teachers.safetensors is damaged: its tensors are named after"):
+            load_own_teachers(folder)
+
+
+@pytest.mark.parametrize("length", [0, 2])
+def test_a_run_is_not_resumed_with_teachers_of_another_length(three: MakeSettings, tmp_path: Path, length: int) -> None:
+    train(three(out_dir=str(tmp_path / "run"), max_iters=8))
+    changed = {"out_dir": str(tmp_path / "run"), "init_from": "resume", "teacher_iters": length}
+    with pytest.raises(CheckpointError, match=rf"has 1 teachers, and with teacher_iters = {length} it would have"):
+        train(three(**changed))
+
+
+def test_a_run_without_teachers_becomes_the_teacher_of_another_model(tiny: MakeSettings, tmp_path: Path) -> None:
+    run = {"out_dir": str(tmp_path / "run"), "lr_decay_iters": 4, "seed": 5}
+    train(tiny(**run, max_iters=4))
+    train(tiny(**run, max_iters=8, teacher_iters=4, init_from="resume"))
+    _, stored = load_run(tmp_path / "run")
+    assert (stored.state.iteration, stored.state.taught, len(stored.own_teachers)) == (8, True, 1)
 
 
 @pytest.mark.parametrize(

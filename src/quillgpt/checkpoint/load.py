@@ -21,7 +21,7 @@ from quillgpt.checkpoint.tensors import check_stored, our_tensor, stored_parts, 
 from quillgpt.checkpoint.weights import StoredWeights, open_tensors, weight_files
 from quillgpt.console import warn
 from quillgpt.data.dataset import Dataset, prepare_hint
-from quillgpt.errors import CheckpointError, TokenizerError, shorten
+from quillgpt.errors import CheckpointError, TokenizerError, cut, shorten
 from quillgpt.model import GPT, Form, GPTConfig, StoredTable, empty_model, read_into
 from quillgpt.records import read_record
 from quillgpt.text.sources.corpora import RECIPES
@@ -281,11 +281,22 @@ def load_training_state(folder: Path) -> StoredTraining:
 
 
 def load_own_teachers(folder: Path) -> tuple[Mapping[str, Tensor], ...]:
-    """Return the weights of the teachers that a run has trained from a checkpoint."""
-    if not (folder / OWN_TEACHERS).is_file():
+    """Return the weights of the teachers that a run has trained, from a checkpoint.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    path = folder / OWN_TEACHERS
+    if not path.is_file():
         return ()
     models: dict[str, dict[str, Tensor]] = {}
-    for full_name, tensor in open_tensors(folder / OWN_TEACHERS).items():
-        number, name = full_name.split("/", 1)
+    for full_name, tensor in open_tensors(path).items():
+        number, _, name = full_name.partition("/")
         models.setdefault(number, {})[name] = tensor
-    return tuple(models[number] for number in sorted(models, key=int))
+    numbers = [str(number) for number in range(len(models))]
+    if models.keys() != set(numbers):
+        raise CheckpointError(
+            f"{path} is damaged: its tensors are named after {cut(', '.join(sorted(models)))}, expected numbers from 0 "
+            "on; go back to another checkpoint of the run"
+        )
+    return tuple(models[number] for number in numbers)

@@ -22,7 +22,8 @@ LISTED = (".json", ".safetensors")
 
 USUAL = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-    *("training/optimizer.safetensors", "training/weights.safetensors", "training/state.json"),
+    *("training/optimizer.safetensors", "training/weights.safetensors", "training/teachers.safetensors"),
+    "training/state.json",
     *(CARD, "adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
 )
 """The files that belong to a checkpoint whose manifest is lost."""

@@ -7,7 +7,7 @@ know it better together than each of them, and one model can learn what they kno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,13 +53,20 @@ def begin_model(run: Run, step: TrainStep) -> None:
     say(f"model {count + 1} of {settings.models}: {taught}, from fresh weights; the best one is kept")
 
 
-def restore_teachers(run: Run, stored: Iterable[Mapping[str, Tensor]], folder: Path | None) -> None:
+def restore_teachers(run: Run, stored: Sequence[Mapping[str, Tensor]], folder: Path | None) -> None:
     """Let the teachers that a run has trained be those of a checkpoint.
 
     Raises:
-        CheckpointError: They are models of another shape.
+        CheckpointError: There are more or fewer than the run has trained by now, or they are models of another shape.
     """
     own = {name: tensor.shape for name, tensor in run.model.named_parameters()}
+    length, iteration = run.settings.teacher_iters, run.state.iteration
+    expected = max(0, iteration - 1) // length if length else 0
+    if len(stored) != expected:
+        raise CheckpointError(
+            f"iter {iteration} of {run.out_dir} has {len(stored)} teachers, and with teacher_iters = {length} it would "
+            f"have {expected}; resume with the teacher_iters of the run itself"
+        )
     run.own_teachers.clear()
     for weights in stored:
         if own != {name: tensor.shape for name, tensor in weights.items()}:

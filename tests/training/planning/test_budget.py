@@ -139,7 +139,7 @@ def test_a_text_that_is_soon_read_often_enough_is_learnt_by_teachers_first(
     assert settings.models == scaling.MOST_MODELS
     assert settings.teacher_iters == scaling.enough_iterations(settings, run.mixture.train_tokens)
     said = " ".join(capsys.readouterr().err.split())
-    assert f"for each of {scaling.MOST_MODELS} models: teachers, and at last the one that they teach" in said
+    assert f"for each of {scaling.MOST_MODELS} models: teachers, and one that they teach" in said
     assert "40 passes are as many as help, and the run may end before its time" in said
     assert "there is time for others, which teach the last one" in run.machine.reasons["teacher_iters"]
 

@@ -299,7 +299,8 @@ def _explain(settings: TrainSettings, text: Text, cost: Cost, speed: Speed, mach
     read = "" if passes is None else f", {passes:.1f} passes over the text"
     length = f"{settings.model_iters:,} iterations of {in_iteration:,} tokens{read}"
     if settings.models > 1:
-        length += f", for each of {settings.models} models: teachers, and at last the one that they teach"
+        teachers = "a teacher, and one that it teaches" if settings.models == 2 else "teachers, and one that they teach"
+        length += f", for each of {settings.models} models: {teachers}"
     say(f"{measured}:")
     say(f"  {size}")
     say(f"  {length}, dropout {settings.dropout:g}, weight decay {settings.weight_decay:g}")
