@@ -15,7 +15,7 @@ from tiny import QWEN3
 
 CPU = torch.device("cpu")
 ROWS = 40
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-2}
 
 
 @pytest.fixture(autouse=True)

@@ -110,6 +110,17 @@ def test_resumed_equals_uninterrupted(
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_resumed_run_says_who_teaches_it(
+    three: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = three(out_dir=str(tmp_path / "parts"))
+    train_until(parts, 9, monkeypatch)
+    assert "their mean probabilities" not in " ".join(capsys.readouterr().err.split())
+    train(parts.model_copy(update={"init_from": "resume"}))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "teachers 2 that this run has trained: 0.5 of the targets is their mean probabilities" in said
+
+
 def test_a_rollback_at_the_start_of_a_model_goes_back_to_the_end_of_the_one_before(
     three: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,12 +64,12 @@ class Teachers:
             states = [model(tokens).flatten(0, -2) for model in self.models]
         hidden = student(tokens, seeds=seeds).flatten(0, -2)
         ids = targets.flatten()
-        pull = partial(self._pull, states, ids, rows=len(student.head.weight))
+        pull = partial(self._pull, states, ids, rows=len(student.head.weight), dtype=product_dtype(hidden))
         return _TaughtLoss.apply(hidden, student.head.weight, ids, pull)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _pull(self, states: Sequence[Tensor], targets: Tensor, part: slice, *, rows: int) -> Tensor:
+    def _pull(self, states: Sequence[Tensor], targets: Tensor, part: slice, *, rows: int, dtype: torch.dtype) -> Tensor:
         """Return how far the teachers' targets are from the tokens of a part, times their share: (n, V)."""
-        ids, exact, dtype = targets[part], exact_dtype(states[0]), product_dtype(states[0])
+        ids, exact = targets[part], exact_dtype(states[0])
         pull = torch.zeros(len(ids), rows, dtype=exact, device=ids.device)
         for model, of_all in zip(self.models, states, strict=True):
             logits = F.linear(of_all[part].to(dtype), model.head.weight.to(dtype))

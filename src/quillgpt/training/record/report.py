@@ -133,8 +133,10 @@ def describe_teachers(run: Run) -> dict[str, str]:
     """Return the row of the set-up that names the models that teach a run, if any do."""
     if run.teachers is None:
         return {}
-    names = ", ".join(run.state.teachers)
-    return {"teachers": f"{names}: {run.teachers.share:.4g} of the targets is their mean probabilities"}
+    names = list(run.state.teachers)
+    if own := len(run.teachers.models) - len(names):
+        names.append(f"{own} that this run has trained")
+    return {"teachers": f"{', '.join(names)}: {run.teachers.share:.4g} of the targets is their mean probabilities"}
 
 
 def describe_data(run: Run) -> dict[str, str]:

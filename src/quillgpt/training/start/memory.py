@@ -48,7 +48,9 @@ def memory_needed(
     model = with_adapters(empty_model(config), settings)
     groups = group_parameters(model)
     remembered = remembered_values(groups, settings)
-    taught = settings.teachers is not None or settings.models > 1
+    # Where the clock alone decides how many models there are, that is not known yet.
+    own_teachers = 0 if settings.minutes is not None and settings.defaults == "fixed" else settings.models - 1
+    taught = settings.teachers is not None or settings.teacher_iters > 0
 
     def needed(sequences: int) -> TrainingMemory:
         tokens = sequences * config.block_size
@@ -67,7 +69,7 @@ def memory_needed(
             in_parts=taught or is_in_parts(tokens, config.vocab_size, device_type=device.type, dtype=dtype),
             head_trained=model.head.weight.requires_grad,
             taught=taught,
-            own_teachers=settings.models - 1,
+            own_teachers=own_teachers,
         )
         if world.size > 1 and settings.strategy == "fsdp":
             return divided(memory, model, groups, remembered, world.size, averaged=settings.ema_decay > 0)
