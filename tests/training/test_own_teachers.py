@@ -13,7 +13,8 @@ from quillgpt.checkpoint import load_run
 from quillgpt.checkpoint.load import load_own_teachers
 from quillgpt.checkpoint.save import OWN_TEACHERS
 from quillgpt.config import TrainSettings, resolve
-from quillgpt.errors import CheckpointError
+from quillgpt.config.schema import MOST_MODELS
+from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.model.distillation import Teachers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.plots.record import read_metrics
@@ -162,6 +163,46 @@ def test_the_learning_rate_is_that_of_each_model_and_only_the_last_one_costs_mor
     assert (alone.models, alone.model_iters, scaling.work_until(12, alone)) == (1, 12, 12)
 
 
+def test_a_model_that_is_cut_short_still_ends_at_small_learning_rates(three: MakeSettings) -> None:
+    settings = three(minutes=1.0, lr_decay_iters=600_000, lr_schedule="wsd", decay_fraction=0.8, min_lr=0.0)
+    lengths = {"max_iters": 26, "teacher_iters": 10, "warmup_iters": 1}
+    rates = [learning_rate(i, settings.model_copy(update=lengths)) for i in range(26)]
+    assert rates[:10] == rates[10:20]
+    assert rates[9] < settings.learning_rate / 5
+    assert rates[25] < settings.learning_rate / 2
+    run = set_up(settings)
+    run.change_length(7)
+    assert (run.settings.teacher_iters, run.settings.lr_decay_iters, run.settings.warmup_iters) == (4, 4, 0)
+
+
+def test_a_model_that_becomes_the_last_one_on_the_way_is_taught_from_there(
+    three: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = three(out_dir=str(tmp_path / "run"))
+    train_until(parts, 6, monkeypatch)
+    train(parts.model_copy(update={"init_from": "resume", "max_iters": 8}))
+    assert "those before teach it from here on" in " ".join(capsys.readouterr().err.split())
+    _, stored = load_run(tmp_path / "run")
+    assert (stored.state.iteration, stored.state.taught, len(stored.own_teachers)) == (8, True, 1)
+
+
+def test_a_run_that_began_from_another_model_gets_no_teachers_of_fresh_weights(
+    tiny: MakeSettings, tmp_path: Path
+) -> None:
+    train(tiny(out_dir=str(tmp_path / "base"), max_iters=2))
+    tuned = {"out_dir": str(tmp_path / "tuned"), "lora_rank": 2}
+    train(tiny(**tuned, init_from=str(tmp_path / "base"), max_iters=2))
+    with pytest.raises(ConfigError, match="teacher_iters = 2 begins models from fresh weights, and the run in"):
+        train(tiny(**tuned, init_from="resume", max_iters=4, teacher_iters=2))
+
+
+def test_a_run_with_teachers_is_finetuned_as_one_model(three: MakeSettings, tmp_path: Path) -> None:
+    out_dir = str(tmp_path / "run")
+    train(three(out_dir=out_dir, max_iters=8))
+    settings = resolve(None, {"init_from": "finetune", "out_dir": out_dir}, environ={}, dotenv=None)
+    assert (settings.teacher_iters, settings.max_iters) == (0, 4)
+
+
 def test_what_does_not_go_with_own_teachers_is_refused_in_one_line(three: MakeSettings) -> None:
     with pytest.raises(
         ValueError, match=r"max_iters = 10 is not a multiple of teacher_iters = 4, .*use max_iters = 8 or 12"
@@ -218,10 +259,13 @@ def test_a_run_without_teachers_becomes_the_teacher_of_another_model(tiny: MakeS
         ("fixed", 2, False, 2 + 4 * 4 / 3 + 0.5, 8),  # one that it teaches
         ("fixed", 4, False, 3.0, 4),
         ("fixed", 4, False, 4 + 4 * 5 / 3 + 0.5, 12),
-        ("fixed", 4, False, 96 + 4 * 28 / 3 + 0.5, 104),
-        ("scaled", 4, False, 1000.0, scaling.MOST_MODELS * 4),
+        ("fixed", 4, False, 1000.0, MOST_MODELS * 4),
+        ("scaled", 4, False, 1000.0, MOST_MODELS * 4),
         ("fixed", 9, True, 1000.0, 12),  # the last one is the last one
         ("fixed", 9, False, 2.0, 11),
+        ("fixed", 9, False, 3.5, 12),  # which nobody teaches yet
+        ("fixed", 9, False, 3.5 + 4 * 2, 16),
+        ("fixed", 12, True, 1000.0, MOST_MODELS * 4),  # done, with time for more
     ],
 )
 def test_no_model_begins_that_the_time_would_cut_off(
@@ -230,9 +274,10 @@ def test_no_model_begins_that_the_time_would_cut_off(
     run = set_up(three(minutes=1000.0))
     run.settings = run.settings.model_copy(update={"defaults": defaults, "eval_interval": 10**6})
     run.state.iteration, run.state.taught = iteration, taught
-    run.own_teachers = [run.model] * (iteration // 4)
+    run.own_teachers = [run.model] * ((iteration - 1) // 4)
     factor = 5 / 3 if taught else 1.0
-    assert Pace(run, 0.0, clock=lambda: 0.0)._end_of_models(factor, seconds) == end
+    cut = iteration + int(seconds / factor)
+    assert Pace(run, 0.0, clock=lambda: 0.0)._end_of_models(factor, seconds, cut) == end
 
 
 def test_the_rules_let_teachers_be_trained_for_a_short_text() -> None:
@@ -244,7 +289,7 @@ def test_the_rules_let_teachers_be_trained_for_a_short_text() -> None:
         enough = scaling.MOST_PASSES * 40_000 * cost.flops_per_token
         return scaling.with_schedule(settings, text, cost, times * enough)
 
-    counts = [1, 2, 3, scaling.MOST_MODELS]
+    counts = [1, 2, 3, MOST_MODELS]
     planned = [scaled(times) for times in (0.5, 2.4, 3.7, 100)]
     assert [each.models for each in planned] == counts
     assert scaled(2.2).models == 1
@@ -252,8 +297,13 @@ def test_the_rules_let_teachers_be_trained_for_a_short_text() -> None:
     last = planned[-1]
     assert last.teacher_iters == last.lr_decay_iters == scaling.enough_iterations(last, 40_000)
     assert last.warmup_iters <= last.teacher_iters * 0.03 + 1
-    for given in ({"teachers": "one"}, {"teacher_iters": "0"}, {"patience": "5"}, {"init_from": "gpt2"}):
-        assert scaled(100, **given).teacher_iters == 0
+    assert (scaled(100, teacher_iters="700").teacher_iters, scaled(100, teacher_iters="700").models) == (
+        700,
+        MOST_MODELS,
+    )
+    assert scaled(0.1, teacher_iters="700").models == 1
+    for flags in ({"teachers": "one"}, {"teacher_iters": "0"}, {"patience": "5"}, {"init_from": "gpt2"}):
+        assert scaled(100, **flags).teacher_iters == 0
 
 
 def test_a_dry_run_counts_the_time_and_memory_of_teachers(three: MakeSettings) -> None:

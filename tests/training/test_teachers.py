@@ -120,6 +120,8 @@ def test_models_that_cannot_teach_are_refused_before_anything_is_written(
         train(taught(out_dir="student", teachers="one,nobody"))
     with pytest.raises(ConfigError, match="names no model"):
         train(taught(out_dir="student", teachers=","))
+    with pytest.raises(ConfigError, match="teachers = one,two,one/checkpoints/best names a model twice"):
+        train(taught(out_dir="student", teachers="one,two,one/checkpoints/best"))
     with pytest.raises(ConfigError, match="one cannot teach a run that takes its place"):
         train(taught(out_dir="one", overwrite=True))
     text = tmp_path / "other.txt"

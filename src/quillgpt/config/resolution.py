@@ -38,6 +38,7 @@ OF_A_TEXT = frozenset(
         *("read_as", "me", "anonymise", "drop_quotes", "drop_signatures"),
     )
 )
+OF_TEACHERS = frozenset(("teachers", "teacher_share", "teacher_iters"))
 """Settings of how a data set is made from a text."""
 
 NAMED_AFTER = "named after the text"
@@ -140,10 +141,13 @@ def _inner_layers(source: str) -> list[Layer]:
 def _for_finetuning(layer: Layer, given: Mapping[str, object]) -> Layer:
     """Return the settings of a run for a new run that finetunes its weights.
 
-    Settings of its text, minutes and patience are left out, and learning rates are divided by ten.
+    Settings of its text, teachers, minutes and patience are left out, and learning rates are divided by ten.
     """
-    left = OF_A_TEXT | {"minutes", "patience", "overwrite"} | ({"dataset"} if given.get("data") is not None else set())
+    left = OF_A_TEXT | OF_TEACHERS | {"minutes", "patience", "overwrite"}
+    left |= {"dataset"} if given.get("data") is not None else set()
     values = {name: value for name, value in layer.values.items() if name not in left}
+    if layer.values.get("teacher_iters"):
+        values["max_iters"] = layer.values["teacher_iters"]
     rates = {name: value / 10 for name in RATES if isinstance(value := values.get(name), float)}
     if "learning_rate" in rates and "learning_rate" not in given:
         say(f"learning rates are a tenth of the earlier ones: learning_rate = {rates['learning_rate']:g}")

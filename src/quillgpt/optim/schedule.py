@@ -53,20 +53,24 @@ def learning_rate(iteration: int, settings: TrainSettings) -> float:
     """Return the learning rate of the step from `iteration` to the next one."""
     if not settings.decay_lr:
         return settings.learning_rate
-    iteration = settings.within_model(iteration)
+    end = settings.lr_decay_iters
+    if settings.teacher_iters:  # each model has a schedule of its own, and so has one that the run cuts short
+        within = settings.within_model(iteration)
+        end = max(1, min(end, settings.teacher_iters, settings.max_iters - (iteration - within)))
+        iteration = within
     if settings.lr_schedule == "cosine":
         return cosine(
             iteration,
             highest=settings.learning_rate,
             lowest=settings.min_lr,
             warmup=settings.warmup_iters,
-            end=settings.lr_decay_iters,
+            end=end,
         )
     return warmup_stable_decay(
         iteration,
         highest=settings.learning_rate,
         lowest=settings.min_lr,
         warmup=settings.warmup_iters,
-        end=settings.lr_decay_iters,
+        end=end,
         decay_fraction=settings.decay_fraction,
     )

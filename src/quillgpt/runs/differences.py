@@ -20,7 +20,7 @@ WITHOUT_EFFECT: Final = NAMES | {
 }
 """Settings that change where and how fast a run computes, and what it keeps, but not what it learns beyond rounding."""
 
-BY_THE_CLOCK: Final = frozenset({"max_iters", "lr_decay_iters", "warmup_iters", "eval_interval"})
+BY_THE_CLOCK: Final = frozenset({"max_iters", "lr_decay_iters", "warmup_iters", "eval_interval", "teacher_iters"})
 """Settings that follow the speed of a run that has minutes."""
 
 

@@ -139,7 +139,9 @@ class Memorization:
         )
         if found.is_recitation and not self._recitation_said:
             self._recitation_said = True
-            passes = state.tokens / self._run.mixture.train_tokens
+            settings = self._run.settings
+            iterations = state.iteration - settings.began_at(state.iteration)
+            passes = iterations * settings.tokens_per_iteration / self._run.mixture.train_tokens
             self._warn(
                 f"the model recites: after {passes:.3g} passes over its text, {found.sentence()}. Fewer passes, more "
                 "text or more --dropout help"

@@ -1,4 +1,4 @@
-"""Teachers that a run trains for itself: several models one after the other, the last of which all others teach.
+"""Teachers that a run trains for itself: it trains several models one after the other, and all others teach the last.
 
 A short text is exhausted before the time is, and more passes over it do not help. Several models of different seeds
 know it better together than each of them, and one model can learn what they know (Hinton et al. 2015, arXiv
@@ -53,15 +53,27 @@ def begin_model(run: Run, step: TrainStep) -> None:
     say(f"model {count + 1} of {settings.models}: {taught}, from fresh weights; the best one is kept")
 
 
+def teach_if_last(run: Run) -> bool:
+    """Let the teachers teach the present model where it has become the last one on the way; return whether it has."""
+    state, settings = run.state, run.settings
+    is_last = settings.began_at(state.iteration) + settings.teacher_iters >= settings.max_iters
+    if state.taught or not run.own_teachers or not is_last:
+        return False
+    state.taught = True
+    say("the present model is the last one now, so those before teach it from here on")
+    return True
+
+
 def restore_teachers(run: Run, stored: Sequence[Mapping[str, Tensor]], folder: Path | None) -> None:
     """Let the teachers that a run has trained be those of a checkpoint.
 
     Raises:
-        CheckpointError: There are more or fewer than the run has trained by now, or they are models of another shape.
+        CheckpointError: Their number is not that of the run by now, or they have another shape, or a weight that is not
+            finite.
     """
     own = {name: tensor.shape for name, tensor in run.model.named_parameters()}
     length, iteration = run.settings.teacher_iters, run.state.iteration
-    expected = max(0, iteration - 1) // length if length else 0
+    expected = run.settings.began_at(iteration) // length if length else 0
     if len(stored) != expected:
         raise CheckpointError(
             f"iter {iteration} of {run.out_dir} has {len(stored)} teachers, and with teacher_iters = {length} it would "
@@ -71,6 +83,8 @@ def restore_teachers(run: Run, stored: Sequence[Mapping[str, Tensor]], folder: P
     for weights in stored:
         if own != {name: tensor.shape for name, tensor in weights.items()}:
             raise CheckpointError(f"the teachers in {folder} are models of another shape than its own")
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise CheckpointError(f"a weight of the teachers in {folder} is not finite; go back to another checkpoint")
         run.own_teachers.append(teacher_of(run.model, weights.items(), run))
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from quillgpt.config.schema import MOST_MODELS
 from quillgpt.model.cost import FORWARD_SHARE
 from quillgpt.optim.schedule import learning_rate
-from quillgpt.training.planning.scaling import MOST_MODELS, enough_iterations, work_until
+from quillgpt.training.planning.scaling import enough_iterations
 from quillgpt.training.run import Run
 from quillgpt.training.samples import samples_to_come
 from quillgpt.training.validation import blocks_of_an_evaluation, blocks_of_val, evaluations_to_come
@@ -237,7 +238,7 @@ class Pace:
         more = bisect_right(range(most + 1), left, key=lambda count: self._seconds_of(count, each)) - 1
         length = state.iteration + max(0, more, self._last_iterations(each, left, more))
         if settings.teacher_iters:
-            length = self._end_of_models(each, left)
+            length = self._end_of_models(each, left, length)
         elif settings.defaults == "scaled":  # more passes over the text would not help
             enough = enough_iterations(settings, self._run.mixture.train_tokens)
             length = min(length, max(enough, settings.max_iters))
@@ -294,23 +295,30 @@ class Pace:
         traces = min(traces, TRACES_AT_END * self._trace.now(each) + TRACED_SHARE * iterations * each)
         return self._work_of(iterations) * each + evaluations * self._pause_seconds(each) + samples + traces
 
-    def _end_of_models(self, each: float, left: float) -> int:
-        """Return the iteration at which a run ends that trains teachers: no model begins that would not be done."""
-        now, settings, length = self._run.state.iteration, self._run.settings, self._run.settings.teacher_iters
+    def _end_of_models(self, each: float, left: float, cut: int) -> int:
+        """Return the iteration at which a run ends that trains teachers: no model begins that would not be done.
+
+        Args:
+            each: Seconds of an iteration as the latest ones.
+            left: Seconds that are left.
+            cut: Iteration at which the present model is cut short if there is no time for all of it.
+        """
+        now, length = self._run.state.iteration, self._run.settings.teacher_iters
         begun = max(1, math.ceil(now / length))
-        most = MOST_MODELS if settings.defaults == "scaled" else int((now + left / each) / length)
-        counts = range(max(begun, 1 if self._run.state.taught else most), begun - 1, -1)
+        is_last = self._run.state.taught and now < begun * length
+        counts = range(max(begun, 1 if is_last else MOST_MODELS), begun - 1, -1)
         fitting = (count * length for count in counts if self._seconds_of(count * length - now, each) <= left)
-        return next(fitting, now + int(max(0.0, left) / each))
+        return next(fitting, min(cut, begun * length))
 
     def _work_of(self, iterations: int) -> float:
         """Return how many iterations as the latest ones take as long as the coming ones, which others may teach."""
-        state, settings = self._run.state, self._run.settings
-        if not settings.teacher_iters:
+        state, length = self._run.state, self._run.settings.teacher_iters
+        end = state.iteration + iterations
+        last = max(0, end - 1) // length * length if length else -1
+        if last < state.iteration:  # the present model is the last one
             return iterations
-        planned = settings.model_copy(update={"max_iters": state.iteration + iterations})
-        work = work_until(planned.max_iters, planned) - work_until(state.iteration, planned)
-        return work / (1 + FORWARD_SHARE * (len(self._run.own_teachers) if state.taught else 0))
+        taught = FORWARD_SHARE * (last // length) * (end - last)
+        return (iterations + taught) / (1 + FORWARD_SHARE * (len(self._run.own_teachers) if state.taught else 0))
 
     def _pause_seconds(self, each: float) -> float:
         """Predict the seconds of an evaluation of both splits, with the save after it."""

@@ -105,18 +105,19 @@ class Run:
     def change_length(self, iterations: int, eval_interval: int | None = None) -> None:
         """Let the run, and the fall of its learning rate, end at another iteration; the rise takes a part at most.
 
-        Where it trains teachers, models stay as long as they are, unless not even the first one would be done.
+        Where it trains teachers, that is so for each of its models, and only the last one may be cut short.
 
         Args:
             iterations: Its new length.
             eval_interval: Iterations between evaluations from now on; None: as many as before.
         """
-        changed = {"max_iters": iterations, "eval_interval": eval_interval or self.settings.eval_interval}
-        if iterations < self.settings.teacher_iters:
-            changed["teacher_iters"] = 0
-        if iterations < self.settings.teacher_iters or not self.settings.teacher_iters:
-            changed["lr_decay_iters"] = max(1, iterations)
-            changed["warmup_iters"] = min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * iterations))
+        of_a_model = min(iterations, self.settings.teacher_iters or iterations)
+        changed = {
+            "max_iters": iterations,
+            "lr_decay_iters": max(1, self.settings.teacher_iters or iterations),
+            "warmup_iters": min(self.settings.warmup_iters, int(LONGEST_WARMUP_SHARE * of_a_model)),
+            "eval_interval": eval_interval or self.settings.eval_interval,
+        }
         self.settings = self.settings.model_copy(update=changed)
 
     @property

@@ -30,7 +30,7 @@ from quillgpt.training.folder.occupation import Occupation
 from quillgpt.training.folder.out_dir import begin_record, claim_folder, record_settings
 from quillgpt.training.interruption import NOTHING_LOST, Interrupted, Interruption
 from quillgpt.training.memorization import Memorization, open_memorization
-from quillgpt.training.own_teachers import begin_model, begins_model
+from quillgpt.training.own_teachers import begin_model, begins_model, teach_if_last
 from quillgpt.training.pace import Pace
 from quillgpt.training.record.finish import finish
 from quillgpt.training.record.loggers import Logger, open_loggers
@@ -377,7 +377,7 @@ class Trainer:
             return
         self.run.is_of_wrong_size = None
         each, left = told
-        rate = self.flops_per_iteration / each
+        rate = self.settings.tokens_per_iteration * self.flops_per_token / each
         if is_wrong(rate * left):
             raise WrongSizeError(rate)
 
@@ -396,8 +396,13 @@ class Trainer:
         """Let a run be as long as fits into its minutes."""
         fitting = self.pace.fitting_iterations(), self.pace.fitting_interval()
         iterations, eval_interval = self.world.broadcast(fitting if self.world.is_main else None)
-        if iterations is not None:
-            self.run.change_length(iterations, eval_interval)
+        if iterations is None:
+            return
+        self.run.change_length(iterations, eval_interval)
+        if teach_if_last(self.run):
+            self.step.record(self.state)
+            self.step.teach(self.run.teachers)
+            self.step.restore(self.state)
 
     def go_on_for_minutes(self) -> None:
         """Let a resumed run be as long as fits into what is left of its minutes; one that has ended, if it has more."""
@@ -479,8 +484,9 @@ class Trainer:
     def warn_of_overfitting(self, losses: Losses) -> None:
         """Say once that the model overfits; not before it has read the whole text."""
         state, run = self.state, self.run
-        passes = state.tokens / run.mixture.train_tokens
-        if state.overfitting_said or passes < 1:
+        began = self.settings.began_at(state.iteration)
+        passes = (state.iteration - began) * self.settings.tokens_per_iteration / run.mixture.train_tokens
+        if state.overfitting_said or passes < 1 or (state.best_iteration or 0) < began:
             return
         before = [loss for _, loss in curve(read_metrics(run.out_dir / METRICS), "eval", "val_loss")]
         if warning := overfitting(losses, state, before):

@@ -15,6 +15,7 @@ import torch
 from quillgpt.checkpoint import load_run
 from quillgpt.checkpoint.names import REPLACED
 from quillgpt.config import TrainSettings, resolve
+from quillgpt.config.schema import MOST_MODELS
 from quillgpt.device import Memory
 from quillgpt.measuring import Allowance
 from quillgpt.model import GPT
@@ -136,10 +137,10 @@ def test_a_text_that_is_soon_read_often_enough_is_learnt_by_teachers_first(
 ) -> None:
     run = set_up(own(n_embd="32", n_layer="1"))
     settings = run.settings
-    assert settings.models == scaling.MOST_MODELS
+    assert settings.models == MOST_MODELS
     assert settings.teacher_iters == scaling.enough_iterations(settings, run.mixture.train_tokens)
     said = " ".join(capsys.readouterr().err.split())
-    assert f"for each of {scaling.MOST_MODELS} models: teachers, and one that they teach" in said
+    assert f"for each of {MOST_MODELS} models: teachers, and one that they teach" in said
     assert "40 passes are as many as help, and the run may end before its time" in said
     assert "there is time for others, which teach the last one" in run.machine.reasons["teacher_iters"]
 

@@ -26,7 +26,7 @@ from quillgpt.run_files import SUMMARY
 
 CHOSEN = (
     *("n_layer", "n_head", "n_embd", "block_size", "batch_size", "gradient_accumulation_steps"),
-    *("max_iters", "learning_rate", "muon_learning_rate", "dropout", "weight_decay"),
+    *("max_iters", "teacher_iters", "learning_rate", "muon_learning_rate", "dropout", "weight_decay"),
 )
 """What is recorded of the settings that a run has chosen."""
 

@@ -17,6 +17,7 @@ from quillgpt.config.schema.base import (
 from quillgpt.config.schema.speech import RecognizerSettings, TranscribeSettings, VoiceFields
 from quillgpt.config.schema.training import (
     CHOSEN,
+    MOST_MODELS,
     SPECIAL_ORIGINS,
     ChosenSettings,
     OptimizerName,
@@ -54,6 +55,7 @@ __all__ = [
     "CHOSEN",
     "COMMAND_SETTINGS",
     "DTYPES",
+    "MOST_MODELS",
     "SPECIAL_ORIGINS",
     "Arch",
     "ChosenSettings",

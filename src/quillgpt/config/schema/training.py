@@ -30,6 +30,9 @@ from quillgpt.config.schema.base import (
 SPECIAL_ORIGINS = ("scratch", "resume", "finetune")
 """Special values of `init_from`; every other value names a model."""
 
+MOST_MODELS = 4
+"""Models that a run trains, teachers and the one that they teach, where its length follows from its time."""
+
 OptimizerName = Literal["adamw", "muon"]
 """The optimizers that `optim/optimizers.py` makes."""
 
@@ -421,7 +424,7 @@ class TrainSettings(TrainFields):
         for given, excludes in against.items():
             if excludes:
                 raise ValueError(f"{given} does not go with teacher_iters = {length}; leave one of them out")
-        if self.minutes is None and self.max_iters % length:
+        if not self.has_open_length and self.max_iters % length:
             whole = self.max_iters // length * length
             raise ValueError(
                 f"max_iters = {self.max_iters} is not a multiple of teacher_iters = {length}, so the last model would "
@@ -434,14 +437,26 @@ class TrainSettings(TrainFields):
         """The scale of the adapters times their rank."""
         return self.lora_alpha or 2.0 * self.lora_rank
 
+    @property
+    def has_open_length(self) -> bool:
+        """Whether the clock or the rules decide how long the run is."""
+        return self.minutes is not None or (self.defaults == "scaled" and "max_iters" not in self.model_fields_set)
+
+    def began_at(self, iteration: int) -> int:
+        """Return the iteration at which the model began that so many iterations have trained last."""
+        return max(0, iteration - 1) // self.teacher_iters * self.teacher_iters if self.teacher_iters else 0
+
     def within_model(self, iteration: int) -> int:
         """Return how many of so many iterations belong to the present model; all, where there is only one."""
         return iteration % self.teacher_iters if self.teacher_iters else iteration
 
     @property
     def models(self) -> int:
-        """The models that are trained: the last one, and the teachers before it."""
-        return max(1, -(-self.max_iters // self.teacher_iters)) if self.teacher_iters else 1
+        """How many models are trained, the last one and the teachers before it; at most, where the length is open."""
+        if not self.teacher_iters:
+            return 1
+        models = max(1, -(-self.max_iters // self.teacher_iters))
+        return min(models, MOST_MODELS) if self.has_open_length else models
 
     @property
     def model_iters(self) -> int:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from rich.filesize import decimal
 
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import MOST_MODELS, TrainSettings
 from quillgpt.console import clock_time, say
 from quillgpt.data.batches import Tokens
 from quillgpt.device import memory, peak, times_of_calls
@@ -306,7 +306,7 @@ def _explain(settings: TrainSettings, text: Text, cost: Cost, speed: Speed, mach
     say(f"  {length}, dropout {settings.dropout:g}, weight decay {settings.weight_decay:g}")
     ends_early = ""
     enough = scaling.enough_iterations(settings, text.train_tokens) if text.train_tokens else None
-    if settings.minutes is not None and settings.model_iters == enough and settings.models in (1, scaling.MOST_MODELS):
+    if settings.minutes is not None and settings.model_iters == enough and settings.models in (1, MOST_MODELS):
         ends = "so the run ends" if settings.models == 1 else "and the run may end"
         ends_early = f"{scaling.MOST_PASSES} passes are as many as help, {ends} before its time"
         say(f"  {ends_early}; more text would help")
@@ -317,7 +317,7 @@ def _explain(settings: TrainSettings, text: Text, cost: Cost, speed: Speed, mach
     machine.because("for the length that was planned", "batch_size", "gradient_accumulation_steps")
     if settings.models > 1:
         reason = "a model reads the text as often as helps, and there is time for others, which teach the last one"
-        machine.because(f"{reason}; at most {scaling.MOST_MODELS} are trained", "teacher_iters")
+        machine.because(f"{reason}; at most {MOST_MODELS} are trained", "teacher_iters")
     crowding = (
         "" if not text.train_tokens else f", {parameters / text.train_tokens:.2g} parameters for each token of it"
     )

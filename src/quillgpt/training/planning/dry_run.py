@@ -204,7 +204,9 @@ def _predict(start: StartingPoint, data: DryRunData) -> DryRun:
     sending = interconnect.seconds(messages, world.size)
     if settings.minutes is not None and settings.defaults == "fixed" and not start.resumed:
         fitting = max(1, int(60 * settings.minutes * SHARE_FOR_TRAINING / (timing.iteration + sending)))
-        settings = settings.model_copy(update={"max_iters": fitting, "lr_decay_iters": fitting})
+        if length := settings.teacher_iters:
+            fitting = scaling.with_own_teachers(settings, length, fitting).max_iters
+        settings = settings.model_copy(update={"max_iters": fitting, "lr_decay_iters": length or fitting})
     return DryRun(
         settings=settings,
         machine=machine,
@@ -248,7 +250,8 @@ def show_dry_run(run: DryRun, given: Given | None = None) -> None:
     passes = tokens
     if data.train_tokens is not None:
         tokens = "; ".join(_describe_part(part, data) for part in data.parts)
-        passes = f"{about}{settings.max_iters * settings.tokens_per_iteration / data.train_tokens:.1f}"
+        passes = f"{about}{settings.model_iters * settings.tokens_per_iteration / data.train_tokens:.1f}"
+        passes += f" for each of {settings.models} models" if settings.models > 1 else ""
     trained = {}
     if run.adapters:
         trained["trained"] = f"{run.adapters:,}: adapters of rank {settings.lora_rank}"
@@ -344,6 +347,9 @@ def _evaluations(settings: TrainSettings, first: int, evaluated: int | None) -> 
         return 1
     last, interval = max(first, settings.max_iters), settings.eval_interval
     due = last // interval - (first - 1) // interval + (last % interval > 0)
+    if (length := settings.teacher_iters) and length % interval:  # each model is evaluated at its end
+        ends = range(length, last, length)
+        due += sum(end > first and end % interval > 0 for end in ends)
     repeated = evaluated is not None and first <= evaluated <= last and (evaluated % interval == 0 or evaluated == last)
     return due - repeated
 
@@ -377,7 +383,7 @@ def _destination(run: DryRun) -> str:
         what = "goes on" if settings.init_from == "resume" else "is there, without a checkpoint"
         if gone := replaced_by(settings):
             what = f"{', '.join(gone)} of an earlier run would be removed once this one has saved a checkpoint"
-    values = 1 + least_remembered(settings, run.config)
+    values = settings.models + least_remembered(settings, run.config)
     kept = max(4, 2 + settings.keep_last if settings.always_save_checkpoint else 0)  # as `Checkpointer.save` prunes
     return (
         f"{out_dir} ({what}); a checkpoint has about {decimal(values * FLOAT32_BYTES * run.parameters)}, at most "

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from quillgpt.config.schema import TrainSettings
+from quillgpt.config.schema import MOST_MODELS, TrainSettings
 from quillgpt.data.mixture import Mixture
 from quillgpt.model import GPTConfig, count_parameters
 from quillgpt.model.cost import FORWARD_SHARE, training_flops_per_token
@@ -36,9 +36,6 @@ MOST_PARAMETERS_PER_TOKEN = 5.0
 
 MOST_PASSES = 40
 """Passes over a text after which further ones do not help, whatever the regularization."""
-
-MOST_MODELS = 4
-"""Models that are trained where there is time to read a text again after those passes: teachers, and their pupil."""
 
 LONGEST_BLOCK, SHORTEST_BLOCK = 256, 32
 BLOCKS_OF_A_SPLIT = 4
@@ -203,7 +200,7 @@ def with_schedule(settings: TrainSettings, text: Text, cost: Cost, flops: float,
     if settings.minutes is not None:
         fitting = max(1, int(tokens / settings.tokens_per_iteration))
         length = min(fitting, enough_iterations(settings, text.train_tokens) if text.train_tokens else fitting)
-        settings = with_own_teachers(settings, length, int(in_time / settings.tokens_per_iteration))
+        settings = with_own_teachers(settings, length, max(1, int(in_time / settings.tokens_per_iteration)))
     crowding = cost.parameters / text.train_tokens if text.train_tokens else 0.0
     return with_rhythm(with_regularization(settings, passes_over(settings, text) or 0.0, crowding))
 
@@ -213,11 +210,14 @@ def with_own_teachers(settings: TrainSettings, length: int, fitting: int) -> Tra
 
     Args:
         settings: With minutes, and a batch.
-        length: Iterations of a model.
+        length: Iterations of a model that is trained alone.
         fitting: Iterations that fit into the time, untaught.
     """
-    counts = range(MOST_MODELS if may_have_own_teachers(settings) else 1, 1, -1)
-    count = next((count for count in counts if work_of_models(count) * length <= fitting), 1)
+    given = settings.teacher_iters
+    counts = range(MOST_MODELS if given or may_have_own_teachers(settings) else 1, 1, -1)
+    count = next((count for count in counts if work_of_models(count) * (given or length) <= fitting), 1)
+    if given:
+        return settings.model_copy(update={"max_iters": count * given, "lr_decay_iters": given})
     chosen = {"max_iters": count * length, "lr_decay_iters": length, "teacher_iters": length if count > 1 else 0}
     return settings.model_copy(update=chosen)
 

@@ -48,8 +48,6 @@ def memory_needed(
     model = with_adapters(empty_model(config), settings)
     groups = group_parameters(model)
     remembered = remembered_values(groups, settings)
-    # Where the clock alone decides how many models there are, that is not known yet.
-    own_teachers = 0 if settings.minutes is not None and settings.defaults == "fixed" else settings.models - 1
     taught = settings.teachers is not None or settings.teacher_iters > 0
 
     def needed(sequences: int) -> TrainingMemory:
@@ -69,7 +67,7 @@ def memory_needed(
             in_parts=taught or is_in_parts(tokens, config.vocab_size, device_type=device.type, dtype=dtype),
             head_trained=model.head.weight.requires_grad,
             taught=taught,
-            own_teachers=own_teachers,
+            own_teachers=settings.models - 1,
         )
         if world.size > 1 and settings.strategy == "fsdp":
             return divided(memory, model, groups, remembered, world.size, averaged=settings.ema_decay > 0)
@@ -201,6 +199,7 @@ def _least_memory(
     at_once = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
     at_once = min(at_once, math.ceil(settings.sequences_per_iteration / world.size))
     rotations = 2 * config.block_size * config.head_dim if trains and config.architecture.positions == "rotary" else 0
+    copies += settings.models - 1
     values = copies * parameters + trained + remembered  # trained: a gradient for each
     if settings.strategy == "fsdp":  # at its start, each process still has the whole model
         values = max(copies * parameters, values // world.size)

@@ -26,7 +26,7 @@ from quillgpt.optim.average import WeightAverage
 from quillgpt.optim.optimizers import OptimizerSet, make_optimizers
 from quillgpt.optim.schedule import learning_rate
 from quillgpt.text.tokenizers.tokenizer import usual_tokenizer
-from quillgpt.training.own_teachers import restore_teachers
+from quillgpt.training.own_teachers import restore_teachers, teach_if_last
 from quillgpt.training.planning.budget import Speed, choose_context, fit_to_budget
 from quillgpt.training.planning.scaling import Text, is_of_wrong_size
 from quillgpt.training.run import Prompt, Run
@@ -216,6 +216,8 @@ def assemble(chosen: Choices) -> Run:
     )
     if start.stored is not None:
         restore_teachers(run, start.stored.own_teachers, run.parent)
+        if run.state.iteration < run.settings.max_iters:
+            teach_if_last(run)
     return run
 
 

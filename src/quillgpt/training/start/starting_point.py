@@ -11,7 +11,7 @@ from quillgpt.checkpoint.recover import is_whole
 from quillgpt.config.schema import CHOSEN, TrainSettings
 from quillgpt.console import say, warn
 from quillgpt.distributed import ALONE, World
-from quillgpt.errors import CheckpointError
+from quillgpt.errors import CheckpointError, ConfigError
 from quillgpt.interop import find_nanogpt_file, holds_model, open_model
 from quillgpt.model import GPT
 from quillgpt.training.folder.out_dir import check_earlier_run
@@ -79,6 +79,11 @@ def find_starting_point(settings: TrainSettings, world: World = ALONE) -> Starti
         forget_lost_best(stored.state, Path(settings.out_dir))
         settings = adopt_choices(settings, stored.state, world)
         base = find_base(settings, stored.state)
+        if settings.teacher_iters and stored.state.settings.get("init_from", "scratch") != "scratch":
+            raise ConfigError(
+                f"teacher_iters = {settings.teacher_iters} begins models from fresh weights, and the run in "
+                f"{settings.out_dir} began from {stored.state.settings['init_from']}; leave it out"
+            )
     if settings.patience is None:
         patience = FINETUNING_PATIENCE if parent is not None and stored is None else 0
         settings = settings.model_copy(update={"patience": patience})

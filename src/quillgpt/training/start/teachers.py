@@ -29,7 +29,7 @@ def with_teachers(start: StartingPoint, tokenizer_fingerprint: str | None) -> St
         tokenizer_fingerprint: That of the run's tokenizer; None: not known yet.
 
     Raises:
-        ConfigError: A teacher's context is shorter than the run's, or the run would take its place.
+        ConfigError: A teacher's context is shorter than the run's, one is named twice, or the run would take its place.
         TokenizerError: A teacher has another tokenizer.
         CheckpointError: There is no such model, or it has changed since the run began.
     """
@@ -56,6 +56,8 @@ def with_teachers(start: StartingPoint, tokenizer_fingerprint: str | None) -> St
         raise ConfigError(f"teachers = {settings.teachers!r} names no model; separate models by commas")
     models = tuple(build_teacher(teacher, start.machine) for teacher in found.values())
     hashes = {name: weights_sha256(teacher) for name, teacher in found.items()}
+    if len(set(hashes.values())) < len(hashes):
+        raise ConfigError(f"teachers = {settings.teachers} names a model twice; name each once")
     return replace(start, teachers=models, teacher_hashes=hashes)
 
 
