@@ -19,7 +19,7 @@ SLIPS = {
 }
 OTHERS = (
     *("algo_reason", "n_moe", "n_expert", "rope", "wandb_group", "gpu_id", "ckpt_path", "top_x", "d_model", "sigma"),
-    *("router_z_loss", "use_swiglu", "rank", "teacher", "x", "", "flash", "init_std", "num_workers", "master_process"),
+    *("router_z_loss", "use_swiglu", "rank", "x", "", "flash", "init_std", "num_workers", "master_process"),
 )
 
 
