@@ -63,3 +63,11 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path):
 def test_paths_are_cut(words, told):
     assert Privacy(full=False).told(words) == told
     assert Privacy(full=True).told(words) == words
+
+
+def test_a_model_is_not_said_to_overfit_by_the_losses_of_the_next_one(tmp_path):
+    a_run(tmp_path / "run")
+    with (tmp_path / "run" / "config.toml").open("a") as settings:
+        settings.write("teacher_iters = 10\n")
+    write_report({"run": tmp_path / "run"}, tmp_path / "report.html")
+    assert "overfits" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +124,10 @@ class Told:
         best, rows = self.best(), self.of_kind("eval")
         if best is None:
             return None
-        after = [row for row in rows if row["iter"] > best["iter"] and number(row, "val_loss") is not None]
+        length = number(self.settings, "teacher_iters")  # of several models, each is compared with itself
+        end_of_model = math.ceil(max(1, best["iter"]) / length) * length if length else math.inf
+        after = [row for row in rows if best["iter"] < row["iter"] <= end_of_model]
+        after = [row for row in after if number(row, "val_loss") is not None]
         train, end = number(best, "train_loss"), number(after[-1], "train_loss") if after else None
         if len(after) < OVERFITTED_FROM or train is None or end is None or end >= train:
             return None
