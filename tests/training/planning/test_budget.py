@@ -68,6 +68,7 @@ def test_a_run_begins_again_where_its_speed_asks_for_another_size(
     monkeypatch.setattr(scaling, "MOST_PASSES", 1e6)
     monkeypatch.setattr(scaling, "BYTES_PER_PARAMETER", bytes_per_parameter)
     monkeypatch.setattr(pace, "SIZE_SECONDS", 0.1)
+    monkeypatch.setattr(scaling, "TOO_FAST", 1.5)  # also where other programs leave this one a part of the processor
     if replacing:
         assert train(own(max_iters="2", n_embd="32", n_layer="1")) is not None
     monkeypatch.setattr(budget, "measured_rate", lambda *_: planned)
