@@ -17,6 +17,7 @@ from quillgpt.console import say
 from quillgpt.distributed.shards import fill
 from quillgpt.errors import CheckpointError
 from quillgpt.model import GPT
+from quillgpt.model.distillation import in_form_of_teacher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +47,7 @@ def begin_model(run: Run, step: TrainStep) -> None:
     run.optimizers.load_state({})
     state.evaluations_since_best = 0
     state.taught = state.iteration + settings.teacher_iters >= settings.max_iters
-    step.teach(run.teachers)
-    step.restore(state)
+    step.teach(run.teachers, state)
     earlier = "the one before teaches" if count == 1 else f"the {count} before teach"
     taught = f"the last one, which {earlier}" if state.taught else "another teacher"
     say(f"model {count + 1} of {settings.models}: {taught}, from fresh weights; the best one is kept")
@@ -57,7 +57,7 @@ def teach_if_last(run: Run) -> bool:
     """Let the teachers teach the present model where it has become the last one on the way; return whether it has."""
     state, settings = run.state, run.settings
     is_last = settings.began_at(state.iteration) + settings.teacher_iters >= settings.max_iters
-    if state.taught or not run.own_teachers or not is_last:
+    if state.taught or not run.own_teachers or not is_last or state.iteration >= settings.max_iters:
         return False
     state.taught = True
     say("the present model is the last one now, so those before teach it from here on")
@@ -93,5 +93,4 @@ def teacher_of(model: GPT, weights: Iterable[tuple[str, Tensor]], run: Run) -> G
     teacher = GPT(model.config, seed=None, attn_path=run.settings.attn_path).to(run.machine.device)
     with torch.no_grad():
         fill(teacher, weights)
-    # Without dropout, both modes compute the same, and only training computes a block as one step.
-    return teacher.requires_grad_(False).train()
+    return in_form_of_teacher(teacher)

@@ -116,8 +116,7 @@ def restore(run: Run, step: TrainStep) -> None:
     run.optimizers.load_state(stored.optimizer if stored else {})
     restore_state(run.state, stored)
     restore_teachers(run, stored.own_teachers if stored else (), run.parent)
-    step.teach(run.teachers)
-    step.restore(run.state)
+    step.teach(run.teachers, run.state)
 
 
 def restore_state(state: TrainingState, stored: StoredTraining | None) -> None:

@@ -340,9 +340,10 @@ class TrainStep:
             self.forward_backward(*micro_batch)
         self.model.zero_grad(set_to_none=True)
 
-    def teach(self, teachers: Teachers | None) -> None:
-        """Let these models teach from now on; `restore` comes next."""
+    def teach(self, teachers: Teachers | None, state: TrainingState) -> None:
+        """Go back or forward to what the step was in a state, with these teachers."""
         self._objective.teachers = teachers
+        self.restore(state)
 
     def record(self, state: TrainingState) -> None:
         """Write into a state what the step remembers: float16's scaler, and whether it is uncompiled."""

@@ -400,9 +400,7 @@ class Trainer:
             return
         self.run.change_length(iterations, eval_interval)
         if teach_if_last(self.run):
-            self.step.record(self.state)
-            self.step.teach(self.run.teachers)
-            self.step.restore(self.state)
+            self.step.teach(self.run.teachers, self.state)
 
     def go_on_for_minutes(self) -> None:
         """Let a resumed run be as long as fits into what is left of its minutes; one that has ended, if it has more."""

@@ -216,8 +216,7 @@ def assemble(chosen: Choices) -> Run:
     )
     if start.stored is not None:
         restore_teachers(run, start.stored.own_teachers, run.parent)
-        if run.state.iteration < run.settings.max_iters:
-            teach_if_last(run)
+        teach_if_last(run)
     return run
 
 

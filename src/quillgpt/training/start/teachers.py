@@ -14,6 +14,7 @@ from quillgpt.config.schema import TrainSettings
 from quillgpt.errors import CheckpointError, ConfigError, TokenizerError, UserError
 from quillgpt.interop import holds_model, open_model
 from quillgpt.model import GPT
+from quillgpt.model.distillation import in_form_of_teacher
 from quillgpt.model.gpt import FUSED
 from quillgpt.native import why_unavailable
 from quillgpt.training.start.adapter_base import weights_sha256
@@ -65,8 +66,7 @@ def build_teacher(teacher: LoadedModel, machine: Machine) -> GPT:
     """Return a teacher on the device of the run that it teaches, in the form that computes fastest there."""
     is_fused = machine.device.type == "cpu" and teacher.config.fusible and why_unavailable(machine.dtype) is None
     model = replace(teacher, dropout=0.0, attn_path=FUSED if is_fused else teacher.attn_path).build()
-    # Without dropout, both modes compute the same, and only training computes a block as one step.
-    return model.to(machine.device).requires_grad_(False).train()
+    return in_form_of_teacher(model.to(machine.device))
 
 
 def find_teacher(name: str, settings: TrainSettings, known_hash: str | None) -> LoadedModel:
